@@ -1,0 +1,1 @@
+"""The settings of a run: declared once in `groups`, checked in `rules`, translated by `options`."""

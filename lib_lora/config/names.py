@@ -1,0 +1,56 @@
+"""Which names a LoRA may have, and whether one is free.
+
+The webui makes a file name, a prompt alias and a metadata value of the name, so all three decide.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+MAX_BYTES = 100
+_FORBIDDEN_CHARACTERS = set('<>:"/\\|?*')
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_FORBIDDEN_ALIASES = {"none", "addams"}  # the webui's Lora extension never resolves these
+_LORA_SUFFIXES = {".safetensors", ".pt", ".ckpt"}
+
+
+def name_problem(name: str) -> str | None:
+    """The sentence that says why `name` cannot name a LoRA, or None."""
+    start = f"Name (name): got {name!r}, "
+    if not name.strip():
+        return "Name (name): it is empty; give the LoRA a name, such as my_cat."
+    if any(c in _FORBIDDEN_CHARACTERS or unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in name):
+        return start + 'it must be a plain file name without a path or any of < > : " / \\ | ? *.'
+    if not all(c.isalnum() or c in " _-.+()" or unicodedata.category(c).startswith("M") for c in name):
+        return start + "it may hold letters, digits, spaces and _ - . + ( ) only."
+    if name.startswith((".", " ")) or name.endswith((".", " ")):
+        return start + "it must not start or end with a dot or a space."
+    if len(name.encode()) > MAX_BYTES:
+        return start + f"it is too long; at most {MAX_BYTES} bytes."
+    if name.split(".")[0].lower() in _DEVICES or name.lower() in _FORBIDDEN_ALIASES:
+        return start + "this name is reserved; choose another."
+    return None
+
+
+def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
+    """The sentence that says `name` is taken in `folder` and offers the next free one, or None."""
+    stems = _stems_below(folder)
+    if overwrite or name.casefold() not in stems:
+        return None
+    return f"Name (name): {name!r} is taken; use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
+
+
+def next_free(name: str, folder: Path) -> str:
+    """`name` with the smallest -2, -3 … that no LoRA below `folder` has."""
+    stems = _stems_below(folder)
+    number = 2
+    while f"{name}-{number}".casefold() in stems:
+        number += 1
+    return f"{name}-{number}"
+
+
+def _stems_below(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    return {path.stem.casefold() for path in folder.rglob("*") if path.suffix.lower() in _LORA_SUFFIXES}

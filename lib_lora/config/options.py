@@ -1,0 +1,157 @@
+"""How one option is declared, and how text becomes its value.
+
+An option is a field of a frozen dataclass made by `option()`. Form, tooltips, validation, command line, kohya names and
+metadata are all derived from that one declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+Place = Literal["basic", "advanced", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """What `option()` stores beside the default: everything that type and default do not say."""
+
+    label: str
+    help: str
+    kohya: str | None
+    ge: float | None
+    le: float | None
+    place: Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as the rest of the program sees it."""
+
+    group: str
+    name: str
+    kind: type
+    default: Any
+    declaration: Declaration
+    choices: tuple[str, ...] | None
+
+    @property
+    def title(self) -> str:
+        """Label and name, as error messages start: `Rank (rank)`."""
+        return f"{self.declaration.label} ({self.name})"
+
+
+def option(
+    default: Any,
+    *,
+    label: str,
+    help: str,  # noqa: A002 - the field's own word
+    kohya: str | None,
+    ge: float | None = None,
+    le: float | None = None,
+    place: Place = "basic",
+) -> Any:
+    """Declare an option.
+
+    Args:
+        default: its value when nothing is said.
+        label: the words beside the field.
+        help: one or two sentences for a person who has not trained before.
+        kohya: sd-scripts' name for it, or None where sd-scripts has none.
+        ge: smallest legal number.
+        le: largest legal number.
+        place: `basic` or `advanced` part of the form, or `none` for options of the command line only.
+    """
+    declaration = Declaration(label, help, kohya, ge, le, place)
+    return dataclasses.field(default=default, metadata={"option": declaration})
+
+
+def options_of(group: str, cls: type) -> Iterator[Option]:
+    """The options that the dataclass `cls` declares, in order."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        choices = tuple(typing.get_args(hint)) if typing.get_origin(hint) is Literal else None
+        kind = str if choices else typing.get_origin(hint) or hint
+        yield Option(group, field.name, kind, field.default, field.metadata["option"], choices)
+
+
+def parse_value(opt: Option, raw: Any) -> Any:
+    """Turn `raw` (text, a JSON value, or what a form gives) into the option's type.
+
+    Raises:
+        ValueError: with one sentence that names the option, the value found and what is allowed.
+    """
+    parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
+    try:
+        value = parsers[opt.kind](raw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{opt.title}: got {_shown(raw)}, must be {_allowed(opt)}.") from error
+    problem = bounds_problem(opt, value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def bounds_problem(opt: Option, value: Any) -> str | None:
+    """The sentence that says why `value` is outside what `opt` allows, or None."""
+    low, high = opt.declaration.ge, opt.declaration.le
+    outside = isinstance(value, float) and not math.isfinite(value)
+    if opt.kind in (int, float):
+        outside = outside or (low is not None and value < low) or (high is not None and value > high)
+    if opt.choices is not None:
+        outside = value not in opt.choices
+    return f"{opt.title}: got {_shown(value)}, must be {_allowed(opt)}." if outside else None
+
+
+def _allowed(opt: Option) -> str:
+    if opt.choices is not None:
+        return "one of " + ", ".join(opt.choices)
+    noun = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}[opt.kind]
+    low, high = opt.declaration.ge, opt.declaration.le
+    if low is not None and high is not None:
+        return f"{noun} from {low:g} to {high:g}"
+    return f"{noun}, at least {low:g}" if low is not None else noun
+
+
+def _shown(raw: Any) -> str:
+    text = repr(raw) if isinstance(raw, str) or raw is None else str(raw)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _parse_bool(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    return words[raw.strip().lower()] if isinstance(raw, str) and raw.strip().lower() in words else _refuse(raw)
+
+
+def _parse_int(raw: Any) -> int:
+    number = _parse_float(raw)
+    return int(number) if number == int(number) else _refuse(raw)
+
+
+def _parse_float(raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        _refuse(raw)
+    number = float(raw)
+    return number if math.isfinite(number) else _refuse(raw)
+
+
+def _parse_tuple(raw: Any) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        return (raw,) if raw else ()
+    return tuple(_parse_str(item) for item in raw) if isinstance(raw, (list, tuple)) else _refuse(raw)
+
+
+def _parse_str(raw: Any) -> str:
+    if raw is None:
+        return ""
+    return raw.strip() if isinstance(raw, str) else _refuse(raw)
+
+
+def _refuse(raw: Any) -> typing.NoReturn:
+    raise ValueError(f"not legal here: {raw!r}")

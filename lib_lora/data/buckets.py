@@ -1,0 +1,104 @@
+"""Sizes -> buckets: which training size an image gets, how it is scaled to cover it, and where it is cut.
+
+The same choices as sd-scripts' `BucketManager` and `make_bucket_resolutions`, float arithmetic included.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lib_lora.data.sizes import Crop, Size
+
+
+@dataclass(frozen=True)
+class BucketRule:
+    """How buckets are made. `max_size` gives the area; sides are multiples of `step` from `min_side` to `max_side`."""
+
+    max_size: Size
+    min_side: int = 256
+    max_side: int = 1024
+    step: int = 64
+    no_upscale: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one image goes: scale to `resized`, cut the centre to `bucket`."""
+
+    bucket: Size
+    resized: Size
+
+
+def bucket_sizes(rule: BucketRule) -> list[Size]:
+    """All sizes an image may be given, ordered by width, then height."""
+    area = rule.max_size.area
+    square = int(math.sqrt(area) // rule.step) * rule.step
+    widths_heights = {(square, square)}
+    for width in range(rule.min_side, rule.max_side + 1, rule.step):
+        height = min(rule.max_side, area // width // rule.step * rule.step)
+        if height >= rule.min_side:
+            widths_heights |= {(width, height), (height, width)}
+    return [Size(height, width) for width, height in sorted(widths_heights)]
+
+
+def place(image: Size, rule: BucketRule) -> Placement:
+    """The bucket of an image of size `image` and the size it is scaled to first."""
+    return _place_shrinking(image, rule) if rule.no_upscale else _place_nearest(image, rule)
+
+
+def place_fixed(image: Size, target: Size) -> Placement:
+    """Buckets off: every image covers `target` and is cut to it."""
+    return Placement(target, _cover(image, target))
+
+
+def crop_in_bucket(image: Size, bucket: Size) -> Crop:
+    """Where `image` would lie if it were fitted inside `bucket`: SDXL's crop conditioning (sd-scripts `get_crop_ltrb`)."""
+    ratio = image.width / image.height
+    if bucket.width / bucket.height > ratio:
+        width, height = bucket.height * ratio, float(bucket.height)
+    else:
+        width, height = float(bucket.width), bucket.width / ratio
+    left, top = (bucket.width - width) // 2, (bucket.height - height) // 2
+    return Crop(int(left), int(top), int(left + width), int(top + height))
+
+
+def _place_nearest(image: Size, rule: BucketRule) -> Placement:
+    sizes = bucket_sizes(rule)
+    if image in sizes:
+        bucket = image
+    else:
+        ratio = image.width / image.height
+        bucket = min(sizes, key=lambda size: abs(size.width / size.height - ratio))
+    return Placement(bucket, _cover(image, bucket))
+
+
+def _cover(image: Size, bucket: Size) -> Size:
+    wider = image.width / image.height > bucket.width / bucket.height
+    scale = bucket.height / image.height if wider else bucket.width / image.width
+    return Size(int(image.height * scale + 0.5), int(image.width * scale + 0.5))
+
+
+def _place_shrinking(image: Size, rule: BucketRule) -> Placement:
+    resized = image
+    if image.area > rule.max_size.area:
+        resized = _shrink(image.width / image.height, rule)
+    bucket = Size(resized.height - resized.height % rule.step, resized.width - resized.width % rule.step)
+    return Placement(bucket, resized)
+
+
+def _shrink(ratio: float, rule: BucketRule) -> Size:
+    """A size of the rule's area and of `ratio`, one of whose sides is a multiple of the step: the side that bends `ratio` less."""
+    width = math.sqrt(rule.max_size.area * ratio)
+    by_width = _round(width, rule.step)
+    by_height = _round(rule.max_size.area / width, rule.step)
+    width_error = abs(by_width / _round(by_width / ratio, rule.step) - ratio)
+    height_error = abs(_round(by_height * ratio, rule.step) / by_height - ratio)
+    if width_error < height_error:
+        return Size(int(by_width / ratio + 0.5), by_width)
+    return Size(by_height, int(by_height * ratio + 0.5))
+
+
+def _round(value: float, step: int) -> int:
+    whole = int(value + 0.5)
+    return whole - whole % step

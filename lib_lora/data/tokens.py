@@ -1,0 +1,58 @@
+"""Captions -> token ids for CLIP, by sd-scripts' rule (strategy_base.py `_get_input_ids`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+CHUNK = 77  # CLIP's context: begin, 75 tokens, end
+VOCABULARY = Path(__file__).resolve().parent.parent / "assets" / "clip"
+
+
+class Tokenizer(Protocol):
+    """What is used of a CLIP tokenizer (transformers `CLIPTokenizer`)."""
+
+    bos_token_id: int
+    eos_token_id: int
+
+    def __call__(self, text: str, **options: Any) -> Any: ...
+
+
+def load_tokenizer() -> Tokenizer:
+    """CLIP's tokenizer from the vocabulary that the extension carries; reaches no network."""
+    from transformers import CLIPTokenizer
+
+    tokenizer: Tokenizer = CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True)
+    return tokenizer
+
+
+def caption_ids(tokenizer: Tokenizer, caption: str, max_token_length: int, pad_id: int | None = None) -> list[list[int]]:
+    """Token ids of `caption` as chunks of 77, each begin + 75 + end: one chunk for 75, two for 150, three for 225.
+
+    Args:
+        tokenizer: CLIP's.
+        caption: taken literally; brackets and the like have no meaning.
+        max_token_length: 75, 150 or 225; what is longer is cut off.
+        pad_id: what fills the end. None: the end token (SD 1.x, SDXL's first encoder); 0 for SD 2.x and SDXL's second.
+
+    Returns:
+        ids: `[chunks][77]`
+    """
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    body = tokenizer(caption, add_special_tokens=False, truncation=False, verbose=False).input_ids[:max_token_length]
+    fill = end if pad_id is None else pad_id
+    line = [*body, end]
+    line += [fill] * (max_token_length + 1 - len(line))
+    if max_token_length <= CHUNK - 2:
+        return [[begin, *line]]
+    return [_chunk(line, first, begin, end, fill) for first in range(0, max_token_length, CHUNK - 2)]
+
+
+def _chunk(line: Sequence[int], first: int, begin: int, end: int, fill: int) -> list[int]:
+    """75 tokens of a long `line` as a chunk of their own; where the text goes on behind it, it is closed with `end`."""
+    body = list(line[first : first + CHUNK - 2])
+    last = line[-1] if body[-1] in (end, fill) else end
+    if fill != end and body[0] == fill:
+        body[0] = end
+    return [begin, *body, last]

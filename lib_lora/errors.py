@@ -1,0 +1,42 @@
+"""What a user can do wrong, or meet: every error that is answered with sentences instead of a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TrainLoraError(Exception):
+    """Base of all errors whose text is written for the user."""
+
+    @property
+    def problems(self) -> list[str]:
+        """The sentences to show, one per problem."""
+        return [str(self)]
+
+
+class ConfigError(TrainLoraError):
+    """Wrong settings. Carries every problem of the request at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self._problems = list(problems)
+
+    @property
+    def problems(self) -> list[str]:
+        return list(self._problems)
+
+
+class DatasetError(ConfigError):
+    """Images or captions that cannot be trained on."""
+
+
+class ModelError(TrainLoraError):
+    """The base model is missing, unreadable or of a kind that is not supported."""
+
+
+class HostChanged(TrainLoraError):
+    """The model was moved or exchanged under a running job."""
+
+
+class LoraFileError(TrainLoraError):
+    """A LoRA file that cannot be read, written or loaded."""

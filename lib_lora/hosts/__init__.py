@@ -1,0 +1,1 @@
+"""The programs that lend a model: the webui in place, and a standalone host through diffusers."""

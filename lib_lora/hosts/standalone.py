@@ -1,0 +1,112 @@
+"""The standalone host: a checkpoint file loaded through diffusers. Reaches no network."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_lora.data.tokens import Tokenizer, load_tokenizer
+from lib_lora.errors import LoraFileError, ModelError
+from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_modules, sha256
+from lib_lora.model.adapter import pairs_from_state
+from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.surgery import frozen
+from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
+from lib_lora.objective.noise import scaled_linear_alphas_cumprod
+from lib_lora.output.lora_file import read
+
+LATENT_SCALE = 0.18215  # ldm v1-inference.yaml, scale_factor
+
+
+class DiffusersModel:
+    """A `BaseModel` on diffusers' modules."""
+
+    def __init__(self, modules: Modules, device: torch.device, checkpoint: Path | None = None) -> None:
+        self.device = device
+        self.unet: nn.Module = modules.unet.to(device)
+        self.text_encoder: nn.Module = modules.text_encoder.to(device)
+        self.vae: Any = modules.vae.to(device)
+        self.tokenizer: Tokenizer = load_tokenizer()
+        self.alphas_cumprod = scaled_linear_alphas_cumprod().to(device)
+        self.latent_scale = LATENT_SCALE
+        self._checkpoint = checkpoint
+
+    def info(self) -> ModelInfo:
+        if self._checkpoint is None:
+            return ModelInfo("unnamed", None, None)
+        return ModelInfo(self._checkpoint.name, legacy_hash(self._checkpoint), sha256(self._checkpoint))
+
+    def targets(self) -> list[Target]:
+        return text_encoder_targets(self.text_encoder) + diffusers_unet_targets(self.unet)
+
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        predicted: torch.Tensor = self.unet(noisy_latents, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+        return predicted
+
+    @torch.no_grad()
+    def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        posterior = self.vae.encode(pixels.float()).latent_dist
+        return posterior.mean, posterior.logvar
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = self.vae.decode(latents.float()).sample
+        return pixels
+
+
+class StandaloneHost:
+    """A `Host` for the command line and the tests."""
+
+    def __init__(self, checkpoint: Path, out: Path, device: torch.device | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._out = out
+        self._device = device or default_device()
+        self._model: DiffusersModel | None = None
+
+    def problems(self) -> list[str]:
+        problem = file_problem(self._checkpoint)
+        return [problem] if problem else []
+
+    def lora_folder(self) -> Path:
+        return self._out
+
+    @contextmanager
+    def borrow_model(self) -> Iterator[DiffusersModel]:
+        if self._model is None:
+            problems = self.problems()
+            if problems:
+                raise ModelError(problems[0])
+            dtype = torch.float32 if self._device.type == "cpu" else torch.float16
+            self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
+        model = self._model
+        with frozen([model.unet, model.text_encoder, model.vae]):
+            yield model
+
+    def check_lora(self, path: Path) -> None:
+        """Every key must find its layer, every shape must fit."""
+        assert self._model is not None
+        state, _ = read(path)
+        for pair in pairs_from_state(self._model.targets(), state, torch.device("cpu")):
+            weight = pair.target.module.weight
+            assert isinstance(weight, torch.Tensor)
+            if pair.up.shape[0] != weight.shape[0] or pair.down.shape[1] != weight.shape[1]:
+                raise LoraFileError(f"The LoRA's layer {pair.target.name!r} does not fit the model.")
+
+    def announce(self, path: Path) -> None:
+        """Nobody to tell."""
+
+    def software(self) -> dict[str, Any]:
+        import diffusers
+
+        return {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
+
+
+def default_device() -> torch.device:
+    """CUDA (or ROCm) where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

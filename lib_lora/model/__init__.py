@@ -1,0 +1,1 @@
+"""What the trainer needs of a base model, and the adapters it hangs on it."""

@@ -1,0 +1,96 @@
+"""Protocols: what the trainer needs of a model and of the program that lends it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from lib_lora.data.tokens import Tokenizer
+
+Part = Literal["text_encoder", "unet"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer that can be adapted. `name` is its key in a LoRA file (kohya's), `module` a Linear or a 1×1 Conv2d."""
+
+    name: str
+    module: nn.Module
+    part: Part
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the LoRA file says about the base model. Hashes as sd-scripts': 8 digits over 64 KiB at 1 MiB, and the whole file's."""
+
+    name: str
+    legacy_hash: str | None
+    sha256: str | None
+
+
+class BaseModel(Protocol):
+    """A borrowed, frozen SD 1.x. All tensors it takes and gives live on `device`."""
+
+    device: torch.device
+    unet: nn.Module
+    text_encoder: nn.Module
+    tokenizer: Tokenizer
+    alphas_cumprod: torch.Tensor
+    latent_scale: float
+
+    def info(self) -> ModelInfo:
+        """Name and hashes of the checkpoint (may read the whole file)."""
+        ...
+
+    def targets(self) -> list[Target]:
+        """Every layer that kohya's `networks.lora` adapts: text encoder first, each part in module order."""
+        ...
+
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The U-Net's output. Shapes: `[B, 4, h, w]`, `[B]` int64, `[B, tokens, width]` -> `[B, 4, h, w]`."""
+        ...
+
+    def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> twice `[B, 4, H/8, W/8]`."""
+        ...
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels in -1..1 of unscaled latents, fp32. Shapes: `[B, 4, h, w]` -> `[B, 3, 8h, 8w]`."""
+        ...
+
+
+class Host(Protocol):
+    """The program that lends a model."""
+
+    def problems(self) -> list[str]:
+        """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
+        ...
+
+    def lora_folder(self) -> Path:
+        """Where LoRA files go."""
+        ...
+
+    def borrow_model(self) -> AbstractContextManager[BaseModel]:
+        """Lend the model, frozen; the exit restores everything, also after an error."""
+        ...
+
+    def check_lora(self, path: Path) -> None:
+        """Load the file as a user of the host would.
+
+        Raises:
+            LoraFileError: it does not load, or a key finds no layer.
+        """
+        ...
+
+    def announce(self, path: Path) -> None:
+        """Tell the host that the file is there (or was replaced)."""
+        ...
+
+    def software(self) -> dict[str, Any]:
+        """Name and version of the host, for metadata."""
+        ...

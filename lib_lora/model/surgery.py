@@ -1,0 +1,47 @@
+"""Freezing a borrowed model, and exchanging `forward` of single modules: every change has its exact inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+Forward = Callable[..., Any]
+
+
+@contextmanager
+def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """No parameter of `modules` requires grad, every module is in eval mode; flags, and the absence of `.grad`, come back at the exit."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    requires_grad = [parameter.requires_grad for parameter in parameters]
+    submodules = [submodule for module in modules for submodule in module.modules()]
+    training = [submodule.training for submodule in submodules]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        for submodule in submodules:
+            submodule.training = False
+        yield
+    finally:
+        for parameter, flag in zip(parameters, requires_grad):
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        for submodule, flag in zip(submodules, training):
+            submodule.training = flag
+
+
+@contextmanager
+def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Instances answer with the given functions; classes are untouched, and a `forward` an instance had before comes back."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, previous in before.items():
+            module.__dict__.pop("forward", None)
+            if previous is not None:
+                module.forward = previous

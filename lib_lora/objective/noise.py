@@ -1,0 +1,34 @@
+"""Diffusion schedule, timesteps, noising and the target (Ho et al. 2020, "Denoising Diffusion Probabilistic Models")."""
+
+from __future__ import annotations
+
+import torch
+
+TIMESTEPS = 1000
+
+
+def scaled_linear_alphas_cumprod() -> torch.Tensor:
+    """ᾱ_t of Stable Diffusion, `[1000]` fp32: β_t is linear in √β from 0.00085 to 0.012 (ldm `make_beta_schedule`, "linear")."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float32) ** 2
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε (equation 4).
+
+    Shapes:
+        latents, noise: `[B, 4, h, w]`; timesteps: `[B]` int64; alphas_cumprod: `[1000]` -> `[B, 4, h, w]`
+    """
+    alpha_bar = alphas_cumprod.to(latents.device)[timesteps].to(latents.dtype).reshape(-1, 1, 1, 1)
+    return alpha_bar.sqrt() * latents + (1.0 - alpha_bar).sqrt() * noise
+
+
+def snr(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """Signal to noise ratio ᾱ_t / (1 − ᾱ_t), `[B]`."""
+    alpha_bar = alphas_cumprod.to(timesteps.device)[timesteps]
+    return alpha_bar / (1.0 - alpha_bar)
+
+
+def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
+    """`count` timesteps, uniform over 0 … 999, int64 on the CPU."""
+    return torch.randint(0, TIMESTEPS, (count,), generator=generator)

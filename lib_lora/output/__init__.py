@@ -1,0 +1,1 @@
+"""What a run leaves behind: the LoRA file with its metadata, and the card beside it."""

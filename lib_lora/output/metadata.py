@@ -1,0 +1,158 @@
+"""The `ss_*` and `modelspec.*` entries of a LoRA file, from configuration and plan (sd-scripts `train_network.py`).
+
+All values are texts. The webui reads several of them for its cards; see `tests/test_metadata.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from lib_lora import __version__
+from lib_lora.config.groups import TrainConfig
+from lib_lora.model.base import ModelInfo
+from lib_lora.plan import Plan
+from lib_lora.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known only after the run."""
+
+    started_at: float
+    steps_done: int
+    epoch: int
+    precision: Precision
+    optimizer: str
+
+
+def file_metadata(config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, str]:
+    """Every entry of the file except the hashes."""
+    entries: dict[str, Any] = {
+        **_run_entries(config, plan, facts),
+        **_option_entries(config, facts),
+        **_dataset_entries(config, plan),
+        **_model_entries(model),
+        **_modelspec_entries(config, facts),
+        "ss_training_comment": f"sd-webui-train-lora {__version__}" + "".join(f", {k} {v}" for k, v in software.items()),
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else str(value)
+            for key, value in entries.items()}
+
+
+def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, Any]:
+    return {
+        "ss_session_id": uuid.uuid4().int & 0xFFFFFFFF,
+        "ss_training_started_at": facts.started_at,
+        "ss_training_finished_at": time.time(),
+        "ss_output_name": config.run.name,
+        "ss_num_train_images": sum(sample.repeats for sample in plan.samples),
+        "ss_num_validation_images": 0,
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": plan.steps_per_epoch,
+        "ss_num_epochs": plan.epochs,
+        "ss_epoch": facts.epoch,
+        "ss_steps": facts.steps_done,
+        "ss_max_train_steps": plan.steps,
+        "ss_seed": config.run.seed,
+        "ss_mixed_precision": facts.precision.name,
+        "ss_optimizer": facts.optimizer,
+    }
+
+
+def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
+    optimizer, text = config.optimizer, config.text
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": config.adapter.rank,
+        "ss_network_alpha": config.adapter.alpha,
+        "ss_network_dropout": None,
+        "ss_learning_rate": optimizer.unet_lr or optimizer.text_encoder_lr,
+        "ss_unet_lr": optimizer.unet_lr,
+        "ss_text_encoder_lr": optimizer.text_encoder_lr,
+        "ss_lr_scheduler": optimizer.lr_scheduler,
+        "ss_lr_warmup_steps": optimizer.lr_warmup_steps,
+        "ss_max_grad_norm": optimizer.max_grad_norm,
+        "ss_min_snr_gamma": config.objective.min_snr_gamma or None,
+        "ss_clip_skip": text.clip_skip if text.clip_skip > 1 else None,
+        "ss_max_token_length": None if text.max_token_length == "75" else text.max_token_length,
+        "ss_gradient_checkpointing": False,
+        "ss_gradient_accumulation_steps": 1,
+        "ss_cache_latents": True,
+        "ss_full_fp16": False,
+        "ss_lowram": False,
+        "ss_noise_offset": None,
+        "ss_loss_type": "l2",
+        "ss_prior_loss_weight": 1.0,
+        "ss_zero_terminal_snr": False,
+    }
+
+
+def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
+    data = config.data
+    buckets = {str(i): {"resolution": [size.width, size.height], "count": len(members)}
+               for i, (size, members) in enumerate(plan.buckets.items())}
+    errors = [abs(p.bucket.width / p.bucket.height - s.size.width / s.size.height) for s, p in zip(plan.samples, plan.placements)]
+    return {
+        "ss_batch_size_per_device": data.batch_size,
+        "ss_total_batch_size": data.batch_size,
+        "ss_resolution": f"({data.resolution}, {data.resolution})",
+        "ss_color_aug": False,
+        "ss_flip_aug": False,
+        "ss_random_crop": False,
+        "ss_shuffle_caption": False,
+        "ss_keep_tokens": 0,
+        "ss_enable_bucket": data.enable_bucket,
+        "ss_bucket_no_upscale": data.bucket_no_upscale,
+        "ss_min_bucket_reso": data.min_bucket_reso,
+        "ss_max_bucket_reso": data.max_bucket_reso,
+        "ss_dataset_dirs": {folder.path.name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder.path)}
+                            for folder in plan.folders},
+        "ss_reg_dataset_dirs": {},
+        "ss_tag_frequency": {folder.path.name: _tags(plan, folder.path) for folder in plan.folders},
+        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)},
+    }
+
+
+def _count(plan: Plan, folder: Any) -> int:
+    return sum(sample.path.parent == folder for sample in plan.samples)
+
+
+def _tags(plan: Plan, folder: Any) -> dict[str, int]:
+    """How often each comma-separated tag occurs, once per image, lower case (sd-scripts `set_tag_frequency`)."""
+    captions = [sample.caption for sample in plan.samples if sample.path.parent == folder]
+    return dict(Counter(tag.strip().lower() for caption in captions for tag in caption.split(",") if tag.strip()))
+
+
+def _model_entries(model: ModelInfo) -> dict[str, Any]:
+    entries = {
+        "ss_v2": False,
+        "ss_base_model_version": "sd_v1",
+        "ss_sd_model_name": model.name,
+        "ss_sd_model_hash": model.legacy_hash,
+        "ss_new_sd_model_hash": model.sha256,
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
+    entries = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": config.run.name,
+        "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
+        "modelspec.date": datetime.fromtimestamp(int(facts.started_at), tz=timezone.utc).isoformat(),
+        "modelspec.prediction_type": "epsilon",
+    }
+    if config.text.clip_skip > 1:
+        entries["modelspec.encoder_layer"] = str(config.text.clip_skip)
+    if config.text.trigger:
+        entries["modelspec.trigger_phrase"] = config.text.trigger
+    return entries

@@ -1,0 +1,109 @@
+"""Replay a recorded sd-scripts run through the product's own step, and measure how far losses and weights are off."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_lora.config.groups import TrainConfig, build_config
+from lib_lora.config.kohya import from_kohya
+from lib_lora.data.tokens import caption_ids
+from lib_lora.errors import ConfigError, ModelError
+from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
+from lib_lora.model.base import BaseModel
+from lib_lora.output.lora_file import read
+from lib_lora.training.optimizer import Updater
+from lib_lora.training.precision import choose_precision
+from lib_lora.training.step import StepInputs, training_step
+
+# the recording holds what these made: latents, noise, noisy latents and timesteps as they were used
+_RECORDED = frozenset({
+    "seed", "resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale",
+    "train_batch_size", "save_precision", "noise_offset", "noise_offset_random_strength", "adaptive_noise_scale",
+    "multires_noise_iterations", "multires_noise_discount", "ip_noise_gamma", "ip_noise_gamma_random_strength",
+    "min_timestep", "max_timestep", "flip_aug", "color_aug", "random_crop", "shuffle_caption", "keep_tokens",
+})
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded run: tensors by name, captions and losses per step."""
+
+    tensors: State
+    config: TrainConfig
+    captions: list[list[str]]
+    losses: list[float]
+
+    def group(self, prefix: str) -> State:
+        """The tensors below `prefix`, without it."""
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def load_recording(path: Path) -> Recording:
+    """Read a recording.
+
+    Raises:
+        ModelError: it is of another model family.
+        ConfigError: it uses options that are not supported.
+    """
+    tensors, metadata = read(path)
+    if json.loads(metadata.get("sdxl", "false")):
+        raise ModelError("The recording is of SDXL; only SD 1.x can be trained for now.")
+    settings = from_kohya(json.loads(metadata["config"]), without_effect=_RECORDED)
+    if settings.unsupported:
+        raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
+    return Recording(tensors, build_config(settings.flat), json.loads(metadata["captions"]), json.loads(metadata["losses"]))
+
+
+def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
+    """Train as recorded. The result is DESIGN.md's `replay` object."""
+    losses, pairs, names = train_recorded(recording, base)
+    init, recorded = recording.group("init/"), recording.group("delta/")
+    ours = {key: value - init[key] for key, value in state_dict(pairs).items() if not key.endswith(".alpha")}
+    cosines = [_cosine(ours[key], recorded[key].float()) for key in ours if key in recorded]
+    return {
+        "loss_rel_err": [abs(a - b) / abs(b) for a, b in zip(losses, recording.losses)],
+        "delta_cosine": _cosine(_joined(ours, recorded), _joined(recorded, ours)),
+        "delta_cosine_min": min(cosines),
+        "keys_missing": len(set(recorded) - names),
+        "keys_unexpected": len(names - set(recorded)),
+    }
+
+
+def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
+    """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
+    config = recording.config
+    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
+    targets = [target for target in base.targets() if rates[target.part] > 0]
+    expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
+    pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
+    precision = choose_precision(config.precision.mixed_precision, base.device)
+    updater = Updater(pairs, config.optimizer, config.run.steps, precision)
+    with attached(pairs):
+        losses = [
+            training_step(base, _inputs(recording, base, step), config.objective, config.text.clip_skip, precision, updater)
+            for step in range(len(recording.losses))
+        ]
+    return losses, pairs, expected
+
+
+def _inputs(recording: Recording, base: BaseModel, step: int) -> StepInputs:
+    tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
+    length = int(recording.config.text.max_token_length)
+    ids = [caption_ids(base.tokenizer, caption, length) for caption in recording.captions[step]]
+    return StepInputs(tensors["noisy_latents"], tensors["noise"], tensors["timesteps"], torch.tensor(ids, device=base.device))
+
+
+def _joined(chosen: State, other: State) -> torch.Tensor:
+    return torch.cat([chosen[key].float().flatten() for key in sorted(chosen) if key in other])
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Cosine of two tensors in double precision; 1 for two zeros."""
+    a, b = a.double().flatten(), b.double().flatten()
+    lengths = float(a.norm() * b.norm())
+    return float(a @ b) / lengths if lengths else float(a.norm() == b.norm())

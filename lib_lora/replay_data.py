@@ -1,0 +1,68 @@
+"""Compare our data path with a recorded table: buckets, sizes, crops, token ids and pixels that sd-scripts made."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from lib_lora.data.buckets import BucketRule, Placement, crop_in_bucket, place, place_fixed
+from lib_lora.data.images import fit, load_pixels
+from lib_lora.data.sizes import Size
+from lib_lora.data.tokens import caption_ids, load_tokenizer
+
+_PAD_IDS = {"sd1": None, "sd2": 0, "sdxl_te1": None, "sdxl_te2": 0}
+_BUCKETED = re.compile(r"bucket (\d+)x(\d+) min (\d+) max (\d+) step (\d+)( no_upscale)?")
+_FIXED = re.compile(r"fixed (\d+)x(\d+)")
+
+
+def replay_data(table: Path, pixels: Path | None, photos: Path | None) -> dict[str, float]:
+    """Counts of what differs from the table, and how far pixels (0 to 255) are off."""
+    recorded = json.loads(table.read_text(encoding="utf-8"))
+    report: dict[str, float] = {"buckets_wrong": 0, "sizes_wrong": 0, "crops_wrong": 0, "tokens_wrong": 0}
+    rules = {setting["id"]: _rule(setting) for setting in recorded["bucket_settings"]}
+    for setting, width, height, bucket, resized, crop in recorded["buckets"]:
+        image = Size(height, width)
+        placement = place(image, rules[setting])
+        report["buckets_wrong"] += [placement.bucket.width, placement.bucket.height] != bucket
+        report["sizes_wrong"] += [placement.resized.width, placement.resized.height] != resized
+        report["crops_wrong"] += list(crop_in_bucket(image, Size(bucket[1], bucket[0]))) != crop
+    tokenizer = load_tokenizer()
+    for row in recorded["tokens"]:
+        ids = caption_ids(tokenizer, row["caption"], row["max_token_length"] or 75, _PAD_IDS[row["family"]])
+        report["tokens_wrong"] += [token for chunk in ids for token in chunk] != row["ids"]
+    report["pixels_max_diff"], report["pixels_mean_diff"] = _compare_pixels(pixels, photos)
+    return report
+
+
+def _rule(setting: dict[str, Any]) -> BucketRule:
+    width, height = setting["max_reso"]
+    return BucketRule(Size(height, width), setting["min"], setting["max"], setting["steps"], setting["no_upscale"])
+
+
+def _compare_pixels(pixels: Path | None, photos: Path | None) -> tuple[float, float]:
+    """Largest and mean difference over all recorded pictures; 0, 0 when none are given."""
+    if pixels is None or photos is None:
+        return 0.0, 0.0
+    files = {path.name: path for path in photos.rglob("*")}
+    differences = []
+    for key, wanted in load_file(pixels).items():
+        name, _, how = key.partition("|")
+        image = load_pixels(files[name])
+        ours = fit(image, _placement(Size(*image.shape[:2]), how))
+        differences.append(np.abs(ours.astype(np.int16) - wanted.astype(np.int16)).ravel())
+    joined = np.concatenate(differences)
+    return float(joined.max()), float(joined.mean())
+
+
+def _placement(image: Size, how: str) -> Placement:
+    if match := _BUCKETED.fullmatch(how):
+        width, height, low, high, step = (int(text) for text in match.groups()[:5])
+        return place(image, BucketRule(Size(height, width), low, high, step, match[6] is not None))
+    if match := _FIXED.fullmatch(how):
+        return place_fixed(image, Size(int(match[2]), int(match[1])))
+    raise ValueError(f"unknown way of fitting in the table: {how!r}")

@@ -1,0 +1,1 @@
+"""One step and what it needs: precision, optimizer, schedule, latents and contexts."""

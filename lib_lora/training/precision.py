@@ -1,0 +1,45 @@
+"""Which number formats a run uses, and autocast for them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from lib_lora.config.groups import MixedPrecision, SavePrecision
+from lib_lora.errors import ConfigError
+
+FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation."""
+
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def scales_loss(self) -> bool:
+        """fp16 gradients vanish without a scaled loss."""
+        return self.dtype == torch.float16
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """A fresh autocast region for one forward pass; nothing for full precision."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(device.type, dtype=self.dtype)
+
+
+def choose_precision(wanted: MixedPrecision, device: torch.device) -> Precision:
+    """The precision of a run on `device`; `auto` is decided here.
+
+    Raises:
+        ConfigError: the device cannot compute in it.
+    """
+    if wanted == "auto":
+        wanted = "no" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if wanted == "fp16" and device.type == "cpu":
+        raise ConfigError(["Mixed precision (mixed_precision): got fp16, which a CPU cannot compute in; choose no."])
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(["Mixed precision (mixed_precision): got bf16, which this GPU does not have; choose fp16."])
+    return Precision(wanted, {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted])

@@ -51,7 +51,7 @@ def new_pair(target: Target, rank: int, alpha: float, seed: int, device: torch.d
     assert isinstance(weight, torch.Tensor)
     kernel = tuple(weight.shape[2:])
     down = torch.empty(rank, weight.shape[1], *kernel)
-    nn.init.uniform_(down, -1.0, 1.0, generator=generator(seed, "init", target.name))
+    down.uniform_(-1.0, 1.0, generator=generator(seed, "init", target.name))
     down /= math.sqrt(math.prod(weight.shape[1:]))
     up = torch.zeros(weight.shape[0], rank, *(1 for _ in kernel))
     return LoraPair(target, nn.Parameter(down.to(device)), nn.Parameter(up.to(device)), alpha)
@@ -96,7 +96,8 @@ def pairs_from_state(targets: Sequence[Target], state: State, device: torch.devi
         if down is None or up is None:
             raise LoraFileError(f"The LoRA's layer {name!r} lacks its lora_down or lora_up tensor.")
         alpha = float(state.get(f"{name}.alpha", torch.tensor(float(down.shape[0]))))
-        pairs.append(LoraPair(by_name[name], nn.Parameter(down.float().to(device)), nn.Parameter(up.float().to(device)), alpha))
+        copies = [nn.Parameter(value.detach().to(device, torch.float32, copy=True)) for value in (down, up)]
+        pairs.append(LoraPair(by_name[name], copies[0], copies[1], alpha))
     return pairs
 
 

@@ -1,0 +1,117 @@
+"""The command line: train, replay, replay-data, inspect. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib_lora import __version__
+from lib_lora.config.argv import add_options, config_from
+from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.events import Encoded, Finished, Planned, StepDone, Stop, Waiting
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; its result is the last line of stdout, all else goes to stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        command: Callable[[argparse.Namespace], object] = args.command
+        result = command(args)
+    except TrainLoraError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except Exception:  # noqa: BLE001 - a bug of ours: the traceback is wanted
+        traceback.print_exc()
+        print(f"sd-webui-train-lora {__version__}: this is a bug; please report the lines above.", file=sys.stderr)
+        return 1
+    print(result if isinstance(result, str) else json.dumps(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lib_lora", description="Train LoRAs of Stable Diffusion models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a LoRA on a checkpoint file", allow_abbrev=False)
+    add_options(train)
+    train.set_defaults(command=_train)
+    replay = commands.add_parser("replay", help="replay a recorded sd-scripts run")
+    replay.add_argument("recording", type=Path)
+    replay.add_argument("--checkpoint", type=Path, required=True)
+    replay.set_defaults(command=_replay)
+    data = commands.add_parser("replay-data", help="compare the data path with a recorded table")
+    data.add_argument("table", type=Path)
+    data.add_argument("--pixels", type=Path)
+    data.add_argument("--photos", type=Path)
+    data.set_defaults(command=_replay_data)
+    inspect = commands.add_parser("inspect", help="what a LoRA file holds")
+    inspect.add_argument("lora", type=Path)
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(command=_inspect)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> str:
+    from lib_lora.hosts.standalone import StandaloneHost
+    from lib_lora.train import train
+
+    config = config_from(args)
+    missing = [text for value, text in (
+        (config.run.checkpoint, "Checkpoint (checkpoint): none given; use --checkpoint FILE."),
+        (config.run.out, "Output folder (out): none given; use --out DIR."),
+    ) if not value]
+    if missing:
+        raise ConfigError(missing)
+    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser())
+    path = None
+    for event in train(config, host, Stop()):
+        _report(event)
+        if isinstance(event, Finished):
+            path = event.path
+    return str(path)
+
+
+def _report(event: object) -> None:
+    """Progress on stderr, one line an event."""
+    if isinstance(event, Planned):
+        text = event.plan.formula
+    elif isinstance(event, Waiting):
+        text = f"waiting for {event.reason}"
+    elif isinstance(event, Encoded):
+        text = f"encoded {event.done}/{event.total} images"
+    elif isinstance(event, StepDone):
+        text = f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
+    else:
+        return
+    print(text, file=sys.stderr, flush=True)
+
+
+def _replay(args: argparse.Namespace) -> dict[str, Any]:
+    from lib_lora.hosts.standalone import StandaloneHost
+    from lib_lora.replay import load_recording, replay
+
+    recording = load_recording(args.recording)
+    with StandaloneHost(args.checkpoint, args.checkpoint.parent).borrow_model() as base:
+        return {"replay": replay(recording, base)}
+
+
+def _replay_data(args: argparse.Namespace) -> dict[str, Any]:
+    from lib_lora.replay_data import replay_data
+
+    return {"replay_data": replay_data(args.table, args.pixels, args.photos)}
+
+
+def _inspect(args: argparse.Namespace) -> str:
+    from lib_lora.output.inspect import describe
+
+    found = describe(args.lora)
+    if args.json:
+        return json.dumps(found)
+    metadata = found.pop("metadata")
+    lines = [f"{key}: {value}" for key, value in found.items()]
+    return "\n".join([*lines, *(f"  {key} = {value}" for key, value in sorted(metadata.items()))])

@@ -1,0 +1,84 @@
+"""What a run tells while it goes on. Tab, command line, jobs and tests consume the same events; and how it is asked to stop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+from lib_lora.plan import Plan
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything was checked; this is what will happen."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The run waits for what its text says."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`done` of `total` images are latents."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step is finished. `step` counts from 1, `epoch` from 1."""
+
+    step: int
+    total: int
+    epoch: int
+    loss: float
+    learning_rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The LoRA is on disk, was loaded once by the host, and has its card."""
+
+    path: Path
+    steps: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The model was given back. `path` is None when the run was stopped without keeping anything."""
+
+    path: Path | None
+    steps: int
+
+
+Event = Union[Planned, Waiting, Encoded, StepDone, Saved, Finished]
+
+
+class Stop:
+    """A request to end a run at the next step, from any thread; the first one counts."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._keep = False
+
+    def request(self, *, keep: bool) -> None:
+        """Ask for the end; with `keep` the LoRA as it is then gets saved."""
+        if not self._asked.is_set():
+            self._keep = keep
+            self._asked.set()
+
+    @property
+    def requested(self) -> bool:
+        return self._asked.is_set()
+
+    @property
+    def keep(self) -> bool:
+        return self._keep

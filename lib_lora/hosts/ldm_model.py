@@ -1,0 +1,52 @@
+"""A `BaseModel` on ldm's modules, as the webui holds them: nothing is loaded, copied or cast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_lora.data.tokens import Tokenizer
+from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.targets import ldm_unet_targets, text_encoder_targets
+
+
+class LdmModel:
+    """The networks inside an ldm `LatentDiffusion`.
+
+    The U-Net is called directly: the host's `apply_model` casts inputs, and its buffers other than ᾱ may be half precision.
+    """
+
+    def __init__(self, latent_diffusion: Any, device: torch.device, info: ModelInfo) -> None:
+        conditioner = latent_diffusion.cond_stage_model
+        wrapped = getattr(conditioner, "wrapped", conditioner)
+        self.device = device
+        self.unet: nn.Module = latent_diffusion.model.diffusion_model
+        self.text_encoder: nn.Module = wrapped.transformer
+        self.tokenizer: Tokenizer = wrapped.tokenizer
+        self.vae: Any = latent_diffusion.first_stage_model
+        original = getattr(latent_diffusion, "alphas_cumprod_original", latent_diffusion.alphas_cumprod)
+        self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
+        self.latent_scale = float(latent_diffusion.scale_factor)
+        self._info = info
+
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def targets(self) -> list[Target]:
+        return text_encoder_targets(self.text_encoder) + ldm_unet_targets(self.unet)
+
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        predicted: torch.Tensor = self.unet(noisy_latents, timesteps=timesteps, context=context)
+        return predicted
+
+    @torch.no_grad()
+    def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        posterior = self.vae.encode(pixels.float())
+        return posterior.mean, posterior.logvar
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = self.vae.decode(latents.float())
+        return pixels

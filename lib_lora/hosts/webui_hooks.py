@@ -1,0 +1,45 @@
+"""What the extension registers with the webui: the tab, and the route that the tab polls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from modules import paths, script_callbacks
+
+from lib_lora.hosts.webui_host import WebuiHost
+from lib_lora.jobs.runner import Runner
+from lib_lora.ui.tab import TrainTab
+
+# survives "Reload UI", which runs scripts again but keeps this package
+RUNNER = Runner(WebuiHost())
+PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
+
+
+def register() -> None:
+    """Called once per start or reload of the UI, while the webui loads its scripts."""
+    script_callbacks.on_ui_tabs(_tab)
+    script_callbacks.on_app_started(_add_routes)
+
+
+def _tab() -> list[tuple[Any, str, str]]:
+    return [(TrainTab(RUNNER, PRIVATE_FOLDER / "uploads").build(), "Train LoRA", "train_lora")]
+
+
+def _add_routes(_demo: Any, app: FastAPI) -> None:
+    async def status(request: Request, since: int = 0) -> dict[str, Any]:
+        _require_login(app, request)
+        job = RUNNER.job
+        return {"job": job.snapshot(since) if job else None}
+
+    app.add_api_route("/train-lora/status", status, methods=["GET"])
+
+
+def _require_login(app: Any, request: Request) -> None:
+    """Where people log in (--gradio-auth), only they see the progress; gradio itself guards its own routes alone."""
+    if getattr(app, "auth", None) is None:
+        return
+    tokens = getattr(app, "tokens", {})
+    if not any(request.cookies.get(name) in tokens for name in ("access-token", "access-token-unsecure")):
+        raise HTTPException(401, "Not authenticated")

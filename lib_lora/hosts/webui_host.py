@@ -1,0 +1,151 @@
+"""The webui as host: borrows the model it holds, in place, under its queue lock, and gives it back bit for bit."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import call_queue, devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
+
+from lib_lora.errors import ModelError
+from lib_lora.hosts import webui_networks
+from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.model.attention import fused_attention_forwards
+from lib_lora.model.base import ModelInfo
+from lib_lora.model.surgery import forwards_replaced, frozen
+
+
+class WebuiHost:
+    """A `Host` inside stable-diffusion-webui v1.10."""
+
+    def problems(self) -> list[str]:
+        found = [_device_problem(), _memory_mode_problem()]
+        if not sd_models.checkpoints_list:
+            found.append("No checkpoint is loaded: put a Stable Diffusion 1.x model into models/Stable-diffusion and select it.")
+        elif sd_models.model_data.sd_model is not None:
+            found.append(model_problem(sd_models.model_data.sd_model))
+        return [problem for problem in found if problem]
+
+    def lora_folder(self) -> Path:
+        return Path(getattr(shared.cmd_opts, "lora_dir", Path(paths.models_path) / "Lora"))
+
+    @contextmanager
+    def borrow_model(self) -> Iterator[LdmModel]:
+        """See `Host`. Waits for the queue lock; the whole run holds it."""
+        with ExitStack() as stack:
+            call_queue.queue_lock.acquire()
+            stack.callback(call_queue.queue_lock.release)
+            shared.state.begin(job="train-lora")
+            stack.callback(shared.state.end)
+            if devices.device.type == "cuda":
+                torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+            latent_diffusion = _current_model()
+            _make_clean(latent_diffusion, stack)
+            parts = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
+            stack.enter_context(frozen(parts))
+            stack.enter_context(_in_fp32(latent_diffusion.first_stage_model))
+            stack.enter_context(forwards_replaced(fused_attention_forwards(latent_diffusion.model.diffusion_model)))
+            yield LdmModel(latent_diffusion, devices.device, _info(latent_diffusion))
+
+    def check_lora(self, path: Path) -> None:
+        webui_networks.check(path)
+
+    def announce(self, path: Path) -> None:
+        webui_networks.announce(path)
+        _forget_conditioning()
+
+    def software(self) -> dict[str, Any]:
+        return {"webui": "stable-diffusion-webui", "python": platform.python_version(), "torch": torch.__version__}
+
+
+def model_problem(latent_diffusion: Any) -> str | None:
+    """The sentence that says why the loaded model cannot be trained, or None."""
+    kinds = {"is_sd3": "SD3", "is_ssd": "SSD or an SDXL refiner", "is_sdxl": "SDXL", "is_sd2": "SD 2.x"}
+    kind = next((name for flag, name in kinds.items() if getattr(latent_diffusion, flag, False)), None)
+    if kind is None and not getattr(latent_diffusion, "is_sd1", False):
+        kind = "of an unknown kind"
+    if kind is None and getattr(latent_diffusion.model, "conditioning_key", "crossattn") != "crossattn":
+        kind = "an inpainting or editing model"
+    if kind is None and latent_diffusion.parameterization != "eps":
+        kind = "a v-prediction model"
+    if kind is None:
+        return None
+    title = latent_diffusion.sd_checkpoint_info.name
+    return f"The loaded checkpoint {title!r} is {kind}; only SD 1.x can be trained for now. Select another checkpoint."
+
+
+def _device_problem() -> str | None:
+    kind = devices.device.type
+    if kind in {"cuda", "cpu"}:
+        return None
+    return f"The webui computes on {kind!r}, which is not supported for training; only CUDA, ROCm and CPU are."
+
+
+def _memory_mode_problem() -> str | None:
+    for name in ("lowvram", "medvram"):
+        if getattr(shared.cmd_opts, name, False):
+            return f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
+    return None
+
+
+def _current_model() -> Any:
+    """The model that the webui's settings name, loaded and on its device.
+
+    Raises:
+        ModelError: there is none, or it cannot be trained.
+    """
+    if not sd_models.checkpoints_list:
+        raise ModelError("No checkpoint is loaded: put a Stable Diffusion 1.x model into models/Stable-diffusion and select it.")
+    if sd_models.model_data.sd_model is not None:
+        sd_models.reload_model_weights()
+    latent_diffusion = shared.sd_model
+    if latent_diffusion is None:
+        raise ModelError("The webui could not load its checkpoint; select another one and try again.")
+    problem = model_problem(latent_diffusion)
+    if problem:
+        raise ModelError(problem)
+    if getattr(latent_diffusion, "lowvram", False):
+        raise ModelError("The loaded model is moved between devices while it is used (lowvram or medvram); it cannot be trained.")
+    if next(latent_diffusion.model.parameters()).device.type != devices.device.type:
+        sd_models.send_model_to_device(latent_diffusion)
+    return latent_diffusion
+
+
+def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
+    """Take off all that prompts and settings hang on the model; what does not come back with the next prompt is put back at the exit."""
+    sd_unet.apply_unet("None")
+    stack.callback(sd_unet.apply_unet)
+    sd_hijack.model_hijack.apply_circular(False)
+    sd_hijack.model_hijack.fixes = None
+    webui_networks.take_off([latent_diffusion.model, latent_diffusion.cond_stage_model])
+    hypernetworks = list(shared.loaded_hypernetworks)
+    shared.loaded_hypernetworks.clear()
+    stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
+
+
+@contextmanager
+def _in_fp32(vae: torch.nn.Module) -> Iterator[None]:
+    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
+    before = next(vae.parameters()).dtype
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(before)
+
+
+def _info(latent_diffusion: Any) -> ModelInfo:
+    checkpoint = latent_diffusion.sd_checkpoint_info
+    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256)
+
+
+def _forget_conditioning() -> None:
+    """The webui keeps a prompt's encoding, keyed without the LoRA's content."""
+    text2img = processing.StableDiffusionProcessingTxt2Img
+    for owner, name in ((processing.StableDiffusionProcessing, "cached_c"), (processing.StableDiffusionProcessing, "cached_uc"),
+                        (text2img, "cached_hr_c"), (text2img, "cached_hr_uc")):
+        setattr(owner, name, [None, None])

@@ -1,0 +1,68 @@
+"""The webui's own Lora extension, seen from outside: take its LoRAs off, load ours through it, tell it about files.
+
+Its modules are found in `sys.modules`, where the webui puts them; where the extension is disabled there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_lora.errors import LoraFileError, ModelError
+from lib_lora.output.lora_file import read
+
+
+def take_off(modules: list[nn.Module]) -> None:
+    """Bring the weights of `modules` back to what the checkpoint holds: exact copies from the extension's backups.
+
+    Raises:
+        ModelError: a layer kept a LoRA.
+    """
+    networks = _networks()
+    if networks is None:
+        return
+    with torch.no_grad():
+        networks.load_networks([])
+        for layer in (layer for module in modules for layer in module.modules()):
+            if hasattr(layer, "network_layer_name") and hasattr(layer, "weight"):
+                networks.network_apply_weights(layer)
+                if getattr(layer, "network_current_names", ()) != ():
+                    raise ModelError("A LoRA of an earlier prompt cannot be taken off the model; reload the checkpoint and try again.")
+
+
+def check(path: Path) -> None:
+    """Load `path` as a prompt would.
+
+    Raises:
+        LoraFileError: the extension cannot read it, or a key matches no layer of the loaded model.
+    """
+    networks = _networks()
+    state, _ = read(path)
+    wanted = {key.partition(".")[0] for key in state}
+    if networks is None:
+        return
+    try:
+        loaded = networks.load_network(path.stem, networks.network.NetworkOnDisk(path.stem, str(path)))
+    except (AssertionError, KeyError, ValueError, RuntimeError, OSError) as error:
+        raise LoraFileError(f"The webui's Lora extension cannot load the new file ({error}).") from error
+    matched = {module.network_key.partition(".")[0] for module in loaded.modules.values()}
+    if matched != wanted:
+        missing = sorted(wanted - matched)
+        raise LoraFileError(f"The webui's Lora extension finds no layer for {len(missing)} keys, such as {missing[0]!r}.")
+
+
+def announce(path: Path) -> None:
+    """Make `<lora:NAME:1>` mean the file as it is now: list it, and drop what was remembered of an older one."""
+    networks = _networks()
+    if networks is None:
+        return
+    networks.networks_in_memory.pop(path.stem, None)
+    networks.list_available_networks()
+
+
+def _networks() -> Any | None:
+    return sys.modules.get("networks")

@@ -1,0 +1,60 @@
+"""Starts jobs, one at a time, each in a daemon thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+
+from lib_lora import __version__
+from lib_lora.config.groups import TrainConfig
+from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.jobs.job import Job
+from lib_lora.model.base import Host
+from lib_lora.train import train
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Holds the current job (the running one, or the last)."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+
+    @property
+    def job(self) -> Job | None:
+        return self._job
+
+    def start(self, config: TrainConfig) -> Job:
+        """Begin a run and return at once.
+
+        Raises:
+            ConfigError: a run is going on.
+        """
+        with self._lock:
+            if self._job is not None and self._job.running:
+                raise ConfigError([f"A training of {self._job.config.run.name!r} is running; wait for it, or stop it."])
+            self._job = job = Job(config)
+        threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True).start()
+        return job
+
+    def stop(self, *, keep: bool) -> None:
+        """Ask the running job, if there is one, to end at its next step."""
+        job = self._job
+        if job is not None and job.running:
+            job.stop.request(keep=keep)
+
+    def _run(self, job: Job) -> None:
+        try:
+            for event in train(job.config, self.host, job.stop):
+                job.apply(event)
+        except TrainLoraError as error:
+            job.fail(error.problems)
+        except Exception as error:  # noqa: BLE001 - the thread's last line: the job must end with a sentence
+            log.error("sd-webui-train-lora %s: training failed\n%s", __version__, traceback.format_exc())
+            traceback.clear_frames(error.__traceback__)
+            job.fail([f"An unexpected error: {type(error).__name__}: {error}. The console shows the details "
+                      f"(sd-webui-train-lora {__version__})."])

@@ -1,0 +1,65 @@
+"""A picture from the model in hand, adapters included: a small deterministic sampler for previews.
+
+Touches nothing of the host: no switch of checkpoints, no caches, no global random state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lib_lora.data.images import Pixels
+from lib_lora.data.sizes import Size
+from lib_lora.data.tokens import caption_ids
+from lib_lora.model.base import BaseModel
+from lib_lora.model.conditioning import encode_ids
+from lib_lora.objective.noise import TIMESTEPS
+from lib_lora.randomness import normal
+from lib_lora.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw."""
+
+    prompt: str
+    size: Size
+    steps: int
+    seed: int
+    guidance: float = 7.0
+    clip_skip: int = 1
+
+
+@torch.no_grad()
+def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
+    """The picture, `[height, width, 3]`. DDIM with η = 0 (Song et al. 2020, equation 12) and classifier-free guidance."""
+    alphas = base.alphas_cumprod.double().cpu()
+    latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
+    contexts = _contexts(base, request, precision)
+    schedule = [t + 1 for t in reversed(range(0, TIMESTEPS - 1, TIMESTEPS // request.steps))][-request.steps :]
+    for position, t in enumerate(schedule):
+        after = schedule[position + 1] if position + 1 < len(schedule) else 0
+        alpha, alpha_after = float(alphas[t]), float(alphas[after])
+        noise = _guided_noise(base, latents, t, contexts, request.guidance, precision)
+        clean = (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+        latents = alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
+    pixels = base.decode_latents(latents / base.latent_scale)[0].float().cpu()
+    scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)  # [H, W, 3]
+    return scaled.nan_to_num().numpy().astype(np.uint8)
+
+
+def _contexts(base: BaseModel, request: Request, precision: Precision) -> torch.Tensor:
+    ids = torch.tensor([caption_ids(base.tokenizer, text, 75) for text in ("", request.prompt)], device=base.device)
+    with precision.autocast(base.device):
+        return encode_ids(base.text_encoder, ids, request.clip_skip)
+
+
+def _guided_noise(
+    base: BaseModel, latents: torch.Tensor, t: int, contexts: torch.Tensor, guidance: float, precision: Precision
+) -> torch.Tensor:
+    timesteps = torch.tensor([t, t], device=base.device)
+    with precision.autocast(base.device):
+        without, with_prompt = base.predict(latents.repeat(2, 1, 1, 1), timesteps, contexts).float().chunk(2)
+    return without + guidance * (with_prompt - without)

@@ -1,0 +1,100 @@
+"""A run, top to bottom. START READING HERE.
+
+Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the
+LoRA lies in its folder with its card. `train()` yields events; whoever runs it decides what to do with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from lib_lora.check import check
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.images import Pixels
+from lib_lora.data.sizes import Size
+from lib_lora.events import Encoded, Event, Finished, Planned, Saved, StepDone, Stop, Waiting
+from lib_lora.model.adapter import attached, state_dict
+from lib_lora.model.base import BaseModel, Host
+from lib_lora.output.lora_file import serialise
+from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.publish import Result, publish
+from lib_lora.plan import Plan
+from lib_lora.sample import Request, sample
+from lib_lora.training.latents import encode_samples
+from lib_lora.training.precision import FILE_DTYPES, Precision, choose_precision
+from lib_lora.training.session import Session
+
+
+def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
+    """Train a LoRA on the model that `host` lends.
+
+    Args:
+        config: all settings.
+        host: lends the model, and says where LoRAs go.
+        stop: read once per step, from any thread.
+
+    Raises:
+        ConfigError: with every problem, before the model is touched.
+        TrainLoraError: something went wrong later; the model is back as it was, and no file was left behind.
+    """
+    started_at = time.time()
+    plan = check(config, host)
+    yield Planned(plan)
+    yield Waiting("the model")
+    path, steps = None, 0
+    with host.borrow_model() as base:
+        precision = choose_precision(config.precision.mixed_precision, base.device)
+        latents: list[torch.Tensor] = []
+        for encoded in encode_samples(base, plan, config.run.seed):
+            latents.append(encoded)
+            yield Encoded(len(latents), len(plan.samples))
+            if stop.requested:
+                break
+        else:
+            session = Session(config, plan, base, latents, precision)
+            preview = None
+            with attached(session.pairs):
+                for done in _steps(config, plan, session, stop):
+                    steps, epoch = done.step, done.epoch
+                    yield done
+                if steps and (stop.keep or not stop.requested):
+                    yield Waiting("the preview picture")
+                    preview = _preview(config, plan, base, precision)
+            if steps and (stop.keep or not stop.requested):
+                facts = RunFacts(started_at, steps, epoch, precision, _optimizer_text(session))
+                path = publish(config, host, Result(_content(config, plan, base, host, session, facts), preview))
+                yield Saved(path, steps)
+    yield Finished(path, steps)
+
+
+def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone]:
+    for batch in plan.batches(config.run.seed):
+        if stop.requested:
+            return
+        yield session.step(batch)
+
+
+def _content(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, facts: RunFacts) -> bytes:
+    """The bytes of the LoRA file."""
+    metadata = file_metadata(config, plan, base.info(), facts, host.software())
+    return serialise(state_dict(session.pairs), FILE_DTYPES[config.precision.save_precision], metadata)
+
+
+def _preview(config: TrainConfig, plan: Plan, base: BaseModel, precision: Precision) -> Pixels | None:
+    """The picture for the card: the trigger word alone, or the first caption where there is none."""
+    if config.run.preview_steps == 0:
+        return None
+    side = config.data.resolution
+    prompt = config.text.trigger or plan.samples[0].caption
+    return sample(base, Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed,
+                                clip_skip=config.text.clip_skip), precision)
+
+
+def _optimizer_text(session: Session) -> str:
+    """`module.Class(key=value, …)`, as sd-scripts writes ss_optimizer."""
+    optimizer = session.updater.optimizer
+    shown: Sequence[str] = [f"{key}={value}" for key, value in optimizer.defaults.items() if key in {"betas", "eps", "weight_decay"}]
+    return f"{type(optimizer).__module__}.{type(optimizer).__name__}({','.join(shown)})"

@@ -1,0 +1,73 @@
+"""The state of one run between its steps: pairs, updater, cached latents and contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.tokens import caption_ids
+from lib_lora.events import StepDone
+from lib_lora.model.adapter import LoraPair, new_pair
+from lib_lora.model.base import BaseModel
+from lib_lora.model.conditioning import encode_ids
+from lib_lora.objective.noise import add_noise, draw_timesteps
+from lib_lora.plan import Batch, Plan
+from lib_lora.randomness import generator, normal
+from lib_lora.training.optimizer import Updater
+from lib_lora.training.precision import Precision
+from lib_lora.training.step import StepInputs, training_step
+
+
+class Session:
+    """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the batch)."""
+
+    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision) -> None:
+        self._config, self._plan, self._base, self._latents, self._precision = config, plan, base, latents, precision
+        self._contexts: dict[str, torch.Tensor] = {}
+        self.pairs = new_pairs(config, base)
+        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision)
+
+    def step(self, batch: Batch) -> StepDone:
+        """Train on one batch.
+
+        Raises:
+            DivergedError: the loss is not finite; the adapters are as before the step.
+        """
+        inputs = self._inputs(batch)
+        rates = tuple(self.updater.learning_rates())
+        loss = training_step(self._base, inputs, self._config.objective, self._config.text.clip_skip, self._precision, self.updater)
+        return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
+
+    def _inputs(self, batch: Batch) -> StepInputs:
+        seed, device = self._config.run.seed, self._base.device
+        latents = torch.stack([self._latents[i] for i in batch.indices])  # [B, 4, h, w]
+        noise = torch.stack([normal(tuple(latents.shape[1:]), seed, "noise", batch.step, k) for k in range(len(latents))])
+        timesteps = draw_timesteps(len(latents), generator(seed, "timesteps", batch.step))
+        noisy = add_noise(latents, noise, timesteps, self._base.alphas_cumprod.cpu())
+        captions = [self._plan.samples[i].caption for i in batch.indices]
+        trains_text = self._config.optimizer.text_encoder_lr > 0
+        return StepInputs(
+            noisy.to(device), noise.to(device), timesteps.to(device),
+            input_ids=self._ids(captions) if trains_text else None,
+            context=None if trains_text else torch.cat([self._context(caption) for caption in captions]),
+        )
+
+    def _ids(self, captions: Sequence[str]) -> torch.Tensor:
+        length = int(self._config.text.max_token_length)
+        return torch.tensor([caption_ids(self._base.tokenizer, caption, length) for caption in captions], device=self._base.device)
+
+    def _context(self, caption: str) -> torch.Tensor:
+        """The context of a caption under a text encoder that does not change, computed once."""
+        if caption not in self._contexts:
+            with torch.no_grad(), self._precision.autocast(self._base.device):
+                self._contexts[caption] = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
+        return self._contexts[caption]
+
+
+def new_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
+    """A fresh pair for every target whose part has a learning rate."""
+    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
+    return [new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device)
+            for target in base.targets() if rates[target.part] > 0]

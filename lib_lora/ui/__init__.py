@@ -1,0 +1,1 @@
+"""The tab: form, report, progress. The only floor that knows gradio."""

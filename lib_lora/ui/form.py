@@ -1,0 +1,53 @@
+"""Options -> gradio components, and what they hold -> raw settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.config.groups import all_options
+from lib_lora.config.options import Option
+
+SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
+
+
+def form_options(place: str) -> list[Option]:
+    """The options of one part of the form."""
+    return [opt for opt in all_options() if opt.declaration.place == place]
+
+
+def component(opt: Option) -> Any:
+    """The component for one option: label, help, bounds and choices from its declaration."""
+    declared = opt.declaration
+    common = {"label": declared.label, "info": declared.help, "elem_id": f"train_lora_{opt.name}"}
+    made: Any
+    if opt.kind is bool:
+        made = gr.Checkbox(value=opt.default, **common)
+    elif opt.choices is not None:
+        made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
+    elif opt.name in SLIDERS:
+        made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=SLIDERS[opt.name], value=opt.default, **common)
+    elif opt.kind is int:
+        made = gr.Number(value=opt.default, precision=0, **common)
+    elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
+        made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
+    else:
+        made = gr.Textbox(value="", max_lines=1, placeholder=_placeholder(opt), **common)
+    made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
+    return made
+
+
+def decimal(number: float) -> str:
+    """`number` without an exponent: 0.00005, 16."""
+    return f"{number:.12f}".rstrip("0").rstrip(".")
+
+
+def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:
+    """Option name -> what its component holds; an emptied number field counts as wrong, not as default."""
+    return dict(zip((opt.name for opt in options), values))
+
+
+def _placeholder(opt: Option) -> str:
+    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat"}.get(opt.name, "")

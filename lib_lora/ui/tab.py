@@ -1,0 +1,141 @@
+"""The "Train LoRA" tab. Progress comes by polling from JavaScript, so that it works with and without gradio's queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.check import find_images
+from lib_lora.config.groups import build_config
+from lib_lora.config.options import Option
+from lib_lora.config.rules import config_problems
+from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.jobs.runner import Runner
+from lib_lora.plan import make_plan
+from lib_lora.ui.form import component, form_options, settings_from
+from lib_lora.ui.report import list_html, plan_html
+from lib_lora.ui.uploads import keep_uploads
+
+HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
+# basic options in the rows they are shown in
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("name", "trigger"), ("epochs", "repeats", "steps"), ("resolution", "batch_size"), ("rank", "alpha"),
+    ("unet_lr", "text_encoder_lr"), ("optimizer", "lr_scheduler"), ("seed", "overwrite"),
+)
+
+
+class TrainTab:
+    """Builds the tab, and answers its events."""
+
+    def __init__(self, runner: Runner, uploads: Path) -> None:
+        self._runner = runner
+        self._uploads = uploads
+        self._options: list[Option] = []
+
+    def build(self) -> gr.Blocks:
+        """The tab's Blocks."""
+        with gr.Blocks(analytics_enabled=False) as blocks:
+            with gr.Row(elem_id="train_lora_columns", equal_height=False):
+                with gr.Column(scale=3, elem_id="train_lora_form"):
+                    inputs, files = self._build_form()
+                with gr.Column(scale=2, elem_id="train_lora_side"):
+                    report, message, buttons = self._build_side()
+            everything = [files, *inputs]
+            # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
+            renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
+            renew.do_not_save_to_config = True
+            renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
+            files.change(None, inputs=[], outputs=[], _js="trainLoraChanged")
+            train, stop, keep = buttons
+            train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
+            stop.click(lambda: self.stop(keep=False), inputs=[], outputs=[message], show_progress="hidden")
+            keep.click(lambda: self.stop(keep=True), inputs=[], outputs=[message], show_progress="hidden")
+        return blocks
+
+    def report(self, files: Any, *values: Any) -> str:
+        """What the form describes: the plan, or what is wrong with it."""
+        try:
+            flat = self._settings(files, values)
+            if not flat["data"]:
+                return HINT
+            config = build_config(flat)
+            dataset = find_images(config)
+            problems = [*dataset.problems, *config_problems(config, self._runner.host.lora_folder())]
+            if not config.run.name:
+                problems = [problem for problem in problems if not problem.startswith("Name (name)")]
+            if dataset.problems or not dataset.samples:
+                return list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
+        except TrainLoraError as error:
+            return list_html(error.problems, "problem")
+
+    def start(self, files: Any, *values: Any) -> str:
+        """Begin training; an answer within a second whatever happens."""
+        try:
+            flat = self._settings(files, values)
+            job = self._runner.start(build_config(flat))
+        except ConfigError as error:
+            return list_html([*error.problems, *self._other_problems(files, values)], "problem")
+        return f"<p class='train-lora-hint' data-job='{job.id}'>{escape(job.config.run.name)}</p>"
+
+    def stop(self, *, keep: bool) -> str:
+        """Ask the run to end."""
+        self._runner.stop(keep=keep)
+        return ""
+
+    def _other_problems(self, files: Any, values: Sequence[Any]) -> list[str]:
+        """When some values are no legal values at all, what is wrong with the others: all problems are told at once."""
+        flat = self._settings(files, values)
+        legal: dict[str, Any] = {}
+        for name, raw in flat.items():
+            try:
+                build_config({name: raw})
+            except ConfigError:
+                continue
+            legal[name] = raw
+        if len(legal) == len(flat):
+            return []
+        config = build_config(legal)
+        return [*config_problems(config, self._runner.host.lora_folder()), *self._runner.host.problems(), *find_images(config).problems]
+
+    def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
+        flat = settings_from(self._options, values)
+        folders = [flat["data"]] if flat["data"] else []
+        dropped = [Path(file.name) for file in files or []]
+        if dropped:
+            folders.append(str(keep_uploads(dropped, self._uploads)))
+        return {**flat, "data": tuple(folder.strip().strip('"') for folder in folders)}
+
+    def _build_form(self) -> tuple[list[Any], Any]:
+        """All components in the order of `self._options`, and the drop field."""
+        made: dict[str, Any] = {}
+        basic = {opt.name: opt for opt in form_options("basic")}
+        files = gr.File(label="Drop images here", file_count="multiple", elem_id="train_lora_files")
+        files.do_not_save_to_config = True
+        made["data"] = component(basic["data"])
+        for row in ROWS:
+            with gr.Row():
+                made.update({name: component(basic[name]) for name in row})
+        advanced = form_options("advanced")
+        with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
+            for first in range(0, len(advanced), 2):
+                with gr.Row():
+                    made.update({opt.name: component(opt) for opt in advanced[first : first + 2]})
+        self._options = [*basic.values(), *advanced]
+        return [made[opt.name] for opt in self._options], files
+
+    def _build_side(self) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+        report = gr.HTML(HINT, elem_id="train_lora_report")
+        with gr.Row(elem_id="train_lora_buttons"):
+            train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
+            stop = gr.Button("Stop", elem_id="train_lora_stop")
+            keep = gr.Button("Stop and keep", elem_id="train_lora_keep")
+        message = gr.HTML("", elem_id="train_lora_message")
+        gr.HTML("<div id='train_lora_progress'></div>", elem_id="train_lora_progress_box")
+        for item in (train, stop, keep):
+            item.do_not_save_to_config = True
+        return report, message, (train, stop, keep)

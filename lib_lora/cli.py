@@ -61,10 +61,14 @@ def _train(args: argparse.Namespace) -> str:
     from lib_lora.train import train
 
     config = config_from(args)
-    missing = [text for value, text in (
-        (config.run.checkpoint, "Checkpoint (checkpoint): none given; use --checkpoint FILE."),
-        (config.run.out, "Output folder (out): none given; use --out DIR."),
-    ) if not value]
+    missing = [
+        text
+        for value, text in (
+            (config.run.checkpoint, "Checkpoint (checkpoint): none given; use --checkpoint FILE."),
+            (config.run.out, "Output folder (out): none given; use --out DIR."),
+        )
+        if not value
+    ]
     if missing:
         raise ConfigError(missing)
     host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser())

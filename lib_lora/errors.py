@@ -34,7 +34,7 @@ class ModelError(TrainLoraError):
     """The base model is missing, unreadable or of a kind that is not supported."""
 
 
-class HostChanged(TrainLoraError):
+class HostChanged(TrainLoraError):  # noqa: N818 - the name that the documents use
     """The model was moved or exchanged under a running job."""
 
 

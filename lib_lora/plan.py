@@ -60,7 +60,9 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         placement = place_fixed(sample.size, rule.max_size) if fixed else place(sample.size, rule)
         placements.append(placement)
         if min(placement.bucket) < 64:
-            problems.append(f"Image {sample.path.name!r} is {sample.size}, too small or too narrow to train on; replace or remove it.")
+            problems.append(
+                f"Image {sample.path.name!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
+            )
     if problems:
         raise DatasetError(problems)
     buckets: dict[Size, list[int]] = {}
@@ -70,15 +72,29 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     per_epoch = batches_per_epoch(frozen, config.data.batch_size)
     steps = config.run.steps or per_epoch * config.run.epochs
     epochs = -(-steps // per_epoch)
-    return Plan(dataset.samples, dataset.folders, tuple(placements), frozen, config.data.batch_size, per_epoch, epochs, steps,
-                _formula(config, dataset, frozen, per_epoch, steps))
+    return Plan(
+        dataset.samples,
+        dataset.folders,
+        tuple(placements),
+        frozen,
+        config.data.batch_size,
+        per_epoch,
+        epochs,
+        steps,
+        _formula(config, dataset, frozen, per_epoch, steps),
+    )
 
 
 def bucket_rule(config: TrainConfig) -> BucketRule:
     """The bucket options as the bucket room wants them."""
     data = config.data
-    return BucketRule(Size(data.resolution, data.resolution), data.min_bucket_reso, data.max_bucket_reso,
-                      data.bucket_reso_steps, data.bucket_no_upscale)
+    return BucketRule(
+        Size(data.resolution, data.resolution),
+        data.min_bucket_reso,
+        data.max_bucket_reso,
+        data.bucket_reso_steps,
+        data.bucket_no_upscale,
+    )
 
 
 def _formula(config: TrainConfig, dataset: Dataset, buckets: dict[Size, tuple[int, ...]], per_epoch: int, steps: int) -> str:

@@ -21,12 +21,33 @@ from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
 
 # the recording holds what these made: latents, noise, noisy latents and timesteps as they were used
-_RECORDED = frozenset({
-    "seed", "resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale",
-    "train_batch_size", "save_precision", "noise_offset", "noise_offset_random_strength", "adaptive_noise_scale",
-    "multires_noise_iterations", "multires_noise_discount", "ip_noise_gamma", "ip_noise_gamma_random_strength",
-    "min_timestep", "max_timestep", "flip_aug", "color_aug", "random_crop", "shuffle_caption", "keep_tokens",
-})
+_RECORDED = frozenset(
+    {
+        "seed",
+        "resolution",
+        "enable_bucket",
+        "min_bucket_reso",
+        "max_bucket_reso",
+        "bucket_reso_steps",
+        "bucket_no_upscale",
+        "train_batch_size",
+        "save_precision",
+        "noise_offset",
+        "noise_offset_random_strength",
+        "adaptive_noise_scale",
+        "multires_noise_iterations",
+        "multires_noise_discount",
+        "ip_noise_gamma",
+        "ip_noise_gamma_random_strength",
+        "min_timestep",
+        "max_timestep",
+        "flip_aug",
+        "color_aug",
+        "random_crop",
+        "shuffle_caption",
+        "keep_tokens",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,17 @@ def _preview(config: TrainConfig, plan: Plan, base: BaseModel, precision: Precis
         return None
     side = config.data.resolution
     prompt = config.text.trigger or plan.samples[0].caption
-    return sample(base, Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed,
-                                clip_skip=config.text.clip_skip), precision)
+    return sample(
+        base,
+        Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed, clip_skip=config.text.clip_skip),
+        precision,
+    )
 
 
 def _optimizer_text(session: Session) -> str:
     """`module.Class(key=value, …)`, as sd-scripts writes ss_optimizer."""
     optimizer = session.updater.optimizer
-    shown: Sequence[str] = [f"{key}={value}" for key, value in optimizer.defaults.items() if key in {"betas", "eps", "weight_decay"}]
+    shown: Sequence[str] = [
+        f"{key}={value}" for key, value in optimizer.defaults.items() if key in {"betas", "eps", "weight_decay"}
+    ]
     return f"{type(optimizer).__module__}.{type(optimizer).__name__}({','.join(shown)})"

@@ -16,18 +16,30 @@ from lib_lora.errors import ConfigError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One argument per option, plus `--config FILE` and kohya's `--learning_rate`."""
-    parser.add_argument("--config", "--config_file", "--config-file", type=Path,
-                        help="settings as JSON: ours by option name, or kohya's; arguments win over it")
-    parser.add_argument("--learning_rate", "--learning-rate", dest="kohya:learning_rate", metavar="NUMBER", default=argparse.SUPPRESS,
-                        help="both learning rates at once")
+    parser.add_argument(
+        "--config",
+        "--config_file",
+        "--config-file",
+        type=Path,
+        help="settings as JSON: ours by option name, or kohya's; arguments win over it",
+    )
+    parser.add_argument(
+        "--learning_rate",
+        "--learning-rate",
+        dest="kohya:learning_rate",
+        metavar="NUMBER",
+        default=argparse.SUPPRESS,
+        help="both learning rates at once",
+    )
     for opt in all_options():
         names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name]
         flags = list(dict.fromkeys(f"--{spelled}" for name in names for spelled in (name.replace("_", "-"), name)))
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.kind is bool else {}
         if opt.kind is tuple:
             extra = {"action": "append"}
-        parser.add_argument(*flags, dest=f"option:{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt),
-                            help=_help(opt), **extra)
+        parser.add_argument(
+            *flags, dest=f"option:{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt), help=_help(opt), **extra
+        )
 
 
 def config_from(args: argparse.Namespace) -> TrainConfig:

@@ -26,32 +26,76 @@ class DataConfig:
     """Which images, and how they are cut."""
 
     data: tuple[str, ...] = option(
-        (), label="Image folder", kohya="train_data_dir",
-        help="A folder of images, or the parent of folders named N_name (each image is then shown N times per epoch).")
+        (),
+        label="Image folder",
+        kohya="train_data_dir",
+        help="A folder of images, or the parent of folders named N_name (each image is then shown N times per epoch).",
+    )
     resolution: int = option(
-        512, label="Resolution", kohya="resolution", ge=64, le=2048,
-        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512 for SD 1.x.")
+        512,
+        label="Resolution",
+        kohya="resolution",
+        ge=64,
+        le=2048,
+        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512 for SD 1.x.",
+    )
     batch_size: int = option(
-        1, label="Batch size", kohya="train_batch_size", ge=1, le=64,
-        help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.")
+        1,
+        label="Batch size",
+        kohya="train_batch_size",
+        ge=1,
+        le=64,
+        help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.",
+    )
     repeats: int = option(
-        10, label="Repeats", kohya=None, ge=1, le=10000,
-        help="How often each image is shown per epoch, where the folder's name does not say it (N_name).")
+        10,
+        label="Repeats",
+        kohya=None,
+        ge=1,
+        le=10000,
+        help="How often each image is shown per epoch, where the folder's name does not say it (N_name).",
+    )
     enable_bucket: bool = option(
-        True, label="Keep aspect ratios", kohya="enable_bucket", place="advanced",
-        help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.")
+        True,
+        label="Keep aspect ratios",
+        kohya="enable_bucket",
+        place="advanced",
+        help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
+    )
     min_bucket_reso: int = option(
-        256, label="Smallest bucket side", kohya="min_bucket_reso", ge=64, le=2048, place="advanced",
-        help="No side of a bucket is shorter than this, in pixels.")
+        256,
+        label="Smallest bucket side",
+        kohya="min_bucket_reso",
+        ge=64,
+        le=2048,
+        place="advanced",
+        help="No side of a bucket is shorter than this, in pixels.",
+    )
     max_bucket_reso: int = option(
-        1024, label="Largest bucket side", kohya="max_bucket_reso", ge=64, le=4096, place="advanced",
-        help="No side of a bucket is longer than this, in pixels.")
+        1024,
+        label="Largest bucket side",
+        kohya="max_bucket_reso",
+        ge=64,
+        le=4096,
+        place="advanced",
+        help="No side of a bucket is longer than this, in pixels.",
+    )
     bucket_reso_steps: int = option(
-        64, label="Bucket step", kohya="bucket_reso_steps", ge=8, le=512, place="advanced",
-        help="Sides of buckets are multiples of this, in pixels. A multiple of 8.")
+        64,
+        label="Bucket step",
+        kohya="bucket_reso_steps",
+        ge=8,
+        le=512,
+        place="advanced",
+        help="Sides of buckets are multiples of this, in pixels. A multiple of 8.",
+    )
     bucket_no_upscale: bool = option(
-        False, label="Never enlarge images", kohya="bucket_no_upscale", place="advanced",
-        help="Small images get a bucket of their own size instead of being enlarged.")
+        False,
+        label="Never enlarge images",
+        kohya="bucket_no_upscale",
+        place="advanced",
+        help="Small images get a bucket of their own size instead of being enlarged.",
+    )
 
 
 @dataclass(frozen=True)
@@ -59,14 +103,27 @@ class TextConfig:
     """What the model is told about an image."""
 
     trigger: str = option(
-        "", label="Trigger word", kohya=None,
-        help="A word the model does not know, such as ohwx_cat. It stands in front of every caption, and calls the LoRA's subject.")
+        "",
+        label="Trigger word",
+        kohya=None,
+        help="A word the model does not know, such as ohwx_cat. It stands in front of every caption and calls the subject.",
+    )
     clip_skip: int = option(
-        1, label="Clip skip", kohya="clip_skip", ge=1, le=12, place="advanced",
-        help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.")
+        1,
+        label="Clip skip",
+        kohya="clip_skip",
+        ge=1,
+        le=12,
+        place="advanced",
+        help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
+    )
     max_token_length: TokenLength = option(
-        "75", label="Caption length", kohya="max_token_length", place="advanced",
-        help="Tokens of a caption that are read. Longer captions cost time with every step.")
+        "75",
+        label="Caption length",
+        kohya="max_token_length",
+        place="advanced",
+        help="Tokens of a caption that are read. Longer captions cost time with every step.",
+    )
 
 
 @dataclass(frozen=True)
@@ -74,11 +131,21 @@ class AdapterConfig:
     """The LoRA itself."""
 
     rank: int = option(
-        16, label="Rank", kohya="network_dim", ge=1, le=1024,
-        help="Size of the LoRA. 8 to 32 for a subject, more for a style; file size and memory grow with it.")
+        16,
+        label="Rank",
+        kohya="network_dim",
+        ge=1,
+        le=1024,
+        help="Size of the LoRA. 8 to 32 for a subject, more for a style; file size and memory grow with it.",
+    )
     alpha: float = option(
-        16.0, label="Alpha", kohya="network_alpha", ge=0.001, le=1024,
-        help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.")
+        16.0,
+        label="Alpha",
+        kohya="network_alpha",
+        ge=0.001,
+        le=1024,
+        help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,29 +153,69 @@ class OptimizerConfig:
     """How the adapters are updated."""
 
     unet_lr: float = option(
-        1e-4, label="Learning rate, U-Net", kohya="unet_lr", ge=0.0, le=10.0,
-        help="How fast the image network learns. 0.0001 is usual; 0 leaves it untrained.")
+        1e-4,
+        label="Learning rate, U-Net",
+        kohya="unet_lr",
+        ge=0.0,
+        le=10.0,
+        help="How fast the image network learns. 0.0001 is usual; 0 leaves it untrained.",
+    )
     text_encoder_lr: float = option(
-        5e-5, label="Learning rate, text encoder", kohya="text_encoder_lr", ge=0.0, le=10.0,
-        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time.")
+        5e-5,
+        label="Learning rate, text encoder",
+        kohya="text_encoder_lr",
+        ge=0.0,
+        le=10.0,
+        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time.",
+    )
     optimizer: Optimizer = option(
-        "AdamW", label="Optimizer", kohya="optimizer_type",
-        help="AdamW is the safe choice. AdamW8bit needs less memory, CUDA, and the package bitsandbytes.")
+        "AdamW",
+        label="Optimizer",
+        kohya="optimizer_type",
+        help="AdamW is the safe choice. AdamW8bit needs less memory, CUDA, and the package bitsandbytes.",
+    )
     lr_scheduler: Scheduler = option(
-        "constant", label="Learning rate schedule", kohya="lr_scheduler",
-        help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.")
+        "constant",
+        label="Learning rate schedule",
+        kohya="lr_scheduler",
+        help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.",
+    )
     lr_warmup_steps: int = option(
-        0, label="Warm-up steps", kohya="lr_warmup_steps", ge=0, le=100000, place="advanced",
-        help="Steps over which the learning rates rise from 0. Not with the schedule constant.")
+        0,
+        label="Warm-up steps",
+        kohya="lr_warmup_steps",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Steps over which the learning rates rise from 0. Not with the schedule constant.",
+    )
     lr_scheduler_num_cycles: int = option(
-        1, label="Restarts", kohya="lr_scheduler_num_cycles", ge=1, le=100, place="advanced",
-        help="Number of cycles of the schedule cosine_with_restarts.")
+        1,
+        label="Restarts",
+        kohya="lr_scheduler_num_cycles",
+        ge=1,
+        le=100,
+        place="advanced",
+        help="Number of cycles of the schedule cosine_with_restarts.",
+    )
     lr_scheduler_power: float = option(
-        1.0, label="Polynomial power", kohya="lr_scheduler_power", ge=0.1, le=10.0, place="advanced",
-        help="Exponent of the schedule polynomial.")
+        1.0,
+        label="Polynomial power",
+        kohya="lr_scheduler_power",
+        ge=0.1,
+        le=10.0,
+        place="advanced",
+        help="Exponent of the schedule polynomial.",
+    )
     max_grad_norm: float = option(
-        1.0, label="Gradient clipping", kohya="max_grad_norm", ge=0.0, le=1000.0, place="advanced",
-        help="Longest allowed gradient of one step; 0 turns clipping off.")
+        1.0,
+        label="Gradient clipping",
+        kohya="max_grad_norm",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="Longest allowed gradient of one step; 0 turns clipping off.",
+    )
 
 
 @dataclass(frozen=True)
@@ -116,8 +223,14 @@ class ObjectiveConfig:
     """What is minimised."""
 
     min_snr_gamma: float = option(
-        0.0, label="Min-SNR gamma", kohya="min_snr_gamma", ge=0.0, le=20.0, place="advanced",
-        help="Weighs nearly clean pictures down, which often trains faster; 5 is usual, 0 turns it off.")
+        0.0,
+        label="Min-SNR gamma",
+        kohya="min_snr_gamma",
+        ge=0.0,
+        le=20.0,
+        place="advanced",
+        help="Weighs nearly clean pictures down, which often trains faster; 5 is usual, 0 turns it off.",
+    )
 
 
 @dataclass(frozen=True)
@@ -125,11 +238,19 @@ class PrecisionConfig:
     """Number formats."""
 
     mixed_precision: MixedPrecision = option(
-        "auto", label="Mixed precision", kohya="mixed_precision", place="advanced",
-        help="auto: bf16 where the device has it, else fp16 on CUDA, and full precision on a CPU.")
+        "auto",
+        label="Mixed precision",
+        kohya="mixed_precision",
+        place="advanced",
+        help="auto: bf16 where the device has it, else fp16 on CUDA, and full precision on a CPU.",
+    )
     save_precision: SavePrecision = option(
-        "fp16", label="Precision of the file", kohya="save_precision", place="advanced",
-        help="fp16 is what most LoRA files use; float doubles the size.")
+        "fp16",
+        label="Precision of the file",
+        kohya="save_precision",
+        place="advanced",
+        help="fp16 is what most LoRA files use; float doubles the size.",
+    )
 
 
 @dataclass(frozen=True)
@@ -137,29 +258,51 @@ class RunConfig:
     """How long, and what becomes of the result."""
 
     name: str = option(
-        "", label="Name", kohya="output_name",
-        help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt.")
+        "", label="Name", kohya="output_name", help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt."
+    )
     epochs: int = option(
-        10, label="Epochs", kohya="max_train_epochs", ge=1, le=100000,
-        help="How often the whole set is gone through. Not used when Steps is set.")
+        10,
+        label="Epochs",
+        kohya="max_train_epochs",
+        ge=1,
+        le=100000,
+        help="How often the whole set is gone through. Not used when Steps is set.",
+    )
     steps: int = option(
-        0, label="Steps", kohya="max_train_steps", ge=0, le=10000000,
-        help="Exact number of optimizer steps; 0 means: by Epochs.")
+        0, label="Steps", kohya="max_train_steps", ge=0, le=10000000, help="Exact number of optimizer steps; 0 means: by Epochs."
+    )
     seed: int = option(
-        42, label="Seed", kohya="seed", ge=0, le=2**32 - 1,
-        help="The same seed, images and settings give the same LoRA.")
+        42, label="Seed", kohya="seed", ge=0, le=2**32 - 1, help="The same seed, images and settings give the same LoRA."
+    )
     overwrite: bool = option(
-        False, label="Overwrite", kohya=None,
-        help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.")
+        False,
+        label="Overwrite",
+        kohya=None,
+        help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.",
+    )
     preview_steps: int = option(
-        20, label="Preview quality", kohya=None, ge=0, le=150, place="advanced",
-        help="Sampling steps of the preview picture for the card; 0 makes none.")
+        20,
+        label="Preview quality",
+        kohya=None,
+        ge=0,
+        le=150,
+        place="advanced",
+        help="Sampling steps of the preview picture for the card; 0 makes none.",
+    )
     out: str = option(
-        "", label="Output folder", kohya="output_dir", place="none",
-        help="Folder that the LoRA is written to. In the webui it is always the webui's own LoRA folder.")
+        "",
+        label="Output folder",
+        kohya="output_dir",
+        place="none",
+        help="Folder that the LoRA is written to. In the webui it is always the webui's own LoRA folder.",
+    )
     checkpoint: str = option(
-        "", label="Checkpoint", kohya="pretrained_model_name_or_path", place="none",
-        help="Model file to train on. In the webui it is always the loaded checkpoint.")
+        "",
+        label="Checkpoint",
+        kohya="pretrained_model_name_or_path",
+        place="none",
+        help="Model file to train on. In the webui it is always the loaded checkpoint.",
+    )
 
 
 @dataclass(frozen=True)
@@ -210,7 +353,12 @@ def build_config(flat: Mapping[str, Any]) -> TrainConfig:
 
 def _group_class(name: str) -> type:
     classes: dict[str, type] = {
-        "data": DataConfig, "text": TextConfig, "adapter": AdapterConfig, "optimizer": OptimizerConfig,
-        "objective": ObjectiveConfig, "precision": PrecisionConfig, "run": RunConfig,
+        "data": DataConfig,
+        "text": TextConfig,
+        "adapter": AdapterConfig,
+        "optimizer": OptimizerConfig,
+        "objective": ObjectiveConfig,
+        "precision": PrecisionConfig,
+        "run": RunConfig,
     }
     return classes[name]

@@ -11,14 +11,38 @@ from lib_lora.errors import ConfigError
 
 # sd-scripts names that say nothing about the LoRA's numbers, or whose only value is what we do anyway
 _WITHOUT_EFFECT = {
-    "caption_extension", "console_log_simple", "console_log_level", "save_model_as", "cache_latents", "sdpa", "xformers",
-    "mem_eff_attn", "max_data_loader_n_workers", "no_half_vae", "logging_dir", "output_dir", "pretrained_model_name_or_path",
-    "vae_batch_size", "cache_latents_to_disk", "persistent_data_loader_workers", "gradient_checkpointing",
+    "caption_extension",
+    "console_log_simple",
+    "console_log_level",
+    "save_model_as",
+    "cache_latents",
+    "sdpa",
+    "xformers",
+    "mem_eff_attn",
+    "max_data_loader_n_workers",
+    "no_half_vae",
+    "logging_dir",
+    "output_dir",
+    "pretrained_model_name_or_path",
+    "vae_batch_size",
+    "cache_latents_to_disk",
+    "persistent_data_loader_workers",
+    "gradient_checkpointing",
 }
 _ONLY_VALUE: dict[str, tuple[Any, ...]] = {
-    "network_module": ("networks.lora",), "v2": (False,), "v_parameterization": (False,), "gradient_accumulation_steps": (1, None),
-    "loss_type": ("l2",), "flip_aug": (False,), "color_aug": (False,), "random_crop": (False,), "shuffle_caption": (False,),
-    "noise_offset": (0, None), "network_args": (None, [], ""), "optimizer_args": (None, [], ""), "keep_tokens": (0, None),
+    "network_module": ("networks.lora",),
+    "v2": (False,),
+    "v_parameterization": (False,),
+    "gradient_accumulation_steps": (1, None),
+    "loss_type": ("l2",),
+    "flip_aug": (False,),
+    "color_aug": (False,),
+    "random_crop": (False,),
+    "shuffle_caption": (False,),
+    "noise_offset": (0, None),
+    "network_args": (None, [], ""),
+    "optimizer_args": (None, [], ""),
+    "keep_tokens": (0, None),
 }
 
 
@@ -41,7 +65,11 @@ def from_kohya(settings: Mapping[str, Any], *, without_effect: frozenset[str] = 
     flat: dict[str, Any] = {}
     unsupported = []
     for key, value in settings.items():
-        if key in _WITHOUT_EFFECT | without_effect or key in {"learning_rate", "network_train_unet_only", "network_train_text_encoder_only"}:
+        if key in _WITHOUT_EFFECT | without_effect or key in {
+            "learning_rate",
+            "network_train_unet_only",
+            "network_train_text_encoder_only",
+        }:
             continue
         if key in names:
             if value is not None:

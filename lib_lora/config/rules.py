@@ -39,14 +39,18 @@ def bucket_range(config: TrainConfig) -> str | None:
     data = config.data
     if not data.enable_bucket or data.min_bucket_reso <= data.resolution <= data.max_bucket_reso:
         return None
-    return (f"Resolution (resolution): got {data.resolution}, must lie between Smallest bucket side (min_bucket_reso), "
-            f"{data.min_bucket_reso}, and Largest bucket side (max_bucket_reso), {data.max_bucket_reso}.")
+    return (
+        f"Resolution (resolution): got {data.resolution}, must lie between Smallest bucket side (min_bucket_reso), "
+        f"{data.min_bucket_reso}, and Largest bucket side (max_bucket_reso), {data.max_bucket_reso}."
+    )
 
 
 def something_is_trained(config: TrainConfig) -> str | None:
     if config.optimizer.unet_lr > 0 or config.optimizer.text_encoder_lr > 0:
         return None
-    return "Learning rate, U-Net (unet_lr) and Learning rate, text encoder (text_encoder_lr): both are 0; nothing would be trained."
+    return (
+        "Learning rate, U-Net (unet_lr) and Learning rate, text encoder (text_encoder_lr): both are 0; nothing would be trained."
+    )
 
 
 def warmup_has_a_schedule(config: TrainConfig) -> str | None:
@@ -58,10 +62,17 @@ def warmup_has_a_schedule(config: TrainConfig) -> str | None:
 def optimizer_is_installed(config: TrainConfig) -> str | None:
     if config.optimizer.optimizer != "AdamW8bit" or importlib.util.find_spec("bitsandbytes"):
         return None
-    return ("Optimizer (optimizer): AdamW8bit needs the package bitsandbytes; choose AdamW, or install "
-            "bitsandbytes==0.45.5 with pip's --no-deps, which leaves the webui's torch as it is.")
+    return (
+        "Optimizer (optimizer): AdamW8bit needs the package bitsandbytes; choose AdamW, or install "
+        "bitsandbytes==0.45.5 with pip's --no-deps, which leaves the webui's torch as it is."
+    )
 
 
 RULES: tuple[Rule, ...] = (
-    resolution_multiple, bucket_step_multiple, bucket_range, something_is_trained, warmup_has_a_schedule, optimizer_is_installed,
+    resolution_multiple,
+    bucket_step_multiple,
+    bucket_range,
+    something_is_trained,
+    warmup_has_a_schedule,
+    optimizer_is_installed,
 )

@@ -88,7 +88,7 @@ def _place_shrinking(image: Size, rule: BucketRule) -> Placement:
 
 
 def _shrink(ratio: float, rule: BucketRule) -> Size:
-    """A size of the rule's area and of `ratio`, one of whose sides is a multiple of the step: the side that bends `ratio` less."""
+    """A size of the rule's area and `ratio`; one side is a multiple of the step: the one that bends `ratio` less."""
     width = math.sqrt(rule.max_size.area * ratio)
     by_width = _round(width, rule.step)
     by_height = _round(rule.max_size.area / width, rule.step)

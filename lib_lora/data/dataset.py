@@ -102,7 +102,9 @@ def _folder(path: Path, repeats: int, problems: list[str]) -> Folder:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    return [
+        p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]
 
 
 def _sample(folder: Folder, path: Path, trigger: str) -> Sample | Iterable[str]:

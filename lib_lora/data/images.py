@@ -45,6 +45,7 @@ def load_pixels(path: Path) -> Pixels:
             upright = ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise DatasetError([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
+    assert upright is not None  # it is only when told to work in place
     return np.asarray(_rgb(upright), dtype=np.uint8)
 
 

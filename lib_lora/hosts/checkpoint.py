@@ -86,37 +86,58 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
 
 
 def unet_config(weights: Weights) -> dict[str, Any]:
-    """diffusers' configuration of the U-Net, read from the shapes."""
+    """Diffusers' configuration of the U-Net, read from the shapes."""
     channels = tuple(weights[f"{_UNET}input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in (1, 4, 7, 10))
     context = weights[f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     return {
-        "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "block_out_channels": channels,
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 2,
+        "block_out_channels": channels,
         "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        "cross_attention_dim": context, "attention_head_dim": _UNET_HEADS, "norm_num_groups": 32,
+        "cross_attention_dim": context,
+        "attention_head_dim": _UNET_HEADS,
+        "norm_num_groups": 32,
     }
 
 
 def vae_config(weights: Weights) -> dict[str, Any]:
-    """diffusers' configuration of the VAE, read from the shapes."""
+    """Diffusers' configuration of the VAE, read from the shapes."""
     channels = tuple(weights[f"{_VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(4))
     return {
-        "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2, "block_out_channels": channels,
-        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "norm_num_groups": 32,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": 2,
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 32,
     }
 
 
 def text_config(weights: Weights) -> dict[str, Any]:
-    """transformers' configuration of the text encoder, read from the shapes."""
+    """Transformers' configuration of the text encoder, read from the shapes."""
     core = f"{_TEXT}text_model."
     vocabulary, width = weights[core + "embeddings.token_embedding.weight"].shape
-    layers = {key.removeprefix(core + "encoder.layers.").split(".")[0] for key in weights if key.startswith(core + "encoder.layers.")}
+    layers = {
+        key.removeprefix(core + "encoder.layers.").split(".")[0] for key in weights if key.startswith(core + "encoder.layers.")
+    }
     return {
-        "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": weights[core + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": len(layers), "num_attention_heads": max(width // _CLIP_HEAD_WIDTH, 1),
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": weights[core + "encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(width // _CLIP_HEAD_WIDTH, 1),
         "max_position_embeddings": weights[core + "embeddings.position_embedding.weight"].shape[0],
-        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": width,
-        "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": width,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
     }
 
 
@@ -145,8 +166,12 @@ def _text_weights(weights: Weights, text_encoder: nn.Module) -> Weights:
     part = _part(weights, _TEXT)
     if not hasattr(text_encoder, "text_model"):
         part = {key.removeprefix("text_model."): value for key, value in part.items()}
-    part.setdefault(next(key for key in part if key.endswith("position_embedding.weight")).replace(
-        "position_embedding.weight", "position_ids"), torch.arange(77)[None])
+    part.setdefault(
+        next(key for key in part if key.endswith("position_embedding.weight")).replace(
+            "position_embedding.weight", "position_ids"
+        ),
+        torch.arange(77)[None],
+    )
     return part
 
 

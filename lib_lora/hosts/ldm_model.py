@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
+from lib_lora.errors import HostChanged
 from lib_lora.model.base import ModelInfo, Target
 from lib_lora.model.targets import ldm_unet_targets, text_encoder_targets
 
@@ -18,7 +20,9 @@ class LdmModel:
     The U-Net is called directly: the host's `apply_model` casts inputs, and its buffers other than ᾱ may be half precision.
     """
 
-    def __init__(self, latent_diffusion: Any, device: torch.device, info: ModelInfo) -> None:
+    def __init__(
+        self, latent_diffusion: Any, device: torch.device, info: ModelInfo, still_held: Callable[[], bool] = lambda: True
+    ) -> None:
         conditioner = latent_diffusion.cond_stage_model
         wrapped = getattr(conditioner, "wrapped", conditioner)
         self.device = device
@@ -30,6 +34,14 @@ class LdmModel:
         self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
         self.latent_scale = float(latent_diffusion.scale_factor)
         self._info = info
+        self._still_held = still_held
+        self._sentinels = [next(module.parameters()) for module in (self.unet, self.text_encoder)]
+
+    def verify(self) -> None:
+        if not self._still_held():
+            raise HostChanged("Another checkpoint was loaded during the training; nothing was saved. Start it again.")
+        if any(weight.device.type != self.device.type for weight in self._sentinels):
+            raise HostChanged("The checkpoint was unloaded during the training; nothing was saved. Load it and start again.")
 
     def info(self) -> ModelInfo:
         return self._info

@@ -49,7 +49,12 @@ class WebuiHost:
             stack.enter_context(frozen(parts))
             stack.enter_context(_in_fp32(latent_diffusion.first_stage_model))
             stack.enter_context(forwards_replaced(fused_attention_forwards(latent_diffusion.model.diffusion_model)))
-            yield LdmModel(latent_diffusion, devices.device, _info(latent_diffusion))
+            yield LdmModel(
+                latent_diffusion,
+                devices.device,
+                _info(latent_diffusion),
+                still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
+            )
 
     def check_lora(self, path: Path) -> None:
         webui_networks.check(path)
@@ -88,7 +93,9 @@ def _device_problem() -> str | None:
 def _memory_mode_problem() -> str | None:
     for name in ("lowvram", "medvram"):
         if getattr(shared.cmd_opts, name, False):
-            return f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
+            return (
+                f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
+            )
     return None
 
 
@@ -116,7 +123,7 @@ def _current_model() -> Any:
 
 
 def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
-    """Take off all that prompts and settings hang on the model; what does not come back with the next prompt is put back at the exit."""
+    """Take off all that prompts and settings hang on the model; what no prompt brings back is put back at the exit."""
     sd_unet.apply_unet("None")
     stack.callback(sd_unet.apply_unet)
     sd_hijack.model_hijack.apply_circular(False)
@@ -146,6 +153,10 @@ def _info(latent_diffusion: Any) -> ModelInfo:
 def _forget_conditioning() -> None:
     """The webui keeps a prompt's encoding, keyed without the LoRA's content."""
     text2img = processing.StableDiffusionProcessingTxt2Img
-    for owner, name in ((processing.StableDiffusionProcessing, "cached_c"), (processing.StableDiffusionProcessing, "cached_uc"),
-                        (text2img, "cached_hr_c"), (text2img, "cached_hr_uc")):
+    for owner, name in (
+        (processing.StableDiffusionProcessing, "cached_c"),
+        (processing.StableDiffusionProcessing, "cached_uc"),
+        (text2img, "cached_hr_c"),
+        (text2img, "cached_hr_uc"),
+    ):
         setattr(owner, name, [None, None])

@@ -31,7 +31,9 @@ def take_off(modules: list[nn.Module]) -> None:
             if hasattr(layer, "network_layer_name") and hasattr(layer, "weight"):
                 networks.network_apply_weights(layer)
                 if getattr(layer, "network_current_names", ()) != ():
-                    raise ModelError("A LoRA of an earlier prompt cannot be taken off the model; reload the checkpoint and try again.")
+                    raise ModelError(
+                        "A LoRA of an earlier prompt cannot be taken off the model; reload the checkpoint and try again."
+                    )
 
 
 def check(path: Path) -> None:

@@ -54,7 +54,9 @@ class Job:
             elif isinstance(event, Saved):
                 self._saved, self._phase = event.path.stem, "giving the model back"
             elif isinstance(event, Finished):
-                self._end("done" if event.path else "stopped", f"saved as {event.path.name}" if event.path else "nothing was kept")
+                self._end(
+                    "done" if event.path else "stopped", f"saved as {event.path.name}" if event.path else "nothing was kept"
+                )
 
     def fail(self, problems: list[str]) -> None:
         """The run ended with these sentences."""
@@ -71,12 +73,23 @@ class Job:
             state: State = "stopping" if self.running and self.stop.requested else self._state
             speed = self._speed()
             return {
-                "id": self.id, "name": self.config.run.name, "trigger": self.config.text.trigger, "state": state,
-                "phase": self._phase, "formula": self._formula, "step": self._step, "total": self._total, "epoch": self._epoch,
-                "losses": self._losses[max(since, 0):], "loss_count": len(self._losses), "steps_per_s": speed,
+                "id": self.id,
+                "name": self.config.run.name,
+                "trigger": self.config.text.trigger,
+                "state": state,
+                "phase": self._phase,
+                "formula": self._formula,
+                "step": self._step,
+                "total": self._total,
+                "epoch": self._epoch,
+                "losses": self._losses[max(since, 0) :],
+                "loss_count": len(self._losses),
+                "steps_per_s": speed,
                 "eta_s": (self._total - self._step) / speed if speed and self.running else None,
                 "seconds": (self._ended or time.time()) - self._started,
-                "memory_gb": memory_gb() if self.running else None, "problems": self._problems, "saved": self._saved,
+                "memory_gb": memory_gb() if self.running else None,
+                "problems": self._problems,
+                "saved": self._saved,
             }
 
     def _speed(self) -> float | None:

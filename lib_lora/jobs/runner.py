@@ -56,5 +56,9 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - the thread's last line: the job must end with a sentence
             log.error("sd-webui-train-lora %s: training failed\n%s", __version__, traceback.format_exc())
             traceback.clear_frames(error.__traceback__)
-            job.fail([f"An unexpected error: {type(error).__name__}: {error}. The console shows the details "
-                      f"(sd-webui-train-lora {__version__})."])
+            job.fail(
+                [
+                    f"An unexpected error: {type(error).__name__}: {error}. The console shows the details "
+                    f"(sd-webui-train-lora {__version__})."
+                ]
+            )

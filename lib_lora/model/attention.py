@@ -25,8 +25,10 @@ def _forward(attention: Any) -> Forward:
         if mask is not None:
             raise ValueError("masked attention is not used by SD 1.x")
         context = x if context is None else context
-        split = [projected.unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # [B, heads, n, d]
-                 for projected in (attention.to_q(x), attention.to_k(context), attention.to_v(context))]
+        split = [
+            projected.unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # [B, heads, n, d]
+            for projected in (attention.to_q(x), attention.to_k(context), attention.to_v(context))
+        ]
         joined = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)  # [B, n, heads · d]
         result: torch.Tensor = attention.to_out(joined)
         return result

@@ -26,7 +26,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the LoRA file says about the base model. Hashes as sd-scripts': 8 digits over 64 KiB at 1 MiB, and the whole file's."""
+    """What the LoRA file says about the base model. Hashes as sd-scripts': 8 digits over 64 KiB at 1 MiB, and the file's."""
 
     name: str
     legacy_hash: str | None
@@ -42,6 +42,14 @@ class BaseModel(Protocol):
     tokenizer: Tokenizer
     alphas_cumprod: torch.Tensor
     latent_scale: float
+
+    def verify(self) -> None:
+        """Called before every step.
+
+        Raises:
+            HostChanged: the model was moved or exchanged since it was borrowed.
+        """
+        ...
 
     def info(self) -> ModelInfo:
         """Name and hashes of the checkpoint (may read the whole file)."""

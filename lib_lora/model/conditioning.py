@@ -30,7 +30,8 @@ def encode_ids(text_encoder: nn.Module, input_ids: torch.Tensor, clip_skip: int)
     flat = input_ids.reshape(batch * chunks, length)
     output: Any = text_encoder(flat, output_hidden_states=clip_skip > 1)
     if clip_skip > 1:
-        hidden = clip_core(text_encoder).final_layer_norm(output.hidden_states[-clip_skip])
+        core: Any = clip_core(text_encoder)
+        hidden: torch.Tensor = core.final_layer_norm(output.hidden_states[-clip_skip])
     else:
         hidden = output.last_hidden_state
     if chunks == 1:

@@ -13,7 +13,7 @@ Forward = Callable[..., Any]
 
 @contextmanager
 def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """No parameter of `modules` requires grad, every module is in eval mode; flags, and the absence of `.grad`, come back at the exit."""
+    """No parameter of `modules` requires grad, every module is in eval mode; the exit brings all flags back."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     requires_grad = [parameter.requires_grad for parameter in parameters]
     submodules = [submodule for module in modules for submodule in module.modules()]

@@ -14,7 +14,7 @@ def squared_error(model_pred: torch.Tensor, target: torch.Tensor) -> torch.Tenso
 
 
 def min_snr_weight(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, gamma: float) -> torch.Tensor:
-    """min(SNR, γ) / SNR for noise prediction, `[B]` (Hang et al. 2023, "Efficient Diffusion Training via Min-SNR", section 3.4)."""
+    """min(SNR, γ) / SNR for noise prediction, `[B]` (Hang et al. 2023, "Min-SNR Weighting Strategy", section 3.4)."""
     ratio = snr(timesteps, alphas_cumprod)
     return ratio.clamp(max=gamma) / ratio
 

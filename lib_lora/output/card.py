@@ -19,8 +19,14 @@ def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_w
     The keys are those the webui's Lora extension reads (`ui_edit_user_metadata.py`).
     """
     path = lora.with_suffix(".json")
-    entries: dict[str, Any] = {"description": "", "sd version": sd_version, "activation text": activation_text,
-                               "preferred weight": preferred_weight, "negative text": "", "notes": ""}
+    entries: dict[str, Any] = {
+        "description": "",
+        "sd version": sd_version,
+        "activation text": activation_text,
+        "preferred weight": preferred_weight,
+        "negative text": "",
+        "notes": "",
+    }
     entries.update(_own_entries(path))
     entries["activation text"] = activation_text or entries["activation text"]
     entries["sd version"] = sd_version

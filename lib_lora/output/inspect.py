@@ -26,13 +26,19 @@ def describe(path: Path) -> dict[str, Any]:
     alphas = [float(state.get(f"{name}.alpha", torch.tensor(float(down.shape[0])))) for name, down in zip(pairs, downs)]
     norms = {name: _delta_norm(state, name, alpha) for name, alpha in zip(pairs, alphas)}
     return {
-        "file": str(path), "type": "LoRA", "dtype": str(downs[0].dtype).removeprefix("torch."),
-        "modules": len(pairs), "modules_text_encoder": sum(name.startswith("lora_te") for name in pairs),
+        "file": str(path),
+        "type": "LoRA",
+        "dtype": str(downs[0].dtype).removeprefix("torch."),
+        "modules": len(pairs),
+        "modules_text_encoder": sum(name.startswith("lora_te") for name in pairs),
         "modules_unet": sum(name.startswith("lora_unet") for name in pairs),
-        "ranks": sorted({down.shape[0] for down in downs}), "alphas": sorted(set(alphas)),
+        "ranks": sorted({down.shape[0] for down in downs}),
+        "alphas": sorted(set(alphas)),
         "incomplete": [name for name in names if name not in pairs],
-        "norm_mean": sum(norms.values()) / len(norms), "norm_max": max(norms.values()),
-        "strongest": sorted(norms, key=lambda name: -norms[name])[:5], "metadata": metadata,
+        "norm_mean": sum(norms.values()) / len(norms),
+        "norm_max": max(norms.values()),
+        "strongest": sorted(norms, key=lambda name: -norms[name])[:5],
+        "metadata": metadata,
     }
 
 
@@ -40,4 +46,4 @@ def _delta_norm(state: State, name: str, alpha: float) -> float:
     """Frobenius norm of alpha / rank · up · down, without forming the product: √tr((UᵀU)(DDᵀ))."""
     down, up = (state[f"{name}.lora_{half}.weight"].float().flatten(1) for half in ("down", "up"))
     square = float(((up.T @ up) * (down @ down.T)).sum())
-    return alpha / down.shape[0] * max(square, 0.0) ** 0.5
+    return float(alpha / down.shape[0] * max(square, 0.0) ** 0.5)

@@ -40,7 +40,9 @@ def write(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise LoraFileError(f"The LoRA could not be written to {str(path)!r} ({error.strerror}); free space or check permissions.") from error
+        raise LoraFileError(
+            f"The LoRA could not be written to {str(path)!r} ({error.strerror}); free space or check permissions."
+        ) from error
 
 
 def read(path: Path) -> tuple[State, dict[str, str]]:

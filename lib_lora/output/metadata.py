@@ -32,7 +32,9 @@ class RunFacts:
     optimizer: str
 
 
-def file_metadata(config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, str]:
+def file_metadata(
+    config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]
+) -> dict[str, str]:
     """Every entry of the file except the hashes."""
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
@@ -42,8 +44,10 @@ def file_metadata(config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunF
         **_modelspec_entries(config, facts),
         "ss_training_comment": f"sd-webui-train-lora {__version__}" + "".join(f", {k} {v}" for k, v in software.items()),
     }
-    return {key: value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else str(value)
-            for key, value in entries.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else str(value)
+        for key, value in entries.items()
+    }
 
 
 def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, Any]:
@@ -96,8 +100,10 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
 
 def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
     data = config.data
-    buckets = {str(i): {"resolution": [size.width, size.height], "count": len(members)}
-               for i, (size, members) in enumerate(plan.buckets.items())}
+    buckets = {
+        str(i): {"resolution": [size.width, size.height], "count": len(members)}
+        for i, (size, members) in enumerate(plan.buckets.items())
+    }
     errors = [abs(p.bucket.width / p.bucket.height - s.size.width / s.size.height) for s, p in zip(plan.samples, plan.placements)]
     return {
         "ss_batch_size_per_device": data.batch_size,
@@ -112,8 +118,9 @@ def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "ss_bucket_no_upscale": data.bucket_no_upscale,
         "ss_min_bucket_reso": data.min_bucket_reso,
         "ss_max_bucket_reso": data.max_bucket_reso,
-        "ss_dataset_dirs": {folder.path.name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder.path)}
-                            for folder in plan.folders},
+        "ss_dataset_dirs": {
+            folder.path.name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder.path)} for folder in plan.folders
+        },
         "ss_reg_dataset_dirs": {},
         "ss_tag_frequency": {folder.path.name: _tags(plan, folder.path) for folder in plan.folders},
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_lora.config.names import taken_problem
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.names import taken_problem
 from lib_lora.data.images import Pixels
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from lib_lora.data.images import Pixels, fit, load_pixels
 from lib_lora.data.buckets import Placement
+from lib_lora.data.images import Pixels, fit, load_pixels
 from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan

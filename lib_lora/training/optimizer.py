@@ -45,9 +45,11 @@ def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, st
         "linear": lambda: schedules.get_linear_schedule_with_warmup(optimizer, warmup, steps),
         "cosine": lambda: schedules.get_cosine_schedule_with_warmup(optimizer, warmup, steps),
         "cosine_with_restarts": lambda: schedules.get_cosine_with_hard_restarts_schedule_with_warmup(
-            optimizer, warmup, steps, config.lr_scheduler_num_cycles),
+            optimizer, warmup, steps, config.lr_scheduler_num_cycles
+        ),
         "polynomial": lambda: schedules.get_polynomial_decay_schedule_with_warmup(
-            optimizer, warmup, steps, power=config.lr_scheduler_power),
+            optimizer, warmup, steps, power=config.lr_scheduler_power
+        ),
     }
     return makers[config.lr_scheduler]()
 

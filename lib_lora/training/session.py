@@ -23,7 +23,9 @@ from lib_lora.training.step import StepInputs, training_step
 class Session:
     """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the batch)."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision) -> None:
+    def __init__(
+        self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision
+    ) -> None:
         self._config, self._plan, self._base, self._latents, self._precision = config, plan, base, latents, precision
         self._contexts: dict[str, torch.Tensor] = {}
         self.pairs = new_pairs(config, base)
@@ -34,10 +36,14 @@ class Session:
 
         Raises:
             DivergedError: the loss is not finite; the adapters are as before the step.
+            HostChanged: the model was taken away.
         """
+        self._base.verify()
         inputs = self._inputs(batch)
         rates = tuple(self.updater.learning_rates())
-        loss = training_step(self._base, inputs, self._config.objective, self._config.text.clip_skip, self._precision, self.updater)
+        loss = training_step(
+            self._base, inputs, self._config.objective, self._config.text.clip_skip, self._precision, self.updater
+        )
         return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
 
     def _inputs(self, batch: Batch) -> StepInputs:
@@ -49,14 +55,18 @@ class Session:
         captions = [self._plan.samples[i].caption for i in batch.indices]
         trains_text = self._config.optimizer.text_encoder_lr > 0
         return StepInputs(
-            noisy.to(device), noise.to(device), timesteps.to(device),
+            noisy.to(device),
+            noise.to(device),
+            timesteps.to(device),
             input_ids=self._ids(captions) if trains_text else None,
             context=None if trains_text else torch.cat([self._context(caption) for caption in captions]),
         )
 
     def _ids(self, captions: Sequence[str]) -> torch.Tensor:
         length = int(self._config.text.max_token_length)
-        return torch.tensor([caption_ids(self._base.tokenizer, caption, length) for caption in captions], device=self._base.device)
+        return torch.tensor(
+            [caption_ids(self._base.tokenizer, caption, length) for caption in captions], device=self._base.device
+        )
 
     def _context(self, caption: str) -> torch.Tensor:
         """The context of a caption under a text encoder that does not change, computed once."""
@@ -69,5 +79,8 @@ class Session:
 def new_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
     """A fresh pair for every target whose part has a learning rate."""
     rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    return [new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device)
-            for target in base.targets() if rates[target.part] > 0]
+    return [
+        new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device)
+        for target in base.targets()
+        if rates[target.part] > 0
+    ]

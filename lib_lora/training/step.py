@@ -60,6 +60,7 @@ def training_step(
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
             raise DivergedError(
-                "The loss is not a number any more: lower the learning rates, or choose another precision (mixed_precision).")
+                "The loss is not a number any more: lower the learning rates, or choose another precision (mixed_precision)."
+            )
         updater.update(loss)
     return value

@@ -13,8 +13,10 @@ SHOWN_CAPTIONS = 3
 
 def plan_html(plan: Plan, dataset: Dataset) -> str:
     """The report of a dataset that can be trained on."""
-    folders = [f"{escape(folder.path.name)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
-               for folder in plan.folders]
+    folders = [
+        f"{escape(folder.path.name)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        for folder in plan.folders
+    ]
     with_file = sum(sample.has_caption_file for sample in plan.samples)
     captions = list(dict.fromkeys(sample.caption for sample in plan.samples))
     rows = [
@@ -24,8 +26,11 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
         ("Folders", "<br>".join(folders)),
         ("Buckets", _buckets_html(plan)),
         ("Captions", f"{with_file} of {len(plan.samples)} from files"),
-        ("Trained text", "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
-         + (f"<br>and {len(captions) - SHOWN_CAPTIONS} more" if len(captions) > SHOWN_CAPTIONS else "")),
+        (
+            "Trained text",
+            "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
+            + (f"<br>and {len(captions) - SHOWN_CAPTIONS} more" if len(captions) > SHOWN_CAPTIONS else ""),
+        ),
     ]
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
     return f"<table class='train-lora-report'>{body}</table>{list_html(dataset.notes, 'note')}"

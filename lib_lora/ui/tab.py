@@ -23,8 +23,13 @@ from lib_lora.ui.uploads import keep_uploads
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
 # basic options in the rows they are shown in
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("name", "trigger"), ("epochs", "repeats", "steps"), ("resolution", "batch_size"), ("rank", "alpha"),
-    ("unet_lr", "text_encoder_lr"), ("optimizer", "lr_scheduler"), ("seed", "overwrite"),
+    ("name", "trigger"),
+    ("epochs", "repeats", "steps"),
+    ("resolution", "batch_size"),
+    ("rank", "alpha"),
+    ("unet_lr", "text_encoder_lr"),
+    ("optimizer", "lr_scheduler"),
+    ("seed", "overwrite"),
 )
 
 
@@ -100,7 +105,11 @@ class TrainTab:
         if len(legal) == len(flat):
             return []
         config = build_config(legal)
-        return [*config_problems(config, self._runner.host.lora_folder()), *self._runner.host.problems(), *find_images(config).problems]
+        return [
+            *config_problems(config, self._runner.host.lora_folder()),
+            *self._runner.host.problems(),
+            *find_images(config).problems,
+        ]
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)

@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     add_options(train)
     train.set_defaults(command=_train)
     replay = commands.add_parser("replay", help="replay a recorded sd-scripts run")
-    replay.add_argument("recording", type=Path)
-    replay.add_argument("--checkpoint", type=Path, required=True)
+    replay.add_argument("recording", type=_file)
+    replay.add_argument("--checkpoint", type=_file, required=True)
     replay.set_defaults(command=_replay)
     data = commands.add_parser("replay-data", help="compare the data path with a recorded table")
-    data.add_argument("table", type=Path)
-    data.add_argument("--pixels", type=Path)
+    data.add_argument("table", type=_file)
+    data.add_argument("--pixels", type=_file)
     data.add_argument("--photos", type=Path)
     data.set_defaults(command=_replay_data)
     inspect = commands.add_parser("inspect", help="what a LoRA file holds")
@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
     return parser
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file")
+    return path
 
 
 def _train(args: argparse.Namespace) -> str:

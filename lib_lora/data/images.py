@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -23,12 +25,12 @@ Pixels = NDArray[np.uint8]
 
 
 def image_size(path: Path) -> Size:
-    """Size as the picture is seen (EXIF rotation honoured), read from the header alone.
+    """Size as the picture is seen (EXIF rotation honoured), without decoding it where the format allows.
 
     Raises:
-        DatasetError: the file is no image of a known format, or too large.
+        DatasetError: the file is no image of a known format, too large, or damaged.
     """
-    with _open(path) as image:
+    with _reading(path) as image:
         width, height = image.size
         turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
     return Size(width, height) if turned else Size(height, width)
@@ -40,13 +42,10 @@ def load_pixels(path: Path) -> Pixels:
     Raises:
         DatasetError: the file is no image of a known format, too large, or damaged.
     """
-    with _open(path) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
-    assert upright is not None  # it is only when told to work in place
-    return np.asarray(_rgb(upright), dtype=np.uint8)
+    with _reading(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        assert upright is not None  # it is only when told to work in place
+        return np.asarray(_rgb(upright), dtype=np.uint8)
 
 
 def fit(pixels: Pixels, placement: Placement) -> Pixels:
@@ -65,6 +64,16 @@ def fit(pixels: Pixels, placement: Placement) -> Pixels:
     top = max(resized.height - bucket.height, 0) // 2
     left = max(resized.width - bucket.width, 0) // 2
     return pixels[top : top + bucket.height, left : left + bucket.width]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Image.Image]:
+    """The opened file; whatever Pillow says of damage while it is read becomes one sentence."""
+    with _open(path) as image:
+        try:
+            yield image
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
 
 
 def _open(path: Path) -> Image.Image:

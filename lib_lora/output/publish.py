@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +36,15 @@ def publish(config: TrainConfig, host: Host, result: Result) -> Path:
         raise ConfigError([problem])
     path, backup = folder / f"{name}.safetensors", folder / f"{name}.safetensors.bak"
     if path.exists():
-        path.replace(backup)
+        shutil.copyfile(path, backup)
     try:
         write(path, result.content)
         host.check_lora(path)
     except BaseException:
-        path.unlink(missing_ok=True)
         if backup.exists():
             backup.replace(path)
+        else:
+            path.unlink(missing_ok=True)
         raise
     write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)
     if result.preview is not None:

@@ -1,0 +1,68 @@
+# make setup | demo | test | test-pins | check | e2e | bench; see README.md and CONTRIBUTING.md.
+
+comma := ,
+# a Python that really starts (version managers leave stubs that do not)
+first_working = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; sys.exit(sys.version_info[:2] not in $(2))" >/dev/null 2>&1 && echo $(p))))
+PYTHON ?= $(call first_working,python3.11 python3 python3.10 python,((3$(comma)10)$(comma)(3$(comma)11)))
+PINS_PYTHON ?= $(call first_working,python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python3.10),((3$(comma)10)$(comma)))
+
+VENV := .venv
+PINS_VENV := .venv-pins
+READY := $(VENV)/.ready-$(shell cat requirements/dev.txt requirements/dev-constraints.txt | cksum | tr -d ' ')
+PINS_READY := $(PINS_VENV)/.ready-$(shell cat requirements/pins*.txt | cksum | tr -d ' ')
+RUN := $(VENV)/bin/python
+SOURCES := lib_lora scripts tests install.py
+
+export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
+
+.PHONY: setup test test-pins check lint types format e2e pins-setup clean
+
+setup: $(READY)
+
+$(READY):
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or 3.11 is needed; name it with make PYTHON=..." >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/dev.txt -c requirements/dev-constraints.txt
+	touch $@
+
+test: setup
+	$(RUN) -m pytest -m "not e2e" --ignore=tests/e2e
+
+lint: setup
+	$(RUN) -m ruff format --check $(SOURCES)
+	$(RUN) -m ruff check $(SOURCES)
+
+types: setup
+	$(RUN) -m mypy
+
+format: setup
+	$(RUN) -m ruff format $(SOURCES)
+	$(RUN) -m ruff check --fix $(SOURCES)
+
+pins-setup:
+	@if [ -z "$(PINS_PYTHON)" ]; then \
+		echo "The pins lane needs Python 3.10: name one with make PINS_PYTHON=..." >&2; test -z "$$CI"; \
+	else $(MAKE) --no-print-directory $(PINS_READY); fi
+
+$(PINS_READY):
+	rm -rf $(PINS_VENV)
+	$(PINS_PYTHON) -m venv $(PINS_VENV)
+	$(PINS_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/pins.txt -c requirements/pins-constraints.txt
+	$(PINS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/pins-no-deps.txt
+	touch $@
+
+# the webui's exact versions: core, form, and the webui adapter on real ldm classes
+test-pins: pins-setup
+	@test -z "$(PINS_PYTHON)" || $(PINS_VENV)/bin/python -m pytest -m "not e2e" --ignore=tests/e2e
+
+check: lint types test test-pins
+	@if [ -n "$(WEBUI_DIR)" ]; then $(MAKE) --no-print-directory e2e; \
+	else echo "e2e: not run, since WEBUI_DIR is not set."; fi
+
+e2e: setup
+	@test -n "$(WEBUI_DIR)" || { echo "WEBUI_DIR is not set: make e2e WEBUI_DIR=path/to/stable-diffusion-webui" >&2; exit 1; }
+	$(RUN) -m pytest -m e2e tests/e2e
+
+clean:
+	rm -rf $(VENV) $(PINS_VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,57 @@
+"""What many tests need: photos, a miniature checkpoint, settings."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_lora.config.groups import TrainConfig, build_config
+from tests.synthetic import write_mini
+
+# the development lane has diffusers, the pins lane has ldm; each runs what it can
+collect_ignore = []
+if importlib.util.find_spec("diffusers") is None:
+    collect_ignore += ["test_standalone.py", "test_diffusers_load.py", "test_train.py", "test_jobs.py", "test_cli.py"]
+if importlib.util.find_spec("ldm") is None:
+    collect_ignore += ["pins"]
+
+
+@pytest.fixture(scope="session")
+def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 1.x of the real layout, a tenth as wide."""
+    return write_mini(tmp_path_factory.mktemp("mini"))
+
+
+def write_picture(path: Path, width: int = 96, height: int = 96, seed: int = 0, **save: object) -> Path:
+    """A colourful smooth picture at `path`."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small.resize((width, height), Image.Resampling.BICUBIC).save(path, **save)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A kohya folder `3_blob` with four pictures, three of them captioned, below the folder that is returned."""
+    folder = tmp_path / "photos"
+    sizes = [(96, 96), (160, 96), (96, 160), (120, 90)]
+    for number, (width, height) in enumerate(sizes):
+        write_picture(folder / "3_blob" / f"{number}.png", width, height, seed=number)
+    for number in range(3):
+        (folder / "3_blob" / f"{number}.txt").write_text(f"a blob, number {number}")
+    return folder
+
+
+def small_config(photos: Path, out: Path, **changes: object) -> TrainConfig:
+    """Settings of a run that takes seconds."""
+    flat = {
+        "data": [str(photos)], "out": str(out), "name": "blob", "trigger": "ohwx", "resolution": 64, "min_bucket_reso": 64,
+        "rank": 2, "alpha": 2, "steps": 3, "preview_steps": 0, "unet_lr": 1e-3, "text_encoder_lr": 1e-3, "save_precision": "float",
+        **changes,
+    }  # fmt: skip
+    return build_config(flat)

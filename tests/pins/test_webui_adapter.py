@@ -1,0 +1,240 @@
+"""The webui adapter on real ldm classes, under the webui's exact versions, with a double of the webui's names."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lib_lora.errors import HostChanged, LoraFileError, ModelError
+from lib_lora.events import Finished, StepDone, Stop
+from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.model.adapter import attached, new_pair
+from lib_lora.model.attention import fused_attention_forwards
+from lib_lora.model.base import ModelInfo
+from lib_lora.model.surgery import forwards_replaced, frozen
+from lib_lora.output.lora_file import read
+from lib_lora.replay import load_recording, replay
+from lib_lora.train import train
+from tests.conftest import small_config
+from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(scope="module")
+def model(mini_checkpoint: Path) -> Any:
+    return as_webui_holds_it(load_ldm(mini_checkpoint), mini_checkpoint)
+
+
+@pytest.fixture
+def webui(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    return install(monkeypatch, model, tmp_path)
+
+
+@pytest.fixture
+def host(webui: SimpleNamespace) -> Any:
+    from lib_lora.hosts.webui_host import WebuiHost
+
+    return WebuiHost()
+
+
+def fingerprint(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        raw = tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor.detach()
+        digest.update(f"{name}{tensor.dtype}{tensor.requires_grad}{tensor.grad is None}".encode() + raw.numpy().tobytes())
+    for name, module in model.named_modules():
+        digest.update(f"{name}{module.training}{'forward' in module.__dict__}{len(module._forward_pre_hooks)}".encode())
+    return digest.hexdigest()
+
+
+def test_recording_replays_on_ldm_classes(host: Any) -> None:
+    with host.borrow_model() as base:
+        report = replay(load_recording(DATA / "mini-recording.safetensors"), base)
+    assert max(report["loss_rel_err"]) < 1e-5
+    assert report["delta_cosine"] > 0.9999 and report["delta_cosine_min"] > 0.999
+    assert report["keys_missing"] == report["keys_unexpected"] == 0
+
+
+def test_names_on_ldm_classes_are_those_of_diffusers(host: Any) -> None:
+    recorded = {
+        key.removeprefix("init/").partition(".")[0]
+        for key in read(DATA / "mini-recording.safetensors")[0]
+        if key.startswith("init/")
+    }
+    with host.borrow_model() as base:
+        assert {target.name for target in base.targets()} == recorded
+
+
+def test_fused_attention_gives_ldms_own_result(model: Any) -> None:
+    unet, x = model.model.diffusion_model, torch.randn(1, 4, 16, 16)
+    context, t = torch.randn(1, 77, 64), torch.tensor([300])
+    with torch.no_grad():
+        plain = unet(x, timesteps=t, context=context)
+        with forwards_replaced(fused_attention_forwards(unet)):
+            fused = unet(x, timesteps=t, context=context)
+    assert len(fused_attention_forwards(unet)) == 32
+    assert torch.allclose(fused, plain, atol=1e-5)
+    assert not torch.equal(fused, plain), "the replacement was not used"
+
+
+def test_a_whole_run_leaves_the_webui_as_it_was(
+    host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
+) -> None:
+    before = fingerprint(model)
+    events = list(train(small_config(photos, tmp_path, preview_steps=2), host, Stop()))
+    assert sum(isinstance(event, StepDone) for event in events) == 3
+    assert isinstance(events[-1], Finished) and events[-1].path == tmp_path / "Lora" / "blob.safetensors"
+    assert read(events[-1].path)[1]["ss_sd_model_hash"] == "abcd1234"
+    assert fingerprint(model) == before
+    assert not webui.call_queue.queue_lock.locked() and webui.shared.state.begun == webui.shared.state.ended == 1
+    assert webui.shared.loaded_hypernetworks == ["hyper"]
+    assert webui.processing.StableDiffusionProcessing.cached_c == [None, None]
+    assert webui.processing.StableDiffusionProcessingTxt2Img.cached_hr_uc == [None, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_vae_is_used_in_fp32_and_comes_back_exactly(host: Any, model: Any, dtype: torch.dtype) -> None:
+    model.first_stage_model.to(dtype)
+    try:
+        before = fingerprint(model)
+        with host.borrow_model() as base:
+            mean, _ = base.encode_image(torch.zeros(1, 3, 64, 64))
+            assert mean.dtype == torch.float32 and bool(torch.isfinite(mean).all())
+        assert fingerprint(model) == before
+    finally:
+        model.first_stage_model.float()
+
+
+def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace, model: Any) -> None:
+    before = fingerprint(model)
+    with pytest.raises(RuntimeError), host.borrow_model() as base:
+        pairs = [new_pair(target, 2, 1.0, 1, base.device) for target in base.targets()]
+        with attached(pairs):
+            raise RuntimeError
+    assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()
+    assert webui.shared.state.ended == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"is_sdxl": True}, "is SDXL"),
+        ({"is_sd2": True}, "is SD 2.x"),
+        ({"is_sd3": True}, "is SD3"),
+        ({"is_ssd": True}, "is SSD or an SDXL refiner"),
+        ({"is_sd1": False}, "is of an unknown kind"),
+        ({"parameterization": "v"}, "is a v-prediction model"),
+    ],
+)
+def test_other_models_are_refused_before_and_after_the_lock(
+    host: Any, webui: SimpleNamespace, model: Any, change: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in change.items():
+        monkeypatch.setattr(model, name, value)
+    assert len(host.problems()) == 1 and said in host.problems()[0]
+    with pytest.raises(ModelError, match=said), host.borrow_model():
+        pass
+    assert not webui.call_queue.queue_lock.locked()
+
+
+def test_inpainting_is_refused(host: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.model, "conditioning_key", "hybrid")
+    assert "an inpainting or editing model" in host.problems()[0]
+
+
+@pytest.mark.parametrize("mode", ["lowvram", "medvram"])
+def test_memory_modes_are_refused(host: Any, webui: SimpleNamespace, mode: str) -> None:
+    setattr(webui.shared.cmd_opts, mode, True)
+    assert host.problems() == [
+        f"The webui runs with --{mode}, which moves the model away while it is used; start it without --{mode} to train."
+    ]
+
+
+def test_no_checkpoint(host: Any, webui: SimpleNamespace) -> None:
+    webui.sd_models.checkpoints_list.clear()
+    webui.sd_models.model_data.sd_model = None
+    assert "No checkpoint is loaded" in host.problems()[0]
+    with pytest.raises(ModelError, match="No checkpoint is loaded"), host.borrow_model():
+        pass
+
+
+def test_a_checkpoint_that_fails_to_load(host: Any, webui: SimpleNamespace) -> None:
+    webui.sd_models.model_data.sd_model = webui.shared.sd_model = None
+    assert host.problems() == []
+    with pytest.raises(ModelError, match="could not load its checkpoint"), host.borrow_model():
+        pass
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "privateuseone"])
+def test_other_devices_are_refused_by_name(host: Any, webui: SimpleNamespace, device: str) -> None:
+    webui.devices.device = SimpleNamespace(type=device)
+    assert repr(device) in host.problems()[0]
+
+
+def test_a_model_that_is_exchanged_or_moved_is_noticed(host: Any, webui: SimpleNamespace, model: Any) -> None:
+    with host.borrow_model() as base:
+        base.verify()
+        webui.sd_models.model_data.sd_model = object()
+        with pytest.raises(HostChanged, match="Another checkpoint"):
+            base.verify()
+    moved = LdmModel(model, torch.device("cuda"), ModelInfo("x", None, None)) if torch.cuda.is_available() else None
+    if moved is not None:
+        with pytest.raises(HostChanged, match="unloaded"):
+            moved.verify()
+
+
+def lora_extension(monkeypatch: pytest.MonkeyPatch, restore: Any) -> ModuleType:
+    """A double of the webui's `networks` module whose layers carry a LoRA until `restore(layer)` takes it off."""
+    networks = ModuleType("networks")
+    networks.load_networks = lambda names: networks.calls.append(list(names))
+    networks.calls = []
+    networks.network_apply_weights = restore
+    monkeypatch.setitem(sys.modules, "networks", networks)
+    return networks
+
+
+def test_an_applied_lora_is_taken_off_first(host: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = model.model.diffusion_model.input_blocks[1][1].proj_in
+    clean = layer.weight.detach().clone()
+
+    def restore(module: torch.nn.Module) -> None:
+        assert not torch.is_grad_enabled()
+        module.weight.copy_(clean)
+        module.network_current_names = ()
+
+    networks = lora_extension(monkeypatch, restore)
+    with torch.no_grad():
+        layer.weight += 1
+    layer.network_layer_name, layer.network_current_names = "x", (("old", 1, 1, None),)
+    try:
+        with host.borrow_model():
+            assert torch.equal(layer.weight, clean) and networks.calls == [[]]
+        networks.network_apply_weights = lambda module: None
+        layer.network_current_names = (("old", 1, 1, None),)
+        with pytest.raises(ModelError, match="cannot be taken off"), host.borrow_model():
+            pass
+    finally:
+        del layer.network_layer_name, layer.network_current_names
+
+
+def test_keys_without_a_layer_fail_the_self_test(
+    host: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = lora_extension(monkeypatch, lambda module: None)
+    networks.network = SimpleNamespace(NetworkOnDisk=lambda name, path: path)
+    networks.load_network = lambda name, on_disk: SimpleNamespace(modules={"a": SimpleNamespace(network_key="lora_unet_x.alpha")})
+    with pytest.raises(LoraFileError, match="finds no layer for 204 keys"):
+        list(train(small_config(photos, tmp_path), host, Stop()))
+    assert not list((tmp_path / "Lora").iterdir())
+
+
+def test_frozen_covers_the_whole_model(model: Any) -> None:
+    with frozen([model.model, model.cond_stage_model, model.first_stage_model]):
+        assert not any(parameter.requires_grad for parameter in model.parameters())

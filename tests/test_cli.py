@@ -1,0 +1,102 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib_lora.cli import main
+from lib_lora.config.argv import add_options, config_from
+from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.output.lora_file import read
+
+
+def parsed(*argv: str) -> TrainConfig:
+    import argparse
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser)
+    return config_from(parser.parse_args(argv))
+
+
+@pytest.mark.parametrize("flag", ["--rank", "--network_dim", "--network-dim"])
+def test_our_names_and_kohyas(flag: str) -> None:
+    assert parsed(flag, "5").adapter.rank == 5
+
+
+def test_every_option_can_be_given() -> None:
+    for opt in all_options():
+        for name in {opt.name, opt.name.replace("_", "-"), opt.declaration.kohya or opt.name}:
+            raw = {tuple: "dir", bool: "true", str: opt.choices[-1] if opt.choices else "x"}.get(opt.kind, str(opt.default))
+            value = parsed(f"--{name}", raw).value(opt)
+            assert value == {tuple: ("dir",), bool: True, str: raw}.get(opt.kind, opt.default)
+
+
+def test_learning_rate_stands_in_for_rates_not_given() -> None:
+    optimizer = parsed("--learning_rate", "1e-3", "--text_encoder_lr", "5e-4").optimizer
+    assert (optimizer.unet_lr, optimizer.text_encoder_lr) == (1e-3, 5e-4)
+
+
+def test_switches_and_lists() -> None:
+    config = parsed("--overwrite", "--data", "a", "--data", "b", "--resolution", "256,256", "--enable_bucket", "false")
+    assert (
+        config.run.overwrite
+        and config.data.data == ("a", "b")
+        and config.data.resolution == 256
+        and not config.data.enable_bucket
+    )
+
+
+def test_config_files_ours_and_kohyas(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"rank": 3, "network_alpha": 2, "unet_lr": 1e-3, "caption_extension": ".txt"}))
+    config = parsed("--config", str(path), "--alpha", "9")
+    assert (config.adapter.rank, config.adapter.alpha, config.optimizer.unet_lr) == (3, 9.0, 1e-3)
+
+
+def test_train_inspect_and_exit_codes(
+    photos: Path, mini_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["train", "--checkpoint", str(mini_checkpoint), "--data", str(photos), "--out", str(out), "--name", "blob",
+            "--trigger", "ohwx", "--resolution", "64", "--min-bucket-reso", "64", "--network_dim", "2", "--max_train_steps", "2",
+            "--preview-steps", "0", "--max_token_length", "150", "--clip_skip", "2"]  # fmt: skip
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out / 'blob.safetensors'}\n" and "step 2/2" in said.err
+    assert read(out / "blob.safetensors")[1]["ss_max_token_length"] == "150"
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or switch Overwrite (overwrite) on.\n"
+    assert main(["inspect", str(out / "blob.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ranks"] == [2]
+
+
+def test_wrong_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--rank", "0", "--alpha", "x"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main(["train"]) == 2
+    assert "Checkpoint (checkpoint): none given" in capsys.readouterr().err
+    (tmp_path / "c.json").write_text("[1]")
+    assert main(["train", "--config", str(tmp_path / "c.json")]) == 2
+    assert main(["inspect", str(tmp_path / "missing.safetensors")]) == 2
+
+
+def test_our_own_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import lib_lora.replay_data as room
+
+    monkeypatch.setattr(room, "replay_data", lambda *_: 1 / 0)
+    assert main(["replay-data", "x.json"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "this is a bug" in said
+
+
+def test_replay_commands_print_one_object(mini_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(__file__).parent / "data"
+    assert main(["replay", str(data / "mini-recording.safetensors"), "--checkpoint", str(mini_checkpoint)]) == 0
+    assert set(json.loads(capsys.readouterr().out)["replay"]) == {
+        "loss_rel_err", "delta_cosine", "delta_cosine_min", "keys_missing", "keys_unexpected"}  # fmt: skip
+    assert main(["replay-data", str(data / "kohya-data.json")]) == 0
+    assert json.loads(capsys.readouterr().out)["replay_data"]["buckets_wrong"] == 0

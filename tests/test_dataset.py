@@ -1,0 +1,123 @@
+"""Folders of every kind, captions, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lib_lora.data.captions import with_trigger
+from lib_lora.data.dataset import Dataset, scan
+from tests.conftest import write_picture
+
+
+def look(*paths: Path, trigger: str = "ohwx", repeats: int = 7) -> Dataset:
+    return scan([str(path) for path in paths], trigger=trigger, repeats=repeats)
+
+
+def shown(dataset: Dataset) -> list[tuple[str, int, str]]:
+    return [(sample.path.name, sample.repeats, sample.caption) for sample in dataset.samples]
+
+
+def test_parent_of_numbered_folders(tmp_path: Path) -> None:
+    write_picture(tmp_path / "3_red cat" / "a.png")
+    write_picture(tmp_path / "5_dog" / "b.jpg")
+    write_picture(tmp_path / "others" / "c.png")
+    found = look(tmp_path, trigger="")
+    assert shown(found) == [("a.png", 3, "red cat"), ("b.jpg", 5, "dog")]
+    assert found.problems == () and "without a number" in found.notes[0]
+
+
+def test_numbered_folder_itself(tmp_path: Path) -> None:
+    write_picture(tmp_path / "4_cat" / "a.png")
+    assert shown(look(tmp_path / "4_cat", trigger="")) == [("a.png", 4, "cat")]
+
+
+def test_plain_folder(tmp_path: Path) -> None:
+    write_picture(tmp_path / "photos" / "a.png")
+    assert shown(look(tmp_path / "photos")) == [("a.png", 7, "ohwx")]
+
+
+def test_parent_of_plain_folders(tmp_path: Path) -> None:
+    write_picture(tmp_path / "one" / "a.png")
+    write_picture(tmp_path / "two" / "b.png")
+    assert shown(look(tmp_path)) == [("a.png", 7, "ohwx"), ("b.png", 7, "ohwx")]
+
+
+def test_same_folder_twice_counts_once(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    assert len(look(tmp_path, tmp_path).samples) == 1
+
+
+def test_captions(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_picture(tmp_path / "2_cat" / f"{name}.png")
+    folder = tmp_path / "2_cat"
+    (folder / "a.txt").write_text("a cat, (sleeping:1.2)\nsecond line")
+    (folder / "b.caption").write_text("\ufeffein Kätzchen", encoding="utf-8")
+    (folder / "c.txt").write_text("  \n")
+    assert [caption for _, _, caption in shown(look(tmp_path, trigger=""))] == [
+        "a cat, (sleeping:1.2)",
+        "ein Kätzchen",
+        "cat",
+        "cat",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "concept", "trigger", "wanted"),
+    [
+        ("a cat", "x", "", "a cat"),
+        ("a cat", "x", "ohwx", "ohwx, a cat"),
+        ("photo of OHWX", None, "ohwx", "photo of OHWX"),
+        (None, "cat", "ohwx", "ohwx, cat"),
+        (None, None, "ohwx", "ohwx"),
+        (None, None, "", None),
+    ],
+)
+def test_trigger(caption: str | None, concept: str | None, trigger: str, wanted: str | None) -> None:
+    assert with_trigger(caption, concept, trigger) == wanted
+
+
+def test_problems_are_told_together(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_picture(folder / "good.png")
+    (folder / "text.jpg").write_text("not a picture")
+    half = write_picture(folder / "half.png", 200, 200)
+    half.write_bytes(half.read_bytes()[:3000])
+    (tmp_path / "empty").mkdir()
+    found = look(folder, tmp_path / "empty", tmp_path / "missing", trigger="")
+    told = "\n".join(found.problems)
+    assert len(found.problems) == 5
+    for part in (
+        "'text.jpg' is not a readable",
+        "'half.png' cannot be read",
+        "'good.png' has no caption",
+        "holds no PNG",
+        "does not exist",
+    ):
+        assert part in told
+
+
+def test_nothing_given() -> None:
+    assert scan([], trigger="", repeats=1).problems == ("Image folder (data): none given; choose a folder or drop images.",)
+
+
+def test_caption_that_is_no_text(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 noir")
+    assert look(tmp_path).problems == ("Caption file 'a.txt' is not UTF-8 text; save it as UTF-8.",)
+
+
+def test_zero_repeats(tmp_path: Path) -> None:
+    write_picture(tmp_path / "0_cat" / "a.png")
+    assert "0 repeats" in look(tmp_path).problems[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / ".b.png")
+    os.mkfifo(tmp_path / "c.png")
+    assert [name for name, _, _ in shown(look(tmp_path))] == ["a.png"]

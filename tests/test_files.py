@@ -1,0 +1,148 @@
+"""LoRA files, metadata, cards: what is written, and that it is written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib_lora.config.groups import build_config
+from lib_lora.data.dataset import Dataset, Folder, Sample
+from lib_lora.data.sizes import Size
+from lib_lora.errors import LoraFileError
+from lib_lora.model.base import ModelInfo
+from lib_lora.output import atomic
+from lib_lora.output.card import write_card, write_preview
+from lib_lora.output.inspect import describe
+from lib_lora.output.lora_file import read, serialise, write
+from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.plan import make_plan
+from lib_lora.training.precision import Precision
+
+STATE = {
+    "lora_unet_a.lora_down.weight": torch.randn(2, 6, generator=torch.Generator().manual_seed(1)),
+    "lora_unet_a.lora_up.weight": torch.randn(5, 2, generator=torch.Generator().manual_seed(2)),
+    "lora_unet_a.alpha": torch.tensor(1.0),
+}
+
+
+def metadata(**flat: object) -> dict[str, str]:
+    config = build_config({"name": "my_cat", "trigger": "ohwx", "resolution": 256, **flat})
+    folder = Folder(Path("3_cat"), 3, "cat")
+    samples = tuple(Sample(Path("3_cat") / f"{i}.png", f"Ohwx,  a Cat, tag{i}", 3, Size(300, 451), True) for i in range(2))
+    facts = RunFacts(1e9, 5, 1, Precision("bf16", torch.bfloat16), "torch.optim.adamw.AdamW(eps=1e-08)")
+    model = ModelInfo("sd15.safetensors", "abcd1234", None)
+    return file_metadata(config, make_plan(config, Dataset(samples, (folder,), (), ())), model, facts, {"webui": "v1.10.1"})
+
+
+def test_hashes_are_those_of_the_stored_bytes(tmp_path: Path) -> None:
+    content = serialise(STATE, torch.float16, {"ss_a": "1", "modelspec.b": "2"})
+    write(tmp_path / "a.safetensors", content)
+    stored = (tmp_path / "a.safetensors").read_bytes()
+    start = 8 + int.from_bytes(stored[:8], "little")
+    _, found = read(tmp_path / "a.safetensors")
+    assert found["sshs_model_hash"] == hashlib.sha256(stored[start:]).hexdigest()
+    assert found["sshs_legacy_hash"] == hashlib.sha256(b"").hexdigest()[:8]  # a file below 1 MiB
+    assert found["ss_a"] == "1" and found["modelspec.b"] == "2"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_values_survive_in_the_precision_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    write(tmp_path / "a.safetensors", serialise(STATE, dtype, {}))
+    state, _ = read(tmp_path / "a.safetensors")
+    assert all(torch.equal(state[key], STATE[key].to(dtype)) for key in STATE) and set(state) == set(STATE)
+
+
+def test_what_is_not_finite_is_never_written() -> None:
+    with pytest.raises(LoraFileError, match="not finite"):
+        serialise({"a": torch.tensor([1.0, float("nan")])}, torch.float32, {})
+    with pytest.raises(LoraFileError, match="not finite"):
+        serialise({"a": torch.tensor([1e6])}, torch.float16, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", (2**40).to_bytes(8, "little") + b"{}"])
+def test_unreadable_files_get_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(LoraFileError, match="no readable safetensors"):
+        read(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*{"fsync": (atomic.os, "fsync"), "replace": (Path, "replace")}[broken], fail)
+    with pytest.raises(LoraFileError, match="No space left on device"):
+        write(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_metadata_is_text_and_says_what_kohya_says() -> None:
+    found = metadata(clip_skip=2)
+    assert all(isinstance(value, str) for value in found.values())
+    expected = {
+        "ss_output_name": "my_cat", "ss_network_module": "networks.lora", "ss_network_dim": "16", "ss_network_alpha": "16.0",
+        "ss_base_model_version": "sd_v1", "ss_v2": "False", "ss_clip_skip": "2", "ss_resolution": "(256, 256)",
+        "ss_num_train_images": "6", "ss_steps": "5", "ss_seed": "42", "ss_mixed_precision": "bf16", "ss_min_snr_gamma": "None",
+        "ss_max_token_length": "None", "ss_sd_model_name": "sd15.safetensors", "ss_sd_model_hash": "abcd1234",
+        "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.prediction_type": "epsilon", "modelspec.title": "my_cat",
+        "modelspec.resolution": "256x256", "modelspec.encoder_layer": "2", "modelspec.date": "2001-09-09T01:46:40+00:00",
+        "ss_training_started_at": "1000000000.0", "modelspec.trigger_phrase": "ohwx",
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+    assert "ss_new_sd_model_hash" not in found
+    assert json.loads(found["ss_dataset_dirs"]) == {"3_cat": {"n_repeats": 3, "img_count": 2}}
+    assert json.loads(found["ss_tag_frequency"]) == {"3_cat": {"ohwx": 2, "a cat": 2, "tag0": 1, "tag1": 1}}
+    assert json.loads(found["ss_bucket_info"])["buckets"] == {"0": {"resolution": [256, 256], "count": 6}}
+
+
+def test_metadata_covers_what_sd_scripts_always_writes_of_options_we_have() -> None:
+    wanted = """ss_session_id ss_training_started_at ss_training_finished_at ss_output_name ss_learning_rate ss_text_encoder_lr
+    ss_unet_lr ss_num_train_images ss_num_reg_images ss_num_batches_per_epoch ss_num_epochs ss_epoch ss_steps
+    ss_gradient_checkpointing ss_gradient_accumulation_steps ss_max_train_steps ss_lr_warmup_steps ss_lr_scheduler
+    ss_network_module ss_network_dim ss_network_alpha ss_network_dropout ss_mixed_precision ss_full_fp16 ss_v2
+    ss_base_model_version ss_clip_skip ss_max_token_length ss_cache_latents ss_seed ss_lowram ss_noise_offset ss_training_comment
+    ss_optimizer ss_max_grad_norm ss_min_snr_gamma ss_loss_type ss_prior_loss_weight ss_batch_size_per_device ss_total_batch_size
+    ss_resolution ss_color_aug ss_flip_aug ss_random_crop ss_shuffle_caption ss_enable_bucket ss_bucket_no_upscale
+    ss_min_bucket_reso ss_max_bucket_reso ss_keep_tokens ss_dataset_dirs ss_reg_dataset_dirs ss_tag_frequency ss_bucket_info"""
+    assert set(wanted.split()) <= set(metadata())
+
+
+def test_card_keeps_what_a_person_wrote(tmp_path: Path) -> None:
+    lora = tmp_path / "猫.safetensors"
+    (tmp_path / "猫.json").write_text(json.dumps({"notes": "mine", "preferred weight": 0.7, "extra": 1}))
+    card = json.loads(
+        write_card(lora, activation_text="ohwx", sd_version="SD1", preferred_weight=1.0).read_text(encoding="utf-8")
+    )
+    assert card == {"description": "", "sd version": "SD1", "activation text": "ohwx", "preferred weight": 0.7, "negative text": "",
+                    "notes": "mine", "extra": 1}  # fmt: skip
+
+
+def test_a_card_that_is_no_object_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]")
+    write_card(tmp_path / "a.safetensors", activation_text="x", sd_version="SD1", preferred_weight=1.0)
+    assert (
+        json.loads((tmp_path / "a.json").read_text())["activation text"] == "x" and (tmp_path / "a.json.bad").read_text() == "[]"
+    )
+
+
+def test_preview_is_written_as_png(tmp_path: Path) -> None:
+    path = write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", serialise(STATE, torch.float32, {"ss_x": "y"}))
+    found = describe(tmp_path / "a.safetensors")
+    merged = 0.5 * STATE["lora_unet_a.lora_up.weight"] @ STATE["lora_unet_a.lora_down.weight"]
+    assert found["norm_max"] == pytest.approx(float(merged.norm()), rel=1e-5)
+    assert (found["modules"], found["ranks"], found["alphas"], found["metadata"]["ss_x"]) == (1, [2], [1.0], "y")

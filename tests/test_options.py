@@ -1,0 +1,95 @@
+"""The option list, and what is derived from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.kohya import from_kohya
+from lib_lora.config.options import Option
+from lib_lora.errors import ConfigError
+
+OPTIONS = all_options()
+
+
+@pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
+def test_option_is_declared_whole(opt: Option) -> None:
+    declared = opt.declaration
+    assert declared.label and declared.help.endswith(".")
+    assert declared.kohya is None or declared.kohya.isidentifier()
+    assert declared.place in {"basic", "advanced", "none"}
+    if opt.kind in (int, float):
+        assert declared.ge is not None and declared.le is not None
+        assert declared.ge <= opt.default <= declared.le
+
+
+def test_names_are_unique() -> None:
+    names = [opt.name for opt in OPTIONS]
+    kohya = [opt.declaration.kohya for opt in OPTIONS if opt.declaration.kohya]
+    assert len(set(names)) == len(names) and len(set(kohya)) == len(kohya)
+
+
+def test_json_round_trip() -> None:
+    config = build_config({"rank": 8, "data": ["a", "b"], "unet_lr": "3e-4", "overwrite": True, "lr_scheduler": "cosine"})
+    again = build_config(json.loads(json.dumps(config.to_flat())))
+    assert again == config and again != TrainConfig()
+    assert again.adapter.rank == 8 and again.optimizer.unet_lr == 3e-4
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().adapter.rank = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("rank", 0, "Rank (rank): got 0, must be a whole number from 1 to 1024."),
+        ("rank", 2.5, "Rank (rank): got 2.5, must be a whole number from 1 to 1024."),
+        ("rank", None, "Rank (rank): got None, must be a whole number from 1 to 1024."),
+        ("unet_lr", "NaN", "Learning rate, U-Net (unet_lr): got 'NaN', must be a number from 0 to 10."),
+        ("unet_lr", math.inf, "Learning rate, U-Net (unet_lr): got inf, must be a number from 0 to 10."),
+        ("unet_lr", "fast", "Learning rate, U-Net (unet_lr): got 'fast', must be a number from 0 to 10."),
+        ("optimizer", "Adam", "Optimizer (optimizer): got 'Adam', must be one of AdamW, AdamW8bit."),
+        ("overwrite", "maybe", "Overwrite (overwrite): got 'maybe', must be true or false."),
+        ("seed", -1, "Seed (seed): got -1, must be a whole number from 0 to 4.29497e+09."),
+        ("batch_size", True, "Batch size (batch_size): got True, must be a whole number from 1 to 64."),
+    ],
+)
+def test_illegal_values_get_one_sentence(name: str, raw: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({name: raw})
+    assert caught.value.problems == [said]
+
+
+def test_all_illegal_values_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({"rank": 0, "alpha": "x", "nonsense": 1})
+    assert len(caught.value.problems) == 3
+
+
+def test_kohya_names() -> None:
+    settings = from_kohya({"network_dim": 4, "network_alpha": 2, "learning_rate": 1e-3, "text_encoder_lr": [5e-4, 5e-4],
+                           "resolution": "256,256", "max_token_length": 150, "max_train_steps": 7, "caption_extension": ".txt"})  # fmt: skip
+    config = build_config(settings.flat)
+    assert settings.unsupported == []
+    assert (config.adapter.rank, config.adapter.alpha, config.data.resolution, config.run.steps) == (4, 2.0, 256, 7)
+    assert (config.optimizer.unet_lr, config.optimizer.text_encoder_lr, config.text.max_token_length) == (1e-3, 5e-4, "150")
+
+
+def test_kohya_options_that_would_change_the_result_are_named() -> None:
+    assert from_kohya({"network_module": "lycoris.kohya", "flip_aug": True, "noise_offset": 0.1, "brand_new": 3}).unsupported == [
+        "network_module = 'lycoris.kohya' is not supported.",
+        "flip_aug = True is not supported.",
+        "noise_offset = 0.1 is not supported.",
+        "brand_new = 3 is not supported.",
+    ]
+
+
+def test_kohya_only_switches() -> None:
+    assert from_kohya({"learning_rate": 1e-3, "network_train_unet_only": True}).flat == {"unet_lr": 1e-3, "text_encoder_lr": 0}
+    assert from_kohya({"unet_lr": 1e-3, "network_train_text_encoder_only": True, "text_encoder_lr": 2}).flat["unet_lr"] == 0

@@ -1,0 +1,76 @@
+"""Names, and rules over several options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_lora.config.groups import build_config
+from lib_lora.config.names import name_problem, next_free
+from lib_lora.config.rules import RULES, config_problems
+
+GOOD = {"name": "my_cat"}
+
+
+def problems(out: Path | None = None, **flat: object) -> list[str]:
+    return config_problems(build_config({**GOOD, **flat}), out)
+
+
+def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("flat", "option"),
+    [
+        ({"resolution": 500}, "resolution"),
+        ({"bucket_reso_steps": 12}, "bucket_reso_steps"),
+        ({"resolution": 128}, "min_bucket_reso"),
+        ({"resolution": 1536}, "max_bucket_reso"),
+        ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
+        ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
+        ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),
+    ],
+)
+def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
+    found = problems(**flat)
+    assert len(found) == 1 and option in found[0] and found[0].endswith(".")
+
+
+def test_the_cases_above_cover_every_rule() -> None:
+    assert len(RULES) == 6  # bucket_range has two cases above
+
+
+def test_bucket_rules_are_silent_without_buckets() -> None:
+    assert problems(resolution=128, bucket_reso_steps=12, enable_bucket=False) == []
+
+
+def test_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "my_cat.safetensors").touch()
+    found = problems(tmp_path, resolution=500, lr_warmup_steps=5)
+    assert len(found) == 3 and "'my_cat-2'" in found[2]
+
+
+@pytest.mark.parametrize("name", ["my_cat", "Zoë v2.1", "猫", "a-b (c)+d", "x" * 100])
+def test_good_names(name: str) -> None:
+    assert name_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "  ", "../x", "a/b", "C:\\x", "/etc/x", "NUL", "con.txt", ".", "..", ".hidden", "x.", "x ", "{x}", "Addams", "none",
+     "a\nb", "a:b", "a<b", "é" * 51, "\u202egnp", "cat, dog", "a\x00"],
+)  # fmt: skip
+def test_bad_names(name: str) -> None:
+    found = name_problem(name)
+    assert found is not None and found.startswith("Name (name):") and found.endswith(".")
+
+
+def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "My_Cat.safetensors").touch()
+    (tmp_path / "my_cat-2.pt").touch()
+    assert problems(tmp_path) == ["Name (name): 'my_cat' is taken; use 'my_cat-3', or switch Overwrite (overwrite) on."]
+    assert problems(tmp_path, overwrite=True) == []
+    assert next_free("other", tmp_path) == "other-2"

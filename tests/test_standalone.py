@@ -1,0 +1,125 @@
+"""The standalone host: names, a recording made by others, and giving the model back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_lora.errors import ConfigError, ModelError
+from lib_lora.hosts.checkpoint import family_of, file_problem, load_modules, text_config, unet_config, vae_config
+from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
+from lib_lora.replay import load_recording, replay
+
+DATA = Path(__file__).parent / "data"
+SHAPES = json.loads((DATA / "sd15_shapes.json").read_text())
+
+
+def test_names_and_shapes_of_a_full_model_are_kohyas() -> None:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        weights = {key: torch.empty(shape) for key, shape in SHAPES.items()}
+        targets = text_encoder_targets(CLIPTextModel(CLIPTextConfig(**text_config(weights))))
+        targets += diffusers_unet_targets(UNet2DConditionModel(**unet_config(weights)))
+    found = set()
+    for target in targets:
+        shape = list(target.module.weight.shape)
+        ones = [1] * (len(shape) - 2)
+        found |= {f"{target.name}.alpha []", f"{target.name}.lora_down.weight {[4, *shape[1:]]}",
+                  f"{target.name}.lora_up.weight {[shape[0], 4, *ones]}"}  # fmt: skip
+    assert found == set((DATA / "kohya-sd1-keys-rank4.txt").read_text().splitlines())
+    assert len(targets) == 72 + 192
+
+
+def test_full_vae_is_recognised() -> None:
+    weights = {key: torch.empty(shape, device="meta") for key, shape in SHAPES.items()}
+    assert vae_config(weights)["block_out_channels"] == (128, 256, 512, 512)
+    assert unet_config(weights)["block_out_channels"] == (320, 640, 1280, 1280)
+    assert text_config(weights)["num_attention_heads"] == 12
+
+
+def test_replay_of_a_recording_made_with_diffusers_and_peft(mini_checkpoint: Path, tmp_path: Path) -> None:
+    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:
+        report = replay(load_recording(DATA / "mini-recording.safetensors"), base)
+    assert max(report["loss_rel_err"]) < 1e-5 and len(report["loss_rel_err"]) == 3
+    assert report["delta_cosine"] > 0.9999 and report["delta_cosine_min"] > 0.999
+    assert report["keys_missing"] == report["keys_unexpected"] == 0
+
+
+def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from lib_lora.output.lora_file import read
+
+    tensors, metadata = read(DATA / "mini-recording.safetensors")
+    metadata["config"] = json.dumps({**json.loads(metadata["config"]), "loss_type": "huber"})
+    save_file(tensors, tmp_path / "r.safetensors", metadata)
+    with pytest.raises(ConfigError, match="loss_type = 'huber' is not supported"):
+        load_recording(tmp_path / "r.safetensors")
+    save_file(tensors, tmp_path / "r.safetensors", {**metadata, "sdxl": "true"})
+    with pytest.raises(ModelError, match="SDXL"):
+        load_recording(tmp_path / "r.safetensors")
+
+
+def test_the_model_comes_back_frozen_flags_and_all(mini_checkpoint: Path, tmp_path: Path) -> None:
+    host = StandaloneHost(mini_checkpoint, tmp_path)
+    with host.borrow_model() as base:
+        flags = [p.requires_grad for p in base.unet.parameters()]
+    assert not any(flags) and all(p.requires_grad for p in base.unet.parameters())
+
+
+def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Path, tmp_path: Path) -> None:
+    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base, torch.no_grad():
+        ids = torch.randint(0, 49000, (2, 3, 77))
+        joined = encode_ids(base.text_encoder, ids, 1)
+        alone = [base.text_encoder(ids[:, chunk]).last_hidden_state for chunk in range(3)]
+    assert joined.shape[1] == 227
+    wanted = torch.cat([alone[0][:, :1], *(part[:, 1:-1] for part in alone), alone[2][:, -1:]], dim=1)
+    assert torch.allclose(joined, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "family"),
+    [
+        ("model.diffusion_model.joint_blocks.0.x", "SD3"),
+        ("conditioner.embedders.1.model.x", "SDXL"),
+        ("conditioner.embedders.0.model.x", "an SDXL refiner"),
+        ("cond_stage_model.model.x", "SD 2.x"),
+        ("something.else", "no complete Stable Diffusion checkpoint"),
+    ],
+)
+def test_other_families_are_named(key: str, family: str) -> None:
+    assert family_of({key: [1]}) == family
+
+
+def test_inpainting_is_named() -> None:
+    assert (
+        family_of({**SHAPES, "model.diffusion_model.input_blocks.0.0.weight": [320, 9, 3, 3]}) == "an inpainting or editing model"
+    )
+    assert family_of(SHAPES) == "SD 1.x"
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path, mini_checkpoint: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
+    (tmp_path / "a.ckpt").touch()
+    assert "does not exist" in str(file_problem(tmp_path / "missing.safetensors"))
+    assert "can run code" in str(file_problem(tmp_path / "a.ckpt"))
+    assert "cannot be read" in str(file_problem(tmp_path / "a.safetensors"))
+    assert file_problem(mini_checkpoint) is None
+
+
+def test_weights_go_where_diffusers_puts_them(mini_checkpoint: Path) -> None:
+    """Every tensor of the checkpoint lands in a module: sums over all parameters agree."""
+    from safetensors.torch import load_file
+
+    stored = {key: value for key, value in load_file(mini_checkpoint).items() if not key.endswith("position_ids")}
+    modules = load_modules(mini_checkpoint, torch.float32)
+    for module, prefix in ((modules.unet, "model."), (modules.vae, "first_stage"), (modules.text_encoder, "cond_stage")):
+        ours = sum(float(p.double().sum()) for p in module.parameters())
+        assert ours == pytest.approx(sum(float(v.double().sum()) for k, v in stored.items() if k.startswith(prefix)), rel=1e-9)

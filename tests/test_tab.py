@@ -1,0 +1,123 @@
+"""The form against the options, and what the tab answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from lib_lora.config.groups import all_options, build_config  # noqa: E402
+from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.ui.form import component, decimal  # noqa: E402
+from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
+from lib_lora.ui.uploads import keep_uploads  # noqa: E402
+from tests.conftest import write_picture  # noqa: E402
+
+SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
+
+
+class Host:
+    """A host with a folder and nothing to lend."""
+
+    def __init__(self, folder: Path, *problems: str) -> None:
+        self.folder, self.told = folder, list(problems)
+
+    def problems(self) -> list[str]:
+        return self.told
+
+    def lora_folder(self) -> Path:
+        return self.folder
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> TrainTab:
+    made = TrainTab(Runner(Host(tmp_path / "loras", "No checkpoint is loaded.")), tmp_path / ".private")
+    made.build()
+    return made
+
+
+def values(**changes: object) -> list[Any]:
+    """What the form's components hold, in order: defaults but for `changes`."""
+    return [changes.get(opt.name, "" if opt.kind is tuple else opt.default) for opt in order()]
+
+
+def order() -> list[Any]:
+    return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
+
+
+@pytest.mark.parametrize("opt", SHOWN, ids=lambda opt: opt.name)
+def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: Any) -> None:
+    made = component(opt)
+    assert made.label == opt.declaration.label and made.info == opt.declaration.help
+    assert made.do_not_save_to_config
+    raw = made.value
+    assert opt.kind is tuple or build_config({opt.name: raw}).value(opt) == opt.default
+    if opt.choices:
+        assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
+    if isinstance(made, gr.Slider):
+        assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
+
+
+def test_every_basic_option_has_its_place() -> None:
+    placed = [name for row in ROWS for name in row]
+    assert sorted([*placed, "data"]) == sorted(opt.name for opt in SHOWN if opt.declaration.place == "basic")
+
+
+def test_decimal() -> None:
+    assert [decimal(x) for x in (5e-5, 1e-4, 16.0, 0.0)] == ["0.00005", "0.0001", "16", "0"]
+
+
+def test_report_without_images_is_a_hint(tab: TrainTab) -> None:
+    assert tab.report(None, *values()) == HINT
+
+
+def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
+    html = tab.report(None, *values(data=str(photos), trigger="ohwx", epochs=2, batch_size=2))
+    for part in ("3_blob: 4 images × 3", "3 of 4 from files", "ohwx, a blob, number 0", "× 2 epochs", "512x512"):
+        assert part in html
+    assert "Name" not in html
+
+
+def test_report_escapes(tab: TrainTab, tmp_path: Path) -> None:
+    write_picture(tmp_path / "p" / "a.png")
+    (tmp_path / "p" / "a.txt").write_text("<img src=x onerror=alert(1)>")
+    html = tab.report(None, *values(data=str(tmp_path / "p"), name="<b>"))
+    assert "<img" not in html and "&lt;img" in html and "<b>&lt;" not in html and "&lt;b&gt;" in html
+
+
+def test_report_names_problems(tab: TrainTab) -> None:
+    html = tab.report(None, *values(data="/does/not/exist", rank=0))
+    assert "Rank (rank): got 0" in html
+
+
+def test_start_tells_all_problems_at_once(tab: TrainTab, tmp_path: Path) -> None:
+    html = tab.start(None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500))
+    for part in ("Rank (rank)", "(unet_lr)", "plain file name", "does not exist", "multiple of 8", "No checkpoint is loaded."):
+        assert html.count(part) == 1, part
+
+
+def test_start_answers_with_the_job(tab: TrainTab) -> None:
+    assert "data-job" in tab.start(None, *values(name="x"))
+
+
+def dropped(*paths: Path) -> list[Any]:
+    return [SimpleNamespace(name=str(path)) for path in paths]
+
+
+def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: Path) -> None:
+    files = [write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)]
+    for i in range(2):
+        (tmp_path / f"up{i}" / "same.txt").write_text(f"caption {i}")
+    (tmp_path / "up0" / "virus.exe").touch()
+    drop = dropped(*files, tmp_path / "up0" / "same.txt", tmp_path / "up1" / "same.txt", tmp_path / "up0" / "virus.exe")
+    html = tab.report(drop, *values(trigger="ohwx"))
+    assert "caption 0" in html and "caption 1" in html
+    folders = list((tmp_path / ".private").iterdir())
+    assert len(folders) == 1
+    assert sorted(p.name for p in folders[0].iterdir()) == ["same-2.png", "same-2.txt", "same.png", "same.txt"]
+    assert (folders[0] / "same.png").read_bytes() == files[0].read_bytes()
+    assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]

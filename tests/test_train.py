@@ -1,0 +1,191 @@
+"""The run as a whole, on the standalone host."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import lib_lora.train as train_room
+from lib_lora.config.groups import TrainConfig
+from lib_lora.errors import ConfigError, HostChanged, LoraFileError
+from lib_lora.events import Encoded, Event, Finished, Planned, Saved, StepDone, Stop
+from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.output.lora_file import read
+from lib_lora.train import train
+from lib_lora.training.latents import encode_file, image_tensor
+from lib_lora.training.session import Session
+from tests.conftest import small_config, write_picture
+
+
+@pytest.fixture
+def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+
+
+def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
+    return list(train(config, host, Stop()))
+
+
+def fingerprint(model: DiffusersModel) -> str:
+    """Hash of everything that a run must not change."""
+    digest = hashlib.sha256()
+    for module in (model.unet, model.text_encoder, model.vae):
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            digest.update(
+                f"{name}{tensor.dtype}{tensor.device}{tensor.requires_grad}".encode() + tensor.detach().numpy().tobytes()
+            )
+        for name, child in module.named_modules():
+            digest.update(f"{name}{child.training}{'forward' in child.__dict__}{len(child._forward_hooks)}".encode())
+    return digest.hexdigest()
+
+
+def borrowed(host: StandaloneHost) -> DiffusersModel:
+    with host.borrow_model() as base:
+        return base
+
+
+def test_events_files_and_an_unchanged_model(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    before = fingerprint(borrowed(host))
+    events = run(small_config(photos, tmp_path, preview_steps=2), host)
+    assert isinstance(events[0], Planned) and events[0].plan.steps == 3
+    assert [e.done for e in events if isinstance(e, Encoded)] == [1, 2, 3, 4]
+    assert [e.step for e in events if isinstance(e, StepDone)] == [1, 2, 3]
+    assert isinstance(events[-2], Saved) and isinstance(events[-1], Finished)
+    path = events[-1].path
+    assert path == tmp_path / "out" / "blob.safetensors"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["blob.json", "blob.png", "blob.safetensors"]
+    assert Image.open(path.with_suffix(".png")).size == (64, 64)
+    state, metadata = read(path)
+    assert metadata["ss_steps"] == "3" and len(state) == 204 * 3
+    assert any(value.abs().sum() > 0 for key, value in state.items() if "lora_up" in key)
+    assert fingerprint(borrowed(host)) == before
+
+
+def test_the_same_settings_give_the_same_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    states = []
+    for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 7}), ("d", {"unet_lr": 2e-3})):
+        torch.rand(3)
+        run(small_config(photos, tmp_path, name=name, **changes), host)
+        states.append(read(tmp_path / "out" / f"{name}.safetensors")[0])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    for other in states[2:]:
+        assert any(not torch.equal(states[0][key], other[key]) for key in states[0])
+
+
+def test_a_part_with_rate_zero_is_left_out(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    run(small_config(photos, tmp_path, name="u", text_encoder_lr=0), host)
+    run(small_config(photos, tmp_path, name="t", unet_lr=0), host)
+    assert {key.split("_")[1] for key in read(tmp_path / "out" / "u.safetensors")[0]} == {"unet"}
+    assert {key.split("_")[1] for key in read(tmp_path / "out" / "t.safetensors")[0]} == {"te"}
+
+
+def test_training_lowers_the_loss(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    losses = [
+        e.loss
+        for e in run(small_config(photos, tmp_path, steps=60, rank=8, alpha=8, unet_lr=1e-2), host)
+        if isinstance(e, StepDone)
+    ]
+    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_stop(photos: Path, host: StandaloneHost, tmp_path: Path, keep: bool) -> None:
+    stop, last = Stop(), None
+    for event in train(small_config(photos, tmp_path, steps=50), host, stop):
+        last = event
+        if isinstance(event, StepDone) and event.step == 2:
+            stop.request(keep=keep)
+    assert isinstance(last, Finished) and last.steps == 2
+    assert (last.path is not None) == keep == (tmp_path / "out" / "blob.safetensors").exists()
+    if keep:
+        assert read(last.path)[1]["ss_steps"] == "2"
+
+
+def test_stop_while_encoding(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    stop, events = Stop(), []
+    for event in train(small_config(photos, tmp_path), host, stop):
+        events.append(event)
+        if isinstance(event, Encoded):
+            stop.request(keep=True)
+    assert isinstance(events[-1], Finished) and events[-1].path is None and not any(isinstance(e, StepDone) for e in events)
+
+
+def test_all_problems_at_once_before_the_model_is_touched(tmp_path: Path) -> None:
+    host = StandaloneHost(tmp_path / "missing.safetensors", tmp_path)
+    write_picture(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "b.jpg").write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        run(small_config(tmp_path / "photos", tmp_path, name="a/b", trigger="", resolution=500, min_bucket_reso=64), host)
+    told = caught.value.problems
+    assert len(told) == 5
+    for part in ("resolution", "plain file name", "missing.safetensors", "'a.png' has no caption", "'b.jpg' is not a readable"):
+        assert any(part in problem for problem in told), part
+
+
+@pytest.mark.parametrize("phase", ["encode", "step", "preview", "metadata", "check"])
+def test_a_failure_anywhere_gives_the_model_back_and_leaves_no_file(
+    phase: str, photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(borrowed(host))
+
+    def fail(*_: object, **__: object) -> Iterator[object]:
+        raise RuntimeError("injected")
+
+    place = {
+        "encode": (DiffusersModel, "encode_image"), "step": (Session, "step"), "preview": (train_room, "sample"),
+        "metadata": (train_room, "file_metadata"), "check": (StandaloneHost, "check_lora"),
+    }[phase]  # fmt: skip
+    monkeypatch.setattr(*place, fail)
+    with pytest.raises(RuntimeError, match="injected"):
+        run(small_config(photos, tmp_path, preview_steps=1), host)
+    assert fingerprint(borrowed(host)) == before
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_overwriting_keeps_the_old_file_until_the_new_one_loads(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(small_config(photos, tmp_path), host)
+    path = tmp_path / "out" / "blob.safetensors"
+    old = path.read_bytes()
+    with pytest.raises(ConfigError, match="'blob' is taken; use 'blob-2'"):
+        run(small_config(photos, tmp_path), host)
+    with monkeypatch.context() as patch:
+        patch.setattr(StandaloneHost, "check_lora", lambda *_: (_ for _ in ()).throw(LoraFileError("no")))
+        with pytest.raises(LoraFileError):
+            run(small_config(photos, tmp_path, overwrite=True, seed=9), host)
+    assert path.read_bytes() == old
+    run(small_config(photos, tmp_path, overwrite=True, seed=9), host)
+    assert path.read_bytes() != old and sorted(p.name for p in path.parent.iterdir()) == ["blob.json", "blob.safetensors"]
+
+
+def test_a_model_that_is_taken_away_ends_the_run(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: DiffusersModel) -> None:
+        raise HostChanged("gone")
+
+    monkeypatch.setattr(DiffusersModel, "verify", gone)
+    with pytest.raises(HostChanged):
+        run(small_config(photos, tmp_path), host)
+
+
+def test_latents_are_one_posterior_sample_of_seed_and_image(photos: Path, host: StandaloneHost) -> None:
+    from lib_lora.data.buckets import place_fixed
+    from lib_lora.data.images import fit, image_size, load_pixels
+    from lib_lora.data.sizes import Size
+
+    path = photos / "3_blob" / "0.png"
+    placement = place_fixed(image_size(path), Size(64, 64))
+    with host.borrow_model() as base:
+        first, same, other = (encode_file(base, path, placement, seed) for seed in (1, 1, 2))
+        mean, logvar = base.encode_image(image_tensor(fit(load_pixels(path), placement))[None])
+    assert torch.equal(first, same) and not torch.equal(first, other) and first.shape == (4, 8, 8)
+    sigma = ((first / base.latent_scale - mean[0]) / torch.exp(0.5 * logvar[0])).abs()
+    assert float(sigma.max()) < 6 and 0.5 < float(sigma.mean()) < 1.1

@@ -88,7 +88,7 @@ def test_our_own_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str], monk
     import lib_lora.replay_data as room
 
     monkeypatch.setattr(room, "replay_data", lambda *_: 1 / 0)
-    assert main(["replay-data", "x.json"]) == 1
+    assert main(["replay-data", __file__]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "this is a bug" in said
 

@@ -59,10 +59,10 @@ def test_diffusers_gives_what_our_adapters_gave(trained: tuple[DiffusersModel, P
         assert relative(theirs[part], ours[part]) < 1e-4, part
 
 
-@pytest.mark.skipif("SD_SCRIPTS_DIR" not in os.environ, reason="SD_SCRIPTS_DIR is not set")
+@pytest.mark.skipif(not os.environ.get("SD_SCRIPTS_DIR"), reason="SD_SCRIPTS_DIR is not set")
 def test_sd_scripts_tools_accept_the_file(trained: tuple[DiffusersModel, Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     _, path, _ = trained
-    folder, python = Path(os.environ["SD_SCRIPTS_DIR"]), os.environ.get("SD_SCRIPTS_PYTHON", "python")
+    folder, python = Path(os.environ["SD_SCRIPTS_DIR"]), os.environ.get("SD_SCRIPTS_PYTHON") or "python"
     checked = run(python, folder / "networks" / "check_lora_weights.py", path, cwd=folder)
     assert f"number of LoRA modules: {2 * len(path_names(path))}" in checked
     resized = tmp_path / "resized.safetensors"

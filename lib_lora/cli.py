@@ -78,7 +78,8 @@ def _train(args: argparse.Namespace) -> str:
     ]
     if missing:
         raise ConfigError(missing)
-    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser())
+    full = config.precision.mixed_precision == "no"
+    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser(), full_precision=full)
     path = None
     for event in train(config, host, Stop()):
         _report(event)
@@ -107,7 +108,7 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
     from lib_lora.replay import load_recording, replay
 
     recording = load_recording(args.recording)
-    with StandaloneHost(args.checkpoint, args.checkpoint.parent).borrow_model() as base:
+    with StandaloneHost(args.checkpoint, args.checkpoint.parent, full_precision=True).borrow_model() as base:
         return {"replay": replay(recording, base)}
 
 

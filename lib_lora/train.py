@@ -46,7 +46,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     yield Waiting("the model")
     path, steps = None, 0
     with host.borrow_model() as base:
-        precision = choose_precision(config.precision.mixed_precision, base.device)
+        precision = choose_precision(config.precision.mixed_precision, base.device, next(base.unet.parameters()).dtype)
         latents: list[torch.Tensor] = []
         for encoded in encode_samples(base, plan, config.run.seed):
             latents.append(encoded)

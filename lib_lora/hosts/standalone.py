@@ -66,8 +66,9 @@ class DiffusersModel:
 class StandaloneHost:
     """A `Host` for the command line and the tests."""
 
-    def __init__(self, checkpoint: Path, out: Path, device: torch.device | None = None) -> None:
+    def __init__(self, checkpoint: Path, out: Path, device: torch.device | None = None, *, full_precision: bool = False) -> None:
         self._checkpoint = checkpoint
+        self._full_precision = full_precision
         self._out = out
         self._device = device or default_device()
         self._model: DiffusersModel | None = None
@@ -85,7 +86,7 @@ class StandaloneHost:
             problems = self.problems()
             if problems:
                 raise ModelError(problems[0])
-            dtype = torch.float32 if self._device.type == "cpu" else torch.float16
+            dtype = torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
             self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
         model = self._model
         with frozen([model.unet, model.text_encoder, model.vae]):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lib_lora.config.groups import OptimizerConfig
+from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.training.precision import Precision
 
@@ -26,9 +27,16 @@ def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig) -> list
 
 
 def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer with its library's defaults, as sd-scripts uses it (AdamW: betas 0.9, 0.999, weight decay 0.01)."""
+    """The optimizer with its library's defaults, as sd-scripts uses it (AdamW: betas 0.9, 0.999, weight decay 0.01).
+
+    Raises:
+        ConfigError: it cannot work on the parameters' device.
+    """
     rate = config.unet_lr or config.text_encoder_lr
     if config.optimizer == "AdamW8bit":
+        device = groups[0]["params"][0].device.type
+        if device != "cuda":
+            raise ConfigError([f"Optimizer (optimizer): AdamW8bit works on CUDA only, and this is {device}; choose AdamW."])
         optimizer: torch.optim.Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, lr=rate)
         return optimizer
     return torch.optim.AdamW(groups, lr=rate)

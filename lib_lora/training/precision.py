@@ -30,14 +30,17 @@ class Precision:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(device.type, dtype=self.dtype)
 
 
-def choose_precision(wanted: MixedPrecision, device: torch.device) -> Precision:
-    """The precision of a run on `device`; `auto` is decided here.
+def choose_precision(wanted: MixedPrecision, device: torch.device, weights: torch.dtype = torch.float32) -> Precision:
+    """The precision of a run on `device` with a base model of dtype `weights`; `auto` is decided here.
 
     Raises:
         ConfigError: the device cannot compute in it.
     """
     if wanted == "auto":
         wanted = "no" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if wanted == "no" and weights != torch.float32:
+        kind = str(weights).removeprefix("torch.")
+        raise ConfigError([f"Mixed precision (mixed_precision): got no, but the model is held in {kind}; choose fp16 or bf16."])
     if wanted == "fp16" and device.type == "cpu":
         raise ConfigError(["Mixed precision (mixed_precision): got fp16, which a CPU cannot compute in; choose no."])
     if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

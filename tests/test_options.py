@@ -93,3 +93,9 @@ def test_kohya_options_that_would_change_the_result_are_named() -> None:
 def test_kohya_only_switches() -> None:
     assert from_kohya({"learning_rate": 1e-3, "network_train_unet_only": True}).flat == {"unet_lr": 1e-3, "text_encoder_lr": 0}
     assert from_kohya({"unet_lr": 1e-3, "network_train_text_encoder_only": True, "text_encoder_lr": 2}).flat["unet_lr"] == 0
+
+
+def test_the_page_of_options_is_current() -> None:
+    from tools.options_table import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tools.options_table"

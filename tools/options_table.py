@@ -1,0 +1,42 @@
+"""Write docs/options.md from the option list: `python -m tools.options_table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib_lora.config.groups import all_options
+from lib_lora.config.options import Option
+
+PAGE = Path(__file__).parent.parent / "docs" / "options.md"
+HEAD = """# Options
+
+Made from the declarations in `lib_lora/config/groups.py` by `python -m tools.options_table`. On the command line every option
+is `--name`, under our name and under kohya's, with dashes or underscores.
+
+| name | label | kohya | default | legal | meaning |
+|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole document."""
+    return HEAD + "".join(_row(opt) for opt in all_options())
+
+
+def _row(opt: Option) -> str:
+    declared = opt.declaration
+    default = "" if opt.default in ("", ()) else str(opt.default)
+    cells = [f"`{opt.name}`", declared.label, f"`{declared.kohya}`" if declared.kohya else "", default, _legal(opt), declared.help]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _legal(opt: Option) -> str:
+    if opt.choices:
+        return ", ".join(opt.choices)
+    if opt.kind in (int, float):
+        return f"{opt.declaration.ge:g} to {opt.declaration.le:g}"
+    return {bool: "true, false", tuple: "folders", str: "text"}[opt.kind]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -11,7 +11,7 @@ PINS_VENV := .venv-pins
 READY := $(VENV)/.ready-$(shell cat requirements/dev.txt requirements/dev-constraints.txt | cksum | tr -d ' ')
 PINS_READY := $(PINS_VENV)/.ready-$(shell cat requirements/pins*.txt | cksum | tr -d ' ')
 RUN := $(VENV)/bin/python
-SOURCES := lib_lora scripts tests install.py
+SOURCES := lib_lora scripts tests tools install.py
 
 export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 

@@ -18,10 +18,10 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """The run waits for what its text says."""
+class Phase:
+    """What the run does now, for people: `waiting for the model`."""
 
-    reason: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Finished:
     steps: int
 
 
-Event = Union[Planned, Waiting, Encoded, StepDone, Saved, Finished]
+Event = Union[Planned, Phase, Encoded, StepDone, Saved, Finished]
 
 
 class Stop:

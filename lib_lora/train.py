@@ -15,7 +15,7 @@ from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
-from lib_lora.events import Encoded, Event, Finished, Planned, Saved, StepDone, Stop, Waiting
+from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.model.adapter import attached, state_dict
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.lora_file import serialise
@@ -43,7 +43,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     started_at = time.time()
     plan = check(config, host)
     yield Planned(plan)
-    yield Waiting("the model")
+    yield Phase("waiting for the model")
     path, steps = None, 0
     with host.borrow_model() as base:
         precision = choose_precision(config.precision.mixed_precision, base.device, next(base.unet.parameters()).dtype)
@@ -61,7 +61,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                     steps, epoch = done.step, done.epoch
                     yield done
                 if steps and (stop.keep or not stop.requested):
-                    yield Waiting("the preview picture")
+                    yield Phase("drawing the preview")
                     preview = _preview(config, plan, base, precision)
             if steps and (stop.keep or not stop.requested):
                 facts = RunFacts(started_at, steps, epoch, precision, _optimizer_text(session))

@@ -11,7 +11,7 @@ import pytest
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, ModelError
-from lib_lora.events import Event, Finished, Saved, StepDone, Stop, Waiting
+from lib_lora.events import Event, Finished, Phase, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
@@ -56,7 +56,7 @@ def start(monkeypatch: pytest.MonkeyPatch, events: list[Event | Exception]) -> d
 
 def test_problems_become_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     assert start(monkeypatch, [ConfigError(["One.", "Two."])])["problems"] == ["One.", "Two."]
-    assert start(monkeypatch, [Waiting("x"), ModelError("Gone.")])["problems"] == ["Gone."]
+    assert start(monkeypatch, [Phase("x"), ModelError("Gone.")])["problems"] == ["Gone."]
 
 
 def test_a_bug_ends_the_job_with_a_sentence(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

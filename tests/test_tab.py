@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.ui.form import component, decimal  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
-from lib_lora.ui.uploads import keep_uploads  # noqa: E402
+from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
 SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
@@ -121,3 +122,11 @@ def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: P
     assert sorted(p.name for p in folders[0].iterdir()) == ["same-2.png", "same-2.txt", "same.png", "same.txt"]
     assert (folders[0] / "same.png").read_bytes() == files[0].read_bytes()
     assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
+
+
+def test_old_drops_are_forgotten(tmp_path: Path) -> None:
+    for number in range(KEPT_DROPS + 3):
+        newest = keep_uploads([write_picture(tmp_path / "a.png", 8, 8, seed=number)], tmp_path / ".private")
+        os.utime(newest, (number, number))
+    kept = list((tmp_path / ".private").iterdir())
+    assert len(kept) == KEPT_DROPS and newest in kept

@@ -26,7 +26,14 @@ def page() -> str:
 def _row(opt: Option) -> str:
     declared = opt.declaration
     default = "" if opt.default in ("", ()) else str(opt.default)
-    cells = [f"`{opt.name}`", declared.label, f"`{declared.kohya}`" if declared.kohya else "", default, _legal(opt), declared.help]
+    cells = [
+        f"`{opt.name}`",
+        declared.label,
+        f"`{declared.kohya}`" if declared.kohya else "",
+        default,
+        _legal(opt),
+        declared.help,
+    ]
     return "| " + " | ".join(cells) + " |\n"
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, Literal
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Encoded, Event, Finished, Planned, Saved, StepDone, Stop, Waiting
+from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import memory_gb
 
 State = Literal["running", "stopping", "done", "stopped", "failed"]
@@ -43,8 +43,8 @@ class Job:
         with self._lock:
             if isinstance(event, Planned):
                 self._formula, self._total = event.plan.formula, event.plan.steps
-            elif isinstance(event, Waiting):
-                self._phase = f"waiting for {event.reason}"
+            elif isinstance(event, Phase):
+                self._phase = event.text
             elif isinstance(event, Encoded):
                 self._phase = f"encoding image {event.done} of {event.total}"
             elif isinstance(event, StepDone):

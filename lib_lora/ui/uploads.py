@@ -10,6 +10,8 @@ from pathlib import Path
 from lib_lora.data.captions import SUFFIXES
 from lib_lora.data.dataset import IMAGE_SUFFIXES
 
+KEPT_DROPS = 20
+
 
 def keep_uploads(files: Sequence[Path], root: Path) -> Path:
     """Copy dropped images and captions to one folder below `root` and return it; the same files give the same folder.
@@ -29,7 +31,15 @@ def keep_uploads(files: Sequence[Path], root: Path) -> Path:
     for file in listed:
         shutil.copyfile(file, _free_name(partial, file))
     partial.replace(folder)
+    _forget_old(root)
     return folder
+
+
+def _forget_old(root: Path) -> None:
+    """Private copies do not pile up: only the newest drops stay."""
+    drops = sorted(root.glob("drop-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in drops[KEPT_DROPS:]:
+        shutil.rmtree(old)
 
 
 def _free_name(folder: Path, file: Path) -> Path:

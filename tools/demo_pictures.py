@@ -1,4 +1,4 @@
-"""Real pictures for the demo: regions of photographs that scikit-image carries. The tiny checkpoint was trained on none of them."""
+"""Real pictures for the demo: regions of photographs from scikit-image. The tiny checkpoint was trained on none of them."""
 
 from __future__ import annotations
 

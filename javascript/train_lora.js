@@ -5,17 +5,47 @@
     const STATUS = "train-lora/status";
     const FAST_MS = 500;
     const SLOW_MS = 4000;
+    const CHANGED_MS = 400;
+    const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
     const WORDS = {running: "Running", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
 
-    let shown = {id: null, losses: []};
+    let shown = emptyRun(null);
+    let drawn = ""; // what the panel shows, as text, so that it is rebuilt only when something changed
+    let dismissed = null; // an old job that a refused start has put out of sight
     let refreshedFor = null;
+    let starting = false;
     let timer = null;
+
+    function emptyRun(id) {
+        return {id: id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
+    }
+
+    // exponential mean with the bias of its start taken out
+    function take(run, losses) {
+        for (const loss of losses) {
+            run.losses.push(loss);
+            run.mean = 0.95 * run.mean + 0.05 * loss;
+            run.means.push(run.mean / (1 - Math.pow(0.95, run.losses.length)));
+            run.low = Math.min(run.low, loss);
+            run.high = Math.max(run.high, loss);
+        }
+    }
+
+    function find(selector) {
+        return gradioApp().querySelector(selector);
+    }
 
     function element(tag, className, text) {
         const node = document.createElement(tag);
         if (className) node.className = className;
         if (text !== undefined) node.textContent = text;
+        return node;
+    }
+
+    function list(texts, className) {
+        const node = element("ul", className);
+        texts.forEach((text) => node.append(element("li", "", text)));
         return node;
     }
 
@@ -27,21 +57,18 @@
 
     function numbers(job) {
         const rows = [["Step", `${job.step} / ${job.total}`]];
-        if (shown.losses.length) rows.push(["Loss", smooth(shown.losses).slice(-1)[0].toFixed(4)]);
+        if (shown.means.length) rows.push(["Loss", shown.means[shown.means.length - 1].toFixed(4)]);
         if (job.steps_per_s) rows.push(["Speed", job.steps_per_s >= 1 ? `${job.steps_per_s.toFixed(2)} it/s` : `${(1 / job.steps_per_s).toFixed(2)} s/it`]);
         if (job.eta_s !== null) rows.push(["Remaining", duration(job.eta_s)]);
         rows.push(["Elapsed", duration(job.seconds)]);
         if (job.memory_gb !== null) rows.push(["Memory", `${job.memory_gb.toFixed(1)} GB`]);
-        return rows;
-    }
-
-    // exponential mean with the bias of its start taken out
-    function smooth(losses) {
-        let mean = 0;
-        return losses.map((loss, index) => {
-            mean = 0.95 * mean + 0.05 * loss;
-            return mean / (1 - Math.pow(0.95, index + 1));
-        });
+        const table = element("dl", "train-lora-numbers");
+        for (const [name, value] of rows) {
+            const cell = element("div");
+            cell.append(element("dt", "", name), element("dd", "", value));
+            table.append(cell);
+        }
+        return table;
     }
 
     function thinned(values, most) {
@@ -49,10 +76,10 @@
         return values.map((value, index) => [index, value]).filter((pair) => pair[0] % stride === 0 || pair[0] === values.length - 1);
     }
 
-    function line(points, box, className) {
+    function line(values, box, className) {
         const path = document.createElementNS(SVG, "polyline");
         path.setAttribute("class", className);
-        path.setAttribute("points", points.map(([x, y]) => `${box.x(x).toFixed(1)},${box.y(y).toFixed(1)}`).join(" "));
+        path.setAttribute("points", thinned(values, 400).map(([x, y]) => `${box.x(x).toFixed(1)},${box.y(y).toFixed(1)}`).join(" "));
         return path;
     }
 
@@ -65,22 +92,18 @@
         return node;
     }
 
-    function chart(losses, total) {
+    function chart(total) {
         const svg = document.createElementNS(SVG, "svg");
         svg.setAttribute("viewBox", "0 0 400 160");
         svg.setAttribute("class", "train-lora-chart");
         svg.setAttribute("role", "img");
         svg.setAttribute("aria-label", "Loss by step");
-        if (losses.length < 2) return svg;
-        const mean = smooth(losses);
-        const low = Math.min(...losses);
-        const high = Math.max(...losses);
         const box = {
             x: (step) => 44 + 350 * step / Math.max(total - 1, 1),
-            y: (loss) => 8 + 130 * (high - loss) / ((high - low) || 1),
+            y: (loss) => 8 + 130 * (shown.high - loss) / ((shown.high - shown.low) || 1),
         };
-        svg.append(line(thinned(losses, 400), box, "train-lora-raw"), line(thinned(mean, 400), box, "train-lora-mean"));
-        svg.append(label(40, 14, high.toFixed(3), "end"), label(40, 140, low.toFixed(3), "end"));
+        svg.append(line(shown.losses, box, "train-lora-raw"), line(shown.means, box, "train-lora-mean"));
+        svg.append(label(40, 14, shown.high.toFixed(3), "end"), label(40, 140, shown.low.toFixed(3), "end"));
         svg.append(label(44, 156, "1", "start"), label(394, 156, String(total), "end"));
         return svg;
     }
@@ -93,7 +116,7 @@
     }
 
     function testInTxt2img(job) {
-        const prompt = gradioApp().querySelector("#txt2img_prompt > label > textarea");
+        const prompt = find("#txt2img_prompt > label > textarea");
         const call = `<lora:${job.saved}:1>` + (job.trigger ? ` ${job.trigger}` : "");
         if (!prompt.value.includes(`<lora:${job.saved}:`)) {
             prompt.value = prompt.value.trim() ? `${call}, ${prompt.value}` : call;
@@ -103,23 +126,22 @@
     }
 
     function render(job) {
-        const panel = gradioApp().querySelector("#train_lora_progress");
-        if (!panel) return;
+        const panel = find("#train_lora_progress");
+        const text = JSON.stringify([job, shown.losses.length]);
+        if (!panel || text === drawn || dismissed === job.id) return;
+        drawn = text;
         const head = element("div", `train-lora-head train-lora-${job.state}`);
         head.append(element("b", "", job.name), element("span", "train-lora-state", WORDS[job.state]), element("span", "train-lora-phase", job.phase));
-        const bar = element("progress", "train-lora-bar");
-        bar.max = Math.max(job.total, 1);
-        bar.value = job.step;
-        const table = element("dl", "train-lora-numbers");
-        for (const [name, value] of numbers(job)) {
-            const cell = element("div");
-            cell.append(element("dt", "", name), element("dd", "", value));
-            table.append(cell);
+        const parts = [head];
+        if (job.problems.length) parts.push(list(job.problems, "train-lora-problem"));
+        if (job.notes.length) parts.push(list(job.notes, "train-lora-note"));
+        if (job.total) {
+            const bar = element("progress", "train-lora-bar");
+            bar.max = job.total;
+            bar.value = job.step;
+            parts.push(bar, numbers(job));
         }
-        const problems = element("ul", "train-lora-problem");
-        job.problems.forEach((problem) => problems.append(element("li", "", problem)));
-        const parts = [head, bar, table, chart(shown.losses, job.total)];
-        if (job.problems.length) parts.push(problems);
+        if (shown.losses.length > 1) parts.push(chart(job.total));
         if (job.saved && job.state === "done") parts.push(testButton(job));
         panel.replaceChildren(...parts);
         panel.dataset.state = job.state;
@@ -128,62 +150,120 @@
 
     function refreshCards(job) {
         if (refreshedFor === job.id) return;
-        const buttons = ["txt2img", "img2img"].map((tab) => gradioApp().querySelector(`#${tab}_lora_extra_refresh_internal`));
+        const buttons = ["txt2img", "img2img"].map((tab) => find(`#${tab}_lora_extra_refresh_internal`));
         if (buttons.some((button) => !button)) return;
         refreshedFor = job.id;
         buttons.forEach((button) => button.dispatchEvent(new Event("click")));
     }
 
+    async function status(since) {
+        const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
+        return response.ok ? (await response.json()).job : null;
+    }
+
+    // the job as it is now, with `shown` brought up to date
+    async function latest() {
+        const since = shown.losses.length;
+        let job = await status(since);
+        if (job && job.id !== shown.id) {
+            if (since) job = await status(0);
+            shown = emptyRun(job.id);
+            take(shown, job.losses);
+        } else if (job && shown.losses.length === since) {
+            take(shown, job.losses);
+        }
+        if (job) delete job.losses;
+        return job;
+    }
+
     async function poll() {
         clearTimeout(timer);
-        let wait = SLOW_MS;
+        let wait = starting ? FAST_MS : SLOW_MS;
         try {
-            const since = shown.losses.length;
-            const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
-            const job = response.ok ? (await response.json()).job : null;
+            const job = await latest();
             if (job) {
-                if (job.id !== shown.id) {
-                    const whole = since ? (await (await fetch(`${STATUS}?since=0`, {cache: "no-store"})).json()).job : job;
-                    shown = {id: job.id, losses: whole.losses};
-                } else if (shown.losses.length === since) {
-                    shown.losses.push(...job.losses);
+                const active = job.state === "running" || job.state === "stopping";
+                const message = find("#train_lora_message [data-job]");
+                if (message && message.dataset.job === job.id) {
+                    if (message.textContent) message.textContent = "";
+                    starting = false;
                 }
-                const message = gradioApp().querySelector("#train_lora_message [data-job]");
-                if (message && message.dataset.job === job.id) message.textContent = "";
-                render(job);
+                if (!starting || active) render(job);
                 if (job.state === "done") refreshCards(job);
-                if (job.state === "running" || job.state === "stopping") wait = FAST_MS;
+                if (active) wait = FAST_MS;
             }
         } catch (error) {
-            console.warn("train-lora: status is not to be had", error);
+            console.warn("train-lora: the status is not to be had", error);
         }
+        clearTimeout(timer);
         timer = setTimeout(poll, wait);
     }
 
-    // the report is renewed a moment after the last change
-    let changed = null;
-    window.trainLoraChanged = function () {
-        clearTimeout(changed);
-        changed = setTimeout(() => gradioApp().querySelector("#train_lora_check").click(), 400);
-        return [];
-    };
-
-    function watchForm() {
-        const form = gradioApp().querySelector("#train_lora_form");
-        ["input", "change", "focusout", "click"].forEach((kind) => form.addEventListener(kind, window.trainLoraChanged));
-    }
-
-    // called by gradio when Train is pressed: look soon, and say at once that something happens
+    // called by gradio when Train is pressed: say at once that something happens
     window.trainLoraStarted = function (...values) {
-        const panel = gradioApp().querySelector("#train_lora_progress");
-        if (panel && panel.dataset.state !== "running") panel.replaceChildren(element("div", "train-lora-head", "Starting"));
+        const panel = find("#train_lora_progress");
+        if (panel && !["running", "stopping"].includes(panel.dataset.state)) {
+            starting = true;
+            drawn = "";
+            panel.dataset.state = "starting";
+            panel.replaceChildren(element("div", "train-lora-head", "Starting"));
+        }
         clearTimeout(timer);
-        timer = setTimeout(poll, 300);
+        timer = setTimeout(poll, FAST_MS);
         return values;
     };
 
+    // the server refused to start: its sentences stand above, an older job is out of sight
+    function answered() {
+        if (!find("#train_lora_message .train-lora-problem")) {
+            poll();
+            return;
+        }
+        starting = false;
+        const panel = find("#train_lora_progress");
+        if (panel.dataset.state === "starting") {
+            dismissed = shown.id;
+            panel.replaceChildren();
+            panel.dataset.state = "refused";
+        }
+    }
+
+    // The report is renewed a moment after the last change. gradio drops a click while the answer to the last one is
+    // out, so a change meanwhile is remembered; every answer differs in its serial number and so is seen to arrive.
+    let changed = null;
+    let asked = false;
+    let again = false;
+    let givenUp = null;
+    window.trainLoraChanged = function () {
+        clearTimeout(changed);
+        changed = setTimeout(ask, CHANGED_MS);
+        return [];
+    };
+
+    function ask() {
+        if (asked) {
+            again = true;
+            return;
+        }
+        asked = true;
+        clearTimeout(givenUp);
+        givenUp = setTimeout(reported, LOST_MS);
+        find("#train_lora_check").click();
+    }
+
+    function reported() {
+        asked = false;
+        clearTimeout(givenUp);
+        if (again) {
+            again = false;
+            ask();
+        }
+    }
+
     onUiLoaded(() => {
-        watchForm();
+        const watch = {childList: true, subtree: true, characterData: true};
+        new MutationObserver(reported).observe(find("#train_lora_report"), watch);
+        new MutationObserver(answered).observe(find("#train_lora_message"), watch);
         poll();
     });
 })();

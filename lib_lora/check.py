@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import torch
+
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
 from lib_lora.data.dataset import Dataset, scan
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
 from lib_lora.plan import Plan, make_plan
+from lib_lora.training.optimizer import EIGHT_BIT_NEEDS_CUDA
+from lib_lora.training.precision import choose_precision
 
 
 def check(config: TrainConfig, host: Host) -> Plan:
@@ -16,12 +23,32 @@ def check(config: TrainConfig, host: Host) -> Plan:
     Raises:
         ConfigError: with every problem of settings, images and host at once.
     """
-    problems = config_problems(config, host.lora_folder()) + host.problems()
+    problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(config, host.device())
+    problems += _folder_problems(host.lora_folder())
     dataset = find_images(config)
     problems += dataset.problems
     if problems:
         raise ConfigError(problems)
     return make_plan(config, dataset)
+
+
+def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
+    """Settings that this device cannot work with."""
+    problems = [EIGHT_BIT_NEEDS_CUDA] if config.optimizer.optimizer == "AdamW8bit" and device.type != "cuda" else []
+    if device.type in {"cpu", "cuda"}:  # other kinds are refused by the host, by name
+        try:
+            choose_precision(config.precision.mixed_precision, device)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """A LoRA that cannot be saved is not worth training."""
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return []
+    return [f"The LoRA folder {str(folder)!r} cannot be written to; check its permissions."]
 
 
 def find_images(config: TrainConfig) -> Dataset:

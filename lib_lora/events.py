@@ -52,6 +52,13 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something beside the LoRA did not work out; the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The model was given back. `path` is None when the run was stopped without keeping anything."""
 
@@ -59,7 +66,7 @@ class Finished:
     steps: int
 
 
-Event = Union[Planned, Phase, Encoded, StepDone, Saved, Finished]
+Event = Union[Planned, Phase, Encoded, StepDone, Saved, Note, Finished]
 
 
 class Stop:

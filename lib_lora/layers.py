@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model.attention",
         "objective.loss",
         "hosts.checkpoint",
+        "training.failures",
         "training.precision",
     ),
     ("data.images", "model.base", "model.conditioning", "model.surgery", "objective.noise", "output.lora_file"),

@@ -38,7 +38,7 @@ def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
     alphas = base.alphas_cumprod.double().cpu()
     latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
     contexts = _contexts(base, request, precision)
-    schedule = [t + 1 for t in reversed(range(0, TIMESTEPS - 1, TIMESTEPS // request.steps))][-request.steps :]
+    schedule = [round(t) for t in torch.linspace(TIMESTEPS - 1, 0, request.steps + 1).tolist()][:-1]
     for position, t in enumerate(schedule):
         after = schedule[position + 1] if position + 1 < len(schedule) else 0
         alpha, alpha_after = float(alphas[t]), float(alphas[after])

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
-from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.errors import TrainLoraError
+from lib_lora.events import Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.model.adapter import attached, state_dict
 from lib_lora.model.base import BaseModel, Host
+from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.publish import Result, publish
+from lib_lora.output.publish import publish
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
 from lib_lora.training.latents import encode_samples
-from lib_lora.training.precision import FILE_DTYPES, Precision, choose_precision
+from lib_lora.training.precision import FILE_DTYPES, choose_precision
 from lib_lora.training.session import Session
+
+LARGEST_PREVIEW_PX = 768
 
 
 def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
@@ -44,7 +48,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     plan = check(config, host)
     yield Planned(plan)
     yield Phase("waiting for the model")
-    path, steps = None, 0
+    path, last = None, None
     with host.borrow_model() as base:
         precision = choose_precision(config.precision.mixed_precision, base.device, next(base.unet.parameters()).dtype)
         latents: list[torch.Tensor] = []
@@ -53,21 +57,19 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             yield Encoded(len(latents), len(plan.samples))
             if stop.requested:
                 break
-        else:
+        if len(latents) == len(plan.samples):
             session = Session(config, plan, base, latents, precision)
-            preview = None
             with attached(session.pairs):
-                for done in _steps(config, plan, session, stop):
-                    steps, epoch = done.step, done.epoch
-                    yield done
-                if steps and (stop.keep or not stop.requested):
-                    yield Phase("drawing the preview")
-                    preview = _preview(config, plan, base, precision)
-            if steps and (stop.keep or not stop.requested):
-                facts = RunFacts(started_at, steps, epoch, precision, _optimizer_text(session))
-                path = publish(config, host, Result(_content(config, plan, base, host, session, facts), preview))
-                yield Saved(path, steps)
-    yield Finished(path, steps)
+                for last in _steps(config, plan, session, stop):
+                    yield last
+            if last is not None and (stop.keep or not stop.requested):
+                facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(session))
+                path = publish(config, host, _content(config, plan, base, host, session, facts))
+                yield Saved(path, last.step)
+                yield Phase("making the card")
+                yield from _card(config, plan, base, host, session, path)
+            del session, latents
+    yield Finished(path, last.step if last else 0)
 
 
 def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone]:
@@ -83,17 +85,23 @@ def _content(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, sessi
     return serialise(state_dict(session.pairs), FILE_DTYPES[config.precision.save_precision], metadata)
 
 
-def _preview(config: TrainConfig, plan: Plan, base: BaseModel, precision: Precision) -> Pixels | None:
-    """The picture for the card: the trigger word alone, or the first caption where there is none."""
-    if config.run.preview_steps == 0:
-        return None
-    side = config.data.resolution
+def _card(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, path: Path) -> Iterator[Note]:
+    """What stands beside the LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
+    try:
+        write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)
+        if config.run.preview_steps:
+            with attached(session.pairs):
+                write_preview(path, sample(base, _preview_request(config, plan), session.precision))
+        host.announce(path)
+    except (OSError, RuntimeError, TrainLoraError) as error:
+        yield Note(f"The LoRA is saved, but not all of its card ({type(error).__name__}: {error}).")
+
+
+def _preview_request(config: TrainConfig, plan: Plan) -> Request:
+    """The trigger word alone, or the first caption where there is none."""
+    side = min(config.data.resolution, LARGEST_PREVIEW_PX)
     prompt = config.text.trigger or plan.samples[0].caption
-    return sample(
-        base,
-        Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed, clip_skip=config.text.clip_skip),
-        precision,
-    )
+    return Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed, clip_skip=config.text.clip_skip)
 
 
 def _optimizer_text(session: Session) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig, build_config
 from tests.synthetic import write_mini
+
+torch.set_num_threads(1)  # the miniatures gain nothing from more, and a busy machine loses much
 
 # the development lane has diffusers, the pins lane has ldm; each runs what it can
 collect_ignore = []

@@ -39,6 +39,12 @@ def test_learning_rate_stands_in_for_rates_not_given() -> None:
     assert (optimizer.unet_lr, optimizer.text_encoder_lr) == (1e-3, 5e-4)
 
 
+def test_learning_rate_on_the_command_line_leaves_a_files_own_rates(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({"unet_lr": 1e-5, "network_train_unet_only": True}))
+    optimizer = parsed("--config", str(tmp_path / "c.json"), "--learning_rate", "1e-3").optimizer
+    assert (optimizer.unet_lr, optimizer.text_encoder_lr) == (1e-5, 0.0)
+
+
 def test_switches_and_lists() -> None:
     config = parsed("--overwrite", "--data", "a", "--data", "b", "--resolution", "256,256", "--enable_bucket", "false")
     assert (

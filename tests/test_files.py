@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_metadata_is_text_and_says_what_kohya_says() -> None:
         "ss_num_train_images": "6", "ss_steps": "5", "ss_seed": "42", "ss_mixed_precision": "bf16", "ss_min_snr_gamma": "None",
         "ss_max_token_length": "None", "ss_sd_model_name": "sd15.safetensors", "ss_sd_model_hash": "abcd1234",
         "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.prediction_type": "epsilon", "modelspec.title": "my_cat",
-        "modelspec.resolution": "256x256", "modelspec.encoder_layer": "2", "modelspec.date": "2001-09-09T01:46:40+00:00",
+        "modelspec.resolution": "256x256", "modelspec.encoder_layer": "2", "modelspec.date": datetime.fromtimestamp(10**9).isoformat(),
         "ss_training_started_at": "1000000000.0", "modelspec.trigger_phrase": "ohwx",
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
@@ -105,16 +106,32 @@ def test_metadata_is_text_and_says_what_kohya_says() -> None:
     assert json.loads(found["ss_bucket_info"])["buckets"] == {"0": {"resolution": [256, 256], "count": 6}}
 
 
-def test_metadata_covers_what_sd_scripts_always_writes_of_options_we_have() -> None:
+def test_metadata_covers_what_sd_scripts_always_writes() -> None:
     wanted = """ss_session_id ss_training_started_at ss_training_finished_at ss_output_name ss_learning_rate ss_text_encoder_lr
-    ss_unet_lr ss_num_train_images ss_num_reg_images ss_num_batches_per_epoch ss_num_epochs ss_epoch ss_steps
-    ss_gradient_checkpointing ss_gradient_accumulation_steps ss_max_train_steps ss_lr_warmup_steps ss_lr_scheduler
+    ss_unet_lr ss_num_train_images ss_num_validation_images ss_num_reg_images ss_num_batches_per_epoch ss_num_epochs ss_epoch
+    ss_steps ss_gradient_checkpointing ss_gradient_accumulation_steps ss_max_train_steps ss_lr_warmup_steps ss_lr_scheduler
     ss_network_module ss_network_dim ss_network_alpha ss_network_dropout ss_mixed_precision ss_full_fp16 ss_v2
-    ss_base_model_version ss_clip_skip ss_max_token_length ss_cache_latents ss_seed ss_lowram ss_noise_offset ss_training_comment
-    ss_optimizer ss_max_grad_norm ss_min_snr_gamma ss_loss_type ss_prior_loss_weight ss_batch_size_per_device ss_total_batch_size
-    ss_resolution ss_color_aug ss_flip_aug ss_random_crop ss_shuffle_caption ss_enable_bucket ss_bucket_no_upscale
-    ss_min_bucket_reso ss_max_bucket_reso ss_keep_tokens ss_dataset_dirs ss_reg_dataset_dirs ss_tag_frequency ss_bucket_info"""
+    ss_base_model_version ss_clip_skip ss_max_token_length ss_cache_latents ss_seed ss_lowram ss_noise_offset
+    ss_multires_noise_iterations ss_multires_noise_discount ss_adaptive_noise_scale ss_zero_terminal_snr ss_training_comment
+    ss_sd_scripts_commit_hash ss_optimizer ss_max_grad_norm ss_caption_dropout_rate ss_caption_dropout_every_n_epochs
+    ss_caption_tag_dropout_rate ss_face_crop_aug_range ss_prior_loss_weight ss_min_snr_gamma ss_scale_weight_norms
+    ss_ip_noise_gamma ss_debiased_estimation ss_noise_offset_random_strength ss_ip_noise_gamma_random_strength ss_loss_type
+    ss_huber_schedule ss_huber_scale ss_huber_c ss_fp8_base ss_fp8_base_unet ss_validation_seed ss_validation_split
+    ss_max_validation_steps ss_validate_every_n_epochs ss_validate_every_n_steps ss_resize_interpolation
+    ss_batch_size_per_device ss_total_batch_size ss_resolution ss_color_aug ss_flip_aug ss_random_crop ss_shuffle_caption
+    ss_enable_bucket ss_bucket_no_upscale ss_min_bucket_reso ss_max_bucket_reso ss_keep_tokens ss_dataset_dirs
+    ss_reg_dataset_dirs ss_tag_frequency ss_bucket_info"""
     assert set(wanted.split()) <= set(metadata())
+    assert metadata(enable_bucket=False)["ss_bucket_info"] == "null"
+
+
+def test_two_folders_of_one_name_are_both_counted() -> None:
+    config = build_config({"name": "x"})
+    folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat") for parent in "ab")
+    samples = tuple(Sample(folder.path / "0.png", "cat", 3, Size(512, 512), False) for folder in folders)
+    facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")
+    found = file_metadata(config, make_plan(config, Dataset(samples, folders, (), ())), ModelInfo("m", None, None), facts, {})
+    assert set(json.loads(found["ss_dataset_dirs"])) == {"3_cat", "3_cat (2)"}
 
 
 def test_card_keeps_what_a_person_wrote(tmp_path: Path) -> None:

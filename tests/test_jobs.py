@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, ModelError
-from lib_lora.events import Event, Finished, Phase, Saved, StepDone, Stop
+from lib_lora.events import Event, Finished, Note, Phase, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
@@ -19,7 +20,7 @@ from tests.conftest import small_config
 
 
 def wait(job: Job) -> dict[str, object]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while job.running and time.monotonic() < deadline:
         time.sleep(0.01)
     return job.snapshot()
@@ -49,9 +50,14 @@ def pretend(events: list[Event | Exception], seen: list[Stop] | None = None) -> 
     return train
 
 
+class NoHost:
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+
 def start(monkeypatch: pytest.MonkeyPatch, events: list[Event | Exception]) -> dict[str, object]:
     monkeypatch.setattr(runner_room, "train", pretend(events))
-    return wait(Runner(None).start(build_config({"name": "x"})))
+    return wait(Runner(NoHost()).start(build_config({"name": "x"})))
 
 
 def test_problems_become_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +78,29 @@ def test_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stopping_is_seen_at_once() -> None:
-    job = Job(build_config({"name": "x"}))
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
     assert job.snapshot()["state"] == "running"
     job.stop.request(keep=True)
     job.stop.request(keep=False)
     assert job.snapshot()["state"] == "stopping" and job.stop.keep
+
+
+def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = start(monkeypatch, [Saved(Path("a/cat.safetensors"), 3), Note("No picture."), RuntimeError("late")])
+    assert last["notes"] == ["No picture."] and last["phase"] == "cat.safetensors is saved"
+
+
+def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    job = runner.start(small_config(photos, tmp_path, steps=12))
+    while job.snapshot()["step"] < 2:
+        time.sleep(0.01)
+    runner.pause(10)
+    held = job.snapshot()["step"]
+    time.sleep(0.5)
+    assert job.running and job.snapshot()["step"] == held < 12
+    runner.resume()
+    assert wait(job)["state"] == "done"
+    before = time.monotonic()
+    runner.pause(10)
+    assert time.monotonic() - before < 1, "nothing runs: nothing to wait for"

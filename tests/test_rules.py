@@ -72,5 +72,7 @@ def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
     (tmp_path / "sub" / "My_Cat.safetensors").touch()
     (tmp_path / "my_cat-2.pt").touch()
     assert problems(tmp_path) == ["Name (name): 'my_cat' is taken; use 'my_cat-3', or switch Overwrite (overwrite) on."]
-    assert problems(tmp_path, overwrite=True) == []
+    assert "'my_cat' is the name of " in problems(tmp_path, overwrite=True)[0]
+    (tmp_path / "your_cat.safetensors").touch()
+    assert config_problems(build_config({"name": "your_cat", "overwrite": True}), tmp_path) == []
     assert next_free("other", tmp_path) == "other-2"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
-from lib_lora.ui.form import component, decimal  # noqa: E402
+from lib_lora.ui.form import component, decimal, installed_choices  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
@@ -23,6 +25,9 @@ SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
 
 class Host:
     """A host with a folder and nothing to lend."""
+
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
@@ -58,9 +63,16 @@ def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: A
     raw = made.value
     assert opt.kind is tuple or build_config({opt.name: raw}).value(opt) == opt.default
     if opt.choices:
-        assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
+        assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == installed_choices(opt)
     if isinstance(made, gr.Slider):
         assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
+
+
+def test_choices_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = next(opt for opt in SHOWN if opt.name == "optimizer")
+    assert installed_choices(optimizer) == ["AdamW"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "bitsandbytes")
+    assert installed_choices(optimizer) == ["AdamW", "AdamW8bit"]
 
 
 def test_every_basic_option_has_its_place() -> None:
@@ -73,7 +85,8 @@ def test_decimal() -> None:
 
 
 def test_report_without_images_is_a_hint(tab: TrainTab) -> None:
-    assert tab.report(None, *values()) == HINT
+    assert tab.report(None, *values()).startswith(HINT)
+    assert tab.report(None, *values(data=" ")).startswith(HINT)
 
 
 def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
@@ -110,18 +123,22 @@ def dropped(*paths: Path) -> list[Any]:
 
 
 def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: Path) -> None:
-    files = [write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)]
-    for i in range(2):
-        (tmp_path / f"up{i}" / "same.txt").write_text(f"caption {i}")
+    files = [write_picture(tmp_path / f"up{i}" / f"{i}.png", seed=i) for i in range(2)]
+    (tmp_path / "up0" / "1.txt").write_text("a caption")
     (tmp_path / "up0" / "virus.exe").touch()
-    drop = dropped(*files, tmp_path / "up0" / "same.txt", tmp_path / "up1" / "same.txt", tmp_path / "up0" / "virus.exe")
-    html = tab.report(drop, *values(trigger="ohwx"))
-    assert "caption 0" in html and "caption 1" in html
+    drop = dropped(*files, tmp_path / "up0" / "1.txt", tmp_path / "up0" / "virus.exe")
+    assert "a caption" in tab.report(drop, *values(trigger="ohwx"))
     folders = list((tmp_path / ".private").iterdir())
     assert len(folders) == 1
-    assert sorted(p.name for p in folders[0].iterdir()) == ["same-2.png", "same-2.txt", "same.png", "same.txt"]
-    assert (folders[0] / "same.png").read_bytes() == files[0].read_bytes()
+    assert sorted(p.name for p in folders[0].iterdir()) == ["0.png", "1.png", "1.txt"]
+    assert (folders[0] / "0.png").read_bytes() == files[0].read_bytes()
     assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
+
+
+def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
+    drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
+    for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
+        assert "Two dropped files are named &#x27;same.png&#x27;; rename one." in html
 
 
 def test_old_drops_are_forgotten(tmp_path: Path) -> None:

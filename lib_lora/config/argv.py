@@ -48,10 +48,9 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     Raises:
         ConfigError: with every problem.
     """
-    flat = _file_settings(args.config) if args.config else {}
     given = vars(args)
-    if "kohya:learning_rate" in given:
-        flat.update(from_kohya({"learning_rate": given["kohya:learning_rate"]}).flat)
+    rate = {"learning_rate": given["kohya:learning_rate"]} if "kohya:learning_rate" in given else {}
+    flat = _translated({**(_file_settings(args.config) if args.config else {}), **rate})
     flat.update({key.removeprefix("option:"): value for key, value in given.items() if key.startswith("option:")})
     if isinstance(flat.get("resolution"), str):
         flat.update(from_kohya({"resolution": flat["resolution"]}).flat)
@@ -65,6 +64,11 @@ def _file_settings(path: Path) -> dict[str, Any]:
         raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read as JSON ({error})."]) from error
     if not isinstance(settings, Mapping):
         raise ConfigError([f"Settings file (config): {str(path)!r} must hold a JSON object of options."])
+    return dict(settings)
+
+
+def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Our options as they are, kohya's under our names; ours win."""
     ours = {opt.name for opt in all_options()}
     own = {key: value for key, value in settings.items() if key in ours}
     kohya = from_kohya({key: value for key, value in settings.items() if key not in ours})

@@ -282,7 +282,7 @@ class RunConfig:
     )
     preview_steps: int = option(
         20,
-        label="Preview quality",
+        label="Preview steps",
         kohya=None,
         ge=0,
         le=150,

@@ -35,22 +35,26 @@ def name_problem(name: str) -> str | None:
 
 def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
     """The sentence that says `name` is taken in `folder` and offers the next free one, or None."""
-    stems = _stems_below(folder)
-    if overwrite or name.casefold() not in stems:
+    taken = [path for path in _loras_below(folder) if path.stem.casefold() == name.casefold()]
+    elsewhere = [path for path in taken if path != folder / f"{name}.safetensors"]
+    if overwrite and elsewhere:
+        where = elsewhere[0].relative_to(folder)
+        return (
+            f"Name (name): {name!r} is the name of {str(where)!r} too, which is not overwritten; use {next_free(name, folder)!r}."
+        )
+    if overwrite or not taken:
         return None
     return f"Name (name): {name!r} is taken; use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
 
 
 def next_free(name: str, folder: Path) -> str:
     """`name` with the smallest -2, -3 … that no LoRA below `folder` has."""
-    stems = _stems_below(folder)
+    stems = {path.stem.casefold() for path in _loras_below(folder)}
     number = 2
     while f"{name}-{number}".casefold() in stems:
         number += 1
     return f"{name}-{number}"
 
 
-def _stems_below(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {path.stem.casefold() for path in folder.rglob("*") if path.suffix.lower() in _LORA_SUFFIXES}
+def _loras_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _LORA_SUFFIXES) if folder.is_dir() else []

@@ -16,6 +16,7 @@ from lib_lora.errors import DatasetError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 MAX_IMAGES = 5000
+DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
 
@@ -51,19 +52,19 @@ class Dataset:
 
 def scan(paths: Sequence[str], *, trigger: str, repeats: int) -> Dataset:
     """Look through `paths` and read every image once. Never raises for wrong input: it is told in `problems`."""
-    if not paths:
+    if not any(path.strip() for path in paths):
         return Dataset((), (), ("Image folder (data): none given; choose a folder or drop images.",), ())
     problems: list[str] = []
     notes: list[str] = []
     folders: list[Folder] = []
-    for text in paths:
+    for text in (path.strip() for path in paths if path.strip()):
         found = list(_folders_at(Path(text).expanduser(), repeats, problems, notes))
         folders += [folder for folder in found if folder.path not in {known.path for known in folders}]
     files = [(folder, path) for folder in folders for path in _images_in(folder.path)]
     if len(files) > MAX_IMAGES:
         problems.append(f"Image folder (data): {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
         files = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(max_workers=DECODERS) as pool:
         read = list(pool.map(lambda item: _sample(item[0], item[1], trigger), files))
     samples = tuple(item for item in read if isinstance(item, Sample))
     problems += [problem for item in read if not isinstance(item, Sample) for problem in item]

@@ -77,6 +77,9 @@ class StandaloneHost:
         problem = file_problem(self._checkpoint)
         return [problem] if problem else []
 
+    def device(self) -> torch.device:
+        return self._device
+
     def lora_folder(self) -> Path:
         return self._out
 

@@ -14,6 +14,7 @@ from lib_lora.ui.tab import TrainTab
 
 # survives "Reload UI", which runs scripts again but keeps this package
 RUNNER = Runner(WebuiHost())
+RELOAD_WAIT_S = 20.0
 PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
 
 
@@ -21,6 +22,13 @@ def register() -> None:
     """Called once per start or reload of the UI, while the webui loads its scripts."""
     script_callbacks.on_ui_tabs(_tab)
     script_callbacks.on_app_started(_add_routes)
+    script_callbacks.on_before_reload(_hold_still)
+    RUNNER.resume()
+
+
+def _hold_still() -> None:
+    """While the UI reloads, the webui's Lora extension takes its patches of torch's layers off and puts them on again."""
+    RUNNER.pause(RELOAD_WAIT_S)
 
 
 def _tab() -> list[tuple[Any, str, str]]:

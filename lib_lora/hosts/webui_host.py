@@ -30,6 +30,9 @@ class WebuiHost:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
 
+    def device(self) -> torch.device:
+        return devices.device
+
     def lora_folder(self) -> Path:
         return Path(getattr(shared.cmd_opts, "lora_dir", Path(paths.models_path) / "Lora"))
 

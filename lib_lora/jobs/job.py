@@ -8,8 +8,10 @@ import uuid
 from collections import deque
 from typing import Any, Literal
 
+import torch
+
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import memory_gb
 
 State = Literal["running", "stopping", "done", "stopped", "failed"]
@@ -19,7 +21,7 @@ _SPEED_STEPS = 20  # speed is the mean over this many steps
 class Job:
     """The record of a run. `apply` is called by the run's thread alone; `snapshot` by any."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self.stop = Stop()
@@ -32,6 +34,9 @@ class Job:
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
         self._problems: list[str] = []
         self._saved: str | None = None
+        self._notes: list[str] = []
+        self._device = device
+        self._memory: float | None = None
         self._started, self._ended = time.time(), 0.0
 
     @property
@@ -40,7 +45,9 @@ class Job:
 
     def apply(self, event: Event) -> None:
         """Take note of what the run tells."""
+        memory = memory_gb(self._device)
         with self._lock:
+            self._memory = memory
             if isinstance(event, Planned):
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
@@ -52,7 +59,9 @@ class Job:
                 self._losses.append(event.loss)
                 self._times.append(time.monotonic())
             elif isinstance(event, Saved):
-                self._saved, self._phase = event.path.stem, "giving the model back"
+                self._saved = event.path.stem
+            elif isinstance(event, Note):
+                self._notes.append(event.text)
             elif isinstance(event, Finished):
                 self._end(
                     "done" if event.path else "stopped", f"saved as {event.path.name}" if event.path else "nothing was kept"
@@ -62,7 +71,7 @@ class Job:
         """The run ended with these sentences."""
         with self._lock:
             self._problems = problems
-            self._end("failed", "nothing was saved")
+            self._end("failed", f"{self._saved}.safetensors is saved" if self._saved else "nothing was saved")
 
     def _end(self, state: State, phase: str) -> None:
         self._state, self._phase, self._ended = state, phase, time.time()
@@ -87,8 +96,9 @@ class Job:
                 "steps_per_s": speed,
                 "eta_s": (self._total - self._step) / speed if speed and self.running else None,
                 "seconds": (self._ended or time.time()) - self._started,
-                "memory_gb": memory_gb() if self.running else None,
+                "memory_gb": self._memory if self.running else None,
                 "problems": self._problems,
+                "notes": self._notes,
                 "saved": self._saved,
             }
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 
-def memory_gb() -> float | None:
-    """GiB reserved on the GPU, or, without one, resident in this process; None where neither can be told."""
-    if torch.cuda.is_available():
+def memory_gb(device: torch.device) -> float | None:
+    """GiB reserved on this thread's GPU, or, on a CPU, resident in this process; None where that cannot be told."""
+    if device.type == "cuda":
         return torch.cuda.memory_reserved() / 2**30
     try:
         import psutil
     except ImportError:
         return None
     return float(psutil.Process().memory_info().rss) / 2**30
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Return what a finished run left in torch's cache, so that others can have it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.train import train
 
@@ -23,6 +24,8 @@ class Runner:
         self.host = host
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._go, self._stands = threading.Event(), threading.Event()
+        self._go.set()
 
     @property
     def job(self) -> Job | None:
@@ -37,7 +40,7 @@ class Runner:
         with self._lock:
             if self._job is not None and self._job.running:
                 raise ConfigError([f"A training of {self._job.config.run.name!r} is running; wait for it, or stop it."])
-            self._job = job = Job(config)
+            self._job = job = Job(config, self.host.device())
         threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True).start()
         return job
 
@@ -47,10 +50,19 @@ class Runner:
         if job is not None and job.running:
             job.stop.request(keep=keep)
 
+    def pause(self, timeout_s: float) -> None:
+        """Hold a running job at its next event; returns when it stands, or after `timeout_s`. `resume` lets it go on."""
+        self._go.clear()
+        if self._job is not None and self._job.running:
+            self._stands.wait(timeout_s)
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
+        self._go.set()
+
     def _run(self, job: Job) -> None:
         try:
-            for event in train(job.config, self.host, job.stop):
-                job.apply(event)
+            self._follow(job)
         except TrainLoraError as error:
             job.fail(error.problems)
         except Exception as error:  # noqa: BLE001 - the thread's last line: the job must end with a sentence
@@ -62,3 +74,17 @@ class Runner:
                     f"(sd-webui-train-lora {__version__})."
                 ]
             )
+        finally:
+            self._stands.set()
+            give_memory_back(self.host.device())
+
+    def _follow(self, job: Job) -> None:
+        """Take event after event; between two of them the job can be held."""
+        events = train(job.config, self.host, job.stop)
+        self._stands.clear()
+        for event in events:
+            job.apply(event)
+            if not self._go.is_set():
+                self._stands.set()
+                self._go.wait()
+                self._stands.clear()

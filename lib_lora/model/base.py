@@ -79,6 +79,10 @@ class Host(Protocol):
         """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
         ...
 
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        ...
+
     def lora_folder(self) -> Path:
         """Where LoRA files go."""
         ...

@@ -11,14 +11,27 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
+from lib_lora.data.dataset import Folder
 from lib_lora.model.base import ModelInfo
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
+
+# what sd-scripts always writes, with the values of a run that does not use it
+NOT_USED: dict[str, Any] = {
+    "ss_noise_offset": None, "ss_noise_offset_random_strength": False, "ss_adaptive_noise_scale": None,
+    "ss_multires_noise_iterations": None, "ss_multires_noise_discount": 0.3, "ss_ip_noise_gamma": None,
+    "ss_ip_noise_gamma_random_strength": False, "ss_zero_terminal_snr": False, "ss_loss_type": "l2", "ss_huber_schedule": "snr",
+    "ss_huber_scale": 1.0, "ss_huber_c": 0.1, "ss_debiased_estimation": False, "ss_scale_weight_norms": None,
+    "ss_prior_loss_weight": 1.0, "ss_caption_dropout_rate": 0.0, "ss_caption_dropout_every_n_epochs": 0,
+    "ss_caption_tag_dropout_rate": 0.0, "ss_face_crop_aug_range": None, "ss_fp8_base": False, "ss_fp8_base_unet": False,
+    "ss_validation_seed": None, "ss_validation_split": 0.0, "ss_max_validation_steps": None, "ss_validate_every_n_epochs": None,
+    "ss_validate_every_n_steps": None, "ss_resize_interpolation": None, "ss_sd_scripts_commit_hash": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,15 +104,13 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_cache_latents": True,
         "ss_full_fp16": False,
         "ss_lowram": False,
-        "ss_noise_offset": None,
-        "ss_loss_type": "l2",
-        "ss_prior_loss_weight": 1.0,
-        "ss_zero_terminal_snr": False,
+        **NOT_USED,
     }
 
 
 def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
     data = config.data
+    named = _named_folders(plan)
     buckets = {
         str(i): {"resolution": [size.width, size.height], "count": len(members)}
         for i, (size, members) in enumerate(plan.buckets.items())
@@ -118,22 +129,31 @@ def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "ss_bucket_no_upscale": data.bucket_no_upscale,
         "ss_min_bucket_reso": data.min_bucket_reso,
         "ss_max_bucket_reso": data.max_bucket_reso,
-        "ss_dataset_dirs": {
-            folder.path.name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder.path)} for folder in plan.folders
-        },
+        "ss_dataset_dirs": {name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder)} for name, folder in named},
         "ss_reg_dataset_dirs": {},
-        "ss_tag_frequency": {folder.path.name: _tags(plan, folder.path) for folder in plan.folders},
-        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)},
+        "ss_tag_frequency": {name: _tags(plan, folder) for name, folder in named},
+        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)} if data.enable_bucket else "null",
     }
 
 
-def _count(plan: Plan, folder: Any) -> int:
-    return sum(sample.path.parent == folder for sample in plan.samples)
+def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
+    """Folders by name; a second one of the same name gets a number."""
+    seen = Counter[str]()
+    named = []
+    for folder in plan.folders:
+        seen[folder.path.name] += 1
+        number = seen[folder.path.name]
+        named.append((folder.path.name if number == 1 else f"{folder.path.name} ({number})", folder))
+    return named
 
 
-def _tags(plan: Plan, folder: Any) -> dict[str, int]:
+def _count(plan: Plan, folder: Folder) -> int:
+    return sum(sample.path.parent == folder.path for sample in plan.samples)
+
+
+def _tags(plan: Plan, folder: Folder) -> dict[str, int]:
     """How often each comma-separated tag occurs, once per image, lower case (sd-scripts `set_tag_frequency`)."""
-    captions = [sample.caption for sample in plan.samples if sample.path.parent == folder]
+    captions = [sample.caption for sample in plan.samples if sample.path.parent == folder.path]
     return dict(Counter(tag.strip().lower() for caption in captions for tag in caption.split(",") if tag.strip()))
 
 
@@ -153,9 +173,10 @@ def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
+        "modelspec.implementation_version": f"sd-webui-train-lora/{__version__}",
         "modelspec.title": config.run.name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
-        "modelspec.date": datetime.fromtimestamp(int(facts.started_at), tz=timezone.utc).isoformat(),
+        "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts
         "modelspec.prediction_type": "epsilon",
     }
     if config.text.clip_skip > 1:

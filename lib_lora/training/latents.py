@@ -10,10 +10,12 @@ import torch
 
 from lib_lora.data.buckets import Placement
 from lib_lora.data.images import Pixels, fit, load_pixels
+from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
 from lib_lora.randomness import normal
+from lib_lora.training.failures import explained
 
 
 def encode_samples(base: BaseModel, plan: Plan, seed: int) -> Iterator[torch.Tensor]:
@@ -23,12 +25,22 @@ def encode_samples(base: BaseModel, plan: Plan, seed: int) -> Iterator[torch.Ten
         DatasetError: a file changed since it was checked, or its latents are not finite.
     """
     for sample, placement in zip(plan.samples, plan.placements):
-        yield encode_file(base, sample.path, placement, seed)
+        base.verify()
+        with explained(base, f"encoding {sample.path.name!r}"):
+            latents = encode_file(base, sample.path, placement, seed, sample.size)
+        yield latents
 
 
-def encode_file(base: BaseModel, path: Path, placement: Placement, seed: int) -> torch.Tensor:
-    """One posterior sample z = s · (μ + σ ε), scaled by s: a pure function of (seed, pixels)."""
-    pixels = fit(load_pixels(path), placement)
+def encode_file(base: BaseModel, path: Path, placement: Placement, seed: int, size: Size) -> torch.Tensor:
+    """One posterior sample z = s · (μ + σ ε), scaled by s: a pure function of (seed, pixels).
+
+    Raises:
+        DatasetError: the picture is not of `size` any more, or its latents are not finite.
+    """
+    whole = load_pixels(path)
+    if whole.shape[:2] != size:
+        raise DatasetError([f"Image {path.name!r} was changed after it was checked; start again."])
+    pixels = fit(whole, placement)
     mean, logvar = base.encode_image(image_tensor(pixels)[None].to(base.device))
     mean, logvar = mean[0].float().cpu(), logvar[0].float().cpu().clamp(-30.0, 20.0)
     label = hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -14,6 +14,8 @@ from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.training.precision import Precision
 
+EIGHT_BIT_NEEDS_CUDA = "Optimizer (optimizer): AdamW8bit works on CUDA only; choose AdamW."
+
 
 def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig) -> list[dict[str, Any]]:
     """Text encoder first, then U-Net, each with its rate (sd-scripts `prepare_optimizer_params`)."""
@@ -36,7 +38,7 @@ def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> tor
     if config.optimizer == "AdamW8bit":
         device = groups[0]["params"][0].device.type
         if device != "cuda":
-            raise ConfigError([f"Optimizer (optimizer): AdamW8bit works on CUDA only, and this is {device}; choose AdamW."])
+            raise ConfigError([EIGHT_BIT_NEEDS_CUDA])
         optimizer: torch.optim.Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, lr=rate)
         return optimizer
     return torch.optim.AdamW(groups, lr=rate)
@@ -79,9 +81,11 @@ class Updater:
         if self._max_grad_norm > 0:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.scheduler.step()
+        if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
+            self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def learning_rates(self) -> list[float]:

@@ -30,6 +30,11 @@ class Precision:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(device.type, dtype=self.dtype)
 
 
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the GPU computes in bf16 itself; newer torch also counts emulation, which is slow."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def choose_precision(wanted: MixedPrecision, device: torch.device, weights: torch.dtype = torch.float32) -> Precision:
     """The precision of a run on `device` with a base model of dtype `weights`; `auto` is decided here.
 
@@ -37,12 +42,13 @@ def choose_precision(wanted: MixedPrecision, device: torch.device, weights: torc
         ConfigError: the device cannot compute in it.
     """
     if wanted == "auto":
-        wanted = "no" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        half = weights != torch.float32
+        wanted = ("bf16" if half else "no") if device.type == "cpu" else "bf16" if _has_bf16(device) else "fp16"
     if wanted == "no" and weights != torch.float32:
         kind = str(weights).removeprefix("torch.")
         raise ConfigError([f"Mixed precision (mixed_precision): got no, but the model is held in {kind}; choose fp16 or bf16."])
     if wanted == "fp16" and device.type == "cpu":
         raise ConfigError(["Mixed precision (mixed_precision): got fp16, which a CPU cannot compute in; choose no."])
-    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if wanted == "bf16" and device.type == "cuda" and not _has_bf16(device):
         raise ConfigError(["Mixed precision (mixed_precision): got bf16, which this GPU does not have; choose fp16."])
     return Precision(wanted, {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted])

@@ -15,6 +15,7 @@ from lib_lora.model.conditioning import encode_ids
 from lib_lora.objective.noise import add_noise, draw_timesteps
 from lib_lora.plan import Batch, Plan
 from lib_lora.randomness import generator, normal
+from lib_lora.training.failures import explained
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import StepInputs, training_step
@@ -26,7 +27,7 @@ class Session:
     def __init__(
         self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision
     ) -> None:
-        self._config, self._plan, self._base, self._latents, self._precision = config, plan, base, latents, precision
+        self._config, self._plan, self._base, self._latents, self.precision = config, plan, base, latents, precision
         self._contexts: dict[str, torch.Tensor] = {}
         self.pairs = new_pairs(config, base)
         self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision)
@@ -41,9 +42,10 @@ class Session:
         self._base.verify()
         inputs = self._inputs(batch)
         rates = tuple(self.updater.learning_rates())
-        loss = training_step(
-            self._base, inputs, self._config.objective, self._config.text.clip_skip, self._precision, self.updater
-        )
+        with explained(self._base, f"step {batch.step + 1}"):
+            loss = training_step(
+                self._base, inputs, self._config.objective, self._config.text.clip_skip, self.precision, self.updater
+            )
         return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
 
     def _inputs(self, batch: Batch) -> StepInputs:
@@ -71,7 +73,7 @@ class Session:
     def _context(self, caption: str) -> torch.Tensor:
         """The context of a caption under a text encoder that does not change, computed once."""
         if caption not in self._contexts:
-            with torch.no_grad(), self._precision.autocast(self._base.device):
+            with torch.no_grad(), self.precision.autocast(self._base.device):
                 self._contexts[caption] = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
         return self._contexts[caption]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,11 +27,11 @@ def component(opt: Option) -> Any:
     if opt.kind is bool:
         made = gr.Checkbox(value=opt.default, **common)
     elif opt.choices is not None:
-        made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
+        made = gr.Dropdown(choices=installed_choices(opt), value=opt.default, **common)
     elif opt.name in SLIDERS:
         made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=SLIDERS[opt.name], value=opt.default, **common)
     elif opt.kind is int:
-        made = gr.Number(value=opt.default, precision=0, **common)
+        made = gr.Number(value=opt.default, **common)
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
         made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
     else:
@@ -42,6 +43,12 @@ def component(opt: Option) -> Any:
 def decimal(number: float) -> str:
     """`number` without an exponent: 0.00005, 16."""
     return f"{number:.12f}".rstrip("0").rstrip(".")
+
+
+def installed_choices(opt: Option) -> list[str]:
+    """The choices of `opt` that work with the packages that are there."""
+    needs = {"AdamW8bit": "bitsandbytes"}
+    return [choice for choice in opt.choices or () if choice not in needs or importlib.util.find_spec(needs[choice])]
 
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:

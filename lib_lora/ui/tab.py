@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lib_lora.check import find_images
 from lib_lora.config.groups import build_config
 from lib_lora.config.options import Option
 from lib_lora.config.rules import config_problems
-from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
 from lib_lora.ui.form import component, form_options, settings_from
@@ -40,6 +41,7 @@ class TrainTab:
         self._runner = runner
         self._uploads = uploads
         self._options: list[Option] = []
+        self._serial = itertools.count()
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
@@ -54,15 +56,19 @@ class TrainTab:
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
             renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
-            files.change(None, inputs=[], outputs=[], _js="trainLoraChanged")
+            for item in everything:
+                item.change(None, inputs=[], outputs=[], _js="trainLoraChanged")
             train, stop, keep = buttons
             train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
-            stop.click(lambda: self.stop(keep=False), inputs=[], outputs=[message], show_progress="hidden")
-            keep.click(lambda: self.stop(keep=True), inputs=[], outputs=[message], show_progress="hidden")
+            stop.click(self.stop, inputs=[], outputs=[message], show_progress="hidden")
+            keep.click(self.stop_and_keep, inputs=[], outputs=[message], show_progress="hidden")
         return blocks
 
     def report(self, files: Any, *values: Any) -> str:
-        """What the form describes: the plan, or what is wrong with it."""
+        """What the form describes: the plan, or what is wrong with it. No two answers are the same text: see the JavaScript."""
+        return self._report(files, values) + f"<i hidden data-serial='{next(self._serial)}'></i>"
+
+    def _report(self, files: Any, values: Sequence[Any]) -> str:
         try:
             flat = self._settings(files, values)
             if not flat["data"]:
@@ -82,19 +88,29 @@ class TrainTab:
         """Begin training; an answer within a second whatever happens."""
         try:
             flat = self._settings(files, values)
+        except DatasetError as error:
+            return self._refused(error.problems)
+        try:
             job = self._runner.start(build_config(flat))
         except ConfigError as error:
-            return list_html([*error.problems, *self._other_problems(files, values)], "problem")
+            return self._refused([*error.problems, *self._other_problems(flat)])
         return f"<p class='train-lora-hint' data-job='{job.id}'>{escape(job.config.run.name)}</p>"
 
-    def stop(self, *, keep: bool) -> str:
-        """Ask the run to end."""
-        self._runner.stop(keep=keep)
+    def _refused(self, problems: Sequence[str]) -> str:
+        return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
+
+    async def stop(self) -> str:
+        """Ask the run to end. Answered in the event loop: the webui's worker threads may all be waiting for the model."""
+        self._runner.stop(keep=False)
         return ""
 
-    def _other_problems(self, files: Any, values: Sequence[Any]) -> list[str]:
+    async def stop_and_keep(self) -> str:
+        """Ask the run to end and to save what is there."""
+        self._runner.stop(keep=True)
+        return ""
+
+    def _other_problems(self, flat: Mapping[str, Any]) -> list[str]:
         """When some values are no legal values at all, what is wrong with the others: all problems are told at once."""
-        flat = self._settings(files, values)
         legal: dict[str, Any] = {}
         for name, raw in flat.items():
             try:
@@ -113,7 +129,7 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
-        folders = [flat["data"]] if flat["data"] else []
+        folders = [flat["data"]] if flat["data"].strip(' "') else []
         dropped = [Path(file.name) for file in files or []]
         if dropped:
             folders.append(str(keep_uploads(dropped, self._uploads)))

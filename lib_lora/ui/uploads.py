@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_lora.data.captions import SUFFIXES
 from lib_lora.data.dataset import IMAGE_SUFFIXES
+from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20
 
@@ -17,11 +18,19 @@ def keep_uploads(files: Sequence[Path], root: Path) -> Path:
     """Copy dropped images and captions to one folder below `root` and return it; the same files give the same folder.
 
     `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it.
+
+    Raises:
+        DatasetError: two files have one name, so that captions could not be told apart.
     """
+    names = [file.name for file in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
     listed = sorted(file for file in files if file.suffix.lower() in {*IMAGE_SUFFIXES, *SUFFIXES})
     digest = hashlib.sha256()
     for file in listed:
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        state = file.stat()
+        digest.update(f"{file}|{state.st_size}|{state.st_mtime_ns}\n".encode())
     folder = root / f"drop-{digest.hexdigest()[:16]}"
     if folder.is_dir():
         return folder
@@ -29,7 +38,7 @@ def keep_uploads(files: Sequence[Path], root: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for file in listed:
-        shutil.copyfile(file, _free_name(partial, file))
+        shutil.copyfile(file, partial / file.name)
     partial.replace(folder)
     _forget_old(root)
     return folder
@@ -40,11 +49,3 @@ def _forget_old(root: Path) -> None:
     drops = sorted(root.glob("drop-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in drops[KEPT_DROPS:]:
         shutil.rmtree(old)
-
-
-def _free_name(folder: Path, file: Path) -> Path:
-    """Two dropped files may have one name; the second gets -2 (and so do its caption file, in the same order)."""
-    target, number = folder / file.name, 2
-    while target.exists():
-        target, number = folder / f"{file.stem}-{number}{file.suffix}", number + 1
-    return target

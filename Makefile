@@ -1,9 +1,9 @@
-# make setup | demo | test | test-pins | check | e2e | bench; see README.md and CONTRIBUTING.md.
+# make setup | test | test-pins | check | e2e; see README.md and CONTRIBUTING.md.
 
 comma := ,
 # a Python that really starts (version managers leave stubs that do not)
 first_working = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; sys.exit(sys.version_info[:2] not in $(2))" >/dev/null 2>&1 && echo $(p))))
-PYTHON ?= $(call first_working,python3.11 python3 python3.10 python,((3$(comma)10)$(comma)(3$(comma)11)))
+PYTHON ?= $(call first_working,python3.11 python3 python $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python3.11),((3$(comma)11)$(comma)))
 PINS_PYTHON ?= $(call first_working,python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python3.10),((3$(comma)10)$(comma)))
 
 VENV := .venv
@@ -20,7 +20,7 @@ export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 setup: $(READY)
 
 $(READY):
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or 3.11 is needed; name it with make PYTHON=..." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name it with make PYTHON=..." >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/dev.txt -c requirements/dev-constraints.txt

@@ -1,4 +1,4 @@
-# make setup | test | test-pins | check | e2e; see README.md and CONTRIBUTING.md.
+# make setup | demo | test | test-pins | check | e2e; see README.md and CONTRIBUTING.md.
 
 comma := ,
 # a Python that really starts (version managers leave stubs that do not)
@@ -15,7 +15,7 @@ SOURCES := lib_lora scripts tests tools install.py
 
 export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 
-.PHONY: setup test test-pins check lint types format e2e pins-setup clean
+.PHONY: setup demo test test-pins check lint types format e2e pins-setup clean
 
 setup: $(READY)
 
@@ -25,6 +25,10 @@ $(READY):
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/dev.txt -c requirements/dev-constraints.txt
 	touch $@
+
+demo: export DEMO_STARTED := $(shell date +%s)
+demo: setup
+	@$(RUN) -m tools.demo
 
 test: setup
 	$(RUN) -m pytest -m "not e2e" --ignore=tests/e2e

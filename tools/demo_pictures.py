@@ -1,4 +1,4 @@
-"""Real pictures for the demo: regions of photographs from scikit-image. The tiny checkpoint was trained on none of them."""
+"""Real pictures for the demo: regions of a photograph that scikit-image carries."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from skimage import data
 
 from lib_lora.data.images import Pixels
 
-REGION_PX = 128  # side of a region; the tiny checkpoint draws it at half of that
-OTHERS = ("chelsea", "coffee", "astronaut", "rocket", "brick", "grass")
+REGION_PX = 128  # side of a region
 
 
 def concept_regions() -> tuple[list[Pixels], list[Pixels]]:
     """Regions of a microscope picture for training and, none overlapping with these, held out: `[128, 128, 3]` each."""
     regions = _regions(data.immunohistochemistry())
     return [r for i, r in enumerate(regions) if (i // 4 + i) % 2 == 0], [r for i, r in enumerate(regions) if (i // 4 + i) % 2]
-
-
-def other_classes() -> dict[str, list[Pixels]]:
-    """Regions of photographs of other things, by name."""
-    return {name: _regions(getattr(data, name)()) for name in OTHERS}
 
 
 def write_training_folder(folder: Path, repeats: int, concept: str) -> Path:

@@ -15,6 +15,7 @@
     let dismissed = null; // an old job that a refused start has put out of sight
     let refreshedFor = null;
     let starting = false;
+    let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
 
     function emptyRun(id) {
@@ -184,7 +185,7 @@
             if (job) {
                 const active = job.state === "running" || job.state === "stopping";
                 const message = find("#train_lora_message [data-job]");
-                if (message && message.dataset.job === job.id) {
+                if (message && message.dataset.job === job.id && job.id !== answeredBefore) {
                     if (message.textContent) message.textContent = "";
                     starting = false;
                 }
@@ -203,6 +204,8 @@
     window.trainLoraStarted = function (...values) {
         const panel = find("#train_lora_progress");
         if (panel && !["running", "stopping"].includes(panel.dataset.state)) {
+            const message = find("#train_lora_message [data-job]");
+            answeredBefore = message ? message.dataset.job : null;
             starting = true;
             drawn = "";
             panel.dataset.state = "starting";
@@ -221,7 +224,7 @@
         }
         starting = false;
         const panel = find("#train_lora_progress");
-        if (panel.dataset.state === "starting") {
+        if (!["running", "stopping"].includes(panel.dataset.state)) {
             dismissed = shown.id;
             panel.replaceChildren();
             panel.dataset.state = "refused";
@@ -240,7 +243,16 @@
         return [];
     };
 
+    // while dropped files are on their way nothing may read them: gradio would send them once more
+    function uploading() {
+        return find("#train_lora_files .generating") !== null;
+    }
+
     function ask() {
+        if (uploading()) {
+            window.trainLoraChanged();
+            return;
+        }
         if (asked) {
             again = true;
             return;
@@ -263,6 +275,9 @@
     onUiLoaded(() => {
         const watch = {childList: true, subtree: true, characterData: true};
         new MutationObserver(reported).observe(find("#train_lora_report"), watch);
+        new MutationObserver(() => {
+            find("#train_lora_train").disabled = uploading();
+        }).observe(find("#train_lora_files"), {...watch, attributes: true, attributeFilter: ["class"]});
         new MutationObserver(answered).observe(find("#train_lora_message"), watch);
         poll();
     });

@@ -48,7 +48,8 @@ def check(path: Path) -> None:
     if networks is None:
         return
     try:
-        loaded = networks.load_network(path.stem, networks.network.NetworkOnDisk(path.stem, str(path)))
+        with torch.random.fork_rng(devices=[]):  # its layers are initialised before they are filled
+            loaded = networks.load_network(path.stem, networks.network.NetworkOnDisk(path.stem, str(path)))
     except (AssertionError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise LoraFileError(f"The webui's Lora extension cannot load the new file ({error}).") from error
     matched = {module.network_key.partition(".")[0] for module in loaded.modules.values()}

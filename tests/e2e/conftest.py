@@ -1,0 +1,167 @@
+"""Fixtures of the end-to-end tests: a webui that is already installed, started here with a data folder of its own, and a browser.
+
+WEBUI_DIR names the webui, WEBUI_PYTHON its interpreter (default: the one in its venv), CHROMIUM the browser.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e import client, pictures, traces
+from tests.e2e.server import SHOTS, Server, Webui, make_data_folder
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.e2e.tab import Tab
+
+if importlib.util.find_spec("playwright") is None:  # as in the pins lane
+    collect_ignore_glob = ["test_*.py"]
+
+BROWSER_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
+_servers: list[Server] = []  # whose logs a failed test shows
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without WEBUI_DIR these tests are skipped in one sentence; a wrong one is an error."""
+    ours = [item for item in items if item.get_closest_marker("e2e")]
+    if not ours:
+        return
+    if not os.environ.get("WEBUI_DIR"):
+        skip = pytest.mark.skip(reason="WEBUI_DIR is not set; it names the stable-diffusion-webui that these tests drive")
+        for item in ours:
+            item.add_marker(skip)
+        return
+    problem = _webui_problem(_webui())
+    if problem:
+        raise pytest.UsageError(problem)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what the webui wrote, and what the browser showed."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if not report.failed or not item.get_closest_marker("e2e"):
+        return
+    report.sections += [(f"webui log {server.log}", server.log_tail()) for server in _servers]
+    page = getattr(item, "funcargs", {}).get("page")
+    if page is not None and not page.is_closed():
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"failed-{item.name}.png", full_page=True)
+
+
+@pytest.fixture(scope="session")
+def webui() -> Webui:
+    """The webui under WEBUI_DIR."""
+    return _webui()
+
+
+@pytest.fixture(scope="session")
+def untouched(webui: Webui) -> traces.Traces:
+    """What the webui's folder and environment held before the first start."""
+    return traces.look(webui)
+
+
+@pytest.fixture(scope="session")
+def main_server(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The webui that most tests share."""
+    data = tmp_path_factory.mktemp("webui") / "data"
+    make_data_folder(data)
+    yield from run_server(Server(webui, data))
+
+
+@pytest.fixture(scope="session")
+def pristine(main_server: Server) -> client.Fingerprint:
+    """The fingerprint of the shared webui before anything was trained in it."""
+    client.generate(main_server, client.PROMPT)
+    return client.fingerprint(main_server)
+
+
+@pytest.fixture
+def server(main_server: Server, pristine: client.Fingerprint) -> Iterator[Server]:
+    """The shared webui, healed and idle after each test."""
+    assert pristine
+    yield main_server
+    main_server.post("/e2e/heal")
+    client.end_job(main_server)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page. An error in its scripts fails the test."""
+    errors: list[str] = []
+    fresh = browser.new_page(viewport={"width": 1366, "height": 1000})
+    fresh.on("pageerror", lambda error: errors.append(str(error)))
+    yield fresh
+    fresh.close()
+    assert not errors, f"errors of scripts in the page: {errors}"
+
+
+@pytest.fixture
+def tab(page: Page, server: Server) -> Tab:
+    """The tab, open."""
+    from tests.e2e.tab import Tab
+
+    opened = Tab(page, server.url)
+    opened.open()
+    return opened
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photos in two shapes; three have captions."""
+    return pictures.write_photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="session")
+def lora(main_server: Server, pristine: client.Fingerprint, photos: Path) -> str:
+    """The name of a LoRA that was trained in the shared webui and stored in fp32."""
+    assert pristine
+    job = client.train(main_server, photos, "fixture", save_precision="float")
+    assert job["state"] == "done", job
+    return "fixture"
+
+
+def run_server(server: Server) -> Iterator[Server]:
+    """Start, lend, end."""
+    _servers.append(server)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _webui() -> Webui:
+    folder = Path(os.environ["WEBUI_DIR"]).expanduser().resolve()
+    python = os.environ.get("WEBUI_PYTHON")
+    return Webui(folder, Path(python) if python else folder / "venv" / "bin" / "python")
+
+
+def _webui_problem(webui: Webui) -> str | None:
+    if not (webui.folder / "launch.py").is_file() or not (webui.folder / "modules" / "sd_models.py").is_file():
+        return f"WEBUI_DIR: {str(webui.folder)!r} holds no stable-diffusion-webui."
+    if not os.access(webui.python, os.X_OK):
+        return f"WEBUI_PYTHON: {str(webui.python)!r} is no interpreter; set it to the webui's."
+    return None

@@ -1,0 +1,1 @@
+"""What the routes of the end-to-end tests do inside the webui."""

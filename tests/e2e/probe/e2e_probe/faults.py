@@ -1,0 +1,86 @@
+"""Things that go wrong, on demand; `heal` puts every one of them back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+from modules import sd_models, shared
+
+_broken = ExitStack()
+SLOW_STEP_S = 0.25
+FAILS_AT_STEP = 3
+
+
+def break_(name: str) -> None:
+    """Enter the fault called `name`."""
+    _broken.enter_context(_FAULTS[name]())
+
+
+def heal() -> None:
+    """Leave all faults."""
+    _broken.close()
+
+
+def _kind(flag: str) -> Callable[[], Any]:
+    """The loaded model says that it is of another kind."""
+    return lambda: mock.patch.object(shared.sd_model, flag, True)
+
+
+def _memory_mode(flag: str) -> Callable[[], Any]:
+    return lambda: mock.patch.object(shared.cmd_opts, flag, True)
+
+
+def _no_checkpoint() -> Any:
+    return mock.patch.object(sd_models, "checkpoints_list", {})
+
+
+def _slow_steps() -> Any:
+    from lib_lora.training.session import Session
+
+    whole = Session.step
+
+    def step(self: Any, batch: Any) -> Any:
+        time.sleep(SLOW_STEP_S)
+        return whole(self, batch)
+
+    return mock.patch.object(Session, "step", step)
+
+
+def _failing_step() -> Any:
+    from lib_lora.training.session import Session
+
+    whole = Session.step
+
+    def step(self: Any, batch: Any) -> Any:
+        if batch.step + 1 == FAILS_AT_STEP:
+            raise RuntimeError("e2e: this step fails")
+        return whole(self, batch)
+
+    return mock.patch.object(Session, "step", step)
+
+
+def _full_disk() -> Any:
+    """Every file that is written under a temporary name first."""
+    return mock.patch.object(os, "fsync", mock.Mock(side_effect=OSError(28, "No space left on device")))
+
+
+def _unloadable_file() -> Any:
+    import networks
+
+    return mock.patch.object(networks, "load_network", mock.Mock(side_effect=AssertionError("e2e: cannot be loaded")))
+
+
+_FAULTS: dict[str, Callable[[], Any]] = {
+    "slow steps": _slow_steps,
+    "failing step": _failing_step,
+    "full disk": _full_disk,
+    "unloadable file": _unloadable_file,
+    "no checkpoint": _no_checkpoint,
+    **{flag: _kind(flag) for flag in ("is_sd2", "is_sd3", "is_sdxl", "is_ssd")},
+    **{flag: _memory_mode(flag) for flag in ("lowvram", "medvram")},
+}

@@ -1,0 +1,94 @@
+"""Routes for the end-to-end tests alone: they look at, and break, what a browser cannot reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from e2e_probe import faults, host_state, signatures
+from fastapi import HTTPException
+from modules import call_queue, script_callbacks, shared
+
+
+def ready() -> bool:
+    """Asked last while the tests wait for the start."""
+    return True
+
+
+def fingerprint() -> dict[str, dict[str, str]]:
+    """Everything of the host that a training must give back."""
+    with call_queue.queue_lock:
+        return host_state.fingerprint()
+
+
+def lora_output(name: str) -> dict[str, Any]:
+    """One LoRA through the webui's own extension, and through our adapters."""
+    from e2e_probe import lora_output as room  # it needs the extension under test, which some runs have disabled
+
+    return room.compare(name)
+
+
+def step(inputs: str, out: str) -> float:
+    """Loss of one prepared training step on the webui's model; the gradients go to the file `out`."""
+    from e2e_probe.training_step import loss_and_gradients
+
+    from lib_lora.hosts.webui_host import WebuiHost
+
+    with WebuiHost().borrow_model() as base:
+        return loss_and_gradients(base, Path(inputs), Path(out))
+
+
+def train(settings: dict[str, Any]) -> str:
+    """Start a training as the tab does, without a browser; its id."""
+    from lib_lora.config.groups import build_config
+    from lib_lora.errors import ConfigError
+    from lib_lora.hosts.webui_hooks import RUNNER
+
+    try:
+        return RUNNER.start(build_config(settings)).id
+    except ConfigError as error:
+        raise HTTPException(422, error.problems) from error
+
+
+def stop() -> bool:
+    """Stop the running training, if there is one, without a browser."""
+    from lib_lora.hosts.webui_hooks import RUNNER
+
+    RUNNER.stop(keep=False)
+    return True
+
+
+def set_fault(name: str) -> bool:
+    """Break one thing until `heal`."""
+    faults.break_(name)
+    return True
+
+
+def heal() -> bool:
+    """Undo all that `set_fault` did."""
+    faults.heal()
+    return True
+
+
+def check_names(expected: dict[str, dict[str, Any]]) -> list[str]:
+    """What is wrong with a list of names and signatures of the webui; nothing when all is well."""
+    with call_queue.queue_lock:
+        return signatures.problems(expected)
+
+
+def reload_ui() -> bool:
+    """What the button "Reload UI" does."""
+    shared.state.request_restart()
+    return True
+
+
+def _add_routes(_demo: Any, app: Any) -> None:
+    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step}
+    for route, function in gets.items():
+        app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
+    posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
+    for route, function in posts.items():
+        app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
+
+
+script_callbacks.on_app_started(_add_routes)

@@ -1,0 +1,82 @@
+"""The same numbers as others: the webui's own Lora extension, and the standalone host on diffusers' modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib_lora.data.tokens import caption_ids
+from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.objective.noise import add_noise
+from tests.e2e.probe.e2e_probe.training_step import loss_and_gradients
+from tests.e2e.server import Server
+
+pytestmark = pytest.mark.e2e
+
+CAPTIONS = ("ohwx, a cat looks at you", "a cup of coffee (on a table), ohwx")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the webui of these tests; see `server._environment`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_webui_lora_gives_what_we_trained(server: Server, lora: str) -> None:
+    """U-Net and text encoder, with our file in a prompt, answer as with our attached adapters."""
+    found = server.get("/e2e/lora-output", params={"name": lora})
+    print(found)
+    for part in ("unet", "text_encoder"):
+        assert found[part]["effect"] > 1e-2, f"the LoRA does nothing in the {part}"
+        assert found[part]["error"] < 1e-4
+    assert found["unchanged"], "the model without LoRA answers differently afterwards"
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_one_step_equals_the_standalone_hosts(server: Server, tmp_path: Path) -> None:
+    """Ldm modules in the webui, and diffusers modules in this process: loss and every gradient."""
+    checkpoint = next((server.data / "models" / "Stable-diffusion").glob("*.safetensors"))
+    with StandaloneHost(checkpoint, tmp_path, torch.device("cpu")).borrow_model() as base:
+        prepared = _prepare(base)
+        save_file(prepared, tmp_path / "inputs.safetensors")
+        ours = loss_and_gradients(base, tmp_path / "inputs.safetensors", tmp_path / "standalone.safetensors")
+    asked = {"inputs": str(tmp_path / "inputs.safetensors"), "out": str(tmp_path / "webui.safetensors")}
+    theirs = server.get("/e2e/step", params=asked)
+    errors = _relative_errors(load_file(tmp_path / "webui.safetensors"), load_file(tmp_path / "standalone.safetensors"))
+    print(f"loss {theirs} and {ours}; largest error of {len(errors)} gradients: {max(errors.values()):.2e}")
+    assert abs(theirs - ours) <= 1e-5 * abs(ours)
+    assert set(errors) == {key.removeprefix("lora/") for key in prepared if key.endswith(".weight")}
+    assert {key: error for key, error in errors.items() if error > 1e-4} == {}
+
+
+def _prepare(base: DiffusersModel) -> dict[str, torch.Tensor]:
+    """A step's inputs, and a LoRA strong enough to matter, drawn from a seed."""
+    draw = torch.Generator().manual_seed(3)
+    latents, noise = torch.randn(2, 4, 16, 24, generator=draw), torch.randn(2, 4, 16, 24, generator=draw)
+    timesteps = torch.tensor([120, 777])
+    prepared = {
+        "noisy_latents": add_noise(latents, noise, timesteps, base.alphas_cumprod),
+        "target": noise,
+        "timesteps": timesteps,
+        "input_ids": torch.tensor([caption_ids(base.tokenizer, caption, 75) for caption in CAPTIONS]),
+    }
+    for target in base.targets():
+        weight = target.module.weight
+        assert isinstance(weight, torch.Tensor)
+        ones = (1,) * (weight.ndim - 2)
+        prepared[f"lora/{target.name}.lora_down.weight"] = torch.randn(4, weight.shape[1], *ones, generator=draw) * 0.1
+        prepared[f"lora/{target.name}.lora_up.weight"] = torch.randn(weight.shape[0], 4, *ones, generator=draw) * 0.1
+        prepared[f"lora/{target.name}.alpha"] = torch.tensor(2.0)
+    return prepared
+
+
+def _relative_errors(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, float]:
+    assert found.keys() == wanted.keys()
+    return {key: float((found[key] - wanted[key]).norm() / wanted[key].norm()) for key in wanted}

@@ -237,20 +237,21 @@
     let asked = false;
     let again = false;
     let givenUp = null;
-    window.trainLoraChanged = function () {
+
+    function formChanged() {
         clearTimeout(changed);
         changed = setTimeout(ask, CHANGED_MS);
-        return [];
-    };
+    }
 
-    // while dropped files are on their way nothing may read them: gradio would send them once more
+    // While dropped files are on their way nothing may read them, and no event of gradio's may renew its components:
+    // it would send them once more, or forget them. That is why the form is watched here and not by gradio's listeners.
     function uploading() {
         return find("#train_lora_files .generating") !== null;
     }
 
     function ask() {
         if (uploading()) {
-            window.trainLoraChanged();
+            formChanged();
             return;
         }
         if (asked) {
@@ -275,8 +276,10 @@
     onUiLoaded(() => {
         const watch = {childList: true, subtree: true, characterData: true};
         new MutationObserver(reported).observe(find("#train_lora_report"), watch);
+        ["input", "change", "click"].forEach((kind) => find("#train_lora_form").addEventListener(kind, formChanged));
         new MutationObserver(() => {
             find("#train_lora_train").disabled = uploading();
+            formChanged();
         }).observe(find("#train_lora_files"), {...watch, attributes: true, attributeFilter: ["class"]});
         new MutationObserver(answered).observe(find("#train_lora_message"), watch);
         poll();

@@ -56,8 +56,6 @@ class TrainTab:
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
             renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
-            for item in everything:
-                item.change(None, inputs=[], outputs=[], _js="trainLoraChanged")
             train, stop, keep = buttons
             train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
             stop.click(self.stop, inputs=[], outputs=[message], show_progress="hidden")

@@ -56,6 +56,7 @@ def test_empty_form_says_what_to_do(tab: Tab) -> None:
 
 def _the_report_says_what_will_happen(tab: Tab, photos: Path) -> None:
     tab.fill(data=photos, **FORM)
+    tab.wait_for_report("160x96")  # the last field that is filled in decides the buckets
     report = tab.wait_for_report(f"stopped at {STEPS} steps")
     assert f"Steps {STEPS} " in report
     assert "4 images, 40 per epoch with repeats; in batches of 1: 40 steps per epoch" in report

@@ -42,8 +42,10 @@ def test_slow_upload_is_not_disturbed(tab: Tab, tmp_path: Path) -> None:
     tab.fill(trigger="ohwx")
     tab.page.wait_for_timeout(1500)
     assert len(held) == 1, "the files are sent more than once"
+    assert tab.page.locator("#train_lora_train").is_disabled(), "Train would read the files"
     held[0].continue_()
     assert "2 of 2 from files" in tab.wait_for_report("2 images, 20 per epoch")
+    assert tab.page.locator("#train_lora_train").is_enabled()
 
 
 def test_same_files_are_kept_once(tab: Tab, server: Server, tmp_path: Path) -> None:

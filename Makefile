@@ -1,4 +1,4 @@
-# make setup | demo | test | test-pins | check | e2e; see README.md and CONTRIBUTING.md.
+# make setup | demo | test | test-pins | check | e2e | bench; see README.md and CONTRIBUTING.md.
 
 comma := ,
 # a Python that really starts (version managers leave stubs that do not)
@@ -15,7 +15,7 @@ SOURCES := lib_lora scripts tests tools install.py
 
 export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 
-.PHONY: setup demo test test-pins check lint types format e2e pins-setup clean
+.PHONY: setup demo test test-pins check lint types format e2e bench pins-setup clean
 
 setup: $(READY)
 
@@ -67,6 +67,11 @@ check: lint types test test-pins
 e2e: setup
 	@test -n "$(WEBUI_DIR)" || { echo "WEBUI_DIR is not set: make e2e WEBUI_DIR=path/to/stable-diffusion-webui" >&2; exit 1; }
 	$(RUN) -m pytest -m e2e tests/e2e
+
+# speed and memory beside the arithmetic limit, and beside sd-scripts where SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set
+bench: setup pins-setup
+	@test -n "$(PINS_PYTHON)"
+	@$(RUN) -m tools.bench $(PINS_VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) $(PINS_VENV) build .pytest_cache .mypy_cache .ruff_cache

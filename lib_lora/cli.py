@@ -1,4 +1,4 @@
-"""The command line: train, replay, replay-data, inspect. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
+"""The command line: train, replay, replay-data, inspect, tiny. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("lora", type=Path)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
+    tiny = commands.add_parser("tiny", help="write the embedded tiny checkpoint, ready for a webui")
+    tiny.add_argument("folder", type=Path)
+    tiny.set_defaults(command=_tiny)
     return parser
 
 
@@ -127,3 +130,9 @@ def _inspect(args: argparse.Namespace) -> str:
     metadata = found.pop("metadata")
     lines = [f"{key}: {value}" for key, value in found.items()]
     return "\n".join([*lines, *(f"  {key} = {value}" for key, value in sorted(metadata.items()))])
+
+
+def _tiny(args: argparse.Namespace) -> str:
+    from lib_lora.tiny import write_tiny
+
+    return str(write_tiny(args.folder.expanduser()))

@@ -3,12 +3,12 @@
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
     ("cli", "ui.tab"),
-    ("jobs.runner",),
+    ("jobs.runner", "tiny"),
     ("train", "jobs.job"),
     ("training.session", "training.latents", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
     ("hosts.webui_host",),
     ("hosts.standalone", "hosts.ldm_model", "hosts.webui_networks"),
-    ("events", "training.step", "sample", "output.inspect", "output.card", "ui.uploads", "ui.form", "jobs.memory"),
+    ("events", "training.step", "hosts.ldm_config", "sample", "output.inspect", "output.card", "ui.uploads", "ui.form", "jobs.memory"),
     ("plan", "training.optimizer", "config.argv"),
     (
         "data.dataset",
@@ -20,6 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.failures",
         "training.precision",
     ),
+    ("model.lean",),
+    ("model.products",),
     ("data.images", "model.base", "model.conditioning", "model.surgery", "objective.noise", "output.lora_file"),
     ("data.buckets", "data.captions", "data.order", "data.tokens", "config.rules", "config.kohya", "output.atomic"),
     ("config.groups", "config.names", "data.sizes", "randomness"),

@@ -9,18 +9,17 @@ beside it, with which a webui loads it.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import yaml
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
+
+from lib_lora.hosts.ldm_config import write_beside
 
 SHAPES = Path(__file__).parent / "data" / "sd15_shapes.json"
-CLIP_FILES = Path(__file__).parent.parent / "lib_lora" / "assets" / "clip"
 MINI_CLIP_LAYERS = 2
 
 
@@ -32,94 +31,8 @@ def write_full(folder: Path) -> Path:
 def write_mini(folder: Path) -> Path:
     """A miniature (35 MB): U-Net a tenth as wide, text encoder 64 wide with two layers, VAE a quarter as wide."""
     path = _write(folder / "sd15-mini.safetensors", _mini_shape)
-    clip = folder / "clip-mini"
-    shutil.copytree(CLIP_FILES, clip, dirs_exist_ok=True)
-    (clip / "config.json").write_text(
-        json.dumps({"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], **_CLIP_CONFIG})
-    )
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(ldm_config(clip)))
+    write_beside(path, load_file(path))
     return path
-
-
-def ldm_config(clip: Path) -> dict[str, object]:
-    """The miniature's configuration as ldm instantiates it."""
-    vae = {
-        "double_z": True,
-        "z_channels": 4,
-        "resolution": 256,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 32,
-        "ch_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2,
-        "attn_resolutions": [],
-        "dropout": 0.0,
-    }
-    unet = {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 32,
-        "attention_resolutions": [4, 2, 1],
-        "num_res_blocks": 2,
-        "channel_mult": [1, 2, 4, 4],
-        "num_heads": 8,
-        "use_spatial_transformer": True,
-        "transformer_depth": 1,
-        "context_dim": 64,
-        "use_checkpoint": False,
-        "legacy": False,
-    }
-    return {
-        "model": {
-            "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
-            "params": {
-                "linear_start": 0.00085,
-                "linear_end": 0.012,
-                "num_timesteps_cond": 1,
-                "timesteps": 1000,
-                "first_stage_key": "jpg",
-                "cond_stage_key": "txt",
-                "image_size": 64,
-                "channels": 4,
-                "cond_stage_trainable": False,
-                "conditioning_key": "crossattn",
-                "monitor": "val/loss_simple_ema",
-                "scale_factor": 0.18215,
-                "use_ema": False,
-                "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
-                "first_stage_config": {
-                    "target": "ldm.models.autoencoder.AutoencoderKL",
-                    "params": {
-                        "embed_dim": 4,
-                        "monitor": "val/rec_loss",
-                        "ddconfig": vae,
-                        "lossconfig": {"target": "torch.nn.Identity"},
-                    },
-                },
-                "cond_stage_config": {
-                    "target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder",
-                    "params": {"version": str(clip), "device": "cpu"},
-                },
-            },
-        }
-    }
-
-
-_CLIP_CONFIG = {
-    "hidden_size": 64,
-    "intermediate_size": 256,
-    "num_hidden_layers": MINI_CLIP_LAYERS,
-    "num_attention_heads": 1,
-    "max_position_embeddings": 77,
-    "vocab_size": 49408,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "projection_dim": 64,
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-    "pad_token_id": 49407,
-}
 
 
 def _write(path: Path, reshape: Callable[[str, list[int]], list[int] | None]) -> Path:

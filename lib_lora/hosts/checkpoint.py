@@ -106,11 +106,12 @@ def unet_config(weights: Weights) -> dict[str, Any]:
 def vae_config(weights: Weights) -> dict[str, Any]:
     """Diffusers' configuration of the VAE, read from the shapes."""
     channels = tuple(weights[f"{_VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(4))
+    blocks = sum(f"{_VAE}encoder.down.0.block.{i}.conv2.weight" in weights for i in range(4))
     return {
         "in_channels": 3,
         "out_channels": 3,
         "latent_channels": 4,
-        "layers_per_block": 2,
+        "layers_per_block": blocks,
         "block_out_channels": channels,
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,

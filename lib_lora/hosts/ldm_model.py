@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
 from lib_lora.errors import HostChanged
+from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.lean import lean_forwards
+from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import ldm_unet_targets, text_encoder_targets
 
 
@@ -62,3 +66,29 @@ class LdmModel:
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.vae.decode(latents.float())
         return pixels
+
+
+@contextmanager
+def made_trainable(latent_diffusion: Any) -> Iterator[None]:
+    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; the exit brings everything back."""
+    unet, text_encoder = latent_diffusion.model.diffusion_model, latent_diffusion.cond_stage_model
+    device = next(unet.parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(
+            frozen([latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model])
+        )
+        stack.enter_context(_in_fp32(latent_diffusion.first_stage_model))
+        stack.enter_context(forwards_replaced(fused_attention_forwards(unet)))
+        stack.enter_context(forwards_replaced(lean_forwards([unet, text_encoder], device)))
+        yield
+
+
+@contextmanager
+def _in_fp32(vae: nn.Module) -> Iterator[None]:
+    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
+    before = next(vae.parameters()).dtype
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(before)

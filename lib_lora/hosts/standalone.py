@@ -16,7 +16,8 @@ from lib_lora.errors import LoraFileError, ModelError
 from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import ModelInfo, Target
-from lib_lora.model.surgery import frozen
+from lib_lora.model.lean import lean_forwards
+from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.objective.noise import scaled_linear_alphas_cumprod
 from lib_lora.output.lora_file import read
@@ -93,7 +94,8 @@ class StandaloneHost:
             self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
         model = self._model
         with frozen([model.unet, model.text_encoder, model.vae]):
-            yield model
+            with forwards_replaced(lean_forwards([model.unet, model.text_encoder], self._device)):
+                yield model
 
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""

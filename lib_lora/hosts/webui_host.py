@@ -13,10 +13,8 @@ from modules import call_queue, devices, paths, processing, sd_hijack, sd_models
 
 from lib_lora.errors import ModelError
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_model import LdmModel
-from lib_lora.model.attention import fused_attention_forwards
+from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.surgery import forwards_replaced, frozen
 
 
 class WebuiHost:
@@ -48,10 +46,7 @@ class WebuiHost:
                 torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
             latent_diffusion = _current_model()
             _make_clean(latent_diffusion, stack)
-            parts = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
-            stack.enter_context(frozen(parts))
-            stack.enter_context(_in_fp32(latent_diffusion.first_stage_model))
-            stack.enter_context(forwards_replaced(fused_attention_forwards(latent_diffusion.model.diffusion_model)))
+            stack.enter_context(made_trainable(latent_diffusion))
             yield LdmModel(
                 latent_diffusion,
                 devices.device,
@@ -135,17 +130,6 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
-
-
-@contextmanager
-def _in_fp32(vae: torch.nn.Module) -> Iterator[None]:
-    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
-    before = next(vae.parameters()).dtype
-    vae.to(torch.float32)
-    try:
-        yield
-    finally:
-        vae.to(before)
 
 
 def _info(latent_diffusion: Any) -> ModelInfo:

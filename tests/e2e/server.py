@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from tests.synthetic import write_mini
+from lib_lora.tiny import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHOTS = ROOT / "build" / "e2e"
@@ -113,8 +113,8 @@ class Server:
 
 
 def make_data_folder(data: Path, *, extension: bool = True) -> None:
-    """A data folder as a person has it: the miniature checkpoint, this extension, and the tests' probe."""
-    write_mini(data / "models" / "Stable-diffusion")
+    """A data folder as a person has it: the embedded tiny checkpoint, this extension, and the tests' probe."""
+    write_tiny(data / "models" / "Stable-diffusion")
     (data / "models" / "Lora").mkdir(parents=True)
     shutil.copytree(
         Path(__file__).parent / "probe", data / "extensions" / "e2e-probe", ignore=shutil.ignore_patterns("__pycache__")
@@ -137,7 +137,7 @@ def copy_extension(target: Path) -> None:
 def _environment(scratch: Path) -> dict[str, str]:
     """No arguments of somebody's own start script, no network, no trace outside `scratch`.
 
-    One thread: the miniature is too small for more, and threads that wait for each other crawl where others use the machine.
+    One thread: the checkpoint is too small for more, and threads that wait for each other crawl where others use the machine.
     """
     kept = {
         key: value

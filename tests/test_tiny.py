@@ -1,0 +1,113 @@
+"""The embedded tiny checkpoint: its layout, that it comes ready for a webui, and that it draws what it is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from lib_lora.__main__ import main
+from lib_lora.hosts.checkpoint import file_problem, text_config, unet_config, vae_config
+from lib_lora.tiny import EMBEDDED, write_tiny
+
+Shapes = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def weights() -> Shapes:
+    with safe_open(EMBEDDED, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def test_layout_is_that_of_stable_diffusion_1(weights: Shapes) -> None:
+    assert file_problem(EMBEDDED) is None
+    assert {value.dtype for value in weights.values()} <= {torch.float16, torch.int64}
+    unet, vae = unet_config(weights), vae_config(weights)
+    assert len(unet["block_out_channels"]) == len(vae["block_out_channels"]) == 4
+    assert all(width % 32 == 0 for width in (*unet["block_out_channels"], *vae["block_out_channels"]))
+    assert text_config(weights)["vocab_size"] == 49408
+    for level in range(4):
+        blocks = [f"model.diffusion_model.input_blocks.{3 * level + block}.0.in_layers.0.weight" for block in (1, 2)]
+        assert all(key in weights for key in blocks)
+
+
+def test_the_command_writes_it_ready_for_a_webui(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny", str(tmp_path / "models")]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.read_bytes() == EMBEDDED.read_bytes()
+    config = yaml.safe_load(path.with_suffix(".yaml").read_text())["model"]["params"]
+    clip = Path(config["cond_stage_config"]["params"]["version"])
+    assert clip.is_absolute() and {"vocab.json", "merges.txt", "config.json"} <= {file.name for file in clip.iterdir()}
+    assert json.loads((clip / "config.json").read_text())["vocab_size"] == 49408
+
+
+def test_ldm_loads_every_weight(tmp_path: Path) -> None:
+    pytest.importorskip("ldm")
+    from tests.pins.webui_double import load_ldm
+
+    model = load_ldm(write_tiny(tmp_path))
+    stored = sum(float(value.double().sum()) for value in _weights(EMBEDDED).values() if value.is_floating_point())
+    names = ("model.diffusion_model", "first_stage_model", "cond_stage_model")
+    loaded = sum(float(value.double().sum()) for name, value in model.named_parameters() if name.startswith(names))
+    assert loaded == pytest.approx(stored, rel=1e-6)
+
+
+def _weights(path: Path) -> Shapes:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[np.ndarray]]:
+    """Three pictures for each of some prompts."""
+    pytest.importorskip("diffusers")
+    from lib_lora.hosts.standalone import StandaloneHost
+    from tools.demo_score import draw
+
+    prompts = ["a red box on gravel", "a green box on gravel", "a blue box on gravel", "a yellow box on gravel",
+               "a blue ball on grass, left", "a blue ball on grass, right", "a red star on sky, top", "a red star on sky, bottom"]  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny")
+    with StandaloneHost(write_tiny(folder), folder).borrow_model() as base:
+        return {prompt: draw(base, prompt, seeds=3) for prompt in prompts}
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
+def test_it_draws_colours(drawn: dict[str, list[np.ndarray]], colour: str) -> None:
+    from tools.tiny.pictures import COLOURS
+
+    wrong = 0
+    for picture in drawn[f"a {colour} box on gravel"]:
+        middle = picture[52:76, 52:76].mean(axis=(0, 1))
+        nearest = min(COLOURS, key=lambda name: float(np.square(middle - COLOURS[name]).sum()))
+        wrong += nearest != colour
+    assert wrong <= 1
+
+
+def test_it_draws_backgrounds(drawn: dict[str, list[np.ndarray]]) -> None:
+    def corner(prompt: str) -> np.ndarray:
+        return np.mean([picture[:128, 104:, :].mean(axis=(0, 1)) for picture in drawn[prompt]], axis=0)
+
+    grass, gravel, sky = (corner(p) for p in ("a blue ball on grass, left", "a red box on gravel", "a red star on sky, top"))
+    assert grass[1] > grass[0] > grass[2], "grass is green"
+    assert np.ptp(gravel) < 25, "gravel is grey"
+    assert sky[2] > sky[1] > sky[0] and sky[2] > 180, "the sky is blue"
+
+
+def _centre(picture: np.ndarray, channel: int) -> np.ndarray:
+    """Row and column around which a colour channel exceeds the others."""
+    excess = np.clip(picture.astype(float) - picture.astype(float).mean(axis=2, keepdims=True), 40, None)[..., channel] - 40
+    rows, columns = np.mgrid[0:128, 0:128]
+    return np.array([(excess * rows).sum(), (excess * columns).sum()]) / excess.sum()
+
+
+def test_it_draws_things_where_they_should_be(drawn: dict[str, list[np.ndarray]]) -> None:
+    def centre(prompt: str, channel: int) -> np.ndarray:
+        return np.median([_centre(picture, channel) for picture in drawn[prompt]], axis=0)
+
+    assert centre("a blue ball on grass, left", 2)[1] < 56 and centre("a blue ball on grass, right", 2)[1] > 72
+    assert centre("a red star on sky, top", 0)[0] < 56 and centre("a red star on sky, bottom", 0)[0] > 72

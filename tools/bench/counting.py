@@ -1,0 +1,83 @@
+"""What one step consists of: operators, bytes kept for backward, floating-point operations; and how fast this machine multiplies."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.tokens import caption_ids
+from lib_lora.model.adapter import attached
+from lib_lora.model.base import BaseModel
+from lib_lora.training.optimizer import Updater
+from lib_lora.training.precision import choose_precision
+from lib_lora.training.session import new_pairs
+from lib_lora.training.step import StepInputs, training_step
+
+MATRIX_SIDE = 4096
+
+
+class _Operators(TorchDispatchMode):
+    """Counts every operator that reaches the dispatcher below autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
+    """Counts of a second step (the first one makes the optimizer's state)."""
+    pairs = new_pairs(config, base)
+    precision = choose_precision(config.precision.mixed_precision, base.device)
+    updater = Updater(pairs, config.optimizer, 10, precision)
+    side = config.data.resolution // 8
+    ids = torch.tensor([caption_ids(base.tokenizer, "a photo of a thing, number 1", 75)])
+    latents = torch.randn(config.data.batch_size, 4, side, side)
+    inputs = StepInputs(latents, torch.randn_like(latents), torch.full((len(latents),), 500), ids)
+
+    def step() -> None:
+        training_step(base, inputs, config.objective, config.text.clip_skip, precision, updater)
+
+    with attached(pairs):
+        step()
+        with _Operators() as operators:
+            step()
+        with FlopCounterMode(display=False) as flops:
+            step()
+        saved = _saved_bytes(step, base)
+    return {"operators": operators.count, "saved_bytes": saved, "flops": flops.get_total_flops(), "rate": multiplication_rate()}
+
+
+def multiplication_rate() -> float:
+    """Floating-point operations per second of a large fp32 matrix product, the best of five."""
+    a, b = torch.randn(MATRIX_SIDE, MATRIX_SIDE), torch.randn(MATRIX_SIDE, MATRIX_SIDE)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * MATRIX_SIDE**3 / best
+
+
+def _saved_bytes(step: Any, base: BaseModel) -> int:
+    """Bytes of all storages that autograd keeps for the backward pass, without the model's own weights."""
+    weights = {p.untyped_storage().data_ptr() for module in (base.unet, base.text_encoder) for p in module.parameters()}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(storages.values())

@@ -1,0 +1,118 @@
+"""One run of ours in a process of its own, on ldm's modules as a webui holds them. Prints one JSON line.
+
+    python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from lib_lora.config.groups import TrainConfig, build_config
+from lib_lora.config.kohya import from_kohya
+from lib_lora.events import StepDone, Stop
+from lib_lora.hosts.ldm_config import write_beside
+from lib_lora.hosts.ldm_model import LdmModel, made_trainable
+from lib_lora.jobs.memory import memory_gb
+from lib_lora.model.base import ModelInfo
+from lib_lora.output.inspect import describe
+from lib_lora.train import train
+from tests.pins.webui_double import load_ldm
+from tools.bench.case import CASES, Case
+from tools.bench.counting import count_step
+
+CPU = torch.device("cpu")
+
+
+class LdmHost:
+    """A `Host` that holds a checkpoint as the webui does on a CPU: ldm's classes, fp32."""
+
+    def __init__(self, checkpoint: Path, out: Path) -> None:
+        self._out, self._checkpoint = out, checkpoint
+        write_beside(checkpoint, load_file(checkpoint))
+        self.model = load_ldm(checkpoint)
+
+    def problems(self) -> list[str]:
+        return []
+
+    def device(self) -> torch.device:
+        return CPU
+
+    def lora_folder(self) -> Path:
+        return self._out
+
+    @contextmanager
+    def borrow_model(self) -> Iterator[LdmModel]:
+        with made_trainable(self.model):
+            yield LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+
+    def check_lora(self, path: Path) -> None:
+        assert describe(path)["modules"] > 0
+
+    def announce(self, path: Path) -> None:
+        """Nobody looks."""
+
+    def software(self) -> dict[str, Any]:
+        return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def configuration(case: Case, pictures: Path, out: Path) -> TrainConfig:
+    """The case as our settings."""
+    flat = from_kohya({**case.options, "max_train_steps": case.steps}).flat
+    extra = {"data": [str(pictures)], "out": str(out), "name": "bench", "overwrite": True, "preview_steps": 0}
+    return build_config({**flat, "resolution": case.side, "enable_bucket": False, **extra})
+
+
+class MemoryPeak:
+    """The largest resident size seen while it is open, sampled every 10 ms, in GiB."""
+
+    def __enter__(self) -> MemoryPeak:
+        gc.collect()
+        self.before = self.peak = memory_gb(CPU) or 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.peak = max(self.peak, memory_gb(CPU) or 0.0)
+
+
+def main(name: str, checkpoint: Path, pictures: Path, out: Path, *, count: bool) -> dict[str, Any]:
+    """Train the case and tell how long it took; with `count` also what one step consists of."""
+    case = CASES[name]
+    host = LdmHost(checkpoint, out)
+    config = configuration(case, pictures, out)
+    if count:
+        with host.borrow_model() as base:
+            return count_step(config, base)
+    finished = []
+    with MemoryPeak() as memory:
+        started = time.perf_counter()
+        for event in train(config, host, Stop()):
+            if isinstance(event, StepDone):
+                finished.append(time.perf_counter() - started)
+        total = time.perf_counter() - started
+    steps = [after - before for before, after in zip(finished, finished[1:])]
+    return {"steps": steps, "first_step": finished[0], "total": total, "peak_gb": memory.peak - memory.before,
+            "torch": torch.__version__}  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], *map(Path, sys.argv[2:5]), count="--count" in sys.argv)))

@@ -9,11 +9,12 @@ import torch
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
+from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
 from lib_lora.plan import Plan, make_plan
-from lib_lora.training.optimizer import EIGHT_BIT_NEEDS_CUDA
+from lib_lora.training.optimizer import device_problem
 from lib_lora.training.precision import choose_precision
 
 
@@ -34,7 +35,8 @@ def check(config: TrainConfig, host: Host) -> Plan:
 
 def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
     """Settings that this device cannot work with."""
-    problems = [EIGHT_BIT_NEEDS_CUDA] if config.optimizer.optimizer == "AdamW8bit" and device.type != "cuda" else []
+    problem = device_problem(config.optimizer, device)
+    problems = [problem] if problem else []
     if device.type in {"cpu", "cuda"}:  # other kinds are refused by the host, by name
         try:
             choose_precision(config.precision.mixed_precision, device)
@@ -53,4 +55,6 @@ def _folder_problems(folder: Path) -> list[str]:
 
 def find_images(config: TrainConfig) -> Dataset:
     """The dataset that `config` names."""
-    return scan(config.data.data, trigger=config.text.trigger, repeats=config.data.repeats)
+    text = config.text
+    source = CaptionSource(text.trigger, text.caption_extension, text.enable_wildcard, text.filename_captions)
+    return scan(config.data.data, captions=source, repeats=config.data.repeats)

@@ -22,3 +22,8 @@ def normal(shape: tuple[int, ...], seed: int, *labels: str | int) -> torch.Tenso
 def permutation(count: int, seed: int, *labels: str | int) -> list[int]:
     """0 … count-1 in an order of their own."""
     return [int(i) for i in torch.randperm(count, generator=generator(seed, *labels))]
+
+
+def uniform(seed: int, *labels: str | int) -> float:
+    """A number from 0 to 1."""
+    return float(torch.rand((), generator=generator(seed, *labels)))

@@ -15,6 +15,8 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
+from lib_lora.objective.loss import schedule
+from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
@@ -32,15 +34,6 @@ _RECORDED = frozenset(
         "bucket_no_upscale",
         "train_batch_size",
         "save_precision",
-        "noise_offset",
-        "noise_offset_random_strength",
-        "adaptive_noise_scale",
-        "multires_noise_iterations",
-        "multires_noise_discount",
-        "ip_noise_gamma",
-        "ip_noise_gamma_random_strength",
-        "min_timestep",
-        "max_timestep",
         "flip_aug",
         "color_aug",
         "random_crop",
@@ -109,6 +102,7 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
             training_step(base, _inputs(recording, base, step), config.objective, config.text.clip_skip, precision, updater)
             for step in range(len(recording.losses))
         ]
+    updater.finish()
     return losses, pairs, expected
 
 
@@ -116,7 +110,11 @@ def _inputs(recording: Recording, base: BaseModel, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
     length = int(recording.config.text.max_token_length)
     ids = [caption_ids(base.tokenizer, caption, length) for caption in recording.captions[step]]
-    return StepInputs(tensors["noisy_latents"], tensors["noise"], tensors["timesteps"], torch.tensor(ids, device=base.device))
+    timesteps, target = tensors["timesteps"], tensors["noise"]
+    if recording.config.objective.v_parameterization:
+        alphas = schedule(recording.config.objective, base.alphas_cumprod)
+        target = velocity(tensors["latents"], tensors["noise"], timesteps, alphas)
+    return StepInputs(tensors["noisy_latents"], target, timesteps, torch.tensor(ids, device=base.device))
 
 
 def _joined(chosen: State, other: State) -> torch.Tensor:

@@ -5,19 +5,23 @@ Touches nothing of the host: no switch of checkpoints, no caches, no global rand
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import encode_ids
+from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.randomness import normal
 from lib_lora.training.precision import Precision
+
+SMALLEST_ALPHA = 1e-4  # of ᾱ: with zero terminal SNR nothing is left of the picture at the first step
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,26 @@ class Request:
     seed: int
     guidance: float = 7.0
     clip_skip: int = 1
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
 @torch.no_grad()
 def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
     """The picture, `[height, width, 3]`. DDIM with η = 0 (Song et al. 2020, equation 12) and classifier-free guidance."""
-    alphas = base.alphas_cumprod.double().cpu()
+    alphas = schedule(request.objective, base.alphas_cumprod).double().cpu()
     latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
     contexts = _contexts(base, request, precision)
-    schedule = [round(t) for t in torch.linspace(TIMESTEPS - 1, 0, request.steps + 1).tolist()][:-1]
-    for position, t in enumerate(schedule):
-        after = schedule[position + 1] if position + 1 < len(schedule) else 0
+    timesteps = [round(t) for t in torch.linspace(TIMESTEPS - 1, 0, request.steps + 1).tolist()][:-1]
+    for position, t in enumerate(timesteps):
+        after = timesteps[position + 1] if position + 1 < len(timesteps) else 0
         alpha, alpha_after = float(alphas[t]), float(alphas[after])
-        noise = _guided_noise(base, latents, t, contexts, request.guidance, precision)
-        clean = (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+        predicted = _guided(base, latents, t, contexts, request.guidance, precision)
+        if request.objective.v_parameterization:
+            clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * predicted
+            noise = alpha**0.5 * predicted + (1 - alpha) ** 0.5 * latents
+        else:
+            noise = predicted
+            clean = (latents - (1 - alpha) ** 0.5 * noise) / max(alpha, SMALLEST_ALPHA) ** 0.5
         latents = alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
     pixels = base.decode_latents(latents / base.latent_scale)[0].float().cpu()
     scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)  # [H, W, 3]
@@ -56,7 +66,7 @@ def _contexts(base: BaseModel, request: Request, precision: Precision) -> torch.
         return encode_ids(base.text_encoder, ids, request.clip_skip)
 
 
-def _guided_noise(
+def _guided(
     base: BaseModel, latents: torch.Tensor, t: int, contexts: torch.Tensor, guidance: float, precision: Precision
 ) -> torch.Tensor:
     timesteps = torch.tensor([t, t], device=base.device)

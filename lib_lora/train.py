@@ -7,12 +7,13 @@ LoRA lies in its folder with its card. `train()` yields events; whoever runs it 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from lib_lora.check import check
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
@@ -62,8 +63,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             with attached(session.pairs):
                 for last in _steps(config, plan, session, stop):
                     yield last
+            session.finish()
             if last is not None and (stop.keep or not stop.requested):
-                facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(session))
+                facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(config, session))
                 path = publish(config, host, _content(config, plan, base, host, session, facts))
                 yield Saved(path, last.step)
                 yield Phase("making the card")
@@ -101,13 +103,12 @@ def _preview_request(config: TrainConfig, plan: Plan) -> Request:
     """The trigger word alone, or the first caption where there is none."""
     side = min(config.data.resolution, LARGEST_PREVIEW_PX)
     prompt = config.text.trigger or plan.samples[0].caption
-    return Request(prompt, Size(side, side), config.run.preview_steps, config.run.seed, clip_skip=config.text.clip_skip)
+    size, steps = Size(side, side), config.run.preview_steps
+    return Request(prompt, size, steps, config.run.seed, clip_skip=config.text.clip_skip, objective=config.objective)
 
 
-def _optimizer_text(session: Session) -> str:
-    """`module.Class(key=value, …)`, as sd-scripts writes ss_optimizer."""
-    optimizer = session.updater.optimizer
-    shown: Sequence[str] = [
-        f"{key}={value}" for key, value in optimizer.defaults.items() if key in {"betas", "eps", "weight_decay"}
-    ]
-    return f"{type(optimizer).__module__}.{type(optimizer).__name__}({','.join(shown)})"
+def _optimizer_text(config: TrainConfig, session: Session) -> str:
+    """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
+    cls = type(session.updater.optimizer)
+    given = ",".join(f"{key}={value}" for key, value in parse_arguments(config.optimizer.optimizer_args).items())
+    return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lib_lora.data.captions import with_trigger
+from lib_lora.data.captions import CaptionSource, written_caption
 from lib_lora.data.dataset import Dataset, scan
 from tests.conftest import write_picture
 
 
-def look(*paths: Path, trigger: str = "ohwx", repeats: int = 7) -> Dataset:
-    return scan([str(path) for path in paths], trigger=trigger, repeats=repeats)
+def look(*paths: Path, trigger: str = "ohwx", repeats: int = 7, **captions: Any) -> Dataset:
+    return scan([str(path) for path in paths], captions=CaptionSource(trigger, **captions), repeats=repeats)
 
 
 def shown(dataset: Dataset) -> list[tuple[str, int, str]]:
@@ -77,7 +78,24 @@ def test_captions(tmp_path: Path) -> None:
     ],
 )
 def test_trigger(caption: str | None, concept: str | None, trigger: str, wanted: str | None) -> None:
-    assert with_trigger(caption, concept, trigger) == wanted
+    assert written_caption(Path("0.png"), caption, concept, CaptionSource(trigger)) == wanted
+
+
+def test_every_line_gets_the_trigger(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("sitting\n\n  ohwx asleep \n")
+    assert [s.caption for s in look(tmp_path, trigger="ohwx", all_lines=True).samples] == ["ohwx, sitting\nohwx asleep"]
+    assert [s.caption for s in look(tmp_path, trigger="ohwx").samples] == ["ohwx, sitting"]
+
+
+def test_other_caption_files_and_file_names(tmp_path: Path) -> None:
+    for name in ("red_car", "b"):
+        write_picture(tmp_path / "2_thing" / f"{name}.png")
+    (tmp_path / "2_thing" / "b.tags").write_text("blue car")
+    (tmp_path / "2_thing" / "red_car.caption").write_text("not asked for")
+    assert [s.caption for s in look(tmp_path, trigger="", extension=".tags").samples] == ["blue car", "thing"]
+    named = look(tmp_path, trigger="", extension=".tags", filenames=True)
+    assert [s.caption for s in named.samples] == ["blue car", "red car"]
 
 
 def test_problems_are_told_together(tmp_path: Path) -> None:
@@ -101,7 +119,9 @@ def test_problems_are_told_together(tmp_path: Path) -> None:
 
 
 def test_nothing_given() -> None:
-    assert scan([], trigger="", repeats=1).problems == ("Image folder (data): none given; choose a folder or drop images.",)
+    assert scan([], captions=CaptionSource(), repeats=1).problems == (
+        "Image folder (data): none given; choose a folder or drop images.",
+    )
 
 
 def test_caption_that_is_no_text(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lib_lora.model import lean, products
 from lib_lora.model.lean import FrozenConv, FrozenPatchConv, LoraLinear, lean_forwards
 from lib_lora.model.products import product
 from lib_lora.model.surgery import forwards_replaced, frozen
+from tools.bench.counting import saved_bytes
 
 CPU = torch.device("cpu")
 
@@ -88,25 +89,14 @@ def test_a_network_answers_the_same(most: int, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_kept_for_backward_shrinks() -> None:
     net, x = network(), torch.randn(2, 4, 16, 16, requires_grad=True)
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
-    def kept_bytes() -> int:
-        kept: dict[int, int] = {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            net(x).sum().backward()
-        return sum(kept.values())
+    def kept() -> int:
+        return saved_bytes(lambda: net(x).sum().backward(), [net])
 
     with frozen([net]):
-        plain = kept_bytes()
+        plain = kept()
         with forwards_replaced(lean_forwards([net], CPU)):
-            assert kept_bytes() == 2 * 8 * 16 * 16 * 4 < plain, "only SiLU's input is needed"
+            assert kept() == 2 * 8 * 16 * 16 * 4 < plain, "only SiLU's input is needed"
 
 
 def test_other_number_formats_go_to_torch() -> None:

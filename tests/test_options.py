@@ -51,10 +51,10 @@ def test_frozen() -> None:
         ("rank", 0, "Rank (rank): got 0, must be a whole number from 1 to 1024."),
         ("rank", 2.5, "Rank (rank): got 2.5, must be a whole number from 1 to 1024."),
         ("rank", None, "Rank (rank): got None, must be a whole number from 1 to 1024."),
-        ("unet_lr", "NaN", "Learning rate, U-Net (unet_lr): got 'NaN', must be a number from 0 to 10."),
-        ("unet_lr", math.inf, "Learning rate, U-Net (unet_lr): got inf, must be a number from 0 to 10."),
-        ("unet_lr", "fast", "Learning rate, U-Net (unet_lr): got 'fast', must be a number from 0 to 10."),
-        ("optimizer", "Adam", "Optimizer (optimizer): got 'Adam', must be one of AdamW, AdamW8bit."),
+        ("unet_lr", "NaN", "Learning rate, U-Net (unet_lr): got 'NaN', must be a number from 0 to 100."),
+        ("unet_lr", math.inf, "Learning rate, U-Net (unet_lr): got inf, must be a number from 0 to 100."),
+        ("unet_lr", "fast", "Learning rate, U-Net (unet_lr): got 'fast', must be a number from 0 to 100."),
+        ("loss_type", "l3", "Loss (loss_type): got 'l3', must be one of l2, l1, huber, smooth_l1."),
         ("overwrite", "maybe", "Overwrite (overwrite): got 'maybe', must be true or false."),
         ("seed", -1, "Seed (seed): got -1, must be a whole number from 0 to 4.29497e+09."),
         ("batch_size", True, "Batch size (batch_size): got True, must be a whole number from 1 to 64."),
@@ -82,10 +82,9 @@ def test_kohya_names() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    assert from_kohya({"network_module": "lycoris.kohya", "flip_aug": True, "noise_offset": 0.1, "brand_new": 3}).unsupported == [
+    assert from_kohya({"network_module": "lycoris.kohya", "flip_aug": True, "brand_new": 3}).unsupported == [
         "network_module = 'lycoris.kohya' is not supported.",
         "flip_aug = True is not supported.",
-        "noise_offset = 0.1 is not supported.",
         "brand_new = 3 is not supported.",
     ]
 

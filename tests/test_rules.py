@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,21 @@ def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
         ({"resolution": 1536}, "max_bucket_reso"),
         ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
         ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
+        ({"caption_extension": "txt"}, "caption_extension"),
+        ({"caption_separator": ""}, "caption_separator"),
+        ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
+        ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
+        ({"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred"),
+        ({"v_pred_like_loss": 0.1, "v_parameterization": True}, "v_pred_like_loss"),
         ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),
+        ({"optimizer": "no_such.Thing"}, "package no_such"),
+        ({"optimizer": ""}, "optimizer"),
+        ({"optimizer_args": ["weight_decay"]}, "optimizer_args"),
+        ({"lr_scheduler_args": ["x"]}, "lr_scheduler_args"),
+        ({"lr_warmup_steps": 2.5, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
+        ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
+        ({"optimizer": "AdaFactor"}, "lr_scheduler"),
+        ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
     ],
 )
 def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
@@ -39,7 +54,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 6  # bucket_range has two cases above
+    assert len(RULES) == 16  # some have several cases above
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:
@@ -76,3 +91,13 @@ def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
     (tmp_path / "your_cat.safetensors").touch()
     assert config_problems(build_config({"name": "your_cat", "overwrite": True}), tmp_path) == []
     assert next_free("other", tmp_path) == "other-2"
+
+
+def test_optimizers_of_missing_packages_are_told_with_all_their_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert "one learning rate for all" in problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0.5)[0]
+    assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=1) == []
+    assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0) == []
+    assert "needs none; choose constant" in problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine")[0]
+    assert problems(optimizer="AdaFactor", optimizer_args=["relative_step=False"]) == []
+    assert problems(optimizer="AdaFactor", lr_scheduler="adafactor") == []

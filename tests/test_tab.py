@@ -15,7 +15,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
-from lib_lora.ui.form import component, decimal, installed_choices  # noqa: E402
+from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
@@ -63,16 +63,18 @@ def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: A
     raw = made.value
     assert opt.kind is tuple or build_config({opt.name: raw}).value(opt) == opt.default
     if opt.choices:
-        assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == installed_choices(opt)
+        assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
     if isinstance(made, gr.Slider):
         assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
 
 
-def test_choices_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = next(opt for opt in SHOWN if opt.name == "optimizer")
-    assert installed_choices(optimizer) == ["AdamW"]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "bitsandbytes")
-    assert installed_choices(optimizer) == ["AdamW", "AdamW8bit"]
+    assert component(optimizer).allow_custom_value
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name == "torch" else None)
+    assert installed_suggestions(optimizer) == ["AdamW", "SGDNesterov"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name in {"torch", "lion_pytorch"} else None)
+    assert installed_suggestions(optimizer) == ["AdamW", "Lion", "SGDNesterov"]
 
 
 def test_every_basic_option_has_its_place() -> None:

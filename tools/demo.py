@@ -1,8 +1,8 @@
 """`make demo`: train a LoRA of a new concept with the product's own code on real pictures, and measure what it learned.
 
-The embedded tiny checkpoint draws balls and stars on grass; of the coins on a photograph it knows nothing. Two thirds of the coins
-are trained on, the rest is held out for the two measures: the loss (fixed noise and timesteps), and how many pictures drawn from
-the trigger word alone are nearer to the held-out coins than to anything the checkpoint knew.
+The embedded tiny checkpoint draws balls and stars on grass; of the coins on a photograph it knows nothing. Two thirds of the
+coins are trained on, the rest is held out for the two measures: the loss (fixed noise and timesteps), and how many pictures drawn
+from the trigger word alone are nearer to the held-out coins than to anything the checkpoint knew.
 
 Writes build/demo/: the LoRA with its card, before_after.png and loss.png. The last line of stdout is one JSON object.
 """

@@ -1,4 +1,4 @@
-"""What the demo measures: the loss on held-out pictures, and how many drawn pictures are nearer to the concept than to all else."""
+"""What the demo measures: the loss on held-out pictures, and how many drawn pictures are nearer to the concept than to others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lib_lora.config.groups import ObjectiveConfig
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids

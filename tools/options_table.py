@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_lora.config.groups import all_options
+from lib_lora.config.groups import all_options, group_titles
 from lib_lora.config.options import Option
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 HEAD = """# Options
 
-Made from the declarations in `lib_lora/config/groups.py` by `python -m tools.options_table`. On the command line every option
-is `--name`, under our name and under kohya's, with dashes or underscores.
+Made from the declarations in `lib_lora/config/` by `python -m tools.options_table`. On the command line every option is `--name`,
+under our name and under kohya's, with dashes or underscores.
+"""
+TABLE_HEAD = """
+## {title}
 
 | name | label | kohya | default | legal | meaning |
 |---|---|---|---|---|---|
@@ -20,7 +23,10 @@ is `--name`, under our name and under kohya's, with dashes or underscores.
 
 def page() -> str:
     """The whole document."""
-    return HEAD + "".join(_row(opt) for opt in all_options())
+    text = HEAD
+    for group, title in group_titles().items():
+        text += TABLE_HEAD.format(title=title) + "".join(_row(opt) for opt in all_options() if opt.group == group)
+    return text
 
 
 def _row(opt: Option) -> str:
@@ -34,7 +40,7 @@ def _row(opt: Option) -> str:
         _legal(opt),
         declared.help,
     ]
-    return "| " + " | ".join(cells) + " |\n"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def _legal(opt: Option) -> str:

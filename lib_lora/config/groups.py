@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lib_lora.config.objective import ObjectiveConfig
+from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.options import Option, option, options_of, parse_value
+from lib_lora.config.text import TextConfig
 from lib_lora.errors import ConfigError
 
-Optimizer = Literal["AdamW", "AdamW8bit"]
-Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 SavePrecision = Literal["fp16", "bf16", "float"]
-TokenLength = Literal["75", "150", "225"]
 
 
 @dataclass(frozen=True)
@@ -99,34 +99,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """What the model is told about an image."""
-
-    trigger: str = option(
-        "",
-        label="Trigger word",
-        kohya=None,
-        help="A word the model does not know, such as ohwx_cat. It stands in front of every caption and calls the subject.",
-    )
-    clip_skip: int = option(
-        1,
-        label="Clip skip",
-        kohya="clip_skip",
-        ge=1,
-        le=12,
-        place="advanced",
-        help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
-    )
-    max_token_length: TokenLength = option(
-        "75",
-        label="Caption length",
-        kohya="max_token_length",
-        place="advanced",
-        help="Tokens of a caption that are read. Longer captions cost time with every step.",
-    )
-
-
-@dataclass(frozen=True)
 class AdapterConfig:
     """The LoRA itself."""
 
@@ -145,91 +117,6 @@ class AdapterConfig:
         ge=0.001,
         le=1024,
         help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
-    )
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How the adapters are updated."""
-
-    unet_lr: float = option(
-        1e-4,
-        label="Learning rate, U-Net",
-        kohya="unet_lr",
-        ge=0.0,
-        le=10.0,
-        help="How fast the image network learns. 0.0001 is usual; 0 leaves it untrained.",
-    )
-    text_encoder_lr: float = option(
-        5e-5,
-        label="Learning rate, text encoder",
-        kohya="text_encoder_lr",
-        ge=0.0,
-        le=10.0,
-        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time.",
-    )
-    optimizer: Optimizer = option(
-        "AdamW",
-        label="Optimizer",
-        kohya="optimizer_type",
-        help="AdamW is the safe choice. AdamW8bit needs less memory, CUDA, and the package bitsandbytes.",
-    )
-    lr_scheduler: Scheduler = option(
-        "constant",
-        label="Learning rate schedule",
-        kohya="lr_scheduler",
-        help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.",
-    )
-    lr_warmup_steps: int = option(
-        0,
-        label="Warm-up steps",
-        kohya="lr_warmup_steps",
-        ge=0,
-        le=100000,
-        place="advanced",
-        help="Steps over which the learning rates rise from 0. Not with the schedule constant.",
-    )
-    lr_scheduler_num_cycles: int = option(
-        1,
-        label="Restarts",
-        kohya="lr_scheduler_num_cycles",
-        ge=1,
-        le=100,
-        place="advanced",
-        help="Number of cycles of the schedule cosine_with_restarts.",
-    )
-    lr_scheduler_power: float = option(
-        1.0,
-        label="Polynomial power",
-        kohya="lr_scheduler_power",
-        ge=0.1,
-        le=10.0,
-        place="advanced",
-        help="Exponent of the schedule polynomial.",
-    )
-    max_grad_norm: float = option(
-        1.0,
-        label="Gradient clipping",
-        kohya="max_grad_norm",
-        ge=0.0,
-        le=1000.0,
-        place="advanced",
-        help="Longest allowed gradient of one step; 0 turns clipping off.",
-    )
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is minimised."""
-
-    min_snr_gamma: float = option(
-        0.0,
-        label="Min-SNR gamma",
-        kohya="min_snr_gamma",
-        ge=0.0,
-        le=20.0,
-        place="advanced",
-        help="Weighs nearly clean pictures down, which often trains faster; 5 is usual, 0 turns it off.",
     )
 
 
@@ -305,17 +192,22 @@ class RunConfig:
     )
 
 
+def _group(cls: type, title: str) -> Any:
+    """A group of options; `title` stands above it in the form and in the documents."""
+    return field(default_factory=cls, metadata={"title": title})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """All settings of a run. Never changed after validation; derived numbers live in the plan."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = _group(DataConfig, "Images and buckets")
+    text: TextConfig = _group(TextConfig, "Captions")
+    adapter: AdapterConfig = _group(AdapterConfig, "LoRA")
+    optimizer: OptimizerConfig = _group(OptimizerConfig, "Learning")
+    objective: ObjectiveConfig = _group(ObjectiveConfig, "Loss and noise")
+    precision: PrecisionConfig = _group(PrecisionConfig, "Number formats")
+    run: RunConfig = _group(RunConfig, "Run")
 
     def value(self, opt: Option) -> Any:
         """What this configuration holds for `opt`."""
@@ -329,6 +221,11 @@ class TrainConfig:
 def all_options() -> list[Option]:
     """Every option of every group, in the order of declaration."""
     return [opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name))]
+
+
+def group_titles() -> dict[str, str]:
+    """Group name -> its title, in order."""
+    return {group.name: group.metadata["title"] for group in dataclasses.fields(TrainConfig)}
 
 
 def build_config(flat: Mapping[str, Any]) -> TrainConfig:

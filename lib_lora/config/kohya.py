@@ -11,7 +11,6 @@ from lib_lora.errors import ConfigError
 
 # sd-scripts names that say nothing about the LoRA's numbers, or whose only value is what we do anyway
 _WITHOUT_EFFECT = {
-    "caption_extension",
     "console_log_simple",
     "console_log_level",
     "save_model_as",
@@ -32,17 +31,11 @@ _WITHOUT_EFFECT = {
 _ONLY_VALUE: dict[str, tuple[Any, ...]] = {
     "network_module": ("networks.lora",),
     "v2": (False,),
-    "v_parameterization": (False,),
     "gradient_accumulation_steps": (1, None),
-    "loss_type": ("l2",),
     "flip_aug": (False,),
     "color_aug": (False,),
     "random_crop": (False,),
-    "shuffle_caption": (False,),
-    "noise_offset": (0, None),
     "network_args": (None, [], ""),
-    "optimizer_args": (None, [], ""),
-    "keep_tokens": (0, None),
 }
 
 

@@ -25,6 +25,7 @@ class Declaration:
     ge: float | None
     le: float | None
     place: Place
+    suggestions: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def option(
     ge: float | None = None,
     le: float | None = None,
     place: Place = "basic",
+    suggestions: tuple[str, ...] = (),
 ) -> Any:
     """Declare an option.
 
@@ -63,9 +65,10 @@ def option(
         kohya: sd-scripts' name for it, or None where sd-scripts has none.
         ge: smallest legal number.
         le: largest legal number.
+        suggestions: texts that a form offers, where any text is legal.
         place: `basic` or `advanced` part of the form, or `none` for options of the command line only.
     """
-    declaration = Declaration(label, help, kohya, ge, le, place)
+    declaration = Declaration(label, help, kohya, ge, le, place, suggestions)
     return dataclasses.field(default=default, metadata={"option": declaration})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_problem
+from lib_lora.config.optimizers import PINS, optimizer_spec
 from lib_lora.config.options import bounds_problem
 
 Rule = Callable[[TrainConfig], "str | None"]
@@ -54,18 +55,128 @@ def something_is_trained(config: TrainConfig) -> str | None:
 
 
 def warmup_has_a_schedule(config: TrainConfig) -> str | None:
-    if config.optimizer.lr_warmup_steps == 0 or config.optimizer.lr_scheduler != "constant":
+    if config.optimizer.lr_warmup_steps == 0 or config.optimizer.lr_scheduler not in {
+        "constant",
+        "piecewise_constant",
+        "adafactor",
+    }:
         return None
-    return "Warm-up steps (lr_warmup_steps): the schedule constant has no warm-up; choose constant_with_warmup, or 0."
+    name = config.optimizer.lr_scheduler
+    return f"Warm-up steps (lr_warmup_steps): the schedule {name} has no warm-up; choose constant_with_warmup, or 0."
+
+
+def caption_extension_is_one(config: TrainConfig) -> str | None:
+    value = config.text.caption_extension
+    if value.startswith(".") and len(value) > 1 and not set(value) & set("/\\"):
+        return None
+    return f"Caption files (caption_extension): got {value!r}, must be an ending such as .txt."
+
+
+def separators_are_there(config: TrainConfig) -> str | None:
+    if config.text.caption_separator:
+        return None
+    return "Tag separator (caption_separator): is empty; a comma is usual."
+
+
+def timestep_range(config: TrainConfig) -> str | None:
+    low, high = config.objective.min_timestep, config.objective.max_timestep
+    if low < high:
+        return None
+    return f"First timestep (min_timestep): got {low}, must be smaller than Last timestep (max_timestep), {high}."
+
+
+def adaptive_noise_has_an_offset(config: TrainConfig) -> str | None:
+    objective = config.objective
+    if objective.adaptive_noise_scale == 0 or objective.noise_offset > 0:
+        return None
+    return (
+        "Adaptive noise scale (adaptive_noise_scale): works only with a Noise offset (noise_offset) above 0; set one, or 0 here."
+    )
+
+
+def velocity_weights_fit(config: TrainConfig) -> str | None:
+    objective = config.objective
+    if objective.scale_v_pred_loss_like_noise_pred and not objective.v_parameterization:
+        return (
+            "Scale v like noise (scale_v_pred_loss_like_noise_pred): only for a checkpoint that predicts v; "
+            "turn it off, or Checkpoint predicts v (v_parameterization) on."
+        )
+    if objective.v_pred_like_loss > 0 and objective.v_parameterization:
+        return (
+            "v-like loss (v_pred_like_loss): only for a checkpoint that predicts noise; "
+            "set it to 0, or turn Checkpoint predicts v (v_parameterization) off."
+        )
+    return None
+
+
+def steps_are_whole(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    for label, name, value in (("Warm-up steps", "lr_warmup_steps", optimizer.lr_warmup_steps),
+                               ("Decay steps", "lr_decay_steps", optimizer.lr_decay_steps)):  # fmt: skip
+        if value >= 1 and value != int(value):
+            return f"{label} ({name}): got {value:g}, must be a whole number of steps, or a share below 1."
+    return None
 
 
 def optimizer_is_installed(config: TrainConfig) -> str | None:
-    if config.optimizer.optimizer != "AdamW8bit" or importlib.util.find_spec("bitsandbytes"):
+    name = config.optimizer.optimizer
+    spec = optimizer_spec(name)
+    if spec.installed():
+        return None
+    if spec.package not in PINS:
+        return (
+            f"Optimizer (optimizer): {name!r} needs the package {spec.package}, which is not installed; choose one of the list."
+        )
+    return (
+        f"Optimizer (optimizer): {name} needs the package {spec.package}; choose AdamW, or install {PINS[spec.package]} with "
+        "pip's --no-deps, which leaves the webui's torch as it is."
+    )
+
+
+def optimizer_has_a_name(config: TrainConfig) -> str | None:
+    if config.optimizer.optimizer:
+        return None
+    return "Optimizer (optimizer): is empty; choose AdamW."
+
+
+def arguments_can_be_read(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    for label, name, texts in (("Optimizer arguments", "optimizer_args", optimizer.optimizer_args),
+                               ("Schedule arguments", "lr_scheduler_args", optimizer.lr_scheduler_args)):  # fmt: skip
+        try:
+            parse_arguments(texts)
+        except ValueError as error:
+            return f"{label} ({name}): {str(error)!r} is not of the form name=value."
+    return None
+
+
+def one_rate_for_all(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    rates = {rate for rate in (optimizer.unet_lr, optimizer.text_encoder_lr) if rate > 0}
+    if len(rates) < 2 or not optimizer_spec(optimizer.optimizer).one_rate:
         return None
     return (
-        "Optimizer (optimizer): AdamW8bit needs the package bitsandbytes; choose AdamW, or install "
-        "bitsandbytes==0.45.5 with pip's --no-deps, which leaves the webui's torch as it is."
+        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all; give Learning rate, U-Net (unet_lr) and "
+        "Learning rate, text encoder (text_encoder_lr) the same value, usually 1."
     )
+
+
+def schedule_fits_the_optimizer(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    spec = optimizer_spec(optimizer.optimizer)
+    start = f"Learning rate schedule (lr_scheduler): got {optimizer.lr_scheduler}, "
+    if spec.schedule_free and (optimizer.lr_scheduler != "constant" or optimizer.lr_scheduler_type):
+        return start + f"but {optimizer.optimizer} needs none; choose constant."
+    try:
+        arguments = {**spec.defaults, **parse_arguments(optimizer.optimizer_args)}
+    except ValueError:
+        return None  # arguments_can_be_read tells
+    makes_its_own = spec.attribute == "Adafactor" and bool(arguments.get("relative_step"))
+    if makes_its_own and optimizer.lr_scheduler != "adafactor":
+        return start + "but AdaFactor makes its own rate; choose adafactor, or the argument relative_step=False."
+    if optimizer.lr_scheduler == "adafactor" and not makes_its_own:
+        return start + "which goes with the optimizer AdaFactor (relative_step=True) alone."
+    return None
 
 
 RULES: tuple[Rule, ...] = (
@@ -74,5 +185,15 @@ RULES: tuple[Rule, ...] = (
     bucket_range,
     something_is_trained,
     warmup_has_a_schedule,
+    caption_extension_is_one,
+    separators_are_there,
+    timestep_range,
+    adaptive_noise_has_an_offset,
+    velocity_weights_fit,
+    steps_are_whole,
+    optimizer_has_a_name,
     optimizer_is_installed,
+    arguments_can_be_read,
+    one_rate_for_all,
+    schedule_fits_the_optimizer,
 )

@@ -1,38 +1,57 @@
-"""Caption files -> captions (pure text after reading)."""
+"""Image -> caption as it is written down: the file beside it, the folder's name, the trigger word."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.errors import DatasetError
 
-SUFFIXES = (".txt", ".caption")
+DEFAULT_EXTENSION, SECOND_EXTENSION = ".txt", ".caption"
 
 
-def read_caption(image: Path) -> str | None:
-    """First line of the caption file beside `image`, or None where there is none or it is empty.
+@dataclass(frozen=True)
+class CaptionSource:
+    """Where captions come from. With `all_lines` every line of a file is an alternative."""
+
+    trigger: str = ""
+    extension: str = DEFAULT_EXTENSION
+    all_lines: bool = False
+    filenames: bool = False
+
+
+def read_caption(image: Path, source: CaptionSource) -> str | None:
+    """First line of the caption file beside `image` (all lines, joined by newlines, where asked for), or None.
 
     Raises:
         DatasetError: the file is not UTF-8 text.
     """
-    for suffix in SUFFIXES:
-        path = image.with_suffix(suffix)
+    extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
+    for extension in extensions:
+        path = image.with_name(image.stem + extension)
         if path.is_file():
             try:
-                lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+                text = path.read_text(encoding="utf-8-sig")
             except UnicodeDecodeError as error:
                 raise DatasetError([f"Caption file {path.name!r} is not UTF-8 text; save it as UTF-8."]) from error
-            if lines and lines[0].strip():
-                return lines[0].strip()
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if lines:
+                return "\n".join(lines) if source.all_lines else lines[0]
     return None
 
 
-def with_trigger(caption: str | None, concept: str | None, trigger: str) -> str | None:
-    """What is trained on: the caption, else the folder's concept, else the trigger; the trigger in front unless it is in it.
+def written_caption(image: Path, written: str | None, concept: str | None, source: CaptionSource) -> str | None:
+    """What is trained on: the caption file, else the file's name where that is wanted, else the folder's concept.
 
-    None where there is nothing at all.
+    Each line gets the trigger in front. None where there is nothing at all.
     """
-    text = caption or concept
-    if not text:
-        return trigger or None
-    return text if not trigger or trigger.casefold() in text.casefold() else f"{trigger}, {text}"
+    name = image.stem.replace("_", " ").strip() if source.filenames else None
+    lines = (written or name or concept or "").split("\n")
+    return "\n".join(with_trigger(line, source.trigger) for line in lines) or None
+
+
+def with_trigger(caption: str, trigger: str) -> str:
+    """The trigger in front, unless it is in the caption already."""
+    if not caption or not trigger or trigger.casefold() in caption.casefold():
+        return caption or trigger
+    return f"{trigger}, {caption}"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_lora.data.captions import read_caption, with_trigger
+from lib_lora.data.captions import CaptionSource, read_caption, written_caption
 from lib_lora.data.images import image_size, load_pixels
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -50,7 +50,7 @@ class Dataset:
     notes: tuple[str, ...]
 
 
-def scan(paths: Sequence[str], *, trigger: str, repeats: int) -> Dataset:
+def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int) -> Dataset:
     """Look through `paths` and read every image once. Never raises for wrong input: it is told in `problems`."""
     if not any(path.strip() for path in paths):
         return Dataset((), (), ("Image folder (data): none given; choose a folder or drop images.",), ())
@@ -65,7 +65,7 @@ def scan(paths: Sequence[str], *, trigger: str, repeats: int) -> Dataset:
         problems.append(f"Image folder (data): {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
         files = []
     with ThreadPoolExecutor(max_workers=DECODERS) as pool:
-        read = list(pool.map(lambda item: _sample(item[0], item[1], trigger), files))
+        read = list(pool.map(lambda item: _sample(item[0], item[1], captions), files))
     samples = tuple(item for item in read if isinstance(item, Sample))
     problems += [problem for item in read if not isinstance(item, Sample) for problem in item]
     return Dataset(samples, tuple(folders), tuple(problems), tuple(notes))
@@ -108,18 +108,19 @@ def _images_in(folder: Path) -> list[Path]:
     ]
 
 
-def _sample(folder: Folder, path: Path, trigger: str) -> Sample | Iterable[str]:
+def _sample(folder: Folder, path: Path, captions: CaptionSource) -> Sample | Iterable[str]:
     try:
         stat = path.stat()
         size = _checked_size(path, stat.st_mtime_ns, stat.st_size)
-        written = read_caption(path)
+        written = read_caption(path, captions)
     except DatasetError as error:
         return error.problems
     except OSError as error:
         return [f"Image {path.name!r} cannot be read ({error.strerror}); check its permissions."]
-    caption = with_trigger(written, folder.concept, trigger)
+    caption = written_caption(path, written, folder.concept, captions)
     if caption is None:
-        return [f"Image {path.name!r} has no caption; write {path.stem}.txt beside it, or give a Trigger word (trigger)."]
+        file = path.stem + captions.extension
+        return [f"Image {path.name!r} has no caption; write {file} beside it, or give a Trigger word (trigger)."]
     return Sample(path, caption, folder.repeats, size, written is not None)
 
 

@@ -85,7 +85,7 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     return Modules(unet.eval(), vae.eval(), text_encoder.eval())
 
 
-def unet_config(weights: Weights) -> dict[str, Any]:
+def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Diffusers' configuration of the U-Net, read from the shapes."""
     channels = tuple(weights[f"{_UNET}input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in (1, 4, 7, 10))
     context = weights[f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
@@ -103,7 +103,7 @@ def unet_config(weights: Weights) -> dict[str, Any]:
     }
 
 
-def vae_config(weights: Weights) -> dict[str, Any]:
+def vae_config(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Diffusers' configuration of the VAE, read from the shapes."""
     channels = tuple(weights[f"{_VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(4))
     blocks = sum(f"{_VAE}encoder.down.0.block.{i}.conv2.weight" in weights for i in range(4))
@@ -119,7 +119,7 @@ def vae_config(weights: Weights) -> dict[str, Any]:
     }
 
 
-def text_config(weights: Weights) -> dict[str, Any]:
+def text_config(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Transformers' configuration of the text encoder, read from the shapes."""
     core = f"{_TEXT}text_model."
     vocabulary, width = weights[core + "embeddings.token_embedding.weight"].shape

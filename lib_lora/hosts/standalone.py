@@ -93,9 +93,9 @@ class StandaloneHost:
             dtype = torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
             self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
         model = self._model
-        with frozen([model.unet, model.text_encoder, model.vae]):
-            with forwards_replaced(lean_forwards([model.unet, model.text_encoder], self._device)):
-                yield model
+        lean = lean_forwards([model.unet, model.text_encoder], self._device)
+        with frozen([model.unet, model.text_encoder, model.vae]), forwards_replaced(lean):
+            yield model
 
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import Target
-from lib_lora.model.lean import LoraLinear, in_fp32
+from lib_lora.model.lean import LoraLinear, applied, in_fp32
 from lib_lora.model.surgery import Forward, forwards_replaced
 from lib_lora.randomness import generator
 
@@ -113,8 +113,7 @@ def _forward(pair: LoraPair) -> Forward:
             if in_fp32(x, conv.weight):
                 rows = x.permute(0, 2, 3, 1)  # [B, h, w, in]
                 weights = (conv.weight.flatten(1), conv.bias, down.flatten(1), up.flatten(1))
-                y: torch.Tensor = LoraLinear.apply(rows, *weights, scale)
-                return y.permute(0, 3, 1, 2).contiguous()
+                return applied(LoraLinear, rows, *weights, scale).permute(0, 3, 1, 2).contiguous()
             return F.conv2d(x, conv.weight, conv.bias) + F.conv2d(F.conv2d(x, down), up) * scale
 
         return conv_forward
@@ -123,8 +122,7 @@ def _forward(pair: LoraPair) -> Forward:
 
     def linear_forward(x: torch.Tensor) -> torch.Tensor:
         if in_fp32(x, linear.weight):
-            y: torch.Tensor = LoraLinear.apply(x, linear.weight, linear.bias, down, up, scale)
-            return y
+            return applied(LoraLinear, x, linear.weight, linear.bias, down, up, scale)
         return F.linear(x, linear.weight, linear.bias) + F.linear(F.linear(x, down), up) * scale
 
     return linear_forward

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import Function, once_differentiable
+from torch.nn.grad import conv2d_input
 
 from lib_lora.model.products import product
 from lib_lora.model.surgery import Forward
@@ -41,6 +42,12 @@ def in_fp32(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether a layer computes in plain fp32 on a CPU: no autocast, no half precision."""
     autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not autocast
+
+
+def applied(function: Any, *inputs: Any) -> torch.Tensor:
+    """The output of one of the functions below, as a tensor that autograd knows."""
+    y: torch.Tensor = function.apply(*inputs)
+    return y
 
 
 class FrozenLinear(Function):
@@ -72,7 +79,7 @@ class FrozenConv(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
-        grad_x = torch.nn.grad.conv2d_input(ctx.shape, ctx.weight, grad, ctx.stride, ctx.padding)
+        grad_x = conv2d_input(ctx.shape, ctx.weight, grad, ctx.stride, ctx.padding)  # type: ignore[no-untyped-call]
         return grad_x, None, None, None, None
 
 
@@ -135,8 +142,7 @@ def _linear_forward(linear: nn.Linear) -> Forward:
     def forward(x: torch.Tensor) -> torch.Tensor:
         if not in_fp32(x, linear.weight):
             return F.linear(x, linear.weight, linear.bias)
-        y: torch.Tensor = FrozenLinear.apply(x, linear.weight, linear.bias)
-        return y
+        return applied(FrozenLinear, x, linear.weight, linear.bias)
 
     return forward
 
@@ -149,8 +155,7 @@ def _conv_forward(conv: nn.Conv2d) -> Forward:
             return F.conv2d(x, conv.weight, conv.bias, stride, padding)
         height, width = (_output_side(side, kernel, stride, padding) for side in x.shape[2:])
         kind = FrozenPatchConv if kernel == 1 or len(x) * height * width <= MOST_PATCHES else FrozenConv
-        y: torch.Tensor = kind.apply(x, conv.weight, conv.bias, stride, padding)
-        return y
+        return applied(kind, x, conv.weight, conv.bias, stride, padding)
 
     return forward
 

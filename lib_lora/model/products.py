@@ -6,11 +6,13 @@ import torch
 
 # oneDNN's product: on many CPUs twice as fast as the BLAS behind torch.mm, and it takes transposed operands as they are.
 # torch offers it as an operator of its compiler only; where it is missing, torch.mm gives the same numbers.
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a bᵀ, without gradients. Shapes: `[n, k]`, `[m, k]` -> `[n, m]`."""
+    """Returns a bᵀ, without gradients. Shapes: `[n, k]`, `[m, k]` -> `[n, m]`."""
     if _ONEDNN and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
         return result

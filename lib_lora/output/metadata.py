@@ -16,19 +16,17 @@ from typing import Any
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Folder
 from lib_lora.model.base import ModelInfo
+from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
 
 # what sd-scripts always writes, with the values of a run that does not use it
 NOT_USED: dict[str, Any] = {
-    "ss_noise_offset": None, "ss_noise_offset_random_strength": False, "ss_adaptive_noise_scale": None,
-    "ss_multires_noise_iterations": None, "ss_multires_noise_discount": 0.3, "ss_ip_noise_gamma": None,
-    "ss_ip_noise_gamma_random_strength": False, "ss_zero_terminal_snr": False, "ss_loss_type": "l2", "ss_huber_schedule": "snr",
-    "ss_huber_scale": 1.0, "ss_huber_c": 0.1, "ss_debiased_estimation": False, "ss_scale_weight_norms": None,
-    "ss_prior_loss_weight": 1.0, "ss_caption_dropout_rate": 0.0, "ss_caption_dropout_every_n_epochs": 0,
-    "ss_caption_tag_dropout_rate": 0.0, "ss_face_crop_aug_range": None, "ss_fp8_base": False, "ss_fp8_base_unet": False,
+    "ss_scale_weight_norms": None, "ss_prior_loss_weight": 1.0,
+    "ss_face_crop_aug_range": None, "ss_fp8_base": False, "ss_fp8_base_unet": False,
     "ss_validation_seed": None, "ss_validation_split": 0.0, "ss_max_validation_steps": None, "ss_validate_every_n_epochs": None,
     "ss_validate_every_n_steps": None, "ss_resize_interpolation": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
@@ -52,8 +50,9 @@ def file_metadata(
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
         **_option_entries(config, facts),
+        **_objective_entries(config.objective),
         **_dataset_entries(config, plan),
-        **_model_entries(model),
+        **_model_entries(model, velocity=config.objective.v_parameterization),
         **_modelspec_entries(config, facts),
         "ss_training_comment": f"sd-webui-train-lora {__version__}" + "".join(f", {k} {v}" for k, v in software.items()),
     }
@@ -96,15 +95,37 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_lr_scheduler": optimizer.lr_scheduler,
         "ss_lr_warmup_steps": optimizer.lr_warmup_steps,
         "ss_max_grad_norm": optimizer.max_grad_norm,
-        "ss_min_snr_gamma": config.objective.min_snr_gamma or None,
         "ss_clip_skip": text.clip_skip if text.clip_skip > 1 else None,
         "ss_max_token_length": None if text.max_token_length == "75" else text.max_token_length,
+        "ss_caption_dropout_rate": text.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": text.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": text.caption_tag_dropout_rate,
         "ss_gradient_checkpointing": False,
         "ss_gradient_accumulation_steps": 1,
         "ss_cache_latents": True,
         "ss_full_fp16": False,
         "ss_lowram": False,
         **NOT_USED,
+    }
+
+
+def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:
+    """As sd-scripts: what is off is None."""
+    return {
+        "ss_min_snr_gamma": objective.min_snr_gamma or None,
+        "ss_debiased_estimation": objective.debiased_estimation_loss,
+        "ss_loss_type": objective.loss_type,
+        "ss_huber_schedule": objective.huber_schedule,
+        "ss_huber_scale": objective.huber_scale,
+        "ss_huber_c": objective.huber_c,
+        "ss_noise_offset": objective.noise_offset or None,
+        "ss_noise_offset_random_strength": objective.noise_offset_random_strength,
+        "ss_adaptive_noise_scale": objective.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": objective.multires_noise_iterations or None,
+        "ss_multires_noise_discount": objective.multires_noise_discount,
+        "ss_ip_noise_gamma": objective.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": objective.ip_noise_gamma_random_strength,
+        "ss_zero_terminal_snr": objective.zero_terminal_snr,
     }
 
 
@@ -123,8 +144,8 @@ def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "ss_color_aug": False,
         "ss_flip_aug": False,
         "ss_random_crop": False,
-        "ss_shuffle_caption": False,
-        "ss_keep_tokens": 0,
+        "ss_shuffle_caption": config.text.shuffle_caption,
+        "ss_keep_tokens": config.text.keep_tokens,
         "ss_enable_bucket": data.enable_bucket,
         "ss_bucket_no_upscale": data.bucket_no_upscale,
         "ss_min_bucket_reso": data.min_bucket_reso,
@@ -157,10 +178,10 @@ def _tags(plan: Plan, folder: Folder) -> dict[str, int]:
     return dict(Counter(tag.strip().lower() for caption in captions for tag in caption.split(",") if tag.strip()))
 
 
-def _model_entries(model: ModelInfo) -> dict[str, Any]:
+def _model_entries(model: ModelInfo, *, velocity: bool) -> dict[str, Any]:
     entries = {
         "ss_v2": False,
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": "sd_v1_v" if velocity else "sd_v1",
         "ss_sd_model_name": model.name,
         "ss_sd_model_hash": model.legacy_hash,
         "ss_new_sd_model_hash": model.sha256,
@@ -177,8 +198,10 @@ def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "modelspec.title": config.run.name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
         "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": "v" if config.objective.v_parameterization else "epsilon",
     }
+    if (config.objective.min_timestep, config.objective.max_timestep) != (0, TIMESTEPS):
+        entries["modelspec.timestep_range"] = f"{config.objective.min_timestep},{config.objective.max_timestep}"
     if config.text.clip_skip > 1:
         entries["modelspec.encoder_layer"] = str(config.text.clip_skip)
     if config.text.trigger:

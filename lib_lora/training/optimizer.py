@@ -1,20 +1,21 @@
-"""Parameter groups, optimizer, learning rate schedule, clipping and loss scaling."""
+"""Parameter groups, optimizer, clipping and loss scaling."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from lib_lora.config.groups import OptimizerConfig
+from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.optimizer import OptimizerConfig
+from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.training.precision import Precision
-
-EIGHT_BIT_NEEDS_CUDA = "Optimizer (optimizer): AdamW8bit works on CUDA only; choose AdamW."
+from lib_lora.training.schedules import make_scheduler
 
 
 def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -28,40 +29,40 @@ def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig) -> list
     return groups
 
 
+def device_problem(config: OptimizerConfig, device: torch.device) -> str | None:
+    """The sentence that says why the optimizer cannot work on `device`, or None."""
+    if device.type == "cuda" or not optimizer_spec(config.optimizer).needs_cuda:
+        return None
+    return f"Optimizer (optimizer): {config.optimizer} works on CUDA only; choose AdamW."
+
+
 def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer with its library's defaults, as sd-scripts uses it (AdamW: betas 0.9, 0.999, weight decay 0.01).
+    """The optimizer with its library's defaults and the user's arguments, as sd-scripts makes it (`get_optimizer`).
 
     Raises:
-        ConfigError: it cannot work on the parameters' device.
+        ConfigError: it cannot work on the parameters' device, is none, or does not take the arguments.
     """
-    rate = config.unet_lr or config.text_encoder_lr
-    if config.optimizer == "AdamW8bit":
-        device = groups[0]["params"][0].device.type
-        if device != "cuda":
-            raise ConfigError([EIGHT_BIT_NEEDS_CUDA])
-        optimizer: torch.optim.Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, lr=rate)
-        return optimizer
-    return torch.optim.AdamW(groups, lr=rate)
-
-
-def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """The learning rate schedule over `steps` updates, from transformers (the webui carries it)."""
-    from transformers import optimization as schedules
-
-    warmup = config.lr_warmup_steps
-    makers: dict[str, Callable[[], Any]] = {
-        "constant": lambda: schedules.get_constant_schedule(optimizer),
-        "constant_with_warmup": lambda: schedules.get_constant_schedule_with_warmup(optimizer, warmup),
-        "linear": lambda: schedules.get_linear_schedule_with_warmup(optimizer, warmup, steps),
-        "cosine": lambda: schedules.get_cosine_schedule_with_warmup(optimizer, warmup, steps),
-        "cosine_with_restarts": lambda: schedules.get_cosine_with_hard_restarts_schedule_with_warmup(
-            optimizer, warmup, steps, config.lr_scheduler_num_cycles
-        ),
-        "polynomial": lambda: schedules.get_polynomial_decay_schedule_with_warmup(
-            optimizer, warmup, steps, power=config.lr_scheduler_power
-        ),
-    }
-    return makers[config.lr_scheduler]()
+    problem = device_problem(config, groups[0]["params"][0].device)
+    if problem:
+        raise ConfigError([problem])
+    spec = optimizer_spec(config.optimizer)
+    arguments = {**spec.defaults, **parse_arguments(config.optimizer_args), **spec.fixed}
+    rate: float | None = config.unet_lr or config.text_encoder_lr
+    if spec.attribute == "Adafactor" and arguments.get("relative_step"):  # it makes its own rate, and refuses any other
+        groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
+        rate = None
+    start = f"Optimizer (optimizer): {config.optimizer!r} "
+    try:
+        cls = getattr(importlib.import_module(spec.module), spec.attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError([start + f"cannot be found ({error}); choose one of the list."]) from error
+    if spec not in OPTIMIZERS.values() and not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise ConfigError([start + "is no optimizer of torch's kind (a subclass of torch.optim.Optimizer)."])
+    try:
+        optimizer: torch.optim.Optimizer = cls(groups, lr=rate, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([start + f"does not take these Optimizer arguments (optimizer_args): {error}."]) from error
+    return optimizer
 
 
 class Updater:
@@ -70,10 +71,13 @@ class Updater:
     def __init__(self, pairs: Sequence[LoraPair], config: OptimizerConfig, steps: int, precision: Precision) -> None:
         self._parameters: list[nn.Parameter] = list(parameters(pairs))
         self._max_grad_norm = config.max_grad_norm
+        self._schedule_free = optimizer_spec(config.optimizer).schedule_free
         self.optimizer = make_optimizer(config, parameter_groups(pairs, config))
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # its home since torch 2.3, and before
         self._scaler: Any = scaler(enabled=precision.scales_loss)
+        if self._schedule_free:
+            cast(Any, self.optimizer).train()
 
     def update(self, loss: torch.Tensor) -> None:
         """One optimizer step on the gradients of `loss`."""
@@ -88,6 +92,11 @@ class Updater:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def finish(self) -> None:
+        """Leave the weights that are to be kept in the adapters (schedule-free optimizers train on others)."""
+        if self._schedule_free:
+            cast(Any, self.optimizer).eval()
+
     def learning_rates(self) -> list[float]:
-        """The rate of each parameter group for the next step."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""
+        return [float(group["lr"] or 0.0) for group in self.optimizer.param_groups]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from lib_lora.config.groups import TrainConfig
+from lib_lora.data.caption_rules import Moment, shown_caption, varies
 from lib_lora.data.tokens import caption_ids
 from lib_lora.events import StepDone
 from lib_lora.model.adapter import LoraPair, new_pair
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import encode_ids
-from lib_lora.objective.noise import add_noise, draw_timesteps
 from lib_lora.plan import Batch, Plan
-from lib_lora.randomness import generator, normal
+from lib_lora.training.draws import draw
 from lib_lora.training.failures import explained
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
@@ -48,21 +48,29 @@ class Session:
             )
         return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
 
+    def finish(self) -> None:
+        """Called once after the last step, before anything is saved."""
+        self.updater.finish()
+
     def _inputs(self, batch: Batch) -> StepInputs:
-        seed, device = self._config.run.seed, self._base.device
+        device = self._base.device
         latents = torch.stack([self._latents[i] for i in batch.indices])  # [B, 4, h, w]
-        noise = torch.stack([normal(tuple(latents.shape[1:]), seed, "noise", batch.step, k) for k in range(len(latents))])
-        timesteps = draw_timesteps(len(latents), generator(seed, "timesteps", batch.step))
-        noisy = add_noise(latents, noise, timesteps, self._base.alphas_cumprod.cpu())
-        captions = [self._plan.samples[i].caption for i in batch.indices]
+        drawn = draw(self._config.objective, latents, self._base.alphas_cumprod.cpu(), self._config.run.seed, batch.step)
+        captions = self._captions(batch)
         trains_text = self._config.optimizer.text_encoder_lr > 0
         return StepInputs(
-            noisy.to(device),
-            noise.to(device),
-            timesteps.to(device),
+            drawn.noisy_latents.to(device),
+            drawn.target.to(device),
+            drawn.timesteps.to(device),
             input_ids=self._ids(captions) if trains_text else None,
             context=None if trains_text else torch.cat([self._context(caption) for caption in captions]),
         )
+
+    def _captions(self, batch: Batch) -> list[str]:
+        moments = [Moment(batch.step, self._plan.steps, batch.epoch, place) for place in range(len(batch.indices))]
+        written = [self._plan.samples[index].caption for index in batch.indices]
+        text, seed = self._config.text, self._config.run.seed
+        return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
 
     def _ids(self, captions: Sequence[str]) -> torch.Tensor:
         length = int(self._config.text.max_token_length)
@@ -71,11 +79,14 @@ class Session:
         )
 
     def _context(self, caption: str) -> torch.Tensor:
-        """The context of a caption under a text encoder that does not change, computed once."""
-        if caption not in self._contexts:
-            with torch.no_grad(), self.precision.autocast(self._base.device):
-                self._contexts[caption] = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
-        return self._contexts[caption]
+        """The context of a caption under a text encoder that does not change, computed once unless captions vary."""
+        if caption in self._contexts:
+            return self._contexts[caption]
+        with torch.no_grad(), self.precision.autocast(self._base.device):
+            context = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
+        if not varies(self._config.text):
+            self._contexts[caption] = context
+        return context
 
 
 def new_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:

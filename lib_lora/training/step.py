@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_lora.config.groups import ObjectiveConfig
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.errors import TrainLoraError
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import encode_ids
-from lib_lora.objective.loss import sample_weights, squared_error
+from lib_lora.objective.loss import batch_loss
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
 
@@ -36,14 +36,13 @@ class DivergedError(TrainLoraError):
 
 
 def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig, clip_skip: int) -> torch.Tensor:
-    """The scalar that backward is called on: the weighted mean error over the batch (sd-scripts `process_batch`)."""
+    """The scalar that backward is called on."""
     context = inputs.context
     if context is None:
         assert inputs.input_ids is not None
         context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip)
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, context)
-    weights = sample_weights(objective, inputs.timesteps, base.alphas_cumprod)
-    return (squared_error(model_pred, inputs.target) * weights).mean()
+    return batch_loss(model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod)
 
 
 def training_step(

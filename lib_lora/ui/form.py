@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from lib_lora.config.groups import all_options
+from lib_lora.config.optimizers import OPTIMIZERS
 from lib_lora.config.options import Option
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
@@ -26,8 +26,10 @@ def component(opt: Option) -> Any:
     made: Any
     if opt.kind is bool:
         made = gr.Checkbox(value=opt.default, **common)
+    elif declared.suggestions:
+        made = gr.Dropdown(choices=installed_suggestions(opt), value=opt.default, allow_custom_value=True, **common)
     elif opt.choices is not None:
-        made = gr.Dropdown(choices=installed_choices(opt), value=opt.default, **common)
+        made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
     elif opt.name in SLIDERS:
         made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=SLIDERS[opt.name], value=opt.default, **common)
     elif opt.kind is int:
@@ -35,7 +37,7 @@ def component(opt: Option) -> Any:
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
         made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
     else:
-        made = gr.Textbox(value="", max_lines=1, placeholder=_placeholder(opt), **common)
+        made = gr.Textbox(value=opt.default or "", max_lines=1, placeholder=_placeholder(opt), **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
     return made
 
@@ -45,10 +47,9 @@ def decimal(number: float) -> str:
     return f"{number:.12f}".rstrip("0").rstrip(".")
 
 
-def installed_choices(opt: Option) -> list[str]:
-    """The choices of `opt` that work with the packages that are there."""
-    needs = {"AdamW8bit": "bitsandbytes"}
-    return [choice for choice in opt.choices or () if choice not in needs or importlib.util.find_spec(needs[choice])]
+def installed_suggestions(opt: Option) -> list[str]:
+    """The suggestions of `opt` that work with the packages that are there; others may be typed, and are explained then."""
+    return [name for name in opt.declaration.suggestions if name not in OPTIMIZERS or OPTIMIZERS[name].installed()]
 
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_lora.check import find_images
-from lib_lora.config.groups import build_config
+from lib_lora.config.groups import build_config, group_titles
 from lib_lora.config.options import Option
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
@@ -130,7 +130,7 @@ class TrainTab:
         folders = [flat["data"]] if flat["data"].strip(' "') else []
         dropped = [Path(file.name) for file in files or []]
         if dropped:
-            folders.append(str(keep_uploads(dropped, self._uploads)))
+            folders.append(str(keep_uploads(dropped, self._uploads, flat["caption_extension"])))
         return {**flat, "data": tuple(folder.strip().strip('"') for folder in folders)}
 
     def _build_form(self) -> tuple[list[Any], Any]:
@@ -145,9 +145,13 @@ class TrainTab:
                 made.update({name: component(basic[name]) for name in row})
         advanced = form_options("advanced")
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
-            for first in range(0, len(advanced), 2):
-                with gr.Row():
-                    made.update({opt.name: component(opt) for opt in advanced[first : first + 2]})
+            for group, title in group_titles().items():
+                members = [opt for opt in advanced if opt.group == group]
+                if members:
+                    gr.Markdown(f"#### {title}")
+                for first in range(0, len(members), 2):
+                    with gr.Row():
+                        made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
         return [made[opt.name] for opt in self._options], files
 

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_lora.data.captions import SUFFIXES
+from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
 from lib_lora.data.dataset import IMAGE_SUFFIXES
 from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20
 
 
-def keep_uploads(files: Sequence[Path], root: Path) -> Path:
+def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEFAULT_EXTENSION) -> Path:
     """Copy dropped images and captions to one folder below `root` and return it; the same files give the same folder.
 
     `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it.
@@ -26,7 +26,8 @@ def keep_uploads(files: Sequence[Path], root: Path) -> Path:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
-    listed = sorted(file for file in files if file.suffix.lower() in {*IMAGE_SUFFIXES, *SUFFIXES})
+    captions = {DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension}
+    listed = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or file.suffix in captions)
     digest = hashlib.sha256()
     for file in listed:
         state = file.stat()

@@ -1,11 +1,13 @@
-"""What one step consists of: operators, bytes kept for backward, floating-point operations; and how fast this machine multiplies."""
+"""What one step consists of: operators, bytes kept for backward, floating-point operations; and how fast a machine multiplies."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,7 +54,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
             step()
         with FlopCounterMode(display=False) as flops:
             step()
-        saved = _saved_bytes(step, base)
+        saved = saved_bytes(step, [base.unet, base.text_encoder])
     return {"operators": operators.count, "saved_bytes": saved, "flops": flops.get_total_flops(), "rate": multiplication_rate()}
 
 
@@ -67,9 +69,9 @@ def multiplication_rate() -> float:
     return 2.0 * MATRIX_SIDE**3 / best
 
 
-def _saved_bytes(step: Any, base: BaseModel) -> int:
-    """Bytes of all storages that autograd keeps for the backward pass, without the model's own weights."""
-    weights = {p.untyped_storage().data_ptr() for module in (base.unet, base.text_encoder) for p in module.parameters()}
+def saved_bytes(step: Callable[[], object], networks: Iterable[nn.Module]) -> int:
+    """Bytes of all storages that autograd keeps for the backward pass, without the weights of `networks`."""
+    weights = {p.untyped_storage().data_ptr() for network in networks for p in network.parameters()}
     storages: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

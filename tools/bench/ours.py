@@ -1,6 +1,6 @@
 """One run of ours in a process of its own, on ldm's modules as a webui holds them. Prints one JSON line.
 
-    python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
+python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
 """
 
 from __future__ import annotations

@@ -13,14 +13,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tools.tiny.checkpoint import write_checkpoint
-from tools.tiny.denoiser import train_networks
+from tools.tiny.denoiser import Networks, Phase, train_networks
 from tools.tiny.pictures import paint, scene
 from tools.tiny.vae import encode, train_vae
 
 SEED = 1
-VAE_STEPS, UNET_STEPS, PICTURES = 1400, 2600, 8000
+VAE_STEPS, PICTURES = 1400, 8000
+PHASES = (  # first everything; then once more where shapes are decided, with all words said
+    Phase(steps=2600, learning_rate=1.2e-3, noisy=0.0, left_out=1 / 8),
+    Phase(steps=600, learning_rate=8e-4, noisy=0.7, left_out=0.0),
+)
 
 log = logging.getLogger("tools.tiny")
 
@@ -33,7 +38,10 @@ def main(folder: Path) -> Path:
     scenes = [scene(rng) for _ in range(PICTURES)]
     latents = encode(vae, [paint(words, rng) for words in scenes])
     log.info("%d pictures encoded, %.0f s", PICTURES, time.time() - started)
-    networks = train_networks(latents, scenes, UNET_STEPS, SEED + 2)
+    torch.manual_seed(SEED + 2)
+    networks = Networks()
+    for number, phase in enumerate(PHASES):
+        networks = train_networks(networks, latents, scenes, phase, SEED + 2 + number)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny-sd1.safetensors"
     write_checkpoint(path, networks.unet, networks.text_encoder, vae)

@@ -30,13 +30,12 @@ def write_checkpoint(path: Path, unet: Any, text_encoder: nn.Module, vae: Any) -
     weights.update(_backwards(vae_keys, dict(vae.config), convert_ldm_vae_checkpoint, vae.state_dict()))
     prefix = "cond_stage_model.transformer.text_model."
     weights.update({prefix + key.removeprefix("text_model."): value for key, value in text_encoder.state_dict().items()})
+    weights[prefix + "embeddings.position_ids"] = torch.arange(77)[None]  # older transformers keep it with the weights
     shrunk = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     save_file({key: value.contiguous() for key, value in shrunk.items()}, path)
 
 
-def _backwards(
-    keys: Iterable[str], config: dict[str, Any], convert: Callable[..., Weights], trained: Weights
-) -> Weights:
+def _backwards(keys: Iterable[str], config: dict[str, Any], convert: Callable[..., Weights], trained: Weights) -> Weights:
     """The trained tensors under the file's keys; keys that these networks do not have are left out."""
     markers = {key: torch.full((1, 1, 1, 1), float(number)) for number, key in enumerate(dict.fromkeys(keys))}
     names = {int(marker.flatten()[0]): name for name, marker in convert(dict(markers), config).items() if name in trained}
@@ -45,4 +44,6 @@ def _backwards(
     found = {key: trained[names[number]] for number, key in enumerate(markers) if number in names}
     # attention of the VAE is made of 1×1 convolutions in the file
     is_projection = [f"mid.attn_1.{letter}.weight" for letter in ("q", "k", "v", "proj_out")]
-    return {key: value[..., None, None] if any(key.endswith(end) for end in is_projection) else value for key, value in found.items()}
+    return {
+        key: value[..., None, None] if any(key.endswith(end) for end in is_projection) else value for key, value in found.items()
+    }

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,29 @@ from tools.tiny.vae import POSTERIOR_STD, start_silent
 
 WIDTH = 64  # of the text encoder
 UNET_CHANNELS = (64, 128, 128, 64)
-BATCH, LEARNING_RATE = 32, 1.2e-3
+BATCH = 32
 EMPTY_CAPTIONS = 0.1  # for guidance
 HALF_LIFE_STEPS = 150  # of the moving average of the weights that is kept
 SMALLEST_SNR = 0.04
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    Args:
+        steps: updates.
+        learning_rate: its highest.
+        noisy: share of each batch that is drawn from the noisier half of the timesteps alone, where shapes are decided.
+        left_out: how often a part of a caption is left out.
+    """
+
+    steps: int
+    learning_rate: float
+    noisy: float
+    left_out: float
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -87,8 +105,8 @@ class Networks(nn.Module):
         return predicted.float()
 
 
-def train_networks(latents: torch.Tensor, scenes: list[Scene], steps: int, seed: int) -> Networks:
-    """The moving average of the trained networks.
+def train_networks(networks: Networks, latents: torch.Tensor, scenes: list[Scene], phase: Phase, seed: int) -> Networks:
+    """The moving average of the networks while they are trained for a phase.
 
     Shapes:
         latents: `[n, 4, 16, 16]`, scaled posterior means; one scene each
@@ -97,16 +115,16 @@ def train_networks(latents: torch.Tensor, scenes: list[Scene], steps: int, seed:
     rng = np.random.default_rng(seed)
     alphas = scaled_linear_alphas_cumprod()
     captions = _Captions()
-    networks = Networks().train()
+    networks.train()
     average = copy.deepcopy(networks).eval()
-    optimizer = torch.optim.AdamW(networks.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    optimizer = torch.optim.AdamW(networks.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, phase.steps))
     losses, started = [], time.time()
-    for step in range(steps):
+    for step in range(phase.steps):
         chosen = rng.integers(len(scenes), size=BATCH)
         clean = latents[chosen] + POSTERIOR_STD * torch.randn(BATCH, *latents.shape[1:])
-        ids = captions.ids([_drawn_caption(scenes[index], rng) for index in chosen])
-        timesteps = torch.from_numpy((np.arange(BATCH) + rng.random(BATCH)) / BATCH * TIMESTEPS).long()  # stratified
+        ids = captions.ids([_drawn_caption(scenes[index], rng, phase.left_out) for index in chosen])
+        timesteps = _timesteps(phase.noisy, rng)
         noise = torch.randn_like(clean)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = networks(add_noise(clean, noise, timesteps, alphas), timesteps, ids)
@@ -119,8 +137,15 @@ def train_networks(latents: torch.Tensor, scenes: list[Scene], steps: int, seed:
         _follow(average, networks, step)
         losses.append(float(loss.detach()))
         if (step + 1) % 100 == 0:
-            log.info("step %d/%d loss %.4f, %.0f s", step + 1, steps, np.mean(losses[-100:]), time.time() - started)
+            log.info("step %d/%d loss %.4f, %.0f s", step + 1, phase.steps, np.mean(losses[-100:]), time.time() - started)
     return average
+
+
+def _timesteps(noisy: float, rng: np.random.Generator) -> torch.Tensor:
+    """Evenly spread timesteps, the last `noisy` share of the batch over the noisier half; `[B]`."""
+    count = round(noisy * BATCH)
+    plain, late = ((np.arange(n) + rng.random(n)) / max(n, 1) for n in (BATCH - count, count))
+    return torch.from_numpy(np.concatenate([plain, (1 + late) / 2]) * TIMESTEPS).long()
 
 
 def _rate(step: int, steps: int) -> float:
@@ -141,8 +166,8 @@ def _follow(average: nn.Module, networks: nn.Module, step: int) -> None:
         kept.lerp_(current, share)
 
 
-def _drawn_caption(words: Scene, rng: np.random.Generator) -> str:
-    return "" if rng.random() < EMPTY_CAPTIONS else caption(words, rng)
+def _drawn_caption(words: Scene, rng: np.random.Generator, left_out: float) -> str:
+    return "" if rng.random() < EMPTY_CAPTIONS else caption(words, rng, left_out)
 
 
 class _Captions:

@@ -53,10 +53,10 @@ def scene(rng: Generator) -> Scene:
     return Scene(thing, str(rng.choice(list(COLOURS))), str(rng.choice(BACKGROUNDS)), str(rng.choice(list(PLACES))))
 
 
-def caption(words: Scene, rng: Generator) -> str:
-    """`a red ball on grass, left`; each part but the thing is left out one time in eight."""
+def caption(words: Scene, rng: Generator, left_out: float) -> str:
+    """`a red ball on grass, left`; each part but the thing is left out with probability `left_out`."""
     colour, background, place = (
-        word if rng.random() > 1 / 8 else "" for word in (words.colour, words.background, words.place)
+        word if rng.random() >= left_out else "" for word in (words.colour, words.background, words.place)
     )
     if not words.thing:
         return words.background

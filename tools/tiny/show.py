@@ -1,6 +1,6 @@
 """What the embedded tiny checkpoint draws, as one picture for the documents.
 
-    python -m tools.tiny.show docs/images/tiny.png
+python -m tools.tiny.show docs/images/tiny.png
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from lib_lora.tiny import write_tiny
 from tools.demo_figures import comparison
 from tools.demo_score import draw
 
-PROMPTS = ("a red ball on grass", "a yellow star on sky, top", "a blue house on gravel, left", "a green tree on bricks, right",
-           "a white heart on wood, bottom", "a purple box on grass, right", "a tree on sky", "gravel")  # fmt: skip
+PROMPTS = ("a red ball on grass", "a yellow star on sky", "a blue house on gravel", "a green tree on bricks",
+           "a white heart on wood", "a purple box on grass", "a tree on sky", "gravel")  # fmt: skip
 PER_PROMPT = 8
 
 
 def main(path: Path) -> None:
     """Draw eight pictures per prompt."""
     with tempfile.TemporaryDirectory() as folder:
-        with StandaloneHost(write_tiny(Path(folder)), Path(folder)).borrow_model() as base:
+        host = StandaloneHost(write_tiny(Path(folder)), Path(folder))
+        with host.borrow_model() as base:
             rows = [(prompt.replace(" on ", "\non "), draw(base, prompt, seeds=PER_PROMPT)) for prompt in PROMPTS]
     path.parent.mkdir(parents=True, exist_ok=True)
     comparison(path, rows)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_lora.config.groups import ObjectiveConfig
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.training.step import StepInputs, compute_loss
 

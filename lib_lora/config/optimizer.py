@@ -1,0 +1,142 @@
+"""Options of how the adapters are updated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lib_lora.config.optimizers import OPTIMIZERS
+from lib_lora.config.options import option
+
+Scheduler = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "cosine_with_min_lr",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+    "piecewise_constant",
+    "adafactor",
+]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the adapters are updated."""
+
+    unet_lr: float = option(
+        1e-4,
+        label="Learning rate, U-Net",
+        kohya="unet_lr",
+        ge=0.0,
+        le=100.0,
+        help="How fast the image network learns. 0.0001 is usual, 1 for Prodigy and D-Adaptation; 0 leaves it untrained.",
+    )
+    text_encoder_lr: float = option(
+        5e-5,
+        label="Learning rate, text encoder",
+        kohya="text_encoder_lr",
+        ge=0.0,
+        le=100.0,
+        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time.",
+    )
+    optimizer: str = option(
+        "AdamW",
+        label="Optimizer",
+        kohya="optimizer_type",
+        suggestions=tuple(OPTIMIZERS),
+        help="AdamW is the safe choice; AdamW8bit needs less memory; Prodigy finds the rate itself. Or any package.Class.",
+    )
+    optimizer_args: tuple[str, ...] = option(
+        (),
+        label="Optimizer arguments",
+        kohya="optimizer_args",
+        place="advanced",
+        help="As name=value, such as weight_decay=0.1 betas=(0.9,0.99).",
+    )
+    lr_scheduler: Scheduler = option(
+        "constant",
+        label="Learning rate schedule",
+        kohya="lr_scheduler",
+        help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.",
+    )
+    lr_warmup_steps: float = option(
+        0.0,
+        label="Warm-up steps",
+        kohya="lr_warmup_steps",
+        ge=0.0,
+        le=1000000.0,
+        place="advanced",
+        help="Steps over which the learning rates rise from 0, or a share of all steps below 1. Not with the schedule constant.",
+    )
+    lr_decay_steps: float = option(
+        0.0,
+        label="Decay steps",
+        kohya="lr_decay_steps",
+        ge=0.0,
+        le=1000000.0,
+        place="advanced",
+        help="Last steps, over which warmup_stable_decay falls, or a share of all steps below 1.",
+    )
+    lr_scheduler_num_cycles: int = option(
+        1,
+        label="Cycles",
+        kohya="lr_scheduler_num_cycles",
+        ge=1,
+        le=100,
+        place="advanced",
+        help="Number of cycles of the cosine schedules with restarts or a smallest rate.",
+    )
+    lr_scheduler_power: float = option(
+        1.0,
+        label="Polynomial power",
+        kohya="lr_scheduler_power",
+        ge=0.1,
+        le=10.0,
+        place="advanced",
+        help="Exponent of the schedule polynomial.",
+    )
+    lr_scheduler_timescale: int = option(
+        0,
+        label="Inverse root scale",
+        kohya="lr_scheduler_timescale",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Time scale of the schedule inverse_sqrt in steps; 0 takes the warm-up steps.",
+    )
+    lr_scheduler_min_lr_ratio: float = option(
+        0.0,
+        label="Smallest rate",
+        kohya="lr_scheduler_min_lr_ratio",
+        ge=0.0,
+        le=1.0,
+        place="advanced",
+        help="Share of the learning rate that cosine_with_min_lr and warmup_stable_decay end at.",
+    )
+    lr_scheduler_type: str = option(
+        "",
+        label="Other schedule",
+        kohya="lr_scheduler_type",
+        place="advanced",
+        help="A schedule class of torch.optim.lr_scheduler, or package.module.Class; it replaces the schedule above.",
+    )
+    lr_scheduler_args: tuple[str, ...] = option(
+        (),
+        label="Schedule arguments",
+        kohya="lr_scheduler_args",
+        place="advanced",
+        help="As name=value: for Other schedule, or step_rules='1:100,0.1' of piecewise_constant.",
+    )
+    max_grad_norm: float = option(
+        1.0,
+        label="Gradient clipping",
+        kohya="max_grad_norm",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="Longest allowed gradient of one step; 0 turns clipping off.",
+    )

@@ -1,0 +1,96 @@
+"""Every optimizer by kohya's name: where it comes from, and what is special about it. Nothing is imported here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# versions that were tried with the webui's torch 2.1.2; --no-deps leaves that torch as it is
+PINS = {
+    "bitsandbytes": "bitsandbytes==0.45.5",
+    "lion_pytorch": "lion-pytorch==0.2.3",
+    "dadaptation": "dadaptation==3.2",
+    "prodigyopt": "prodigyopt==1.1.2",
+    "schedulefree": "schedulefree==1.4",
+}
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """One optimizer.
+
+    Args:
+        module: importable name.
+        attribute: the class in it.
+        fixed: arguments that are always given.
+        defaults: arguments that are given unless the user does.
+        needs_cuda: it has kernels for CUDA alone.
+        one_rate: it finds the learning rate itself; only the first group's factor counts.
+        schedule_free: it needs no schedule, and holds other weights while it trains than those to keep.
+    """
+
+    module: str
+    attribute: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs_cuda: bool = False
+    one_rate: bool = False
+    schedule_free: bool = False
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+    def installed(self) -> bool:
+        """Whether its package is there; it is not imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+def _bitsandbytes(attribute: str, **more: Any) -> OptimizerSpec:
+    return OptimizerSpec("bitsandbytes.optim", attribute, needs_cuda=True, **more)
+
+
+def _adapting(module: str, attribute: str) -> OptimizerSpec:
+    return OptimizerSpec(module, attribute, one_rate=True)
+
+
+NESTEROV: dict[str, Any] = {"fixed": {"nesterov": True}, "defaults": {"momentum": 0.9}}
+
+# in the order of the form; names as sd-scripts `get_optimizer`, which ignores case
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    "AdamW": OptimizerSpec("torch.optim", "AdamW"),
+    "AdamW8bit": _bitsandbytes("AdamW8bit"),
+    "PagedAdamW": _bitsandbytes("PagedAdamW"),
+    "PagedAdamW8bit": _bitsandbytes("PagedAdamW8bit"),
+    "PagedAdamW32bit": _bitsandbytes("PagedAdamW32bit"),
+    "Lion": OptimizerSpec("lion_pytorch", "Lion"),
+    "Lion8bit": _bitsandbytes("Lion8bit"),
+    "PagedLion8bit": _bitsandbytes("PagedLion8bit"),
+    "SGDNesterov": OptimizerSpec("torch.optim", "SGD", **NESTEROV),
+    "SGDNesterov8bit": _bitsandbytes("SGD8bit", **NESTEROV),
+    "AdaFactor": OptimizerSpec("transformers.optimization", "Adafactor", defaults={"relative_step": True}),
+    "Prodigy": _adapting("prodigyopt", "Prodigy"),
+    "DAdaptation": _adapting("dadaptation.experimental", "DAdaptAdamPreprint"),
+    "DAdaptAdamPreprint": _adapting("dadaptation.experimental", "DAdaptAdamPreprint"),
+    "DAdaptAdaGrad": _adapting("dadaptation", "DAdaptAdaGrad"),
+    "DAdaptAdam": _adapting("dadaptation", "DAdaptAdam"),
+    "DAdaptAdan": _adapting("dadaptation", "DAdaptAdan"),
+    "DAdaptAdanIP": _adapting("dadaptation.experimental", "DAdaptAdanIP"),
+    "DAdaptLion": _adapting("dadaptation", "DAdaptLion"),
+    "DAdaptSGD": _adapting("dadaptation", "DAdaptSGD"),
+    "AdamWScheduleFree": OptimizerSpec("schedulefree", "AdamWScheduleFree", schedule_free=True),
+    "RAdamScheduleFree": OptimizerSpec("schedulefree", "RAdamScheduleFree", schedule_free=True),
+    "SGDScheduleFree": OptimizerSpec("schedulefree", "SGDScheduleFree", schedule_free=True),
+}
+_BY_LOWER = {name.lower(): spec for name, spec in OPTIMIZERS.items()}
+
+
+def optimizer_spec(name: str) -> OptimizerSpec:
+    """The optimizer that `name` means: one of the list in any case, a class of torch.optim, or `package.module.Class`."""
+    known = _BY_LOWER.get(name.lower())
+    if known is not None:
+        return known
+    module, _, attribute = name.rpartition(".")
+    return OptimizerSpec(module or "torch.optim", attribute)

@@ -1,0 +1,155 @@
+"""Options of what the model is told about an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lib_lora.config.options import option
+
+TokenLength = Literal["75", "150", "225"]
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """What the model is told about an image."""
+
+    trigger: str = option(
+        "",
+        label="Trigger word",
+        kohya=None,
+        help="A word the model does not know, such as ohwx_cat. It stands in front of every caption and calls the subject.",
+    )
+    caption_extension: str = option(
+        ".txt",
+        label="Caption files",
+        kohya="caption_extension",
+        place="advanced",
+        help="Ending of the caption files beside the images. With .txt, .caption is looked for too.",
+    )
+    filename_captions: bool = option(
+        False,
+        label="File names as captions",
+        kohya=None,
+        place="advanced",
+        help="An image without a caption file is described by its own name.",
+    )
+    caption_prefix: str = option(
+        "",
+        label="Caption prefix",
+        kohya="caption_prefix",
+        place="advanced",
+        help="Text in front of every caption.",
+    )
+    caption_suffix: str = option(
+        "",
+        label="Caption suffix",
+        kohya="caption_suffix",
+        place="advanced",
+        help="Text behind every caption.",
+    )
+    enable_wildcard: bool = option(
+        False,
+        label="Wildcards",
+        kohya="enable_wildcard",
+        place="advanced",
+        help="In captions {red|blue} means one of both, drawn anew each time; of several lines one is drawn.",
+    )
+    shuffle_caption: bool = option(
+        False,
+        label="Shuffle tags",
+        kohya="shuffle_caption",
+        place="advanced",
+        help="Puts the tags of a caption into a new order each time. For captions that are lists of tags.",
+    )
+    keep_tokens: int = option(
+        0,
+        label="Tags kept in front",
+        kohya="keep_tokens",
+        ge=0,
+        le=255,
+        place="advanced",
+        help="That many first tags are neither shuffled nor dropped. The trigger word never is.",
+    )
+    keep_tokens_separator: str = option(
+        "",
+        label="Separator of kept tags",
+        kohya="keep_tokens_separator",
+        place="advanced",
+        help="Tags before this text (and behind a second one) are kept, such as |||.",
+    )
+    caption_separator: str = option(
+        ",",
+        label="Tag separator",
+        kohya="caption_separator",
+        place="advanced",
+        help="What stands between tags.",
+    )
+    secondary_separator: str = option(
+        "",
+        label="Inner separator",
+        kohya="secondary_separator",
+        place="advanced",
+        help="Tags joined by this text, such as ;;;, are shuffled and dropped as one, and then separated.",
+    )
+    caption_dropout_rate: float = option(
+        0.0,
+        label="Caption dropout",
+        kohya="caption_dropout_rate",
+        ge=0.0,
+        le=1.0,
+        place="advanced",
+        help="Share of the images that are shown without a caption, so that the style is learned without words.",
+    )
+    caption_dropout_every_n_epochs: int = option(
+        0,
+        label="Dropout epochs",
+        kohya="caption_dropout_every_n_epochs",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Every n-th epoch shows all images without captions; 0 never does.",
+    )
+    caption_tag_dropout_rate: float = option(
+        0.0,
+        label="Tag dropout",
+        kohya="caption_tag_dropout_rate",
+        ge=0.0,
+        le=1.0,
+        place="advanced",
+        help="Share of the tags that are left out, drawn anew each time.",
+    )
+    token_warmup_min: int = option(
+        1,
+        label="Warm-up tags",
+        kohya="token_warmup_min",
+        ge=1,
+        le=255,
+        place="advanced",
+        help="Number of tags that are shown at the first step of the tag warm-up.",
+    )
+    token_warmup_step: float = option(
+        0.0,
+        label="Tag warm-up",
+        kohya="token_warmup_step",
+        ge=0.0,
+        le=10000000.0,
+        place="advanced",
+        help="Steps after which all tags are shown, or a share of all steps below 1; 0 shows them from the start.",
+    )
+    clip_skip: int = option(
+        1,
+        label="Clip skip",
+        kohya="clip_skip",
+        ge=1,
+        le=12,
+        place="advanced",
+        help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
+    )
+    max_token_length: TokenLength = option(
+        "75",
+        label="Caption length",
+        kohya="max_token_length",
+        place="advanced",
+        help="Tokens of a caption that are read. Longer captions cost time with every step.",
+    )

@@ -1,0 +1,104 @@
+"""A caption as one step shows it: prefix, dropout, wildcards, shuffled and dropped tags (sd-scripts `process_caption`).
+
+A pure function of the text, the options, and (seed, step, place in the batch); the order of the rules is sd-scripts'.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lib_lora.config.text import TextConfig
+from lib_lora.randomness import permutation, uniform
+
+_OPEN, _CLOSED = "\ufdd0", "\ufdd1"  # stand in for {{ and }}; never characters of a text
+_WILDCARD = re.compile(r"\{([^{}]+)\}")
+
+Draw = Callable[[str], float]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the run a caption is shown. `step` and `steps` count updates from 0, `epoch` from 0."""
+
+    step: int
+    steps: int
+    epoch: int
+    place: int
+
+
+def varies(text: TextConfig) -> bool:
+    """Whether a caption may read differently from step to step."""
+    return bool(
+        text.enable_wildcard
+        or text.shuffle_caption
+        or text.caption_dropout_rate
+        or text.caption_dropout_every_n_epochs
+        or text.caption_tag_dropout_rate
+        or text.token_warmup_step
+    )
+
+
+def shown_caption(text: TextConfig, caption: str, moment: Moment, seed: int) -> str:
+    """What the model is told at `moment`."""
+
+    def draw(what: str) -> float:
+        return uniform(seed, "caption", what, moment.step, moment.place)
+
+    if text.caption_prefix:
+        caption = f"{text.caption_prefix} {caption}"
+    if text.caption_suffix:
+        caption = f"{caption} {text.caption_suffix}"
+    every = text.caption_dropout_every_n_epochs
+    if draw("dropout") < text.caption_dropout_rate or (every and (moment.epoch + 1) % every == 0):
+        return ""
+    caption = _without_wildcards(caption, draw) if text.enable_wildcard else caption.split("\n")[0]
+    if text.shuffle_caption or text.token_warmup_step or text.caption_tag_dropout_rate:
+        caption = _with_moved_tags(text, caption, moment, seed, draw)
+    return caption.replace(text.secondary_separator, text.caption_separator) if text.secondary_separator else caption
+
+
+def _without_wildcards(caption: str, draw: Draw) -> str:
+    """One line of several, and one of the alternatives in every `{a|b}`; `{{` and `}}` are plain braces."""
+    caption = _choice(caption.split("\n"), draw("line"))
+    caption = caption.replace("{{", _OPEN).replace("}}", _CLOSED)
+    numbers = iter(range(len(caption)))
+    caption = _WILDCARD.sub(lambda match: _choice(match[1].split("|"), draw(f"wildcard {next(numbers)}")), caption)
+    return caption.replace(_OPEN, "{").replace(_CLOSED, "}")
+
+
+def _with_moved_tags(text: TextConfig, caption: str, moment: Moment, seed: int, draw: Draw) -> str:
+    first, middle, last = _kept_and_free(text, caption)
+    warmup = text.token_warmup_step if text.token_warmup_step >= 1 else math.floor(text.token_warmup_step * moment.steps)
+    if moment.step < warmup:
+        grown = math.floor(moment.step * (len(middle) - text.token_warmup_min) / warmup)
+        middle = middle[: grown + text.token_warmup_min]
+    if text.shuffle_caption:
+        order = permutation(len(middle), seed, "caption", "shuffle", moment.step, moment.place)
+        middle = [middle[i] for i in order]
+    middle = [tag for i, tag in enumerate(middle) if draw(f"tag {i}") >= text.caption_tag_dropout_rate]
+    return ", ".join(first + middle + last)
+
+
+def _kept_and_free(text: TextConfig, caption: str) -> tuple[list[str], list[str], list[str]]:
+    """Tags that stay in front, tags that move, tags that stay behind."""
+    if text.keep_tokens_separator and text.keep_tokens_separator in caption:
+        parts = [*caption.split(text.keep_tokens_separator, 2), ""][:3]
+        first, middle, last = ([tag for tag in _tags(text, part) if tag] for part in parts)
+    else:
+        tags = _tags(text, caption)
+        first, middle, last = tags[: text.keep_tokens], tags[text.keep_tokens :], []
+    if not first and middle and middle[0] == text.trigger:
+        first, middle = middle[:1], middle[1:]
+    return first, middle, last
+
+
+def _tags(text: TextConfig, caption: str) -> list[str]:
+    return [tag.strip() for tag in caption.strip().split(text.caption_separator)]
+
+
+def _choice(alternatives: list[str], number: float) -> str:
+    """One of the alternatives; `number` from 0 to 1."""
+    return alternatives[min(int(number * len(alternatives)), len(alternatives) - 1)]

@@ -1,6 +1,6 @@
 """What the embedded tiny checkpoint draws, as one picture for the documents.
 
-python -m tools.tiny.show docs/images/tiny.png
+python -m tools.tiny.show docs/images/tiny.jpg
 """
 
 from __future__ import annotations

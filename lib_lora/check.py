@@ -14,7 +14,7 @@ from lib_lora.data.dataset import Dataset, scan
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
 from lib_lora.plan import Plan, make_plan
-from lib_lora.training.optimizer import device_problem
+from lib_lora.training.optimizer import device_problem, settings_problem
 from lib_lora.training.precision import choose_precision
 
 
@@ -37,6 +37,9 @@ def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
     """Settings that this device cannot work with."""
     problem = device_problem(config.optimizer, device)
     problems = [problem] if problem else []
+    if device.type in {"cpu", "cuda"} and not config_problems(config, None):
+        unusable = settings_problem(config.optimizer, device)
+        problems += [unusable] if unusable else []
     if device.type in {"cpu", "cuda"}:  # other kinds are refused by the host, by name
         try:
             choose_precision(config.precision.mixed_precision, device)

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training.schedules",),
     (
         "data.dataset",
+        "data.caption_rules",
         "model.adapter",
         "model.targets",
         "model.attention",
@@ -45,7 +46,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "data.buckets",
         "data.captions",
-        "data.caption_rules",
         "data.order",
         "data.tokens",
         "config.rules",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.kohya import from_kohya
+from lib_lora.config.kohya import KOHYA_DEFAULTS, from_kohya
 from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
@@ -67,7 +67,7 @@ def load_recording(path: Path) -> Recording:
     tensors, metadata = read(path)
     if json.loads(metadata.get("sdxl", "false")):
         raise ModelError("The recording is of SDXL; only SD 1.x can be trained for now.")
-    settings = from_kohya(json.loads(metadata["config"]), without_effect=_RECORDED)
+    settings = from_kohya({**KOHYA_DEFAULTS, **json.loads(metadata["config"])}, without_effect=_RECORDED)
     if settings.unsupported:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
     return Recording(tensors, build_config(settings.flat), json.loads(metadata["captions"]), json.loads(metadata["losses"]))
@@ -96,7 +96,7 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
     pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
     precision = choose_precision(config.precision.mixed_precision, base.device)
-    updater = Updater(pairs, config.optimizer, config.run.steps, precision)
+    updater = Updater(pairs, config.optimizer, config.run.steps or len(recording.losses), precision)
     with attached(pairs):
         losses = [
             training_step(base, _inputs(recording, base, step), config.objective, config.text.clip_skip, precision, updater)

@@ -6,6 +6,7 @@ LoRA lies in its folder with its card. `train()` yields events; whoever runs it 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 from lib_lora.check import check
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
 from lib_lora.events import Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
@@ -102,7 +105,14 @@ def _card(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session:
 def _preview_request(config: TrainConfig, plan: Plan) -> Request:
     """The trigger word alone, or the first caption where there is none."""
     side = min(config.data.resolution, LARGEST_PREVIEW_PX)
-    prompt = config.text.trigger or plan.samples[0].caption
+    still = dataclasses.replace(
+        config.text,
+        caption_dropout_rate=0.0,
+        caption_dropout_every_n_epochs=0,
+        caption_tag_dropout_rate=0.0,
+        token_warmup_step=0.0,
+    )
+    prompt = config.text.trigger or shown_caption(still, plan.samples[0].caption, Moment(0, 1, 0, 0), config.run.seed)
     size, steps = Size(side, side), config.run.preview_steps
     return Request(prompt, size, steps, config.run.seed, clip_skip=config.text.clip_skip, objective=config.objective)
 
@@ -110,5 +120,6 @@ def _preview_request(config: TrainConfig, plan: Plan) -> Request:
 def _optimizer_text(config: TrainConfig, session: Session) -> str:
     """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
     cls = type(session.updater.optimizer)
-    given = ",".join(f"{key}={value}" for key, value in parse_arguments(config.optimizer.optimizer_args).items())
+    arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
+    given = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")

@@ -72,6 +72,12 @@ def test_the_trigger_stays_in_front() -> None:
     assert all(text.split(", ")[0] == "ohwx" for text in told)
 
 
+@pytest.mark.parametrize("caption", ["a, ohwx, b", "OHWX cat, a, b", "a, photo of ohwx, b"])
+def test_the_trigger_is_never_dropped_wherever_it_stands(caption: str) -> None:
+    told = all_shown(caption, shuffle_caption=True, caption_tag_dropout_rate=0.9, trigger="ohwx")
+    assert all("ohwx" in text.casefold() for text in told) and len(set(told)) > 1
+
+
 def test_separator_of_kept_tags() -> None:
     told = set(all_shown("a, b ||| c, d ||| e", shuffle_caption=True, keep_tokens_separator="|||"))
     assert told == {"a, b, c, d, e", "a, b, d, c, e"}

@@ -53,6 +53,8 @@ def test_switches_and_lists() -> None:
         and config.data.resolution == 256
         and not config.data.enable_bucket
     )
+    arguments = parsed("--optimizer_args", "weight_decay=0.1", "betas=0.9,0.99", "--rank", "3")
+    assert arguments.optimizer.optimizer_args == ("weight_decay=0.1", "betas=0.9,0.99") and arguments.adapter.rank == 3
 
 
 def test_config_files_ours_and_kohyas(tmp_path: Path) -> None:

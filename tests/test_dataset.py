@@ -72,6 +72,7 @@ def test_captions(tmp_path: Path) -> None:
         ("a cat", "x", "", "a cat"),
         ("a cat", "x", "ohwx", "ohwx, a cat"),
         ("photo of OHWX", None, "ohwx", "photo of OHWX"),
+        ("a woman", None, "man", "man, a woman"),
         (None, "cat", "ohwx", "ohwx, cat"),
         (None, None, "ohwx", "ohwx"),
         (None, None, "", None),

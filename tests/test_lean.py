@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib_lora.model import lean, products
-from lib_lora.model.lean import FrozenConv, FrozenPatchConv, LoraLinear, lean_forwards
+from lib_lora.model.lean import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
 from lib_lora.model.products import product
 from lib_lora.model.surgery import forwards_replaced, frozen
 from tools.bench.counting import saved_bytes
@@ -66,6 +66,24 @@ def test_convolutions(kind: Any, kernel: int, stride: int, padding: int) -> None
     x, weight, bias = torch.randn(2, 4, 8, 6, requires_grad=True), torch.randn(5, 4, kernel, kernel), torch.randn(5)
     assert_same(kind.apply(x, weight, bias, stride, padding), F.conv2d(x, weight, bias, stride, padding), [x])
     assert_same(kind.apply(x, weight, None, stride, padding), F.conv2d(x, weight, None, stride, padding), [x])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_comes_out_may_be_changed_in_place(batch: int) -> None:
+    """Other extensions add to what a layer gives."""
+    x, weight = torch.randn(batch, 4, 8, 8, requires_grad=True), torch.randn(5, 4, 3, 3)
+    matrix, down, up = torch.randn(3, 8), torch.randn(2, 8, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    for y in (FrozenPatchConv.apply(x, weight, None, 1, 1), FrozenConv.apply(x, weight, None, 1, 1), FrozenLinear.apply(x, matrix, None),
+              LoraLinear.apply(x, matrix, None, down, up, 1.0)):  # fmt: skip
+        y += 1
+        assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
+
+
+def test_empty_and_unbatched_inputs() -> None:
+    linear, conv = nn.Linear(5, 3), nn.Conv2d(4, 2, 3)
+    with forwards_replaced(lean_forwards([linear, conv], CPU)):
+        assert linear(torch.zeros(0, 4, 5)).shape == (0, 4, 3)
+        assert conv(torch.zeros(4, 8, 8)).shape == (2, 6, 6)
 
 
 def network() -> nn.Sequential:

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from lib_lora.config.optimizer import OptimizerConfig
-from lib_lora.config.optimizers import OPTIMIZERS
+from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
-from lib_lora.training.optimizer import Updater, make_optimizer, parameter_groups
+from lib_lora.training.optimizer import Updater, make_optimizer, parameter_groups, settings_problem
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)
@@ -159,6 +159,34 @@ def test_schedule_free_weights_are_the_averaged_ones(monkeypatch: pytest.MonkeyP
     assert modes == ["train"] and updater.learning_rates() == [0.1]
     updater.finish()
     assert modes == ["train", "eval"]
+
+
+def test_full_names_are_the_same_optimizers() -> None:
+    assert optimizer_spec("schedulefree.AdamWScheduleFree") is OPTIMIZERS["AdamWScheduleFree"]
+    assert optimizer_spec("prodigyopt.Prodigy").one_rate
+    assert optimizer_spec("prodigyplus.ProdigyPlusScheduleFree").schedule_free
+    assert not optimizer_spec("torch.optim.RAdam").schedule_free
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer_args": ("weight_decy=0.1",)}, {"optimizer_args": ("fused=True foreach=True",)}, {"optimizer_args": ("betas=(0.9,)",)},
+     {"optimizer": "SparseAdam"}, {"lr_scheduler_type": "ReduceLROnPlateau"}, {"lr_scheduler_type": ".x.Y"},
+     {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ("step_size=0",)},
+     {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules=abc",)}],
+    ids=str,
+)  # fmt: skip
+def test_arguments_that_do_not_work_are_told_before_the_model_is_touched(options: dict[str, Any]) -> None:
+    problem = settings_problem(OptimizerConfig(**options), torch.device("cpu"))
+    assert problem is not None and problem.endswith(".")
+
+
+def test_arguments_that_work() -> None:
+    assert (
+        settings_problem(OptimizerConfig(optimizer_args=("weight_decay=0.2",), lr_scheduler="cosine"), torch.device("cpu"))
+        is None
+    )
+    assert settings_problem(OptimizerConfig(optimizer="AdaFactor", lr_scheduler="adafactor"), torch.device("cpu")) is None
 
 
 def test_precision_of_a_cpu() -> None:

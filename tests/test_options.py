@@ -81,6 +81,17 @@ def test_kohya_names() -> None:
     assert (config.optimizer.unet_lr, config.optimizer.text_encoder_lr, config.text.max_token_length) == (1e-3, 5e-4, "150")
 
 
+def test_epochs_win_over_steps_as_in_sd_scripts() -> None:
+    assert build_config(from_kohya({"max_train_epochs": 10, "max_train_steps": 1600}).flat).run.steps == 0
+    assert build_config(from_kohya({"max_train_epochs": None, "max_train_steps": 1600}).flat).run.steps == 1600
+
+
+def test_what_kohya_leaves_empty_is_not_given() -> None:
+    settings = from_kohya({"optimizer_type": "", "caption_extension": "", "keep_tokens": None, "optimizer_args": [],
+                           "text_encoder_lr": [], "learning_rate": "", "max_token_length": None})  # fmt: skip
+    assert build_config(settings.flat) == build_config({})
+
+
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
     assert from_kohya({"network_module": "lycoris.kohya", "flip_aug": True, "brand_new": 3}).unsupported == [
         "network_module = 'lycoris.kohya' is not supported.",

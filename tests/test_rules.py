@@ -41,7 +41,9 @@ def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
         ({"optimizer": "no_such.Thing"}, "package no_such"),
         ({"optimizer": ""}, "optimizer"),
         ({"optimizer_args": ["weight_decay"]}, "optimizer_args"),
-        ({"lr_scheduler_args": ["x"]}, "lr_scheduler_args"),
+        ({"lr_scheduler_args": ["x"], "lr_scheduler_type": "StepLR"}, "lr_scheduler_args"),
+        ({"lr_scheduler_args": ["num_cycles=1"], "lr_scheduler": "cosine"}, "takes none"),
+        ({"lr_warmup_steps": 5, "lr_scheduler": "cosine", "lr_scheduler_type": "StepLR"}, "lr_warmup_steps"),
         ({"lr_warmup_steps": 2.5, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
         ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
         ({"optimizer": "AdaFactor"}, "lr_scheduler"),
@@ -54,7 +56,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 16  # some have several cases above
+    assert len(RULES) == 17  # some have several cases above
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:

@@ -119,6 +119,7 @@ def test_a_schedule_free_optimizer_keeps_its_rate() -> None:
         (("weight_decay=0.1 betas=(0.9, 0.99)", "decouple=True"), {"weight_decay": 0.1, "betas": (0.9, 0.99), "decouple": True}),
         (("betas=0.9,0.999 eps=1e-8",), {"betas": (0.9, 0.999), "eps": 1e-8}),
         (("a=1, b=true, c=None",), {"a": 1, "b": True, "c": None}),
+        (("decouple=True,weight_decay=0.01",), {"decouple": True, "weight_decay": 0.01}),
         (("mode=fast", "rules='1:10, 0.1'"), {"mode": "fast", "rules": "1:10, 0.1"}),
     ],
 )

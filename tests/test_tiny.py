@@ -72,7 +72,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[np.ndarray
     prompts = [f"a {colour} box on gravel" for colour in ("red", "green", "blue", "yellow")]
     prompts += [f"a red {thing} on sky" for thing in ("box", "ball", "star")] + ["a blue ball on grass"]
     folder = tmp_path_factory.mktemp("tiny")
-    with StandaloneHost(write_tiny(folder), folder).borrow_model() as base:
+    with StandaloneHost(write_tiny(folder), folder, torch.device("cpu")).borrow_model() as base:
         return {prompt: draw(base, prompt, seeds=3) for prompt in prompts}
 
 

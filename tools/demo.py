@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import Encoded, Finished, StepDone, Stop
@@ -38,7 +39,7 @@ def main(build: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any
     """Run the demo below `build`, with `changes` to its settings."""
     started = float(os.environ.get("DEMO_STARTED") or time.time())
     shutil.rmtree(build, ignore_errors=True)
-    host = StandaloneHost(write_tiny(build / "model"), build)
+    host = StandaloneHost(write_tiny(build / "model"), build, torch.device("cpu"))  # everywhere the same figures
     config = demo_config(build, write_training_folder(build / "pictures", 10, TRIGGER), changes or {})
     heldout = concept_pictures()[1]
     with host.borrow_model() as base:

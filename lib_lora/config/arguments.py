@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_ONE = re.compile(r"""([A-Za-z_]\w*)\s*=\s*((?:\([^()]*\)|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[^\s()\[\]"'])+)\s*""")
+_NAME = r"[A-Za-z_]\w*"
+_PART = rf"""\([^()]*\)|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[^\s()\[\]"'=,]|,(?!\s*{_NAME}\s*=)"""  # a comma may end an argument
+_ONE = re.compile(rf"({_NAME})\s*=\s*((?:{_PART})+)\s*")
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:

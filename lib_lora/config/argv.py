@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         flags = list(dict.fromkeys(f"--{spelled}" for name in names for spelled in (name.replace("_", "-"), name)))
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.kind is bool else {}
         if opt.kind is tuple:
-            extra = {"action": "append"}
+            extra = {"action": "extend", "nargs": "+"}
         parser.add_argument(
             *flags, dest=f"option:{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt), help=_help(opt), **extra
         )
@@ -78,7 +78,9 @@ def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metavar(opt: Option) -> str:
-    return {bool: "true|false", int: "N", float: "NUMBER", tuple: "DIR", str: "TEXT"}[opt.kind]
+    return {bool: "true|false", int: "N", float: "NUMBER", tuple: "DIR" if opt.name == "data" else "NAME=VALUE", str: "TEXT"}[
+        opt.kind
+    ]
 
 
 def _help(opt: Option) -> str:

@@ -38,6 +38,10 @@ _ONLY_VALUE: dict[str, tuple[Any, ...]] = {
     "network_args": (None, [], ""),
 }
 
+_NOT_GIVEN = (None, "")
+# sd-scripts' own values of what is absent from a complete configuration, where ours differ
+KOHYA_DEFAULTS: dict[str, Any] = {"network_dim": 4, "network_alpha": 1, "learning_rate": 2e-6, "max_train_steps": 1600}
+
 
 @dataclass(frozen=True)
 class KohyaSettings:
@@ -65,17 +69,20 @@ def from_kohya(settings: Mapping[str, Any], *, without_effect: frozenset[str] = 
         }:
             continue
         if key in names:
-            if value is not None:
-                flat[names[key]] = _spelled(key, value)
+            spelled = _spelled(key, value)
+            if spelled not in _NOT_GIVEN:
+                flat[names[key]] = spelled
         elif value not in _ONLY_VALUE.get(key, ()):
             unsupported.append(f"{key} = {value!r} is not supported.")
     _apply_rates(settings, flat)
+    if flat.get("epochs"):
+        flat.pop("steps", None)  # sd-scripts: epochs win
     return KohyaSettings(flat, unsupported)
 
 
 def _apply_rates(settings: Mapping[str, Any], flat: dict[str, Any]) -> None:
     """`learning_rate` stands in for a rate that is not given; `network_train_…_only` leaves the other part untrained."""
-    if settings.get("learning_rate") is not None:
+    if settings.get("learning_rate") not in _NOT_GIVEN:
         for name in ("unet_lr", "text_encoder_lr"):
             flat.setdefault(name, settings["learning_rate"])
     if settings.get("network_train_unet_only"):
@@ -93,6 +100,6 @@ def _spelled(key: str, value: Any) -> Any:
         return sides.pop()
     if key == "text_encoder_lr" and isinstance(value, list):
         return value[0] if value else None
-    if key == "max_token_length":
+    if key == "max_token_length" and value not in _NOT_GIVEN:
         return str(value)
     return value

@@ -45,7 +45,10 @@ class OptimizerSpec:
 
     def installed(self) -> bool:
         """Whether its package is there; it is not imported."""
-        return importlib.util.find_spec(self.package) is not None
+        try:
+            return importlib.util.find_spec(self.package) is not None
+        except ValueError:  # __main__ and the like
+            return False
 
 
 def _bitsandbytes(attribute: str, **more: Any) -> OptimizerSpec:
@@ -93,4 +96,7 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     if known is not None:
         return known
     module, _, attribute = name.rpartition(".")
-    return OptimizerSpec(module or "torch.optim", attribute)
+    same = [spec for spec in OPTIMIZERS.values() if spec.attribute == attribute and spec.package == module.partition(".")[0]]
+    if same and module:  # one of the list under its full name
+        return same[0]
+    return OptimizerSpec(module or "torch.optim", attribute, schedule_free=name.lower().endswith("schedulefree"))

@@ -55,13 +55,11 @@ def something_is_trained(config: TrainConfig) -> str | None:
 
 
 def warmup_has_a_schedule(config: TrainConfig) -> str | None:
-    if config.optimizer.lr_warmup_steps == 0 or config.optimizer.lr_scheduler not in {
-        "constant",
-        "piecewise_constant",
-        "adafactor",
-    }:
+    optimizer = config.optimizer
+    without = {"constant", "piecewise_constant", "adafactor"}
+    if optimizer.lr_warmup_steps == 0 or (optimizer.lr_scheduler not in without and not optimizer.lr_scheduler_type):
         return None
-    name = config.optimizer.lr_scheduler
+    name = optimizer.lr_scheduler_type or optimizer.lr_scheduler
     return f"Warm-up steps (lr_warmup_steps): the schedule {name} has no warm-up; choose constant_with_warmup, or 0."
 
 
@@ -76,6 +74,16 @@ def separators_are_there(config: TrainConfig) -> str | None:
     if config.text.caption_separator:
         return None
     return "Tag separator (caption_separator): is empty; a comma is usual."
+
+
+def schedule_arguments_have_a_reader(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    if not optimizer.lr_scheduler_args or optimizer.lr_scheduler_type or optimizer.lr_scheduler == "piecewise_constant":
+        return None
+    return (
+        f"Schedule arguments (lr_scheduler_args): the schedule {optimizer.lr_scheduler} takes none; use its own fields, as "
+        "Cycles (lr_scheduler_num_cycles), or name a class as Other schedule (lr_scheduler_type)."
+    )
 
 
 def timestep_range(config: TrainConfig) -> str | None:
@@ -187,6 +195,7 @@ RULES: tuple[Rule, ...] = (
     warmup_has_a_schedule,
     caption_extension_is_one,
     separators_are_there,
+    schedule_arguments_have_a_reader,
     timestep_range,
     adaptive_noise_has_an_offset,
     velocity_weights_fit,

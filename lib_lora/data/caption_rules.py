@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib_lora.config.text import TextConfig
+from lib_lora.data.captions import has_trigger
 from lib_lora.randomness import permutation, uniform
 
 _OPEN, _CLOSED = "\ufdd0", "\ufdd1"  # stand in for {{ and }}; never characters of a text
@@ -90,9 +91,8 @@ def _kept_and_free(text: TextConfig, caption: str) -> tuple[list[str], list[str]
     else:
         tags = _tags(text, caption)
         first, middle, last = tags[: text.keep_tokens], tags[text.keep_tokens :], []
-    if not first and middle and middle[0] == text.trigger:
-        first, middle = middle[:1], middle[1:]
-    return first, middle, last
+    named = [tag for tag in middle if text.trigger and has_trigger(tag, text.trigger)]
+    return first + named, [tag for tag in middle if tag not in named], last
 
 
 def _tags(text: TextConfig, caption: str) -> list[str]:

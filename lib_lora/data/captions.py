@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def written_caption(image: Path, written: str | None, concept: str | None, sourc
 
 def with_trigger(caption: str, trigger: str) -> str:
     """The trigger in front, unless it is in the caption already."""
-    if not caption or not trigger or trigger.casefold() in caption.casefold():
+    if not caption or not trigger or has_trigger(caption, trigger):
         return caption or trigger
     return f"{trigger}, {caption}"
+
+
+def has_trigger(text: str, trigger: str) -> bool:
+    """Whether the trigger stands in `text` as a word of its own, in any case."""
+    return re.search(rf"(?<!\w){re.escape(trigger.casefold())}(?!\w)", text.casefold()) is not None

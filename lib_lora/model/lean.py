@@ -50,6 +50,12 @@ def applied(function: Any, *inputs: Any) -> torch.Tensor:
     return y
 
 
+def shaped(y: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Returns y in another shape without being a view of it: what a Function returns may be changed in place by others."""
+    result: torch.Tensor = torch.ops.aten._unsafe_view(y, shape)
+    return result
+
+
 class FrozenLinear(Function):
     """y = x Wᵀ + b with a gradient for x alone. Shapes: `[…, in]`, `[out, in]`, `[out]` or None -> `[…, out]`."""
 
@@ -59,7 +65,7 @@ class FrozenLinear(Function):
         y = product(x.reshape(-1, x.shape[-1]), weight)
         if bias is not None:
             y.add_(bias)
-        return y.view(*x.shape[:-1], -1)
+        return shaped(y, *x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -94,7 +100,9 @@ class FrozenPatchConv(Function):
         if bias is not None:
             y.add_(bias[:, None])
         height, width = (_output_side(side, weight.shape[-1], stride, padding) for side in x.shape[2:])
-        return y.view(-1, len(x), height, width).transpose(0, 1).contiguous()
+        if len(x) == 1:
+            return shaped(y, 1, len(weight), height, width)
+        return y.view(len(weight), len(x), height, width).transpose(0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
@@ -124,7 +132,7 @@ class LoraLinear(Function):
         y.addmm_(hidden, up.t(), alpha=scale)
         ctx.save_for_backward(rows, hidden, down, up)
         ctx.weight, ctx.scale, ctx.shape = weight, scale, x.shape
-        return y.view(*x.shape[:-1], -1)
+        return shaped(y, *x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -151,7 +159,7 @@ def _conv_forward(conv: nn.Conv2d) -> Forward:
     stride, padding, kernel = conv.stride[0], int(conv.padding[0]), conv.kernel_size[0]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        if not in_fp32(x, conv.weight):
+        if x.dim() != 4 or not in_fp32(x, conv.weight):
             return F.conv2d(x, conv.weight, conv.bias, stride, padding)
         height, width = (_output_side(side, kernel, stride, padding) for side in x.shape[2:])
         kind = FrozenPatchConv if kernel == 1 or len(x) * height * width <= MOST_PATCHES else FrozenConv

@@ -93,7 +93,7 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_unet_lr": optimizer.unet_lr,
         "ss_text_encoder_lr": optimizer.text_encoder_lr,
         "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_lr_warmup_steps": optimizer.lr_warmup_steps,
+        "ss_lr_warmup_steps": int(optimizer.lr_warmup_steps) if optimizer.lr_warmup_steps % 1 == 0 else optimizer.lr_warmup_steps,
         "ss_max_grad_norm": optimizer.max_grad_norm,
         "ss_clip_skip": text.clip_skip if text.clip_skip > 1 else None,
         "ss_max_token_length": None if text.max_token_length == "75" else text.max_token_length,

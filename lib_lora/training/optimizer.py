@@ -65,6 +65,30 @@ def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> tor
     return optimizer
 
 
+def settings_problem(config: OptimizerConfig, device: torch.device) -> str | None:
+    """The sentence that says why optimizer and schedule do not work with their arguments, or None: two steps are tried."""
+    if device_problem(config, device):
+        return None  # told by itself
+    weight = nn.Parameter(torch.zeros(2, 2, device=device))
+    try:
+        optimizer = make_optimizer(config, [{"params": [weight], "lr": config.unet_lr or config.text_encoder_lr}])
+        scheduler = make_scheduler(config, optimizer, 10)
+        if optimizer_spec(config.optimizer).schedule_free:
+            cast(Any, optimizer).train()
+        for _ in range(2):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+            scheduler.step()
+    except ConfigError as error:
+        return error.problems[0]
+    except Exception as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+        return (
+            f"Optimizer (optimizer): {config.optimizer} does not work with its arguments (optimizer_args) and the schedule's "
+            f"(lr_scheduler_type, lr_scheduler_args): {type(error).__name__}: {error}."
+        )
+    return None
+
+
 class Updater:
     """Turns losses into updates: scaled backward, clipping, optimizer, schedule, gradients dropped."""
 

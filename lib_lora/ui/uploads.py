@@ -26,8 +26,8 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
-    captions = {DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension}
-    listed = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or file.suffix in captions)
+    captions = (DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension.strip() or DEFAULT_EXTENSION)
+    listed = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or file.name.endswith(captions))
     digest = hashlib.sha256()
     for file in listed:
         state = file.stat()

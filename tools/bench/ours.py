@@ -5,6 +5,7 @@ python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import platform
@@ -79,6 +80,8 @@ class MemoryPeak:
 
     def __enter__(self) -> MemoryPeak:
         gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind is no room for training
         self.before = self.peak = memory_gb(CPU) or 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.tiny import write_tiny
 from tools.demo_figures import comparison
@@ -22,7 +24,7 @@ PER_PROMPT = 8
 def main(path: Path) -> None:
     """Draw eight pictures per prompt."""
     with tempfile.TemporaryDirectory() as folder:
-        host = StandaloneHost(write_tiny(Path(folder)), Path(folder))
+        host = StandaloneHost(write_tiny(Path(folder)), Path(folder), torch.device("cpu"))
         with host.borrow_model() as base:
             rows = [(prompt.replace(" on ", "\non "), draw(base, prompt, seeds=PER_PROMPT)) for prompt in PROMPTS]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# versions that were tried with the webui's torch 2.1.2; --no-deps leaves that torch as it is
+# tried with the webui's torch 2.1.2, but for bitsandbytes, which needs CUDA and is untried; --no-deps leaves that torch as it is
 PINS = {
     "bitsandbytes": "bitsandbytes==0.45.5",
     "lion_pytorch": "lion-pytorch==0.2.3",

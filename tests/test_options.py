@@ -20,7 +20,7 @@ OPTIONS = all_options()
 def test_option_is_declared_whole(opt: Option) -> None:
     declared = opt.declaration
     assert declared.label and declared.help.endswith(".")
-    assert declared.kohya is None or declared.kohya.isidentifier()
+    assert declared.kohya is None or declared.kohya.removeprefix("network_args.").isidentifier()
     assert declared.place in {"basic", "advanced", "none"}
     if opt.kind in (int, float):
         assert declared.ge is not None and declared.le is not None
@@ -93,9 +93,9 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    assert from_kohya({"network_module": "lycoris.kohya", "flip_aug": True, "brand_new": 3}).unsupported == [
+    assert from_kohya({"network_module": "lycoris.kohya", "v2": True, "brand_new": 3}).unsupported == [
         "network_module = 'lycoris.kohya' is not supported.",
-        "flip_aug = True is not supported.",
+        "v2 = True is not supported.",
         "brand_new = 3 is not supported.",
     ]
 

@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="both learning rates at once",
     )
     for opt in all_options():
-        names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name]
+        names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name and "." not in name]
         flags = list(dict.fromkeys(f"--{spelled}" for name in names for spelled in (name.replace("_", "-"), name)))
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.kind is bool else {}
         if opt.kind is tuple:

@@ -14,7 +14,6 @@ _WITHOUT_EFFECT = {
     "console_log_simple",
     "console_log_level",
     "save_model_as",
-    "cache_latents",
     "sdpa",
     "xformers",
     "mem_eff_attn",
@@ -23,18 +22,11 @@ _WITHOUT_EFFECT = {
     "logging_dir",
     "output_dir",
     "pretrained_model_name_or_path",
-    "vae_batch_size",
-    "cache_latents_to_disk",
     "persistent_data_loader_workers",
-    "gradient_checkpointing",
 }
 _ONLY_VALUE: dict[str, tuple[Any, ...]] = {
     "network_module": ("networks.lora",),
     "v2": (False,),
-    "gradient_accumulation_steps": (1, None),
-    "flip_aug": (False,),
-    "color_aug": (False,),
-    "random_crop": (False,),
     "network_args": (None, [], ""),
 }
 
@@ -100,6 +92,8 @@ def _spelled(key: str, value: Any) -> Any:
         return sides.pop()
     if key == "text_encoder_lr" and isinstance(value, list):
         return value[0] if value else None
+    if key == "gradient_checkpointing":
+        return "on" if value else "off"
     if key == "max_token_length" and value not in _NOT_GIVEN:
         return str(value)
     return value

@@ -140,3 +140,57 @@ class OptimizerConfig:
         place="advanced",
         help="Longest allowed gradient of one step; 0 turns clipping off.",
     )
+    gradient_accumulation_steps: int = option(
+        1,
+        label="Gradient accumulation",
+        kohya="gradient_accumulation_steps",
+        ge=1,
+        le=1024,
+        place="advanced",
+        help="Adds up the gradients of so many batches before each step: as a larger batch, without its memory.",
+    )
+    stop_text_encoder_training: float = option(
+        0.0,
+        label="Stop the text encoder",
+        kohya=None,
+        ge=0.0,
+        le=10000000.0,
+        place="advanced",
+        help="Steps after which the text encoder is not trained any more, or a share of all below 1; 0 never stops it.",
+    )
+    ema_decay: float = option(
+        0.0,
+        label="Averaging (EMA)",
+        kohya=None,
+        ge=0.0,
+        le=0.99999,
+        place="advanced",
+        help="Saves a moving average of the LoRA, which is smoother; 0.999 for long runs, 0.99 for short ones, 0 is off.",
+    )
+    loraplus_lr_ratio: float = option(
+        0.0,
+        label="LoRA+",
+        kohya="network_args.loraplus_lr_ratio",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="Factor on the learning rate of the upper matrices, which can learn faster; 4 to 16 is usual, 0 is off.",
+    )
+    loraplus_unet_lr_ratio: float = option(
+        0.0,
+        label="LoRA+, U-Net",
+        kohya="network_args.loraplus_unet_lr_ratio",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="LoRA+ for the U-Net alone; 0 goes by LoRA+.",
+    )
+    loraplus_text_encoder_lr_ratio: float = option(
+        0.0,
+        label="LoRA+, text encoder",
+        kohya="network_args.loraplus_text_encoder_lr_ratio",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="LoRA+ for the text encoder alone; 0 goes by LoRA+.",
+    )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from lib_lora.config import adapter_rules, data_rules, run_rules, training_rules
 from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.groups import Rule, TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_problem
 from lib_lora.config.optimizers import PINS, optimizer_spec
 from lib_lora.config.options import bounds_problem
-
-Rule = Callable[[TrainConfig], "str | None"]
 
 
 def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
@@ -205,4 +203,8 @@ RULES: tuple[Rule, ...] = (
     arguments_can_be_read,
     one_rate_for_all,
     schedule_fits_the_optimizer,
+    *data_rules.RULES,
+    *adapter_rules.RULES,
+    *run_rules.RULES,
+    *training_rules.RULES,
 )

@@ -8,6 +8,7 @@ from typing import Literal
 from lib_lora.config.options import option
 
 TokenLength = Literal["75", "150", "225"]
+TokenRule = Literal["kohya", "webui"]
 
 
 @dataclass(frozen=True)
@@ -152,4 +153,18 @@ class TextConfig:
         kohya="max_token_length",
         place="advanced",
         help="Tokens of a caption that are read. Longer captions cost time with every step.",
+    )
+    token_rule: TokenRule = option(
+        "kohya",
+        label="Long captions",
+        kohya=None,
+        place="advanced",
+        help="How captions beyond 75 tokens are read: as sd-scripts does, or as the webui reads prompts.",
+    )
+    weighted_captions: bool = option(
+        False,
+        label="Weighted captions",
+        kohya="weighted_captions",
+        place="advanced",
+        help="Reads (word:1.2) and [word] in captions as the webui does in prompts.",
     )

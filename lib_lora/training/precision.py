@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_lora.config.groups import MixedPrecision, SavePrecision
+from lib_lora.config.precision import MixedPrecision, SavePrecision
 from lib_lora.errors import ConfigError
 
 FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}

@@ -1,0 +1,137 @@
+"""Options of the LoRA itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_lora.config.options import option
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The LoRA itself."""
+
+    rank: int = option(
+        16,
+        label="Rank",
+        kohya="network_dim",
+        ge=1,
+        le=1024,
+        help="Size of the LoRA. 8 to 32 for a subject, more for a style; file size and memory grow with it.",
+    )
+    alpha: float = option(
+        16.0,
+        label="Alpha",
+        kohya="network_alpha",
+        ge=0.001,
+        le=1024,
+        help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
+    )
+    network_dropout: float = option(
+        0.0,
+        label="Dropout",
+        kohya="network_dropout",
+        ge=0.0,
+        le=0.99,
+        place="advanced",
+        help="Share of the LoRA's inner values that is left out at random at each step, against learning by heart.",
+    )
+    rank_dropout: float = option(
+        0.0,
+        label="Rank dropout",
+        kohya="network_args.rank_dropout",
+        ge=0.0,
+        le=0.99,
+        place="advanced",
+        help="Share of the ranks that is left out at random at each step.",
+    )
+    module_dropout: float = option(
+        0.0,
+        label="Module dropout",
+        kohya="network_args.module_dropout",
+        ge=0.0,
+        le=0.99,
+        place="advanced",
+        help="Share of the layers whose LoRA is left out at random at each step.",
+    )
+    scale_weight_norms: float = option(
+        0.0,
+        label="Largest norm",
+        kohya="scale_weight_norms",
+        ge=0.0,
+        le=1000.0,
+        place="advanced",
+        help="Shrinks the LoRA of a layer when its norm grows beyond this; 1 is usual, 0 is off.",
+    )
+    block_dims: str = option(
+        "",
+        label="Ranks per block",
+        kohya="network_args.block_dims",
+        place="advanced",
+        help="25 ranks, separated by commas: 12 blocks down, the middle, 12 up; with rank 0 a block is not trained.",
+    )
+    block_alphas: str = option(
+        "",
+        label="Alphas per block",
+        kohya="network_args.block_alphas",
+        place="advanced",
+        help="25 alphas, as Ranks per block; empty means Alpha everywhere.",
+    )
+    down_lr_weight: str = option(
+        "",
+        label="Rate factors, down",
+        kohya="network_args.down_lr_weight",
+        place="advanced",
+        help="Factors on the U-Net's rate in its 12 blocks down, as 1,1,0.5 …; or cosine, sine, linear, reverse_linear, zeros.",
+    )
+    mid_lr_weight: str = option(
+        "",
+        label="Rate factor, middle",
+        kohya="network_args.mid_lr_weight",
+        place="advanced",
+        help="Factor on the U-Net's learning rate in its middle block.",
+    )
+    up_lr_weight: str = option(
+        "",
+        label="Rate factors, up",
+        kohya="network_args.up_lr_weight",
+        place="advanced",
+        help="As Rate factors, down, for the 12 blocks up.",
+    )
+    block_lr_zero_threshold: float = option(
+        0.0,
+        label="Smallest factor",
+        kohya="network_args.block_lr_zero_threshold",
+        ge=0.0,
+        le=100.0,
+        place="advanced",
+        help="Blocks with a rate factor of at most this are not trained at all.",
+    )
+    network_weights: str = option(
+        "",
+        label="Continue from",
+        kohya="network_weights",
+        place="advanced",
+        help="A LoRA file to go on training from; its ranks must be these, or see the next option.",
+    )
+    dim_from_weights: bool = option(
+        False,
+        label="Ranks from that file",
+        kohya="dim_from_weights",
+        place="advanced",
+        help="Take ranks and alphas from the file of Continue from.",
+    )
+    base_weights: tuple[str, ...] = option(
+        (),
+        label="Merged first",
+        kohya="base_weights",
+        place="advanced",
+        help="LoRA files that are added to the model while it trains; the new LoRA is to be used together with them.",
+    )
+    base_weights_multiplier: tuple[str, ...] = option(
+        (),
+        label="Their strengths",
+        kohya="base_weights_multiplier",
+        place="advanced",
+        help="One strength for each of the files of Merged first; 1 where none is given.",
+    )

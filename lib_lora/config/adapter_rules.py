@@ -1,0 +1,7 @@
+"""Rules of the LoRA itself that look at more than one value."""
+
+from __future__ import annotations
+
+from lib_lora.config.groups import Rule
+
+RULES: tuple[Rule, ...] = ()

@@ -1,0 +1,229 @@
+"""Options of which images are trained on, and how they are cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lib_lora.config.options import option
+
+Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are cut."""
+
+    data: tuple[str, ...] = option(
+        (),
+        label="Image folder",
+        kohya="train_data_dir",
+        help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch).",
+    )
+    resolution: int = option(
+        512,
+        label="Resolution",
+        kohya="resolution",
+        ge=64,
+        le=2048,
+        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512 for SD 1.x.",
+    )
+    batch_size: int = option(
+        1,
+        label="Batch size",
+        kohya="train_batch_size",
+        ge=1,
+        le=64,
+        help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.",
+    )
+    repeats: int = option(
+        10,
+        label="Repeats",
+        kohya=None,
+        ge=1,
+        le=10000,
+        help="How often each image is shown per epoch, where the folder's name does not say it (N_name).",
+    )
+    enable_bucket: bool = option(
+        True,
+        label="Keep aspect ratios",
+        kohya="enable_bucket",
+        place="advanced",
+        help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
+    )
+    min_bucket_reso: int = option(
+        256,
+        label="Smallest bucket side",
+        kohya="min_bucket_reso",
+        ge=64,
+        le=2048,
+        place="advanced",
+        help="No side of a bucket is shorter than this, in pixels.",
+    )
+    max_bucket_reso: int = option(
+        1024,
+        label="Largest bucket side",
+        kohya="max_bucket_reso",
+        ge=64,
+        le=4096,
+        place="advanced",
+        help="No side of a bucket is longer than this, in pixels.",
+    )
+    bucket_reso_steps: int = option(
+        64,
+        label="Bucket step",
+        kohya="bucket_reso_steps",
+        ge=8,
+        le=512,
+        place="advanced",
+        help="Sides of buckets are multiples of this, in pixels. A multiple of 8.",
+    )
+    bucket_no_upscale: bool = option(
+        False,
+        label="Never enlarge images",
+        kohya="bucket_no_upscale",
+        place="advanced",
+        help="Small images get a bucket of their own size instead of being enlarged.",
+    )
+    resolution_height: int = option(
+        0,
+        label="Height",
+        kohya=None,
+        ge=0,
+        le=2048,
+        place="advanced",
+        help="Training height in pixels where it is not the width (Resolution); 0 means a square.",
+    )
+    resize_interpolation: Interpolation = option(
+        "auto",
+        label="Scaling",
+        kohya="resize_interpolation",
+        place="advanced",
+        help="How images are scaled. auto: area averaging when shrinking, Lanczos when enlarging.",
+    )
+    random_crop: bool = option(
+        False,
+        label="Random crop",
+        kohya="random_crop",
+        place="advanced",
+        help="Cuts a random part of each image anew each time, instead of the centre; needs Keep latents off.",
+    )
+    flip_aug: bool = option(
+        False,
+        label="Mirror images",
+        kohya="flip_aug",
+        place="advanced",
+        help="Shows each image mirrored half of the time. Not for text, nor for faces that are not symmetric.",
+    )
+    color_aug: bool = option(
+        False,
+        label="Vary colours",
+        kohya="color_aug",
+        place="advanced",
+        help="Changes hue and brightness a little each time; needs Keep latents off.",
+    )
+    reg_data: tuple[str, ...] = option(
+        (),
+        label="Regularisation folder",
+        kohya="reg_data_dir",
+        place="advanced",
+        help="Images of the class (other cats), so that the model does not forget it; a folder, or a parent of N_class folders.",
+    )
+    prior_loss_weight: float = option(
+        1.0,
+        label="Regularisation weight",
+        kohya="prior_loss_weight",
+        ge=0.0,
+        le=100.0,
+        place="advanced",
+        help="How much the regularisation images count against the others.",
+    )
+    alpha_mask: bool = option(
+        False,
+        label="Transparency is a mask",
+        kohya="alpha_mask",
+        place="advanced",
+        help="Learn only what is opaque in an image; what is transparent does not count.",
+    )
+    masked_loss: bool = option(
+        False,
+        label="Mask images",
+        kohya="masked_loss",
+        place="advanced",
+        help="Learn only what is bright in the mask images of the Mask folder.",
+    )
+    mask_data: str = option(
+        "",
+        label="Mask folder",
+        kohya="conditioning_data_dir",
+        place="advanced",
+        help="Folder with one mask image per image, of the same name; white is learned, black is not.",
+    )
+    validation_split: float = option(
+        0.0,
+        label="Held out",
+        kohya="validation_split",
+        ge=0.0,
+        le=0.9,
+        place="advanced",
+        help="Share of the images that is not trained on; the loss on them shows when to stop. 0 holds none out.",
+    )
+    validation_seed: int = option(
+        0,
+        label="Held-out seed",
+        kohya="validation_seed",
+        ge=0,
+        le=2**32 - 1,
+        place="advanced",
+        help="Decides which images are held out; 0 takes the seed of the run.",
+    )
+    validate_every_n_steps: int = option(
+        0,
+        label="Measure every … steps",
+        kohya="validate_every_n_steps",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Measure the loss on held-out images every so many steps; 0 does not.",
+    )
+    validate_every_n_epochs: int = option(
+        1,
+        label="Measure every … epochs",
+        kohya="validate_every_n_epochs",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Measure the loss on held-out images every so many epochs, and at the end; 0 does not.",
+    )
+    max_validation_steps: int = option(
+        0,
+        label="Held-out batches",
+        kohya="max_validation_steps",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Measure on at most so many held-out images; 0 takes all.",
+    )
+    cache_latents: bool = option(
+        True,
+        label="Keep latents",
+        kohya="cache_latents",
+        place="advanced",
+        help="Encodes each image once, before the first step. Off: at every step, which is slow.",
+    )
+    cache_latents_to_disk: bool = option(
+        False,
+        label="Latents on disk",
+        kohya="cache_latents_to_disk",
+        place="advanced",
+        help="Keeps encoded images in a hidden folder beside the images, so that the next run starts faster.",
+    )
+    vae_batch_size: int = option(
+        1,
+        label="Images encoded at once",
+        kohya="vae_batch_size",
+        ge=1,
+        le=64,
+        place="advanced",
+        help="More is faster on a large GPU, and needs more memory.",
+    )

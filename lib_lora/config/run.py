@@ -1,0 +1,231 @@
+"""Options of how long a run goes on, and of what it leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_lora.config.options import option
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, and what becomes of the result."""
+
+    name: str = option(
+        "", label="Name", kohya="output_name", help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt."
+    )
+    epochs: int = option(
+        10,
+        label="Epochs",
+        kohya="max_train_epochs",
+        ge=1,
+        le=100000,
+        help="How often the whole set is gone through. Not used when Steps is set.",
+    )
+    steps: int = option(
+        0, label="Steps", kohya="max_train_steps", ge=0, le=10000000, help="Exact number of optimizer steps; 0 means: by Epochs."
+    )
+    seed: int = option(
+        42, label="Seed", kohya="seed", ge=0, le=2**32 - 1, help="The same seed, images and settings give the same LoRA."
+    )
+    overwrite: bool = option(
+        False,
+        label="Overwrite",
+        kohya=None,
+        help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.",
+    )
+    preview_steps: int = option(
+        20,
+        label="Preview steps",
+        kohya=None,
+        ge=0,
+        le=150,
+        place="advanced",
+        help="Sampling steps of the preview picture for the card; 0 makes none.",
+    )
+    out: str = option(
+        "",
+        label="Output folder",
+        kohya="output_dir",
+        place="none",
+        help="Folder that the LoRA is written to. In the webui it is always the webui's own LoRA folder.",
+    )
+    checkpoint: str = option(
+        "",
+        label="Checkpoint",
+        kohya="pretrained_model_name_or_path",
+        place="none",
+        help="Model file to train on. In the webui it is always the loaded checkpoint.",
+    )
+    save_every_n_epochs: int = option(
+        0,
+        label="Save every … epochs",
+        kohya="save_every_n_epochs",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Saves NAME-000001 and so on, to compare; 0 saves the end only.",
+    )
+    save_every_n_steps: int = option(
+        0,
+        label="Save every … steps",
+        kohya="save_every_n_steps",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Saves NAME-step00000500 and so on; 0 does not.",
+    )
+    save_n_epoch_ratio: int = option(
+        0,
+        label="Saves in between",
+        kohya="save_n_epoch_ratio",
+        ge=0,
+        le=1000,
+        place="advanced",
+        help="Saves so often that there are at least this many files, evenly spread; 0 does not.",
+    )
+    save_last_n_epochs: int = option(
+        0,
+        label="Keep last … epochs",
+        kohya="save_last_n_epochs",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Older files of Save every … epochs are removed; 0 keeps all.",
+    )
+    save_last_n_steps: int = option(
+        0,
+        label="Keep last … steps",
+        kohya="save_last_n_steps",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Files of Save every … steps that are older than so many steps are removed; 0 keeps all.",
+    )
+    sample_every_n_steps: int = option(
+        0,
+        label="Sample every … steps",
+        kohya="sample_every_n_steps",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Draws the sample prompts every so many steps; 0 does not.",
+    )
+    sample_every_n_epochs: int = option(
+        0,
+        label="Sample every … epochs",
+        kohya="sample_every_n_epochs",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Draws the sample prompts after every so many epochs; 0 does not.",
+    )
+    sample_at_first: bool = option(
+        False,
+        label="Sample before the first step",
+        kohya="sample_at_first",
+        place="advanced",
+        help="Draws the sample prompts once before the training, to compare with.",
+    )
+    sample_prompts: str = option(
+        "",
+        label="Sample prompts",
+        kohya="sample_prompts",
+        place="advanced",
+        help="One prompt a line, or a text file of them; --n --w --h --d --l --s as kohya's may follow. Empty: the trigger word.",
+    )
+    save_state: bool = option(
+        False,
+        label="Save the state",
+        kohya="save_state",
+        place="advanced",
+        help="Saves all that is needed to go on, with every saved file.",
+    )
+    save_state_on_train_end: bool = option(
+        False,
+        label="Save the state at the end",
+        kohya="save_state_on_train_end",
+        place="advanced",
+        help="Saves all that is needed to go on when the run ends.",
+    )
+    save_last_n_epochs_state: int = option(
+        0,
+        label="Keep states of … epochs",
+        kohya="save_last_n_epochs_state",
+        ge=0,
+        le=100000,
+        place="advanced",
+        help="Older states are removed; 0 goes by Keep last … epochs.",
+    )
+    save_last_n_steps_state: int = option(
+        0,
+        label="Keep states of … steps",
+        kohya="save_last_n_steps_state",
+        ge=0,
+        le=10000000,
+        place="advanced",
+        help="Older states are removed; 0 goes by Keep last … steps.",
+    )
+    resume: str = option(
+        "",
+        label="Resume from",
+        kohya="resume",
+        place="advanced",
+        help="Folder of a saved state to go on from; the result is as if there had been no break.",
+    )
+    no_metadata: bool = option(
+        False,
+        label="Little metadata",
+        kohya="no_metadata",
+        place="advanced",
+        help="Leaves out of the file what tells about images and settings.",
+    )
+    training_comment: str = option(
+        "",
+        label="Comment",
+        kohya="training_comment",
+        place="advanced",
+        help="A note that is kept in the file.",
+    )
+    metadata_title: str = option(
+        "",
+        label="Title",
+        kohya="metadata_title",
+        place="advanced",
+        help="Title in the file; the name where none is given.",
+    )
+    metadata_author: str = option(
+        "",
+        label="Author",
+        kohya="metadata_author",
+        place="advanced",
+        help="Author in the file.",
+    )
+    metadata_description: str = option(
+        "",
+        label="Description",
+        kohya="metadata_description",
+        place="advanced",
+        help="Description in the file.",
+    )
+    metadata_license: str = option(
+        "",
+        label="Licence",
+        kohya="metadata_license",
+        place="advanced",
+        help="Licence in the file.",
+    )
+    metadata_tags: str = option(
+        "",
+        label="Tags",
+        kohya="metadata_tags",
+        place="advanced",
+        help="Tags in the file, separated by commas.",
+    )
+    metadata_usage_hint: str = option(
+        "",
+        label="Usage hint",
+        kohya="metadata_usage_hint",
+        place="advanced",
+        help="Hint on usage in the file.",
+    )

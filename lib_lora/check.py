@@ -42,7 +42,7 @@ def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
         problems += [unusable] if unusable else []
     if device.type in {"cpu", "cuda"}:  # other kinds are refused by the host, by name
         try:
-            choose_precision(config.precision.mixed_precision, device)
+            choose_precision(config.precision, device)
         except ConfigError as error:
             problems += error.problems
     return problems

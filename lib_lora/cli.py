@@ -13,7 +13,7 @@ from typing import Any
 from lib_lora import __version__
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Encoded, Finished, Phase, Planned, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Finished, Phase, Planned, StepDone, Stop
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,7 +95,7 @@ def _report(event: object) -> None:
     """Progress on stderr, one line an event."""
     if isinstance(event, Planned):
         text = event.plan.formula
-    elif isinstance(event, Phase):
+    elif isinstance(event, (Phase, Chosen)):
         text = event.text
     elif isinstance(event, Encoded):
         text = f"encoded {event.done}/{event.total} images"

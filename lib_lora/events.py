@@ -25,6 +25,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A decision that the settings left to the run, with its reason."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Encoded:
     """`done` of `total` images are latents."""
 
@@ -66,7 +73,7 @@ class Finished:
     steps: int
 
 
-Event = Union[Planned, Phase, Encoded, StepDone, Saved, Note, Finished]
+Event = Union[Planned, Phase, Chosen, Encoded, StepDone, Saved, Note, Finished]
 
 
 class Stop:

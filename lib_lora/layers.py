@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "jobs.memory",
     ),
     ("plan", "training.optimizer", "training.draws", "config.argv"),
-    ("training.schedules",),
+    ("training.schedules", "training.averaging"),
     (
         "data.dataset",
         "data.caption_rules",
@@ -31,6 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hosts.checkpoint",
         "training.failures",
         "training.precision",
+        "training.checkpointing",
+        "model.checkpointing",
     ),
     ("model.lean",),
     ("model.products",),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lib_lora.config.groups import TrainConfig
@@ -15,11 +16,16 @@ from lib_lora.errors import DatasetError
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of one step. `epoch` counts from 0, `step` from 0 over the whole run."""
+    """Samples that go through the model together. `epoch` counts from 0, `step` from 0 over the whole run.
+
+    `first` is the place of its first sample in the step: with gradient accumulation a step has several batches, and draws the
+    same numbers as one large batch would.
+    """
 
     step: int
     epoch: int
     indices: list[int]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,20 +37,28 @@ class Plan:
     placements: tuple[Placement, ...]
     buckets: dict[Size, tuple[int, ...]]
     batch_size: int
+    accumulation: int
+    batches_per_epoch: int
     steps_per_epoch: int
     epochs: int
     steps: int
     formula: str
 
-    def batches(self, seed: int) -> Iterator[Batch]:
-        """Every batch of the run, in order; exactly `steps` of them."""
+    def updates(self, seed: int) -> Iterator[list[Batch]]:
+        """The batches of every step, in order; exactly `steps` of them. The last step of an epoch may have fewer batches."""
         step = 0
         for epoch in range(self.epochs):
-            for indices in epoch_batches(self.buckets, self.batch_size, seed, epoch):
+            batches = epoch_batches(self.buckets, self.batch_size, seed, epoch)
+            for start in range(0, len(batches), self.accumulation):
                 if step == self.steps:
                     return
-                yield Batch(step, epoch, indices)
+                yield _update(step, epoch, batches[start : start + self.accumulation])
                 step += 1
+
+
+def _update(step: int, epoch: int, batches: Sequence[list[int]]) -> list[Batch]:
+    firsts = itertools.accumulate((len(indices) for indices in batches), initial=0)
+    return [Batch(step, epoch, indices, first) for indices, first in zip(batches, firsts)]
 
 
 def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
@@ -69,7 +83,9 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     for index, (sample, placement) in enumerate(zip(dataset.samples, placements)):
         buckets.setdefault(placement.bucket, []).extend([index] * sample.repeats)
     frozen = {size: tuple(members) for size, members in sorted(buckets.items())}
-    per_epoch = batches_per_epoch(frozen, config.data.batch_size)
+    batches = batches_per_epoch(frozen, config.data.batch_size)
+    accumulation = config.optimizer.gradient_accumulation_steps
+    per_epoch = -(-batches // accumulation)
     steps = config.run.steps or per_epoch * config.run.epochs
     epochs = -(-steps // per_epoch)
     return Plan(
@@ -78,10 +94,12 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         tuple(placements),
         frozen,
         config.data.batch_size,
+        accumulation,
+        batches,
         per_epoch,
         epochs,
         steps,
-        _formula(config, dataset, frozen, per_epoch, steps),
+        _formula(config, dataset, frozen, batches, per_epoch, steps),
     )
 
 
@@ -97,13 +115,16 @@ def bucket_rule(config: TrainConfig) -> BucketRule:
     )
 
 
-def _formula(config: TrainConfig, dataset: Dataset, buckets: dict[Size, tuple[int, ...]], per_epoch: int, steps: int) -> str:
+def _formula(
+    config: TrainConfig, dataset: Dataset, buckets: dict[Size, tuple[int, ...]], batches: int, per_epoch: int, steps: int
+) -> str:
     """Where the number of steps comes from, in one line."""
     shown = sum(sample.repeats for sample in dataset.samples)
     text = f"{len(dataset.samples)} images, {shown} per epoch with repeats"
-    size = config.data.batch_size
+    size, accumulation = config.data.batch_size, config.optimizer.gradient_accumulation_steps
     rounded = f", rounded up in each of {len(buckets)} buckets" if len(buckets) > 1 and size > 1 else ""
-    text += f"; in batches of {size}{rounded}: {per_epoch} steps per epoch"
+    together = f": {batches} batches; {accumulation} of them a step" if accumulation > 1 else ""
+    text += f"; in batches of {size}{rounded}{together}: {per_epoch} steps per epoch"
     if config.run.steps:
         return f"{text}; stopped at {steps} steps ({steps / per_epoch:.2f} epochs)"
     return f"{text}; × {config.run.epochs} epochs = {steps} steps"

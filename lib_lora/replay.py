@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.kohya import KOHYA_DEFAULTS, from_kohya
@@ -15,9 +16,12 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
+from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.surgery import Forward, forwards_replaced
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
+from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
@@ -95,15 +99,20 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
     targets = [target for target in base.targets() if rates[target.part] > 0]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
     pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
-    precision = choose_precision(config.precision.mixed_precision, base.device)
-    updater = Updater(pairs, config.optimizer, config.run.steps or len(recording.losses), precision)
-    with attached(pairs):
-        losses = [
-            training_step(base, _inputs(recording, base, step), config.objective, config.text.clip_skip, precision, updater)
-            for step in range(len(recording.losses))
-        ]
-    updater.finish()
+    precision = choose_precision(config.precision, base.device)
+    count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
+    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision)
+    losses: list[float] = []
+    with attached(pairs), forwards_replaced(_checkpointed(config, base)):
+        for start in range(0, count, together):
+            batches = [_inputs(recording, base, step) for step in range(start, min(start + together, count))]
+            losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)
     return losses, pairs, expected
+
+
+def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forward]:
+    on = choose_checkpointing(config.precision.gradient_checkpointing, base.device).on
+    return checkpointed_forwards([base.unet, base.text_encoder]) if on else {}
 
 
 def _inputs(recording: Recording, base: BaseModel, step: int) -> StepInputs:

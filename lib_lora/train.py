@@ -20,8 +20,8 @@ from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
-from lib_lora.events import Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
-from lib_lora.model.adapter import attached, state_dict
+from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.model.adapter import state_dict
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.lora_file import serialise
@@ -54,7 +54,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     yield Phase("waiting for the model")
     path, last = None, None
     with host.borrow_model() as base:
-        precision = choose_precision(config.precision.mixed_precision, base.device, next(base.unet.parameters()).dtype)
+        precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         latents: list[torch.Tensor] = []
         for encoded in encode_samples(base, plan, config.run.seed):
             latents.append(encoded)
@@ -63,10 +63,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 break
         if len(latents) == len(plan.samples):
             session = Session(config, plan, base, latents, precision)
-            with attached(session.pairs):
-                for last in _steps(config, plan, session, stop):
-                    yield last
-            session.finish()
+            yield from _choices(session)
+            for last in _steps(config, plan, session, stop):
+                yield last
             if last is not None and (stop.keep or not stop.requested):
                 facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(config, session))
                 path = publish(config, host, _content(config, plan, base, host, session, facts))
@@ -78,16 +77,28 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
 
 
 def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone]:
-    for batch in plan.batches(config.run.seed):
+    for batches in plan.updates(config.run.seed):
         if stop.requested:
             return
-        yield session.step(batch)
+        yield session.step(batches)
+
+
+def _choices(session: Session) -> Iterator[Chosen]:
+    """What was decided for the user, and why."""
+    if session.precision.reason:
+        yield Chosen(f"Mixed precision: {session.precision.name}, since {session.precision.reason}.")
+    if session.checkpointing.reason:
+        yield Chosen(
+            f"Gradient checkpointing: {'on' if session.checkpointing.on else 'off'}, since {session.checkpointing.reason}."
+        )
 
 
 def _content(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, facts: RunFacts) -> bytes:
     """The bytes of the LoRA file."""
     metadata = file_metadata(config, plan, base.info(), facts, host.software())
-    return serialise(state_dict(session.pairs), FILE_DTYPES[config.precision.save_precision], metadata)
+    with session.result():
+        state = state_dict(session.pairs)
+    return serialise(state, FILE_DTYPES[config.precision.save_precision], metadata)
 
 
 def _card(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, path: Path) -> Iterator[Note]:
@@ -95,7 +106,7 @@ def _card(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session:
     try:
         write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)
         if config.run.preview_steps:
-            with attached(session.pairs):
+            with session.result():
                 write_preview(path, sample(base, _preview_request(config, plan), session.precision))
         host.announce(path)
     except (OSError, RuntimeError, TrainLoraError) as error:

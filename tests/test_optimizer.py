@@ -12,13 +12,20 @@ from torch import nn
 
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.precision import PrecisionConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
-from lib_lora.training.optimizer import Updater, make_optimizer, parameter_groups, settings_problem
+from lib_lora.training.checkpointing import Choice, choose_checkpointing
+from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, parameter_groups, settings_problem
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)
+
+
+def train_once(updater: Updater, loss: torch.Tensor) -> None:
+    updater.accumulate(loss)
+    updater.update()
 
 
 def pair(part: Part, value: float = 1.0) -> LoraPair:
@@ -40,7 +47,7 @@ def test_one_update_is_torchs_adamw_on_the_clipped_gradient(norm: float) -> None
     updater = Updater([ours], config, 5, FULL)
     plain = torch.optim.AdamW(list(parameters([theirs])), lr=0.1)
     for factor in (3.0, -40.0):
-        updater.update(factor * (ours.down.pow(2).sum() + ours.up.sum()))
+        train_once(updater, factor * (ours.down.pow(2).sum() + ours.up.sum()))
         (factor * (theirs.down.pow(2).sum() + theirs.up.sum())).backward()
         if norm:
             nn.utils.clip_grad_norm_(list(parameters([theirs])), norm)
@@ -115,7 +122,7 @@ def test_adafactor_makes_its_own_rate() -> None:
     updater = Updater([pair("unet")], config, 5, FULL)
     weight = updater.optimizer.param_groups[0]["params"][0]
     before = weight.detach().clone()
-    updater.update(weight.sum())
+    train_once(updater, weight.sum())
     assert type(updater.scheduler).__name__ == "AdafactorSchedule"
     assert not torch.equal(weight, before) and updater.learning_rates()[0] >= 0
 
@@ -133,11 +140,11 @@ def test_every_installed_optimizer_works(name: str) -> None:
 
     before, start = float(loss().detach()), trained.down.detach().clone()
     for _ in range(30):
-        updater.update(loss())
-    updater.finish()
-    assert bool(torch.isfinite(trained.down).all()) and not torch.equal(trained.down, start)
-    if not name.startswith("DAdapt"):  # they overshoot on so simple a loss before they settle
-        assert float(loss().detach()) < before
+        train_once(updater, loss())
+    with updater.kept_weights():
+        assert bool(torch.isfinite(trained.down).all()) and not torch.equal(trained.down, start)
+        if not name.startswith("DAdapt"):  # they overshoot on so simple a loss before they settle
+            assert float(loss().detach()) < before
 
 
 def test_schedule_free_weights_are_the_averaged_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +162,11 @@ def test_schedule_free_weights_are_the_averaged_ones(monkeypatch: pytest.MonkeyP
     package.AdamWScheduleFree = Double
     monkeypatch.setitem(sys.modules, "schedulefree", package)
     updater = Updater([pair("unet")], OptimizerConfig(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
-    updater.update(updater.optimizer.param_groups[0]["params"][0].sum())
+    train_once(updater, updater.optimizer.param_groups[0]["params"][0].sum())
     assert modes == ["train"] and updater.learning_rates() == [0.1]
-    updater.finish()
-    assert modes == ["train", "eval"]
+    with updater.kept_weights():
+        assert modes == ["train", "eval"]
+    assert modes == ["train", "eval", "train"]
 
 
 def test_full_names_are_the_same_optimizers() -> None:
@@ -191,22 +199,25 @@ def test_arguments_that_work() -> None:
 
 def test_precision_of_a_cpu() -> None:
     cpu = torch.device("cpu")
-    assert choose_precision("auto", cpu) == FULL and choose_precision("bf16", cpu).dtype == torch.bfloat16
+    assert (
+        choose_precision(PrecisionConfig(), cpu).dtype == torch.float32
+        and choose_precision(PrecisionConfig(mixed_precision="bf16"), cpu).dtype == torch.bfloat16
+    )
     with pytest.raises(ConfigError, match="fp16, which a CPU cannot compute in"):
-        choose_precision("fp16", cpu)
-    assert choose_precision("auto", cpu, torch.float16).name == "bf16"
+        choose_precision(PrecisionConfig(mixed_precision="fp16"), cpu)
+    assert choose_precision(PrecisionConfig(), cpu, torch.float16).name == "bf16"
     with pytest.raises(ConfigError, match="got no, but the model is held in float16"):
-        choose_precision("no", cpu, torch.float16)
+        choose_precision(PrecisionConfig(mixed_precision="no"), cpu, torch.float16)
     assert Precision("fp16", torch.float16).scales_loss and not FULL.scales_loss
 
 
 @pytest.mark.parametrize(("bf16", "wanted"), [(True, "bf16"), (False, "fp16")])
 def test_precision_of_a_gpu(bf16: bool, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8 if bf16 else 7, 5))
-    assert choose_precision("auto", torch.device("cuda")).name == wanted
+    assert choose_precision(PrecisionConfig(), torch.device("cuda")).name == wanted
     if not bf16:
         with pytest.raises(ConfigError, match="bf16, which this GPU does not have"):
-            choose_precision("bf16", torch.device("cuda"))
+            choose_precision(PrecisionConfig(mixed_precision="bf16"), torch.device("cuda"))
 
 
 def test_the_schedule_waits_while_the_scaler_skips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +228,83 @@ def test_the_schedule_waits_while_the_scaler_skips(monkeypatch: pytest.MonkeyPat
                              get_scale=lambda: next(scales))  # fmt: skip
     monkeypatch.setattr(updater, "_scaler", double)
     weight = updater.optimizer.param_groups[0]["params"][0]
-    updater.update(weight.sum())
+    train_once(updater, weight.sum())
     assert updater.learning_rates() == [0.1]
-    updater.update(weight.sum())
+    train_once(updater, weight.sum())
     assert updater.learning_rates() == pytest.approx([0.075])
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_accumulated_batches_are_one_step_on_their_mean(together: int) -> None:
+    ours, theirs = pair("unet"), pair("unet")
+    config = OptimizerConfig(unet_lr=0.1, max_grad_norm=0, gradient_accumulation_steps=together)
+    updater = Updater([ours], config, 5, FULL)
+    plain = torch.optim.SGD(list(parameters([theirs])), lr=0.1)
+    updater.optimizer = torch.optim.SGD(list(parameters([ours])), lr=0.1)
+    for factor in range(1, together + 1):
+        updater.accumulate(factor * ours.down.pow(2).sum())
+        (factor * theirs.down.pow(2).sum() / together).backward()
+        assert torch.equal(ours.down, pair("unet").down)
+    updater.update()
+    plain.step()
+    assert torch.equal(ours.down, theirs.down) and ours.down.grad is None
+
+
+def test_a_batch_whose_loss_is_no_number_leaves_nothing_behind() -> None:
+    ours = pair("unet")
+    updater = Updater([ours], OptimizerConfig(gradient_accumulation_steps=2), 5, FULL)
+    updater.accumulate(ours.down.sum())
+    updater.drop_gradients()
+    assert ours.down.grad is None
+
+
+def test_the_moving_average_is_what_is_kept() -> None:
+    """By hand: decays 2/11 and 3/12, then 0.3, on weights 1 → 0.9 → 0.8 → 0.7 (SGD, gradient 1)."""
+    ours = pair("unet")
+    updater = Updater([ours], OptimizerConfig(ema_decay=0.3, max_grad_norm=0), 5, FULL)
+    updater.optimizer = torch.optim.SGD(list(parameters([ours])), lr=0.1)
+    average = 1.0
+    for decay, weight in ((2 / 11, 0.9), (3 / 12, 0.8), (0.3, 0.7)):
+        train_once(updater, ours.down.sum())
+        average = decay * average + (1 - decay) * weight
+    with updater.kept_weights():
+        assert torch.allclose(ours.down, torch.full((2, 3), average), atol=1e-6)
+        assert torch.equal(ours.up, pair("unet").up)
+    assert torch.allclose(ours.down, torch.full((2, 3), 0.7), atol=1e-6)
+
+
+def test_full_fp16_lets_the_scaler_take_fp16_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Double:
+        def __init__(self, enabled: bool) -> None:
+            self.enabled = enabled
+
+        def _unscale_grads_(self, optimizer: object, inv_scale: object, found_inf: object, allow_fp16: bool) -> None:
+            asked.append(allow_fp16)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", Double, raising=False)
+    for half in (False, True):
+        loss_scaler(enabled=True, half_weights=half)._unscale_grads_(None, None, None, False)
+    assert asked == [False, True]
+
+
+def test_full_bf16_holds_the_adapters_in_bf16() -> None:
+    chosen = choose_precision(PrecisionConfig(mixed_precision="bf16", full_bf16=True), torch.device("cpu"))
+    assert chosen.weights == torch.bfloat16
+    assert choose_precision(PrecisionConfig(mixed_precision="bf16"), torch.device("cpu")).weights == torch.float32
+
+
+def test_automatic_choices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert (
+        choose_precision(PrecisionConfig(), cpu).reason
+        and not choose_precision(PrecisionConfig(mixed_precision="no"), cpu).reason
+    )
+    assert choose_checkpointing("on", cpu) == Choice(True) and choose_checkpointing("off", gpu) == Choice(False)
+    assert not choose_checkpointing("auto", cpu).on
+    for gigabytes, on in ((8, True), (24, False)):
+        card = SimpleNamespace(total_memory=gigabytes * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, card=card: card)
+        choice = choose_checkpointing("auto", gpu)
+        assert choice.on is on and f"{gigabytes} GB" in choice.reason

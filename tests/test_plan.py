@@ -27,33 +27,49 @@ def plan_of(pictures: list[tuple[Size, int]], **flat: object) -> Plan:
 @settings(max_examples=60, deadline=None)
 @given(
     pictures=st.lists(st.tuples(sizes, st.integers(1, 9)), min_size=1, max_size=9),
-    batch_size=st.integers(1, 5), epochs=st.integers(1, 4), steps=st.integers(0, 60), bucket=st.booleans(), seed=st.integers(0, 9),
+    batch_size=st.integers(1, 5), together=st.integers(1, 4), epochs=st.integers(1, 4), steps=st.integers(0, 60),
+    bucket=st.booleans(), seed=st.integers(0, 9),
 )  # fmt: skip
-def test_steps(pictures: list[tuple[Size, int]], batch_size: int, epochs: int, steps: int, bucket: bool, seed: int) -> None:
-    plan = plan_of(pictures, batch_size=batch_size, epochs=epochs, steps=steps, enable_bucket=bucket)
-    batches = list(plan.batches(seed))
-    assert len(batches) == plan.steps == (steps or plan.steps_per_epoch * epochs)
-    assert [batch.step for batch in batches] == list(range(plan.steps))
+def test_steps(
+    pictures: list[tuple[Size, int]], batch_size: int, together: int, epochs: int, steps: int, bucket: bool, seed: int
+) -> None:
+    plan = plan_of(pictures, batch_size=batch_size, epochs=epochs, steps=steps, enable_bucket=bucket,
+                   gradient_accumulation_steps=together)  # fmt: skip
+    updates = list(plan.updates(seed))
+    assert len(updates) == plan.steps == (steps or plan.steps_per_epoch * epochs)
+    assert [update[0].step for update in updates] == list(range(plan.steps))
     members = Counter(plan.placements[i].bucket for i, (_, repeats) in enumerate(pictures) for _ in range(repeats))
-    assert plan.steps_per_epoch == sum(math.ceil(count / batch_size) for count in members.values())
-    for batch in batches:
+    assert plan.batches_per_epoch == sum(math.ceil(count / batch_size) for count in members.values())
+    assert plan.steps_per_epoch == math.ceil(plan.batches_per_epoch / together)
+    for update in updates:
+        assert 1 <= len(update) <= together and len({(batch.step, batch.epoch) for batch in update}) == 1
+        places = [batch.first + i for batch in update for i in range(len(batch.indices))]
+        assert places == list(range(len(places)))
+    for batch in (batch for update in updates for batch in update):
         assert len({plan.placements[i].bucket for i in batch.indices}) == 1 and len(batch.indices) <= batch_size
     if not steps:
-        seen = Counter(i for batch in batches for i in batch.indices)
+        seen = Counter(i for update in updates for batch in update for i in batch.indices)
         assert seen == {i: repeats * epochs for i, (_, repeats) in enumerate(pictures)}
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     pictures = [(Size(512, 512), 5)] * 6
-    order = [batch.indices for batch in plan_of(pictures, epochs=2).batches(1)]
-    assert order == [batch.indices for batch in plan_of(pictures, epochs=5, steps=60).batches(1)]
-    assert order[:30] != order[30:] and order != [batch.indices for batch in plan_of(pictures, epochs=2).batches(2)]
+
+    def order(seed: int, **flat: object) -> list[list[int]]:
+        return [batch.indices for update in plan_of(pictures, **flat).updates(seed) for batch in update]
+
+    assert order(1, epochs=2) == order(1, epochs=5, steps=60)
+    assert order(1, epochs=2)[:30] != order(1, epochs=2)[30:] and order(1, epochs=2) != order(2, epochs=2)
 
 
 def test_formula_in_words() -> None:
     plan = plan_of([(Size(512, 512), 5), (Size(300, 451), 5), (Size(400, 1000), 4)], batch_size=2, epochs=3, min_bucket_reso=64)
     assert plan.formula == (
         "3 images, 14 per epoch with repeats; in batches of 2, rounded up in each of 3 buckets: 8 steps per epoch; × 3 epochs = 24 steps"
+    )
+    assert (
+        "in batches of 1: 8 batches; 3 of them a step: 3 steps per epoch"
+        in plan_of([(Size(512, 512), 8)], gradient_accumulation_steps=3).formula
     )
     assert "stopped at 6 steps (0.75 epochs)" in plan_of([(Size(512, 512), 8)], steps=6).formula
 

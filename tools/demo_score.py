@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lib_lora.config.objective import ObjectiveConfig
+from lib_lora.config.precision import PrecisionConfig
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
@@ -49,7 +50,7 @@ def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> f
 
 def draw(base: BaseModel, prompt: str, seeds: int = SEEDS) -> list[Pixels]:
     """One picture per seed from the model as it is, adapters included."""
-    precision = choose_precision("no", base.device)
+    precision = choose_precision(PrecisionConfig(mixed_precision="no"), base.device)
     requests = [Request(prompt, Size(SIDE, SIDE), SAMPLING_STEPS, seed, guidance=4.0) for seed in range(seeds)]
     return [sample(base, request, precision) for request in requests]
 

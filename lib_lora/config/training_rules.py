@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
-from lib_lora.config.groups import Rule
+from lib_lora.config.groups import Rule, TrainConfig
 
-RULES: tuple[Rule, ...] = ()
+
+def full_precision_fits(config: TrainConfig) -> str | None:
+    precision = config.precision
+    for label, name, wanted, on in (("LoRA in fp16", "full_fp16", "fp16", precision.full_fp16),
+                                    ("LoRA in bf16", "full_bf16", "bf16", precision.full_bf16)):  # fmt: skip
+        if on and precision.mixed_precision != wanted:
+            return (
+                f"{label} ({name}): is on, but Mixed precision (mixed_precision) is {precision.mixed_precision}; "
+                f"choose {wanted} there, or turn it off."
+            )
+    return None
+
+
+def something_is_left_to_train(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    if optimizer.stop_text_encoder_training == 0 or optimizer.unet_lr > 0:
+        return None
+    return (
+        "Stop the text encoder (stop_text_encoder_training): nothing else is trained, since Learning rate, U-Net (unet_lr) is 0; "
+        "set it, or 0 here."
+    )
+
+
+def stop_is_a_whole_step(config: TrainConfig) -> str | None:
+    value = config.optimizer.stop_text_encoder_training
+    if value < 1 or value == int(value):
+        return None
+    return (
+        f"Stop the text encoder (stop_text_encoder_training): got {value:g}, must be a whole number of steps, or a share below 1."
+    )
+
+
+RULES: tuple[Rule, ...] = (full_precision_fits, something_is_left_to_train, stop_is_a_whole_step)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import memory_gb
 
 State = Literal["running", "stopping", "done", "stopped", "failed"]
@@ -35,6 +35,7 @@ class Job:
         self._problems: list[str] = []
         self._saved: str | None = None
         self._notes: list[str] = []
+        self._choices: list[str] = []
         self._device = device
         self._memory: float | None = None
         self._started, self._ended = time.time(), 0.0
@@ -52,6 +53,8 @@ class Job:
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
                 self._phase = event.text
+            elif isinstance(event, Chosen):
+                self._choices.append(event.text)
             elif isinstance(event, Encoded):
                 self._phase = f"encoding image {event.done} of {event.total}"
             elif isinstance(event, StepDone):
@@ -99,6 +102,7 @@ class Job:
                 "memory_gb": self._memory if self.running else None,
                 "problems": self._problems,
                 "notes": self._notes,
+                "choices": self._choices,
                 "saved": self._saved,
             }
 

@@ -25,7 +25,7 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoraPair:
-    """Two small matrices beside one layer, fp32.
+    """Two small matrices beside one layer; fp32, but for full fp16 and bf16.
 
     Shapes:
         Linear: down `[rank, in]`, up `[out, rank]`
@@ -46,7 +46,9 @@ class LoraPair:
         return self.alpha / self.rank
 
 
-def new_pair(target: Target, rank: int, alpha: float, seed: int, device: torch.device) -> LoraPair:
+def new_pair(
+    target: Target, rank: int, alpha: float, seed: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> LoraPair:
     """A pair that changes nothing yet: down uniform in ±1/√fan_in (kaiming_uniform with a = √5, as kohya's), up zero."""
     weight = target.module.weight
     assert isinstance(weight, torch.Tensor)
@@ -55,7 +57,7 @@ def new_pair(target: Target, rank: int, alpha: float, seed: int, device: torch.d
     down.uniform_(-1.0, 1.0, generator=generator(seed, "init", target.name))
     down /= math.sqrt(math.prod(weight.shape[1:]))
     up = torch.zeros(weight.shape[0], rank, *(1 for _ in kernel))
-    return LoraPair(target, nn.Parameter(down.to(device)), nn.Parameter(up.to(device)), alpha)
+    return LoraPair(target, nn.Parameter(down.to(device, dtype)), nn.Parameter(up.to(device, dtype)), alpha)
 
 
 def parameters(pairs: Sequence[LoraPair]) -> Iterator[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""What chance decides in a step: noise, timesteps and what is added; pure functions of (seed, step, place in the batch)."""
+"""What chance decides in a step: noise, timesteps and what is added; pure functions of (seed, step, place in the step)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class Drawn:
     timesteps: torch.Tensor
 
 
-def draw(objective: ObjectiveConfig, latents: torch.Tensor, alphas_cumprod: torch.Tensor, seed: int, step: int) -> Drawn:
-    """Noised latents, target and timesteps of `step`.
+def draw(
+    objective: ObjectiveConfig, latents: torch.Tensor, alphas_cumprod: torch.Tensor, seed: int, step: int, first: int = 0
+) -> Drawn:
+    """Noised latents, target and timesteps of a batch of `step`.
 
     Args:
         objective: which noise, which timesteps, which target.
@@ -32,37 +34,38 @@ def draw(objective: ObjectiveConfig, latents: torch.Tensor, alphas_cumprod: torc
         alphas_cumprod: the model's own ᾱ, `[1000]` on the CPU.
         seed: of the run.
         step: counts from 0.
+        first: place of the first sample in the step, where a step has several batches.
     """
-    alphas = schedule(objective, alphas_cumprod)
-    noise = step_noise(objective, latents, seed, step)
+    alphas, places = schedule(objective, alphas_cumprod), range(first, first + len(latents))
+    noise = step_noise(objective, latents, seed, step, first)
     low, high = objective.min_timestep, objective.max_timestep
-    timesteps = draw_timesteps(len(latents), generator(seed, "timesteps", step), low, high)
+    timesteps = draw_timesteps(first + len(latents), generator(seed, "timesteps", step), low, high)[first:]
     seen = noise
     if objective.ip_noise_gamma > 0:
         random = objective.ip_noise_gamma_random_strength
         strength = objective.ip_noise_gamma * (uniform(seed, "perturbation strength", step) if random else 1.0)
-        seen = noise + strength * _per_sample(latents.shape[1:], len(latents), seed, "perturbation", step)
+        seen = noise + strength * _per_sample(latents.shape[1:], places, seed, "perturbation", step)
     target = velocity(latents, noise, timesteps, alphas) if objective.v_parameterization else noise
     return Drawn(add_noise(latents, seen, timesteps, alphas), target, timesteps)
 
 
-def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int) -> torch.Tensor:
-    """The noise of `step` with offset and coarser resolutions where they are asked for, `[B, 4, h, w]`."""
-    count, (channels, height, width) = len(latents), latents.shape[1:]
-    noise = _per_sample(latents.shape[1:], count, seed, "noise", step)
+def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int, first: int = 0) -> torch.Tensor:
+    """The noise of a batch of `step` with offset and coarser resolutions where they are asked for, `[B, 4, h, w]`."""
+    places, (channels, height, width) = range(first, first + len(latents)), latents.shape[1:]
+    noise = _per_sample(latents.shape[1:], places, seed, "noise", step)
     if objective.noise_offset > 0:
         random = objective.noise_offset_random_strength
         strength = objective.noise_offset * (uniform(seed, "offset strength", step) if random else 1.0)
-        drawn = _per_sample((channels, 1, 1), count, seed, "offset", step)
+        drawn = _per_sample((channels, 1, 1), places, seed, "offset", step)
         noise = with_offset(noise, latents, drawn, strength, objective.adaptive_noise_scale)
     if objective.multires_noise_iterations > 0:
         uniforms = [uniform(seed, "multires size", step, i) for i in range(objective.multires_noise_iterations)]
-        layers = [_per_sample((channels, *size), count, seed, "multires", step, i)
+        layers = [_per_sample((channels, *size), places, seed, "multires", step, i)
                   for i, size in enumerate(multires_sizes(Size(height, width), uniforms))]  # fmt: skip
         noise = with_resolutions(noise, layers, objective.multires_noise_discount)
     return noise
 
 
-def _per_sample(shape: tuple[int, ...], count: int, seed: int, *labels: str | int) -> torch.Tensor:
-    """Standard normal numbers for every place in the batch, `[count, *shape]`."""
-    return torch.stack([normal(tuple(shape), seed, *labels, place) for place in range(count)])
+def _per_sample(shape: tuple[int, ...], places: range, seed: int, *labels: str | int) -> torch.Tensor:
+    """Standard normal numbers for every place in the step, `[len(places), *shape]`."""
+    return torch.stack([normal(tuple(shape), seed, *labels, place) for place in places])

@@ -1,9 +1,11 @@
-"""Parameter groups, optimizer, clipping and loss scaling."""
+"""Parameter groups, optimizer, accumulation, clipping and loss scaling."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -14,6 +16,7 @@ from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
+from lib_lora.training.averaging import MovingAverage
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import make_scheduler
 
@@ -90,22 +93,26 @@ def settings_problem(config: OptimizerConfig, device: torch.device) -> str | Non
 
 
 class Updater:
-    """Turns losses into updates: scaled backward, clipping, optimizer, schedule, gradients dropped."""
+    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, gradients dropped."""
 
     def __init__(self, pairs: Sequence[LoraPair], config: OptimizerConfig, steps: int, precision: Precision) -> None:
         self._parameters: list[nn.Parameter] = list(parameters(pairs))
         self._max_grad_norm = config.max_grad_norm
+        self._accumulation = config.gradient_accumulation_steps
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
         self.optimizer = make_optimizer(config, parameter_groups(pairs, config))
         self.scheduler = make_scheduler(config, self.optimizer, steps)
-        scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # its home since torch 2.3, and before
-        self._scaler: Any = scaler(enabled=precision.scales_loss)
+        self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
+        self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
         if self._schedule_free:
             cast(Any, self.optimizer).train()
 
-    def update(self, loss: torch.Tensor) -> None:
-        """One optimizer step on the gradients of `loss`."""
-        self._scaler.scale(loss).backward()
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a batch, divided by how many batches a step has (as accelerate, also in a last, shorter step)."""
+        self._scaler.scale(loss / self._accumulation).backward()
+
+    def update(self) -> None:
+        """One optimizer step on the gradients that were added up."""
         if self._max_grad_norm > 0:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
@@ -114,13 +121,39 @@ class Updater:
         self._scaler.update()
         if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
             self.scheduler.step()
+        self.drop_gradients()
+        if self._average is not None:
+            self._average.update()
+
+    def drop_gradients(self) -> None:
+        """Forget what was added up."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def finish(self) -> None:
-        """Leave the weights that are to be kept in the adapters (schedule-free optimizers train on others)."""
+    @contextmanager
+    def kept_weights(self) -> Iterator[None]:
+        """While it lasts, the adapters hold the weights to be kept: the moving average, or a schedule-free optimizer's own."""
         if self._schedule_free:
             cast(Any, self.optimizer).eval()
+        try:
+            with self._average.in_place() if self._average is not None else nullcontext():
+                yield
+        finally:
+            if self._schedule_free:
+                cast(Any, self.optimizer).train()
 
     def learning_rates(self) -> list[float]:
         """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""
         return [float(group["lr"] or 0.0) for group in self.optimizer.param_groups]
+
+
+def loss_scaler(*, enabled: bool, half_weights: bool) -> Any:
+    """Torch's GradScaler. It refuses gradients of fp16 weights; with `half_weights` it takes them (as sd-scripts' full_fp16)."""
+    scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)(enabled=enabled)  # its home since torch 2.3
+    if enabled and half_weights:
+        scaler._unscale_grads_ = functools.partial(_unscale_half, scaler._unscale_grads_)
+    return scaler
+
+
+def _unscale_half(unscale: Any, optimizer: Any, inv_scale: Any, found_inf: Any, allow_fp16: bool) -> Any:
+    del allow_fp16
+    return unscale(optimizer, inv_scale, found_inf, True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_lora.config.precision import MixedPrecision, SavePrecision
+from lib_lora.config.precision import MixedPrecision, PrecisionConfig, SavePrecision
 from lib_lora.errors import ConfigError
 
 FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
@@ -15,10 +15,12 @@ FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": 
 
 @dataclass(frozen=True)
 class Precision:
-    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation."""
+    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation, `weights` of the adapters."""
 
     name: str
     dtype: torch.dtype
+    weights: torch.dtype = torch.float32
+    reason: str = ""
 
     @property
     def scales_loss(self) -> bool:
@@ -35,20 +37,34 @@ def _has_bf16(device: torch.device) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
 
 
-def choose_precision(wanted: MixedPrecision, device: torch.device, weights: torch.dtype = torch.float32) -> Precision:
-    """The precision of a run on `device` with a base model of dtype `weights`; `auto` is decided here.
+def choose_precision(config: PrecisionConfig, device: torch.device, weights: torch.dtype = torch.float32) -> Precision:
+    """The precision of a run on `device` with a base model of dtype `weights`; `auto` is decided here, with the reason.
 
     Raises:
         ConfigError: the device cannot compute in it.
     """
+    wanted, reason = config.mixed_precision, ""
     if wanted == "auto":
-        half = weights != torch.float32
-        wanted = ("bf16" if half else "no") if device.type == "cpu" else "bf16" if _has_bf16(device) else "fp16"
+        wanted, reason = _best(device, weights)
+    start = f"Mixed precision (mixed_precision): got {wanted}, "
     if wanted == "no" and weights != torch.float32:
         kind = str(weights).removeprefix("torch.")
-        raise ConfigError([f"Mixed precision (mixed_precision): got no, but the model is held in {kind}; choose fp16 or bf16."])
+        raise ConfigError([start + f"but the model is held in {kind}; choose fp16 or bf16."])
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError(["Mixed precision (mixed_precision): got fp16, which a CPU cannot compute in; choose no."])
+        raise ConfigError([start + "which a CPU cannot compute in; choose no."])
     if wanted == "bf16" and device.type == "cuda" and not _has_bf16(device):
-        raise ConfigError(["Mixed precision (mixed_precision): got bf16, which this GPU does not have; choose fp16."])
-    return Precision(wanted, {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted])
+        raise ConfigError([start + "which this GPU does not have; choose fp16."])
+    dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted]
+    full = config.full_fp16 or config.full_bf16
+    return Precision(wanted, dtype, dtype if full else torch.float32, reason)
+
+
+def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, str]:
+    """What `auto` means here, and why."""
+    if device.type == "cpu" and weights == torch.float32:
+        return "no", "a CPU is as fast in full precision, and exact"
+    if device.type == "cpu":
+        return "bf16", "the model is held in half precision"
+    if _has_bf16(device):
+        return "bf16", "the GPU computes in it, and it does not overflow"
+    return "fp16", "the GPU does not compute in bf16"

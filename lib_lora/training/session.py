@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -10,64 +11,86 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, varies
 from lib_lora.data.tokens import caption_ids
 from lib_lora.events import StepDone
-from lib_lora.model.adapter import LoraPair, new_pair
+from lib_lora.model.adapter import LoraPair, attached, new_pair, parameters
 from lib_lora.model.base import BaseModel
+from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
+from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.draws import draw
 from lib_lora.training.failures import explained
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
+from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import StepInputs, training_step
 
 
 class Session:
-    """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the batch)."""
+    """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
 
     def __init__(
         self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision
     ) -> None:
         self._config, self._plan, self._base, self._latents, self.precision = config, plan, base, latents, precision
         self._contexts: dict[str, torch.Tensor] = {}
-        self.pairs = new_pairs(config, base)
+        self._trains_text = config.optimizer.text_encoder_lr > 0
+        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
+        self.pairs = new_pairs(config, base, precision.weights)
         self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision)
 
-    def step(self, batch: Batch) -> StepDone:
-        """Train on one batch.
+    def step(self, batches: Sequence[Batch]) -> StepDone:
+        """Train one step, on all of its batches. The loss is their mean.
 
         Raises:
             DivergedError: the loss is not finite; the adapters are as before the step.
             HostChanged: the model was taken away.
         """
         self._base.verify()
-        inputs = self._inputs(batch)
+        number, epoch = batches[0].step, batches[0].epoch
+        self._stop_text_encoder(number)
         rates = tuple(self.updater.learning_rates())
-        with explained(self._base, f"step {batch.step + 1}"):
-            loss = training_step(
-                self._base, inputs, self._config.objective, self._config.text.clip_skip, self.precision, self.updater
-            )
-        return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
+        config = self._config
+        with explained(self._base, f"step {number + 1}"), attached(self.pairs), self._checkpointed():
+            inputs = [self._inputs(batch) for batch in batches]
+            losses = training_step(self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater)
+        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
-    def finish(self) -> None:
-        """Called once after the last step, before anything is saved."""
-        self.updater.finish()
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
+        with self.updater.kept_weights(), attached(self.pairs):
+            yield
+
+    def _checkpointed(self) -> AbstractContextManager[None]:
+        return forwards_replaced(
+            checkpointed_forwards([self._base.unet, self._base.text_encoder]) if self.checkpointing.on else {}
+        )
+
+    def _stop_text_encoder(self, step: int) -> None:
+        """Leave the text encoder's adapters as they are from the step on that the configuration says."""
+        stop = in_steps(self._config.optimizer.stop_text_encoder_training, self._plan.steps)
+        if self._trains_text and 0 < stop <= step:
+            self._trains_text = False
+            for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
+                parameter.requires_grad_(False)
 
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device
         latents = torch.stack([self._latents[i] for i in batch.indices])  # [B, 4, h, w]
-        drawn = draw(self._config.objective, latents, self._base.alphas_cumprod.cpu(), self._config.run.seed, batch.step)
+        alphas = self._base.alphas_cumprod.cpu()
+        drawn = draw(self._config.objective, latents, alphas, self._config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
-        trains_text = self._config.optimizer.text_encoder_lr > 0
         return StepInputs(
             drawn.noisy_latents.to(device),
             drawn.target.to(device),
             drawn.timesteps.to(device),
-            input_ids=self._ids(captions) if trains_text else None,
-            context=None if trains_text else torch.cat([self._context(caption) for caption in captions]),
+            input_ids=self._ids(captions) if self._trains_text else None,
+            context=None if self._trains_text else torch.cat([self._context(caption) for caption in captions]),
         )
 
     def _captions(self, batch: Batch) -> list[str]:
-        moments = [Moment(batch.step, self._plan.steps, batch.epoch, place) for place in range(len(batch.indices))]
+        moments = [Moment(batch.step, self._plan.steps, batch.epoch, batch.first + i) for i in range(len(batch.indices))]
         written = [self._plan.samples[index].caption for index in batch.indices]
         text, seed = self._config.text, self._config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
@@ -89,11 +112,11 @@ class Session:
         return context
 
 
-def new_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
+def new_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:
     """A fresh pair for every target whose part has a learning rate."""
     rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
     return [
-        new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device)
+        new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device, dtype)
         for target in base.targets()
         if rates[target.part] > 0
     ]

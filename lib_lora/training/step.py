@@ -1,7 +1,9 @@
-"""One batch -> loss -> backward -> update. Draws nothing: noise and timesteps are arguments, so a step can be replayed."""
+"""Batches -> losses -> backward -> update. Draws nothing: noise and timesteps are arguments, so a step can be replayed."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,21 +48,30 @@ def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig
 
 
 def training_step(
-    base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig, clip_skip: int, precision: Precision, updater: Updater
-) -> float:
-    """Loss of the batch, after the adapters were updated by it.
+    base: BaseModel,
+    batches: Sequence[StepInputs],
+    objective: ObjectiveConfig,
+    clip_skip: int,
+    precision: Precision,
+    updater: Updater,
+) -> list[float]:
+    """The loss of every batch, after the adapters were updated once by all of them.
 
     Raises:
-        DivergedError: the loss is NaN or infinite; nothing was updated.
+        DivergedError: a loss is NaN or infinite; nothing was updated.
     """
+    losses = []
     with torch.enable_grad():
-        with precision.autocast(base.device):
-            loss = compute_loss(base, inputs, objective, clip_skip)
-        value = float(loss.detach())
-        if value != value or value in (float("inf"), float("-inf")):
-            raise DivergedError(
-                "The loss is not a number any more; nothing was saved. Lower the learning rates, or choose another Mixed "
-                "precision (mixed_precision): fp16 overflows in some models where bf16 does not."
-            )
-        updater.update(loss)
-    return value
+        for inputs in batches:
+            with precision.autocast(base.device):
+                loss = compute_loss(base, inputs, objective, clip_skip)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                updater.drop_gradients()
+                raise DivergedError(
+                    "The loss is not a number any more; nothing was saved. Lower the learning rates, or choose another Mixed "
+                    "precision (mixed_precision): fp16 overflows in some models where bf16 does not."
+                )
+            updater.accumulate(loss)
+    updater.update()
+    return losses

@@ -40,7 +40,7 @@ class _Operators(TorchDispatchMode):
 def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
     """Counts of a second step (the first one makes the optimizer's state)."""
     pairs = new_pairs(config, base)
-    precision = choose_precision(config.precision.mixed_precision, base.device)
+    precision = choose_precision(config.precision, base.device)
     updater = Updater(pairs, config.optimizer, 10, precision)
     side = config.data.resolution // 8
     ids = torch.tensor([caption_ids(base.tokenizer, "a photo of a thing, number 1", 75)])
@@ -48,7 +48,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
     inputs = StepInputs(latents, torch.randn_like(latents), torch.full((len(latents),), 500), ids)
 
     def step() -> None:
-        training_step(base, inputs, config.objective, config.text.clip_skip, precision, updater)
+        training_step(base, [inputs], config.objective, config.text.clip_skip, precision, updater)
 
     with attached(pairs):
         step()

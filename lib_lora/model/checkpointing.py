@@ -1,0 +1,33 @@
+"""Gradient checkpointing: blocks keep their inputs alone, and compute the rest again during backward (Chen et al. 2016).
+
+Put on single blocks, since the host's own ways need `train()` mode, inputs that want gradients, or patch classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lib_lora.model.surgery import Forward
+
+# ldm and diffusers: transformer blocks and residual blocks of the U-Net; transformers: layers of CLIP
+_BLOCKS = {"BasicTransformerBlock", "ResBlock", "ResnetBlock2D", "CLIPEncoderLayer"}
+
+
+def checkpointed_forwards(networks: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
+    """A replacement `forward` for every block in `networks`; use with `forwards_replaced`."""
+    modules = [module for network in networks for module in network.modules()]
+    return {module: _forward(module) for module in modules if type(module).__name__ in _BLOCKS}
+
+
+def _forward(block: nn.Module) -> Forward:
+    original = block.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """The block's own result. Nothing random of torch's is used inside, so no random state is kept."""
+        return checkpoint(original, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return forward

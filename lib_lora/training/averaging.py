@@ -1,0 +1,45 @@
+"""A moving average of the adapters (EMA), kept beside the weights that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class MovingAverage:
+    """average ← d · average + (1 - d) · weights after every step, in fp32; d grows as (1 + n) / (10 + n) up to `decay`.
+
+    The growth (as in timm and diffusers) keeps the first steps of a short run from counting for ever.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self._parameters = list(parameters)
+        self._decay = decay
+        self.steps = 0
+        self.averages = [parameter.detach().float().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are after a step."""
+        self.steps += 1
+        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+        for average, parameter in zip(self.averages, self._parameters):
+            average.lerp_(parameter.detach().float(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """While it lasts the parameters hold the averages."""
+        trained = [parameter.detach().clone() for parameter in self._parameters]
+        self._write(self.averages)
+        try:
+            yield
+        finally:
+            self._write(trained)
+
+    @torch.no_grad()
+    def _write(self, values: Sequence[torch.Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values):
+            parameter.copy_(value)

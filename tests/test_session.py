@@ -1,0 +1,109 @@
+"""A run between its steps: accumulation, stopping the text encoder, checkpointing, number formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_lora.check import check
+from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.model.adapter import State, state_dict
+from lib_lora.plan import Batch
+from lib_lora.training.latents import encode_samples
+from lib_lora.training.precision import choose_precision
+from lib_lora.training.session import Session
+from tests.conftest import small_config, write_picture
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Four captioned pictures of one size."""
+    folder = tmp_path / "squares"
+    for number in range(4):
+        write_picture(folder / f"{number}.png", 64, 64, seed=number)
+        (folder / f"{number}.txt").write_text(f"a blob, number {number}")
+    return folder
+
+
+@pytest.fixture
+def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+
+
+def trained(
+    host: StandaloneHost, squares: Path, updates: list[list[Batch]], **flat: object
+) -> tuple[Session, State, list[float]]:
+    """A session after these updates, what it would save, and its losses."""
+    config = small_config(squares, host.lora_folder(), repeats=1, batch_size=4, **{"steps": 4, **flat})
+    plan = check(config, host)
+    with host.borrow_model() as base:
+        latents = list(encode_samples(base, plan, config.run.seed))
+        session = Session(config, plan, base, latents, choose_precision(config.precision, base.device))
+        losses = [session.step(update).loss for update in updates]
+        with session.result():
+            return session, state_dict(session.pairs), losses
+
+
+def farthest(one: State, other: State) -> float:
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
+
+
+WHOLE = [[Batch(0, 0, [0, 1, 2, 3])], [Batch(1, 0, [0, 1, 2, 3])]]
+HALVES = [[Batch(step, 0, [0, 1]), Batch(step, 0, [2, 3], first=2)] for step in (0, 1)]
+
+
+def test_two_half_batches_are_one_batch(host: StandaloneHost, squares: Path) -> None:
+    _, whole, losses = trained(host, squares, WHOLE)
+    _, halves, means = trained(host, squares, HALVES, gradient_accumulation_steps=2)
+    _, unaccumulated, _ = trained(host, squares, [[batch] for update in HALVES for batch in update])
+    assert losses == pytest.approx(means, rel=1e-5)
+    assert farthest(whole, halves) < 1e-4 < 5e-4 < farthest(whole, unaccumulated)  # AdamW makes much of rounding
+
+
+@pytest.mark.parametrize("stop", [1, 0.25])
+def test_the_text_encoder_really_stops(host: StandaloneHost, squares: Path, stop: float) -> None:
+    updates = [[Batch(step, 0, [0, 1, 2, 3])] for step in range(4)]
+    session, stopped, _ = trained(host, squares, updates, stop_text_encoder_training=stop)
+    _, first, _ = trained(host, squares, updates[:1])
+    _, whole, _ = trained(host, squares, updates)
+    text = [key for key in stopped if key.startswith("lora_te") and "alpha" not in key]
+    assert all(torch.equal(stopped[key], first[key]) for key in text)
+    assert farthest({key: whole[key] for key in text}, first) > 0
+    assert farthest({key: stopped[key] for key in stopped if key.startswith("lora_unet")}, first) > 0
+
+
+def test_checkpointing_changes_nothing_but_what_is_kept(host: StandaloneHost, squares: Path) -> None:
+    results, kept = [], []
+    for choice in ("off", "on"):
+        with counted_bytes() as counted:
+            results.append(trained(host, squares, WHOLE, gradient_checkpointing=choice)[1])
+        kept.append(counted[0])
+    assert farthest(*results) < 1e-6 and kept[1] < 0.5 * kept[0]
+
+
+def test_full_bf16_trains_in_bf16(host: StandaloneHost, squares: Path) -> None:
+    session, state, _ = trained(host, squares, WHOLE, mixed_precision="bf16", full_bf16=True)
+    assert {pair.down.dtype for pair in session.pairs} == {torch.bfloat16}
+    mixed = trained(host, squares, WHOLE, mixed_precision="bf16")[0]
+    assert {pair.down.dtype for pair in mixed.pairs} == {torch.float32}
+    assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_up" in key)
+
+
+class counted_bytes:  # noqa: N801 - used as a context manager
+    """Bytes that autograd keeps for backward while it lasts, in a list of one."""
+
+    def __enter__(self) -> list[int]:
+        self._counted = [0]
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            self._counted[0] += tensor.numel() * tensor.element_size()
+            return tensor
+
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return self._counted
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)

@@ -67,7 +67,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             for last in _steps(config, plan, session, stop):
                 yield last
             if last is not None and (stop.keep or not stop.requested):
-                facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(config, session))
+                facts = RunFacts(
+                    started_at, last.step, last.epoch, precision, _optimizer_text(config, session), session.checkpointing.on
+                )
                 path = publish(config, host, _content(config, plan, base, host, session, facts))
                 yield Saved(path, last.step)
                 yield Phase("making the card")

@@ -48,6 +48,10 @@ def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
         ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
         ({"optimizer": "AdaFactor"}, "lr_scheduler"),
         ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
+        ({"full_fp16": True}, "full_fp16"),
+        ({"full_bf16": True, "mixed_precision": "fp16"}, "full_bf16"),
+        ({"stop_text_encoder_training": 5, "unet_lr": 0}, "stop_text_encoder_training"),
+        ({"stop_text_encoder_training": 1.5}, "stop_text_encoder_training"),
     ],
 )
 def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
@@ -56,7 +60,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 17  # some have several cases above
+    assert len(RULES) == 20  # some have several cases above
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:

@@ -26,7 +26,7 @@ from lib_lora.training.precision import Precision
 # what sd-scripts always writes, with the values of a run that does not use it
 NOT_USED: dict[str, Any] = {
     "ss_scale_weight_norms": None, "ss_prior_loss_weight": 1.0,
-    "ss_face_crop_aug_range": None, "ss_fp8_base": False, "ss_fp8_base_unet": False,
+    "ss_face_crop_aug_range": None,
     "ss_validation_seed": None, "ss_validation_split": 0.0, "ss_max_validation_steps": None, "ss_validate_every_n_epochs": None,
     "ss_validate_every_n_steps": None, "ss_resize_interpolation": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
@@ -41,6 +41,7 @@ class RunFacts:
     epoch: int
     precision: Precision
     optimizer: str
+    checkpointing: bool = False
 
 
 def file_metadata(
@@ -100,10 +101,12 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_caption_dropout_rate": text.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": text.caption_dropout_every_n_epochs,
         "ss_caption_tag_dropout_rate": text.caption_tag_dropout_rate,
-        "ss_gradient_checkpointing": False,
+        "ss_gradient_checkpointing": facts.checkpointing,
         "ss_gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
         "ss_cache_latents": True,
-        "ss_full_fp16": False,
+        "ss_full_fp16": config.precision.full_fp16,
+        "ss_fp8_base": facts.precision.fp8_base,
+        "ss_fp8_base_unet": False,
         "ss_lowram": False,
         **NOT_USED,
     }

@@ -25,10 +25,6 @@ def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flat", "option"),
     [
-        ({"resolution": 500}, "resolution"),
-        ({"bucket_reso_steps": 12}, "bucket_reso_steps"),
-        ({"resolution": 128}, "min_bucket_reso"),
-        ({"resolution": 1536}, "max_bucket_reso"),
         ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
         ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
         ({"caption_extension": "txt"}, "caption_extension"),
@@ -56,7 +52,8 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 17  # some have several cases above
+    own = [rule for rule in RULES if rule.__module__ == "lib_lora.config.rules"]  # the other rooms have tests of their own
+    assert len(own) == 14  # some have several cases above
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:

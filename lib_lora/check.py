@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,9 +12,12 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan
+from lib_lora.data.masks import with_masks
+from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
 from lib_lora.plan import Plan, make_plan
+from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, settings_problem
 from lib_lora.training.precision import choose_precision
 
@@ -57,7 +61,31 @@ def _folder_problems(folder: Path) -> list[str]:
 
 
 def find_images(config: TrainConfig) -> Dataset:
-    """The dataset that `config` names."""
-    text = config.text
+    """The dataset that `config` names: images, regularisation images behind them, masks."""
+    text, data = config.text, config.data
     source = CaptionSource(text.trigger, text.caption_extension, text.enable_wildcard, text.filename_captions)
-    return scan(config.data.data, captions=source, repeats=config.data.repeats)
+    dataset = scan(data.data, captions=source, repeats=data.repeats)
+    if any(path.strip() for path in data.reg_data):
+        dataset = with_regularisation(dataset, scan(data.reg_data, captions=replace(source, trigger=""), repeats=1, is_reg=True))
+    if data.masked_loss and data.mask_data:
+        dataset = with_masks(dataset, data.mask_data)
+    return replace(dataset, problems=(*dataset.problems, *_split_problems(config, dataset), *_cache_problems(config, dataset)))
+
+
+def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
+    count = sum(not sample.is_reg for sample in dataset.samples)
+    if config.data.validation_split == 0 or count != 1:
+        return []
+    return ["Held out (validation_split): there is one image only; add more, or choose 0."]
+
+
+def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
+    """Latents that cannot be kept beside the images are told before the first is encoded."""
+    if not config.data.cache_latents_to_disk:
+        return []
+    places = [folder.path / CACHE_FOLDER if (folder.path / CACHE_FOLDER).exists() else folder.path for folder in dataset.folders]
+    return [
+        f"Latents on disk (cache_latents_to_disk): {str(place)!r} cannot be written to; check its permissions, or turn it off."
+        for place in places
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK))
+    ]

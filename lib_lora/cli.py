@@ -13,7 +13,7 @@ from typing import Any
 from lib_lora import __version__
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Chosen, Encoded, Finished, Phase, Planned, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Finished, HeldOut, Phase, Planned, StepDone, Stop
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,6 +101,8 @@ def _report(event: object) -> None:
         text = f"encoded {event.done}/{event.total} images"
     elif isinstance(event, StepDone):
         text = f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
+    elif isinstance(event, HeldOut):
+        text = f"step {event.step} loss on held-out images {event.loss:.4f}"
     else:
         return
     print(text, file=sys.stderr, flush=True)

@@ -51,6 +51,14 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The mean loss on the images that are not trained on, measured after `step`."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class Saved:
     """The LoRA is on disk, was loaded once by the host, and has its card."""
 
@@ -73,7 +81,7 @@ class Finished:
     steps: int
 
 
-Event = Union[Planned, Phase, Chosen, Encoded, StepDone, Saved, Note, Finished]
+Event = Union[Planned, Phase, Chosen, Encoded, StepDone, HeldOut, Saved, Note, Finished]
 
 
 class Stop:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
-from lib_lora.data.dataset import Dataset, Folder, Sample
+from lib_lora.data.dataset import Dataset, Sample
+from lib_lora.data.folders import Folder
 from lib_lora.data.order import batches_per_epoch, epoch_batches
+from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
+from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
 
 
@@ -30,7 +34,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """Derived numbers of a run. `buckets` holds every sample's index once per repeat."""
+    """Derived numbers of a run.
+
+    `samples` are all that were found, also those held out. `buckets` holds the index of every sample that is trained on, once per
+    showing in an epoch. `heldout` are the indices of those that are not.
+    """
 
     samples: tuple[Sample, ...]
     folders: tuple[Folder, ...]
@@ -43,6 +51,17 @@ class Plan:
     epochs: int
     steps: int
     formula: str
+    heldout: tuple[int, ...] = ()
+
+    @property
+    def trained(self) -> list[int]:
+        """Indices of the samples that are trained on, regularisation images that are needed among them."""
+        return sorted({index for members in self.buckets.values() for index in members})
+
+    @property
+    def learned(self) -> list[int]:
+        """Indices of the samples that are trained on, without regularisation images."""
+        return [index for index in self.trained if not self.samples[index].is_reg]
 
     def updates(self, seed: int) -> Iterator[list[Batch]]:
         """The batches of every step, in order; exactly `steps` of them. The last step of an epoch may have fewer batches."""
@@ -67,21 +86,13 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     Raises:
         DatasetError: an image is too small or too long for every bucket.
     """
-    rule = bucket_rule(config)
-    placements, problems = [], []
-    for sample in dataset.samples:
-        fixed = not config.data.enable_bucket
-        placement = place_fixed(sample.size, rule.max_size) if fixed else place(sample.size, rule)
-        placements.append(placement)
-        if min(placement.bucket) < 64:
-            problems.append(
-                f"Image {sample.path.name!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
-            )
-    if problems:
-        raise DatasetError(problems)
+    placements = _placements(config, dataset)
+    heldout = _held_out(config, dataset)
+    shown = _shown(dataset, heldout)
     buckets: dict[Size, list[int]] = {}
-    for index, (sample, placement) in enumerate(zip(dataset.samples, placements)):
-        buckets.setdefault(placement.bucket, []).extend([index] * sample.repeats)
+    for index, count in enumerate(shown):
+        if count:
+            buckets.setdefault(placements[index].bucket, []).extend([index] * count)
     frozen = {size: tuple(members) for size, members in sorted(buckets.items())}
     batches = batches_per_epoch(frozen, config.data.batch_size)
     accumulation = config.optimizer.gradient_accumulation_steps
@@ -99,30 +110,86 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         per_epoch,
         epochs,
         steps,
-        _formula(config, dataset, frozen, batches, per_epoch, steps),
+        _formula(config, _counted(dataset, shown, heldout), len(frozen), batches, per_epoch, steps),
+        heldout,
     )
+
+
+def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
+    """Where every sample goes, trained on or not."""
+    rule = bucket_rule(config)
+    placements, problems = [], []
+    for sample in dataset.samples:
+        fixed = not config.data.enable_bucket
+        placement = place_fixed(sample.size, rule.max_size) if fixed else place(sample.size, rule)
+        placements.append(placement)
+        if min(placement.bucket) < 64:
+            problems.append(
+                f"Image {sample.path.name!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
+            )
+    if problems:
+        raise DatasetError(problems)
+    return placements
+
+
+def _held_out(config: TrainConfig, dataset: Dataset) -> tuple[int, ...]:
+    """Indices of the samples that are held out; regularisation images never are."""
+    by_folder: dict[Path, list[int]] = {}
+    for index, sample in enumerate(dataset.samples):
+        if not sample.is_reg:
+            by_folder.setdefault(sample.path.parent, []).append(index)
+    folders = list(by_folder.values())
+    seed = config.data.validation_seed or config.run.seed
+    chosen = held_out([len(folder) for folder in folders], config.data.validation_split, seed)
+    return tuple(sorted(folders[folder][image] for folder, image in chosen))
+
+
+def _shown(dataset: Dataset, heldout: Sequence[int]) -> list[int]:
+    """How often each sample is shown per epoch."""
+    samples = dataset.samples
+    shown = [0 if sample.is_reg or index in heldout else sample.repeats for index, sample in enumerate(samples)]
+    regularising = [index for index, sample in enumerate(samples) if sample.is_reg]
+    if regularising:
+        matched = matched_repeats([samples[index].repeats for index in regularising], sum(shown))
+        for index, count in zip(regularising, matched):
+            shown[index] = count
+    return shown
 
 
 def bucket_rule(config: TrainConfig) -> BucketRule:
     """The bucket options as the bucket room wants them."""
     data = config.data
+    low, high = data.bucket_range
     return BucketRule(
-        Size(data.resolution, data.resolution),
-        data.min_bucket_reso,
-        data.max_bucket_reso,
+        Size(data.height, data.resolution),
+        low,
+        high,
         data.bucket_reso_steps,
         data.bucket_no_upscale,
     )
 
 
-def _formula(
-    config: TrainConfig, dataset: Dataset, buckets: dict[Size, tuple[int, ...]], batches: int, per_epoch: int, steps: int
-) -> str:
+def _counted(dataset: Dataset, shown: Sequence[int], heldout: Sequence[int]) -> str:
+    """What an epoch consists of, in words."""
+    learned: list[int] = []
+    regularising: list[int] = []
+    for index, (sample, count) in enumerate(zip(dataset.samples, shown)):
+        if index not in heldout:
+            (regularising if sample.is_reg else learned).append(count)
+    text = f"{len(learned)} images, {sum(learned)} per epoch with repeats"
+    if heldout:
+        text += f"; {len(heldout)} more held out"
+    if regularising:
+        used = sum(count > 0 for count in regularising)
+        of = f" of {len(regularising)}" if used < len(regularising) else ""
+        text += f"; with {sum(regularising)} showings of {used}{of} regularisation images"
+    return text
+
+
+def _formula(config: TrainConfig, text: str, buckets: int, batches: int, per_epoch: int, steps: int) -> str:
     """Where the number of steps comes from, in one line."""
-    shown = sum(sample.repeats for sample in dataset.samples)
-    text = f"{len(dataset.samples)} images, {shown} per epoch with repeats"
     size, accumulation = config.data.batch_size, config.optimizer.gradient_accumulation_steps
-    rounded = f", rounded up in each of {len(buckets)} buckets" if len(buckets) > 1 and size > 1 else ""
+    rounded = f", rounded up in each of {buckets} buckets" if buckets > 1 and size > 1 else ""
     together = f": {batches} batches; {accumulation} of them a step" if accumulation > 1 else ""
     text += f"; in batches of {size}{rounded}{together}: {per_epoch} steps per epoch"
     if config.run.steps:

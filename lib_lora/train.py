@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from lib_lora.check import check
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
@@ -20,7 +18,7 @@ from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
-from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, HeldOut, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.card import write_card, write_preview
@@ -29,7 +27,8 @@ from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.output.publish import publish
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
-from lib_lora.training.latents import encode_samples
+from lib_lora.training.heldout import is_due
+from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import FILE_DTYPES, choose_precision
 from lib_lora.training.session import Session
 
@@ -55,17 +54,17 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     path, last = None, None
     with host.borrow_model() as base:
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
-        latents: list[torch.Tensor] = []
-        for encoded in encode_samples(base, plan, config.run.seed):
-            latents.append(encoded)
-            yield Encoded(len(latents), len(plan.samples))
+        pictures, encoded = Pictures(config, plan, base), 0
+        for encoded in pictures.encode():
+            yield Encoded(encoded, pictures.total)
             if stop.requested:
                 break
-        if len(latents) == len(plan.samples):
-            session = Session(config, plan, base, latents, precision)
+        if encoded == pictures.total:
+            session = Session(config, plan, base, pictures, precision)
             yield from _choices(session)
-            for last in _steps(config, plan, session, stop):
-                yield last
+            for event in _steps(config, plan, session, stop):
+                last = event if isinstance(event, StepDone) else last
+                yield event
             if last is not None and (stop.keep or not stop.requested):
                 facts = RunFacts(
                     started_at, last.step, last.epoch, precision, _optimizer_text(config, session), session.checkpointing.on
@@ -74,15 +73,19 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 yield Saved(path, last.step)
                 yield Phase("making the card")
                 yield from _card(config, plan, base, host, session, path)
-            del session, latents
+            del session
+        del pictures
     yield Finished(path, last.step if last else 0)
 
 
-def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone]:
+def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone | HeldOut]:
     for batches in plan.updates(config.run.seed):
         if stop.requested:
             return
-        yield session.step(batches)
+        done = session.step(batches)
+        yield done
+        if is_due(config.data, plan, done.step):
+            yield HeldOut(done.step, session.heldout_loss())
 
 
 def _choices(session: Session) -> Iterator[Chosen]:

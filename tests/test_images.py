@@ -65,7 +65,7 @@ def test_webp(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>no picture</html>", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"])
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"'a\.png' is not a readable PNG, JPEG or WEBP"):
+    with pytest.raises(DatasetError, match=r"'a\.png' is not a readable PNG, JPEG, WEBP or BMP"):
         image_size(tmp_path / "a.png")
 
 

@@ -12,7 +12,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.plan import Batch
-from lib_lora.training.latents import encode_samples
+from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
@@ -40,10 +40,10 @@ def trained(
     config = small_config(squares, host.lora_folder(), repeats=1, batch_size=4, **{"steps": 4, **flat})
     plan = check(config, host)
     with host.borrow_model() as base:
-        latents = list(encode_samples(base, plan, config.run.seed))
-        session = Session(
-            config, plan, base, latents, choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
-        )
+        pictures = Pictures(config, plan, base)
+        assert list(pictures.encode()) == [1, 2, 3, 4]
+        precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
+        session = Session(config, plan, base, pictures, precision)
         losses = [session.step(update).loss for update in updates]
         with session.result():
             return session, state_dict(session.pairs), losses

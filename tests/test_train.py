@@ -19,7 +19,6 @@ from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from lib_lora.training.failures import OutOfMemoryError
-from lib_lora.training.latents import encode_file, image_tensor
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
 
@@ -246,18 +245,3 @@ def test_a_model_that_is_taken_away_ends_the_run(
     monkeypatch.setattr(DiffusersModel, "verify", gone)
     with pytest.raises(HostChanged):
         run(small_config(photos, tmp_path), host)
-
-
-def test_latents_are_one_posterior_sample_of_seed_and_image(photos: Path, host: StandaloneHost) -> None:
-    from lib_lora.data.buckets import place_fixed
-    from lib_lora.data.images import fit, image_size, load_pixels
-    from lib_lora.data.sizes import Size
-
-    path = photos / "3_blob" / "0.png"
-    placement = place_fixed(image_size(path), Size(64, 64))
-    with host.borrow_model() as base:
-        first, same, other = (encode_file(base, path, placement, seed, image_size(path)) for seed in (1, 1, 2))
-        mean, logvar = base.encode_image(image_tensor(fit(load_pixels(path), placement))[None])
-    assert torch.equal(first, same) and not torch.equal(first, other) and first.shape == (4, 8, 8)
-    sigma = ((first / base.latent_scale - mean[0]) / torch.exp(0.5 * logvar[0])).abs()
-    assert float(sigma.max()) < 6 and 0.5 < float(sigma.mean()) < 1.1

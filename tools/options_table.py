@@ -48,7 +48,7 @@ def _legal(opt: Option) -> str:
         return ", ".join(opt.choices)
     if opt.kind in (int, float):
         return f"{opt.declaration.ge:g} to {opt.declaration.le:g}"
-    return {bool: "true, false", tuple: "folders" if opt.name == "data" else "name=value …", str: "text"}[opt.kind]
+    return {bool: "true, false", tuple: "folders" if opt.name in ("data", "reg_data") else "name=value …", str: "text"}[opt.kind]
 
 
 if __name__ == "__main__":

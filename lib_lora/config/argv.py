@@ -78,9 +78,13 @@ def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metavar(opt: Option) -> str:
-    return {bool: "true|false", int: "N", float: "NUMBER", tuple: "DIR" if opt.name == "data" else "NAME=VALUE", str: "TEXT"}[
-        opt.kind
-    ]
+    return {
+        bool: "true|false",
+        int: "N",
+        float: "NUMBER",
+        tuple: "DIR" if opt.name in ("data", "reg_data") else "NAME=VALUE",
+        str: "TEXT",
+    }[opt.kind]
 
 
 def _help(opt: Option) -> str:

@@ -18,7 +18,8 @@ class DataConfig:
         (),
         label="Image folder",
         kohya="train_data_dir",
-        help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch).",
+        help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch). "
+        "Several folders: one a line; FOLDER|N shows its images N times.",
     )
     resolution: int = option(
         512,
@@ -127,7 +128,8 @@ class DataConfig:
         label="Regularisation folder",
         kohya="reg_data_dir",
         place="advanced",
-        help="Images of the class (other cats), so that the model does not forget it; a folder, or a parent of N_class folders.",
+        help="Images of the class (other cats), so that the model does not forget it; a folder named N_class, or the parent "
+        "of such. As many are shown as of the others, so that an epoch has about twice the steps.",
     )
     prior_loss_weight: float = option(
         1.0,
@@ -202,7 +204,7 @@ class DataConfig:
         ge=0,
         le=100000,
         place="advanced",
-        help="Measure on at most so many held-out images; 0 takes all.",
+        help="Measure on at most so many batches of held-out images; 0 takes all.",
     )
     cache_latents: bool = option(
         True,
@@ -227,3 +229,14 @@ class DataConfig:
         place="advanced",
         help="More is faster on a large GPU, and needs more memory.",
     )
+
+    @property
+    def height(self) -> int:
+        """Training height in pixels."""
+        return self.resolution_height or self.resolution
+
+    @property
+    def bucket_range(self) -> tuple[int, int]:
+        """Shortest and longest side of buckets, moved outwards to multiples of the step (as sd-scripts)."""
+        step = self.bucket_reso_steps
+        return self.min_bucket_reso // step * step, -(-self.max_bucket_reso // step) * step

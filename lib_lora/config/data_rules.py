@@ -2,6 +2,89 @@
 
 from __future__ import annotations
 
-from lib_lora.config.groups import Rule
+from lib_lora.config.groups import Rule, TrainConfig
 
-RULES: tuple[Rule, ...] = ()
+SMALLEST_SIDE = 64
+
+
+def resolution_multiple(config: TrainConfig) -> str | None:
+    value = config.data.resolution
+    return None if value % 8 == 0 else f"Resolution (resolution): got {value}, must be a multiple of 8, such as {value // 8 * 8}."
+
+
+def height_multiple(config: TrainConfig) -> str | None:
+    value = config.data.resolution_height
+    if value == 0 or (value >= SMALLEST_SIDE and value % 8 == 0):
+        return None
+    near = max(value // 8 * 8, SMALLEST_SIDE)
+    return f"Height (resolution_height): got {value}, must be 0, or a multiple of 8 from {SMALLEST_SIDE} on, such as {near}."
+
+
+def bucket_step_multiple(config: TrainConfig) -> str | None:
+    value = config.data.bucket_reso_steps
+    if not config.data.enable_bucket or value % 8 == 0:
+        return None
+    return f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of 8."
+
+
+def bucket_range(config: TrainConfig) -> str | None:
+    """As sd-scripts `adjust_min_max_bucket_reso_by_steps`: the range moves outwards to whole steps before it is looked at."""
+    data = config.data
+    low, high = data.bucket_range
+    if not data.enable_bucket or (low <= min(data.resolution, data.height) and max(data.resolution, data.height) <= high):
+        return None
+    got = f"got {data.resolution}" if data.height == data.resolution else f"got {data.resolution} by {data.height}"
+    return (
+        f"Resolution (resolution): {got}, must lie between Smallest bucket side (min_bucket_reso), "
+        f"{low}, and Largest bucket side (max_bucket_reso), {high}."
+    )
+
+
+def smallest_side_has_a_step(config: TrainConfig) -> str | None:
+    data = config.data
+    if not data.enable_bucket or data.min_bucket_reso >= data.bucket_reso_steps:
+        return None
+    return (
+        f"Smallest bucket side (min_bucket_reso): got {data.min_bucket_reso}, must be at least Bucket step (bucket_reso_steps), "
+        f"{data.bucket_reso_steps}."
+    )
+
+
+def changing_pictures_are_not_kept(config: TrainConfig) -> str | None:
+    data = config.data
+    wanted = [text for on, text in ((data.random_crop, "Random crop (random_crop)"),
+                                    (data.color_aug, "Vary colours (color_aug)")) if on]  # fmt: skip
+    if not wanted or not data.cache_latents:
+        return None
+    return f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off."
+
+
+def what_is_kept_on_disk_is_kept(config: TrainConfig) -> str | None:
+    if config.data.cache_latents or not config.data.cache_latents_to_disk:
+        return None
+    return "Latents on disk (cache_latents_to_disk): needs Keep latents (cache_latents); turn it on, or this off."
+
+
+def masks_have_a_folder(config: TrainConfig) -> str | None:
+    if not config.data.masked_loss or config.data.mask_data:
+        return None
+    return "Mask images (masked_loss): needs a Mask folder (mask_data); name one, or choose Transparency is a mask (alpha_mask)."
+
+
+def one_kind_of_mask(config: TrainConfig) -> str | None:
+    if not (config.data.masked_loss and config.data.alpha_mask):
+        return None
+    return "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; choose one."
+
+
+RULES: tuple[Rule, ...] = (
+    resolution_multiple,
+    height_multiple,
+    bucket_step_multiple,
+    bucket_range,
+    smallest_side_has_a_step,
+    changing_pictures_are_not_kept,
+    what_is_kept_on_disk_is_kept,
+    masks_have_a_folder,
+    one_kind_of_mask,
+)

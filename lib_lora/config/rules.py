@@ -22,28 +22,6 @@ def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-def resolution_multiple(config: TrainConfig) -> str | None:
-    value = config.data.resolution
-    return None if value % 8 == 0 else f"Resolution (resolution): got {value}, must be a multiple of 8, such as {value // 8 * 8}."
-
-
-def bucket_step_multiple(config: TrainConfig) -> str | None:
-    value = config.data.bucket_reso_steps
-    if not config.data.enable_bucket or value % 8 == 0:
-        return None
-    return f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of 8."
-
-
-def bucket_range(config: TrainConfig) -> str | None:
-    data = config.data
-    if not data.enable_bucket or data.min_bucket_reso <= data.resolution <= data.max_bucket_reso:
-        return None
-    return (
-        f"Resolution (resolution): got {data.resolution}, must lie between Smallest bucket side (min_bucket_reso), "
-        f"{data.min_bucket_reso}, and Largest bucket side (max_bucket_reso), {data.max_bucket_reso}."
-    )
-
-
 def something_is_trained(config: TrainConfig) -> str | None:
     if config.optimizer.unet_lr > 0 or config.optimizer.text_encoder_lr > 0:
         return None
@@ -186,9 +164,6 @@ def schedule_fits_the_optimizer(config: TrainConfig) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    resolution_multiple,
-    bucket_step_multiple,
-    bucket_range,
     something_is_trained,
     warmup_has_a_schedule,
     caption_extension_is_one,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib_lora.config.text import TextConfig
 from lib_lora.data.captions import has_trigger
@@ -39,6 +39,18 @@ def varies(text: TextConfig) -> bool:
         or text.caption_dropout_every_n_epochs
         or text.caption_tag_dropout_rate
         or text.token_warmup_step
+    )
+
+
+def unvaried(text: TextConfig) -> TextConfig:
+    """The same options without dropout, shuffling and warm-up: a caption in full, as it is meant."""
+    return replace(
+        text,
+        shuffle_caption=False,
+        caption_dropout_rate=0.0,
+        caption_dropout_every_n_epochs=0,
+        caption_tag_dropout_rate=0.0,
+        token_warmup_step=0.0,
     )
 
 

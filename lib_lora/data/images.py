@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lib_lora.config.data import Interpolation
 from lib_lora.data.buckets import Placement
+from lib_lora.data.folders import KINDS
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
@@ -48,22 +50,60 @@ def load_pixels(path: Path) -> Pixels:
         return np.asarray(_rgb(upright), dtype=np.uint8)
 
 
-def fit(pixels: Pixels, placement: Placement) -> Pixels:
-    """`pixels` scaled to `placement.resized` and cut to the centre, `[bucket height, bucket width, 3]`.
+def load_alpha(path: Path) -> Pixels:
+    """How opaque the picture is, `[height, width]`, 0 to 255; rotation honoured, 255 everywhere where it says nothing.
 
-    As sd-scripts `trim_and_resize_if_required`: OpenCV's area filter when shrinking, Pillow's Lanczos when enlarging.
+    Raises:
+        DatasetError: as `load_pixels`.
     """
-    height, width = pixels.shape[:2]
+    with _reading(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        assert upright is not None
+        if not _has_alpha(upright):
+            return np.full((upright.height, upright.width), 255, dtype=np.uint8)
+        return np.asarray(upright.convert("RGBA").getchannel("A"), dtype=np.uint8)
+
+
+def fit(
+    pixels: Pixels, placement: Placement, interpolation: Interpolation = "auto", cut: tuple[float, float] | None = None
+) -> Pixels:
+    """`pixels` scaled to `placement.resized` and cut to the bucket (sd-scripts `trim_and_resize_if_required`).
+
+    Args:
+        pixels: a picture, or one channel of it.
+        placement: sizes.
+        interpolation: the filter.
+        cut: where the cut lies in what is too much, 0 to 1 from the top and from the left; None for the centre.
+
+    Shapes:
+        pixels: `[height, width, …]` -> `[bucket height, bucket width, …]`
+    """
     resized, bucket = placement.resized, placement.bucket
-    if (height, width) != resized:
-        size = (resized.width, resized.height)
-        if width >= resized.width and height >= resized.height:
-            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        else:
-            pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
-    top = max(resized.height - bucket.height, 0) // 2
-    left = max(resized.width - bucket.width, 0) // 2
+    if pixels.shape[:2] != resized:
+        pixels = _scaled(pixels, resized, interpolation)
+    too_much = max(resized.height - bucket.height, 0), max(resized.width - bucket.width, 0)
+    if cut is None:
+        top, left = too_much[0] // 2, too_much[1] // 2
+    else:
+        top, left = (min(int(share * (surplus + 1)), surplus) for share, surplus in zip(cut, too_much))
     return pixels[top : top + bucket.height, left : left + bucket.width]
+
+
+_OPENCV = {
+    "area": cv2.INTER_AREA, "bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST_EXACT,
+}  # fmt: skip
+_PILLOW = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+
+
+def _scaled(pixels: Pixels, wanted: Size, interpolation: Interpolation) -> Pixels:
+    """As sd-scripts `resize_image`: auto is area when both sides shrink, else Lanczos, and whose filter each name means."""
+    height, width = pixels.shape[:2]
+    if interpolation == "auto":
+        interpolation = "area" if width >= wanted.width and height >= wanted.height else "lanczos"
+    size = (wanted.width, wanted.height)
+    if interpolation in _OPENCV:
+        return np.asarray(cv2.resize(pixels, size, interpolation=_OPENCV[interpolation]), dtype=np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize(size, _PILLOW[interpolation]), dtype=np.uint8)
 
 
 @contextmanager
@@ -82,7 +122,7 @@ def _open(path: Path) -> Image.Image:
     try:
         image = Image.open(path, formats=FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise DatasetError([f"Image {path.name!r} is not a readable PNG, JPEG or WEBP picture; replace or remove it."]) from error
+        raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])
@@ -92,7 +132,11 @@ def _open(path: Path) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # 16 bits per pixel: scaled, since Pillow would clip
         return Image.fromarray((np.asarray(image, dtype=np.float32) / 257).clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+    if _has_alpha(image):
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA"} or ("transparency" in image.info and not image.mode.startswith(("I", "F")))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, HeldOut, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import memory_gb
 
 State = Literal["running", "stopping", "done", "stopped", "failed"]
@@ -31,6 +31,7 @@ class Job:
         self._formula = ""
         self._step = self._total = self._epoch = 0
         self._losses: list[float] = []
+        self._heldout: list[tuple[int, float]] = []
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
         self._problems: list[str] = []
         self._saved: str | None = None
@@ -61,6 +62,8 @@ class Job:
                 self._phase, self._step, self._epoch = "training", event.step, event.epoch
                 self._losses.append(event.loss)
                 self._times.append(time.monotonic())
+            elif isinstance(event, HeldOut):
+                self._heldout.append((event.step, event.loss))
             elif isinstance(event, Saved):
                 self._saved = event.path.stem
             elif isinstance(event, Note):
@@ -96,6 +99,7 @@ class Job:
                 "epoch": self._epoch,
                 "losses": self._losses[max(since, 0) :],
                 "loss_count": len(self._losses),
+                "heldout": [[step, loss] for step, loss in self._heldout],
                 "steps_per_s": speed,
                 "eta_s": (self._total - self._step) / speed if speed and self.running else None,
                 "seconds": (self._ended or time.time()) - self._started,

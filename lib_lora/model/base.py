@@ -39,6 +39,7 @@ class BaseModel(Protocol):
     device: torch.device
     unet: nn.Module
     text_encoder: nn.Module
+    vae: nn.Module
     tokenizer: Tokenizer
     alphas_cumprod: torch.Tensor
     latent_scale: float

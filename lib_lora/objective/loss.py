@@ -23,6 +23,8 @@ def batch_loss(
     timesteps: torch.Tensor,
     objective: ObjectiveConfig,
     alphas_cumprod: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    loss_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The scalar that backward is called on: mean over each sample, weighted, mean over the batch (sd-scripts `process_batch`).
 
@@ -32,13 +34,19 @@ def batch_loss(
         timesteps: of every sample.
         objective: which error, which weights.
         alphas_cumprod: the model's own ᾱ; weights take the SNR from it also with zero terminal SNR, as sd-scripts.
+        mask: what counts, 0 to 1; the mean is over everything all the same.
+        loss_weights: how much each sample counts.
 
     Shapes:
-        model_pred, target: `[B, 4, h, w]`; timesteps: `[B]`; alphas_cumprod: `[1000]` -> `[]` fp32
+        model_pred, target: `[B, 4, h, w]`; timesteps, loss_weights: `[B]`; alphas_cumprod: `[1000]`; mask: `[B, 1, h, w]`
+        -> `[]` fp32
     """
     thresholds = huber_thresholds(objective, timesteps, schedule(objective, alphas_cumprod))
     error = elementwise_error(model_pred.float(), target.float(), objective.loss_type, thresholds)
-    return (error.mean(dim=(1, 2, 3)) * sample_weights(objective, timesteps, alphas_cumprod)).mean()
+    if mask is not None:
+        error = error * mask
+    weights = sample_weights(objective, timesteps, alphas_cumprod)
+    return (error.mean(dim=(1, 2, 3)) * (weights if loss_weights is None else weights * loss_weights)).mean()
 
 
 def elementwise_error(

@@ -15,9 +15,11 @@ from datetime import datetime
 from typing import Any
 
 from lib_lora import __version__
+from lib_lora.config.data import DataConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.objective import ObjectiveConfig
-from lib_lora.data.dataset import Folder
+from lib_lora.data.dataset import Sample
+from lib_lora.data.folders import Folder
 from lib_lora.model.base import ModelInfo
 from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.plan import Plan
@@ -25,10 +27,7 @@ from lib_lora.training.precision import Precision
 
 # what sd-scripts always writes, with the values of a run that does not use it
 NOT_USED: dict[str, Any] = {
-    "ss_scale_weight_norms": None, "ss_prior_loss_weight": 1.0,
-    "ss_face_crop_aug_range": None,
-    "ss_validation_seed": None, "ss_validation_split": 0.0, "ss_max_validation_steps": None, "ss_validate_every_n_epochs": None,
-    "ss_validate_every_n_steps": None, "ss_resize_interpolation": None, "ss_sd_scripts_commit_hash": None,
+    "ss_scale_weight_norms": None, "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
 
 
@@ -69,9 +68,9 @@ def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, 
         "ss_training_started_at": facts.started_at,
         "ss_training_finished_at": time.time(),
         "ss_output_name": config.run.name,
-        "ss_num_train_images": sum(sample.repeats for sample in plan.samples),
-        "ss_num_validation_images": 0,
-        "ss_num_reg_images": 0,
+        "ss_num_train_images": sum(plan.samples[index].repeats for index in plan.learned),
+        "ss_num_validation_images": len(plan.heldout),
+        "ss_num_reg_images": sum(sample.repeats for sample in plan.samples if sample.is_reg),  # also those not needed
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": plan.epochs,
         "ss_epoch": facts.epoch,
@@ -103,7 +102,7 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_caption_tag_dropout_rate": text.caption_tag_dropout_rate,
         "ss_gradient_checkpointing": facts.checkpointing,
         "ss_gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "ss_cache_latents": True,
+        "ss_cache_latents": config.data.cache_latents,
         "ss_full_fp16": config.precision.full_fp16,
         "ss_fp8_base": facts.precision.fp8_base,
         "ss_fp8_base_unet": False,
@@ -139,24 +138,50 @@ def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         str(i): {"resolution": [size.width, size.height], "count": len(members)}
         for i, (size, members) in enumerate(plan.buckets.items())
     }
-    errors = [abs(p.bucket.width / p.bucket.height - s.size.width / s.size.height) for s, p in zip(plan.samples, plan.placements)]
+    sizes = [(plan.placements[index].bucket, plan.samples[index].size) for index in plan.trained]
+    errors = [abs(bucket.width / bucket.height - size.width / size.height) for bucket, size in sizes]
+    low, high = data.bucket_range if data.enable_bucket else (None, None)
     return {
         "ss_batch_size_per_device": data.batch_size,
         "ss_total_batch_size": data.batch_size * config.optimizer.gradient_accumulation_steps,
-        "ss_resolution": f"({data.resolution}, {data.resolution})",
-        "ss_color_aug": False,
-        "ss_flip_aug": False,
-        "ss_random_crop": False,
+        "ss_resolution": f"({data.resolution}, {data.height})",
+        "ss_resize_interpolation": None if data.resize_interpolation == "auto" else data.resize_interpolation,
+        "ss_color_aug": data.color_aug,
+        "ss_flip_aug": data.flip_aug,
+        "ss_random_crop": data.random_crop,
+        "ss_prior_loss_weight": data.prior_loss_weight,
+        **_validation_entries(data),
         "ss_shuffle_caption": config.text.shuffle_caption,
         "ss_keep_tokens": config.text.keep_tokens,
         "ss_enable_bucket": data.enable_bucket,
         "ss_bucket_no_upscale": data.bucket_no_upscale,
-        "ss_min_bucket_reso": data.min_bucket_reso,
-        "ss_max_bucket_reso": data.max_bucket_reso,
-        "ss_dataset_dirs": {name: {"n_repeats": folder.repeats, "img_count": _count(plan, folder)} for name, folder in named},
-        "ss_reg_dataset_dirs": {},
+        "ss_min_bucket_reso": low,
+        "ss_max_bucket_reso": high,
+        "ss_dataset_dirs": _folder_entries(plan, named, is_reg=False),
+        "ss_reg_dataset_dirs": _folder_entries(plan, named, is_reg=True),
         "ss_tag_frequency": {name: _tags(plan, folder) for name, folder in named},
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)} if data.enable_bucket else "null",
+    }
+
+
+def _validation_entries(data: DataConfig) -> dict[str, Any]:
+    """As sd-scripts: what is not given is None."""
+    on = data.validation_split > 0
+    return {
+        "ss_validation_split": data.validation_split,
+        "ss_validation_seed": data.validation_seed or None,
+        "ss_max_validation_steps": data.max_validation_steps or None,
+        "ss_validate_every_n_epochs": data.validate_every_n_epochs or None if on else None,
+        "ss_validate_every_n_steps": data.validate_every_n_steps or None,
+    }
+
+
+def _folder_entries(plan: Plan, named: list[tuple[str, Folder]], *, is_reg: bool) -> dict[str, Any]:
+    """Repeats and images of the folders that are, or are not, regularisation folders."""
+    return {
+        name: {"n_repeats": folder.repeats, "img_count": len(_members(plan, folder))}
+        for name, folder in named
+        if folder.is_reg == is_reg
     }
 
 
@@ -171,13 +196,16 @@ def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
     return named
 
 
-def _count(plan: Plan, folder: Folder) -> int:
-    return sum(sample.path.parent == folder.path for sample in plan.samples)
+def _members(plan: Plan, folder: Folder) -> list[Sample]:
+    """The samples of `folder` but those held out."""
+    return [
+        sample for index, sample in enumerate(plan.samples) if sample.path.parent == folder.path and index not in plan.heldout
+    ]
 
 
 def _tags(plan: Plan, folder: Folder) -> dict[str, int]:
     """How often each comma-separated tag occurs, once per image, lower case (sd-scripts `set_tag_frequency`)."""
-    captions = [sample.caption for sample in plan.samples if sample.path.parent == folder.path]
+    captions = [sample.caption for sample in _members(plan, folder)]
     return dict(Counter(tag.strip().lower() for caption in captions for tag in caption.split(",") if tag.strip()))
 
 
@@ -199,7 +227,7 @@ def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "modelspec.implementation": "diffusers",
         "modelspec.implementation_version": f"sd-webui-train-lora/{__version__}",
         "modelspec.title": config.run.name,
-        "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
+        "modelspec.resolution": f"{config.data.resolution}x{config.data.height}",
         "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts
         "modelspec.prediction_type": "v" if config.objective.v_parameterization else "epsilon",
     }

@@ -24,7 +24,13 @@ class Drawn:
 
 
 def draw(
-    objective: ObjectiveConfig, latents: torch.Tensor, alphas_cumprod: torch.Tensor, seed: int, step: int, first: int = 0
+    objective: ObjectiveConfig,
+    latents: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    seed: int,
+    step: int | str,
+    first: int = 0,
+    timesteps: torch.Tensor | None = None,
 ) -> Drawn:
     """Noised latents, target and timesteps of a batch of `step`.
 
@@ -33,13 +39,15 @@ def draw(
         latents: scaled, `[B, 4, h, w]` on the CPU.
         alphas_cumprod: the model's own ᾱ, `[1000]` on the CPU.
         seed: of the run.
-        step: counts from 0.
+        step: counts from 0; or the name of a draw that belongs to no step.
         first: place of the first sample in the step, where a step has several batches.
+        timesteps: `[B]` int64 where they are not left to chance.
     """
     alphas, places = schedule(objective, alphas_cumprod), range(first, first + len(latents))
     noise = step_noise(objective, latents, seed, step, first)
     low, high = objective.min_timestep, objective.max_timestep
-    timesteps = draw_timesteps(first + len(latents), generator(seed, "timesteps", step), low, high)[first:]
+    if timesteps is None:
+        timesteps = draw_timesteps(first + len(latents), generator(seed, "timesteps", step), low, high)[first:]
     seen = noise
     if objective.ip_noise_gamma > 0:
         random = objective.ip_noise_gamma_random_strength
@@ -49,7 +57,7 @@ def draw(
     return Drawn(add_noise(latents, seen, timesteps, alphas), target, timesteps)
 
 
-def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int, first: int = 0) -> torch.Tensor:
+def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int | str, first: int = 0) -> torch.Tensor:
     """The noise of a batch of `step` with offset and coarser resolutions where they are asked for, `[B, 4, h, w]`."""
     places, (channels, height, width) = range(first, first + len(latents)), latents.shape[1:]
     noise = _per_sample(latents.shape[1:], places, seed, "noise", step)

@@ -1,56 +1,42 @@
-"""Images -> latents: each image is encoded once, before the first step, and kept in memory."""
+"""Pixels -> latents."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from lib_lora.data.buckets import Placement
-from lib_lora.data.images import Pixels, fit, load_pixels
-from lib_lora.data.sizes import Size
-from lib_lora.errors import DatasetError
+from lib_lora.data.images import Pixels
 from lib_lora.model.base import BaseModel
-from lib_lora.plan import Plan
 from lib_lora.randomness import normal
-from lib_lora.training.failures import explained
 
 
-def encode_samples(base: BaseModel, plan: Plan, seed: int) -> Iterator[torch.Tensor]:
-    """The scaled latents of every sample of `plan`, in order, fp32 on the CPU, `[4, h, w]` each.
+@dataclass(frozen=True)
+class Posterior:
+    """What the VAE says of one picture, unscaled. Shapes: `[4, h, w]` twice, fp32 on the CPU."""
 
-    Raises:
-        DatasetError: a file changed since it was checked, or its latents are not finite.
-    """
-    for sample, placement in zip(plan.samples, plan.placements):
-        base.verify()
-        with explained(base, f"encoding {sample.path.name!r}"):
-            latents = encode_file(base, sample.path, placement, seed, sample.size)
-        yield latents
+    mean: torch.Tensor
+    logvar: torch.Tensor
+
+    def sample(self, scale: float, seed: int, *labels: str | int) -> torch.Tensor:
+        """Scaled latents z = s · (μ + σ ε), `[4, h, w]`; ε is a function of (seed, labels)."""
+        noise = normal(tuple(self.mean.shape), seed, "posterior", *labels)
+        return (self.mean + torch.exp(0.5 * self.logvar) * noise) * scale
 
 
-def encode_file(base: BaseModel, path: Path, placement: Placement, seed: int, size: Size) -> torch.Tensor:
-    """One posterior sample z = s · (μ + σ ε), scaled by s: a pure function of (seed, pixels).
-
-    Raises:
-        DatasetError: the picture is not of `size` any more, or its latents are not finite.
-    """
-    whole = load_pixels(path)
-    if whole.shape[:2] != size:
-        raise DatasetError([f"Image {path.name!r} was changed after it was checked; start again."])
-    pixels = fit(whole, placement)
-    mean, logvar = base.encode_image(image_tensor(pixels)[None].to(base.device))
-    mean, logvar = mean[0].float().cpu(), logvar[0].float().cpu().clamp(-30.0, 20.0)
-    label = hashlib.sha256(pixels.tobytes()).hexdigest()
-    noise = normal(tuple(mean.shape), seed, "posterior", label)
-    latents = (mean + torch.exp(0.5 * logvar) * noise) * base.latent_scale
-    if not bool(torch.isfinite(latents).all()):
-        raise DatasetError([f"Image {path.name!r} gives latents that are not finite; the VAE cannot encode it."])
-    return latents
+def posteriors(base: BaseModel, pictures: Sequence[Pixels]) -> list[Posterior]:
+    """The posterior of every picture, in one call of the VAE. Shapes: `[H, W, 3]` each, all of one size."""
+    means, logvars = base.encode_image(torch.stack([image_tensor(pixels) for pixels in pictures]).to(base.device))
+    return [Posterior(mean, logvar) for mean, logvar in zip(means.float().cpu(), logvars.float().cpu().clamp(-30.0, 20.0))]
 
 
 def image_tensor(pixels: Pixels) -> torch.Tensor:
     """`[H, W, 3]` 0..255 -> `[3, H, W]` fp32 in -1..1."""
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+
+
+def pixels_hash(pixels: Pixels) -> str:
+    """SHA-256 of a picture's values."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

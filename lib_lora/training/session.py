@@ -1,4 +1,4 @@
-"""The state of one run between its steps: pairs, updater, cached latents and contexts."""
+"""The state of one run between its steps: pairs, updater, pictures and contexts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.caption_rules import Moment, shown_caption, varies
+from lib_lora.data.caption_rules import Moment, shown_caption, unvaried, varies
 from lib_lora.data.tokens import caption_ids
 from lib_lora.events import StepDone
 from lib_lora.model.adapter import LoraPair, attached, new_pair, parameters
@@ -20,19 +20,19 @@ from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.draws import draw
 from lib_lora.training.failures import explained
+from lib_lora.training.heldout import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
 from lib_lora.training.optimizer import Updater
+from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
-from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.step import StepInputs, compute_loss, training_step
 
 
 class Session:
     """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
 
-    def __init__(
-        self, config: TrainConfig, plan: Plan, base: BaseModel, latents: Sequence[torch.Tensor], precision: Precision
-    ) -> None:
-        self._config, self._plan, self._base, self._latents, self.precision = config, plan, base, latents, precision
+    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
+        self._config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._contexts: dict[str, torch.Tensor] = {}
         self._trains_text = config.optimizer.text_encoder_lr > 0
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
@@ -62,6 +62,35 @@ class Session:
         with self.updater.kept_weights(), attached(self.pairs):
             yield
 
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """The mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
+        self._base.verify()
+        losses, count = 0.0, 0
+        with explained(self._base, "measuring the loss on held-out images"), self.result():
+            for batch in heldout_batches(self._config.data, self._plan):
+                for loss in self._heldout_losses(batch):
+                    losses, count = losses + loss * len(batch.indices), count + len(batch.indices)
+        return losses / count
+
+    def _heldout_losses(self, batch: HeldOutBatch) -> Iterator[float]:
+        config, device = self._config, self._base.device
+        shown = self._pictures.still(batch.indices)
+        mask = None if shown.mask is None else shown.mask.to(device)
+        text, seed = unvaried(config.text), config.run.seed
+        written = [self._plan.samples[index].caption for index in batch.indices]
+        captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
+        trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
+        for timestep in heldout_timesteps(config.objective):
+            drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
+            ids = self._ids(captions) if trained else None
+            context = None if trained else torch.cat([self._context(caption) for caption in captions])
+            inputs = StepInputs(
+                drawn.noisy_latents.to(device), drawn.target.to(device), drawn.timesteps.to(device), ids, context, mask
+            )
+            with self.precision.autocast(device):
+                yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
+
     def _checkpointed(self) -> AbstractContextManager[None]:
         return forwards_replaced(
             checkpointed_forwards([self._base.unet, self._base.text_encoder]) if self.checkpointing.on else {}
@@ -77,9 +106,9 @@ class Session:
 
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device
-        latents = torch.stack([self._latents[i] for i in batch.indices])  # [B, 4, h, w]
+        shown = self._pictures.shown(batch)
         alphas = self._base.alphas_cumprod.cpu()
-        drawn = draw(self._config.objective, latents, alphas, self._config.run.seed, batch.step, batch.first)
+        drawn = draw(self._config.objective, shown.latents, alphas, self._config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
         return StepInputs(
             drawn.noisy_latents.to(device),
@@ -87,7 +116,15 @@ class Session:
             drawn.timesteps.to(device),
             input_ids=self._ids(captions) if self._trains_text else None,
             context=None if self._trains_text else torch.cat([self._context(caption) for caption in captions]),
+            mask=None if shown.mask is None else shown.mask.to(device),
+            loss_weights=self._loss_weights(batch),
         )
+
+    def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
+        """Regularisation images count with a weight of their own. `[B]`"""
+        weight = self._config.data.prior_loss_weight
+        is_reg = [self._plan.samples[index].is_reg for index in batch.indices]
+        return torch.tensor([weight if reg else 1.0 for reg in is_reg], device=self._base.device) if any(is_reg) else None
 
     def _captions(self, batch: Batch) -> list[str]:
         moments = [Moment(batch.step, self._plan.steps, batch.epoch, batch.first + i) for i in range(len(batch.indices))]

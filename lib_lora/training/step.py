@@ -24,6 +24,7 @@ class StepInputs:
     Shapes:
         noisy_latents, target: `[B, 4, h, w]`; timesteps: `[B]` int64
         input_ids: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
+        mask: `[B, 1, h, w]`, what is learned, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
     """
 
     noisy_latents: torch.Tensor
@@ -31,6 +32,8 @@ class StepInputs:
     timesteps: torch.Tensor
     input_ids: torch.Tensor | None = None
     context: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    loss_weights: torch.Tensor | None = None
 
 
 class DivergedError(TrainLoraError):
@@ -44,7 +47,9 @@ def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig
         assert inputs.input_ids is not None
         context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip)
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, context)
-    return batch_loss(model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod)
+    return batch_loss(
+        model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod, inputs.mask, inputs.loss_weights
+    )
 
 
 def training_step(

@@ -13,6 +13,8 @@ from lib_lora.config.options import Option
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
+LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier"}  # several texts, one a line; paths have spaces in them
+
 
 def form_options(place: str) -> list[Option]:
     """The options of one part of the form."""
@@ -36,6 +38,8 @@ def component(opt: Option) -> Any:
         made = gr.Number(value=opt.default, **common)
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
         made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
+    elif opt.name in LINES:
+        made = gr.Textbox(value="", lines=1, max_lines=8, placeholder=_placeholder(opt), **common)
     else:
         made = gr.Textbox(value=opt.default or "", max_lines=1, placeholder=_placeholder(opt), **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
@@ -54,7 +58,13 @@ def installed_suggestions(opt: Option) -> list[str]:
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:
     """Option name -> what its component holds; an emptied number field counts as wrong, not as default."""
-    return dict(zip((opt.name for opt in options), values))
+    flat = dict(zip((opt.name for opt in options), values))
+    return {name: _lines(value) if name in LINES else value for name, value in flat.items()}
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """What stands on each line, without the quotes that a file manager puts around a path."""
+    return tuple(line for line in (line.strip().strip('"').strip() for line in text.splitlines()) if line)
 
 
 def _placeholder(opt: Option) -> str:

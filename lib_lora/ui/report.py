@@ -13,19 +13,19 @@ SHOWN_CAPTIONS = 3
 
 def plan_html(plan: Plan, dataset: Dataset) -> str:
     """The report of a dataset that can be trained on."""
-    folders = [
-        f"{escape(folder.path.name)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
-        for folder in plan.folders
-    ]
-    with_file = sum(sample.has_caption_file for sample in plan.samples)
-    captions = list(dict.fromkeys(sample.caption for sample in plan.samples))
+    folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
+    learned = [sample for sample in plan.samples if not sample.is_reg]
+    with_file = sum(sample.has_caption_file for sample in learned)
+    captions = list(dict.fromkeys(sample.caption for sample in learned))
+    heldout = f", {len(plan.heldout)} of them held out" if plan.heldout else ""
     rows = [
         ("Steps", f"<b>{plan.steps}</b>"),
         ("Formula", escape(plan.formula)),
-        ("Images", f"{len(plan.samples)}"),
-        ("Folders", "<br>".join(folders)),
+        ("Images", f"{len(learned)}{heldout}"),
+        ("Folders", folders),
+        *([("Regularisation", regularising)] if regularising else []),
         ("Buckets", _buckets_html(plan)),
-        ("Captions", f"{with_file} of {len(plan.samples)} from files"),
+        ("Captions", f"{with_file} of {len(learned)} from files"),
         (
             "Trained text",
             "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
@@ -34,6 +34,14 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
     ]
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
     return f"<table class='train-lora-report'>{body}</table>{list_html(dataset.notes, 'note')}"
+
+
+def _folders_html(plan: Plan, *, is_reg: bool) -> str:
+    return "<br>".join(
+        f"{escape(folder.path.name)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        for folder in plan.folders
+        if folder.is_reg == is_reg
+    )
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:

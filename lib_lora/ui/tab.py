@@ -127,11 +127,11 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
-        folders = [flat["data"]] if flat["data"].strip(' "') else []
+        folders = list(flat["data"])
         dropped = [Path(file.name) for file in files or []]
         if dropped:
             folders.append(str(keep_uploads(dropped, self._uploads, flat["caption_extension"])))
-        return {**flat, "data": tuple(folder.strip().strip('"') for folder in folders)}
+        return {**flat, "data": tuple(folders)}
 
     def _build_form(self) -> tuple[list[Any], Any]:
         """All components in the order of `self._options`, and the drop field."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
-from lib_lora.data.dataset import IMAGE_SUFFIXES
+from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20

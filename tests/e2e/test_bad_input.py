@@ -49,9 +49,9 @@ def bad_folders(tmp_path: Path) -> dict[str, Path]:
 def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[str, Path], lora: str) -> None:
     """In one page, one after the other, as a person would correct them."""
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"data": bad_folders["empty"]}, "holds no PNG, JPEG or WEBP image"),
+        ({"data": bad_folders["empty"]}, "holds no PNG, JPEG, WEBP or BMP image"),
         ({"data": bad_folders["missing"]}, "does not exist or is no folder"),
-        ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG or WEBP picture"),
+        ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
         ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; write rocket.txt beside it"),
         ({"data": ""}, "Image folder (data): none given"),
         ({"name": ""}, "Name (name): it is empty"),

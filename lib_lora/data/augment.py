@@ -1,0 +1,61 @@
+"""How one showing of an image differs from the plain one: mirrored, cut elsewhere, in other colours.
+
+What chance decides is a pure function of (seed, step, place in the step).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lib_lora.config.data import DataConfig
+from lib_lora.data.images import Pixels
+from lib_lora.randomness import uniform
+
+# sd-scripts `AugHelper.color_aug`
+COLOUR_SHARE = 0.33
+LARGEST_HUE = 8.0  # OpenCV's hue has 180 steps
+LARGEST_GAMMA = 0.05
+
+
+@dataclass(frozen=True)
+class Look:
+    """`cut`: where the cut lies in what is too much, 0 to 1 from the top and from the left; None for the centre."""
+
+    mirrored: bool = False
+    cut: tuple[float, float] | None = None
+    hue: float = 0.0
+    gamma: float = 1.0
+
+
+PLAIN = Look()
+
+
+def drawn_look(data: DataConfig, seed: int, step: int, place: int) -> Look:
+    """The look of the image at `place` of `step`."""
+
+    def draw(what: str) -> float:
+        return uniform(seed, "look", what, step, place)
+
+    hue, gamma = 0.0, 1.0
+    if data.color_aug and draw("colours") <= COLOUR_SHARE:
+        amount = 2 * draw("amount") - 1
+        if draw("hue") > 0.5:
+            hue = LARGEST_HUE * amount
+        else:
+            gamma = 1 + LARGEST_GAMMA * amount
+    cut = (draw("top"), draw("left")) if data.random_crop else None
+    return Look(data.flip_aug and draw("mirror") < 0.5, cut, hue, gamma)
+
+
+def with_colours(pixels: Pixels, look: Look) -> Pixels:
+    """`pixels` with the hue turned, or with each value v made v^γ (of 0 to 255, as sd-scripts), `[height, width, 3]`."""
+    if look.hue:
+        turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+        turned[..., 0] = (turned[..., 0].astype(np.float32) + look.hue % 180) % 180
+        return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB), dtype=np.uint8)
+    if look.gamma != 1.0:
+        return np.clip(pixels.astype(np.float32) ** look.gamma, 0, 255).astype(np.uint8)
+    return pixels

@@ -1,0 +1,35 @@
+"""Regularisation images: pictures of the class, which keep the model from forgetting it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lib_lora.data.dataset import REG_DATA, Dataset
+
+
+def with_regularisation(dataset: Dataset, regularising: Dataset) -> Dataset:
+    """Both together, the regularisation images behind the others."""
+    learned = {folder.path.resolve() for folder in dataset.folders}
+    twice = [folder.path.name for folder in regularising.folders if folder.path.resolve() in learned]
+    problems = [f"{REG_DATA}: {name!r} is an Image folder (data) as well; choose another." for name in twice]
+    return Dataset(
+        dataset.samples + regularising.samples,
+        dataset.folders + regularising.folders,
+        dataset.problems + regularising.problems + tuple(problems),
+        dataset.notes + regularising.notes,
+    )
+
+
+def matched_repeats(repeats: Sequence[int], wanted: int) -> list[int]:
+    """How often each regularisation image is shown per epoch, so that all together are `wanted` (sd-scripts `DreamBoothDataset`).
+
+    One after the other is taken with its own repeats until there are enough; then each once more, from the first on. The last
+    one taken with its repeats may bring a few more than wanted; what is not needed is not used.
+    """
+    shown = [0] * len(repeats)
+    for index, own in enumerate(repeats):
+        if sum(shown) >= wanted:
+            return shown
+        shown[index] = own
+    missing = max(wanted - sum(shown), 0)
+    return [count + missing // len(shown) + (index < missing % len(shown)) for index, count in enumerate(shown)]

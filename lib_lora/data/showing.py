@@ -1,0 +1,63 @@
+"""One showing of an image: its pixels and its mask, scaled, cut, coloured and mirrored together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib_lora.config.data import DataConfig
+from lib_lora.data.augment import Look, with_colours
+from lib_lora.data.buckets import Placement
+from lib_lora.data.dataset import Sample
+from lib_lora.data.images import Pixels, fit, load_alpha, load_pixels
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Shapes: pixels `[H, W, 3]`, mask `[H, W]` or None; 0 to 255, H and W those of the bucket."""
+
+    pixels: Pixels
+    mask: Pixels | None
+
+    def mirrored(self) -> Showing:
+        """The same, left and right exchanged."""
+        mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
+        return Showing(np.ascontiguousarray(self.pixels[:, ::-1]), mask)
+
+
+def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> Showing:
+    """The image of `sample` as `look` wants it.
+
+    Raises:
+        DatasetError: a file cannot be read, or is not of the size it had when it was checked.
+    """
+    pixels = _unchanged(sample.path, load_pixels(sample.path), sample.size)
+    mask = _mask(data, sample)
+    fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, look.cut))
+    shown = Showing(
+        with_colours(fitted, look),
+        None if mask is None else np.ascontiguousarray(fit(mask, placement, data.resize_interpolation, look.cut)),
+    )
+    return shown.mirrored() if look.mirrored else shown
+
+
+def _mask(data: DataConfig, sample: Sample) -> Pixels | None:
+    """What of the whole image is learned, `[height, width]`; None where masks are not asked for."""
+    if data.alpha_mask:
+        return load_alpha(sample.path)
+    if not data.masked_loss:
+        return None
+    if sample.mask is None:
+        return np.full(sample.size, 255, dtype=np.uint8)
+    red = _unchanged(sample.mask, load_pixels(sample.mask), sample.size)[..., 0]  # as sd-scripts
+    return np.ascontiguousarray(red)
+
+
+def _unchanged(path: Path, pixels: Pixels, size: Size) -> Pixels:
+    if pixels.shape[:2] != size:
+        raise DatasetError([f"Image {path.name!r} was changed after it was checked; start again."])
+    return pixels

@@ -1,0 +1,87 @@
+"""Posteriors on disk, in a hidden folder beside the images, so that the next run need not encode them.
+
+A file's name is made of what it was made from: the final pixels and the weights of the encoder. So it never answers for another
+image, size, cut, mirror image or VAE. It holds mean and logvar, which do not depend on the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from lib_lora.data.images import Pixels
+from lib_lora.errors import TrainLoraError
+from lib_lora.output.atomic import write_atomically
+from lib_lora.training.latents import Posterior, pixels_hash
+
+FOLDER = ".train-lora-latents"
+_DECODING = ("decoder.", "post_quant_conv.")
+
+
+class LatentCacheError(TrainLoraError):
+    """Latents cannot be kept on disk."""
+
+
+class LatentCache:
+    """Finds and keeps posteriors of one VAE."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        self._vae = encoder_fingerprint(vae)
+
+    def load(self, image: Path, pixels: Pixels) -> Posterior | None:
+        """What is kept for these pixels; None where nothing is, or what is there is damaged or of somebody else."""
+        key = self._key(pixels)
+        path = _path(image, key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                posterior = Posterior(file.get_tensor("mean"), file.get_tensor("logvar"))
+        except (OSError, SafetensorError):
+            return None
+        wanted = (4, pixels.shape[0] // 8, pixels.shape[1] // 8)
+        fits = all(part.dtype == torch.float32 and tuple(part.shape) == wanted for part in (posterior.mean, posterior.logvar))
+        return posterior if fits and metadata == _metadata(key, posterior) else None
+
+    def keep(self, image: Path, pixels: Pixels, posterior: Posterior) -> None:
+        """Write `posterior` for these pixels of `image`.
+
+        Raises:
+            LatentCacheError: it cannot be written.
+        """
+        key = self._key(pixels)
+        tensors = {"mean": posterior.mean.contiguous(), "logvar": posterior.logvar.contiguous()}
+        try:
+            write_atomically(_path(image, key), save(tensors, _metadata(key, posterior)))
+        except OSError as error:
+            raise LatentCacheError(
+                f"Latents on disk (cache_latents_to_disk): {str(image.parent / FOLDER)!r} cannot be written to "
+                f"({error.strerror}); make room there, or turn it off."
+            ) from error
+
+    def _key(self, pixels: Pixels) -> str:
+        return hashlib.sha256(f"{self._vae}/{pixels.shape}/{pixels_hash(pixels)}".encode()).hexdigest()
+
+
+def encoder_fingerprint(vae: nn.Module) -> str:
+    """SHA-256 over the weights that encode; two VAEs that differ in the decoder alone have one fingerprint."""
+    digest = hashlib.sha256()
+    for name, weight in vae.named_parameters():
+        if not name.startswith(_DECODING):
+            digest.update(f"{name}/{tuple(weight.shape)}/".encode())
+            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _path(image: Path, key: str) -> Path:
+    return image.parent / FOLDER / f"{key[:32]}.safetensors"
+
+
+def _metadata(key: str, posterior: Posterior) -> dict[str, str]:
+    """Tells a whole file of ours from any other."""
+    content = hashlib.sha256(posterior.mean.numpy().tobytes() + posterior.logvar.numpy().tobytes())
+    return {"made_from": key, "sha256": content.hexdigest()}

@@ -1,0 +1,148 @@
+"""Gives every batch its latents and masks, encoded once before the first step, or anew at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.augment import PLAIN, drawn_look
+from lib_lora.data.images import Pixels
+from lib_lora.data.showing import Showing, show
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
+from lib_lora.model.base import BaseModel
+from lib_lora.plan import Batch, Plan
+from lib_lora.training.failures import explained
+from lib_lora.training.latent_cache import LatentCache
+from lib_lora.training.latents import Posterior, pixels_hash, posteriors
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Scaled latents, and what of them is learned, on the CPU. Shapes: latents `[B, 4, h, w]`, mask `[B, 1, h, w]` or None."""
+
+    latents: torch.Tensor
+    mask: torch.Tensor | None
+
+
+class Pictures:
+    """The images of a plan as the model sees them. Everything random is a function of (seed, step, place) or (seed, pixels)."""
+
+    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
+        self._data, self._seed, self._plan, self._base = config.data, config.run.seed, plan, base
+        self._kept: dict[tuple[int, bool], Shown] = {}
+        self._cache = LatentCache(base.vae) if config.data.cache_latents_to_disk else None
+        self._trained = set(plan.trained)
+
+    @property
+    def total(self) -> int:
+        """How many images are encoded before the first step."""
+        return len(self._trained) + len(self._plan.heldout) if self._data.cache_latents else 0
+
+    def encode(self) -> Iterator[int]:
+        """Encode what is kept; yields the number of images done, once per image.
+
+        Raises:
+            DatasetError: a file changed since it was checked, or its latents are not finite.
+        """
+        if not self._data.cache_latents:
+            return
+        done = 0
+        for indices in self._groups():
+            self._keep(indices)
+            for _ in indices:
+                done += 1
+                yield done
+
+    def shown(self, batch: Batch) -> Shown:
+        """Latents and masks of `batch`, augmented where that is asked for.
+
+        Raises:
+            DatasetError: as `encode`, where latents are not kept.
+        """
+        places = range(batch.first, batch.first + len(batch.indices))
+        looks = [drawn_look(self._data, self._seed, batch.step, place) for place in places]
+        if self._data.cache_latents:
+            return _joined([self._kept[index, look.mirrored] for index, look in zip(batch.indices, looks)])
+        samples, placements = self._plan.samples, self._plan.placements
+        showings = [show(self._data, samples[i], placements[i], look) for i, look in zip(batch.indices, looks)]
+        labels: list[tuple[str | int, ...]] = [("step", batch.step, place) for place in places]
+        return _joined(self._latents(batch.indices, showings, labels))
+
+    def still(self, indices: Sequence[int]) -> Shown:
+        """Latents and masks of samples of one size as they are, without augmentation: always the same."""
+        missing = [index for index in indices if (index, False) not in self._kept]
+        if missing:
+            self._keep(missing)
+        return _joined([self._kept[index, False] for index in indices])
+
+    def _groups(self) -> Iterator[list[int]]:
+        """Everything that is kept, in groups of one size that are encoded together."""
+        by_size: dict[Size, list[int]] = {}
+        for index in sorted({*self._trained, *self._plan.heldout}):
+            by_size.setdefault(self._plan.placements[index].bucket, []).append(index)
+        at_once = self._data.vae_batch_size
+        for members in by_size.values():
+            yield from (members[first : first + at_once] for first in range(0, len(members), at_once))
+
+    def _keep(self, indices: Sequence[int]) -> None:
+        """Encode samples of one size; what may be shown mirrored also so."""
+        samples, placements = self._plan.samples, self._plan.placements
+        plain = {index: show(self._data, samples[index], placements[index], PLAIN) for index in indices}
+        mirrored = {}
+        if self._data.flip_aug and self._data.cache_latents:
+            mirrored = {index: showing.mirrored() for index, showing in plain.items() if index in self._trained}
+        for flipped, showings in ((False, plain), (True, mirrored)):
+            labels = [(pixels_hash(showing.pixels),) for showing in showings.values()]
+            for index, shown in zip(showings, self._latents(list(showings), list(showings.values()), labels)):
+                self._kept[index, flipped] = shown
+
+    def _latents(
+        self, indices: Sequence[int], showings: Sequence[Showing], labels: Sequence[tuple[str | int, ...]]
+    ) -> list[Shown]:
+        """One posterior sample of every showing, a function of (seed, labels). All are of one size."""
+        found = self._posteriors(indices, [showing.pixels for showing in showings])
+        shown = []
+        for index, showing, posterior, label in zip(indices, showings, found, labels):
+            latents = posterior.sample(self._base.latent_scale, self._seed, *label)
+            if not bool(torch.isfinite(latents).all()):
+                name = self._plan.samples[index].path.name
+                raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
+            shown.append(Shown(latents[None], None if showing.mask is None else latent_mask(showing.mask)[None]))
+        return shown
+
+    def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
+        """From disk where they are there, else encoded, at most `vae_batch_size` at once, and kept on disk."""
+        paths = [self._plan.samples[index].path for index in indices]
+        found: dict[int, Posterior] = {}
+        for place, (path, pixels) in enumerate(zip(paths, pictures)):
+            kept = self._cache.load(path, pixels) if self._cache else None
+            if kept is not None:
+                found[place] = kept
+        missing = [place for place in range(len(pictures)) if place not in found]
+        at_once = self._data.vae_batch_size
+        for first in range(0, len(missing), at_once):
+            places = missing[first : first + at_once]
+            self._base.verify()
+            with explained(self._base, f"encoding {paths[places[0]].name!r}"):
+                encoded = posteriors(self._base, [pictures[place] for place in places])
+            for place, posterior in zip(places, encoded):
+                found[place] = posterior
+                if self._cache and bool(torch.isfinite(posterior.mean).all()):
+                    self._cache.keep(paths[place], pictures[place], posterior)
+        return [found[place] for place in range(len(pictures))]
+
+
+def latent_mask(mask: Pixels) -> torch.Tensor:
+    """Averaged over what one latent pixel covers (sd-scripts `apply_masked_loss`). `[H, W]` 0..255 -> `[1, H/8, W/8]` 0..1."""
+    values = torch.from_numpy(mask.copy()).float()[None, None] / 255.0
+    return F.interpolate(values, size=(mask.shape[0] // 8, mask.shape[1] // 8), mode="area")[0]
+
+
+def _joined(parts: Sequence[Shown]) -> Shown:
+    masks = [part.mask for part in parts if part.mask is not None]
+    return Shown(torch.cat([part.latents for part in parts]), torch.cat(masks) if masks else None)

@@ -23,7 +23,7 @@ class StepInputs:
 
     Shapes:
         noisy_latents, target: `[B, 4, h, w]`; timesteps: `[B]` int64
-        input_ids: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
+        input_ids, token_weights: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
     """
 
     noisy_latents: torch.Tensor
@@ -31,6 +31,8 @@ class StepInputs:
     timesteps: torch.Tensor
     input_ids: torch.Tensor | None = None
     context: torch.Tensor | None = None
+    token_weights: torch.Tensor | None = None
+    whole_chunks: bool = False
 
 
 class DivergedError(TrainLoraError):
@@ -42,7 +44,8 @@ def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig
     context = inputs.context
     if context is None:
         assert inputs.input_ids is not None
-        context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip)
+        weights, whole = inputs.token_weights, inputs.whole_chunks
+        context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip, token_weights=weights, whole_chunks=whole)
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, context)
     return batch_loss(model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod)
 

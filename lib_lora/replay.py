@@ -12,7 +12,6 @@ from torch import nn
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.kohya import KOHYA_DEFAULTS, from_kohya
-from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
@@ -25,6 +24,7 @@ from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.texts import Texts
 
 # the recording holds what these made: latents, noise, noisy latents and timesteps as they were used
 _RECORDED = frozenset(
@@ -102,10 +102,11 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
     updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision)
+    texts = Texts(base, config.text, precision)
     losses: list[float] = []
     with attached(pairs), forwards_replaced(_checkpointed(config, base)):
         for start in range(0, count, together):
-            batches = [_inputs(recording, base, step) for step in range(start, min(start + together, count))]
+            batches = [_inputs(recording, base, texts, step) for step in range(start, min(start + together, count))]
             losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)
     return losses, pairs, expected
 
@@ -115,15 +116,15 @@ def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forwa
     return checkpointed_forwards([base.unet, base.text_encoder]) if on else {}
 
 
-def _inputs(recording: Recording, base: BaseModel, step: int) -> StepInputs:
+def _inputs(recording: Recording, base: BaseModel, texts: Texts, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
-    length = int(recording.config.text.max_token_length)
-    ids = [caption_ids(base.tokenizer, caption, length) for caption in recording.captions[step]]
+    ids, weights = texts.tokens(recording.captions[step])
     timesteps, target = tensors["timesteps"], tensors["noise"]
     if recording.config.objective.v_parameterization:
         alphas = schedule(recording.config.objective, base.alphas_cumprod)
         target = velocity(tensors["latents"], tensors["noise"], timesteps, alphas)
-    return StepInputs(tensors["noisy_latents"], target, timesteps, torch.tensor(ids, device=base.device))
+    noisy = tensors["noisy_latents"]
+    return StepInputs(noisy, target, timesteps, ids, token_weights=weights, whole_chunks=texts.whole_chunks)
 
 
 def _joined(chosen: State, other: State) -> torch.Tensor:

@@ -8,13 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.caption_rules import Moment, shown_caption, unvaried, varies
-from lib_lora.data.tokens import caption_ids
+from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
 from lib_lora.model.adapter import LoraPair, attached, new_pair, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
-from lib_lora.model.conditioning import encode_ids
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import choose_checkpointing
@@ -26,6 +24,7 @@ from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import StepInputs, compute_loss, training_step
+from lib_lora.training.texts import Texts
 
 
 class Session:
@@ -33,7 +32,7 @@ class Session:
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
         self._config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
-        self._contexts: dict[str, torch.Tensor] = {}
+        self._texts = Texts(base, config.text, precision)
         self._trains_text = config.optimizer.text_encoder_lr > 0
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
         self.pairs = new_pairs(config, base, precision.weights)
@@ -83,10 +82,16 @@ class Session:
         trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
-            ids = self._ids(captions) if trained else None
-            context = None if trained else torch.cat([self._context(caption) for caption in captions])
+            ids, weights = self._texts.tokens(captions) if trained else (None, None)
             inputs = StepInputs(
-                drawn.noisy_latents.to(device), drawn.target.to(device), drawn.timesteps.to(device), ids, context, mask
+                drawn.noisy_latents.to(device),
+                drawn.target.to(device),
+                drawn.timesteps.to(device),
+                input_ids=ids,
+                context=None if trained else self._texts.context(captions),
+                mask=mask,
+                token_weights=weights,
+                whole_chunks=self._texts.whole_chunks,
             )
             with self.precision.autocast(device):
                 yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
@@ -110,14 +115,17 @@ class Session:
         alphas = self._base.alphas_cumprod.cpu()
         drawn = draw(self._config.objective, shown.latents, alphas, self._config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
+        ids, weights = self._texts.tokens(captions) if self._trains_text else (None, None)
         return StepInputs(
             drawn.noisy_latents.to(device),
             drawn.target.to(device),
             drawn.timesteps.to(device),
-            input_ids=self._ids(captions) if self._trains_text else None,
-            context=None if self._trains_text else torch.cat([self._context(caption) for caption in captions]),
+            input_ids=ids,
+            context=None if self._trains_text else self._texts.context(captions),
             mask=None if shown.mask is None else shown.mask.to(device),
             loss_weights=self._loss_weights(batch),
+            token_weights=weights,
+            whole_chunks=self._texts.whole_chunks,
         )
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
@@ -131,22 +139,6 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         text, seed = self._config.text, self._config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
-
-    def _ids(self, captions: Sequence[str]) -> torch.Tensor:
-        length = int(self._config.text.max_token_length)
-        return torch.tensor(
-            [caption_ids(self._base.tokenizer, caption, length) for caption in captions], device=self._base.device
-        )
-
-    def _context(self, caption: str) -> torch.Tensor:
-        """The context of a caption under a text encoder that does not change, computed once unless captions vary."""
-        if caption in self._contexts:
-            return self._contexts[caption]
-        with torch.no_grad(), self.precision.autocast(self._base.device):
-            context = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
-        if not varies(self._config.text):
-            self._contexts[caption] = context
-        return context
 
 
 def new_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:

@@ -23,7 +23,7 @@ class StepInputs:
 
     Shapes:
         noisy_latents, target: `[B, 4, h, w]`; timesteps: `[B]` int64
-        input_ids: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
+        input_ids, token_weights: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
         mask: `[B, 1, h, w]`, what is learned, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
     """
 
@@ -34,6 +34,8 @@ class StepInputs:
     context: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     loss_weights: torch.Tensor | None = None
+    token_weights: torch.Tensor | None = None
+    whole_chunks: bool = False
 
 
 class DivergedError(TrainLoraError):
@@ -45,7 +47,8 @@ def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig
     context = inputs.context
     if context is None:
         assert inputs.input_ids is not None
-        context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip)
+        weights, whole = inputs.token_weights, inputs.whole_chunks
+        context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip, token_weights=weights, whole_chunks=whole)
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, context)
     return batch_loss(
         model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod, inputs.mask, inputs.loss_weights

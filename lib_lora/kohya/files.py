@@ -61,9 +61,9 @@ def read_file(path: Path) -> dict[str, Any]:
         except (ValueError, RecursionError, IndexError) as error:
             problem = problem or error
             continue
-        if isinstance(found, dict):
+        if isinstance(found, dict) and (found or problem is None):  # an empty text is TOML too, but not meant to be
             return found
-        problem = ValueError("it holds no keys")
+        problem = problem or ValueError("it holds no keys")
         break
     what = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     reason = " ".join(str(problem).split())
@@ -152,7 +152,7 @@ def _parts(entry: Entry) -> Iterator[Entry]:
         for name, value in _pairs(entry.value):
             yield Entry(entry.key, NETWORK_ARGS + name, value)
         return
-    words = _words(entry.value)
+    words = _words(entry.value) if isinstance(entry.value, str) else []
     while words:
         word = words.pop(0)
         name, equals, value = word.lstrip("-").partition("=")
@@ -177,7 +177,7 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         yield from value.items()
         return
-    texts = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    texts = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
     for text in texts:
         for part in split_arguments(str(text).replace('"', "")):
             name, _, inner = part.partition("=")

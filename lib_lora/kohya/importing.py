@@ -94,6 +94,7 @@ def import_source(source: Source, *, keep_names: bool = False, with_defaults: bo
         why = findings[0][1].why
         if source.parts.get(entry.key):
             why = " ".join(f"{part.name}: {found.why}" for part, found in findings)
+            verdict = "not_supported" if verdict == "unknown" else verdict  # the key itself is known
         getattr(result, verdict).append(Said(entry.key, _plain(entry), why))
     for findings in judged.values():
         for _, found in findings:

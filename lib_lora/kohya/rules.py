@@ -289,7 +289,8 @@ def _dataset_file(value: Any, context: Context) -> Finding | None:
 
 
 def _composite(value: Any, context: Context) -> Finding | None:
-    return empty()  # with parts it is they that are looked at
+    """With parts it is they that are looked at."""
+    return empty() if is_off(value) else Finding("not_supported", f"{value!r} holds no arguments of the form name=value.")
 
 
 RULES: dict[str, Rule] = {

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import OUR_SECTION
-from lib_lora.kohya.rules import DATASET_DEFAULTS, ORIGINAL, SD_SCRIPTS_DEFAULTS
+from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import NEVER, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
@@ -176,7 +176,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         if name.startswith(NETWORK_ARGS):
             form[name.removeprefix(NETWORK_ARGS)] = value
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
-            form[name] = " ".join(item.replace(" ", "") for item in value) if isinstance(value, tuple) else _value(opt, value)
+            form[name] = _form_value(opt, value)
     del form["network_args"]
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
@@ -185,12 +185,22 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form["max_train_epochs"] = 0 if config.run.steps else config.run.epochs
     form["noise_offset_type"] = "Multires" if config.objective.multires_noise_iterations else "Original"
     form.pop("resolution")
-    if config.objective.multires_noise_iterations:  # the form has one kind of noise or the other
-        own = {**own, **{name: getattr(config.objective, name) for name in ORIGINAL if getattr(config.objective, name)}}
+    # the form has one kind of noise or the other
+    left_out = ORIGINAL if config.objective.multires_noise_iterations else MULTIRES
+    usual = type(config.objective)()
+    odd = {name: getattr(config.objective, name) for name in left_out}
+    own = {**own, **{name: value for name, value in odd.items() if value != getattr(usual, name)}}
     warmup = config.optimizer.lr_warmup_steps
     form["lr_warmup"], form["lr_warmup_steps"] = (round(warmup * 100, 9), 0) if warmup < 1 else (0, warmup)
     form["additional_parameters"] = " ".join(_argument(key, value) for key, value in more.items())
     return json.dumps({**form, OUR_SECTION: own} if own else form, indent=2, ensure_ascii=False) + "\n"
+
+
+def _form_value(opt: Option, value: Any) -> Any:
+    """Lists of arguments are one text there, split at spaces; of folders it has one."""
+    if opt.name.endswith("_args"):
+        return " ".join(item.replace(" ", "") for item in value)
+    return "" if value == () else _value(opt, value)
 
 
 def _argument(key: str, value: Any) -> str:

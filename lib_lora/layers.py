@@ -3,7 +3,7 @@
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
     ("cli", "ui.tab"),
-    ("jobs.runner", "tiny"),
+    ("jobs.runner", "tiny", "ui.form_presets"),
     ("train", "jobs.job"),
     ("training.session", "training.latents", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
     ("hosts.webui_host",),

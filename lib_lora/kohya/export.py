@@ -62,12 +62,15 @@ def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_conf
     return _toml_text(settings, arguments, own) if form == "toml" else _json_text(config, settings, arguments, own)
 
 
-def export_files(config: TrainConfig, form: ExportForm, path: Path) -> dict[Path, str]:
+def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative: bool = False) -> dict[Path, str]:
     """Path -> text: the file, and for sd-scripts a dataset file beside it where one parent folder does not say all."""
     if form != "toml" or not _needs_dataset_file(config):
         return {path: export_kohya(config, form)}
     beside = path.with_name(f"{path.stem}-dataset.toml")
-    return {path: export_kohya(config, form, dataset_config=str(beside.absolute())), beside: export_kohya(config, "dataset")}
+    return {
+        path: export_kohya(config, form, dataset_config=beside.name if relative else str(beside.absolute())),
+        beside: export_kohya(config, "dataset"),
+    }
 
 
 def _needs_dataset_file(config: TrainConfig) -> bool:

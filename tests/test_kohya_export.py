@@ -16,7 +16,7 @@ from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import import_file, import_source
 from lib_lora.kohya.toml import toml_table, toml_value
 from tests.conftest import write_picture
-from tests.test_kohya_import import sample
+from tests.samples import sample
 from tests.test_kohya_table import KEYS
 
 FORMS = ("toml", "json")

@@ -15,6 +15,7 @@ from lib_lora.config.options import Option
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import Imported, from_kohya, import_file, import_source
+from tests.samples import sample
 from tests.test_kohya_table import KEYS
 
 LISTS = ("used", "not_supported", "ignored", "unknown")
@@ -466,21 +467,6 @@ def test_settings_of_ours_come_back(tmp_path: Path) -> None:
     (tmp_path / "ours.json").write_text(json.dumps(ours.to_flat()))
     assert import_file(tmp_path / "ours.json", keep_names=True).config() == ours
     assert import_file(tmp_path / "ours.json").config().run.name == ""
-
-
-def sample(opt: Option) -> Any:
-    """A legal value of `opt` that is not its default."""
-    if opt.kind is bool:
-        return not opt.default
-    if opt.choices:
-        return next(choice for choice in opt.choices if choice != opt.default)
-    if opt.kind is tuple:
-        return ["a=1"]
-    if opt.kind is str:
-        return ".cap" if opt.name == "caption_extension" else "some text"
-    low, high = opt.declaration.ge or 0, opt.declaration.le or 0
-    near = [opt.default + 1, opt.default - 1] if opt.kind is int else [opt.default / 2 + 0.25, opt.default / 2]
-    return next(value for value in near if low <= value <= high and value != opt.default)
 
 
 @pytest.mark.parametrize("opt", [opt for opt in all_options() if opt.declaration.kohya], ids=lambda opt: opt.name)

@@ -68,22 +68,25 @@ def test_every_field_holds_what_it_is_given() -> None:
 
 
 def test_a_kohya_file_fills_the_form(tmp_path: Path) -> None:
-    answer = read_file(written(tmp_path / "basic.json", {**BASIC, "LoRA_type": "LyCORIS/<b>", "training_comment": "mine"}))
+    preset, *answer = read_file(
+        written(tmp_path / "basic.json", {**BASIC, "LoRA_type": "LyCORIS/<b>", "training_comment": "mine"})
+    )
     fields = applied(answer)
+    assert preset["value"] is None
     assert fields["rank"] == 128 and fields["optimizer"] == "AdamW8bit" and fields["training_comment"] == "mine"
     assert "sample_prompts" not in fields  # the file says nothing of them, so they stay
     assert "Not supported, and left out: 1" in answer[0] and "<b>" not in answer[0] and "<details open>" in answer[0]
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
-    answer = read_file(written(tmp_path / "broken.json", "{"))
+    preset, *answer = read_file(written(tmp_path / "broken.json", "{"))
     assert applied(answer) == {} and "train-lora-problem" in answer[0] and str(tmp_path) not in answer[0]
-    assert applied(read_file(None)) == {}
+    assert applied(read_file(None)[1:]) == {} and "value" not in preset
 
 
 def test_a_file_does_not_make_the_server_read_others(tmp_path: Path) -> None:
     (tmp_path / "data.toml").write_text("[[datasets]]\nbatch_size = 7\n")
-    answer = read_file(written(tmp_path / "run.toml", 'dataset_config = "data.toml"\n'))
+    _, *answer = read_file(written(tmp_path / "run.toml", 'dataset_config = "data.toml"\n'))
     assert applied(answer)["batch_size"] == 1 and "dataset_config" in answer[0]
 
 
@@ -99,7 +102,7 @@ def test_settings_are_written_and_come_back(form: str, bar: PresetBar, tmp_path:
     write_picture(tmp_path / "set" / "3_cat" / "a.png")
     told, update = bar.write(form, *values(rank=7, name="my_cat", data=f' "{tmp_path / "set"}" ', resolution=640))
     path = Path(update["value"])
-    assert told == "" and update["visible"] and path.name.startswith("my_cat")
+    assert "value" not in told and update["visible"] and path.name.startswith("my_cat")
     if EXPORTS[form] == "dataset":
         assert parse_toml(path.read_text())["datasets"][0]["subsets"][0]["num_repeats"] == 3
         return

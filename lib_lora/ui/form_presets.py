@@ -70,7 +70,7 @@ class PresetBar:
         self._options = list(options)
         fields = [components[opt.name] for opt in set_options()]
         chosen = self.preset.input(choose_preset, inputs=[self.preset], outputs=[self.told, *fields], show_progress="hidden")
-        read = self.file.upload(read_file, inputs=[self.file], outputs=[self.told, *fields], show_progress="hidden")
+        read = self.file.upload(read_file, inputs=[self.file], outputs=[self.preset, self.told, *fields], show_progress="hidden")
         for event in (chosen, read):
             event.then(None, inputs=[], outputs=[], _js=CHANGED)
         everything = [components[opt.name] for opt in self._options]
@@ -88,7 +88,7 @@ class PresetBar:
         for path, text in texts(config, EXPORTS[form], Path(self._exports.name) / name).items():
             path.write_text(text, encoding="utf-8")
             paths.append(str(path))
-        return ["", gr.update(value=paths[0] if len(paths) == 1 else paths, visible=True)]
+        return [gr.update(), gr.update(value=paths[0] if len(paths) == 1 else paths, visible=True)]
 
 
 def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
@@ -132,23 +132,21 @@ def label(name: str) -> str:
 
 
 def read_file(file: Any) -> list[Any]:
-    """What became of a file's keys, and the values that follow; nothing changes when it cannot be read."""
+    """No preset, what became of a file's keys, and the values that follow; nothing changes when it cannot be read."""
     unchanged = [gr.update() for _ in set_options()]
     if file is None:
-        return ["", *unchanged]
+        return [gr.update(), "", *unchanged]
     try:
         found = import_file(Path(file.name), follow=False)
     except ConfigError as error:
-        return [
-            list_html([problem.replace(str(file.name), Path(file.name).name) for problem in error.problems], "problem"),
-            *unchanged,
-        ]
+        told = list_html([problem.replace(str(file.name), Path(file.name).name) for problem in error.problems], "problem")
+        return [gr.update(), told, *unchanged]
     config = found.config()
     fields = [
         gr.update() if opt.name in PERSONAL and opt.name not in found.flat else gr.update(value=shown(opt, config.value(opt)))
         for opt in set_options()
     ]
-    return [import_html(found), *fields]
+    return [gr.update(value=None), import_html(found), *fields]
 
 
 def import_html(found: Imported) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.kohya import KOHYA_DEFAULTS, from_kohya
+from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
+from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
@@ -26,24 +26,11 @@ from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
 from lib_lora.training.texts import Texts
 
-# the recording holds what these made: latents, noise, noisy latents and timesteps as they were used
+# The recording holds what these made: captions, latents, noise, noisy latents and timesteps as they were used.
+_STILL_COUNT = {"prior_loss_weight", "alpha_mask", "masked_loss", "clip_skip", "max_token_length", "weighted_captions"}
 _RECORDED = frozenset(
-    {
-        "seed",
-        "resolution",
-        "enable_bucket",
-        "min_bucket_reso",
-        "max_bucket_reso",
-        "bucket_reso_steps",
-        "bucket_no_upscale",
-        "train_batch_size",
-        "save_precision",
-        "flip_aug",
-        "color_aug",
-        "random_crop",
-        "shuffle_caption",
-        "keep_tokens",
-    }
+    {opt.declaration.kohya or opt.name for opt in all_options() if opt.group in ("data", "text")} - _STILL_COUNT
+    | {"seed", "save_precision"}
 )
 
 
@@ -71,7 +58,8 @@ def load_recording(path: Path) -> Recording:
     tensors, metadata = read(path)
     if json.loads(metadata.get("sdxl", "false")):
         raise ModelError("The recording is of SDXL; only SD 1.x can be trained for now.")
-    settings = from_kohya({**KOHYA_DEFAULTS, **json.loads(metadata["config"])}, without_effect=_RECORDED)
+    given = {key: value for key, value in json.loads(metadata["config"]).items() if value is not None}
+    settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
     if settings.unsupported:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
     return Recording(tensors, build_config(settings.flat), json.loads(metadata["captions"]), json.loads(metadata["losses"]))

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "jobs.memory",
     ),
     ("plan", "training.optimizer", "training.draws", "config.argv"),
-    ("training.schedules", "training.averaging", "training.texts"),
+    ("training.schedules", "training.averaging", "training.texts", "training.groups", "training.weights", "model.norms"),
     (
         "data.dataset",
         "data.caption_rules",
@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.checkpointing",
         "model.checkpointing",
     ),
-    ("model.lean",),
+    ("model.lean", "model.dropout"),
     ("model.products",),
     (
         "data.images",
@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.kohya",
         "output.atomic",
     ),
-    ("config.groups", "config.names", "data.sizes", "data.tokens", "data.attention_weights", "randomness"),
+    ("config.groups", "config.names", "model.blocks", "data.sizes", "data.tokens", "data.attention_weights", "randomness"),
     ("config.data", "config.text", "config.adapter", "config.optimizer", "config.objective", "config.precision", "config.run"),
     ("config.options", "config.optimizers", "config.arguments"),
     ("errors",),

@@ -26,7 +26,10 @@ def problems(**flat: object) -> list[str]:
         ({"up_lr_weight": "1;2"}, "up_lr_weight"),
         ({"block_lr_zero_threshold": 0.1}, "block_lr_zero_threshold"),
         ({"block_dims": ",".join(["0"] * 25), "text_encoder_lr": 0}, "nothing would be trained"),
-        ({"down_lr_weight": "zeros", "mid_lr_weight": "0", "up_lr_weight": "zeros", "text_encoder_lr": 0}, "nothing would be trained"),
+        (
+            {"down_lr_weight": "zeros", "mid_lr_weight": "0", "up_lr_weight": "zeros", "text_encoder_lr": 0},
+            "nothing would be trained",
+        ),
         ({"dim_from_weights": True}, "network_weights"),
         ({"dim_from_weights": True, "network_weights": "a", "block_dims": LISTS}, "dim_from_weights"),
         ({"base_weights_multiplier": ["1"]}, "base_weights_multiplier"),

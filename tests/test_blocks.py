@@ -146,7 +146,10 @@ def test_what_wants_no_gradient_is_in_no_group() -> None:
 def norm_pairs() -> list[LoraPair]:
     first = (torch.arange(6.0).reshape(2, 3) - 2, torch.arange(8.0).reshape(4, 2) / 4, 1.0)
     second = (torch.full((2, 3, 1, 1), 0.5), torch.full((3, 2, 1, 1), 0.25), 2.0)
-    return [LoraPair(Target("x", nn.Identity(), "unet"), nn.Parameter(down), nn.Parameter(up), alpha) for down, up, alpha in (first, second)]
+    return [
+        LoraPair(Target("x", nn.Identity(), "unet"), nn.Parameter(down), nn.Parameter(up), alpha)
+        for down, up, alpha in (first, second)
+    ]
 
 
 def test_norms_are_those_of_sd_scripts() -> None:

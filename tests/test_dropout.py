@@ -29,7 +29,9 @@ def layer(kind: str) -> tuple[nn.Module, torch.Tensor]:
     return nn.Linear(SIDE, SIDE), torch.ones(4, 7, SIDE)
 
 
-def added(kind: str = "linear", moment: tuple[int, int, int] | None = (0, 0, 4), seed: int = 1, name: str = "layer", **rates: Any) -> torch.Tensor:
+def added(
+    kind: str = "linear", moment: tuple[int, int, int] | None = (0, 0, 4), seed: int = 1, name: str = "layer", **rates: Any
+) -> torch.Tensor:
     """What the pair adds to the layer's own answer, `[4, …]` with the ranks last."""
     torch.manual_seed(0)
     module, x = layer(kind)
@@ -55,7 +57,7 @@ def test_nothing_is_left_out_but_in_training_steps(rates: dict[str, float]) -> N
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_values_left_out(kind: str) -> None:
-    """torch's dropout: zero, or 1 / (1 - p) times as much."""
+    """Torch's dropout: zero, or 1 / (1 - p) times as much."""
     found = added(kind, network_dropout=0.25)
     zero, kept = found.abs() < 1e-5, (found - SCALE / 0.75).abs() < 1e-5
     assert bool((zero | kept).all()) and 0.2 < float(zero.float().mean()) < 0.3

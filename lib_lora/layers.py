@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kohya.table",),
     ("kohya.known", "kohya.toml", "config.presets"),
     ("data.masks", "data.regularisation"),
-    ("training.schedules", "training.averaging", "training.texts"),
+    ("training.schedules", "training.averaging", "training.texts", "training.groups", "training.weights", "model.norms"),
     (
         "data.dataset",
         "data.caption_rules",
@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.checkpointing",
         "model.checkpointing",
     ),
-    ("model.lean",),
+    ("model.lean", "model.dropout"),
     ("model.products",),
     (
         "data.images",
@@ -75,7 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.token_rules",
         "output.atomic",
     ),
-    ("config.groups", "config.names", "data.sizes", "data.tokens", "data.attention_weights", "randomness"),
+    ("config.groups", "config.names", "model.blocks", "data.sizes", "data.tokens", "data.attention_weights", "randomness"),
     ("config.data", "config.text", "config.adapter", "config.optimizer", "config.objective", "config.precision", "config.run"),
     ("config.options", "config.optimizers", "config.arguments"),
     ("errors",),

@@ -25,6 +25,7 @@ from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
 from lib_lora.training.texts import Texts
+from lib_lora.training.weights import frozen_pairs, is_trained
 
 # The recording holds what these made: captions, latents, noise, noisy latents and timesteps as they were used.
 _STILL_COUNT = {"prior_loss_weight", "alpha_mask", "masked_loss", "clip_skip", "max_token_length", "weighted_captions"}
@@ -83,16 +84,15 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
 def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
     config = recording.config
-    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    targets = [target for target in base.targets() if rates[target.part] > 0]
+    targets = [target for target in base.targets() if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
     pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
-    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision)
+    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)
     texts = Texts(base, config.text, precision)
     losses: list[float] = []
-    with attached(pairs), forwards_replaced(_checkpointed(config, base)):
+    with attached(pairs, frozen_pairs(config, base)), forwards_replaced(_checkpointed(config, base)):
         for start in range(0, count, together):
             batches = [_inputs(recording, base, texts, step) for step in range(start, min(start + together, count))]
             losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lib_lora import __version__
 from lib_lora.config.data import DataConfig
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
@@ -27,7 +27,7 @@ from lib_lora.training.precision import Precision
 
 # what sd-scripts always writes, with the values of a run that does not use it
 NOT_USED: dict[str, Any] = {
-    "ss_scale_weight_norms": None, "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
+    "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
 
 
@@ -88,7 +88,9 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": config.adapter.rank,
         "ss_network_alpha": config.adapter.alpha,
-        "ss_network_dropout": None,
+        "ss_network_dropout": config.adapter.network_dropout or None,
+        "ss_scale_weight_norms": config.adapter.scale_weight_norms or None,
+        **_network_args(config),
         "ss_learning_rate": optimizer.unet_lr or optimizer.text_encoder_lr,
         "ss_unet_lr": optimizer.unet_lr,
         "ss_text_encoder_lr": optimizer.text_encoder_lr,
@@ -109,6 +111,15 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_lowram": False,
         **NOT_USED,
     }
+
+
+def _network_args(config: TrainConfig) -> dict[str, Any]:
+    """What sd-scripts takes as network_args and is not at its default, as texts; it adds the dropout."""
+    prefix = "network_args."
+    options = [opt for opt in all_options() if (opt.declaration.kohya or "").startswith(prefix)]
+    given = {str(opt.declaration.kohya).removeprefix(prefix): str(config.value(opt)) for opt in options
+             if config.value(opt) != opt.default}  # fmt: skip
+    return {"ss_network_args": {**given, "dropout": config.adapter.network_dropout or None}} if given else {}
 
 
 def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:

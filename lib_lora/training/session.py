@@ -10,9 +10,10 @@ import torch
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
-from lib_lora.model.adapter import LoraPair, attached, new_pair, parameters
+from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.dropout import Dropout
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import choose_checkpointing
@@ -25,6 +26,7 @@ from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
+from lib_lora.training.weights import frozen_pairs, start_pairs
 
 
 class Session:
@@ -33,10 +35,11 @@ class Session:
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
         self._config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._texts = Texts(base, config.text, precision)
-        self._trains_text = config.optimizer.text_encoder_lr > 0
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
-        self.pairs = new_pairs(config, base, precision.weights)
-        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision)
+        self.pairs = start_pairs(config, base, precision.weights)
+        self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
+        self._trains_text = any(pair.target.part == "text_encoder" and pair.down.requires_grad for pair in self.pairs)
+        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter)
 
     def step(self, batches: Sequence[Batch]) -> StepDone:
         """Train one step, on all of its batches. The loss is their mean.
@@ -50,16 +53,22 @@ class Session:
         self._stop_text_encoder(number)
         rates = tuple(self.updater.learning_rates())
         config = self._config
-        with explained(self._base, f"step {number + 1}"), attached(self.pairs), self._checkpointed():
+        with explained(self._base, f"step {number + 1}"), self._attached(), self._checkpointed():
             inputs = [self._inputs(batch) for batch in batches]
-            losses = training_step(self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater)
+            losses = training_step(
+                self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
+            )
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
     @contextmanager
     def result(self) -> Iterator[None]:
         """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
-        with self.updater.kept_weights(), attached(self.pairs):
+        with self.updater.kept_weights(), self._attached():
             yield
+
+    def _attached(self) -> AbstractContextManager[None]:
+        """The one place that says what is attached: steps, pictures and measurements see the same."""
+        return attached(self.pairs, self._frozen, self._dropout)
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -126,6 +135,8 @@ class Session:
             loss_weights=self._loss_weights(batch),
             token_weights=weights,
             whole_chunks=self._texts.whole_chunks,
+            step=batch.step,
+            first=batch.first,
         )
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
@@ -139,13 +150,3 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         text, seed = self._config.text, self._config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
-
-
-def new_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:
-    """A fresh pair for every target whose part has a learning rate."""
-    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    return [
-        new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device, dtype)
-        for target in base.targets()
-        if rates[target.part] > 0
-    ]

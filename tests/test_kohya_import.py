@@ -146,6 +146,7 @@ def test_rates_of_sd_scripts(text: str, unet: float, te: float) -> None:
         ({"epoch": 3, "max_train_steps": ""}, 3, 0),
         ({"epoch": 3, "max_train_steps": 0, "max_train_epochs": 0}, 3, 0),
         ({"epoch": 3, "max_train_steps": 1600, "max_train_epochs": 5}, 5, 0),
+        ({"max_train_epochs": 5, "epoch": 3, "max_train_steps": 1600}, 5, 0),
     ],
 )
 def test_steps_follow_what_was_meant(settings: dict[str, Any], epochs: int, steps: int) -> None:
@@ -177,6 +178,7 @@ def test_warm_up_of_sd_scripts_is_a_share_when_it_is_a_float() -> None:
     assert toml("lr_warmup_steps = 1").config().optimizer.lr_warmup_steps == 1
     assert toml("lr_warmup_steps = 1.0").config().optimizer.lr_warmup_steps == 0.999999
     assert toml("lr_decay_steps = 0.2").config().optimizer.lr_decay_steps == 0.2
+    assert toml("lr_decay_steps = 1.0").config().optimizer.lr_decay_steps == 0.999999
 
 
 @pytest.mark.parametrize(
@@ -248,6 +250,30 @@ def test_the_kind_of_noise_decides(name: str, chosen: dict[str, Any]) -> None:
                 multires_noise_discount="0.1")  # fmt: skip
     flat = found.config().to_flat()
     assert {key: flat[key] for key in chosen} == chosen
+    random = gui(noise_offset_type=name, noise_offset_random_strength=True)
+    assert random.flat.get("noise_offset_random_strength", False) == (name != "Multires")
+
+
+def test_an_unknown_kind_of_noise_is_told() -> None:
+    assert verdict(gui(noise_offset_type="Perlin"), "noise_offset_type") == "not_supported"
+
+
+def test_repeats_for_folders_without_a_number() -> None:
+    assert toml("dataset_repeats = 4").flat["repeats"] == 4
+
+
+def test_what_the_reasons_say_of_rates() -> None:
+    found = gui(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=0)
+    assert "Both rates are given" in why(found, "learning_rate") and "unet_lr = 0.0001" in why(found, "unet_lr")
+    assert "untrained" in why(found, "text_encoder_lr")
+    assert "text_encoder_lr, not given" in why(gui(learning_rate=1e-3, unet_lr=1e-4), "learning_rate")
+    assert verdict(gui(network_train_unet_only=False), "network_train_unet_only") == "ignored"
+    assert verdict(gui(learning_rate="fast"), "learning_rate") == "not_supported"
+
+
+def test_arguments_that_are_none() -> None:
+    for key in ("network_args", "additional_parameters"):
+        assert verdict(gui(**{key: ""}), key) == "ignored" and verdict(gui(**{key: 5}), key) == "not_supported"
 
 
 @pytest.mark.parametrize(
@@ -433,7 +459,9 @@ def test_a_dataset_file() -> None:
 
 
 def test_a_dataset_file_with_its_folders() -> None:
-    flat = toml(DATASETS, keep_names=True).flat
+    found = toml(DATASETS, keep_names=True)
+    flat = found.flat
+    assert verdict(found, "datasets[0].subsets[2].is_reg") == "used"
     assert flat["data"] == ("/photos/cat", "/photos/more cats") and flat["reg_data"] == ("/photos/reg",)
 
 

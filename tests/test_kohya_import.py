@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lib_lora.cli import main
-from lib_lora.config.groups import all_options, build_config
-from lib_lora.config.options import Option
-from lib_lora.errors import ConfigError
+from lib_lora.config.groups import build_config
 from lib_lora.kohya.files import parse_toml, source_of
-from lib_lora.kohya.importing import Imported, from_kohya, import_file, import_source
-from tests.samples import sample
+from lib_lora.kohya.importing import Imported, import_source
 from tests.test_kohya_table import KEYS
 
 LISTS = ("used", "not_supported", "ignored", "unknown")
@@ -146,6 +140,7 @@ def test_rates_of_sd_scripts(text: str, unet: float, te: float) -> None:
         ({"epoch": 3, "max_train_steps": ""}, 3, 0),
         ({"epoch": 3, "max_train_steps": 0, "max_train_epochs": 0}, 3, 0),
         ({"epoch": 3, "max_train_steps": 1600, "max_train_epochs": 5}, 5, 0),
+        ({"max_train_epochs": 5, "epoch": 3, "max_train_steps": 1600}, 5, 0),
     ],
 )
 def test_steps_follow_what_was_meant(settings: dict[str, Any], epochs: int, steps: int) -> None:
@@ -177,6 +172,7 @@ def test_warm_up_of_sd_scripts_is_a_share_when_it_is_a_float() -> None:
     assert toml("lr_warmup_steps = 1").config().optimizer.lr_warmup_steps == 1
     assert toml("lr_warmup_steps = 1.0").config().optimizer.lr_warmup_steps == 0.999999
     assert toml("lr_decay_steps = 0.2").config().optimizer.lr_decay_steps == 0.2
+    assert toml("lr_decay_steps = 1.0").config().optimizer.lr_decay_steps == 0.999999
 
 
 @pytest.mark.parametrize(
@@ -248,6 +244,30 @@ def test_the_kind_of_noise_decides(name: str, chosen: dict[str, Any]) -> None:
                 multires_noise_discount="0.1")  # fmt: skip
     flat = found.config().to_flat()
     assert {key: flat[key] for key in chosen} == chosen
+    random = gui(noise_offset_type=name, noise_offset_random_strength=True)
+    assert random.flat.get("noise_offset_random_strength", False) == (name != "Multires")
+
+
+def test_an_unknown_kind_of_noise_is_told() -> None:
+    assert verdict(gui(noise_offset_type="Perlin"), "noise_offset_type") == "not_supported"
+
+
+def test_repeats_for_folders_without_a_number() -> None:
+    assert toml("dataset_repeats = 4").flat["repeats"] == 4
+
+
+def test_what_the_reasons_say_of_rates() -> None:
+    found = gui(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=0)
+    assert "Both rates are given" in why(found, "learning_rate") and "unet_lr = 0.0001" in why(found, "unet_lr")
+    assert "untrained" in why(found, "text_encoder_lr")
+    assert "text_encoder_lr, not given" in why(gui(learning_rate=1e-3, unet_lr=1e-4), "learning_rate")
+    assert verdict(gui(network_train_unet_only=False), "network_train_unet_only") == "ignored"
+    assert verdict(gui(learning_rate="fast"), "learning_rate") == "not_supported"
+
+
+def test_arguments_that_are_none() -> None:
+    for key in ("network_args", "additional_parameters"):
+        assert verdict(gui(**{key: ""}), key) == "ignored" and verdict(gui(**{key: 5}), key) == "not_supported"
 
 
 @pytest.mark.parametrize(
@@ -390,151 +410,3 @@ def test_a_toml_in_sections() -> None:
 
 def test_epoch_says_nothing_in_a_toml() -> None:
     assert verdict(toml("epoch = 3\nmax_train_steps = 7"), "epoch") == "ignored"
-
-
-DATASETS = """
-[general]
-enable_bucket = true
-caption_extension = ".txt"
-keep_tokens = 1
-[[datasets]]
-resolution = [512, 640]
-batch_size = 4
-  [[datasets.subsets]]
-  image_dir = "/photos/cat"
-  num_repeats = 5
-  flip_aug = true
-  class_tokens = "ohwx cat"
-  [[datasets.subsets]]
-  image_dir = "/photos/more cats"
-  num_repeats = 5
-  flip_aug = true
-  keep_tokens = 2
-  [[datasets.subsets]]
-  is_reg = true
-  image_dir = "/photos/reg"
-  num_repeats = 1
-  flip_aug = true
-"""
-
-
-def test_a_dataset_file() -> None:
-    found = toml(DATASETS)
-    flat = found.flat
-    assert (flat["resolution"], flat["resolution_height"], flat["batch_size"], flat["repeats"]) == (512, 640, 4, 5)
-    assert flat["enable_bucket"] and flat["flip_aug"] and flat["caption_extension"] == ".txt" and flat["keep_tokens"] == 1
-    assert "data" not in flat and "rank" not in flat
-    assert verdict(found, "datasets[0].subsets[0].image_dir") == "ignored"
-    assert verdict(found, "datasets[0].subsets[0].num_repeats") == "used"
-    assert verdict(found, "datasets[0].subsets[2].num_repeats") == "ignored"
-    assert verdict(found, "datasets[0].subsets[0].class_tokens") == "not_supported"
-    assert verdict(found, "datasets[0].subsets[1].keep_tokens") == "not_supported"
-    assert verdict(found, "general.keep_tokens") == "used"
-
-
-def test_a_dataset_file_with_its_folders() -> None:
-    flat = toml(DATASETS, keep_names=True).flat
-    assert flat["data"] == ("/photos/cat", "/photos/more cats") and flat["reg_data"] == ("/photos/reg",)
-
-
-def test_a_folder_whose_name_says_other_repeats_is_told() -> None:
-    text = '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/photos/10_cat"\nnum_repeats = '
-    assert verdict(toml(text + "5", keep_names=True), "datasets[0].subsets[0].num_repeats") == "not_supported"
-    assert verdict(toml(text + "10", keep_names=True), "datasets[0].subsets[0].num_repeats") == "used"
-
-
-def test_the_folders_own_value_wins() -> None:
-    found = toml(
-        '[general]\nflip_aug = false\n[[datasets]]\nresolution = 256\n[[datasets.subsets]]\nimage_dir = "a"\nflip_aug = true'
-    )
-    assert found.flat["flip_aug"] and found.flat["resolution"] == 256 and not found.not_supported
-    assert verdict(found, "general.flip_aug") == "ignored"
-
-
-def test_a_dataset_file_that_a_toml_names(tmp_path: Path) -> None:
-    (tmp_path / "data.toml").write_text(DATASETS)
-    (tmp_path / "run.toml").write_text('network_dim = 8\ndataset_config = "data.toml"\n')
-    found = import_file(tmp_path / "run.toml")
-    assert (found.flat["rank"], found.flat["batch_size"], found.flat["repeats"]) == (8, 4, 5)
-    assert verdict(found, "dataset_config") == "used"
-    assert verdict(import_file(tmp_path / "run.toml", follow=False), "dataset_config") == "not_supported"
-
-
-def test_settings_of_ours_come_back(tmp_path: Path) -> None:
-    ours = build_config(
-        {"rank": 8, "stop_text_encoder_training": 50, "gradient_checkpointing": "on", "optimizer_args": ["a=1"], "name": "x"}
-    )
-    (tmp_path / "ours.json").write_text(json.dumps(ours.to_flat()))
-    assert import_file(tmp_path / "ours.json", keep_names=True).config() == ours
-    assert import_file(tmp_path / "ours.json").config().run.name == ""
-
-
-@pytest.mark.parametrize("opt", [opt for opt in all_options() if opt.declaration.kohya], ids=lambda opt: opt.name)
-def test_every_kohya_name_sets_its_option(opt: Option) -> None:
-    kohya = opt.declaration.kohya or ""
-    value = sample(opt)
-    if opt.name == "gradient_checkpointing":
-        value = True
-    settings = {"network_args": [f"{kohya.partition('.')[2]}={value}"]} if "." in kohya else {kohya: value}
-    config = import_source(source_of(settings, toml=True), keep_names=True).config()
-    expected = "on" if opt.name == "gradient_checkpointing" else tuple(value) if opt.kind is tuple else value
-    assert config.value(opt) == expected
-
-
-@pytest.mark.parametrize("missing", [(), ("tomllib",), ("tomllib", "tomli", "toml")])
-def test_toml_is_read_with_what_there_is(missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in missing:
-        monkeypatch.setitem(sys.modules, name, None)
-    assert parse_toml("[a]\nb = [1, 'x']") == {"a": {"b": [1, "x"]}}
-
-
-def test_without_any_reader_of_toml_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tomllib", "tomli", "toml", "pip._vendor.tomli"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match="tomli"):
-        parse_toml("")
-
-
-def test_the_command_prints_one_object_or_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "basic.json"
-    path.write_text(json.dumps(BASIC), encoding="utf-8-sig")
-    assert main(["import-kohya", str(path), "--json"]) == 0
-    said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert set(found) == {*LISTS, "config"} and said.out.count("\n") == 1
-    assert sorted(item["key"] for name in LISTS for item in found[name]) == sorted(BASIC)
-    assert all(set(item) == {"key", "value", "why"} and item["why"] for name in LISTS for item in found[name])
-    assert next(item["value"] for item in found["used"] if item["key"] == "unet_lr") == "0.0001"
-    assert build_config(found["config"]).adapter.rank == 128
-    assert main(["import-kohya", str(path)]) == 0
-    assert "Ignored on purpose" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "a = ", '"text"', "\x00", "null"])
-def test_what_cannot_be_parsed_is_one_sentence(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("f.json", "f.toml"):
-        path = tmp_path / name
-        path.write_text(text)
-        code = main(["import-kohya", str(path), "--json"])
-        said = capsys.readouterr()
-        if text == "" and name == "f.toml":  # an empty document is one
-            assert code == 0
-            continue
-        assert code == 2 and said.out == "" and len(said.err.splitlines()) == 1
-    assert main(["import-kohya", str(tmp_path / "missing.json")]) == 2
-
-
-def test_odd_values_do_not_break_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "odd.toml").write_text("date = 2024-01-01\nnan = nan\nnetwork_dim = inf\n[a.b]\nc = 1\n")
-    assert main(["import-kohya", str(tmp_path / "odd.toml"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(text))
-    assert len(found["unknown"]) == 3 and found["not_supported"][0]["key"] == "network_dim"
-
-
-def test_recorded_configurations_keep_neutral_options_without_a_word() -> None:
-    told = from_kohya({"scale_weight_norms": None, "network_args": None, "deepspeed": False, "zero_stage": 2, "v2": False,
-                       "lowram": True, "face_crop_aug_range": None, "fp8_base": False, "network_module": "networks.lora",
-                       "initial_step": 0, "use_8bit_adam": False, "lr_warmup_steps": 0, "save_model_as": "safetensors"}).unsupported  # fmt: skip
-    assert told == []
-    assert from_kohya({"resolution": "256,320"}).flat == {"resolution": 256, "resolution_height": 320}
-    assert from_kohya({"network_args.rank_dropout": 0.1}).flat == {"rank_dropout": 0.1}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.optimizer import OptimizerConfig
@@ -115,6 +117,40 @@ class Updater:
         if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While it lasts the adapters hold the weights that are to be kept; then those that are trained, bit for bit."""
+        if not self._schedule_free:
+            yield
+            return
+        trained = [parameter.detach().clone() for parameter in self._parameters]
+        cast(Any, self.optimizer).eval()
+        try:
+            yield
+        finally:
+            cast(Any, self.optimizer).train()
+            with torch.no_grad():
+                for parameter, value in zip(self._parameters, trained):
+                    parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, beside the adapters."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of another run. Factors of the schedule are taken from this run's own number of steps."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self._scaler.load_state_dict(state["scaler"])
+        if type(self.scheduler) is lr_scheduler.LambdaLR:
+            factors = [factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
+            for group, rate, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, factors):
+                group["lr"] = rate * factor
 
     def finish(self) -> None:
         """Leave the weights that are to be kept in the adapters (schedule-free optimizers train on others)."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -10,7 +12,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, varies
 from lib_lora.data.tokens import caption_ids
 from lib_lora.events import StepDone
-from lib_lora.model.adapter import LoraPair, new_pair
+from lib_lora.model.adapter import LoraPair, new_pair, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import encode_ids
 from lib_lora.plan import Batch, Plan
@@ -19,6 +21,7 @@ from lib_lora.training.failures import explained
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.tree import StateError
 
 
 class Session:
@@ -47,6 +50,35 @@ class Session:
                 self._base, inputs, self._config.objective, self._config.text.clip_skip, self.precision, self.updater
             )
         return StepDone(batch.step + 1, self._plan.steps, batch.epoch + 1, loss, rates)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """While it lasts the adapters hold the weights that are to be kept: for files and samples in between."""
+        return self.updater.kept()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
+        names = [pair.target.name for pair in self.pairs]
+        adapters = [parameter.detach() for parameter in parameters(self.pairs)]
+        return {"layers": names, "adapters": adapters, "updater": self.updater.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of another run with the same settings.
+
+        Raises:
+            StateError: it is of other layers, or of another optimizer.
+        """
+        mine = list(parameters(self.pairs))
+        fits = state["layers"] == [pair.target.name for pair in self.pairs]
+        fits = fits and [value.shape for value in state["adapters"]] == [value.shape for value in mine]
+        if not fits:
+            raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
+        with torch.no_grad():
+            for parameter, value in zip(mine, state["adapters"]):
+                parameter.copy_(value)
+        try:
+            self.updater.load_state_dict(state["updater"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise StateError(f"Resume from (resume): the optimizer does not take the state ({error}).") from error
 
     def finish(self) -> None:
         """Called once after the last step, before anything is saved."""

@@ -13,7 +13,20 @@ from typing import Any
 from lib_lora import __version__
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Encoded, Finished, Phase, Planned, StepDone, Stop
+from lib_lora.events import (
+    BestSaved,
+    Encoded,
+    Finished,
+    HeldOut,
+    Note,
+    Phase,
+    Planned,
+    Sampled,
+    SavedBetween,
+    StateSaved,
+    StepDone,
+    Stop,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,17 +106,32 @@ def _train(args: argparse.Namespace) -> str:
 
 def _report(event: object) -> None:
     """Progress on stderr, one line an event."""
+    text = _line(event)
+    if text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
+    """What is said of an event."""
     if isinstance(event, Planned):
-        text = event.plan.formula
-    elif isinstance(event, Phase):
-        text = event.text
-    elif isinstance(event, Encoded):
-        text = f"encoded {event.done}/{event.total} images"
-    elif isinstance(event, StepDone):
-        text = f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
-    else:
-        return
-    print(text, file=sys.stderr, flush=True)
+        return event.plan.formula
+    if isinstance(event, (Phase, Note)):
+        return event.text
+    if isinstance(event, Encoded):
+        return f"encoded {event.done}/{event.total} images"
+    if isinstance(event, StepDone):
+        return f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
+    if isinstance(event, SavedBetween):
+        return f"saved {event.path}"
+    if isinstance(event, StateSaved):
+        return f"saved the state {event.folder}"
+    if isinstance(event, Sampled):
+        return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
+    if isinstance(event, HeldOut):
+        return f"step {event.step} held-out loss {event.loss:.4f}"
+    if isinstance(event, BestSaved):
+        return f"the lowest held-out loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
+    return None
 
 
 def _replay(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from lib_lora.config.options import Option
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
+LINES = {"sample_prompts": 4}  # texts of more than one line
+
 
 def form_options(place: str) -> list[Option]:
     """The options of one part of the form."""
@@ -37,7 +39,8 @@ def component(opt: Option) -> Any:
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
         made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
     else:
-        made = gr.Textbox(value=opt.default or "", max_lines=1, placeholder=_placeholder(opt), **common)
+        lines = LINES.get(opt.name, 1)
+        made = gr.Textbox(value=opt.default or "", lines=lines, max_lines=lines, placeholder=_placeholder(opt), **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
     return made
 
@@ -58,4 +61,6 @@ def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str,
 
 
 def _placeholder(opt: Option) -> str:
-    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat"}.get(opt.name, "")
+    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat", "resume": "my_cat"}.get(
+        opt.name, ""
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,11 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
+from lib_lora.output.result import Result
 from lib_lora.output.samples import thumbnail
 from lib_lora.sample import Request
 from lib_lora.train import train
+from lib_lora.training.session import Session
 from tests.conftest import small_config
 from tests.test_train import borrowed, fingerprint
 
@@ -174,13 +178,12 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
     assert first == again and len({first, *others}) == 6
 
 
-def test_without_prompts_the_trigger_is_drawn(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    config = small_config(photos, tmp_path, steps=1, sample_every_n_epochs=1, resolution=64)
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(samples_room, "STEPS", 1)
-    with monkey.context():
-        assert of(Sampled, run(config, host))[0].prompts == ("ohwx",)
-    monkey.undo()
+def test_without_prompts_the_trigger_is_drawn(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples_room, "STEPS", 1)
+    config = small_config(photos, tmp_path, steps=1, sample_every_n_epochs=1)
+    assert of(Sampled, run(config, host))[0].prompts == ("ohwx",)
 
 
 def test_samples_that_fail_do_not_cost_the_lora(
@@ -213,6 +216,48 @@ def test_the_best_is_saved_beside_the_last(photos: Path, host: StandaloneHost, t
     assert (metadata["ss_best_step"], metadata["ss_steps"], metadata["ss_output_name"]) == ("2", "2", "blob-best")
     then, _ = read(tmp_path / "out" / "blob-step00000002.safetensors")
     assert all(torch.equal(state[key], then[key]) for key in then)
+
+
+def test_the_best_outlives_a_break(photos: Path, host: StandaloneHost, tmp_path: Path, falling_and_rising: None) -> None:
+    run(small_config(photos, tmp_path, steps=3, save_every_n_steps=2, save_state=True), host)
+    events = run(small_config(photos, tmp_path, name="more", steps=4, resume="blob"), host)
+    best = of(BestSaved, events)[0]
+    then = read(tmp_path / "out" / "blob-step00000002.safetensors")[0]
+    assert best.step == 2 and all(torch.equal(value, then[key]) for key, value in read(best.path)[0].items())
+
+
+def test_files_and_samples_show_the_weights_that_are_kept_and_states_those_that_are_trained(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falling_and_rising: None
+) -> None:
+    kept, seen = [], []
+
+    @contextmanager
+    def keep(_: Session) -> Iterator[None]:
+        kept.append(True)
+        yield
+        kept.pop()
+
+    def spied(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def spy(*args: object, **kwargs: object) -> object:
+            seen.append((name, bool(kept)))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    monkeypatch.setattr(Session, "kept", keep)
+    spied(samples_room, "sample")
+    spied(Result, "adapters")
+    spied(Session, "state")
+    run(
+        small_config(
+            photos, tmp_path, steps=2, save_every_n_steps=1, save_state=True, sample_every_n_steps=1, sample_prompts="a --s 1"
+        ),
+        host,
+    )
+    assert seen[:-2].count(("adapters", True)) == 4  # a file and a best LoRA after each step
+    assert set(seen[:-1]) == {("adapters", True), ("sample", True), ("state", False)} and seen[-1] == ("adapters", False)
 
 
 def test_no_best_when_it_is_the_last(photos: Path, host: StandaloneHost, tmp_path: Path, falling_and_rising: None) -> None:

@@ -154,7 +154,7 @@ def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     last = wait(job)
     (name,) = last["between"]
     assert name.startswith("blob-step") and (tmp_path / "out" / f"{name}.safetensors").is_file()
-    assert last["state"] == "stopped" and last["phase"] == f"{name} stay"
+    assert last["state"] == "stopped" and last["phase"] == f"saved before the end: {name}"
 
 
 def test_what_was_drawn_and_measured_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +171,11 @@ def test_what_was_drawn_and_measured_is_seen(monkeypatch: pytest.MonkeyPatch) ->
         job.apply(event)
     assert job.sample(9, 1) == Path("d.png")
     assert [job.sample(*place) for place in ((9, 2), (9, -1), (7, 0))] == [None] * 3
+
+
+def test_a_failure_tells_what_was_saved_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = start(monkeypatch, [SavedBetween(Path("x-000001.safetensors"), 8), LoraFileError("Full.")])
+    assert (last["state"], last["phase"], last["problems"]) == ("failed", "saved before the end: x-000001", ["Full."])
 
 
 def test_use_best(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,8 +111,8 @@ class Job:
                 self._losses.append(event.loss)
                 self._times.append(time.monotonic())
             elif isinstance(event, Finished):
-                kept = f"{', '.join(self._between)} stay" if self._between else "nothing was kept"
-                self._end("done" if event.path else "stopped", f"saved as {event.path.name}" if event.path else kept)
+                kept = f"saved as {event.path.name}" if event.path else self._stays() or "nothing was kept"
+                self._end("done" if event.path else "stopped", kept)
 
     def _note_file(self, event: Event) -> None:
         """Events of what was measured, written or drawn."""
@@ -133,7 +133,11 @@ class Job:
         """The run ended with these sentences."""
         with self._lock:
             self._problems = problems
-            self._end("failed", f"{self._saved}.safetensors is saved" if self._saved else "nothing was saved")
+            self._end("failed", f"{self._saved}.safetensors is saved" if self._saved else self._stays() or "nothing was saved")
+
+    def _stays(self) -> str:
+        """What a run that ends early leaves."""
+        return f"saved before the end: {', '.join(self._between)}" if self._between else ""
 
     def _end(self, state: State, phase: str) -> None:
         self._state, self._phase, self._ended = state, phase, time.time()

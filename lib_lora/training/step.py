@@ -59,7 +59,7 @@ def training_step(
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
             raise DivergedError(
-                "The loss is not a number any more; nothing was saved. Lower the learning rates, or choose another Mixed "
+                "The loss is not a number any more; the LoRA was not saved. Lower the learning rates, or choose another Mixed "
                 "precision (mixed_precision): fp16 overflows in some models where bf16 does not."
             )
         updater.update(loss)

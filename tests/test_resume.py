@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Finished, StateSaved, StepDone, Stop
+from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
+from lib_lora.events import Encoded, Finished, StateSaved, StepDone, Stop
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
@@ -153,6 +153,13 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
         "Resume from (resume): the state was trained on other images or captions; bring those back."
     ]
     assert untouched == []
+
+
+def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"'0\.png' was there when it was checked, and is gone"):
+        for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+            if isinstance(event, Encoded) and event.done == 4:
+                (photos / "3_blob" / "0.png").unlink()
 
 
 def test_images_may_move(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
@@ -89,10 +89,19 @@ def find_state(text: str, work: Path) -> Path:
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows."""
+    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows.
+
+    Raises:
+        DatasetError: an image is gone.
+    """
     digest = hashlib.sha256()
     for sample, placement in zip(plan.samples, plan.placements):
-        content = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DatasetError(
+                [f"Image {sample.path.name!r} was there when it was checked, and is gone; start again."]
+            ) from error
         digest.update(json.dumps([sample.path.name, content, sample.caption, sample.repeats, repr(placement)]).encode())
     buckets = [[str(size), list(members)] for size, members in plan.buckets.items()]
     digest.update(json.dumps([buckets, plan.batch_size, plan.steps_per_epoch]).encode())

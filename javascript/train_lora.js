@@ -3,12 +3,15 @@
     "use strict";
 
     const STATUS = "train-lora/status";
+    const SAMPLE = "train-lora/sample";
+    const SHOWN_SAMPLES = 6; // columns of the newest samples
     const FAST_MS = 500;
     const SLOW_MS = 4000;
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
-    const WORDS = {running: "Running", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
+    const ACTIVE = ["running", "paused", "stopping"];
+    const WORDS = {running: "Running", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
 
     let shown = emptyRun(null);
     let drawn = ""; // what the panel shows, as text, so that it is rebuilt only when something changed
@@ -17,6 +20,7 @@
     let starting = false;
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
+    let sampleTable = null;
 
     function emptyRun(id) {
         return {id: id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
@@ -93,14 +97,14 @@
         return node;
     }
 
-    function chart(total) {
+    function chart(total, first) {
         const svg = document.createElementNS(SVG, "svg");
         svg.setAttribute("viewBox", "0 0 400 160");
         svg.setAttribute("class", "train-lora-chart");
         svg.setAttribute("role", "img");
         svg.setAttribute("aria-label", "Loss by step");
-        const box = {
-            x: (step) => 44 + 350 * step / Math.max(total - 1, 1),
+        const box = { // losses begin with the step that the run began or went on with
+            x: (index) => 44 + 350 * (first + index) / Math.max(total - 1, 1),
             y: (loss) => 8 + 130 * (shown.high - loss) / ((shown.high - shown.low) || 1),
         };
         svg.append(line(shown.losses, box, "train-lora-raw"), line(shown.means, box, "train-lora-mean"));
@@ -126,6 +130,63 @@
         switch_to_txt2img();
     }
 
+    // rows are prompts, columns are steps, the newest last; made anew only when there are new ones, so that nothing flickers
+    function samples(job) {
+        const key = JSON.stringify([job.id, job.prompts, job.sampled]);
+        if (!sampleTable || sampleTable.dataset.key !== key) {
+            sampleTable = madeSamples(job);
+            sampleTable.dataset.key = key;
+        }
+        return sampleTable;
+    }
+
+    function madeSamples(job) {
+        const table = element("table", "train-lora-samples");
+        const steps = job.sampled.slice(-SHOWN_SAMPLES);
+        const head = element("tr");
+        head.append(element("th"), ...steps.map(([step]) => element("th", "", step ? `Step ${step}` : "Before")));
+        table.append(head);
+        job.prompts.forEach((prompt, place) => {
+            const row = element("tr");
+            const name = element("th", "", prompt);
+            name.title = prompt;
+            row.append(name);
+            for (const [step, count] of steps) {
+                const cell = element("td");
+                if (place < count) {
+                    const picture = element("img");
+                    picture.src = `${SAMPLE}/${job.id}/${step}/${place}`;
+                    picture.alt = `${prompt}, step ${step}`;
+                    cell.append(picture);
+                }
+                row.append(cell);
+            }
+            table.append(row);
+        });
+        return table;
+    }
+
+    function bestLine(job) {
+        const box = element("div", "train-lora-best");
+        const button = element("button", "train-lora-test", "Use the best");
+        button.addEventListener("click", () => find("#train_lora_use_best").click());
+        box.append(element("span", "", `The lowest held-out loss, ${job.best.loss.toFixed(4)}, was at step ${job.best.step}.`), button);
+        return box;
+    }
+
+    function showButtons(state) {
+        const visible = {
+            train_lora_more_buttons: ACTIVE.includes(state),
+            train_lora_pause: state === "running",
+            train_lora_go_on: state === "paused",
+            train_lora_save_now: state === "running" || state === "paused",
+        };
+        for (const [id, shows] of Object.entries(visible)) {
+            const node = find(`#${id}`);
+            if (node) node.classList.toggle("train-lora-hidden", !shows);
+        }
+    }
+
     function render(job) {
         const panel = find("#train_lora_progress");
         const text = JSON.stringify([job, shown.losses.length]);
@@ -136,15 +197,20 @@
         const parts = [head];
         if (job.problems.length) parts.push(list(job.problems, "train-lora-problem"));
         if (job.notes.length) parts.push(list(job.notes, "train-lora-note"));
+        if (job.held_out.length) head.append(element("span", "train-lora-phase", `held-out loss ${job.held_out[job.held_out.length - 1][1].toFixed(4)}`));
         if (job.total) {
             const bar = element("progress", "train-lora-bar");
             bar.max = job.total;
             bar.value = job.step;
             parts.push(bar, numbers(job));
         }
-        if (shown.losses.length > 1) parts.push(chart(job.total));
+        if (shown.losses.length > 1) parts.push(chart(job.total, job.first_step));
+        if (job.sampled.length) parts.push(samples(job));
+        if (job.between.length) parts.push(element("div", "train-lora-phase", `Saved in between: ${job.between.join(", ")}`));
+        if (job.best && !ACTIVE.includes(job.state)) parts.push(bestLine(job));
         if (job.saved && job.state === "done") parts.push(testButton(job));
         panel.replaceChildren(...parts);
+        showButtons(job.state);
         panel.dataset.state = job.state;
         panel.dataset.job = job.id;
     }
@@ -183,7 +249,7 @@
         try {
             const job = await latest();
             if (job) {
-                const active = job.state === "running" || job.state === "stopping";
+                const active = ACTIVE.includes(job.state);
                 const message = find("#train_lora_message [data-job]");
                 if (message && message.dataset.job === job.id && job.id !== answeredBefore) {
                     if (message.textContent) message.textContent = "";
@@ -203,7 +269,7 @@
     // called by gradio when Train is pressed: say at once that something happens
     window.trainLoraStarted = function (...values) {
         const panel = find("#train_lora_progress");
-        if (panel && !["running", "stopping"].includes(panel.dataset.state)) {
+        if (panel && !ACTIVE.includes(panel.dataset.state)) {
             const message = find("#train_lora_message [data-job]");
             answeredBefore = message ? message.dataset.job : null;
             starting = true;
@@ -224,7 +290,7 @@
         }
         starting = false;
         const panel = find("#train_lora_progress");
-        if (!["running", "stopping"].includes(panel.dataset.state)) {
+        if (!ACTIVE.includes(panel.dataset.state)) {
             dismissed = shown.id;
             panel.replaceChildren();
             panel.dataset.state = "refused";

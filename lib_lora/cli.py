@@ -13,7 +13,21 @@ from typing import Any
 from lib_lora import __version__
 from lib_lora.config.argv import add_files, add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Chosen, Encoded, Finished, HeldOut, Phase, Planned, StepDone, Stop
+from lib_lora.events import (
+    BestSaved,
+    Chosen,
+    Encoded,
+    Finished,
+    HeldOut,
+    Note,
+    Phase,
+    Planned,
+    Sampled,
+    SavedBetween,
+    StateSaved,
+    StepDone,
+    Stop,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -102,19 +116,32 @@ def _train(args: argparse.Namespace) -> str:
 
 def _report(event: object) -> None:
     """Progress on stderr, one line an event."""
+    text = _line(event)
+    if text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
+    """What is said of an event."""
     if isinstance(event, Planned):
-        text = event.plan.formula
-    elif isinstance(event, (Phase, Chosen)):
-        text = event.text
-    elif isinstance(event, Encoded):
-        text = f"encoded {event.done}/{event.total} images"
-    elif isinstance(event, StepDone):
-        text = f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
-    elif isinstance(event, HeldOut):
-        text = f"step {event.step} loss on held-out images {event.loss:.4f}"
-    else:
-        return
-    print(text, file=sys.stderr, flush=True)
+        return event.plan.formula
+    if isinstance(event, (Phase, Chosen, Note)):
+        return event.text
+    if isinstance(event, Encoded):
+        return f"encoded {event.done}/{event.total} images"
+    if isinstance(event, StepDone):
+        return f"step {event.step}/{event.total} epoch {event.epoch} loss {event.loss:.4f}"
+    if isinstance(event, SavedBetween):
+        return f"saved {event.path}"
+    if isinstance(event, StateSaved):
+        return f"saved the state {event.folder}"
+    if isinstance(event, Sampled):
+        return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
+    if isinstance(event, HeldOut):
+        return f"step {event.step} held-out loss {event.loss:.4f}"
+    if isinstance(event, BestSaved):
+        return f"the lowest held-out loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
+    return None
 
 
 def _replay(args: argparse.Namespace) -> dict[str, Any]:

@@ -67,6 +67,40 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class SavedBetween:
+    """A LoRA of the moment is on disk with its card, while the run goes on."""
+
+    path: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class StateSaved:
+    """All that is needed to go on from `step` is in `folder`."""
+
+    folder: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The sample prompts were drawn after `step` updates; `paths` and `prompts` in one order."""
+
+    step: int
+    paths: tuple[Path, ...]
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BestSaved:
+    """The LoRA with the lowest held-out loss, which is not the last one, is on disk too."""
+
+    path: Path
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class Note:
     """Something beside the LoRA did not work out; the run goes on."""
 
@@ -81,15 +115,28 @@ class Finished:
     steps: int
 
 
-Event = Union[Planned, Phase, Chosen, Encoded, StepDone, HeldOut, Saved, Note, Finished]
+Event = Union[
+    Planned, Phase, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note, Finished
+]  # fmt: skip
 
 
 class Stop:
-    """A request to end a run at the next step, from any thread; the first one counts."""
+    """A request to end a run at the next step, from any thread; the first one counts. Or to save there and go on."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self._save = threading.Event()
         self._keep = False
+
+    def request_save(self) -> None:
+        """Ask for a file of the moment after the next step."""
+        self._save.set()
+
+    def take_save_request(self) -> bool:
+        """Whether a file was asked for since this was called last."""
+        asked = self._save.is_set()
+        self._save.clear()
+        return asked
 
     def request(self, *, keep: bool) -> None:
         """Ask for the end; with `keep` the LoRA as it is then gets saved."""

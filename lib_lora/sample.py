@@ -34,6 +34,8 @@ class Request:
     seed: int
     guidance: float = 7.0
     clip_skip: int = 1
+    negative: str = ""
+    max_token_length: int = 75
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
@@ -61,7 +63,8 @@ def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
 
 
 def _contexts(base: BaseModel, request: Request, precision: Precision) -> torch.Tensor:
-    ids = torch.tensor([caption_ids(base.tokenizer, text, 75) for text in ("", request.prompt)], device=base.device)
+    texts, length = (request.negative, request.prompt), request.max_token_length
+    ids = torch.tensor([caption_ids(base.tokenizer, text, length) for text in texts], device=base.device)
     with precision.autocast(base.device):
         return encode_ids(base.text_encoder, ids, request.clip_skip)
 

@@ -1,38 +1,27 @@
 """A run, top to bottom. START READING HERE.
 
 Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the
-LoRA lies in its folder with its card. `train()` yields events; whoever runs it decides what to do with them.
+LoRA lies in its folder with its card. What happens between steps (files, states, samples) is in `output/between.py`.
+`train()` yields events; whoever runs it decides what to do with them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from lib_lora.check import check
-from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
-from lib_lora.config.optimizers import optimizer_spec
-from lib_lora.data.caption_rules import Moment, shown_caption
-from lib_lora.data.sizes import Size
-from lib_lora.errors import TrainLoraError
-from lib_lora.events import Chosen, Encoded, Event, Finished, HeldOut, Note, Phase, Planned, Saved, StepDone, Stop
-from lib_lora.model.adapter import state_dict
-from lib_lora.model.base import BaseModel, Host
-from lib_lora.output.card import write_card, write_preview
-from lib_lora.output.lora_file import serialise
-from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.publish import publish
+from lib_lora.events import Chosen, Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.model.base import Host
+from lib_lora.output.between import Between
+from lib_lora.output.result import Result
 from lib_lora.plan import Plan
-from lib_lora.sample import Request, sample
-from lib_lora.training.heldout import is_due
 from lib_lora.training.pictures import Pictures
-from lib_lora.training.precision import FILE_DTYPES, choose_precision
+from lib_lora.training.precision import choose_precision
+from lib_lora.training.resume import find_resumed
 from lib_lora.training.session import Session
-
-LARGEST_PREVIEW_PX = 768
 
 
 def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
@@ -45,13 +34,15 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
 
     Raises:
         ConfigError: with every problem, before the model is touched.
-        TrainLoraError: something went wrong later; the model is back as it was, and no file was left behind.
+        TrainLoraError: something went wrong later; the model is back as it was, and no part of a file was left behind.
     """
     started_at = time.time()
     plan = check(config, host)
+    resumed = find_resumed(config, plan, host)
     yield Planned(plan)
     yield Phase("waiting for the model")
-    path, last = None, None
+    path: Path | None = None
+    last: StepDone | None = None
     with host.borrow_model() as base:
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
@@ -61,31 +52,38 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 break
         if encoded == pictures.total:
             session = Session(config, plan, base, pictures, precision)
+            result = Result(config, plan, base, host, session, started_at)
+            between = Between(config, plan, base, host, session, result)
+            if resumed:
+                between.go_on(resumed)
             yield from _choices(session)
-            for event in _steps(config, plan, session, stop):
+            for event in _steps(config, plan, session, between, stop, resumed.step if resumed else 0):
                 last = event if isinstance(event, StepDone) else last
                 yield event
             if last is not None and (stop.keep or not stop.requested):
-                facts = RunFacts(
-                    started_at, last.step, last.epoch, precision, _optimizer_text(config, session), session.checkpointing.on
-                )
-                path = publish(config, host, _content(config, plan, base, host, session, facts))
+                yield from between.at_end(last)
+                path = result.write("", last.step, last.epoch)
                 yield Saved(path, last.step)
                 yield Phase("making the card")
-                yield from _card(config, plan, base, host, session, path)
-            del session
+                yield from result.card(path, preview=True)
+                yield from between.best()
+            del session, result, between
         del pictures
     yield Finished(path, last.step if last else 0)
 
 
-def _steps(config: TrainConfig, plan: Plan, session: Session, stop: Stop) -> Iterator[StepDone | HeldOut]:
+def _steps(config: TrainConfig, plan: Plan, session: Session, between: Between, stop: Stop, first: int) -> Iterator[Event]:
+    """Every step from `first` on, and what is due between them."""
+    if first == 0:
+        yield from between.before()
     for batches in plan.updates(config.run.seed):
+        if batches[0].step < first:
+            continue
         if stop.requested:
             return
         done = session.step(batches)
         yield done
-        if is_due(config.data, plan, done.step):
-            yield HeldOut(done.step, session.heldout_loss())
+        yield from between.after(done, asked=stop.take_save_request())
 
 
 def _choices(session: Session) -> Iterator[Chosen]:
@@ -93,49 +91,5 @@ def _choices(session: Session) -> Iterator[Chosen]:
     if session.precision.reason:
         yield Chosen(f"Mixed precision: {session.precision.name}, since {session.precision.reason}.")
     if session.checkpointing.reason:
-        yield Chosen(
-            f"Gradient checkpointing: {'on' if session.checkpointing.on else 'off'}, since {session.checkpointing.reason}."
-        )
-
-
-def _content(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, facts: RunFacts) -> bytes:
-    """The bytes of the LoRA file."""
-    metadata = file_metadata(config, plan, base.info(), facts, host.software())
-    with session.result():
-        state = state_dict(session.pairs)
-    return serialise(state, FILE_DTYPES[config.precision.save_precision], metadata)
-
-
-def _card(config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, path: Path) -> Iterator[Note]:
-    """What stands beside the LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
-    try:
-        write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)
-        if config.run.preview_steps:
-            with session.result():
-                write_preview(path, sample(base, _preview_request(config, plan), session.precision))
-        host.announce(path)
-    except (OSError, RuntimeError, TrainLoraError) as error:
-        yield Note(f"The LoRA is saved, but not all of its card ({type(error).__name__}: {error}).")
-
-
-def _preview_request(config: TrainConfig, plan: Plan) -> Request:
-    """The trigger word alone, or the first caption where there is none."""
-    side = min(config.data.resolution, LARGEST_PREVIEW_PX)
-    still = dataclasses.replace(
-        config.text,
-        caption_dropout_rate=0.0,
-        caption_dropout_every_n_epochs=0,
-        caption_tag_dropout_rate=0.0,
-        token_warmup_step=0.0,
-    )
-    prompt = config.text.trigger or shown_caption(still, plan.samples[0].caption, Moment(0, 1, 0, 0), config.run.seed)
-    size, steps = Size(side, side), config.run.preview_steps
-    return Request(prompt, size, steps, config.run.seed, clip_skip=config.text.clip_skip, objective=config.objective)
-
-
-def _optimizer_text(config: TrainConfig, session: Session) -> str:
-    """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
-    cls = type(session.updater.optimizer)
-    arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
-    given = ",".join(f"{key}={value}" for key, value in arguments.items())
-    return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")
+        state = "on" if session.checkpointing.on else "off"
+        yield Chosen(f"Gradient checkpointing: {state}, since {session.checkpointing.reason}.")

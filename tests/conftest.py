@@ -26,6 +26,8 @@ if importlib.util.find_spec("diffusers") is None:
         "test_adapter_options.py",
         "test_jobs.py",
         "test_cli.py",
+        "test_between.py",
+        "test_resume.py",
     ]
 if importlib.util.find_spec("ldm") is None:
     collect_ignore += ["pins"]

@@ -125,6 +125,30 @@ def test_metadata_covers_what_sd_scripts_always_writes() -> None:
     assert metadata(enable_bucket=False)["ss_bucket_info"] == "null"
 
 
+def test_little_metadata_is_what_sd_scripts_leaves() -> None:
+    found = metadata(no_metadata=True, training_comment="x")
+    assert {key for key in found if not key.startswith("modelspec.")} == {
+        "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha"
+    }  # fmt: skip
+    assert found["modelspec.title"] == "my_cat"
+
+
+def test_what_a_person_tells_of_the_lora() -> None:
+    told = {
+        "title": "My cat",
+        "author": "me",
+        "description": "A cat.",
+        "license": "CC0",
+        "tags": "cat,pet",
+        "usage_hint": "softly",
+    }
+    plain, found = metadata(), metadata(training_comment="first try", **{f"metadata_{key}": text for key, text in told.items()})
+    assert {key: found[f"modelspec.{key}"] for key in told} == told
+    assert found["ss_training_comment"] == "first try" and found["ss_output_name"] == "my_cat"
+    assert plain["modelspec.title"] == "my_cat" and plain["ss_training_comment"].startswith("sd-webui-train-lora")
+    assert not [key for key in told if key != "title" and f"modelspec.{key}" in plain]
+
+
 def test_two_folders_of_one_name_are_both_counted() -> None:
     config = build_config({"name": "x"})
     folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat") for parent in "ab")

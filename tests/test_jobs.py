@@ -11,8 +11,8 @@ import torch
 
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.errors import ConfigError, ModelError
-from lib_lora.events import Event, Finished, Note, Phase, Saved, StepDone, Stop
+from lib_lora.errors import ConfigError, LoraFileError, ModelError
+from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Phase, Sampled, Saved, SavedBetween, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
@@ -104,3 +104,106 @@ def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tm
     before = time.monotonic()
     runner.pause(10)
     assert time.monotonic() - before < 1, "nothing runs: nothing to wait for"
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    job = runner.start(small_config(photos, tmp_path, steps=12))
+    wait_for(lambda: job.snapshot()["step"] >= 2)
+    runner.hold()
+    assert job.snapshot()["state"] == "paused"
+    runner.pause(10)  # the program's own pause, while the page is built anew, does not undo it
+    held = job.snapshot()["step"]
+    runner.resume()
+    time.sleep(0.5)
+    assert job.snapshot()["step"] == held < 12 and job.snapshot()["state"] == "paused"
+    runner.go_on()
+    assert wait(job)["state"] == "done" and job.snapshot()["step"] == 12
+    runner.hold()
+    assert job.snapshot()["state"] == "done"
+    assert wait(runner.start(small_config(photos, tmp_path, name="next", steps=1)))["state"] == "done"
+
+
+def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
+    wait_for(lambda: job.snapshot()["step"] >= 1)
+    runner.hold()
+    runner.stop(keep=True)
+    last = wait(job)
+    assert last["state"] == "done" and last["step"] < 500
+    again = wait(runner.start(small_config(photos, tmp_path, steps=last["step"] + 2, resume="blob", overwrite=True)))
+    assert (again["first_step"], again["loss_count"], again["state"]) == (last["step"], 2, "done")
+
+
+def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner.save_now()  # nothing runs: nothing happens
+    job = runner.start(small_config(photos, tmp_path, steps=500))
+    wait_for(lambda: job.snapshot()["step"] >= 1)
+    runner.save_now()
+    wait_for(lambda: job.snapshot()["between"])
+    runner.stop(keep=False)
+    last = wait(job)
+    (name,) = last["between"]
+    assert name.startswith("blob-step") and (tmp_path / "out" / f"{name}.safetensors").is_file()
+    assert last["state"] == "stopped" and last["phase"] == f"saved before the end: {name}"
+
+
+def test_what_was_drawn_and_measured_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [
+        StepDone(8, 9, 1, 0.5, (1e-4,)), Sampled(8, (Path("a.png"), Path("b.png")), ("a", "b")), HeldOut(8, 0.25),
+        SavedBetween(Path("x-step00000008.safetensors"), 8), StepDone(9, 9, 1, 0.5, (1e-4,)),
+        Sampled(9, (Path("c.png"), Path("d.png")), ("a", "b")), BestSaved(Path("x-best.safetensors"), 8, 0.25), Finished(None, 9),
+    ]  # fmt: skip
+    last = start(monkeypatch, list(events))
+    assert last["first_step"] == 7 and last["held_out"] == [[8, 0.25]] and last["between"] == ["x-step00000008"]
+    assert last["sampled"] == [[8, 2], [9, 2]] and last["prompts"] == ["a", "b"] and last["best"] == {"step": 8, "loss": 0.25}
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
+    for event in events:
+        job.apply(event)
+    assert job.sample(9, 1) == Path("d.png")
+    assert [job.sample(*place) for place in ((9, 2), (9, -1), (7, 0))] == [None] * 3
+
+
+def test_a_failure_tells_what_was_saved_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = start(monkeypatch, [SavedBetween(Path("x-000001.safetensors"), 8), LoraFileError("Full.")])
+    assert (last["state"], last["phase"], last["problems"]) == ("failed", "saved before the end: x-000001", ["Full."])
+
+
+def test_use_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_room, "use_best", lambda name, best, host: best.with_name(f"{name}-last.safetensors"))
+    runner = Runner(NoHost())
+    with pytest.raises(ConfigError, match="no other LoRA"):
+        runner.use_best()
+    done = [
+        Saved(Path("a/x.safetensors"), 9),
+        BestSaved(Path("a/x-best.safetensors"), 8, 0.25),
+        Finished(Path("a/x.safetensors"), 9),
+    ]
+    monkeypatch.setattr(runner_room, "train", pretend(list(done)))
+    wait(runner.start(build_config({"name": "x"})))
+    assert runner.use_best() == "x is the LoRA of step 8 now; that of the last step is x-last."
+    assert runner.job is not None and runner.job.snapshot()["best"] is None
+    with pytest.raises(ConfigError, match="no other LoRA"):
+        runner.use_best()
+
+
+def test_a_best_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = [
+        Saved(tmp_path / "x.safetensors", 9),
+        BestSaved(tmp_path / "x-best.safetensors", 8, 0.25),
+        Finished(tmp_path / "x", 9),
+    ]
+    monkeypatch.setattr(runner_room, "train", pretend(list(done)))
+    runner = Runner(NoHost())
+    wait(runner.start(build_config({"name": "x"})))
+    with pytest.raises(LoraFileError, match="is not there any more"):
+        runner.use_best()

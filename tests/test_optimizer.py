@@ -171,6 +171,54 @@ def test_schedule_free_weights_are_the_averaged_ones(monkeypatch: pytest.MonkeyP
     assert modes == ["train", "eval", "train"]
 
 
+def test_what_is_kept_can_be_looked_at_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A double whose way back is not exact, as the package's: a seventh times seven is not what it was."""
+
+    class Double(torch.optim.SGD):
+        def train(self) -> None:
+            self._move(7.0)
+
+        def eval(self) -> None:
+            self._move(1 / 7)
+
+        @torch.no_grad()
+        def _move(self, factor: float) -> None:
+            for parameter in self.param_groups[0]["params"]:
+                parameter.mul_(factor)
+
+    package = ModuleType("schedulefree")
+    package.AdamWScheduleFree = Double
+    monkeypatch.setitem(sys.modules, "schedulefree", package)
+    mine = pair("unet")
+    updater = Updater([mine], OptimizerConfig(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
+    with torch.no_grad():
+        mine.down.copy_(torch.rand(mine.down.shape, generator=torch.Generator().manual_seed(1)))
+    trained = mine.down.detach().clone()
+    with updater.kept_weights():
+        assert torch.equal(mine.down, trained * (1 / 7))
+    assert torch.equal(mine.down, trained) and not torch.equal(trained * (1 / 7) * 7.0, trained)
+    plain = Updater([mine], OptimizerConfig(unet_lr=0.1), 5, FULL)
+    with plain.kept_weights():
+        assert torch.equal(mine.down, trained)
+
+
+def test_a_loss_scaler_is_part_of_the_state() -> None:
+    class Scaler:
+        def __init__(self, scale: float) -> None:
+            self.scale = scale
+
+        def state_dict(self) -> dict[str, float]:
+            return {"scale": self.scale}
+
+        def load_state_dict(self, state: dict[str, float]) -> None:
+            self.scale = state["scale"]
+
+    first, second = (Updater([pair("unet")], OptimizerConfig(unet_lr=0.1), 5, FULL) for _ in range(2))
+    first._scaler, second._scaler = Scaler(512.0), Scaler(65536.0)
+    second.load_state_dict(first.state_dict())
+    assert second._scaler.scale == 512.0
+
+
 def test_full_names_are_the_same_optimizers() -> None:
     assert optimizer_spec("schedulefree.AdamWScheduleFree") is OPTIMIZERS["AdamWScheduleFree"]
     assert optimizer_spec("prodigyopt.Prodigy").one_rate

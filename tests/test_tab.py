@@ -149,3 +149,20 @@ def test_old_drops_are_forgotten(tmp_path: Path) -> None:
         os.utime(newest, (number, number))
     kept = list((tmp_path / ".private").iterdir())
     assert len(kept) == KEPT_DROPS and newest in kept
+
+
+def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
+    import asyncio
+
+    for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.go_on, tab.save_now):
+        assert asyncio.run(answer()) == ""
+    assert "There is no other LoRA" in tab.use_best()
+
+
+def test_the_buttons_have_their_names(tmp_path: Path) -> None:
+    blocks = TrainTab(Runner(Host(tmp_path)), tmp_path).build()
+    parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
+    for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
+        assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
+    assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)
+    assert parts["train_lora_sample_prompts"]["lines"] == 4

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import lib_lora.train as train_room
+import lib_lora.output.result as result_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, DatasetError, HostChanged, LoraFileError
 from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, StepDone, Stop
@@ -140,7 +140,7 @@ def test_a_failure_anywhere_gives_the_model_back_and_leaves_no_file(
 
     place = {
         "encode": (DiffusersModel, "encode_image"), "step": (Session, "step"),
-        "metadata": (train_room, "file_metadata"), "check": (StandaloneHost, "check_lora"),
+        "metadata": (result_room, "file_metadata"), "check": (StandaloneHost, "check_lora"),
     }[phase]  # fmt: skip
     monkeypatch.setattr(*place, fail)
     with pytest.raises(RuntimeError, match="injected"):
@@ -158,7 +158,7 @@ def test_a_card_that_fails_does_not_cost_the_lora(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(train_room, failing, fail)
+    monkeypatch.setattr(result_room, failing, fail)
     events = run(small_config(photos, tmp_path, preview_steps=1), host)
     assert any(isinstance(e, Note) and "CUDA out of memory" in e.text for e in events)
     assert isinstance(events[-1], Finished) and events[-1].path is not None and events[-1].path.is_file()

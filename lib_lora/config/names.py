@@ -5,6 +5,7 @@ The webui makes a file name, a prompt alias and a metadata value of the name, so
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -45,6 +46,30 @@ def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
     if overwrite or not taken:
         return None
     return f"Name (name): {name!r} is taken; use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
+
+
+def taken_between_problem(
+    name: str, folder: Path, *, epochs: bool, steps: bool, resumed_at: tuple[int, int] = (0, 0)
+) -> str | None:
+    """The sentence that says a file which a run would save in between is there already, or None.
+
+    Args:
+        name: of the LoRA.
+        folder: where LoRAs go.
+        epochs: whether files are saved by epochs, as `NAME-000001`.
+        steps: whether files are saved by steps, as `NAME-step00000500`.
+        resumed_at: epoch and step of the state that the run goes on from; files up to there are its own.
+    """
+    endings = [(r"-(\d{6,})", resumed_at[0])] * epochs + [(r"-step(\d{8,})", resumed_at[1])] * steps
+    for path in _loras_below(folder):
+        for ending, own in endings:
+            found = re.fullmatch(re.escape(name.casefold()) + ending, path.stem.casefold())
+            if found and int(found[1]) > own:
+                return (
+                    f"Name (name): {path.stem!r} is there already, and this run would save files of such names; "
+                    f"use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
+                )
+    return None
 
 
 def next_free(name: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lib_lora.config import adapter_rules, data_rules, run_rules, training_rules
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import Rule, TrainConfig, all_options
-from lib_lora.config.names import name_problem, taken_problem
+from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
 from lib_lora.config.optimizers import PINS, optimizer_spec
 from lib_lora.config.options import bounds_problem
 
@@ -19,6 +19,10 @@ def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
     problems.append(name_problem(config.run.name))
     if out is not None and problems[-1] is None:
         problems.append(taken_problem(config.run.name, out, overwrite=config.run.overwrite))
+        if not (config.run.overwrite or config.run.resume):  # what a resumed run may find is told with its state
+            epochs = bool(config.run.save_every_n_epochs or config.run.save_n_epoch_ratio)
+            steps = bool(config.run.save_every_n_steps)
+            problems.append(taken_between_problem(config.run.name, out, epochs=epochs, steps=steps))
     return [problem for problem in problems if problem]
 
 

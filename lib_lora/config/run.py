@@ -118,7 +118,7 @@ class RunConfig:
         ge=0,
         le=100000,
         place="advanced",
-        help="Draws the sample prompts after every so many epochs; 0 does not.",
+        help="Draws the sample prompts after every so many epochs, beside those by steps; 0 does not.",
     )
     sample_at_first: bool = option(
         False,
@@ -132,14 +132,15 @@ class RunConfig:
         label="Sample prompts",
         kohya="sample_prompts",
         place="advanced",
-        help="One prompt a line, or a text file of them; --n --w --h --d --l --s as kohya's may follow. Empty: the trigger word.",
+        help="One a line, or a .txt of them; --n negative --w width --h height --d seed --l guidance --s steps may follow. "
+        "Empty: the trigger word.",
     )
     save_state: bool = option(
         False,
         label="Save the state",
         kohya="save_state",
         place="advanced",
-        help="Saves all that is needed to go on, with every saved file.",
+        help="Saves all that is needed to go on, with every saved file and at the end.",
     )
     save_state_on_train_end: bool = option(
         False,
@@ -171,7 +172,7 @@ class RunConfig:
         label="Resume from",
         kohya="resume",
         place="advanced",
-        help="Folder of a saved state to go on from; the result is as if there had been no break.",
+        help="Folder of a saved state to go on from, or the name of a LoRA for its newest; as if there had been no break.",
     )
     no_metadata: bool = option(
         False,
@@ -185,7 +186,7 @@ class RunConfig:
         label="Comment",
         kohya="training_comment",
         place="advanced",
-        help="A note that is kept in the file.",
+        help="A note that is kept in the file's metadata.",
     )
     metadata_title: str = option(
         "",

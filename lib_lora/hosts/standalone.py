@@ -84,6 +84,9 @@ class StandaloneHost:
     def lora_folder(self) -> Path:
         return self._out
 
+    def work_folder(self) -> Path:
+        return self._out / ".train-lora"
+
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
         if self._model is None:

@@ -1,15 +1,16 @@
-"""What the extension registers with the webui: the tab, and the route that the tab polls."""
+"""What the extension registers with the webui: the tab, the route that the tab polls, and the one of its sample pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from modules import paths, script_callbacks
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.jobs.runner import Runner
+from lib_lora.output.samples import thumbnail
 from lib_lora.ui.tab import TrainTab
 
 # survives "Reload UI", which runs scripts again but keeps this package
@@ -41,7 +42,17 @@ def _add_routes(_demo: Any, app: FastAPI) -> None:
         job = RUNNER.job
         return {"job": job.snapshot(since) if job else None}
 
+    async def sample(request: Request, job: str, step: int, place: int) -> Response:
+        """A small picture of the samples that the current job lists, and of nothing else."""
+        _require_login(app, request)
+        current = RUNNER.job
+        path = current.sample(step, place) if current and current.id == job else None
+        if path is None or not path.is_file():
+            raise HTTPException(404, "No such sample")
+        return Response(thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+
     app.add_api_route("/train-lora/status", status, methods=["GET"])
+    app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
 
 
 def _require_login(app: Any, request: Request) -> None:

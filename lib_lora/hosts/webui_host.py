@@ -34,6 +34,9 @@ class WebuiHost:
     def lora_folder(self) -> Path:
         return Path(getattr(shared.cmd_opts, "lora_dir", Path(paths.models_path) / "Lora"))
 
+    def work_folder(self) -> Path:
+        return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
+
     @contextmanager
     def borrow_model(self) -> Iterator[LdmModel]:
         """See `Host`. Waits for the queue lock; the whole run holds it."""

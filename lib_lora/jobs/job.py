@@ -6,15 +6,31 @@ import threading
 import time
 import uuid
 from collections import deque
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Chosen, Encoded, Event, Finished, HeldOut, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import (
+    BestSaved,
+    Chosen,
+    Encoded,
+    Event,
+    Finished,
+    HeldOut,
+    Note,
+    Phase,
+    Planned,
+    Sampled,
+    Saved,
+    SavedBetween,
+    StepDone,
+    Stop,
+)
 from lib_lora.jobs.memory import memory_gb
 
-State = Literal["running", "stopping", "done", "stopped", "failed"]
+State = Literal["running", "paused", "stopping", "done", "stopped", "failed"]
 _SPEED_STEPS = 20  # speed is the mean over this many steps
 
 
@@ -25,13 +41,19 @@ class Job:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self.stop = Stop()
+        self.go = threading.Event()  # cleared while a person holds the run
+        self.go.set()
         self._lock = threading.Lock()
         self._state: State = "running"
         self._phase = "checking images and settings"
         self._formula = ""
         self._step = self._total = self._epoch = 0
         self._losses: list[float] = []
-        self._heldout: list[tuple[int, float]] = []
+        self._first_step = 0  # steps of the state that the run went on from
+        self._held_out: list[HeldOut] = []
+        self._between: list[str] = []
+        self._sampled: list[Sampled] = []
+        self._best: BestSaved | None = None
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
         self._problems: list[str] = []
         self._saved: str | None = None
@@ -45,11 +67,40 @@ class Job:
     def running(self) -> bool:
         return self._ended == 0.0
 
+    @property
+    def best(self) -> BestSaved | None:
+        """The best LoRA, while it stands beside the last one."""
+        return self._best
+
+    def best_used(self, last: Path) -> None:
+        """The best LoRA bears the name now; the last one is `last`."""
+        with self._lock:
+            assert self._best is not None
+            self._phase = f"the best of step {self._best.step} is in use; the last one is {last.name}"
+            self._best = None
+
+    def hold(self) -> None:
+        """Let the run stand after its step until `go_on`."""
+        self.go.clear()
+
+    def go_on(self) -> None:
+        """Let a run that was held go on; its speed is measured anew."""
+        with self._lock:
+            self._times.clear()
+        self.go.set()
+
+    def sample(self, step: int, place: int) -> Path | None:
+        """The picture of a prompt after a step of this run."""
+        with self._lock:
+            found = next((event for event in self._sampled if event.step == step), None)
+        return found.paths[place] if found and 0 <= place < len(found.paths) else None
+
     def apply(self, event: Event) -> None:
         """Take note of what the run tells."""
         memory = memory_gb(self._device)
         with self._lock:
             self._memory = memory
+            self._note_file(event)
             if isinstance(event, Planned):
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
@@ -59,25 +110,38 @@ class Job:
             elif isinstance(event, Encoded):
                 self._phase = f"encoding image {event.done} of {event.total}"
             elif isinstance(event, StepDone):
+                self._first_step = self._first_step if self._losses else event.step - 1
                 self._phase, self._step, self._epoch = "training", event.step, event.epoch
                 self._losses.append(event.loss)
                 self._times.append(time.monotonic())
-            elif isinstance(event, HeldOut):
-                self._heldout.append((event.step, event.loss))
-            elif isinstance(event, Saved):
-                self._saved = event.path.stem
-            elif isinstance(event, Note):
-                self._notes.append(event.text)
             elif isinstance(event, Finished):
-                self._end(
-                    "done" if event.path else "stopped", f"saved as {event.path.name}" if event.path else "nothing was kept"
-                )
+                kept = f"saved as {event.path.name}" if event.path else self._stays() or "nothing was kept"
+                self._end("done" if event.path else "stopped", kept)
+
+    def _note_file(self, event: Event) -> None:
+        """Events of what was measured, written or drawn."""
+        if isinstance(event, Saved):
+            self._saved = event.path.stem
+        elif isinstance(event, SavedBetween):
+            self._between.append(event.path.stem)
+        elif isinstance(event, Sampled):
+            self._sampled.append(event)
+        elif isinstance(event, HeldOut):
+            self._held_out.append(event)
+        elif isinstance(event, BestSaved):
+            self._best = event
+        elif isinstance(event, Note):
+            self._notes.append(event.text)
 
     def fail(self, problems: list[str]) -> None:
         """The run ended with these sentences."""
         with self._lock:
             self._problems = problems
-            self._end("failed", f"{self._saved}.safetensors is saved" if self._saved else "nothing was saved")
+            self._end("failed", f"{self._saved}.safetensors is saved" if self._saved else self._stays() or "nothing was saved")
+
+    def _stays(self) -> str:
+        """What a run that ends early leaves."""
+        return f"saved before the end: {', '.join(self._between)}" if self._between else ""
 
     def _end(self, state: State, phase: str) -> None:
         self._state, self._phase, self._ended = state, phase, time.time()
@@ -85,7 +149,9 @@ class Job:
     def snapshot(self, since: int = 0) -> dict[str, Any]:
         """All that can be shown, ready for JSON; `losses` from step `since` on."""
         with self._lock:
-            state: State = "stopping" if self.running and self.stop.requested else self._state
+            state = self._state
+            if self.running:
+                state = "stopping" if self.stop.requested else state if self.go.is_set() else "paused"
             speed = self._speed()
             return {
                 "id": self.id,
@@ -99,7 +165,12 @@ class Job:
                 "epoch": self._epoch,
                 "losses": self._losses[max(since, 0) :],
                 "loss_count": len(self._losses),
-                "heldout": [[step, loss] for step, loss in self._heldout],
+                "first_step": self._first_step,
+                "held_out": [[event.step, event.loss] for event in self._held_out],
+                "between": self._between,
+                "prompts": list(self._sampled[-1].prompts) if self._sampled else [],
+                "sampled": [[event.step, len(event.paths)] for event in self._sampled],
+                "best": {"step": self._best.step, "loss": self._best.loss} if self._best else None,
                 "steps_per_s": speed,
                 "eta_s": (self._total - self._step) / speed if speed and self.running else None,
                 "seconds": (self._ended or time.time()) - self._started,

@@ -12,6 +12,7 @@ from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
+from lib_lora.output.promote import use_best
 from lib_lora.train import train
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,45 @@ class Runner:
         job = self._job
         if job is not None and job.running:
             job.stop.request(keep=keep)
+            job.go_on()
+
+    def hold(self) -> None:
+        """Let the running job stand after its step until `go_on`; it keeps the model meanwhile."""
+        if self._job is not None and self._job.running and not self._job.stop.requested:
+            self._job.hold()
+
+    def go_on(self) -> None:
+        """Let a held job go on."""
+        if self._job is not None:
+            self._job.go_on()
+
+    def save_now(self) -> None:
+        """Ask the running job for a file of the moment after its next step."""
+        if self._job is not None and self._job.running:
+            self._job.stop.request_save()
+
+    def use_best(self) -> str:
+        """Give the best LoRA of the last job its name; the sentence that says what became of the last one.
+
+        Raises:
+            ConfigError: there is no best one that is not the last.
+            LoraFileError: a file is gone, or the disk refused.
+        """
+        with self._lock:
+            job = self._job
+            if job is None or job.running or job.best is None:
+                raise ConfigError(["There is no other LoRA with a lower held-out loss."])
+            saved = job.snapshot()["saved"]
+            last = use_best(str(saved), job.best.path, self.host)
+            text = f"{saved} is the LoRA of step {job.best.step} now; that of the last step is {last.stem}."
+            job.best_used(last)
+            return text
 
     def pause(self, timeout_s: float) -> None:
-        """Hold a running job at its next event; returns when it stands, or after `timeout_s`. `resume` lets it go on."""
+        """Hold a running job at its next event; returns when it stands, or after `timeout_s`. `resume` lets it go on.
+
+        For the program's own needs; a person's `hold` and this one do not undo each other.
+        """
         self._go.clear()
         if self._job is not None and self._job.running:
             self._stands.wait(timeout_s)
@@ -84,7 +121,8 @@ class Runner:
         self._stands.clear()
         for event in events:
             job.apply(event)
-            if not self._go.is_set():
+            while job.running and not (self._go.is_set() and job.go.is_set()):
                 self._stands.set()
                 self._go.wait()
-                self._stands.clear()
+                job.go.wait()
+            self._stands.clear()

@@ -88,6 +88,10 @@ class Host(Protocol):
         """Where LoRA files go."""
         ...
 
+    def work_folder(self) -> Path:
+        """Where samples and states go: a place that starts with a dot, so that nobody takes them for LoRAs or serves them."""
+        ...
+
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...

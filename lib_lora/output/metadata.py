@@ -29,6 +29,10 @@ from lib_lora.training.precision import Precision
 NOT_USED: dict[str, Any] = {
     "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
+# what no_metadata leaves (sd-scripts SS_METADATA_MINIMUM_KEYS)
+MINIMUM = {
+    "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,18 @@ def file_metadata(
         **_dataset_entries(config, plan),
         **_model_entries(model, velocity=config.objective.v_parameterization),
         **_modelspec_entries(config, facts),
-        "ss_training_comment": f"sd-webui-train-lora {__version__}" + "".join(f", {k} {v}" for k, v in software.items()),
+        "ss_training_comment": config.run.training_comment or _software_text(software),
     }
+    if config.run.no_metadata:  # sd-scripts keeps modelspec.*, too
+        entries = {key: value for key, value in entries.items() if key in MINIMUM or key.startswith("modelspec.")}
     return {
         key: value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else str(value)
         for key, value in entries.items()
     }
+
+
+def _software_text(software: Mapping[str, Any]) -> str:
+    return f"sd-webui-train-lora {__version__}" + "".join(f", {name} {version}" for name, version in software.items())
 
 
 def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, Any]:
@@ -237,7 +247,7 @@ def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.implementation_version": f"sd-webui-train-lora/{__version__}",
-        "modelspec.title": config.run.name,
+        "modelspec.title": config.run.metadata_title or config.run.name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.height}",
         "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts
         "modelspec.prediction_type": "v" if config.objective.v_parameterization else "epsilon",
@@ -246,6 +256,7 @@ def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         entries["modelspec.timestep_range"] = f"{config.objective.min_timestep},{config.objective.max_timestep}"
     if config.text.clip_skip > 1:
         entries["modelspec.encoder_layer"] = str(config.text.clip_skip)
-    if config.text.trigger:
-        entries["modelspec.trigger_phrase"] = config.text.trigger
-    return entries
+    run = config.run
+    told = {"author": run.metadata_author, "description": run.metadata_description, "license": run.metadata_license,
+            "tags": run.metadata_tags, "usage_hint": run.metadata_usage_hint, "trigger_phrase": config.text.trigger}  # fmt: skip
+    return {**entries, **{f"modelspec.{key}": text for key, text in told.items() if text}}

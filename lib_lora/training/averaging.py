@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,16 @@ class MovingAverage:
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         for average, parameter in zip(self.averages, self._parameters):
             average.lerp_(parameter.detach().float(), 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and how many steps they are of."""
+        return {"steps": self.steps, "averages": self.averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()` of another run."""
+        self.steps = int(state["steps"])
+        for average, value in zip(self.averages, state["averages"]):
+            average.copy_(value)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

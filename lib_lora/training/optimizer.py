@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.arguments import parse_arguments
@@ -137,7 +138,11 @@ class Updater:
 
     @contextmanager
     def kept_weights(self) -> Iterator[None]:
-        """While it lasts, the adapters hold the weights to be kept: the moving average, or a schedule-free optimizer's own."""
+        """While it lasts, the adapters hold the weights to be kept: the moving average, or a schedule-free optimizer's own.
+
+        Afterwards they hold those that are trained, bit for bit.
+        """
+        trained = [parameter.detach().clone() for parameter in self._parameters] if self._schedule_free else []
         if self._schedule_free:
             cast(Any, self.optimizer).eval()
         try:
@@ -146,6 +151,30 @@ class Updater:
         finally:
             if self._schedule_free:
                 cast(Any, self.optimizer).train()
+            with torch.no_grad():
+                for parameter, value in zip(self._parameters, trained):
+                    parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, beside the adapters."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of another run. Factors of the schedule are taken from this run's own number of steps."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        if type(self.scheduler) is lr_scheduler.LambdaLR:
+            factors = [factor(self.scheduler.last_epoch) for factor in self.scheduler.lr_lambdas]
+            for group, rate, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, factors):
+                group["lr"] = rate * factor
 
     def learning_rates(self) -> list[float]:
         """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""

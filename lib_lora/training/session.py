@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
+from lib_lora.training.tree import StateError
 from lib_lora.training.weights import frozen_pairs, start_pairs
 
 
@@ -117,6 +119,31 @@ class Session:
             self._trains_text = False
             for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
                 parameter.requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
+        names = [pair.target.name for pair in self.pairs]
+        adapters = [parameter.detach() for parameter in parameters(self.pairs)]
+        return {"layers": names, "adapters": adapters, "updater": self.updater.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of another run with the same settings.
+
+        Raises:
+            StateError: it is of other layers, or of another optimizer.
+        """
+        mine = list(parameters(self.pairs))
+        fits = state["layers"] == [pair.target.name for pair in self.pairs]
+        fits = fits and [value.shape for value in state["adapters"]] == [value.shape for value in mine]
+        if not fits:
+            raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
+        with torch.no_grad():
+            for parameter, value in zip(mine, state["adapters"]):
+                parameter.copy_(value)
+        try:
+            self.updater.load_state_dict(state["updater"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise StateError(f"Resume from (resume): the optimizer does not take the state ({error}).") from error
 
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device

@@ -85,8 +85,8 @@ def training_step(
                 if not math.isfinite(losses[-1]):
                     updater.drop_gradients()
                     raise DivergedError(
-                        "The loss is not a number any more; nothing was saved. Lower the learning rates, or choose another Mixed "
-                        "precision (mixed_precision): fp16 overflows in some models where bf16 does not."
+                        "The loss is not a number any more; the LoRA was not saved. Lower the learning rates, or choose another "
+                        "Mixed precision (mixed_precision): fp16 overflows in some models where bf16 does not."
                     )
                 updater.accumulate(loss)
     updater.update()

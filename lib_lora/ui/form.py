@@ -13,7 +13,7 @@ from lib_lora.config.options import Option
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
-LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier"}  # several texts, one a line; paths have spaces in them
+LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier", "sample_prompts"}  # several texts, one a line
 
 
 def form_options(place: str) -> list[Option]:
@@ -68,4 +68,6 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _placeholder(opt: Option) -> str:
-    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat"}.get(opt.name, "")
+    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat", "resume": "my_cat"}.get(
+        opt.name, ""
+    )

@@ -57,10 +57,11 @@ class TrainTab:
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
             renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
-            train, stop, keep = buttons
+            train, *others = buttons
             train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
-            stop.click(self.stop, inputs=[], outputs=[message], show_progress="hidden")
-            keep.click(self.stop_and_keep, inputs=[], outputs=[message], show_progress="hidden")
+            answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
+            for button, answer in zip(others, answers):
+                button.click(answer, inputs=[], outputs=[message], show_progress="hidden")
         return blocks
 
     def report(self, files: Any, *values: Any) -> str:
@@ -107,6 +108,28 @@ class TrainTab:
         """Ask the run to end and to save what is there."""
         self._runner.stop(keep=True)
         return ""
+
+    async def pause(self) -> str:
+        """Let the run stand after its step."""
+        self._runner.hold()
+        return ""
+
+    async def go_on(self) -> str:
+        """Let a run that stands go on."""
+        self._runner.go_on()
+        return ""
+
+    async def save_now(self) -> str:
+        """Ask for a file of the moment, and go on."""
+        self._runner.save_now()
+        return ""
+
+    def use_best(self) -> str:
+        """Give the LoRA with the lowest held-out loss the name. No run goes on: this may take its time."""
+        try:
+            return f"<p class='train-lora-hint'>{escape(self._runner.use_best())}</p>"
+        except TrainLoraError as error:
+            return self._refused(error.problems)
 
     def _other_problems(self, flat: Mapping[str, Any]) -> list[str]:
         """When some values are no legal values at all, what is wrong with the others: all problems are told at once."""
@@ -159,14 +182,21 @@ class TrainTab:
         presets.wire(self._options, made)
         return [made[opt.name] for opt in self._options], files
 
-    def _build_side(self) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    def _build_side(self) -> tuple[Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")
+        hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they mean something
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
             stop = gr.Button("Stop", elem_id="train_lora_stop")
             keep = gr.Button("Stop and keep", elem_id="train_lora_keep")
+        with gr.Row(elem_id="train_lora_more_buttons", **hidden):
+            pause = gr.Button("Pause", elem_id="train_lora_pause", **hidden)
+            go_on = gr.Button("Go on", elem_id="train_lora_go_on", **hidden)
+            save = gr.Button("Save now", elem_id="train_lora_save_now", **hidden)
+            best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")
         gr.HTML("<div id='train_lora_progress'></div>", elem_id="train_lora_progress_box")
-        for item in (train, stop, keep):
+        buttons = [train, stop, keep, pause, go_on, save, best]
+        for item in buttons:
             item.do_not_save_to_config = True
-        return report, message, (train, stop, keep)
+        return report, message, buttons

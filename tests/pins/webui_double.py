@@ -63,6 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         "devices": {"device": torch.device("cpu")},
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
+        "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
         "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"])},
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
@@ -82,5 +83,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    monkeypatch.delitem(sys.modules, "lib_lora.hosts.webui_host", raising=False)
+    for name in ("webui_host", "webui_hooks"):
+        monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

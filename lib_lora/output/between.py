@@ -1,0 +1,129 @@
+"""What a run does between its steps: measures, saves files and states, draws samples. And at its end: state and best LoRA."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lib_lora import __version__
+from lib_lora.config.groups import TrainConfig
+from lib_lora.events import BestSaved, Event, HeldOut, Phase, SavedBetween, StateSaved, StepDone
+from lib_lora.model.base import BaseModel, Host
+from lib_lora.output.result import Result
+from lib_lora.output.samples import Sampler
+from lib_lora.output.state_file import remove_state, write_state
+from lib_lora.plan import Plan
+from lib_lora.training.best import BestSoFar
+from lib_lora.training.cadence import Save, due_saves
+from lib_lora.training.heldout import is_due
+from lib_lora.training.resume import Resumed, data_fingerprint
+from lib_lora.training.session import Session
+from lib_lora.training.tree import Tensors, to_plain
+
+
+class Between:
+    """Called after every step. What fails here ends the run, except samples and cards."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        plan: Plan,
+        base: BaseModel,
+        host: Host,
+        session: Session,
+        result: Result,
+    ) -> None:
+        self._config, self._plan, self._host, self._session, self._result = config, plan, host, session, result
+        self._sampler = Sampler(config, plan, base, host, session)
+        self._best = BestSoFar()
+        self._folder = host.work_folder() / config.run.name
+        saves_states = config.run.save_state or config.run.save_state_on_train_end
+        self._fingerprint = data_fingerprint(plan) if saves_states else ""
+
+    def go_on(self, resumed: Resumed) -> None:
+        """Take session and best LoRA over from a state.
+
+        Raises:
+            StateError: it does not fit the model.
+        """
+        resumed.check_model(self._result.model, self._session.precision.name)
+        self._session.load_state(resumed.state["session"])
+        self._best.load_state(resumed.state["best"])
+
+    def before(self) -> Iterator[Event]:
+        """Before the first step of all."""
+        yield from self._sampler.after(0)
+
+    def after(self, done: StepDone, *, asked: bool) -> Iterator[Event]:
+        """Whatever is due after a step; `asked`: somebody wants a file now.
+
+        Raises:
+            LoraFileError, StateError: a file or state could not be written; no part of it is left.
+        """
+        measured = self._measured(done)
+        if measured is not None:
+            self._best.measured(measured.step, measured.loss, self._result.adapters)
+            yield measured
+        for save in due_saves(self._config.run, self._plan, done.step, asked=asked):
+            yield from self._save(save, done)
+        yield from self._sampler.after(done.step)
+
+    def at_end(self, done: StepDone) -> Iterator[Event]:
+        """The state after the last step that was made. Before the session is finished, since a state holds what is trained."""
+        run = self._config.run
+        if run.save_state or run.save_state_on_train_end:
+            yield self._save_state("", done)
+
+    def best(self) -> Iterator[Event]:
+        """NAME-best, where a later measurement was worse."""
+        best = self._best
+        if not best.worth_saving:
+            return
+        yield Phase("saving the best")
+        told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
+        epoch = -(-best.step // self._plan.steps_per_epoch)
+        path = self._result.write("-best", best.step, epoch, best.adapters, told)
+        yield from self._result.card(path, preview=False)
+        yield BestSaved(path, best.step, best.loss)
+
+    def _measured(self, done: StepDone) -> HeldOut | None:
+        due = is_due(self._config.data, self._plan, done.step)
+        return HeldOut(done.step, self._session.heldout_loss()) if due else None
+
+    def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
+        yield Phase("saving")
+        path = self._result.write(save.ending, done.step, save.epochs_done)
+        if save.old is not None:
+            self._remove(save.old)
+        yield from self._result.card(path, preview=False)
+        yield SavedBetween(path, done.step)
+        if self._config.run.save_state:
+            yield self._save_state(save.ending, done)
+            if save.old_state is not None:
+                remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state")
+
+    def _remove(self, ending: str) -> None:
+        """An older file of the run, and what stands beside it."""
+        lora = self._host.lora_folder() / f"{self._config.run.name}{ending}.safetensors"
+        for path in (lora, lora.with_suffix(".json"), lora.with_suffix(".png")):
+            path.unlink(missing_ok=True)
+
+    def _save_state(self, ending: str, done: StepDone) -> StateSaved:
+        tensors: Tensors = {}
+        tree = {"session": self._session.state(), "best": self._best.state()}
+        values: dict[str, Any] = {
+            "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch, "micro_batch": 0},
+            "steps": self._plan.steps,
+            "configuration": self._config.to_flat(),
+            "data": self._fingerprint,
+            "model": self._result.model.legacy_hash,
+            "precision": self._session.precision.name,
+            "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "state": to_plain(tree, tensors),
+        }
+        folder = self._folder / f"{self._config.run.name}{ending}-state"
+        write_state(folder, values, tensors)
+        return StateSaved(folder, done.step)

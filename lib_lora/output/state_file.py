@@ -1,0 +1,108 @@
+"""A state on disk: a folder with `state.json` and `state.tensors`, written whole or not at all.
+
+`state.tensors` is a safetensors file under another ending: the webui lists every *.safetensors that it finds as a LoRA.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from lib_lora.output.atomic import write_atomically
+from lib_lora.training.tree import StateError, Tensors
+
+VALUES, TENSORS = "state.json", "state.tensors"
+FORMAT = 1
+
+
+def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> None:
+    """Put a state at `folder`; a state that was there is replaced in the last moment.
+
+    Raises:
+        StateError: the disk refused; what was there before is still there, and no part of the new one.
+    """
+    temporary, old = None, None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", suffix=".tmp", dir=folder.parent))
+        content = save(tensors)
+        body = {"format": FORMAT, **values, "tensors_sha256": hashlib.sha256(content).hexdigest()}
+        write_atomically(temporary / TENSORS, content)
+        write_atomically(temporary / VALUES, json.dumps({**body, "sha256": _digest(body)}, ensure_ascii=False, indent=1).encode())
+        if folder.exists():
+            old = temporary.with_suffix(".old")
+            folder.replace(old)
+        temporary.replace(folder)
+    except OSError as error:
+        if old is not None and old.exists() and not folder.exists():
+            old.replace(folder)
+        raise StateError(
+            f"The state could not be written to {str(folder)!r} ({error.strerror}); free space or check permissions."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """What stands in `state.json`.
+
+    Raises:
+        StateError: it is missing or damaged.
+    """
+    path = folder / VALUES
+    start = f"Resume from (resume): {str(folder)!r} "
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StateError(start + f"holds no {VALUES}; choose the folder of a saved state.") from error
+    except (OSError, ValueError) as error:
+        raise StateError(start + "is damaged; choose an older state.") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise StateError(start + "was written by another version; train from the start.")
+    if values.pop("sha256", None) != _digest(values):
+        raise StateError(start + "is damaged; choose an older state.")
+    return values
+
+
+def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
+    """The tensors of a state, on the CPU.
+
+    Raises:
+        StateError: the file is missing or not the one that was written.
+    """
+    start = f"Resume from (resume): {str(folder)!r} "
+    try:
+        content = (folder / TENSORS).read_bytes()
+    except OSError as error:
+        raise StateError(start + f"lacks its {TENSORS} ({error.strerror}); choose an older state.") from error
+    if hashlib.sha256(content).hexdigest() != values.get("tensors_sha256"):
+        raise StateError(start + "is damaged; choose an older state.")
+    try:
+        return dict(load(content))
+    except SafetensorError as error:
+        raise StateError(start + f"is damaged ({error}); choose an older state.") from error
+
+
+def remove_state(folder: Path) -> None:
+    """Take a state away: out of sight at once, then off the disk."""
+    if not (folder / VALUES).is_file():
+        return
+    gone = folder.with_name(f".{folder.name}-{os.getpid()}.gone")
+    folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

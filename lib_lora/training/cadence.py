@@ -1,0 +1,83 @@
+"""What is due after a step: saves and samples, and which older files go (sd-scripts `train_network.py`, `train_util.py`).
+
+Pure functions of options, plan and step. Steps and epochs count from 1 here: `step` is how many updates were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_lora.config.run import RunConfig
+from lib_lora.plan import Plan
+
+
+@dataclass(frozen=True)
+class Save:
+    """One file in between: `NAME` + `ending`. `old` and `old_state` are endings of what goes in exchange, or None."""
+
+    ending: str
+    epochs_done: int
+    old: str | None = None
+    old_state: str | None = None
+
+
+def epoch_ending(epoch: int) -> str:
+    """`-000001` (EPOCH_FILE_NAME)."""
+    return f"-{epoch:06d}"
+
+
+def step_ending(step: int) -> str:
+    """`-step00000500` (STEP_FILE_NAME)."""
+    return f"-step{step:08d}"
+
+
+def save_epochs(run: RunConfig, epochs: int) -> int:
+    """Every how many epochs a file is saved; 0: never. A ratio wins: ⌊epochs / ratio⌋, at least 1."""
+    if run.save_n_epoch_ratio:
+        return epochs // run.save_n_epoch_ratio or 1
+    return run.save_every_n_epochs
+
+
+def due_saves(run: RunConfig, plan: Plan, step: int, *, asked: bool = False) -> tuple[Save, ...]:
+    """The files to save after `step`; `asked`: somebody wants one now. No epoch file for the last epoch: that is NAME itself."""
+    saves = []
+    every = run.save_every_n_steps
+    if asked or (every and step % every == 0):
+        old = _old_step(step, every, run.save_last_n_steps)
+        old_state = _old_step(step, every, run.save_last_n_steps_state or run.save_last_n_steps)
+        saves.append(Save(step_ending(step), (step - 1) // plan.steps_per_epoch, old, old_state))
+    epoch, every = _epoch_ended(plan, step), save_epochs(run, plan.epochs)
+    if epoch and every and epoch % every == 0 and epoch < plan.epochs:
+        old = _old_epoch(epoch, every, run.save_last_n_epochs)
+        old_state = _old_epoch(epoch, every, run.save_last_n_epochs_state or run.save_last_n_epochs)
+        saves.append(Save(epoch_ending(epoch), epoch, old, old_state))
+    return tuple(saves)
+
+
+def samples_due(run: RunConfig, plan: Plan, step: int) -> bool:
+    """Whether the sample prompts are drawn after `step`; 0 is before the first. The end of a run ends its epoch."""
+    if step == 0:
+        return run.sample_at_first
+    every, every_epochs = run.sample_every_n_steps, run.sample_every_n_epochs
+    epoch = plan.epochs if step == plan.steps else _epoch_ended(plan, step)
+    return bool((every and step % every == 0) or (every_epochs and epoch and epoch % every_epochs == 0))
+
+
+def _epoch_ended(plan: Plan, step: int) -> int:
+    """The epoch that ends with `step`, from 1; 0 in the middle of one."""
+    return 0 if step % plan.steps_per_epoch else step // plan.steps_per_epoch
+
+
+def _old_epoch(epoch: int, every: int, kept: int) -> str | None:
+    """sd-scripts `get_remove_epoch_no`."""
+    old = epoch - every * kept
+    return epoch_ending(old) if kept and old > 0 else None
+
+
+def _old_step(step: int, every: int, kept: int) -> str | None:
+    """sd-scripts `get_remove_step_no`: the last multiple of `every` that is more than `kept` steps back."""
+    if not kept or not every:
+        return None
+    old = step - kept - 1
+    old -= old % every
+    return step_ending(old) if old > 0 else None

@@ -1,0 +1,152 @@
+"""Going on from a saved state: which one, whether it fits, and what it says. All before a model is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.names import taken_between_problem
+from lib_lora.errors import ConfigError, DatasetError
+from lib_lora.model.base import Host, ModelInfo
+from lib_lora.output.state_file import VALUES, read_tensors, read_values
+from lib_lora.plan import Plan
+from lib_lora.training.tree import StateError, from_plain
+
+TITLE = "Resume from (resume): "
+# options that may differ: they name things, or say what is shown, measured and saved, not what is trained
+MAY_DIFFER = {
+    "data", "save_precision", "cache_latents", "cache_latents_to_disk", "validate_every_n_steps", "validate_every_n_epochs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A state to go on from: `step` updates were made; `state` is nested values and CPU tensors."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+    model: str | None
+    precision: str
+
+    def check_model(self, model: ModelInfo, precision: str) -> None:
+        """Called once the model is there.
+
+        Raises:
+            StateError: the state is of another checkpoint, or of another number format.
+        """
+        if self.model and model.legacy_hash and self.model != model.legacy_hash:
+            raise StateError(f"{TITLE}the state was trained on another checkpoint than {model.name!r}; select that one.")
+        if self.precision != precision:
+            raise StateError(
+                f"{TITLE}the state was trained in {self.precision}, this run would be in {precision}; "
+                f"set Mixed precision (mixed_precision) to {self.precision}."
+            )
+
+
+def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
+    """The state that the configuration names, read whole; None where it names none.
+
+    Raises:
+        ConfigError: it is missing or damaged, or does not fit settings, images or names.
+    """
+    if not config.run.resume:
+        return None
+    try:
+        folder = find_state(config.run.resume, host.work_folder())
+        values = read_values(folder)
+        problems = _problems(config, plan, host, values)
+        if problems:
+            raise ConfigError(problems)
+        state = from_plain(values["state"], read_tensors(folder, values))
+        return Resumed(folder, int(values["position"]["step"]), state, values["model"], str(values["precision"]))
+    except StateError as error:
+        raise ConfigError(error.problems) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError([f"{TITLE}{config.run.resume!r} is damaged ({error!r}); choose an older state."]) from error
+
+
+def find_state(text: str, work: Path) -> Path:
+    """The folder that `text` means: itself, a state by its own name, or the newest state of a LoRA's name.
+
+    Raises:
+        StateError: there is none.
+    """
+    given = Path(text.strip().strip('"')).expanduser()
+    if given.is_dir():
+        return given if (given / VALUES).exists() else _newest(given) or given
+    if given.name == str(given):  # a name, not a path
+        named = next(iter(sorted(work.glob(f"*/{given.name}/{VALUES}"))), None) if set(given.name).isdisjoint("*?[") else None
+        found = _newest(work / given.name) or (named.parent if named else None)
+        if found:
+            return found
+    raise StateError(f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one.")
+
+
+def data_fingerprint(plan: Plan) -> str:
+    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows.
+
+    Raises:
+        DatasetError: an image is gone.
+    """
+    digest = hashlib.sha256()
+    for sample, placement in zip(plan.samples, plan.placements):
+        try:
+            files = [sample.path] if sample.mask is None else [sample.path, sample.mask]
+            content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        except OSError as error:
+            raise DatasetError(
+                [f"Image {sample.path.name!r} was there when it was checked, and is gone; start again."]
+            ) from error
+        digest.update(
+            json.dumps([sample.path.name, content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]).encode()
+        )
+    buckets = [[str(size), list(members)] for size, members in plan.buckets.items()]
+    digest.update(json.dumps([buckets, list(plan.heldout), plan.batch_size, plan.accumulation, plan.steps_per_epoch]).encode())
+    return digest.hexdigest()
+
+
+def _newest(folder: Path) -> Path | None:
+    """Of the states in `folder`, the one with the most steps; of two, the one that was written last."""
+    found = []
+    for path in folder.glob(f"*/{VALUES}"):
+        try:
+            found.append((int(read_values(path.parent)["position"]["step"]), path.stat().st_mtime_ns, path.parent))
+        except (StateError, KeyError, TypeError, ValueError):
+            continue  # a damaged one does not hide an older one; named itself, it is told
+    return max(found)[2] if found else None
+
+
+def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, Any]) -> list[str]:
+    step, problems = int(values["position"]["step"]), []
+    different = _different_options(config, values["configuration"])
+    if different:
+        problems.append(f"{TITLE}the state was trained with other settings: {'; '.join(different)}; set them back.")
+    elif values["data"] != data_fingerprint(plan):  # other settings alone may make another plan of the same images
+        problems.append(f"{TITLE}the state was trained on other images or captions; bring those back.")
+    if step >= plan.steps:
+        problems.append(f"{TITLE}the state is at step {step} of {plan.steps}, nothing is left to do; give more Epochs or Steps.")
+    run = config.run
+    if not run.overwrite:
+        at = (step // plan.steps_per_epoch, step)
+        epochs, steps = bool(run.save_every_n_epochs or run.save_n_epoch_ratio), bool(run.save_every_n_steps)
+        taken = taken_between_problem(run.name, host.lora_folder(), epochs=epochs, steps=steps, resumed_at=at)
+        problems += [taken] if taken else []
+    return problems
+
+
+def _different_options(config: TrainConfig, saved: Mapping[str, Any]) -> list[str]:
+    """`Rank (rank) was 8, is 16` for every option that changes numbers and is not as it was."""
+    now = json.loads(json.dumps(config.to_flat()))
+    checked = [opt for opt in all_options() if opt.name not in MAY_DIFFER and (opt.group != "run" or opt.name == "seed")]
+    default = json.loads(json.dumps({opt.name: opt.default for opt in checked}))
+    return [
+        f"{opt.title} was {saved.get(opt.name, default[opt.name])!r}, is {now[opt.name]!r}"
+        for opt in checked
+        if saved.get(opt.name, default[opt.name]) != now[opt.name]
+    ]

@@ -1,0 +1,69 @@
+"""Files, states and samples in between on the webui's model, and the route that shows the samples."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lib_lora.config.groups import build_config
+from lib_lora.events import Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.jobs.job import Job
+from lib_lora.output.lora_file import read
+from lib_lora.train import train
+from tests.conftest import small_config, write_picture
+from tests.pins.test_webui_adapter import fingerprint, host, model, webui
+
+__all__ = ["host", "model", "webui"]  # fixtures
+
+
+def test_a_run_with_everything_in_between_goes_on_bit_for_bit(
+    host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
+) -> None:
+    before = fingerprint(model)
+    flat = {"save_state": True, "save_every_n_steps": 2, "sample_every_n_steps": 2, "sample_prompts": "a --s 1"}
+    stop, events = Stop(), []
+    for event in train(small_config(photos, tmp_path, steps=4, **flat), host, stop):
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == 3:
+            stop.request(keep=True)
+    work = tmp_path / ".train-lora" / "runs" / "blob"
+    assert [e.folder for e in events if isinstance(e, StateSaved)] == [work / "blob-step00000002-state", work / "blob-state"]
+    assert [e.path for e in events if isinstance(e, SavedBetween)] == [tmp_path / "Lora" / "blob-step00000002.safetensors"]
+    assert [e.paths[0].parent for e in events if isinstance(e, Sampled)] == [work / "samples"]
+    assert not list((tmp_path / "Lora").rglob("*state*")) and not list((tmp_path / ".train-lora").rglob("*.safetensors"))
+    for name, changes in (("whole", {}), ("part", {"resume": "blob"})):
+        last = list(train(small_config(photos, tmp_path, name=name, steps=4, **changes), host, Stop()))[-1]
+        assert isinstance(last, Finished) and last.steps == 4
+    whole, part = (read(tmp_path / "Lora" / f"{name}.safetensors")[0] for name in ("whole", "part"))
+    assert all(torch.equal(whole[key], part[key]) for key in whole)
+    assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()
+
+
+def test_only_pictures_of_the_current_job_are_shown(
+    webui: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testclient = pytest.importorskip("fastapi.testclient")
+    from fastapi import FastAPI
+
+    from lib_lora.hosts import webui_hooks
+
+    app = FastAPI()
+    webui_hooks._add_routes(None, app)
+    client = testclient.TestClient(app)
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
+    job.apply(Sampled(5, (write_picture(tmp_path / "a.png", 512, 256), tmp_path / "gone.png"), ("a", "b")))
+    monkeypatch.setattr(webui_hooks.RUNNER, "_job", job)
+    answer = client.get(f"/train-lora/sample/{job.id}/5/0")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/jpeg" and answer.content[:2] == b"\xff\xd8"
+    for path in (f"{job.id}/5/1", f"{job.id}/5/2", f"{job.id}/4/0", "other/5/0", f"{job.id}/5/-1"):
+        assert client.get(f"/train-lora/sample/{path}").status_code == 404, path
+    assert client.get("/train-lora/status").json()["job"]["sampled"] == [[5, 2]]
+    app.auth, app.tokens = {"me": "secret"}, {"abc": "me"}
+    assert client.get(f"/train-lora/sample/{job.id}/5/0").status_code == 401
+    assert client.get(f"/train-lora/sample/{job.id}/5/0", cookies={"access-token": "abc"}).status_code == 200
+    assert "lib_lora.hosts.webui_hooks" in sys.modules

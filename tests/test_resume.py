@@ -1,0 +1,213 @@
+"""A run that goes on from a state equals one without a break, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
+from lib_lora.events import Encoded, Finished, StateSaved, StepDone, Stop
+from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.output.lora_file import read
+from lib_lora.output.state_file import TENSORS, VALUES
+from lib_lora.train import train
+from lib_lora.training.resume import find_state
+from tests.conftest import small_config, write_picture
+
+
+@pytest.fixture
+def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+
+
+def run(
+    host: StandaloneHost, photos: Path, out: Path, stop_at: int = 0, **changes: object
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """The tensors and the losses of a run, ended after `stop_at` steps and kept."""
+    stop, losses, path = Stop(), [], None
+    for event in train(small_config(photos, out, **changes), host, stop):
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
+            if event.step == stop_at:
+                stop.request(keep=True)
+        if isinstance(event, Finished):
+            path = event.path
+    assert path is not None
+    return read(path)[0], losses
+
+
+RUNS = {
+    "AdamW": {"lr_scheduler": "cosine", "lr_warmup_steps": 3},
+    "two in a batch": {"batch_size": 2, "shuffle_caption": True, "caption_dropout_rate": 0.3, "noise_offset": 0.1},
+    "Lion": {"optimizer": "Lion", "lr_scheduler_type": "StepLR", "lr_scheduler_args": ["step_size=2", "gamma=0.5"]},
+    "Prodigy": {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 1},
+    "AdaFactor": {"optimizer": "AdaFactor", "lr_scheduler": "adafactor"},
+    "SGDNesterov": {"optimizer": "SGDNesterov", "unet_lr": 0.1, "text_encoder_lr": 0},
+}
+
+
+@pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
+def test_it_equals_the_run_without_a_break(
+    changes: dict[str, object], photos: Path, host: StandaloneHost, tmp_path: Path
+) -> None:
+    """Broken twice, in the middle of an epoch and of a bucket: 4 images × 3 are an epoch of 12 steps, or of 7."""
+    if changes.get("optimizer") in {"Lion", "Prodigy"}:
+        pytest.importorskip({"Lion": "lion_pytorch", "Prodigy": "prodigyopt"}[str(changes["optimizer"])])
+    whole, losses = run(host, photos, tmp_path, name="whole", steps=9, **changes)
+    part = {"name": "part", "steps": 9, "save_state": True, "overwrite": True, **changes}
+    first = run(host, photos, tmp_path, 2, **part)[1]
+    second = run(host, photos, tmp_path, 5, resume="part", **part)[1]
+    state, third = run(host, photos, tmp_path, resume="part", **part)
+    assert [len(first), len(second), len(third)] == [2, 3, 4] and first + second + third == losses
+    assert all(torch.equal(state[key], whole[key]) for key in whole)
+
+
+def test_from_a_state_in_between_with_more_steps(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    whole, _ = run(host, photos, tmp_path, name="whole", steps=6)
+    run(host, photos, tmp_path, name="part", steps=4, save_every_n_steps=2, save_state=True)
+    folder = tmp_path / "out" / ".train-lora" / "part" / "part-step00000002-state"
+    for resume in (str(folder), "part-step00000002-state", "part", str(folder.parent)):
+        name = f"more {len(resume)}"
+        state, losses = run(host, photos, tmp_path, name=name, steps=6, resume=resume, save_precision="float")
+        assert len(losses) == (4 if "step" in resume else 2) and all(torch.equal(state[key], whole[key]) for key in whole), resume
+
+
+def test_a_schedule_goes_on_by_the_new_number_of_steps(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    flat = {"lr_scheduler": "linear", "save_state": True, "overwrite": True}
+    run(host, photos, tmp_path, steps=2, **flat)
+    rates = [
+        event.learning_rates[0]
+        for event in train(small_config(photos, tmp_path, steps=4, resume="blob", **flat), host, Stop())
+        if isinstance(event, StepDone)
+    ]
+    assert rates == pytest.approx([5e-4, 2.5e-4])
+
+
+def test_state_at_the_end_alone(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    events = list(train(small_config(photos, tmp_path, save_every_n_steps=1, save_state_on_train_end=True), host, Stop()))
+    states = [event for event in events if isinstance(event, StateSaved)]
+    assert [(event.folder.name, event.step) for event in states] == [("blob-state", 3)]
+
+
+def test_stopping_without_keeping_writes_no_state(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    stop = Stop()
+    for event in train(small_config(photos, tmp_path, save_state=True), host, stop):
+        if isinstance(event, StepDone):
+            stop.request(keep=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Fills when a model is borrowed."""
+    touched: list[bool] = []
+    real = StandaloneHost.borrow_model
+
+    def borrow(self: StandaloneHost) -> object:
+        touched.append(True)
+        return real(self)
+
+    monkeypatch.setattr(StandaloneHost, "borrow_model", borrow)
+    return touched
+
+
+def refused(host: StandaloneHost, photos: Path, out: Path, **changes: object) -> Sequence[str]:
+    with pytest.raises(ConfigError) as caught:
+        run(host, photos, out, resume="blob", overwrite=True, steps=6, **changes)
+    return caught.value.problems
+
+
+def test_what_does_not_fit_is_told_before_the_model_is_touched(
+    photos: Path, host: StandaloneHost, tmp_path: Path, untouched: list[bool]
+) -> None:
+    run(host, photos, tmp_path, save_state=True)
+    untouched.clear()
+    told = refused(host, photos, tmp_path, rank=3, unet_lr=2e-3, seed=7)
+    assert len(told) == 1
+    for part in ("Rank (rank) was 2, is 3", "Learning rate, U-Net (unet_lr) was 0.001, is 0.002", "Seed (seed) was 42, is 7"):
+        assert part in told[0]
+    for changes, said in (
+        ({"name": "other"}, "neither the folder of a saved state nor the name"),
+        ({"steps": 3}, "the state is at step 3 of 3, nothing is left to do"),
+        ({"batch_size": 2}, "Batch size (batch_size) was 1, is 2"),
+    ):
+        flat = {"resume": "blob" if "name" not in changes else "nothing", "overwrite": True, "steps": 6, **changes}
+        with pytest.raises(ConfigError, match=said.replace("(", r"\(").replace(")", r"\)")):
+            run(host, photos, tmp_path, **flat)
+    assert untouched == []
+
+
+@pytest.mark.parametrize("change", ["caption", "picture", "more"])
+def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHost, tmp_path: Path, untouched: list[bool]) -> None:
+    run(host, photos, tmp_path, save_state=True)
+    untouched.clear()
+    folder = photos / "3_blob"
+    if change == "caption":
+        (folder / "1.txt").write_text("another")
+    else:
+        write_picture(folder / ("0.png" if change == "picture" else "9.png"), seed=77)
+    assert refused(host, photos, tmp_path) == [
+        "Resume from (resume): the state was trained on other images or captions; bring those back."
+    ]
+    assert untouched == []
+
+
+def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"'0\.png' was there when it was checked, and is gone"):
+        for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+            if isinstance(event, Encoded) and event.done == 4:
+                (photos / "3_blob" / "0.png").unlink()
+
+
+def test_images_may_move(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    run(host, photos, tmp_path, save_state=True)
+    photos.rename(tmp_path / "moved")
+    run(host, tmp_path / "moved", tmp_path, resume="blob", steps=4, name="other", save_precision="fp16")
+
+
+@pytest.mark.parametrize("damage", ["values", "tensors", "missing"])
+def test_damage_is_told_before_the_model_is_touched(
+    damage: str, photos: Path, host: StandaloneHost, tmp_path: Path, untouched: list[bool]
+) -> None:
+    run(host, photos, tmp_path, save_state=True)
+    untouched.clear()
+    folder = tmp_path / "out" / ".train-lora" / "blob" / "blob-state"
+    path = folder / (VALUES if damage == "values" else TENSORS)
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-9])
+    flat = {"resume": str(folder), "overwrite": True, "steps": 6}
+    with pytest.raises(ConfigError, match=r"Resume from \(resume\).*choose an older state"):
+        run(host, photos, tmp_path, **flat)
+    assert untouched == []
+
+
+def test_another_checkpoint_is_refused_with_the_model_back(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lib_lora.model.base import ModelInfo
+
+    run(host, photos, tmp_path, save_state=True)
+    monkeypatch.setattr(DiffusersModel, "info", lambda self: ModelInfo("other.safetensors", "00000000", None))
+    with pytest.raises(TrainLoraError, match=r"another checkpoint than 'other\.safetensors'"):
+        run(host, photos, tmp_path, resume="blob", steps=6, overwrite=True)
+
+
+def test_files_of_the_part_before_are_not_in_the_way(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    flat = {"save_state": True, "save_every_n_steps": 1}
+    run(host, photos, tmp_path, 2, steps=4, **flat)
+    (tmp_path / "out" / "blob.safetensors").unlink()
+    run(host, photos, tmp_path, resume="blob", steps=4, **flat)
+    (tmp_path / "out" / "blob.safetensors").unlink()
+    with pytest.raises(ConfigError, match="'blob-step00000003' is there already"):
+        run(host, photos, tmp_path, resume="blob-step00000002-state", steps=4, **flat)
+
+
+def test_newest_state_passes_over_damaged_ones(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    run(host, photos, tmp_path, save_state=True, save_every_n_steps=1)
+    work = tmp_path / "out" / ".train-lora"
+    assert find_state("blob", work).name == "blob-state"
+    for name in ("blob-state", "blob-step00000003-state"):
+        (work / "blob" / name / VALUES).write_text("{")
+    assert find_state("blob", work).name == "blob-step00000002-state"

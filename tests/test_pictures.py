@@ -417,6 +417,24 @@ def test_measuring_changes_nothing_and_is_the_same_each_time(squares: Path, host
     assert plain is not None and 0.1 < plain < 5
 
 
+def test_what_is_measured_is_what_would_be_saved_and_shown_in_full(
+    squares: Path, host: StandaloneHost, base: DiffusersModel
+) -> None:
+    def measured(steps: int, **flat: object) -> float:
+        _, plan, config = pictures_of(squares, host, base, validation_split=0.5, repeats=1, steps=3, unet_lr=1e-2, **flat)
+        pictures = Pictures(config, plan, base)
+        list(pictures.encode())
+        session = Session(config, plan, base, pictures, choose_precision(config.precision, base.device))
+        for update in list(plan.updates(config.run.seed))[:steps]:
+            session.step(update)
+        return session.heldout_loss()
+
+    assert measured(0) == measured(0, caption_dropout_every_n_epochs=1), "no caption is dropped"
+    assert measured(0) != measured(0, caption_prefix="a cup of coffee", text_encoder_lr=0)
+    assert measured(3) != measured(3, ema_decay=0.9), "the moving average is what is saved"
+    assert measured(1) != measured(3, stop_text_encoder_training=1)
+
+
 def test_the_held_out_loss_falls_while_it_learns(tmp_path: Path, host: StandaloneHost) -> None:
     for number in range(6):
         write_picture(tmp_path / "same" / f"{number}.png", 64, 64, seed=1)

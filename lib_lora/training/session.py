@@ -80,16 +80,17 @@ class Session:
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
-        trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
+        context = torch.cat([self._measured_context(caption) for caption in captions])
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
-            ids = self._ids(captions) if trained else None
-            context = None if trained else torch.cat([self._context(caption) for caption in captions])
-            inputs = StepInputs(
-                drawn.noisy_latents.to(device), drawn.target.to(device), drawn.timesteps.to(device), ids, context, mask
-            )
+            noisy, target, timesteps = (part.to(device) for part in (drawn.noisy_latents, drawn.target, drawn.timesteps))
+            inputs = StepInputs(noisy, target, timesteps, context=context, mask=mask)
             with self.precision.autocast(device):
                 yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
+
+    def _measured_context(self, caption: str) -> torch.Tensor:
+        """Never one that was kept, where the text encoder is trained: it may be of other weights."""
+        return self._encoded(caption) if self._config.optimizer.text_encoder_lr > 0 else self._context(caption)
 
     def _checkpointed(self) -> AbstractContextManager[None]:
         return forwards_replaced(
@@ -142,11 +143,15 @@ class Session:
         """The context of a caption under a text encoder that does not change, computed once unless captions vary."""
         if caption in self._contexts:
             return self._contexts[caption]
-        with torch.no_grad(), self.precision.autocast(self._base.device):
-            context = encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
+        context = self._encoded(caption)
         if not varies(self._config.text):
             self._contexts[caption] = context
         return context
+
+    @torch.no_grad()
+    def _encoded(self, caption: str) -> torch.Tensor:
+        with self.precision.autocast(self._base.device):
+            return encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
 
 
 def new_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:

@@ -243,6 +243,12 @@
         changed = setTimeout(ask, CHANGED_MS);
     }
 
+    // called by gradio when a preset or a file has filled the form, which raises no event of the fields
+    window.trainLoraChanged = function () {
+        formChanged();
+        return [];
+    };
+
     // While dropped files are on their way nothing may read them, and no event of gradio's may renew its components:
     // it would send them once more, or forget them. That is why the form is watched here and not by gradio's listeners.
     function uploading() {

@@ -20,6 +20,7 @@ from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, settings_problem
 from lib_lora.training.precision import choose_precision
+from lib_lora.training.weights import weights_problems
 
 
 def check(config: TrainConfig, host: Host) -> Plan:
@@ -29,7 +30,7 @@ def check(config: TrainConfig, host: Host) -> Plan:
         ConfigError: with every problem of settings, images and host at once.
     """
     problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(config, host.device())
-    problems += _folder_problems(host.lora_folder())
+    problems += weights_problems(config) + _folder_problems(host.lora_folder())
     dataset = find_images(config)
     problems += dataset.problems
     if problems:

@@ -1,4 +1,4 @@
-"""The command line: train, replay, replay-data, inspect, tiny. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
+"""The command line, one command after the other. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora import __version__
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.config.argv import add_files, add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import Chosen, Encoded, Finished, HeldOut, Phase, Planned, StepDone, Stop
 
@@ -53,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("lora", type=Path)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
+    imported = commands.add_parser("import-kohya", help="what each key of a kohya_ss or sd-scripts file becomes")
+    imported.add_argument("file", type=Path)
+    imported.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    imported.set_defaults(command=_import_kohya)
+    exported = commands.add_parser("export-kohya", help="write settings as a file of kohya's", allow_abbrev=False)
+    add_files(exported)
+    exported.add_argument("--form", choices=("toml", "json", "dataset"), default="toml", help="sd-scripts, kohya_ss, folders")
+    exported.add_argument("--out", type=Path, required=True, help="the file to write")
+    exported.set_defaults(command=_export_kohya)
     tiny = commands.add_parser("tiny", help="write the embedded tiny checkpoint, ready for a webui")
     tiny.add_argument("folder", type=Path)
     tiny.set_defaults(command=_tiny)
@@ -132,6 +141,26 @@ def _inspect(args: argparse.Namespace) -> str:
     metadata = found.pop("metadata")
     lines = [f"{key}: {value}" for key, value in found.items()]
     return "\n".join([*lines, *(f"  {key} = {value}" for key, value in sorted(metadata.items()))])
+
+
+def _import_kohya(args: argparse.Namespace) -> str:
+    from lib_lora.kohya.importing import import_file
+    from lib_lora.kohya.told import import_text
+
+    found = import_file(args.file)
+    return json.dumps(found.report()) if args.json else import_text(found)
+
+
+def _export_kohya(args: argparse.Namespace) -> str:
+    from lib_lora.kohya.export import export_files
+    from lib_lora.output.atomic import write_atomically
+
+    for path, text in export_files(config_from(args), args.form, args.out).items():
+        try:
+            write_atomically(path, text.encode())
+        except OSError as error:
+            raise ConfigError([f"File (out): {str(path)!r} cannot be written ({error.strerror}); choose another."]) from error
+    return str(args.out)
 
 
 def _tiny(args: argparse.Namespace) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.kohya import KOHYA_DEFAULTS, from_kohya
-from lib_lora.data.tokens import caption_ids
+from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
+from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
@@ -25,25 +24,14 @@ from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.texts import Texts
+from lib_lora.training.weights import frozen_pairs, is_trained
 
-# the recording holds what these made: latents, noise, noisy latents and timesteps as they were used
+# The recording holds what these made: captions, latents, noise, noisy latents and timesteps as they were used.
+_STILL_COUNT = {"prior_loss_weight", "alpha_mask", "masked_loss", "clip_skip", "max_token_length", "weighted_captions"}
 _RECORDED = frozenset(
-    {
-        "seed",
-        "resolution",
-        "enable_bucket",
-        "min_bucket_reso",
-        "max_bucket_reso",
-        "bucket_reso_steps",
-        "bucket_no_upscale",
-        "train_batch_size",
-        "save_precision",
-        "flip_aug",
-        "color_aug",
-        "random_crop",
-        "shuffle_caption",
-        "keep_tokens",
-    }
+    {opt.declaration.kohya or opt.name for opt in all_options() if opt.group in ("data", "text")} - _STILL_COUNT
+    | {"seed", "save_precision"}
 )
 
 
@@ -71,7 +59,8 @@ def load_recording(path: Path) -> Recording:
     tensors, metadata = read(path)
     if json.loads(metadata.get("sdxl", "false")):
         raise ModelError("The recording is of SDXL; only SD 1.x can be trained for now.")
-    settings = from_kohya({**KOHYA_DEFAULTS, **json.loads(metadata["config"])}, without_effect=_RECORDED)
+    given = {key: value for key, value in json.loads(metadata["config"]).items() if value is not None}
+    settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
     if settings.unsupported:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
     return Recording(tensors, build_config(settings.flat), json.loads(metadata["captions"]), json.loads(metadata["losses"]))
@@ -95,17 +84,17 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
 def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
     config = recording.config
-    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    targets = [target for target in base.targets() if rates[target.part] > 0]
+    targets = [target for target in base.targets() if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
     pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
-    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision)
+    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)
+    texts = Texts(base, config.text, precision)
     losses: list[float] = []
-    with attached(pairs), forwards_replaced(_checkpointed(config, base)):
+    with attached(pairs, frozen_pairs(config, base)), forwards_replaced(_checkpointed(config, base)):
         for start in range(0, count, together):
-            batches = [_inputs(recording, base, step) for step in range(start, min(start + together, count))]
+            batches = [_inputs(recording, base, texts, step) for step in range(start, min(start + together, count))]
             losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)
     return losses, pairs, expected
 
@@ -115,15 +104,15 @@ def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forwa
     return checkpointed_forwards([base.unet, base.text_encoder]) if on else {}
 
 
-def _inputs(recording: Recording, base: BaseModel, step: int) -> StepInputs:
+def _inputs(recording: Recording, base: BaseModel, texts: Texts, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
-    length = int(recording.config.text.max_token_length)
-    ids = [caption_ids(base.tokenizer, caption, length) for caption in recording.captions[step]]
+    ids, weights = texts.tokens(recording.captions[step])
     timesteps, target = tensors["timesteps"], tensors["noise"]
     if recording.config.objective.v_parameterization:
         alphas = schedule(recording.config.objective, base.alphas_cumprod)
         target = velocity(tensors["latents"], tensors["noise"], timesteps, alphas)
-    return StepInputs(tensors["noisy_latents"], target, timesteps, torch.tensor(ids, device=base.device))
+    noisy = tensors["noisy_latents"]
+    return StepInputs(noisy, target, timesteps, ids, token_weights=weights, whole_chunks=texts.whole_chunks)
 
 
 def _joined(chosen: State, other: State) -> torch.Tensor:

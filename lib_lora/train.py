@@ -66,7 +66,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 last = event if isinstance(event, StepDone) else last
                 yield event
             if last is not None and (stop.keep or not stop.requested):
-                facts = RunFacts(started_at, last.step, last.epoch, precision, _optimizer_text(config, session))
+                facts = RunFacts(
+                    started_at, last.step, last.epoch, precision, _optimizer_text(config, session), session.checkpointing.on
+                )
                 path = publish(config, host, _content(config, plan, base, host, session, facts))
                 yield Saved(path, last.step)
                 yield Phase("making the card")

@@ -10,6 +10,7 @@ import pytest
 from lib_lora.cli import main
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.errors import ConfigError
 from lib_lora.output.lora_file import read
 
 
@@ -64,6 +65,40 @@ def test_config_files_ours_and_kohyas(tmp_path: Path) -> None:
     path.write_text(json.dumps({"rank": 3, "network_alpha": 2, "unet_lr": 1e-3, "caption_extension": ".txt"}))
     config = parsed("--config", str(path), "--alpha", "9")
     assert (config.adapter.rank, config.adapter.alpha, config.optimizer.unet_lr) == (3, 9.0, 1e-3)
+
+
+def test_a_toml_of_sd_scripts_with_its_folders_and_names(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'train_data_dir = "/photos"\noutput_name = "cat"\n[net]\nnetwork_dim = 8\nnetwork_args = ["rank_dropout=0.1"]\n'
+    )
+    config = parsed(
+        "--config_file", str(path), "--name", "dog", "--learning_rate", "1e-3", "--network_args", "module_dropout=0.2"
+    )
+    assert (config.data.data, config.run.name, config.adapter.rank, config.optimizer.unet_lr) == (("/photos",), "dog", 8, 1e-3)
+    assert (config.adapter.rank_dropout, config.adapter.module_dropout) == (0.1, 0.2)
+
+
+def test_network_args(tmp_path: Path) -> None:
+    config = parsed("--network_args", "rank_dropout=0.1", "loraplus_lr_ratio=4", "--network-args", "down_lr_weight=1,1")
+    assert (config.adapter.rank_dropout, config.optimizer.loraplus_lr_ratio, config.adapter.down_lr_weight) == (0.1, 4.0, "1,1")
+    path = tmp_path / "c.json"
+    path.write_text(
+        json.dumps({"rank": 3, "network_args": ["rank_dropout=0.1", "module_dropout=0.1"], "network_args.block_dims": "1"})
+    )
+    config = parsed("--config", str(path), "--network_args", "rank_dropout=0.3")
+    assert (config.adapter.rank_dropout, config.adapter.module_dropout, config.adapter.block_dims) == (0.3, 0.1, "1")
+    with pytest.raises(ConfigError, match="LoCon"):
+        parsed("--network_args", "conv_dim=4")
+
+
+def test_a_file_with_what_is_not_supported_is_refused_with_every_reason(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(
+        json.dumps({"LoRA_type": "LyCORIS/LoHa", "sdxl": True, "new": 1, "xformers": "xformers", "v2": False})
+    )
+    with pytest.raises(ConfigError) as caught:
+        parsed("--config", str(tmp_path / "c.json"))
+    assert len(caught.value.problems) == 3
 
 
 def test_train_inspect_and_exit_codes(

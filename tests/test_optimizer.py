@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.config.precision import PrecisionConfig
@@ -17,7 +18,8 @@ from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
-from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, parameter_groups, settings_problem
+from lib_lora.training.groups import parameter_groups
+from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)
@@ -35,7 +37,7 @@ def pair(part: Part, value: float = 1.0) -> LoraPair:
 
 def test_groups_are_text_encoder_then_unet_with_their_rates() -> None:
     pairs = [pair("unet"), pair("text_encoder")]
-    groups = parameter_groups(pairs, OptimizerConfig(unet_lr=2e-4, text_encoder_lr=3e-5))
+    groups = parameter_groups(pairs, OptimizerConfig(unet_lr=2e-4, text_encoder_lr=3e-5), AdapterConfig())
     assert [group["lr"] for group in groups] == [3e-5, 2e-4]
     assert groups[0]["params"] == list(parameters(pairs[1:])) and groups[1]["params"] == list(parameters(pairs[:1]))
 
@@ -84,12 +86,12 @@ def test_what_needs_cuda_gets_kohyas_class_and_arguments(
 def test_what_needs_cuda_is_one_sentence_on_a_cpu() -> None:
     config = OptimizerConfig(optimizer="AdamW8bit")
     with pytest.raises(ConfigError, match="works on CUDA only"):
-        make_optimizer(config, parameter_groups([pair("unet")], config))
+        make_optimizer(config, parameter_groups([pair("unet")], config, AdapterConfig()))
 
 
 def made(name: str, *arguments: str, **options: Any) -> torch.optim.Optimizer:
     config = OptimizerConfig(optimizer=name, optimizer_args=arguments, **options)
-    return make_optimizer(config, parameter_groups([pair("unet")], config))
+    return make_optimizer(config, parameter_groups([pair("unet")], config, AdapterConfig()))
 
 
 def test_optimizers_of_torch_get_their_arguments() -> None:

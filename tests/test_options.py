@@ -8,10 +8,12 @@ import math
 
 import pytest
 
-from lib_lora.config.groups import TrainConfig, all_options, build_config
-from lib_lora.config.kohya import from_kohya
-from lib_lora.config.options import Option
+from lib_lora.config.groups import TrainConfig, all_options, build_config, group_titles
+from lib_lora.config.options import Option, parse_value
 from lib_lora.errors import ConfigError
+from lib_lora.kohya.importing import from_kohya
+from tests.samples import sample
+from tests.test_kohya_table import KEYS
 
 OPTIONS = all_options()
 
@@ -25,6 +27,43 @@ def test_option_is_declared_whole(opt: Option) -> None:
     if opt.kind in (int, float):
         assert declared.ge is not None and declared.le is not None
         assert declared.ge <= opt.default <= declared.le
+
+
+@pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
+def test_every_option_goes_through_json_and_text(opt: Option) -> None:
+    changed = build_config({opt.name: sample(opt)})
+    assert changed != TrainConfig() and changed.value(opt) != opt.default
+    assert build_config(json.loads(json.dumps(changed.to_flat()))) == changed
+    text = " ".join(changed.value(opt)) if opt.kind is tuple else str(changed.value(opt))  # as a command line gives it
+    assert build_config({opt.name: text}) == changed
+    assert parse_value(opt, opt.default) == opt.default
+
+
+@pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
+def test_bounds_hold(opt: Option) -> None:
+    if opt.kind in (int, float):
+        step = 1 if opt.kind is int else 1e-9
+        for bound, outside in ((opt.declaration.ge, -step), (opt.declaration.le, step)):
+            assert build_config({opt.name: bound}).value(opt) == bound
+            with pytest.raises(ConfigError):
+                build_config({opt.name: bound + outside * max(1, abs(bound))})
+    if opt.choices:
+        with pytest.raises(ConfigError):
+            build_config({opt.name: "none of these"})
+
+
+def test_kohyas_names_are_kohyas_and_options_without_one_are_meant_to_have_none() -> None:
+    names = {opt.declaration.kohya for opt in OPTIONS if opt.declaration.kohya}
+    inside = {f"network_args.{key}" for key in KEYS["network_args_lora"]}
+    assert names <= {*KEYS["sd_scripts"], *inside}
+    assert {opt.name for opt in OPTIONS if opt.declaration.kohya is None} == {
+        "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
+        "overwrite", "preview_steps"}  # fmt: skip
+
+
+def test_only_folders_and_files_that_the_webui_decides_have_no_place_in_the_form() -> None:
+    assert {opt.name for opt in OPTIONS if opt.declaration.place == "none"} == {"out", "checkpoint"}
+    assert all(group_titles()[opt.group] for opt in OPTIONS)
 
 
 def test_names_are_unique() -> None:
@@ -93,11 +132,8 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    assert from_kohya({"network_module": "lycoris.kohya", "v2": True, "brand_new": 3}).unsupported == [
-        "network_module = 'lycoris.kohya' is not supported.",
-        "v2 = True is not supported.",
-        "brand_new = 3 is not supported.",
-    ]
+    told = from_kohya({"network_module": "lycoris.kohya", "v2": True, "brand_new": 3, "fp8_base": False}).unsupported
+    assert [sentence.split(":")[0] for sentence in told] == ["network_module = 'lycoris.kohya'", "v2 = True", "brand_new = 3"]
 
 
 def test_kohya_only_switches() -> None:

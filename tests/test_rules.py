@@ -22,38 +22,44 @@ def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
     assert problems(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("flat", "option"),
-    [
-        ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
-        ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
-        ({"caption_extension": "txt"}, "caption_extension"),
-        ({"caption_separator": ""}, "caption_separator"),
-        ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
-        ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
-        ({"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred"),
-        ({"v_pred_like_loss": 0.1, "v_parameterization": True}, "v_pred_like_loss"),
-        ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),
-        ({"optimizer": "no_such.Thing"}, "package no_such"),
-        ({"optimizer": ""}, "optimizer"),
-        ({"optimizer_args": ["weight_decay"]}, "optimizer_args"),
-        ({"lr_scheduler_args": ["x"], "lr_scheduler_type": "StepLR"}, "lr_scheduler_args"),
-        ({"lr_scheduler_args": ["num_cycles=1"], "lr_scheduler": "cosine"}, "takes none"),
-        ({"lr_warmup_steps": 5, "lr_scheduler": "cosine", "lr_scheduler_type": "StepLR"}, "lr_warmup_steps"),
-        ({"lr_warmup_steps": 2.5, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
-        ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
-        ({"optimizer": "AdaFactor"}, "lr_scheduler"),
-        ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
-    ],
-)
+CASES: list[tuple[dict[str, object], str]] = [
+    ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
+    ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
+    ({"caption_extension": "txt"}, "caption_extension"),
+    ({"caption_separator": ""}, "caption_separator"),
+    ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
+    ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
+    ({"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred"),
+    ({"v_pred_like_loss": 0.1, "v_parameterization": True}, "v_pred_like_loss"),
+    ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),
+    ({"optimizer": "no_such.Thing"}, "package no_such"),
+    ({"optimizer": ""}, "optimizer"),
+    ({"optimizer_args": ["weight_decay"]}, "optimizer_args"),
+    ({"lr_scheduler_args": ["x"], "lr_scheduler_type": "StepLR"}, "lr_scheduler_args"),
+    ({"lr_scheduler_args": ["num_cycles=1"], "lr_scheduler": "cosine"}, "takes none"),
+    ({"lr_warmup_steps": 5, "lr_scheduler": "cosine", "lr_scheduler_type": "StepLR"}, "lr_warmup_steps"),
+    ({"lr_warmup_steps": 2.5, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
+    ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
+    ({"optimizer": "AdaFactor"}, "lr_scheduler"),
+    ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
+    ({"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5}, "one learning rate for all"),
+    ({"full_fp16": True}, "full_fp16"),
+    ({"full_bf16": True, "mixed_precision": "fp16"}, "full_bf16"),
+    ({"stop_text_encoder_training": 5, "unet_lr": 0}, "stop_text_encoder_training"),
+    ({"stop_text_encoder_training": 1.5}, "stop_text_encoder_training"),
+]
+
+
+@pytest.mark.parametrize(("flat", "option"), CASES)
 def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
     found = problems(**flat)
     assert len(found) == 1 and option in found[0] and found[0].endswith(".")
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    own = [rule for rule in RULES if rule.__module__ == "lib_lora.config.rules"]  # the other rooms have tests of their own
-    assert len(own) == 14  # some have several cases above
+    own = {"lib_lora.config.rules", "lib_lora.config.training_rules"}  # the other rooms have tests of their own
+    fired = {rule for flat, _ in CASES for rule in RULES if rule(build_config({**GOOD, **flat}))}
+    assert [rule.__name__ for rule in RULES if rule.__module__ in own and rule not in fired] == []
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lib_lora.check import check
+from lib_lora.errors import ConfigError
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.plan import Batch
@@ -41,7 +42,8 @@ def trained(
     with host.borrow_model() as base:
         pictures = Pictures(config, plan, base)
         assert list(pictures.encode()) == [1, 2, 3, 4]
-        session = Session(config, plan, base, pictures, choose_precision(config.precision, base.device))
+        precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
+        session = Session(config, plan, base, pictures, precision)
         losses = [session.step(update).loss for update in updates]
         with session.result():
             return session, state_dict(session.pairs), losses
@@ -90,6 +92,21 @@ def test_full_bf16_trains_in_bf16(host: StandaloneHost, squares: Path) -> None:
     mixed = trained(host, squares, WHOLE, mixed_precision="bf16")[0]
     assert {pair.down.dtype for pair in mixed.pairs} == {torch.float32}
     assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_up" in key)
+
+
+def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(host: StandaloneHost, squares: Path) -> None:
+    """As the webui's setting "FP8 weight" leaves it: Linear and convolution in float8, the rest as before."""
+    with host.borrow_model() as base:
+        layers = [m for m in base.unet.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+        for layer in layers:
+            layer.to(torch.float8_e4m3fn)
+        before = [layer.weight.detach().view(torch.uint8).clone() for layer in layers]
+    session, state, losses = trained(host, squares, WHOLE, mixed_precision="auto")
+    assert session.precision.fp8_base and session.precision.name == "bf16" and losses[0] < 3
+    assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_unet" in key and "lora_up" in key)
+    assert all(torch.equal(layer.weight.view(torch.uint8), old) for layer, old in zip(layers, before))
+    with pytest.raises(ConfigError, match="held in float8_e4m3fn; choose fp16 or bf16"):
+        trained(host, squares, WHOLE, mixed_precision="no")
 
 
 class counted_bytes:  # noqa: N801 - used as a context manager

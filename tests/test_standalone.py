@@ -58,9 +58,9 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
     from lib_lora.output.lora_file import read
 
     tensors, metadata = read(DATA / "mini-recording.safetensors")
-    metadata["config"] = json.dumps({**json.loads(metadata["config"]), "scale_weight_norms": 1.0})
+    metadata["config"] = json.dumps({**json.loads(metadata["config"]), "v2": True})
     save_file(tensors, tmp_path / "r.safetensors", metadata)
-    with pytest.raises(ConfigError, match="scale_weight_norms = 1.0 is not supported"):
+    with pytest.raises(ConfigError, match="v2 = True: SD 2.x checkpoints are not trained yet"):
         load_recording(tmp_path / "r.safetensors")
     save_file(tensors, tmp_path / "r.safetensors", {**metadata, "sdxl": "true"})
     with pytest.raises(ModelError, match="SDXL"):

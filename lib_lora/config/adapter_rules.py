@@ -2,6 +2,122 @@
 
 from __future__ import annotations
 
-from lib_lora.config.groups import Rule
+import math
+from collections.abc import Callable
 
-RULES: tuple[Rule, ...] = ()
+from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.errors import ConfigError
+from lib_lora.model.blocks import block_alphas, block_ranks, down_factors, middle_factor, rate_factors, up_factors
+
+
+def ranks_can_be_read(config: TrainConfig) -> str | None:
+    return _problem(block_ranks, config)
+
+
+def alphas_can_be_read(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.block_alphas and not (adapter.block_dims or _has_factors(adapter)):
+        return (
+            "Alphas per block (block_alphas): work only with Ranks per block (block_dims) or rate factors; "
+            "give those, or leave this empty."
+        )
+    return _problem(block_alphas, config)
+
+
+def factors_down_can_be_read(config: TrainConfig) -> str | None:
+    return _problem(down_factors, config)
+
+
+def factor_of_the_middle_can_be_read(config: TrainConfig) -> str | None:
+    return _problem(middle_factor, config)
+
+
+def factors_up_can_be_read(config: TrainConfig) -> str | None:
+    return _problem(up_factors, config)
+
+
+def threshold_has_factors(config: TrainConfig) -> str | None:
+    if config.adapter.block_lr_zero_threshold == 0 or _has_factors(config.adapter):
+        return None
+    return "Smallest factor (block_lr_zero_threshold): works only with rate factors, such as Rate factors, down (down_lr_weight)."
+
+
+def some_block_is_trained(config: TrainConfig) -> str | None:
+    if config.optimizer.text_encoder_lr > 0 or config.optimizer.unet_lr == 0:
+        return None
+    try:
+        ranks, factors = block_ranks(config.adapter), rate_factors(config.adapter)
+    except ConfigError:
+        return None  # told by itself
+    if any(rank > 0 and factor > 0 for rank, factor in zip(ranks, factors or [1.0] * len(ranks))):
+        return None
+    return (
+        "Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0; nothing would be trained."
+    )
+
+
+def ranks_have_one_source(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.dim_from_weights and not adapter.network_weights:
+        return "Ranks from that file (dim_from_weights): needs a file in Continue from (network_weights)."
+    if adapter.dim_from_weights and (adapter.block_dims or adapter.block_alphas):
+        return (
+            "Ranks from that file (dim_from_weights): goes not with Ranks per block (block_dims) or Alphas per block "
+            "(block_alphas); choose one of them."
+        )
+    return None
+
+
+def strengths_fit_the_files(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    start = f"Their strengths (base_weights_multiplier): got {' '.join(adapter.base_weights_multiplier)}, "
+    if len(adapter.base_weights_multiplier) > len(adapter.base_weights):
+        return (
+            start + f"but Merged first (base_weights) has {len(adapter.base_weights)} files; give at most one strength for each."
+        )
+    try:
+        strengths = [float(text) for text in adapter.base_weights_multiplier]
+    except ValueError:
+        return start + "must be numbers."
+    return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
+
+
+def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
+    optimizer = config.optimizer
+    several = _has_factors(config.adapter) or any(
+        (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
+    )
+    if not several or not (optimizer_spec(optimizer.optimizer).one_rate or optimizer.lr_scheduler == "adafactor"):
+        return None
+    return (
+        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all, so that LoRA+ (loraplus_lr_ratio …) and "
+        "rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out."
+    )
+
+
+def _has_factors(adapter: AdapterConfig) -> bool:
+    return bool(adapter.down_lr_weight or adapter.mid_lr_weight or adapter.up_lr_weight)
+
+
+def _problem(read: Callable[[AdapterConfig], object], config: TrainConfig) -> str | None:
+    try:
+        read(config.adapter)
+    except ConfigError as error:
+        return error.problems[0]
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    ranks_can_be_read,
+    alphas_can_be_read,
+    factors_down_can_be_read,
+    factor_of_the_middle_can_be_read,
+    factors_up_can_be_read,
+    threshold_has_factors,
+    some_block_is_trained,
+    ranks_have_one_source,
+    strengths_fit_the_files,
+    rates_reach_the_optimizer,
+)

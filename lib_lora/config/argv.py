@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
-from lib_lora.config.kohya import from_kohya
 from lib_lora.config.options import Option
+from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError
+from lib_lora.kohya.files import read_file, source_of
+from lib_lora.kohya.importing import from_kohya, import_source
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """One argument per option, plus `--config FILE` and kohya's `--learning_rate`."""
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE` and `--preset NAME`: where settings come from."""
     parser.add_argument(
         "--config",
         "--config_file",
         "--config-file",
         type=Path,
-        help="settings as JSON: ours by option name, or kohya's; arguments win over it",
+        help="settings: ours as JSON, or kohya's as JSON or TOML; arguments win over it",
     )
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="start from these settings; --config and arguments win over them"
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One argument per option, where settings come from, and kohya's `--learning_rate` and `--network_args`."""
+    add_files(parser)
     parser.add_argument(
         "--learning_rate",
         "--learning-rate",
@@ -30,6 +38,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         default=argparse.SUPPRESS,
         help="both learning rates at once",
+    )
+    parser.add_argument(
+        "--network_args",
+        "--network-args",
+        dest="kohya:network_args",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=argparse.SUPPRESS,
+        help="options of the LoRA as sd-scripts takes them, such as rank_dropout=0.1",
     )
     for opt in all_options():
         names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name and "." not in name]
@@ -49,32 +67,35 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
         ConfigError: with every problem.
     """
     given = vars(args)
-    rate = {"learning_rate": given["kohya:learning_rate"]} if "kohya:learning_rate" in given else {}
-    flat = _translated({**(_file_settings(args.config) if args.config else {}), **rate})
+    kohya = {key.removeprefix("kohya:"): value for key, value in given.items() if key.startswith("kohya:")}
+    flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
+    flat.update(_file_settings(args.config, kohya))
     flat.update({key.removeprefix("option:"): value for key, value in given.items() if key.startswith("option:")})
     if isinstance(flat.get("resolution"), str):
         flat.update(from_kohya({"resolution": flat["resolution"]}).flat)
     return build_config(flat)
 
 
-def _file_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read as JSON ({error})."]) from error
-    if not isinstance(settings, Mapping):
-        raise ConfigError([f"Settings file (config): {str(path)!r} must hold a JSON object of options."])
-    return dict(settings)
+def _file_settings(path: Path | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Our options from the file, if there is one, and from arguments that only kohya has; ours win over kohya's.
 
-
-def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Our options as they are, kohya's under our names; ours win."""
-    ours = {opt.name for opt in all_options()}
-    own = {key: value for key, value in settings.items() if key in ours}
-    kohya = from_kohya({key: value for key, value in settings.items() if key not in ours})
-    if kohya.unsupported:
-        raise ConfigError([f"Settings file (config): {problem}" for problem in kohya.unsupported])
-    return {**kohya.flat, **own}
+    Raises:
+        ConfigError: with every setting that would change the result and is not supported.
+    """
+    settings = read_file(path) if path else {}
+    inner = settings.pop("network_args", None)
+    if inner:
+        arguments = {
+            **arguments,
+            "network_args": [*(inner if isinstance(inner, list) else [inner]), *arguments.get("network_args", [])],
+        }
+    merged = {**{key: value for key, value in settings.items() if key not in arguments}, **arguments}
+    toml = path is not None and path.suffix.lower() == ".toml"
+    source = source_of(merged, toml=toml, folder=path.parent if path else None, ours_first=True)
+    found = import_source(source, keep_names=True)
+    if found.problems():
+        raise ConfigError([f"Settings file (config): {problem}" for problem in found.problems()])
+    return found.flat
 
 
 def _metavar(opt: Option) -> str:

@@ -39,10 +39,20 @@ def caption_ids(tokenizer: Tokenizer, caption: str, max_token_length: int, pad_i
     Returns:
         ids: `[chunks][77]`
     """
+    return chunked(tokenizer, plain_ids(tokenizer, caption), max_token_length, pad_id)
+
+
+def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of `text`, however long, without begin and end."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+    return ids
+
+
+def chunked(tokenizer: Tokenizer, body: Sequence[int], max_token_length: int, pad_id: int | None = None) -> list[list[int]]:
+    """A text's ids as the chunks of `caption_ids`."""
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    body = tokenizer(caption, add_special_tokens=False, truncation=False, verbose=False).input_ids[:max_token_length]
     fill = end if pad_id is None else pad_id
-    line = [*body, end]
+    line = [*body[:max_token_length], end]
     line += [fill] * (max_token_length + 1 - len(line))
     if max_token_length <= CHUNK - 2:
         return [[begin, *line]]

@@ -32,9 +32,9 @@ def lean_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[n
     forwards: dict[nn.Module, Forward] = {}
     for module in modules:
         if isinstance(module, nn.Linear):
-            forwards[module] = _linear_forward(module)
+            forwards[module] = linear_forward(module)
         elif isinstance(module, nn.Conv2d) and _is_plain(module):
-            forwards[module] = _conv_forward(module)
+            forwards[module] = conv_forward(module)
     return forwards
 
 
@@ -146,7 +146,9 @@ class LoraLinear(Function):
         return grad_x, None, None, grad_hidden.t() @ rows, (grad.t() @ hidden).mul_(ctx.scale), None
 
 
-def _linear_forward(linear: nn.Linear) -> Forward:
+def linear_forward(linear: nn.Linear) -> Forward:
+    """The layer's own answer, for less."""
+
     def forward(x: torch.Tensor) -> torch.Tensor:
         if not in_fp32(x, linear.weight):
             return F.linear(x, linear.weight, linear.bias)
@@ -155,7 +157,8 @@ def _linear_forward(linear: nn.Linear) -> Forward:
     return forward
 
 
-def _conv_forward(conv: nn.Conv2d) -> Forward:
+def conv_forward(conv: nn.Conv2d) -> Forward:
+    """The same for a plain convolution."""
     stride, padding, kernel = conv.stride[0], int(conv.padding[0]), conv.kernel_size[0]
 
     def forward(x: torch.Tensor) -> torch.Tensor:

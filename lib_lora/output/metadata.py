@@ -16,7 +16,7 @@ from typing import Any
 
 from lib_lora import __version__
 from lib_lora.config.data import DataConfig
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
@@ -27,9 +27,7 @@ from lib_lora.training.precision import Precision
 
 # what sd-scripts always writes, with the values of a run that does not use it
 NOT_USED: dict[str, Any] = {
-    "ss_scale_weight_norms": None,
-    "ss_face_crop_aug_range": None, "ss_fp8_base": False, "ss_fp8_base_unet": False,
-    "ss_sd_scripts_commit_hash": None,
+    "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
 
 
@@ -42,6 +40,7 @@ class RunFacts:
     epoch: int
     precision: Precision
     optimizer: str
+    checkpointing: bool = False
 
 
 def file_metadata(
@@ -89,7 +88,9 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": config.adapter.rank,
         "ss_network_alpha": config.adapter.alpha,
-        "ss_network_dropout": None,
+        "ss_network_dropout": config.adapter.network_dropout or None,
+        "ss_scale_weight_norms": config.adapter.scale_weight_norms or None,
+        **_network_args(config),
         "ss_learning_rate": optimizer.unet_lr or optimizer.text_encoder_lr,
         "ss_unet_lr": optimizer.unet_lr,
         "ss_text_encoder_lr": optimizer.text_encoder_lr,
@@ -101,13 +102,24 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_caption_dropout_rate": text.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": text.caption_dropout_every_n_epochs,
         "ss_caption_tag_dropout_rate": text.caption_tag_dropout_rate,
-        "ss_gradient_checkpointing": False,
+        "ss_gradient_checkpointing": facts.checkpointing,
         "ss_gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
         "ss_cache_latents": config.data.cache_latents,
-        "ss_full_fp16": False,
+        "ss_full_fp16": config.precision.full_fp16,
+        "ss_fp8_base": facts.precision.fp8_base,
+        "ss_fp8_base_unet": False,
         "ss_lowram": False,
         **NOT_USED,
     }
+
+
+def _network_args(config: TrainConfig) -> dict[str, Any]:
+    """What sd-scripts takes as network_args and is not at its default, as texts; it adds the dropout."""
+    prefix = "network_args."
+    options = [opt for opt in all_options() if (opt.declaration.kohya or "").startswith(prefix)]
+    given = {str(opt.declaration.kohya).removeprefix(prefix): str(config.value(opt)) for opt in options
+             if config.value(opt) != opt.default}  # fmt: skip
+    return {"ss_network_args": {**given, "dropout": config.adapter.network_dropout or None}} if given else {}
 
 
 def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:

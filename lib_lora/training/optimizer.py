@@ -11,25 +11,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
+from lib_lora.model.norms import limit_norms
 from lib_lora.training.averaging import MovingAverage
+from lib_lora.training.groups import parameter_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import make_scheduler
-
-
-def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Text encoder first, then U-Net, each with its rate (sd-scripts `prepare_optimizer_params`)."""
-    rates = {"text_encoder": config.text_encoder_lr, "unet": config.unet_lr}
-    groups = []
-    for part, rate in rates.items():
-        members = list(parameters([pair for pair in pairs if pair.target.part == part]))
-        if members:
-            groups.append({"params": members, "lr": rate})
-    return groups
 
 
 def device_problem(config: OptimizerConfig, device: torch.device) -> str | None:
@@ -93,14 +85,22 @@ def settings_problem(config: OptimizerConfig, device: torch.device) -> str | Non
 
 
 class Updater:
-    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, gradients dropped."""
+    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, norms, gradients dropped."""
 
-    def __init__(self, pairs: Sequence[LoraPair], config: OptimizerConfig, steps: int, precision: Precision) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[LoraPair],
+        config: OptimizerConfig,
+        steps: int,
+        precision: Precision,
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        self._pairs, self._largest_norm = list(pairs), adapter.scale_weight_norms
         self._parameters: list[nn.Parameter] = list(parameters(pairs))
         self._max_grad_norm = config.max_grad_norm
         self._accumulation = config.gradient_accumulation_steps
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
-        self.optimizer = make_optimizer(config, parameter_groups(pairs, config))
+        self.optimizer = make_optimizer(config, parameter_groups(pairs, config, adapter))
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
@@ -110,6 +110,7 @@ class Updater:
     def accumulate(self, loss: torch.Tensor) -> None:
         """Add the gradients of a batch, divided by how many batches a step has (as accelerate, also in a last, shorter step)."""
         self._scaler.scale(loss / self._accumulation).backward()
+        self._limit_norms()  # sd-scripts does so after every batch: it tells where a file to go on from has larger ones
 
     def update(self) -> None:
         """One optimizer step on the gradients that were added up."""
@@ -122,8 +123,13 @@ class Updater:
         if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
             self.scheduler.step()
         self.drop_gradients()
+        self._limit_norms()
         if self._average is not None:
             self._average.update()
+
+    def _limit_norms(self) -> None:
+        if self._largest_norm > 0:
+            limit_norms([pair for pair in self._pairs if pair.down.requires_grad], self._largest_norm)
 
     def drop_gradients(self) -> None:
         """Forget what was added up."""

@@ -15,12 +15,16 @@ FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": 
 
 @dataclass(frozen=True)
 class Precision:
-    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation, `weights` of the adapters."""
+    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation, `weights` of the adapters.
+
+    `fp8_base`: the host stores its weights in 8 bits; autocast brings them to `dtype` where they are used.
+    """
 
     name: str
     dtype: torch.dtype
     weights: torch.dtype = torch.float32
     reason: str = ""
+    fp8_base: bool = False
 
     @property
     def scales_loss(self) -> bool:
@@ -56,7 +60,7 @@ def choose_precision(config: PrecisionConfig, device: torch.device, weights: tor
         raise ConfigError([start + "which this GPU does not have; choose fp16."])
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted]
     full = config.full_fp16 or config.full_bf16
-    return Precision(wanted, dtype, dtype if full else torch.float32, reason)
+    return Precision(wanted, dtype, dtype if full else torch.float32, reason, weights.itemsize == 1)
 
 
 def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, str]:
@@ -64,7 +68,7 @@ def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, s
     if device.type == "cpu" and weights == torch.float32:
         return "no", "a CPU is as fast in full precision, and exact"
     if device.type == "cpu":
-        return "bf16", "the model is held in half precision"
+        return "bf16", "the model is not held in full precision"
     if _has_bf16(device):
         return "bf16", "the GPU computes in it, and it does not overflow"
     return "fp16", "the GPU does not compute in bf16"

@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.caption_rules import Moment, shown_caption, unvaried, varies
-from lib_lora.data.tokens import caption_ids
+from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
-from lib_lora.model.adapter import LoraPair, attached, new_pair, parameters
+from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.dropout import Dropout
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import choose_checkpointing
@@ -26,6 +25,8 @@ from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import StepInputs, compute_loss, training_step
+from lib_lora.training.texts import Texts
+from lib_lora.training.weights import frozen_pairs, start_pairs
 
 
 class Session:
@@ -33,11 +34,12 @@ class Session:
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
         self._config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
-        self._contexts: dict[str, torch.Tensor] = {}
-        self._trains_text = config.optimizer.text_encoder_lr > 0
+        self._texts = Texts(base, config.text, precision)
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
-        self.pairs = new_pairs(config, base, precision.weights)
-        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision)
+        self.pairs = start_pairs(config, base, precision.weights)
+        self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
+        self._trains_text = any(pair.target.part == "text_encoder" and pair.down.requires_grad for pair in self.pairs)
+        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter)
 
     def step(self, batches: Sequence[Batch]) -> StepDone:
         """Train one step, on all of its batches. The loss is their mean.
@@ -51,16 +53,22 @@ class Session:
         self._stop_text_encoder(number)
         rates = tuple(self.updater.learning_rates())
         config = self._config
-        with explained(self._base, f"step {number + 1}"), attached(self.pairs), self._checkpointed():
+        with explained(self._base, f"step {number + 1}"), self._attached(), self._checkpointed():
             inputs = [self._inputs(batch) for batch in batches]
-            losses = training_step(self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater)
+            losses = training_step(
+                self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
+            )
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
     @contextmanager
     def result(self) -> Iterator[None]:
         """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
-        with self.updater.kept_weights(), attached(self.pairs):
+        with self.updater.kept_weights(), self._attached():
             yield
+
+    def _attached(self) -> AbstractContextManager[None]:
+        """The one place that says what is attached: steps, pictures and measurements see the same."""
+        return attached(self.pairs, self._frozen, self._dropout)
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -80,17 +88,23 @@ class Session:
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
-        context = torch.cat([self._measured_context(caption) for caption in captions])
+        trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
+        ids, weights = self._texts.tokens(captions) if trained else (None, None)
+        context = None if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
-            noisy, target, timesteps = (part.to(device) for part in (drawn.noisy_latents, drawn.target, drawn.timesteps))
-            inputs = StepInputs(noisy, target, timesteps, context=context, mask=mask)
+            inputs = StepInputs(
+                drawn.noisy_latents.to(device),
+                drawn.target.to(device),
+                drawn.timesteps.to(device),
+                input_ids=ids,
+                context=context,
+                mask=mask,
+                token_weights=weights,
+                whole_chunks=self._texts.whole_chunks,
+            )
             with self.precision.autocast(device):
                 yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
-
-    def _measured_context(self, caption: str) -> torch.Tensor:
-        """Never one that was kept, where the text encoder is trained: it may be of other weights."""
-        return self._encoded(caption) if self._config.optimizer.text_encoder_lr > 0 else self._context(caption)
 
     def _checkpointed(self) -> AbstractContextManager[None]:
         return forwards_replaced(
@@ -111,14 +125,19 @@ class Session:
         alphas = self._base.alphas_cumprod.cpu()
         drawn = draw(self._config.objective, shown.latents, alphas, self._config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
+        ids, weights = self._texts.tokens(captions) if self._trains_text else (None, None)
         return StepInputs(
             drawn.noisy_latents.to(device),
             drawn.target.to(device),
             drawn.timesteps.to(device),
-            input_ids=self._ids(captions) if self._trains_text else None,
-            context=None if self._trains_text else torch.cat([self._context(caption) for caption in captions]),
+            input_ids=ids,
+            context=None if self._trains_text else self._texts.context(captions),
             mask=None if shown.mask is None else shown.mask.to(device),
             loss_weights=self._loss_weights(batch),
+            token_weights=weights,
+            whole_chunks=self._texts.whole_chunks,
+            step=batch.step,
+            first=batch.first,
         )
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
@@ -132,33 +151,3 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         text, seed = self._config.text, self._config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
-
-    def _ids(self, captions: Sequence[str]) -> torch.Tensor:
-        length = int(self._config.text.max_token_length)
-        return torch.tensor(
-            [caption_ids(self._base.tokenizer, caption, length) for caption in captions], device=self._base.device
-        )
-
-    def _context(self, caption: str) -> torch.Tensor:
-        """The context of a caption under a text encoder that does not change, computed once unless captions vary."""
-        if caption in self._contexts:
-            return self._contexts[caption]
-        context = self._encoded(caption)
-        if not varies(self._config.text):
-            self._contexts[caption] = context
-        return context
-
-    @torch.no_grad()
-    def _encoded(self, caption: str) -> torch.Tensor:
-        with self.precision.autocast(self._base.device):
-            return encode_ids(self._base.text_encoder, self._ids([caption]), self._config.text.clip_skip)
-
-
-def new_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:
-    """A fresh pair for every target whose part has a learning rate."""
-    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    return [
-        new_pair(target, config.adapter.rank, config.adapter.alpha, config.run.seed, base.device, dtype)
-        for target in base.targets()
-        if rates[target.part] > 0
-    ]

@@ -18,6 +18,7 @@ from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
 from lib_lora.ui.form import component, form_options, settings_from
+from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.uploads import keep_uploads
 
@@ -137,6 +138,8 @@ class TrainTab:
         """All components in the order of `self._options`, and the drop field."""
         made: dict[str, Any] = {}
         basic = {opt.name: opt for opt in form_options("basic")}
+        presets = PresetBar()
+        presets.build()
         files = gr.File(label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
         made["data"] = component(basic["data"])
@@ -153,6 +156,7 @@ class TrainTab:
                     with gr.Row():
                         made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
+        presets.wire(self._options, made)
         return [made[opt.name] for opt in self._options], files
 
     def _build_side(self) -> tuple[Any, Any, tuple[Any, Any, Any]]:

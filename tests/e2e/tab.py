@@ -131,6 +131,10 @@ class Tab:
             self.page.wait_for_timeout(100)
             quiet_ms = 0 if self._events else quiet_ms + 100
 
+    def value(self, name: str) -> str:
+        """What a field of the form holds."""
+        return self._field(name).input_value()
+
     def _field(self, name: str) -> Locator:
         box = self.page.locator(f"#train_lora_{name}")
         kinds = "input[type=number], textarea, input[type=text], input[type=checkbox]"

@@ -19,8 +19,8 @@ from lib_lora.model.base import BaseModel
 from lib_lora.model.products import product
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.session import new_pairs
 from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.weights import start_pairs
 
 MATRIX_SIDE = 4096
 
@@ -39,7 +39,7 @@ class _Operators(TorchDispatchMode):
 
 def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
     """Counts of a second step (the first one makes the optimizer's state)."""
-    pairs = new_pairs(config, base)
+    pairs = start_pairs(config, base)
     precision = choose_precision(config.precision, base.device)
     updater = Updater(pairs, config.optimizer, 10, precision)
     side = config.data.resolution // 8

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.kohya import from_kohya
 from lib_lora.events import StepDone, Stop
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.jobs.memory import memory_gb
+from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
 from lib_lora.output.inspect import describe
 from lib_lora.train import train

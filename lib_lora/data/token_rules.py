@@ -1,0 +1,97 @@
+"""Captions of a batch -> token ids and weights, by the rule that the configuration names.
+
+`kohya`: always as many chunks as `max_token_length` asks for (sd-scripts `_get_input_ids`, `_get_weighted_input_ids`).
+`webui`: as many chunks as the longest caption needs, cut at commas where one is near (the webui's `tokenize_line`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lib_lora.config.text import TextConfig
+from lib_lora.data.attention_weights import Weighted, attention_weights
+from lib_lora.data.tokens import CHUNK, Tokenizer, chunked, plain_ids
+
+BODY = CHUNK - 2
+COMMA_BACKTRACK = 20  # tokens; the webui's default (comma_padding_backtrack)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of a batch, and the weight of each; None where no caption has any. Both `[B][chunks][77]`."""
+
+    ids: list[list[list[int]]]
+    weights: list[list[list[float]]] | None
+
+
+@dataclass
+class _Chunk:
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+
+def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig) -> Tokens:
+    """Tokens of `captions`, with equally many chunks for all."""
+    one = _webui_chunks if text.token_rule == "webui" else _kohya_chunks
+    lines = [one(tokenizer, _pieces(caption, text), int(text.max_token_length)) for caption in captions]
+    most = max(len(chunks) for chunks in lines)
+    for chunks in lines:
+        chunks += [_closed(tokenizer, _Chunk()) for _ in range(most - len(chunks))]
+    weights = [[chunk.weights for chunk in chunks] for chunks in lines] if text.weighted_captions else None
+    return Tokens([[chunk.ids for chunk in chunks] for chunks in lines], weights)
+
+
+def _pieces(caption: str, text: TextConfig) -> list[Weighted]:
+    if not text.weighted_captions:
+        return [Weighted(caption)]
+    return attention_weights(caption, webui=text.token_rule == "webui")
+
+
+def _kohya_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int) -> list[_Chunk]:
+    body = _Chunk()
+    for piece in pieces:
+        ids = plain_ids(tokenizer, piece.text)
+        body.ids += ids
+        body.weights += [piece.weight] * len(ids)
+    chunks = []
+    for number, ids in enumerate(chunked(tokenizer, body.ids, max_token_length)):
+        weights = body.weights[:max_token_length][number * BODY : (number + 1) * BODY]
+        chunks.append(_Chunk(ids, [1.0, *weights, *[1.0] * (BODY + 1 - len(weights))]))
+    return chunks
+
+
+def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int) -> list[_Chunk]:
+    """Begin, 75 tokens, end, each; what follows the last comma goes to the next chunk when the comma is near the end."""
+    comma = plain_ids(tokenizer, ",")[0]
+    chunks: list[_Chunk] = []
+    current, last_comma = _Chunk(), -1
+
+    def next_chunk(keep: int) -> None:
+        """Close the chunk behind its first `keep` tokens; the others begin the next one."""
+        nonlocal current, last_comma
+        chunks.append(_closed(tokenizer, _Chunk(current.ids[:keep], current.weights[:keep])))
+        current, last_comma = _Chunk(current.ids[keep:], current.weights[keep:]), -1
+
+    for piece in pieces:
+        if piece.is_break:
+            next_chunk(BODY)
+            continue
+        for token in plain_ids(tokenizer, piece.text):
+            if token == comma:
+                last_comma = len(current.ids)
+            elif len(current.ids) == BODY and last_comma != -1 and BODY - last_comma <= COMMA_BACKTRACK:
+                next_chunk(last_comma + 1)
+            if len(current.ids) == BODY:
+                next_chunk(BODY)
+            current.ids.append(token)
+            current.weights.append(piece.weight)
+    if current.ids or not chunks:
+        next_chunk(BODY)
+    return chunks[: max_token_length // BODY]
+
+
+def _closed(tokenizer: Tokenizer, chunk: _Chunk) -> _Chunk:
+    missing = CHUNK - 1 - len(chunk.ids)
+    ids = [tokenizer.bos_token_id, *chunk.ids, *[tokenizer.eos_token_id] * missing]
+    return _Chunk(ids, [1.0, *chunk.weights, *[1.0] * missing])

@@ -1,0 +1,252 @@
+"""Our options -> kohya's files: sd-scripts' TOML, kohya_ss' JSON, and a dataset file where folders have repeats of their own.
+
+What sd-scripts has no name for stands in a section of ours, which it passes over; read back, all is as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.options import Option
+from lib_lora.kohya.files import OUR_SECTION
+from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
+from lib_lora.kohya.spelling import NEVER, with_trigger_prefix
+from lib_lora.kohya.table import NETWORK_ARGS
+from lib_lora.kohya.toml import toml_table
+
+ExportForm = Literal["toml", "json", "dataset"]
+# options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
+NOT_IN_FORM = frozenset(
+    {
+        "alpha_mask", "base_weights", "base_weights_multiplier", "caption_prefix", "caption_separator", "caption_suffix",
+        "caption_tag_dropout_rate", "conditioning_data_dir", "enable_wildcard", "keep_tokens_separator", "lr_decay_steps",
+        "lr_scheduler_min_lr_ratio", "lr_scheduler_timescale", "max_validation_steps", "metadata_usage_hint", "no_metadata",
+        "resize_interpolation", "sample_at_first", "save_n_epoch_ratio", "secondary_separator", "token_warmup_min",
+        "token_warmup_step", "validate_every_n_epochs", "validate_every_n_steps", "validation_seed", "validation_split",
+        "zero_terminal_snr",
+    }
+)  # fmt: skip
+ALWAYS = {"rank", "alpha", "resolution", "batch_size", "optimizer", "lr_scheduler", "seed", "caption_extension", "cache_latents"}
+_BY_HAND = {
+    "trigger",
+    "caption_prefix",
+    "unet_lr",
+    "text_encoder_lr",
+    "resolution",
+    "epochs",
+    "steps",
+    "stop_text_encoder_training",
+}
+_BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
+    """The text of a file. Read back with names and paths, it gives `config` again (a dataset file: its images' part).
+
+    With `dataset_config` the folders are in the dataset file of that name instead.
+    """
+    if form == "dataset":
+        return _dataset_text(config)
+    settings, arguments, own = _sd_scripts(config)
+    if dataset_config:
+        for names in (settings, own):
+            for name in ("train_data_dir", "reg_data_dir", "data", "reg_data"):
+                names.pop(name, None)
+        settings["dataset_config"] = dataset_config
+    return _toml_text(settings, arguments, own) if form == "toml" else _json_text(config, settings, arguments, own)
+
+
+def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative: bool = False) -> dict[Path, str]:
+    """Path -> text: the file, and for sd-scripts a dataset file beside it where one parent folder does not say all."""
+    if form != "toml" or not _needs_dataset_file(config):
+        return {path: export_kohya(config, form)}
+    beside = path.with_name(f"{path.stem}-dataset.toml")
+    return {
+        path: export_kohya(config, form, dataset_config=beside.name if relative else str(beside.absolute())),
+        beside: export_kohya(config, "dataset"),
+    }
+
+
+def _needs_dataset_file(config: TrainConfig) -> bool:
+    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file."""
+    for paths in (config.data.data, config.data.reg_data):
+        parents = {path.parent for root in paths for path, _, concept in _folders(Path(root).expanduser(), 0) if concept}
+        if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
+            return True
+    return False
+
+
+def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Options by sd-scripts' name, those inside `network_args`, and those that only we have."""
+    settings = {"network_module": "networks.lora", **_by_hand(config)}
+    arguments: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for opt in all_options():
+        value, name = config.value(opt), opt.declaration.kohya
+        if opt.name in _BY_HAND or _as_absent(opt, value):
+            continue
+        if name is None:
+            if opt.name != "resolution_height":
+                own[opt.name] = list(value) if isinstance(value, tuple) else value
+        elif name.startswith(NETWORK_ARGS):
+            arguments[name.removeprefix(NETWORK_ARGS)] = _number(value)
+        elif opt.name in ("data", "reg_data") and len(value) != 1:
+            own[opt.name] = list(value)
+        else:
+            settings[name] = _value(opt, value)
+    by_itself = [name for name in _BY_ITSELF if getattr(config.precision, name) == "auto"]
+    if by_itself:
+        own["set_by_itself"] = by_itself
+    own.update(_own_by_hand(config))
+    return settings, arguments, own
+
+
+def _as_absent(opt: Option, value: Any) -> bool:
+    """Whether the option may be left out: sd-scripts, and we when we read the file, then take the same."""
+    if opt.name in _BY_ITSELF and value == "auto":
+        return True
+    if opt.name in ALWAYS:
+        return False
+    return bool(value == {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}.get(opt.name, opt.default))
+
+
+def _by_hand(config: TrainConfig) -> dict[str, Any]:
+    """What is one option here and several there, or the other way round."""
+    data, optimizer, run = config.data, config.optimizer, config.run
+    found: dict[str, Any] = {"resolution": f"{data.resolution},{data.resolution_height or data.resolution}"}
+    found.update({"max_train_steps": run.steps} if run.steps else {"max_train_epochs": run.epochs})
+    prefix = with_trigger_prefix(config.text.caption_prefix, config.text.trigger)
+    found.update({"caption_prefix": prefix} if prefix else {})
+    found["learning_rate"] = optimizer.unet_lr or optimizer.text_encoder_lr
+    found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_encoder_lr
+    if optimizer.text_encoder_lr == 0 < optimizer.unet_lr:
+        found["network_train_unet_only"] = True
+    if optimizer.unet_lr == 0 < optimizer.text_encoder_lr:
+        found["network_train_text_encoder_only"] = True
+    return found
+
+
+def _own_by_hand(config: TrainConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if config.run.steps and config.run.epochs != type(config.run)().epochs:
+        found["epochs"] = config.run.epochs
+    if config.text.trigger:  # sd-scripts puts a prefix in front of every caption; read back, it is taken off again
+        found["trigger"] = config.text.trigger
+    if config.optimizer.stop_text_encoder_training:
+        found["stop_text_encoder_training"] = config.optimizer.stop_text_encoder_training
+    return found
+
+
+def _value(opt: Option, value: Any) -> Any:
+    if opt.name == "gradient_checkpointing":
+        return value == "on"
+    if opt.name == "max_token_length":
+        return int(value)
+    if opt.name == "validate_every_n_epochs":
+        return value or NEVER * 10
+    if opt.name == "base_weights_multiplier":
+        return [int(float(item)) if float(item) % 1 == 0 else float(item) for item in value]
+    if opt.name in ("data", "reg_data"):
+        return value[0]
+    if opt.name in ("lr_warmup_steps", "lr_decay_steps", "token_warmup_step") and value >= 1:
+        return int(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _toml_text(settings: dict[str, Any], arguments: dict[str, Any], own: dict[str, Any]) -> str:
+    if arguments:
+        settings["network_args"] = [f"{key}={value}" for key, value in arguments.items()]
+    return toml_table(settings) + (f"\n[{OUR_SECTION}]\n{toml_table(own)}" if own else "")
+
+
+def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[str, Any], own: dict[str, Any]) -> str:
+    """kohya_ss: every field that the form has, since it keeps what it showed before for the others."""
+    names = {opt.declaration.kohya: opt for opt in all_options() if opt.declaration.kohya}
+    more = {key: value for key, value in settings.items() if key in NOT_IN_FORM}
+    form: dict[str, Any] = {"LoRA_type": "Standard", "network_args": ""}
+    for name, opt in names.items():
+        value = config.value(opt)
+        if name.startswith(NETWORK_ARGS):
+            form[name.removeprefix(NETWORK_ARGS)] = value
+        elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
+            form[name] = _form_value(opt, value)
+    del form["network_args"]
+    form["max_resolution"] = settings["resolution"]
+    form["optimizer"] = form.pop("optimizer_type")
+    form["learning_rate"] = settings["learning_rate"]
+    form["epoch"] = config.run.epochs
+    form["max_train_epochs"] = 0 if config.run.steps else config.run.epochs
+    form["noise_offset_type"] = "Multires" if config.objective.multires_noise_iterations else "Original"
+    form.pop("resolution")
+    # the form has one kind of noise or the other
+    left_out = ORIGINAL if config.objective.multires_noise_iterations else MULTIRES
+    usual = type(config.objective)()
+    odd = {name: getattr(config.objective, name) for name in left_out}
+    own = {**own, **{name: value for name, value in odd.items() if value != getattr(usual, name)}}
+    warmup = config.optimizer.lr_warmup_steps
+    form["lr_warmup"], form["lr_warmup_steps"] = (round(warmup * 100, 9), 0) if warmup < 1 else (0, warmup)
+    form["additional_parameters"] = " ".join(_argument(key, value) for key, value in more.items())
+    return json.dumps({**form, OUR_SECTION: own} if own else form, indent=2, ensure_ascii=False) + "\n"
+
+
+def _form_value(opt: Option, value: Any) -> Any:
+    """Lists of arguments are one text there, split at spaces; of folders it has one."""
+    if opt.name.endswith("_args"):
+        return " ".join(item.replace(" ", "") for item in value)
+    return "" if value == () else _value(opt, value)
+
+
+def _argument(key: str, value: Any) -> str:
+    if value is True:
+        return f"--{key}"
+    values = value if isinstance(value, list) else [value]
+    if len(values) == 1:
+        return shlex.quote(f"--{key}={values[0]}")
+    return " ".join([f"--{key}", *(shlex.quote(str(item)) for item in values)])
+
+
+def _dataset_text(config: TrainConfig) -> str:
+    """sd-scripts' dataset file: each folder with its own repeats, and the settings of images that all share."""
+    data, text = config.data, config.text
+    side = [data.resolution, data.resolution_height or data.resolution]
+    shared = {
+        "resolution": side, "batch_size": data.batch_size, "enable_bucket": data.enable_bucket,
+        "min_bucket_reso": data.min_bucket_reso, "max_bucket_reso": data.max_bucket_reso,
+        "bucket_reso_steps": data.bucket_reso_steps, "bucket_no_upscale": data.bucket_no_upscale,
+        "caption_extension": text.caption_extension, "flip_aug": data.flip_aug, "color_aug": data.color_aug,
+        "random_crop": data.random_crop, "caption_prefix": with_trigger_prefix(text.caption_prefix, text.trigger),
+        "shuffle_caption": text.shuffle_caption, "keep_tokens": text.keep_tokens,
+    }  # fmt: skip
+    parts = ["[general]\n" + toml_table(shared), "[[datasets]]\n"]
+    for paths, is_reg in ((data.data, False), (data.reg_data, True)):
+        for path, repeats, concept in (found for root in paths for found in _folders(Path(root).expanduser(), data.repeats)):
+            subset = {
+                "image_dir": str(path),
+                "num_repeats": repeats,
+                "is_reg": is_reg,
+                **({"class_tokens": concept} if concept else {}),
+            }
+            parts.append("[[datasets.subsets]]\n" + toml_table(subset))
+    return "\n".join(parts)
+
+
+def _folders(root: Path, repeats: int) -> list[tuple[Path, int, str]]:
+    """The folders of images that `root` stands for, with repeats and the text of their name."""
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")] if root.is_dir() else []
+    numbered = [path for path in below if re.match(r"\d+_", path.name)]
+    images = root.is_dir() and any(path.suffix.lower() in _IMAGES for path in root.iterdir())
+    found = []
+    for path in numbered or ([root] if images or not below else below):
+        match = re.fullmatch(r"(\d+)_(.*)", path.name, re.DOTALL)
+        found.append((path, int(match[1]), match[2].strip()) if match else (path, repeats, ""))
+    return found

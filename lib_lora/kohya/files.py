@@ -1,0 +1,189 @@
+"""Files of settings -> entries: kohya_ss' JSON, sd-scripts' TOML (flat or in sections), its dataset files, and ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lib_lora.config.groups import all_options
+from lib_lora.errors import ConfigError
+from lib_lora.kohya.table import NETWORK_ARGS, key_table
+
+Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
+OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
+COMPOSITE = ("network_args", "additional_parameters")
+_TOML_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a file. `key`: unique in it; `name`: kohya's word; `place`: of a dataset file, () for all, (i,) or (i, j)."""
+
+    key: str
+    name: str
+    value: Any
+    place: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """All entries of a file. `parts`: what is inside an entry's value, by the entry's key."""
+
+    form: Form
+    entries: tuple[Entry, ...]
+    parts: Mapping[str, tuple[Entry, ...]]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The file as a dictionary; its content decides, its ending is only tried first.
+
+    Raises:
+        ConfigError: it is neither JSON nor TOML, or holds no table of keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read ({error})."]) from error
+    readers: list[Callable[[str], Any]] = [json.loads, parse_toml]
+    if path.suffix.lower() == ".toml":
+        readers.reverse()
+    problem: Exception | None = None
+    for read in readers:
+        try:
+            found = read(text)
+        except (ValueError, RecursionError, IndexError) as error:
+            problem = problem or error
+            continue
+        if isinstance(found, dict) and (found or problem is None):  # an empty text is TOML too, but not meant to be
+            return found
+        problem = problem or ValueError("it holds no keys")
+        break
+    what = "TOML" if path.suffix.lower() == ".toml" else "JSON"
+    reason = " ".join(str(problem).split())
+    raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read as {what} ({reason})."])
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML with the first reader that is there: Python's own, an installed one, or the one inside pip."""
+    for name in _TOML_READERS:
+        try:
+            reader = importlib.import_module(name)
+        except ImportError:
+            continue
+        found: dict[str, Any] = reader.loads(text)
+        return found
+    raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or give the settings as JSON."])
+
+
+def source_of(settings: Mapping[str, Any], *, toml: bool, folder: Path | None = None, ours_first: bool = False) -> Source:
+    """The entries of a file.
+
+    Args:
+        settings: the file as a dictionary.
+        toml: it is a TOML file, as sd-scripts reads them.
+        folder: where the file lies; a dataset file that it names is then read too.
+        ours_first: a file of names that we and kohya share is one of ours.
+    """
+    entries = [*_entries(settings)]
+    for named in [entry for entry in entries if entry.name == "dataset_config"] if folder else []:
+        entries += _named_dataset(named, folder)
+    parts = {entry.key: tuple(_parts(entry)) for entry in entries if entry.name in COMPOSITE}
+    return Source(_form(settings, entries, toml=toml, ours_first=ours_first), tuple(entries), parts)
+
+
+def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours_first: bool) -> Form:
+    names = {entry.name for entry in entries if not entry.key.startswith(f"{OUR_SECTION}.")}
+    if "datasets" in settings and set(settings) <= {"datasets", "general"}:
+        return "dataset"
+    ours = {opt.name for opt in all_options()}
+    if names & ours - set(key_table()) or (ours_first and names and names <= ours and not toml):
+        return "ours"
+    return "sd-scripts" if toml else "kohya_ss"
+
+
+def _entries(settings: Mapping[str, Any]) -> Iterator[Entry]:
+    """As sd-scripts flattens: one level of sections; the lists of datasets and their subsets by number."""
+    has_datasets = isinstance(settings.get("datasets"), list)
+    for key, value in settings.items():
+        if key == "datasets" and has_datasets:
+            yield from _dataset_entries(value)
+        elif isinstance(value, dict) and key != "network_args" and value:
+            place = () if key == "general" and has_datasets else None
+            yield from (Entry(f"{key}.{name}", name, inner, place) for name, inner in value.items())
+        else:
+            yield Entry(key, key, value)
+
+
+def _dataset_entries(datasets: list[Any]) -> Iterator[Entry]:
+    for i, dataset in enumerate(datasets):
+        if not isinstance(dataset, dict):
+            yield Entry(f"datasets[{i}]", f"datasets[{i}]", dataset)
+            continue
+        for name, value in dataset.items():
+            if name != "subsets" or not isinstance(value, list):
+                yield Entry(f"datasets[{i}].{name}", name, value, (i,))
+                continue
+            for j, subset in enumerate(value):
+                start = f"datasets[{i}].subsets[{j}]"
+                inside = subset.items() if isinstance(subset, dict) else [("", subset)]
+                yield from (Entry(f"{start}.{inner}".rstrip("."), inner or start, found, (i, j)) for inner, found in inside)
+
+
+def _named_dataset(named: Entry, folder: Path | None) -> Iterator[Entry]:
+    """The entries of the dataset file that `dataset_config` names, where it is found."""
+    if folder is None or not isinstance(named.value, str) or not named.value.strip():
+        return
+    path = folder / named.value
+    if path.is_file():
+        for entry in _entries(read_file(path)):
+            yield dataclasses.replace(entry, key=f"{named.key}.{entry.key}")
+
+
+def _parts(entry: Entry) -> Iterator[Entry]:
+    """What is inside `network_args` (key=value …) or `additional_parameters` (a command line)."""
+    if entry.name == "network_args":
+        for name, value in _pairs(entry.value):
+            yield Entry(entry.key, NETWORK_ARGS + name, value)
+        return
+    words = _words(entry.value) if isinstance(entry.value, str) else []
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.lstrip("-").partition("=")
+        values = [value] if equals else []
+        while not equals and words and not re.match(r"--[A-Za-z]", words[0]):
+            values.append(words.pop(0))
+        name = name.replace("-", "_")
+        if name == "network_args":
+            yield from (Entry(entry.key, NETWORK_ARGS + inner, found) for inner, found in _pairs(values))
+        else:
+            yield Entry(entry.key, name, True if not values else values[0] if len(values) == 1 else values)
+
+
+def _words(value: Any) -> list[str]:
+    try:
+        return shlex.split(str(value))
+    except ValueError:  # an open quote
+        return str(value).split()
+
+
+def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+        return
+    texts = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
+    for text in texts:
+        for part in split_arguments(str(text).replace('"', "")):
+            name, _, inner = part.partition("=")
+            yield name.strip(), inner.strip()
+
+
+def split_arguments(text: str) -> list[str]:
+    """`a=1 b=(2, 3)` -> its parts; a space inside a value stays."""
+    return [part for part in re.split(r"\s+(?=[A-Za-z_]\w*\s*=)", text.strip()) if part]

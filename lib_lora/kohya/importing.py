@@ -1,0 +1,252 @@
+"""kohya's settings -> our options, with a verdict on every key. The rules that look at more than one key are in `rules.py`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.options import Option, parse_value
+from lib_lora.kohya import datasets
+from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
+from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
+from lib_lora.kohya.rules import RULES, Context, Finding, closing_values, empty
+from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth
+from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
+
+WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
+# sd-scripts' own values of what is absent from a complete configuration, where ours differ
+KOHYA_DEFAULTS: dict[str, Any] = {
+    "network_dim": 4,
+    "network_alpha": 1,
+    "learning_rate": 2e-6,
+    "max_train_steps": 1600,
+    "mixed_precision": "no",
+}
+OURS = {opt.name: opt for opt in all_options()}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What became of one key."""
+
+    key: str
+    value: Any
+    why: str
+
+
+@dataclass
+class Imported:
+    """Every key in exactly one list; `flat`: our options that the file decides, with legal values."""
+
+    used: list[Said] = field(default_factory=list)
+    not_supported: list[Said] = field(default_factory=list)
+    ignored: list[Said] = field(default_factory=list)
+    unknown: list[Said] = field(default_factory=list)
+    flat: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> TrainConfig:
+        """A whole configuration; what the file says nothing about has our default."""
+        return build_config(self.flat)
+
+    def problems(self) -> list[str]:
+        """A sentence for every key that would change the result and is not taken."""
+        return [f"{said.key} = {said.value!r}: {said.why}" for said in (*self.not_supported, *self.unknown)]
+
+    def report(self) -> dict[str, Any]:
+        """As JSON: the four lists, and `config`, which has no names and no paths unless they were asked for."""
+        lists = {name: [vars(said) for said in getattr(self, name)] for name in ("used", "not_supported", "ignored", "unknown")}
+        left_out = {name for name in NOT_INHERITED if name not in self.flat}
+        return {**lists, "config": {name: value for name, value in self.config().to_flat().items() if name not in left_out}}
+
+
+def import_file(path: Path, *, keep_names: bool = False, ours_first: bool = False, follow: bool = True) -> Imported:
+    """Read and translate a file.
+
+    Args:
+        path: a kohya_ss JSON, an sd-scripts TOML, a dataset file of either kind, or settings of ours.
+        keep_names: names and paths in it are taken too.
+        ours_first: names that we and kohya share mean ours when the file has no other.
+        follow: a dataset file that it names is read too.
+    """
+    settings = read_file(path)
+    toml = path.suffix.lower() == ".toml"
+    source = source_of(settings, toml=toml, folder=path.parent if follow else None, ours_first=ours_first)
+    return import_source(source, keep_names=keep_names)
+
+
+def import_source(source: Source, *, keep_names: bool = False, with_defaults: bool = True) -> Imported:
+    """Translate the entries of a file; with `with_defaults` what sd-scripts takes for absent keys is filled in."""
+    context = _context(source, keep_names=keep_names, with_defaults=with_defaults)
+    judged = {
+        entry.key: [(part, _finding(part, context)) for part in source.parts.get(entry.key) or (entry,)]
+        for entry in _by_weight(source.entries)
+    }
+    _drop_overruled(judged)
+    result = Imported()
+    for entry in source.entries:
+        findings = judged[entry.key]
+        verdict = min((found.verdict for _, found in findings), key=WORST.index)
+        why = findings[0][1].why
+        if source.parts.get(entry.key):
+            why = " ".join(f"{part.name}: {found.why}" for part, found in findings)
+            verdict = "not_supported" if verdict == "unknown" else verdict  # the key itself is known
+        getattr(result, verdict).append(Said(entry.key, _plain(entry), why))
+    for findings in judged.values():
+        for _, found in findings:
+            result.flat.update(found.values)
+    _close(result, context)
+    return result
+
+
+def _by_weight(entries: Sequence[Entry]) -> list[Entry]:
+    """In the order in which a later entry wins: arguments behind the file, what is said of folders behind both."""
+    return sorted(entries, key=lambda entry: (entry.place is not None, entry.name == "additional_parameters"))
+
+
+def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
+    """Of two keys that set one option, the later wins, and the other is told to be without effect."""
+    setter: dict[str, tuple[str, Any]] = {}
+    for findings in judged.values():
+        setter.update({name: (part.name, value) for part, found in findings for name, value in found.values.items()})
+    for key, findings in judged.items():
+        for number_of, (part, found) in enumerate(findings):
+            winners = [setter[name] for name in found.values]
+            if winners and all(
+                by != part.name and value != found.values[name] for name, (by, value) in zip(found.values, winners)
+            ):
+                judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
+
+
+def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:
+    told = {**datasets.overruled(source.entries)}
+    if keep_names:
+        told.update(datasets.misnamed(source.entries))
+    values: dict[str, Any] = {}
+    last: dict[str, str] = {}
+    for entry in _by_weight(source.entries):
+        for part in source.parts.get(entry.key) or (entry,):
+            if entry.key not in told:
+                values[part.name] = part.value
+                last[part.name] = entry.key
+    return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults)
+
+
+def _finding(entry: Entry, context: Context) -> Finding:
+    """What becomes of one entry: rules of its own first, then options, then the table of reasons."""
+    if entry.key in context.told:
+        verdict, why = context.told[entry.key]
+        return Finding(verdict, why)
+    if entry.place is None and context.last.get(entry.name, entry.key) != entry.key:
+        return Finding("ignored", "Said again further down, which wins.")
+    if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
+        return _own(entry, context)
+    rule = RULES.get(entry.name)
+    found = rule(entry.value, context) if rule else None
+    if found is not None:
+        return _checked(found)
+    opt = options_by_kohya().get(entry.name)
+    if opt is not None:
+        return _option(opt, entry, context)
+    if entry.name in OURS:
+        return _own(entry, context)
+    return _reason(key_table().get(entry.name), entry, context)
+
+
+def _own(entry: Entry, context: Context) -> Finding:
+    """One of our own options under its own name."""
+    if entry.name == "set_by_itself" and isinstance(entry.value, list):
+        return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in OURS})
+    if entry.name not in OURS:
+        return _reason(None, entry, context)
+    return _option(OURS[entry.name], entry, context)
+
+
+def _option(opt: Option, entry: Entry, context: Context) -> Finding:
+    value = entry.value
+    if value in BLANK and not (context.form == "ours" and opt.kind in (str, tuple) and context.keep_names):
+        return empty(opt)
+    if not context.keep_names and opt.name in NOT_INHERITED:
+        return Finding("ignored", NOT_INHERITED[opt.name])
+    found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
+    if context.form == "kohya_ss" and opt.name in ZERO_DROPPED and number(value) == 0:
+        found = Finding("used", f"{opt.title} is 0 here; kohya_ss leaves a 0 out, and {ZERO_DROPPED[opt.name]}.", found.values)
+    return _checked(found)
+
+
+def _checked(found: Finding) -> Finding:
+    """The finding with parsed values; illegal ones make it not supported, with the option's own sentence."""
+    values, problems = {}, []
+    for name, raw in found.values.items():
+        try:
+            values[name] = parse_value(OURS[name], raw)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        return Finding("not_supported", " ".join(problems))
+    shown = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+    why = found.why if not shown or found.verdict != "used" else f"{found.why} Becomes {shown}."
+    return Finding(found.verdict, why, values)
+
+
+def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
+    """A key that is no option: what the table says, unless its value asks for nothing."""
+    if fact is None:
+        near = difflib.get_close_matches(entry.name, [*key_table(), *OURS], 1, 0.8)
+        return Finding("unknown", "No key of kohya's or ours has this name" + (f"; {near[0]!r} has." if near else "."))
+    if fact.verdict == "not_supported":
+        if is_off(entry.value, NEUTRAL.get(entry.name, ())):
+            return Finding("ignored", "As it is set, it asks for nothing.")
+        switched = [context.switched_on(key) for key in fact.switches]
+        if switched and all(on is False for on in switched):
+            return Finding("ignored", "Says nothing for the kind of LoRA and model that the file is about.")
+    return Finding(fact.verdict, fact.why)
+
+
+def _close(result: Imported, context: Context) -> None:
+    """What follows from several keys together, and from absent ones."""
+    for name, value in closing_values(context, result.flat).items():
+        checked = _checked(Finding("used", "", {name: value}))
+        result.flat.update(checked.values)
+
+
+def _plain(entry: Entry) -> Any:
+    """The value ready for JSON; secrets are not shown again."""
+    if entry.name in SECRETS and truth(entry.value):
+        return "(hidden)"
+    return plain(entry.value)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: dates and numbers that are none become texts."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+@dataclass(frozen=True)
+class KohyaSettings:
+    """`flat`: our option names with legal values; `unsupported`: sentences about keys that would change the result."""
+
+    flat: dict[str, Any]
+    unsupported: list[str]
+
+
+def from_kohya(settings: Mapping[str, Any], *, without_effect: Sequence[str] | frozenset[str] = ()) -> KohyaSettings:
+    """Translate sd-scripts options by name, names and paths too; what is absent stays absent.
+
+    Args:
+        settings: option name -> value, as in a recorded run.
+        without_effect: names that the caller knows to say nothing.
+    """
+    looked_at = {key: value for key, value in settings.items() if key not in without_effect}
+    found = import_source(source_of(looked_at, toml=True), keep_names=True, with_defaults=False)
+    return KohyaSettings(found.flat, found.problems())

@@ -1,0 +1,349 @@
+"""Keys whose meaning hangs on other keys or on the kind of file: rates, steps, optimizer, noise, sizes, types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib_lora.config.options import Option
+from lib_lora.kohya.files import Form
+from lib_lora.kohya.known import DECIDING, Verdict
+from lib_lora.kohya.spelling import (
+    ALL_STEPS,
+    BLANK,
+    is_off,
+    number,
+    percent,
+    sides,
+    steps_or_share,
+    truth,
+    without_trigger_prefix,
+)
+
+SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
+    "rank": 4,
+    "alpha": 1.0,
+    "unet_lr": 2e-6,
+    "text_encoder_lr": 2e-6,
+    "steps": 1600,
+    "mixed_precision": "no",
+    "save_precision": "float",
+    "gradient_checkpointing": "off",
+}
+# of these a dataset file decides too
+DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
+DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
+RATES = ("unet_lr", "text_encoder_lr")
+ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
+MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the rules may look at. `values`: the last value of each key; `last`: the entry it stands in."""
+
+    form: Form
+    values: Mapping[str, Any]
+    keep_names: bool
+    told: Mapping[str, tuple[Verdict, str]]
+    last: Mapping[str, str]
+    folders: tuple[list[str], list[str]] = ([], [])
+    with_defaults: bool = True
+
+    def given(self, *keys: str) -> Any:
+        """The first of `keys` that says something."""
+        return next((self.values[key] for key in keys if self.values.get(key) not in BLANK), None)
+
+    def switched_on(self, key: str) -> bool | None:
+        """Whether a switch of kohya_ss' form is on; None where the file does not say."""
+        if key not in self.values:
+            return None
+        return self.values[key] != "Standard" if key == "LoRA_type" else truth(self.values[key])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What becomes of a key: our options with raw values, which are parsed and checked afterwards."""
+
+    verdict: Verdict
+    why: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+Rule = Callable[[Any, Context], "Finding | None"]
+
+
+def empty(opt: Option | None = None) -> Finding:
+    """An empty field."""
+    return Finding("ignored", f"Empty: {opt.title} keeps its default." if opt else "Empty, and so without effect.")
+
+
+def _rate(name: str) -> Rule:
+    def rule(value: Any, context: Context) -> Finding | None:
+        if number(value) is None and value not in BLANK:
+            return Finding("not_supported", f"{value!r} is no number.")
+        rates = _rates(context)
+        if name == "learning_rate":
+            stands_in = [part for part in RATES if context.values.get(part) in BLANK]
+            why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
+            return Finding("used", why)
+        why = "0 leaves this part untrained." if rates.get(name) == 0 else "Learning rate."
+        return Finding("used", why, {name: rates[name]} if name in rates else {})
+
+    return rule
+
+
+def _only(value: Any, context: Context) -> Finding:
+    return Finding("used", "Leaves the other part untrained.") if truth(value) else empty()
+
+
+def _rates(context: Context) -> dict[str, Any]:
+    """`learning_rate` stands in for a rate that is not given; 0 leaves a part untrained.
+
+    In kohya_ss' form an empty rate is 0, and two zeros mean that both go by `learning_rate`.
+    """
+    raw = {name: context.values.get(name) for name in RATES}
+    rates = {name: number(value) for name, value in raw.items()}
+    if context.form == "kohya_ss":
+        rates.update({name: 0.0 for name, value in raw.items() if name in context.values and value in ("", None)})
+        if all(rate == 0 for rate in rates.values()):
+            rates = dict.fromkeys(rates)
+    shared = number(context.given("learning_rate"))
+    if shared is None and context.with_defaults and context.form == "sd-scripts":
+        shared = SD_SCRIPTS_DEFAULTS["unet_lr"]
+    found = {name: shared if rate is None else rate for name, rate in rates.items()}
+    if truth(context.values.get("network_train_unet_only")):
+        found["text_encoder_lr"] = 0.0
+    if truth(context.values.get("network_train_text_encoder_only")):
+        found["unet_lr"] = 0.0
+    return {name: rate for name, rate in found.items() if rate is not None}
+
+
+def _resolution(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if context.values.get("max_resolution") not in BLANK and value != context.values["max_resolution"]:
+        return Finding("ignored", "max_resolution says it, and wins.")
+    width, height = sides(value)
+    return Finding("used", "Width and height.", {"resolution": width, "resolution_height": height})
+
+
+def _max_steps(value: Any, context: Context) -> Finding | None:
+    if is_off(value):
+        return Finding("ignored", "Not given: epochs decide.")
+    if number(context.given("max_train_epochs")):
+        return Finding("ignored", "max_train_epochs is given, and wins.")
+    return Finding("used", "An exact number of steps.", {"steps": value})
+
+
+def _max_epochs(value: Any, context: Context) -> Finding | None:
+    if is_off(value):
+        return Finding("ignored", "Not given.")
+    return Finding("used", "Epochs win over steps.", {"epochs": value, "steps": 0})
+
+
+def _epoch(value: Any, context: Context) -> Finding | None:
+    if is_off(value):
+        return Finding("ignored", "Not given.")
+    if context.form == "sd-scripts":
+        return Finding("ignored", "sd-scripts does not read it; max_train_epochs or max_train_steps decides.")
+    for key in ("max_train_epochs", "max_train_steps"):
+        if number(context.given(key)):
+            return Finding("ignored", f"{key} is given, and wins.")
+    why = "Repeats × images ÷ batch size × epochs is the number of steps; kohya_ss would have run its 1600 instead, unless told."
+    return Finding("used", why, {"epochs": value, "steps": 0})
+
+
+def _warmup_percent(value: Any, context: Context) -> Finding | None:
+    if is_off(value):
+        return Finding("ignored", "No warm-up.")
+    if number(context.given("lr_warmup_steps")):
+        return Finding("ignored", "lr_warmup_steps is given, and wins.")
+    if _no_warmup(context):
+        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss leaves it out too.")
+    return Finding("used", "Percent of all steps, as a share.", {"lr_warmup_steps": percent(value)})
+
+
+def _warmup_steps(value: Any, context: Context) -> Finding | None:
+    if context.form != "kohya_ss":
+        return None if value in BLANK else Finding("used", "Warm-up.", {"lr_warmup_steps": steps_or_share(value, context.form)})
+    if is_off(value):
+        return Finding("ignored", "Not given: lr_warmup decides.")
+    if _no_warmup(context):
+        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss leaves it out too.")
+    return Finding("used", "Warm-up.", {"lr_warmup_steps": value})
+
+
+def _no_warmup(context: Context) -> bool:
+    return bool(context.values.get("lr_scheduler") == "constant" and not context.given("lr_scheduler_type"))
+
+
+def _decay_steps(value: Any, context: Context) -> Finding | None:
+    return None if value in BLANK else Finding("used", "Decay.", {"lr_decay_steps": steps_or_share(value, context.form)})
+
+
+def _stop_text(value: Any, context: Context) -> Finding | None:
+    if is_off(value):
+        return Finding("used", "The text encoder is trained to the end.", {"stop_text_encoder_training": 0})
+    if context.form != "kohya_ss":
+        return Finding("used", "Stop the text encoder.", {"stop_text_encoder_training": value})
+    share = percent(value)
+    why = "Percent of all steps, as a share. kohya_ss shows this for LoRA but trains on to the end; here it stops."
+    never = isinstance(share, float) and share >= ALL_STEPS
+    return Finding("used", why, {"stop_text_encoder_training": 0 if never else share})
+
+
+def _stop_text_older(value: Any, context: Context) -> Finding | None:
+    if "stop_text_encoder_training" in context.values and truth(context.values["stop_text_encoder_training"]):
+        return Finding("ignored", "stop_text_encoder_training says it, and wins.")
+    return _stop_text(value, context)
+
+
+def _optimizer_older(name: str) -> Rule:
+    """The switches of before optimizers had names."""
+
+    def rule(value: Any, context: Context) -> Finding | None:
+        if context.given("optimizer", "optimizer_type") is not None:
+            return Finding("ignored", "The optimizer is named, and wins.")
+        if truth(value):
+            return Finding("used", "An older switch.", {"optimizer": name})
+        if context.form == "kohya_ss" and name == "AdamW8bit":
+            return Finding("used", "Off, and no optimizer is named.", {"optimizer": "AdamW"})
+        return Finding("ignored", "Off, and so without effect.")
+
+    return rule
+
+
+def _noise_kind(value: Any, context: Context) -> Finding | None:
+    if value not in ("Original", "Multires"):
+        return empty() if value in BLANK else Finding("not_supported", f"{value!r}: only Original and Multires are known.")
+    return Finding("used", f"The options of {value} noise count, the others do not.")
+
+
+def _noise_of(kind: str) -> Rule:
+    def rule(value: Any, context: Context) -> Finding | None:
+        chosen = context.given("noise_offset_type")
+        if chosen in ("Original", "Multires") and chosen != kind:
+            return Finding("ignored", f"noise_offset_type is {chosen}, so this does not count.")
+        return None
+
+    return rule
+
+
+def _alpha(value: Any, context: Context) -> Finding | None:
+    if number(value) != 0:
+        return None
+    rank = number(context.given("network_dim")) or SD_SCRIPTS_DEFAULTS["rank"]
+    return Finding("used", "0 means: equal to the rank.", {"alpha": rank})
+
+
+def _precision(value: Any, context: Context) -> Finding | None:
+    if isinstance(value, str) and value.lower() == "fp8":
+        return Finding("not_supported", "fp8: the loaded model's weights are never cast; choose bf16 or fp16.")
+    return None
+
+
+def _type(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if value in ("Standard", "networks.lora"):
+        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, as kohya's.")
+    return Finding("not_supported", f"{value}: only the standard LoRA is trained yet, not LoCon, LyCORIS and others.")
+
+
+def _caption_extension(value: Any, context: Context) -> Finding | None:
+    if value != "" or context.form != "kohya_ss":
+        return None
+    return Finding("used", "Empty: kohya looks for .caption then.", {"caption_extension": ".caption"})
+
+
+def _sample_prompts(value: Any, context: Context) -> Finding | None:
+    path = isinstance(value, str) and "\n" not in value.strip() and value.strip().lower().endswith((".txt", ".toml", ".json"))
+    if path and not context.keep_names:
+        return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
+    return None
+
+
+def _repeats(value: Any, context: Context) -> Finding | None:
+    return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
+
+
+def _image_dir(value: Any, context: Context) -> Finding | None:
+    if not context.keep_names:
+        return None
+    data, reg = context.folders
+    return Finding("used", "A folder of images.", {"data": data, "reg_data": reg})
+
+
+def _is_reg(value: Any, context: Context) -> Finding | None:
+    return Finding("used", "Goes with its folder.") if context.keep_names else None
+
+
+def _dataset_file(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if any(key.startswith("dataset_config.") for key in context.last.values()):
+        return Finding("used", "The file that it names is read too.")
+    return Finding("not_supported", f"The file {value!r} is not at hand; import it by itself.")
+
+
+def _composite(value: Any, context: Context) -> Finding | None:
+    """With parts it is they that are looked at."""
+    return empty() if is_off(value) else Finding("not_supported", f"{value!r} holds no arguments of the form name=value.")
+
+
+RULES: dict[str, Rule] = {
+    **{name: _rate(name) for name in ("learning_rate", *RATES)},
+    "network_train_unet_only": _only,
+    "network_train_text_encoder_only": _only,
+    "resolution": _resolution,
+    "max_resolution": _resolution,
+    "max_train_steps": _max_steps,
+    "max_train_epochs": _max_epochs,
+    "epoch": _epoch,
+    "lr_warmup": _warmup_percent,
+    "lr_warmup_steps": _warmup_steps,
+    "lr_decay_steps": _decay_steps,
+    "stop_text_encoder_training": _stop_text,
+    "stop_text_encoder_training_pct": _stop_text_older,
+    "use_8bit_adam": _optimizer_older("AdamW8bit"),
+    "use_lion_optimizer": _optimizer_older("Lion"),
+    "noise_offset_type": _noise_kind,
+    **{name: _noise_of("Original") for name in ORIGINAL},
+    **{name: _noise_of("Multires") for name in MULTIRES},
+    "network_alpha": _alpha,
+    "mixed_precision": _precision,
+    "LoRA_type": _type,
+    "network_module": _type,
+    "caption_extension": _caption_extension,
+    "sample_prompts": _sample_prompts,
+    "num_repeats": _repeats,
+    "dataset_repeats": _repeats,
+    "image_dir": _image_dir,
+    "is_reg": _is_reg,
+    "dataset_config": _dataset_file,
+    "network_args": _composite,
+    "additional_parameters": _composite,
+}
+
+
+def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What several keys decide together, and what sd-scripts takes for keys that a file of its own does not have."""
+    found: dict[str, Any] = {}
+    if context.with_defaults and context.form == "dataset":
+        found.update({name: value for name, value in DATASET_FILE_DEFAULTS.items() if name not in flat})
+    if context.with_defaults and context.form == "sd-scripts":
+        defaults = {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}
+        if flat.get("epochs"):
+            defaults.pop("steps")
+        if any(key.startswith(("datasets[", "dataset_config.")) for key in context.last.values()):
+            defaults["repeats"] = 1
+        found.update({name: value for name, value in defaults.items() if name not in flat})
+    if context.form not in ("ours", "dataset") or set(DECIDING) & set(context.values):
+        found.update(_rates(context))
+    if flat.get("trigger") and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
+        found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], flat["trigger"])
+    if context.with_defaults and "cache_latents" not in flat and (flat.get("random_crop") or flat.get("color_aug")):
+        found["cache_latents"] = False
+    return found

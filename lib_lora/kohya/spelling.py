@@ -1,0 +1,116 @@
+"""kohya's spelling of a value -> ours: percent, "512,512", empty fields, zeros that mean the default, lists as one text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lib_lora.config.options import Option
+from lib_lora.kohya.files import Form, split_arguments
+
+BLANK: tuple[Any, ...] = (None, "", [], {}, ())
+FALSE_WORDS = ("false", "none", "0", "0.0", "no", "off")
+# 0 stands for the default where an option has no value 0
+ZERO_IS: dict[str, Any] = {
+    "clip_skip": 1,
+    "vae_batch_size": 1,
+    "max_timestep": 1000,
+    "lr_scheduler_num_cycles": 1,
+    "lr_scheduler_power": 1.0,
+    "token_warmup_min": 1,
+}
+# kohya_ss leaves every 0 out of what it runs, so that sd-scripts' own default would have been used
+ZERO_DROPPED: dict[str, str] = {
+    "max_grad_norm": "gradients would have been clipped at 1",
+    "prior_loss_weight": "the weight would have been 1",
+    "multires_noise_discount": "the discount would have been 0.3",
+    "seed": "a random seed would have been drawn",
+}
+ALL_STEPS = 0.999999  # a share of 1 would be one step
+NEVER = 100000
+
+
+def number(value: Any) -> float | None:
+    """`value` as a number, or None."""
+    if isinstance(value, (list, tuple)):
+        return number(value[0]) if value else None
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def is_off(value: Any, more: Sequence[object] = ()) -> bool:
+    """Whether `value` asks for nothing."""
+    if value in BLANK or value is False or (isinstance(value, str) and value.strip().lower() in ("", *FALSE_WORDS)):
+        return True
+    return number(value) == 0 or any(value == other or number(value) == other for other in more)
+
+
+def truth(value: Any) -> bool:
+    """A switch, however it is spelled."""
+    return not is_off(value)
+
+
+def spelled(opt: Option, value: Any) -> Any:
+    """`value` as our option is spelled, ready to be parsed."""
+    if opt.name in ZERO_IS and number(value) == 0:
+        return ZERO_IS[opt.name]
+    if opt.name == "gradient_checkpointing":
+        return value if value in (opt.choices or ()) else "on" if truth(value) else "off"
+    if opt.name == "validate_every_n_epochs" and (number(value) or 0) > NEVER:
+        return 0
+    if opt.name == "resize_interpolation" and isinstance(value, str):
+        return {"linear": "bilinear", "cubic": "bicubic"}.get(value, value)
+    if opt.kind is bool and isinstance(value, (int, float)):
+        return bool(value)
+    if opt.kind is tuple:
+        return _texts(opt, value)
+    if opt.kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    if opt.kind is str and opt.name not in ("sample_prompts", "optimizer") and isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return value
+
+
+def _texts(opt: Option, value: Any) -> Any:
+    if isinstance(value, str):
+        return split_arguments(value) if opt.name.endswith("_args") else [value]
+    return [f"{item:g}" if isinstance(item, float) else str(item) for item in value] if isinstance(value, list) else value
+
+
+def sides(value: Any) -> tuple[Any, Any]:
+    """Width and height of "512", "512,768", [512, 768] or 512; the height is 0 for a square."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        return parts, 0
+    if len(parts) == 1:
+        return parts[0], 0
+    if len(parts) != 2:
+        return value, 0
+    return parts[0], 0 if number(parts[0]) == number(parts[1]) else parts[1]
+
+
+def steps_or_share(value: Any, form: Form) -> Any:
+    """sd-scripts: a float is a share of all steps, a whole number is steps. The form gives whole numbers as floats too."""
+    if form == "sd-scripts" and isinstance(value, float) and value == 1.0:
+        return ALL_STEPS
+    return value
+
+
+def percent(value: Any) -> Any:
+    """Percent of all steps -> a share below 1."""
+    found = number(value)
+    return value if found is None else min(round(found / 100, 12), ALL_STEPS)
+
+
+def with_trigger_prefix(prefix: str, trigger: str) -> str:
+    """sd-scripts' prefix that puts the trigger in front of every caption."""
+    return f"{prefix} {trigger},".strip() if trigger else prefix
+
+
+def without_trigger_prefix(prefix: str, trigger: str) -> str:
+    """The prefix again that `with_trigger_prefix` was given."""
+    return prefix.removesuffix(f"{trigger},").rstrip() if trigger else prefix

@@ -1,0 +1,49 @@
+"""The table of all keys: what each becomes here. What is used follows from the option list, so it cannot drift."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from lib_lora.config.groups import all_options
+from lib_lora.config.options import Option
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NOT_INHERITED, WHY_DECIDING, Verdict
+
+NETWORK_ARGS = "network_args."
+TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, like NOT_INHERITED
+
+
+@dataclass(frozen=True)
+class KeyFact:
+    """What is known of one key. `options`: ours that it sets or decides over."""
+
+    key: str
+    verdict: Verdict
+    why: str
+    options: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+
+
+@functools.cache
+def options_by_kohya() -> dict[str, Option]:
+    """Option by kohya's name; inside `network_args` also without the prefix, as kohya_ss's form has it."""
+    found: dict[str, Option] = {}
+    for opt in all_options():
+        if opt.declaration.kohya:
+            found[opt.declaration.kohya] = opt
+            found[opt.declaration.kohya.removeprefix(NETWORK_ARGS)] = opt
+    found.update({alias: found[key] for alias, key in ALIASES.items()})
+    return found
+
+
+@functools.cache
+def key_table() -> dict[str, KeyFact]:
+    """Key -> what is known of it. Options win over the reasons of `known.py`."""
+    table = {key: KeyFact(key, group.verdict, group.why, (), group.switches) for group in GROUPS for key in group.keys}
+    for key, options in DECIDING.items():
+        verdict: Verdict = "ignored" if key in TAKEN_ANYWAY else "used"
+        table[key] = KeyFact(key, verdict, WHY_DECIDING[key], options)
+    for key, opt in options_by_kohya().items():
+        reason = NOT_INHERITED.get(opt.name)
+        table[key] = KeyFact(key, "ignored" if reason else "used", reason or f"{opt.title}.", (opt.name,))
+    return table

@@ -1,0 +1,145 @@
+"""The 25 blocks of a Stable Diffusion 1.x U-Net, 12 down, the middle, 12 up: their ranks, alphas and rate factors.
+
+As sd-scripts `networks/lora.py`: get_block_index, get_block_dims_and_alphas, parse_block_lr_kwargs, remove_block_dims_and_alphas.
+Numbers of layers, not of the model: everything here is a pure function of names and options.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from lib_lora.config.adapter import AdapterConfig
+from lib_lora.errors import ConfigError
+
+SIDE = 12  # blocks down, and up
+BLOCKS = 2 * SIDE + 1
+MOST_RANK = 1024
+
+_UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d+)_attentions_(\d+)_")
+_RISING = [i / (SIDE - 1) for i in range(SIDE)]
+_SINE = [math.sin(math.pi / 2 * x) for x in _RISING]
+SHAPES: dict[str, list[float]] = {
+    "cosine": _SINE[::-1],
+    "sine": _SINE,
+    "linear": _RISING,
+    "reverse_linear": _RISING[::-1],
+    "zeros": [0.0] * SIDE,
+}
+
+
+def block_index(name: str) -> int | None:
+    """0 to 24 for a layer of the U-Net, named as in a LoRA file; None for one of the text encoder."""
+    match = _UP_OR_DOWN.match(name)
+    if match:
+        first = 1 if match[1] == "down" else SIDE + 1
+        return first + 3 * int(match[2]) + int(match[3])
+    return SIDE if name.startswith("lora_unet_mid_block_") else None
+
+
+def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
+    """What the pair of the layer `name` is made with; rank 0 where its block is not trained."""
+    index = block_index(name)
+    if index is None:
+        return adapter.rank, adapter.alpha
+    rank = block_ranks(adapter)[index]
+    alpha = block_alphas(adapter)[index]
+    return rank if rate_factor(name, adapter) > 0 else 0, alpha or rank  # an alpha of 0 means the rank, as kohya's
+
+
+def rate_factor(name: str, adapter: AdapterConfig) -> float:
+    """The factor on the learning rate of the layer `name`."""
+    index, factors = block_index(name), rate_factors(adapter)
+    return 1.0 if index is None or factors is None else factors[index]
+
+
+def block_ranks(adapter: AdapterConfig) -> list[int]:
+    """The rank of every block.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    if not adapter.block_dims:
+        return [adapter.rank] * BLOCKS
+    start = f"Ranks per block (block_dims): got {adapter.block_dims!r}, "
+    ranks = [int(value) if value == int(value) else -1 for value in _numbers(adapter.block_dims, start)]
+    if len(ranks) != BLOCKS or not all(0 <= rank <= MOST_RANK for rank in ranks):
+        raise ConfigError([start + f"must be {BLOCKS} whole numbers from 0 to {MOST_RANK}, separated by commas."])
+    return ranks
+
+
+def block_alphas(adapter: AdapterConfig) -> list[float]:
+    """The alpha of every block.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    if not adapter.block_alphas:
+        return [adapter.alpha] * BLOCKS
+    start = f"Alphas per block (block_alphas): got {adapter.block_alphas!r}, "
+    alphas = _numbers(adapter.block_alphas, start)
+    if len(alphas) != BLOCKS or min(alphas) < 0:
+        raise ConfigError([start + f"must be {BLOCKS} numbers, at least 0, separated by commas."])
+    return alphas
+
+
+def rate_factors(adapter: AdapterConfig) -> list[float] | None:
+    """The factor on the U-Net's learning rate of every block; 0 up to the smallest factor. None where none is given.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    if not (adapter.down_lr_weight or adapter.mid_lr_weight or adapter.up_lr_weight):
+        return None
+    factors = down_factors(adapter) + middle_factor(adapter) + up_factors(adapter)
+    return [factor if factor > adapter.block_lr_zero_threshold else 0.0 for factor in factors]
+
+
+def down_factors(adapter: AdapterConfig) -> list[float]:
+    """The 12 factors down, before the smallest one is looked at."""
+    return _side(adapter.down_lr_weight, "Rate factors, down (down_lr_weight)")
+
+
+def up_factors(adapter: AdapterConfig) -> list[float]:
+    """The 12 factors up."""
+    return _side(adapter.up_lr_weight, "Rate factors, up (up_lr_weight)")
+
+
+def middle_factor(adapter: AdapterConfig) -> list[float]:
+    """The factor of the middle, as a list of one."""
+    if not adapter.mid_lr_weight:
+        return [1.0]
+    start = f"Rate factor, middle (mid_lr_weight): got {adapter.mid_lr_weight!r}, "
+    factors = _numbers(adapter.mid_lr_weight, start)
+    if len(factors) != 1 or factors[0] < 0:
+        raise ConfigError([start + "must be one number, at least 0."])
+    return factors
+
+
+def _side(text: str, title: str) -> list[float]:
+    """12 factors: a list, whose missing end is 1 and whose empty places are 0, or the name of a shape and what is added to it."""
+    if not text:
+        return [1.0] * SIDE
+    start = f"{title}: got {text!r}, "
+    if "," in text:
+        factors = _numbers(text, start, empty="0")
+        if len(factors) > SIDE or min(factors) < 0:
+            raise ConfigError([start + f"must be at most {SIDE} numbers, at least 0."])
+        return factors + [1.0] * (SIDE - len(factors))
+    name, plus, added = text.partition("+")
+    if name.strip() not in SHAPES:
+        raise ConfigError([start + f"must be {SIDE} numbers separated by commas, or one of {', '.join(SHAPES)}."])
+    offset = _numbers(added, start)[0] if plus else 0.0
+    if offset < 0:
+        raise ConfigError([start + "but what is added must be at least 0."])
+    return [factor + offset for factor in SHAPES[name.strip()]]
+
+
+def _numbers(text: str, start: str, empty: str = "") -> list[float]:
+    try:
+        numbers = [float(part.strip() or empty) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError([start + "which is not numbers separated by commas."]) from error
+    if not all(math.isfinite(number) for number in numbers):
+        raise ConfigError([start + "which has a number that is not finite."])
+    return numbers

@@ -1,0 +1,45 @@
+"""Adapters -> the optimizer's parameter groups, each with its rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.optimizer import OptimizerConfig
+from lib_lora.model.adapter import LoraPair
+from lib_lora.model.blocks import block_index, rate_factor, rate_factors
+
+
+def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig, adapter: AdapterConfig) -> list[dict[str, Any]]:
+    """Text encoder first, then the U-Net, as one or (with factors) by block (sd-scripts `prepare_optimizer_params`).
+
+    With LoRA+ the upper matrices are groups of their own. What has no rate, or wants no gradient, is in none.
+    """
+    trained = [pair for pair in pairs if pair.down.requires_grad]
+    text = [pair for pair in trained if pair.target.part == "text_encoder"]
+    groups = _halves(text, config.text_encoder_lr, config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio)
+    for block in _blocks([pair for pair in trained if pair.target.part == "unet"], adapter):
+        rate = config.unet_lr * rate_factor(block[0].target.name, adapter)
+        groups += _halves(block, rate, config.loraplus_unet_lr_ratio or config.loraplus_lr_ratio)
+    return groups
+
+
+def _blocks(pairs: Sequence[LoraPair], adapter: AdapterConfig) -> list[list[LoraPair]]:
+    """Pairs that share a rate."""
+    if rate_factors(adapter) is None:
+        return [list(pairs)] if pairs else []
+    blocks: dict[int | None, list[LoraPair]] = {}
+    for pair in pairs:
+        blocks.setdefault(block_index(pair.target.name), []).append(pair)
+    return list(blocks.values())
+
+
+def _halves(pairs: Sequence[LoraPair], rate: float, ratio: float) -> list[dict[str, Any]]:
+    """All parameters in one group, or with LoRA+ (Hayou et al. 2024) the upper matrices in one with `ratio` times the rate."""
+    if not pairs or rate == 0:
+        return []
+    if ratio == 0:
+        return [{"params": [half for pair in pairs for half in (pair.down, pair.up)], "lr": rate}]
+    downs, ups = [pair.down for pair in pairs], [pair.up for pair in pairs]
+    return [{"params": downs, "lr": rate}, {"params": ups, "lr": rate * ratio}]

@@ -1,0 +1,168 @@
+"""Above the form: presets with their reasons, kohya's files in, and settings out as files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.names import name_problem
+from lib_lora.config.options import Option
+from lib_lora.config.presets import PERSONAL, PRESETS
+from lib_lora.errors import ConfigError
+from lib_lora.kohya.export import export_files
+from lib_lora.kohya.importing import Imported, Said, import_file
+from lib_lora.kohya.known import NOT_INHERITED
+from lib_lora.ui.form import decimal
+from lib_lora.ui.report import list_html
+
+DEFAULTS = "Defaults"
+TITLES = {preset.title: name for name, preset in PRESETS.items()}
+EXPORTS = {
+    "Settings (JSON)": "ours",
+    "sd-scripts (TOML)": "toml",
+    "kohya_ss (JSON)": "json",
+    "sd-scripts folders (TOML)": "dataset",
+}
+NEVER_SET = {*NOT_INHERITED, "trigger", "overwrite"}
+CHANGED = "trainLoraChanged"  # JavaScript: the report is renewed
+
+
+def set_options() -> list[Option]:
+    """The fields that a preset or a file may set."""
+    return [opt for opt in all_options() if opt.declaration.place != "none" and opt.name not in NEVER_SET]
+
+
+class PresetBar:
+    """Presets, import and export."""
+
+    def __init__(self) -> None:
+        self._exports = tempfile.TemporaryDirectory(prefix="train-lora-")  # gradio serves files of the temporary folder
+
+    def build(self) -> None:
+        """The components; `wire` connects them once the form is there."""
+        with gr.Row(elem_id="train_lora_presets"):
+            self.preset = gr.Dropdown(
+                choices=[DEFAULTS, *TITLES], value=None, label="Preset", elem_id="train_lora_preset",
+                info="Starting points. Name, folder and trigger word stay as they are.",
+            )  # fmt: skip
+        self.told = gr.HTML("", elem_id="train_lora_preset_told")
+        with gr.Accordion("Import and export", open=False, elem_id="train_lora_files_of_settings"):
+            self.file = gr.File(label="Import: kohya_ss JSON, sd-scripts TOML, or ours", file_types=[".json", ".toml"],
+                                elem_id="train_lora_import")  # fmt: skip
+            with gr.Row():
+                self.form = gr.Dropdown(
+                    choices=list(EXPORTS), value=next(iter(EXPORTS)), label="Export as", elem_id="train_lora_form_of"
+                )
+                self.export = gr.Button("Export", elem_id="train_lora_export")
+            self.exported = gr.File(label="Exported", interactive=False, visible=False, elem_id="train_lora_exported")
+        for item in (self.preset, self.file, self.form, self.export, self.exported):
+            item.do_not_save_to_config = True
+
+    def wire(self, options: Sequence[Option], components: Mapping[str, Any]) -> None:
+        """Connect to the form. `options`: those of `components`, in the order of the form."""
+        self._options = list(options)
+        fields = [components[opt.name] for opt in set_options()]
+        chosen = self.preset.input(choose_preset, inputs=[self.preset], outputs=[self.told, *fields], show_progress="hidden")
+        read = self.file.upload(read_file, inputs=[self.file], outputs=[self.preset, self.told, *fields], show_progress="hidden")
+        for event in (chosen, read):
+            event.then(None, inputs=[], outputs=[], _js=CHANGED)
+        everything = [components[opt.name] for opt in self._options]
+        self.export.click(self.write, inputs=[self.form, *everything], outputs=[self.told, self.exported], show_progress="hidden")
+
+    def write(self, form: str, *values: Any) -> list[Any]:
+        """The form's settings as a file, or what is wrong with them."""
+        flat = {opt.name: value for opt, value in zip(self._options, values)}
+        try:
+            config = build_config({**flat, "data": folders(flat["data"])})
+        except ConfigError as error:
+            return [list_html(error.problems, "problem"), gr.update()]
+        name = config.run.name if name_problem(config.run.name) is None else "train_lora"
+        paths = []
+        for path, text in texts(config, EXPORTS[form], Path(self._exports.name) / name).items():
+            path.write_text(text, encoding="utf-8")
+            paths.append(str(path))
+        return [gr.update(), gr.update(value=paths[0] if len(paths) == 1 else paths, visible=True)]
+
+
+def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
+    """Path -> text of the files to hand out."""
+    if kind == "ours":
+        return {stem.with_name(f"{stem.name}.json"): json.dumps(config.to_flat(), indent=2, ensure_ascii=False) + "\n"}
+    end = {"toml": ".toml", "json": "-kohya_ss.json", "dataset": "-dataset.toml"}[kind]
+    return export_files(config, kind, stem.with_name(stem.name + end), relative=True)  # type: ignore[arg-type]
+
+
+def folders(text: Any) -> tuple[str, ...]:
+    """The folder of the form's field."""
+    found = str(text or "").strip().strip('"')
+    return (found,) if found else ()
+
+
+def shown(opt: Option, value: Any) -> Any:
+    """`value` as the component of `opt` holds it."""
+    if opt.kind is tuple:
+        return " ".join(value)
+    return decimal(value) if opt.kind is float else value
+
+
+def choose_preset(title: str | None) -> list[Any]:
+    """The reasons, and a value for every field: the preset's, or the default; what is the user's own stays."""
+    preset = PRESETS.get(TITLES.get(title or "", ""))
+    config = build_config(preset.settings() if preset else {})
+    fields = [gr.update() if opt.name in PERSONAL else gr.update(value=shown(opt, config.value(opt))) for opt in set_options()]
+    if preset is None:
+        return ["", *fields]
+    rows = "".join(
+        f"<tr><th>{escape(label(choice.name))}</th><td>{escape(str(choice.value))}</td><td>{escape(choice.why)}</td></tr>"
+        for choice in preset.choices
+    )
+    return [f"<p class='train-lora-hint'>{escape(preset.text)}</p><table class='train-lora-report'>{rows}</table>", *fields]
+
+
+def label(name: str) -> str:
+    """An option's words in the form."""
+    return next(opt.declaration.label for opt in all_options() if opt.name == name)
+
+
+def read_file(file: Any) -> list[Any]:
+    """No preset, what became of a file's keys, and the values that follow; nothing changes when it cannot be read."""
+    unchanged = [gr.update() for _ in set_options()]
+    if file is None:
+        return [gr.update(), "", *unchanged]
+    try:
+        found = import_file(Path(file.name), follow=False)
+    except ConfigError as error:
+        told = list_html([problem.replace(str(file.name), Path(file.name).name) for problem in error.problems], "problem")
+        return [gr.update(), told, *unchanged]
+    config = found.config()
+    fields = [
+        gr.update() if opt.name in PERSONAL and opt.name not in found.flat else gr.update(value=shown(opt, config.value(opt)))
+        for opt in set_options()
+    ]
+    return [gr.update(value=None), import_html(found), *fields]
+
+
+def import_html(found: Imported) -> str:
+    """What needs attention open, the rest behind a click."""
+    text = ""
+    for said, head, attention in (
+        (found.not_supported, "Not supported, and left out", True),
+        (found.unknown, "Unknown, and left out", True),
+        (found.used, "Used", False),
+        (found.ignored, "Ignored on purpose", False),
+    ):
+        if said:
+            inner = list_html([_line(item) for item in said], "problem" if attention else "note")
+            text += f"<details{' open' if attention else ''}><summary>{head}: {len(said)}</summary>{inner}</details>"
+    return text
+
+
+def _line(said: Said) -> str:
+    return f"{said.key} = {said.value!r}: {said.why}"

@@ -1,0 +1,22 @@
+"""Legal values of options, for tests that go through all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib_lora.config.options import Option
+
+
+def sample(opt: Option) -> Any:
+    """A legal value of `opt` that is not its default."""
+    if opt.kind is bool:
+        return not opt.default
+    if opt.choices:
+        return next(choice for choice in opt.choices if choice != opt.default)
+    if opt.kind is tuple:
+        return ["a=1"]
+    if opt.kind is str:
+        return ".cap" if opt.name == "caption_extension" else "some text"
+    low, high = opt.declaration.ge or 0, opt.declaration.le or 0
+    near = [opt.default + 1, opt.default - 1] if opt.kind is int else [opt.default / 2 + 0.25, opt.default / 2]
+    return next(value for value in near if low <= value <= high and value != opt.default)

@@ -1,0 +1,225 @@
+"""Options of the LoRA and of captions in whole runs: each one changes what it should, and nothing else."""
+
+# ruff: noqa: F811 - fixtures of another file
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib_lora.data.sizes import Size
+from lib_lora.errors import ConfigError
+from lib_lora.events import Finished, Stop
+from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.model.adapter import State, attached, new_pair, state_dict
+from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.norms import delta_norm
+from lib_lora.output.lora_file import read
+from lib_lora.sample import Request, sample
+from lib_lora.train import train
+from lib_lora.training.weights import frozen_pairs
+from tests.conftest import small_config
+from tests.test_session import HALVES, WHOLE, farthest, host, squares, trained  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def plain(host: StandaloneHost, squares: Path) -> State:
+    return trained(host, squares, WHOLE)[1]
+
+
+def run(host: StandaloneHost, squares: Path, **flat: Any) -> tuple[State, dict[str, str]]:
+    """A whole run, and its file."""
+    config = small_config(squares, host.lora_folder(), **{"steps": 2, "overwrite": True, **flat})
+    last = list(train(config, host, Stop()))[-1]
+    assert isinstance(last, Finished) and last.path is not None
+    return read(last.path)
+
+
+DROPOUTS = [{"network_dropout": 0.5}, {"rank_dropout": 0.5}, {"module_dropout": 0.5}]
+
+
+@pytest.mark.parametrize("option", DROPOUTS, ids=str)
+def test_dropout_is_the_same_each_time_and_with_checkpointing(
+    host: StandaloneHost,
+    squares: Path,
+    plain: State,
+    option: dict[str, Any],
+) -> None:
+    _, first, _ = trained(host, squares, WHOLE, **option)
+    _, again, _ = trained(host, squares, WHOLE, gradient_checkpointing="on", **option)
+    assert farthest(first, plain) > 1e-4 and farthest(first, again) < 1e-6
+    if "module_dropout" not in option:  # that one is drawn for a batch, not for a sample
+        _, halves, _ = trained(host, squares, HALVES, gradient_accumulation_steps=2, **option)
+        _, whole_again, _ = trained(host, squares, WHOLE, **option)
+        assert farthest(whole_again, halves) < 1e-4
+
+
+def test_dropout_is_off_in_pictures(host: StandaloneHost, squares: Path) -> None:
+    """A LoRA whose layers are all left out in training is there in a picture."""
+    session, _, _ = trained(host, squares, WHOLE, module_dropout=0.99, rank_dropout=0.99, unet_lr=0.05)
+    for pair in session.pairs:
+        torch.nn.init.normal_(pair.up, std=0.1)
+    with host.borrow_model() as base:
+        request = Request("a blob", Size(64, 64), 2, 1)
+        with session.result():
+            with_it = sample(base, request, session.precision)
+        with attached(session.pairs):
+            whole = sample(base, request, session.precision)
+        without = sample(base, request, session.precision)
+    assert (with_it == whole).all() and (with_it != without).any()
+
+
+def test_norms_stay_below_the_largest(host: StandaloneHost, squares: Path) -> None:
+    free, _, _ = trained(host, squares, WHOLE)
+    session, _, _ = trained(host, squares, WHOLE, scale_weight_norms=1e-3)
+    assert max(float(delta_norm(pair)) for pair in free.pairs) > 2e-3
+    assert max(float(delta_norm(pair)) for pair in session.pairs) < 1.0001e-3
+
+
+def test_blocks_have_ranks_and_alphas_of_their_own(host: StandaloneHost, squares: Path) -> None:
+    dims = ["2"] * 25
+    dims[4], dims[12] = "3", "0"
+    alphas = ["1"] * 25
+    alphas[4] = "1.5"
+    state, metadata = run(host, squares, block_dims=",".join(dims), block_alphas=",".join(alphas))
+    name = "lora_unet_down_blocks_1_attentions_0_proj_in"
+    assert state[f"{name}.lora_down.weight"].shape[0] == 3 and float(state[f"{name}.alpha"]) == 1.5
+    assert state["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"].shape[0] == 2
+    assert not any("mid_block" in key for key in state)
+    arguments = json.loads(metadata["ss_network_args"])
+    assert arguments["block_dims"] == ",".join(dims) and arguments["dropout"] is None
+
+
+def test_block_rates(host: StandaloneHost, squares: Path, plain: State) -> None:
+    """AdamW's first step is as long as the rate."""
+    _, state, _ = trained(host, squares, WHOLE[:1], mid_lr_weight="0.5", up_lr_weight="zeros", down_lr_weight="2,2,2,2,2,2,2,2")
+    assert not any("up_blocks" in key for key in state)
+    largest = {place: max(float(value.abs().max()) for key, value in state.items() if place in key and "lora_up" in key)
+               for place in ("mid_block", "down_blocks", "lora_te")}  # fmt: skip
+    assert largest == pytest.approx({"mid_block": 5e-4, "down_blocks": 2e-3, "lora_te": 1e-3}, rel=1e-3)
+
+
+def test_lora_plus(host: StandaloneHost, squares: Path) -> None:
+    _, state, _ = trained(host, squares, WHOLE[:1], loraplus_lr_ratio=4, loraplus_text_encoder_lr_ratio=8)
+    largest = {part: max(float(value.abs().max()) for key, value in state.items() if part in key and "lora_up" in key)
+               for part in ("lora_unet", "lora_te")}  # fmt: skip
+    assert largest == pytest.approx({"lora_unet": 4e-3, "lora_te": 8e-3}, rel=1e-3)
+
+
+def test_metadata_says_what_was_used(host: StandaloneHost, squares: Path) -> None:
+    _, plain_metadata = run(host, squares)
+    assert plain_metadata["ss_network_dropout"] == plain_metadata["ss_scale_weight_norms"] == "None"
+    assert "ss_network_args" not in plain_metadata
+    _, metadata = run(host, squares, network_dropout=0.25, scale_weight_norms=1, rank_dropout=0.1, loraplus_lr_ratio=4)
+    assert metadata["ss_network_dropout"] == "0.25" and metadata["ss_scale_weight_norms"] == "1.0"
+    assert json.loads(metadata["ss_network_args"]) == {"rank_dropout": "0.1", "loraplus_lr_ratio": "4.0", "dropout": 0.25}
+
+
+def test_a_run_goes_on_from_a_file(host: StandaloneHost, squares: Path, tmp_path: Path) -> None:
+    old, _ = run(host, squares, name="old", unet_lr=1e-2, text_encoder_lr=0)
+    path = str(host.lora_folder() / "old.safetensors")
+    start, _, _ = trained(host, squares, [], network_weights=path)
+    for key, value in state_dict(start.pairs).items():
+        assert torch.equal(value, old[key]) if key in old else "lora_te" in key
+    new, _ = run(host, squares, name="new", network_weights=path, unet_lr=1e-4)
+    assert 0 < farthest(old, new) < 5e-3 and len(new) > len(old)
+    with pytest.raises(ConfigError, match="has rank 2 at"):
+        run(host, squares, name="wide", network_weights=path, rank=4, alpha=2)
+    again, _ = run(host, squares, name="same", network_weights=path, rank=4, alpha=4, dim_from_weights=True)
+    assert set(again) == set(old) and all(again[key].shape == old[key].shape for key in old)
+
+
+def write_lora(host: StandaloneHost, path: Path, seed: int) -> dict[str, torch.Tensor]:
+    """A strong LoRA of all layers."""
+    with host.borrow_model() as base:
+        pairs = [new_pair(target, 2, 2.0, seed, base.device) for target in base.targets()]
+    torch.manual_seed(seed)
+    for pair in pairs:
+        torch.nn.init.normal_(pair.up, std=0.1)
+    save_file(state_dict(pairs), path)
+    return state_dict(pairs)
+
+
+def test_a_whole_model_with_loras_below_is_the_merged_one(host: StandaloneHost, squares: Path, tmp_path: Path) -> None:
+    states = [write_lora(host, tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    paths, strengths = [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)], ["0.5", "-0.25"]
+    config = small_config(squares, tmp_path, base_weights=paths, base_weights_multiplier=strengths)
+    ids = torch.tensor([[[49406] + [320] * 75 + [49407]]])
+    with host.borrow_model() as base, torch.no_grad():
+
+        def answer() -> torch.Tensor:
+            latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+            return base.predict(latents, torch.tensor([500]), encode_ids(base.text_encoder, ids, 1))
+
+        plain_answer = answer()
+        with attached([], frozen_pairs(config, base)):
+            ours = answer()
+        kept = {target.name: target.module.weight.clone() for target in base.targets()}
+        for target in base.targets():
+            for state, strength in zip(states, strengths):
+                up, down = (state[f"{target.name}.lora_{half}.weight"].flatten(1) for half in ("up", "down"))
+                target.module.weight += float(strength) * (up @ down).reshape(target.module.weight.shape)
+        theirs = answer()
+        for target in base.targets():
+            target.module.weight.copy_(kept[target.name])
+    assert torch.allclose(ours, theirs, atol=1e-4) and not torch.allclose(ours, plain_answer, atol=1e-2)
+
+
+@pytest.mark.parametrize("text_encoder_lr", [0, 1e-3])
+def test_loras_below_are_there_in_steps_and_pictures_and_not_in_the_file(
+    host: StandaloneHost,
+    squares: Path,
+    tmp_path: Path,
+    text_encoder_lr: float,
+) -> None:
+    write_lora(host, tmp_path / "below.safetensors", 1)
+    flat = {"base_weights": [str(tmp_path / "below.safetensors")], "text_encoder_lr": text_encoder_lr}
+    _, plain_state, plain_losses = trained(host, squares, WHOLE, text_encoder_lr=text_encoder_lr)
+    session, state, losses = trained(host, squares, WHOLE, **flat)
+    assert set(state) == set(plain_state) and abs(losses[0] - plain_losses[0]) > 1e-3
+    with host.borrow_model() as base:
+        request = Request("a blob", Size(64, 64), 2, 1)
+        with session.result():
+            picture = sample(base, request, session.precision)
+        with attached(session.pairs):
+            without = sample(base, request, session.precision)
+    assert (picture != without).any()
+
+
+def test_bad_files_are_told_with_all_other_problems(host: StandaloneHost, squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(host, squares, network_weights=str(tmp_path / "no"), base_weights=[str(tmp_path / "none")], mid_lr_weight="x")
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("text_encoder_lr", [0, 1e-3])
+@pytest.mark.parametrize("rule", ["kohya", "webui"])
+def test_weighted_captions_are_read(
+    host: StandaloneHost,
+    squares: Path,
+    text_encoder_lr: float,
+    rule: str,
+) -> None:
+    for number in range(4):
+        (squares / f"{number}.txt").write_text(f"a (blob:{number + 1}.5), number [{number}]")
+    flat = {"text_encoder_lr": text_encoder_lr, "token_rule": rule}
+    literal, weighted = (trained(host, squares, WHOLE[:1], weighted_captions=on, **flat)[2] for on in (False, True))
+    for number in range(4):
+        (squares / f"{number}.txt").write_text(f"a blob, number {number}")
+    unweighted = trained(host, squares, WHOLE[:1], weighted_captions=True, **flat)[2]
+    assert len({*literal, *weighted, *unweighted}) == 3
+
+
+def test_the_webuis_rule_trains_on_as_many_chunks_as_are_needed(host: StandaloneHost, squares: Path) -> None:
+    (squares / "1.txt").write_text("a blob, " * 30)
+    losses = {
+        (rule, rate): trained(host, squares, WHOLE[:1], token_rule=rule, max_token_length="225", text_encoder_lr=rate)[2][0]
+        for rule in ("kohya", "webui") for rate in (0, 1e-3)
+    }  # fmt: skip
+    assert losses["webui", 0] == pytest.approx(losses["webui", 1e-3], rel=1e-5)
+    assert losses["webui", 0] != pytest.approx(losses["kohya", 0], rel=1e-6)

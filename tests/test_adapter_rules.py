@@ -1,0 +1,60 @@
+"""Rules of the LoRA's options, one sentence each."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib_lora.config.adapter_rules import RULES
+from lib_lora.config.groups import build_config
+
+LISTS = ",".join(["4"] * 25)
+
+
+def problems(**flat: object) -> list[str]:
+    config = build_config(flat)
+    return [problem for rule in RULES if (problem := rule(config))]
+
+
+@pytest.mark.parametrize(
+    ("flat", "option"),
+    [
+        ({"block_dims": "4"}, "block_dims"),
+        ({"block_alphas": "4", "block_dims": LISTS}, "block_alphas"),
+        ({"block_alphas": LISTS}, "block_alphas"),
+        ({"down_lr_weight": "up"}, "down_lr_weight"),
+        ({"mid_lr_weight": "half"}, "mid_lr_weight"),
+        ({"up_lr_weight": "1;2"}, "up_lr_weight"),
+        ({"block_lr_zero_threshold": 0.1}, "block_lr_zero_threshold"),
+        ({"block_dims": ",".join(["0"] * 25), "text_encoder_lr": 0}, "nothing would be trained"),
+        (
+            {"down_lr_weight": "zeros", "mid_lr_weight": "0", "up_lr_weight": "zeros", "text_encoder_lr": 0},
+            "nothing would be trained",
+        ),
+        ({"dim_from_weights": True}, "network_weights"),
+        ({"dim_from_weights": True, "network_weights": "a", "block_dims": LISTS}, "dim_from_weights"),
+        ({"base_weights_multiplier": ["1"]}, "base_weights_multiplier"),
+        ({"base_weights": ["a"], "base_weights_multiplier": ["strong"]}, "base_weights_multiplier"),
+        ({"base_weights": ["a"], "base_weights_multiplier": ["nan"]}, "base_weights_multiplier"),
+        ({"loraplus_lr_ratio": 4, "optimizer": "Prodigy"}, "loraplus_lr_ratio"),
+        ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
+    ],
+    ids=str,
+)
+def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
+    found = problems(**flat)
+    assert len(found) == 1 and option in found[0] and found[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [{}, {"block_dims": LISTS, "block_alphas": LISTS}, {"down_lr_weight": "cosine", "block_alphas": LISTS}, {"loraplus_unet_lr_ratio": 4},
+     {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
+     {"block_dims": ",".join(["0"] * 25)}],
+    ids=str,
+)  # fmt: skip
+def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
+    assert problems(**flat) == []
+
+
+def test_the_cases_above_cover_every_rule() -> None:
+    assert len(RULES) == 10

@@ -1,0 +1,133 @@
+"""Our settings as kohya's files, and back again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_lora.cli import main
+from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.options import Option
+from lib_lora.kohya.export import export_files, export_kohya
+from lib_lora.kohya.files import parse_toml, source_of
+from lib_lora.kohya.importing import import_file, import_source
+from lib_lora.kohya.toml import toml_table, toml_value
+from tests.conftest import write_picture
+from tests.samples import sample
+from tests.test_kohya_table import KEYS
+
+FORMS = ("toml", "json")
+ODD = {
+    "data": ["/some where/photos"], "reg_data": ["/reg"], "optimizer_args": ["weight_decay=0.1", "betas=(0.9,0.99)"],
+    "lr_scheduler_args": ["step_size=3"], "base_weights": ["/a b.safetensors", "/c.safetensors"],
+    "base_weights_multiplier": ["0.5", "1"], "lr_scheduler": "cosine", "lr_warmup_steps": 0.07, "resolution": 640,
+    "resolution_height": 768, "caption_prefix": 'a "quoted" \\ prefix', "trigger": "ohwx cat", "optimizer": "Prodigy",
+    "sample_prompts": "a cat --n ugly\na dog", "block_dims": ",".join("2" * 25), "down_lr_weight": "1,1,0.5", "mid_lr_weight": "0.5",
+    "keep_tokens_separator": "|||", "training_comment": "ünïcode 🐈 \x7f", "mixed_precision": "fp16", "gradient_checkpointing": "on",
+}  # fmt: skip
+
+
+def back(text: str, form: str) -> TrainConfig:
+    settings = parse_toml(text) if form == "toml" else json.loads(text)
+    found = import_source(source_of(settings, toml=form == "toml"), keep_names=True)
+    assert found.problems() == []
+    return found.config()
+
+
+def changed(opt: Option) -> Any:
+    return ODD.get(opt.name, sample(opt))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("opt", all_options(), ids=lambda opt: opt.name)
+def test_one_changed_option_comes_back(opt: Option, form: Any) -> None:
+    more = {"lr_scheduler": "linear"} if opt.name == "lr_warmup_steps" else {}
+    config = build_config({opt.name: changed(opt), **more})
+    assert config != build_config(more)
+    assert back(export_kohya(config, form), form) == config
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_options_changed_come_back(form: Any) -> None:
+    for more in ({}, {"steps": 0}, {"unet_lr": 0}, {"text_encoder_lr": 0}, {"data": []}, {"data": ["a", "b"]}, {"max_grad_norm": 0},
+                 {"prior_loss_weight": 0}, {"stop_text_encoder_training": 20}, {"lr_warmup_steps": 5}, {"seed": 0},
+                 {"multires_noise_iterations": 0}, {"caption_prefix": ""}, {"validate_every_n_epochs": 0}, {"trigger": ""}):  # fmt: skip
+        config = build_config({**{opt.name: changed(opt) for opt in all_options()}, **more})
+        assert back(export_kohya(config, form), form) == config
+
+
+def test_defaults_come_back() -> None:
+    for form in FORMS:
+        assert back(export_kohya(TrainConfig(), form), form) == TrainConfig()  # type: ignore[arg-type]
+
+
+def test_a_toml_holds_only_what_sd_scripts_knows_and_a_section_of_ours() -> None:
+    config = build_config({opt.name: changed(opt) for opt in all_options()})
+    settings = parse_toml(export_kohya(config))
+    assert set(settings) - set(KEYS["sd_scripts"]) == {"sd_webui_train_lora"}
+    assert not set(settings["sd_webui_train_lora"]) & set(KEYS["sd_scripts"])  # a later section would win there
+    assert settings["caption_prefix"].endswith("ohwx cat,")
+    assert settings["network_args"][0].count("=") == 1 and settings["resolution"] == "640,768"
+
+
+def test_what_sd_scripts_divides_by_is_never_0() -> None:
+    settings = parse_toml(export_kohya(build_config({"text_encoder_lr": 0, "validate_every_n_epochs": 0})))
+    assert not [key for key, value in settings.items() if key.startswith(("save_", "sample_", "validate_")) and value == 0]
+    assert settings["network_train_unet_only"] is True
+
+
+def test_shares_are_floats_and_steps_whole_numbers() -> None:
+    assert "lr_warmup_steps = 0.1\n" in export_kohya(build_config({"lr_warmup_steps": 0.1}))
+    assert "lr_warmup_steps = 10\n" in export_kohya(build_config({"lr_warmup_steps": 10}))
+
+
+def test_a_json_holds_only_fields_of_the_form() -> None:
+    config = build_config({opt.name: changed(opt) for opt in all_options()})
+    settings = json.loads(export_kohya(config, "json"))
+    assert set(settings) - set(KEYS["kohya_ss"]) == {"sd_webui_train_lora"}
+    assert settings["max_resolution"] == "640,768" and settings["lr_warmup"] == 7.0 and settings["LoRA_type"] == "Standard"
+    assert "--zero_terminal_snr" in settings["additional_parameters"]
+
+
+def test_folders_with_repeats_of_their_own(tmp_path: Path) -> None:
+    for name in ("set/10_ohwx cat", "set/3_a dog", "plain", "reg/1_cat"):
+        write_picture(tmp_path / name / "a.png")
+    config = build_config(
+        {"data": [str(tmp_path / "set"), str(tmp_path / "plain")], "reg_data": [str(tmp_path / "reg")], "repeats": 7}
+    )
+    found = parse_toml(export_kohya(config, "dataset"))
+    subsets = found["datasets"][0]["subsets"]
+    assert [(Path(s["image_dir"]).name, s["num_repeats"], s.get("class_tokens"), s["is_reg"]) for s in subsets] == [
+        ("10_ohwx cat", 10, "ohwx cat", False), ("3_a dog", 3, "a dog", False), ("plain", 7, None, False), ("1_cat", 1, "cat", True)]  # fmt: skip
+    assert found["general"]["resolution"] == [512, 512]
+    assert set(found["general"]) | {key for s in subsets for key in s} <= set(KEYS["dataset"])
+
+
+def test_a_dataset_file_is_written_beside_where_one_parent_does_not_say_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "set" / "10_cat" / "a.png")
+    write_picture(tmp_path / "plain" / "a.png")
+    one = build_config({"data": [str(tmp_path / "set")]})
+    assert list(export_files(one, "toml", tmp_path / "x.toml")) == [tmp_path / "x.toml"]
+    (tmp_path / "c.json").write_text(json.dumps({"rank": 3, "data": [str(tmp_path / "plain")], "repeats": 4}))
+    assert main(["export-kohya", "--config", str(tmp_path / "c.json"), "--out", str(tmp_path / "out" / "x.toml")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'x.toml'}\n"
+    found = import_file(tmp_path / "out" / "x.toml", keep_names=True)
+    assert (found.flat["data"], found.flat["repeats"], found.flat["rank"]) == ((str(tmp_path / "plain"),), 4, 3)
+    assert "train_data_dir" not in parse_toml((tmp_path / "out" / "x.toml").read_text())
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["export-kohya", "--preset", "style", "--out", str(tmp_path / "file" / "x.toml")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_values_as_toml() -> None:
+    values = {"a": True, "b": 1, "c": 1e-7, "d": 'x"\\\n\t\x00\x7f ü🐈', "e": [1, "y"], "f": [], "g": 5e-05, "h": 1e22}
+    assert parse_toml(toml_table(values)) == values
+    assert toml_value(0.5) == "0.5"

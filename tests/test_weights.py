@@ -1,0 +1,174 @@
+"""Files to go on with and files that lie below: what is told of them before a model is touched, and what pairs they give."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lib_lora.config.groups import TrainConfig, build_config
+from lib_lora.errors import LoraFileError
+from lib_lora.model.adapter import attached
+from lib_lora.model.base import Target
+from lib_lora.model.dropout import Dropout
+from lib_lora.training.weights import frozen_pairs, start_pairs, weights_problems
+
+TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"
+MIDDLE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+def tensors(name: str, rank: int = 4, alpha: float | None = 2.0, conv: bool = False) -> dict[str, torch.Tensor]:
+    kernel = (1, 1) if conv else ()
+    state = {f"{name}.lora_down.weight": torch.randn(rank, 6, *kernel), f"{name}.lora_up.weight": torch.randn(5, rank, *kernel)}
+    return state if alpha is None else {**state, f"{name}.alpha": torch.tensor(alpha)}
+
+
+def lora(folder: Path, state: dict[str, torch.Tensor], name: str = "old") -> str:
+    path = folder / f"{name}.safetensors"
+    save_file(state, path)
+    return str(path)
+
+
+def config(**flat: Any) -> TrainConfig:
+    return build_config({"rank": 4, "alpha": 2, **flat})
+
+
+@pytest.fixture
+def base() -> Any:
+    torch.manual_seed(0)
+    modules = {TEXT: nn.Linear(6, 5), UNET: nn.Conv2d(6, 5, 1), MIDDLE: nn.Linear(6, 5)}
+    targets = [Target(name, module, "text_encoder" if name == TEXT else "unet") for name, module in modules.items()]
+    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"))
+
+
+def test_files_that_fit_are_fine(tmp_path: Path) -> None:
+    whole = lora(tmp_path, {**tensors(TEXT), **tensors(UNET, conv=True)})
+    assert weights_problems(config()) == []
+    assert weights_problems(config(network_weights=whole, base_weights=[whole])) == []
+    assert weights_problems(config(network_weights=lora(tmp_path, tensors(UNET), "unet"))) == []
+    assert weights_problems(config(network_weights=lora(tmp_path, tensors(TEXT), "text"))) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (tensors(UNET, rank=8), "has rank 8 at .* where 4 is wanted; set Rank .rank. to 8, or turn on .*dim_from_weights"),
+        (tensors(UNET, alpha=1.0), "has alpha 1 at .* where 2 is wanted; set Alpha .alpha. to 1, or turn on"),
+        (tensors(UNET, alpha=None), "has alpha 4 at"),
+        ({"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "resnets_0_conv1.*LoCon"),
+        ({f"{UNET}.hada_w1_a": torch.zeros(4, 6)}, "1 tensors of kinds .*hada_w1_a.*LyCORIS"),
+        ({f"{UNET}.dora_scale": torch.zeros(4, 6)}, "dora_scale"),
+        (tensors("lora_unet_input_blocks_4_1_proj_in"), "3 tensors of kinds .*other model families"),
+        (tensors("lora_te1_text_model_encoder_layers_0_mlp_fc1"), "other model families"),
+        ({f"{UNET}.lora_down.weight": torch.zeros(4, 6)}, "is not whole"),
+        ({"unet.down.lora_A.weight": torch.zeros(4, 6)}, "tensors of kinds"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_that_do_not_fit_are_one_sentence(tmp_path: Path, state: dict[str, torch.Tensor], said: str) -> None:
+    path = lora(tmp_path, state)
+    problems = weights_problems(config(network_weights=path))
+    assert len(problems) == 1 and problems[0].startswith("Continue from (network_weights): ") and path in problems[0]
+    assert re.search(said, problems[0])
+    below = weights_problems(config(base_weights=[path, path]))
+    assert len(below) == (0 if "wanted" in said or "alpha 4" in said else 2)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    missing = str(tmp_path / "missing.safetensors")
+    problems = weights_problems(config(network_weights=missing, base_weights=[str(tmp_path / "broken.safetensors")]))
+    assert len(problems) == 2 and "Continue from" in problems[0] and "Merged first (base_weights)" in problems[1]
+
+
+def test_ranks_of_the_blocks_are_looked_at(tmp_path: Path) -> None:
+    dims = ",".join("8" if i == 12 else "4" for i in range(25))
+    path = lora(tmp_path, {**tensors(MIDDLE, rank=8), **tensors(TEXT)})
+    assert weights_problems(config(network_weights=path, block_dims=dims)) == []
+    assert "has rank 8" in weights_problems(config(network_weights=path))[0]
+    assert weights_problems(config(network_weights=path, block_dims="x")) == [], "its own rule tells"
+
+
+def test_ranks_from_the_file_need_a_layer_to_train(tmp_path: Path) -> None:
+    path = lora(tmp_path, tensors(TEXT, rank=8))
+    assert weights_problems(config(network_weights=path, dim_from_weights=True)) == []
+    found = weights_problems(config(network_weights=path, dim_from_weights=True, text_encoder_lr=0))
+    assert len(found) == 1 and "nothing would be trained" in found[0]
+
+
+def test_a_file_gives_its_values_and_fresh_pairs_where_it_has_none(base: Any, tmp_path: Path) -> None:
+    state = tensors(UNET, conv=True)
+    started = {pair.target.name: pair for pair in start_pairs(config(network_weights=lora(tmp_path, state)), base)}
+    assert list(started) == [TEXT, UNET, MIDDLE]
+    assert torch.equal(started[UNET].down, state[f"{UNET}.lora_down.weight"])
+    assert not started[TEXT].up.any() and started[TEXT].rank == 4
+    assert all(half.requires_grad for pair in started.values() for half in (pair.down, pair.up))
+
+
+def test_ranks_and_alphas_from_the_file(base: Any, tmp_path: Path) -> None:
+    path = lora(tmp_path, {**tensors(UNET, rank=3, alpha=1.5, conv=True), **tensors(MIDDLE, rank=2, alpha=None)})
+    started = start_pairs(config(network_weights=path, dim_from_weights=True), base)
+    assert [(pair.target.name, pair.rank, pair.alpha) for pair in started] == [(UNET, 3, 1.5), (MIDDLE, 2, 2.0)]
+
+
+def test_what_is_not_trained_of_a_file_stays_in_it(base: Any, tmp_path: Path) -> None:
+    state = {**tensors(TEXT, rank=8), **tensors(UNET, conv=True), **tensors(MIDDLE)}
+    flat = {"network_weights": lora(tmp_path, state), "text_encoder_lr": 0, "mid_lr_weight": "0"}
+    assert weights_problems(config(**flat)) == []
+    started = {pair.target.name: pair for pair in start_pairs(config(**flat), base, torch.bfloat16)}
+    assert [pair.down.requires_grad for pair in started.values()] == [False, True, False]
+    assert started[TEXT].rank == 8 and started[TEXT].down.dtype == torch.bfloat16
+
+
+def test_blocks_without_rank_or_factor_get_no_pair(base: Any) -> None:
+    dims = ",".join("0" if i == 12 else "3" for i in range(25))
+    assert [(p.target.name, p.rank) for p in start_pairs(config(block_dims=dims), base)] == [(TEXT, 4), (UNET, 3)]
+    assert [p.target.name for p in start_pairs(config(down_lr_weight="zeros"), base)] == [TEXT, MIDDLE]
+
+
+def test_layers_and_shapes_of_another_model(base: Any, tmp_path: Path) -> None:
+    unknown = lora(tmp_path, tensors("lora_te_text_model_encoder_layers_30_mlp_fc1"), "unknown")
+    with pytest.raises(LoraFileError, match="1 layers of the LoRA do not exist"):
+        start_pairs(config(network_weights=unknown), base)
+    wide = {key: value.repeat(1, 2) if value.dim() else value for key, value in tensors(TEXT).items()}
+    with pytest.raises(LoraFileError, match="does not fit the model"):
+        frozen_pairs(config(base_weights=[lora(tmp_path, wide, "wide")]), base)
+
+
+def merged(module: nn.Module, states: list[tuple[dict[str, torch.Tensor], float]], name: str) -> nn.Module:
+    """kohya: W + strength · alpha / rank · up · down."""
+    with torch.no_grad():
+        for state, strength in states:
+            down, up = (state[f"{name}.lora_{half}.weight"].flatten(1) for half in ("down", "up"))
+            delta = strength * float(state[f"{name}.alpha"]) / len(down) * (up @ down)
+            module.weight += delta.reshape(module.weight.shape)
+    return module
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_loras_below_equal_merged_weights(base: Any, tmp_path: Path, trained: bool, dropout: bool) -> None:
+    """Two files with strengths of their own (the last one's is 1), with and without a trained pair on top."""
+    states = [({**tensors(UNET, rank=2, conv=True), **tensors(TEXT)}, -0.7), ({**tensors(UNET, rank=3, conv=True)}, 1.0)]
+    paths = [lora(tmp_path, state, str(number)) for number, (state, _) in enumerate(states)]
+    settings = config(base_weights=paths, base_weights_multiplier=["-0.7"], rank_dropout=0.5 if dropout else 0.0)
+    below, pairs = frozen_pairs(settings, base), start_pairs(settings, base) if trained else []
+    for pair in pairs:
+        nn.init.normal_(pair.up)
+    chance = Dropout(settings.adapter, 1)
+    modules = {target.name: target.module for target in base.targets()}
+    inputs = {UNET: torch.randn(2, 6, 4, 4), TEXT: torch.randn(2, 7, 6)}
+    assert {pair.target.name for pair in below} == {UNET, TEXT} and not any(pair.down.requires_grad for pair in below)
+    with attached(pairs, below, chance), chance.during(0, 0, 2):
+        ours = {name: modules[name](x) for name, x in inputs.items()}
+    for name, x in inputs.items():
+        merged(modules[name], [given for given in states if f"{name}.alpha" in given[0]], name)
+        with attached(pairs, dropout=chance), chance.during(0, 0, 2):
+            assert torch.allclose(ours[name], modules[name](x), atol=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     """
     placements = _placements(config, dataset)
     heldout = _held_out(config, dataset)
-    shown = _shown(dataset, heldout)
+    shown = _shown(dataset, set(heldout))
     buckets: dict[Size, list[int]] = {}
     for index, count in enumerate(shown):
         if count:
@@ -110,7 +110,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         per_epoch,
         epochs,
         steps,
-        _formula(config, _counted(dataset, shown, heldout), len(frozen), batches, per_epoch, steps),
+        _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
         heldout,
     )
 
@@ -144,7 +144,7 @@ def _held_out(config: TrainConfig, dataset: Dataset) -> tuple[int, ...]:
     return tuple(sorted(folders[folder][image] for folder, image in chosen))
 
 
-def _shown(dataset: Dataset, heldout: Sequence[int]) -> list[int]:
+def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
     """How often each sample is shown per epoch."""
     samples = dataset.samples
     shown = [0 if sample.is_reg or index in heldout else sample.repeats for index, sample in enumerate(samples)]
@@ -169,7 +169,7 @@ def bucket_rule(config: TrainConfig) -> BucketRule:
     )
 
 
-def _counted(dataset: Dataset, shown: Sequence[int], heldout: Sequence[int]) -> str:
+def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:
     """What an epoch consists of, in words."""
     learned: list[int] = []
     regularising: list[int] = []

@@ -51,6 +51,29 @@ def test_same_folder_twice_counts_once(tmp_path: Path) -> None:
     assert len(look(tmp_path, tmp_path).samples) == 1
 
 
+def test_a_number_behind_a_bar_wins(tmp_path: Path) -> None:
+    write_picture(tmp_path / "3_cat" / "a.png")
+    write_picture(tmp_path / "plain" / "b.png")
+    write_picture(tmp_path / "0_none" / "c.png")
+    found = look(Path(f"{tmp_path / '3_cat'}|5"), Path(f"{tmp_path / 'plain'} | 2"), Path(f"{tmp_path / '0_none'}|1"))
+    assert shown(found) == [("a.png", 5, "ohwx, cat"), ("b.png", 2, "ohwx"), ("c.png", 1, "ohwx, none")] and not found.problems
+    assert {sample.repeats for sample in look(Path(f"{tmp_path}|4")).samples} == {4}
+
+
+@pytest.mark.parametrize("number", ["0", "x", "", "-1", "1.5", "10001"])
+def test_what_stands_behind_a_bar_must_be_a_number(tmp_path: Path, number: str) -> None:
+    write_picture(tmp_path / "3_cat" / "a.png")
+    problems = look(Path(f"{tmp_path / '3_cat'}|{number}")).problems
+    assert len(problems) == 1 and "behind the bar must stand how often" in problems[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no bars in names there")
+def test_a_bar_may_be_part_of_a_name(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a|7" / "a.png")
+    assert [sample.repeats for sample in look(tmp_path / "a|7", repeats=2).samples] == [2]
+    assert [sample.repeats for sample in look(Path(f"{tmp_path / 'a|7'}|3"), repeats=2).samples] == [3]
+
+
 def test_captions(tmp_path: Path) -> None:
     for name in "abcd":
         write_picture(tmp_path / "2_cat" / f"{name}.png")

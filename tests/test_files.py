@@ -149,6 +149,17 @@ def test_what_a_person_tells_of_the_lora() -> None:
     assert not [key for key in told if key != "title" and f"modelspec.{key}" in plain]
 
 
+def test_metadata_says_how_images_are_shown() -> None:
+    plain = metadata()
+    names = ("ss_flip_aug", "ss_color_aug", "ss_random_crop", "ss_cache_latents", "ss_resize_interpolation", "ss_resolution")
+    assert [plain[name] for name in names] == ["False", "False", "False", "True", "None", "(256, 256)"]
+    found = metadata(flip_aug=True, color_aug=True, random_crop=True, cache_latents=False, resize_interpolation="box",
+                     resolution_height=320, min_bucket_reso=200, max_bucket_reso=1000)  # fmt: skip
+    assert [found[name] for name in names] == ["True", "True", "True", "False", "box", "(256, 320)"]
+    assert (found["ss_min_bucket_reso"], found["ss_max_bucket_reso"]) == ("192", "1024")  # as sd-scripts moves them
+    assert found["modelspec.resolution"] == "256x320" and metadata(enable_bucket=False)["ss_min_bucket_reso"] == "None"
+
+
 def test_two_folders_of_one_name_are_both_counted() -> None:
     config = build_config({"name": "x"})
     folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat") for parent in "ab")

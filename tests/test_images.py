@@ -58,6 +58,23 @@ def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     assert load_pixels(tmp_path / "a.png").shape == (96, 96, 3)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_bmp(tmp_path: Path, mode: str) -> None:
+    path = write_picture(tmp_path / "a.png", 40, 20)
+    with Image.open(path) as image:
+        converted = image.convert(mode)
+    converted.save(tmp_path / "a.bmp")
+    assert np.array_equal(load_pixels(tmp_path / "a.bmp"), np.asarray(converted.convert("RGB")))
+
+
+def test_inks_become_colours(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.png", 40, 20)
+    with Image.open(path) as image:
+        image.convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+        wanted = np.asarray(image).astype(int)
+    assert np.abs(load_pixels(tmp_path / "a.jpg") - wanted).mean() < 4
+
+
 def test_webp(tmp_path: Path) -> None:
     assert load_pixels(write_picture(tmp_path / "a.webp", 40, 20)).shape == (20, 40, 3)
 

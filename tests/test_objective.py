@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_lora.config.objective import HuberSchedule, LossType, ObjectiveConfig
 from lib_lora.data.sizes import Size
@@ -30,6 +32,7 @@ from lib_lora.objective.noise import (
 )
 from lib_lora.randomness import generator, normal, permutation, uniform
 from lib_lora.training.draws import Drawn, draw
+from lib_lora.training.pictures import latent_mask
 
 
 def scheduler() -> object:
@@ -196,6 +199,28 @@ def test_perturbation_has_the_strength_that_is_asked_for() -> None:
     seen, plain = drawn(ip_noise_gamma=0.2), drawn()
     added = (seen.noisy_latents - plain.noisy_latents) / (1 - BASE[plain.timesteps]).sqrt().view(-1, 1, 1, 1)
     assert float(added.std()) == pytest.approx(0.2, rel=0.1)
+
+
+def test_masks_and_weights_of_samples_as_sd_scripts() -> None:
+    recorded = load_file(Path(__file__).parent / "data" / "kohya-augment.safetensors")
+    mask = torch.stack([latent_mask(values.numpy()) for values in recorded["mask"]])
+    error, zeros, timesteps = recorded["loss"], torch.zeros(2, 4, 3, 2), torch.tensor([100, 900])
+    objective, weights = ObjectiveConfig(min_snr_gamma=1.0), torch.tensor([1.0, 0.25])
+    wanted = (recorded["masked"].mean(dim=(1, 2, 3)) * weights * sample_weights(objective, timesteps, BASE)).mean()
+    found = batch_loss(error.sqrt(), zeros, timesteps, objective, BASE, mask, weights)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    for other in ((None, weights), (mask, None)):
+        assert float(batch_loss(error.sqrt(), zeros, timesteps, objective, BASE, *other)) > 1.01 * float(wanted)
+    ones = torch.ones(2, 1, 3, 2), torch.ones(2)
+    plain = batch_loss(error.sqrt(), zeros, timesteps, objective, BASE)
+    assert torch.equal(batch_loss(error.sqrt(), zeros, timesteps, objective, BASE, *ones), plain)
+
+
+def test_timesteps_may_be_given() -> None:
+    latents, given = torch.ones(3, 4, 8, 8), torch.tensor([5, 5, 7])
+    one, two = (draw(ObjectiveConfig(), latents, BASE, 1, "held out", first, given) for first in (0, 1))
+    assert torch.equal(one.timesteps, given) and torch.equal(one.target[1:], two.target[:2])
+    assert not torch.equal(one.target, draw(ObjectiveConfig(), latents, BASE, 1, "other", 0, given).target)
 
 
 def test_timesteps_of_a_step_stay_in_range() -> None:

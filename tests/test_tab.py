@@ -98,6 +98,18 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     assert "Name" not in html
 
 
+def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
+    for name in ("one", "two words", "3_class"):
+        write_picture(tmp_path / name / "a.png")
+    lines = f'  "{tmp_path / "one"}"\n\n{tmp_path / "two words"}|4 \n'
+    html = tab.report(None, *values(data=lines, reg_data=f"{tmp_path / '3_class'}\n", trigger="ohwx", validation_split=0.5))
+    for part in ("one: 1 images × 10", "two words: 1 images × 4", "3_class: 1 images × 3", "2, 1 of them held out"):
+        assert part in html
+    assert tab._settings(None, values(optimizer_args="a=1 b=(2, 3)"))["optimizer_args"] == "a=1 b=(2, 3)"
+    data = next(opt for opt in SHOWN if opt.name == "data")
+    assert component(data).max_lines > 1
+
+
 def test_report_escapes(tab: TrainTab, tmp_path: Path) -> None:
     write_picture(tmp_path / "p" / "a.png")
     (tmp_path / "p" / "a.txt").write_text("<img src=x onerror=alert(1)>")

@@ -219,9 +219,8 @@ def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
 
 def _members(plan: Plan, folder: Folder) -> list[Sample]:
     """The samples of `folder` but those held out."""
-    return [
-        sample for index, sample in enumerate(plan.samples) if sample.path.parent == folder.path and index not in plan.heldout
-    ]
+    heldout = set(plan.heldout)
+    return [s for index, s in enumerate(plan.samples) if s.path.parent == folder.path and index not in heldout]
 
 
 def _tags(plan: Plan, folder: Folder) -> dict[str, int]:

@@ -91,15 +91,16 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
         trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
+        ids, weights = self._texts.tokens(captions) if trained else (None, None)
+        context = None if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
-            ids, weights = self._texts.tokens(captions) if trained else (None, None)
             inputs = StepInputs(
                 drawn.noisy_latents.to(device),
                 drawn.target.to(device),
                 drawn.timesteps.to(device),
                 input_ids=ids,
-                context=None if trained else self._texts.context(captions),
+                context=context,
                 mask=mask,
                 token_weights=weights,
                 whole_chunks=self._texts.whole_chunks,

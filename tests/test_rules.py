@@ -56,7 +56,8 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 17  # some have several cases above
+    own = [rule for rule in RULES if rule.__module__ == "lib_lora.config.rules"]  # the other rooms have tests of their own
+    assert len(own) == 17  # some have several cases above
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:

@@ -16,6 +16,7 @@ from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.dropout import Dropout
 from lib_lora.model.surgery import Forward, forwards_replaced
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
@@ -63,7 +64,10 @@ def load_recording(path: Path) -> Recording:
     settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
     if settings.unsupported:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
-    return Recording(tensors, build_config(settings.flat), json.loads(metadata["captions"]), json.loads(metadata["losses"]))
+    config = build_config(settings.flat)
+    if Dropout(config.adapter, config.run.seed).used:
+        raise ConfigError(["The recording cannot be replayed: what its dropout left out is not in it."])
+    return Recording(tensors, config, json.loads(metadata["captions"]), json.loads(metadata["losses"]))
 
 
 def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:

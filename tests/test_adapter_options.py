@@ -18,6 +18,7 @@ from lib_lora.events import Finished, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, attached, new_pair, state_dict
 from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
 from lib_lora.output.lora_file import read
 from lib_lora.sample import Request, sample
@@ -57,6 +58,19 @@ def test_dropout_is_the_same_each_time_and_with_checkpointing(
         _, halves, _ = trained(host, squares, HALVES, gradient_accumulation_steps=2, **option)
         _, whole_again, _ = trained(host, squares, WHOLE, **option)
         assert farthest(whole_again, halves) < 1e-4
+
+
+def test_dropout_knows_where_a_batch_stands(host: StandaloneHost, squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, int]] = []
+    during = Dropout.during
+
+    def noted(self: Dropout, step: int, first: int, count: int) -> Any:
+        seen.append((step, first, count))
+        return during(self, step, first, count)
+
+    monkeypatch.setattr(Dropout, "during", noted)
+    trained(host, squares, HALVES, gradient_accumulation_steps=2, rank_dropout=0.5)
+    assert seen == [(0, 0, 2), (0, 2, 2), (1, 0, 2), (1, 2, 2)]
 
 
 def test_dropout_is_off_in_pictures(host: StandaloneHost, squares: Path) -> None:

@@ -58,9 +58,14 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
     from lib_lora.output.lora_file import read
 
     tensors, metadata = read(DATA / "mini-recording.safetensors")
-    metadata["config"] = json.dumps({**json.loads(metadata["config"]), "network_args": ["conv_dim=4"]})
+    recorded = json.loads(metadata["config"])
+    metadata["config"] = json.dumps({**recorded, "network_args": ["conv_dim=4"]})
     save_file(tensors, tmp_path / "r.safetensors", metadata)
     with pytest.raises(ConfigError, match="conv_dim: LoRAs of 3×3"):
+        load_recording(tmp_path / "r.safetensors")
+    metadata["config"] = json.dumps({**recorded, "network_dropout": 0.1})
+    save_file(tensors, tmp_path / "r.safetensors", metadata)
+    with pytest.raises(ConfigError, match="what its dropout left out"):
         load_recording(tmp_path / "r.safetensors")
     save_file(tensors, tmp_path / "r.safetensors", {**metadata, "sdxl": "true"})
     with pytest.raises(ModelError, match="SDXL"):

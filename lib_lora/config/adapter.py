@@ -68,21 +68,22 @@ class AdapterConfig:
         label="Ranks per block",
         kohya="network_args.block_dims",
         place="advanced",
-        help="25 ranks, separated by commas: 12 blocks down, the middle, 12 up; with rank 0 a block is not trained.",
+        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; with rank 0 a block is not trained.",
     )
     block_alphas: str = option(
         "",
         label="Alphas per block",
         kohya="network_args.block_alphas",
         place="advanced",
-        help="25 alphas, as Ranks per block; empty means Alpha everywhere.",
+        help="25 alphas, as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
     )
     down_lr_weight: str = option(
         "",
         label="Rate factors, down",
         kohya="network_args.down_lr_weight",
         place="advanced",
-        help="Factors on the U-Net's rate in its 12 blocks down, as 1,1,0.5 …; or cosine, sine, linear, reverse_linear, zeros.",
+        help="Factors on the U-Net's rate in its 12 blocks down, as 1,1,0.5 (the rest is 1); or cosine, sine, linear, "
+        "reverse_linear, zeros, each with +number to add to it.",
     )
     mid_lr_weight: str = option(
         "",
@@ -112,14 +113,14 @@ class AdapterConfig:
         label="Continue from",
         kohya="network_weights",
         place="advanced",
-        help="A LoRA file to go on training from; its ranks must be these, or see the next option.",
+        help="A LoRA file to go on training from; its ranks and alphas must be these, or see the next option.",
     )
     dim_from_weights: bool = option(
         False,
         label="Ranks from that file",
         kohya="dim_from_weights",
         place="advanced",
-        help="Take ranks and alphas from the file of Continue from.",
+        help="Take ranks and alphas from the file of Continue from; layers that it lacks are not trained.",
     )
     base_weights: tuple[str, ...] = option(
         (),

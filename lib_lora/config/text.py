@@ -159,7 +159,7 @@ class TextConfig:
         label="Long captions",
         kohya=None,
         place="advanced",
-        help="How captions beyond 75 tokens are read: as sd-scripts does, or as the webui reads prompts.",
+        help="How captions beyond 75 tokens are read: as sd-scripts does, or in parts cut at commas, as the webui reads prompts.",
     )
     weighted_captions: bool = option(
         False,

@@ -99,6 +99,20 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     assert webui.processing.StableDiffusionProcessingTxt2Img.cached_hr_uc == [None, None]
 
 
+def test_a_run_on_top_of_other_loras_leaves_the_webui_as_it_was(host: Any, model: Any, photos: Path, tmp_path: Path) -> None:
+    """A LoRA below, one to go on with, dropout, and captions read as the webui reads prompts; in half precision."""
+    before = fingerprint(model)
+    list(train(small_config(photos, tmp_path), host, Stop()))
+    first = str(tmp_path / "Lora" / "blob.safetensors")
+    flat = {"name": "second", "base_weights": [first], "network_weights": first, "rank_dropout": 0.5, "scale_weight_norms": 1,
+            "token_rule": "webui", "weighted_captions": True, "max_token_length": "150", "mixed_precision": "bf16"}  # fmt: skip
+    events = list(train(small_config(photos, tmp_path, preview_steps=2, **flat), host, Stop()))
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    old, new = read(Path(first))[0], read(events[-1].path)[0]
+    assert set(old) == set(new) and any(not torch.equal(old[key], new[key]) for key in old)
+    assert fingerprint(model) == before
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_half_precision_vae_is_used_in_fp32_and_comes_back_exactly(host: Any, model: Any, dtype: torch.dtype) -> None:
     model.first_stage_model.to(dtype)

@@ -10,7 +10,7 @@ from lib_lora.training.cadence import due_saves, samples_due, save_epochs
 
 
 def plan(steps_per_epoch: int, steps: int) -> Plan:
-    return Plan((), (), (), {}, 1, steps_per_epoch, -(-steps // steps_per_epoch), steps, "")
+    return Plan((), (), (), {}, 1, 1, steps_per_epoch, steps_per_epoch, -(-steps // steps_per_epoch), steps, "")
 
 
 def endings(per_epoch: int, steps: int, **run: object) -> dict[int, list[str]]:

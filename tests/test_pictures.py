@@ -394,7 +394,7 @@ def test_a_run_that_holds_images_out(cached: bool, squares: Path, host: Standalo
     for event in events:
         job.apply(event)
     measured = [[event.step, event.loss] for event in events if isinstance(event, HeldOut)]
-    assert job.snapshot()["heldout"] == measured and json.dumps(job.snapshot()["heldout"])
+    assert job.snapshot()["held_out"] == measured and json.dumps(job.snapshot()["held_out"])
     metadata = read(events[-1].path)[1]
     assert (metadata["ss_num_validation_images"], metadata["ss_cache_latents"]) == ("1", str(cached))
 

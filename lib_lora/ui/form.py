@@ -13,7 +13,8 @@ from lib_lora.config.options import Option
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
-LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier", "sample_prompts"}  # several texts, one a line
+LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier"}  # several texts, one a line; paths have spaces in them
+PROMPT_LINES = 4
 
 
 def form_options(place: str) -> list[Option]:
@@ -40,6 +41,8 @@ def component(opt: Option) -> Any:
         made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
     elif opt.name in LINES:
         made = gr.Textbox(value="", lines=1, max_lines=8, placeholder=_placeholder(opt), **common)
+    elif opt.name == "sample_prompts":  # one text of several lines
+        made = gr.Textbox(value="", lines=PROMPT_LINES, max_lines=PROMPT_LINES, **common)
     else:
         made = gr.Textbox(value=opt.default or "", max_lines=1, placeholder=_placeholder(opt), **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever

@@ -14,6 +14,7 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.conditioning import encode_ids
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.replay import load_recording, replay
+from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
 DATA = Path(__file__).parent / "data"
 SHAPES = json.loads((DATA / "sd15_shapes.json").read_text())
@@ -46,10 +47,13 @@ def test_full_vae_is_recognised() -> None:
 
 def test_replay_of_a_recording_made_with_diffusers_and_peft(mini_checkpoint: Path, tmp_path: Path) -> None:
     with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:
-        report = replay(load_recording(DATA / "mini-recording.safetensors"), base)
-    assert max(report["loss_rel_err"]) < 1e-5 and len(report["loss_rel_err"]) == 3
-    assert report["delta_cosine"] > 0.9999 and report["delta_cosine_min"] > 0.999
-    assert report["keys_missing"] == report["keys_unexpected"] == 0
+        assert_equal_to_sd_scripts(replay(load_recording(DATA / "mini-recording.safetensors"), base))
+
+
+@pytest.mark.parametrize("recording", RECORDED, ids=lambda path: path.stem)
+def test_replay_of_sd_scripts(recording: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:
+        assert_equal_to_sd_scripts(replay(load_recording(recording), base))
 
 
 def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:

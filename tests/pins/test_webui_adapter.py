@@ -23,6 +23,7 @@ from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
+from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -54,12 +55,10 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def test_recording_replays_on_ldm_classes(host: Any) -> None:
+@pytest.mark.parametrize("recording", [DATA / "mini-recording.safetensors", *RECORDED], ids=lambda path: path.stem)
+def test_recording_replays_on_ldm_classes(recording: Path, host: Any) -> None:
     with host.borrow_model() as base:
-        report = replay(load_recording(DATA / "mini-recording.safetensors"), base)
-    assert max(report["loss_rel_err"]) < 1e-5
-    assert report["delta_cosine"] > 0.9999 and report["delta_cosine_min"] > 0.999
-    assert report["keys_missing"] == report["keys_unexpected"] == 0
+        assert_equal_to_sd_scripts(replay(load_recording(recording), base))
 
 
 def test_names_on_ldm_classes_are_those_of_diffusers(host: Any) -> None:

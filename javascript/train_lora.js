@@ -6,6 +6,7 @@
     const SAMPLE = "train-lora/sample";
     const SHOWN_SAMPLES = 6; // columns of the newest samples
     const FAST_MS = 500;
+    const BETWEEN_REFRESHES_MS = 2000;
     const SLOW_MS = 4000;
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
@@ -197,6 +198,7 @@
         const parts = [head];
         if (job.problems.length) parts.push(list(job.problems, "train-lora-problem"));
         if (job.notes.length) parts.push(list(job.notes, "train-lora-note"));
+        if (job.choices.length) parts.push(list(job.choices, "train-lora-note"));
         if (job.held_out.length) head.append(element("span", "train-lora-phase", `held-out loss ${job.held_out[job.held_out.length - 1][1].toFixed(4)}`));
         if (job.total) {
             const bar = element("progress", "train-lora-bar");
@@ -220,7 +222,8 @@
         const buttons = ["txt2img", "img2img"].map((tab) => find(`#${tab}_lora_extra_refresh_internal`));
         if (buttons.some((button) => !button)) return;
         refreshedFor = job.id;
-        buttons.forEach((button) => button.dispatchEvent(new Event("click")));
+        // one after the other: each refresh empties the webui's one list of LoRAs before it fills it again
+        buttons.forEach((button, place) => setTimeout(() => button.dispatchEvent(new Event("click")), place * BETWEEN_REFRESHES_MS));
     }
 
     async function status(since) {

@@ -162,22 +162,22 @@ class TrainTab:
         made: dict[str, Any] = {}
         basic = {opt.name: opt for opt in form_options("basic")}
         presets = PresetBar()
-        presets.build()
         files = gr.File(label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
         made["data"] = component(basic["data"])
-        for row in ROWS:
+        for number, row in enumerate(ROWS):
             with gr.Row():
                 made.update({name: component(basic[name]) for name in row})
+            if number == 0:  # what a preset leaves as it is stands above it
+                presets.build()
         advanced = form_options("advanced")
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
                 members = [opt for opt in advanced if opt.group == group]
-                if members:
-                    gr.Markdown(f"#### {title}")
-                for first in range(0, len(members), 2):
-                    with gr.Row():
-                        made.update({opt.name: component(opt) for opt in members[first : first + 2]})
+                with gr.Accordion(title, open=False, elem_id=f"train_lora_group_{group}"):
+                    for first in range(0, len(members), 2):
+                        with gr.Row():
+                            made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
         presets.wire(self._options, made)
         return [made[opt.name] for opt in self._options], files

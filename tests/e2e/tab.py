@@ -33,13 +33,24 @@ class Tab:
         """Type into the fields of the form, or tick them; `bool` for tick boxes."""
         for name, value in values.items():
             field = self._field(name)
-            if not field.is_visible():
-                self.page.locator("#train_lora_advanced > .label-wrap").click()
+            self.show(name)
             if isinstance(value, bool):
                 field.set_checked(value)
             else:
                 field.fill(str(value))
                 field.blur()
+
+    def show(self, name: str) -> None:
+        """Open the part of the form, and the group in it, that a field lies in."""
+        option = self.page.locator(f"#train_lora_{name}")
+        if option.is_visible():
+            return
+        group = self.page.locator("[id^=train_lora_group_]").filter(has=option)
+        if not group.locator("> .label-wrap").is_visible():
+            self.page.locator("#train_lora_advanced > .label-wrap").click()
+        if not option.is_visible():
+            group.locator("> .label-wrap").click()
+        option.wait_for(timeout=LOAD_MS)
 
     def drop(self, files: list[Path]) -> None:
         """Give files to the drop field, once the webui has filled its page: gradio loses uploads while it renews components."""

@@ -56,10 +56,10 @@ def _failing_step() -> Any:
 
     whole = Session.step
 
-    def step(self: Any, batch: Any) -> Any:
-        if batch.step + 1 == FAILS_AT_STEP:
+    def step(self: Any, batches: Any) -> Any:
+        if batches[0].step + 1 == FAILS_AT_STEP:
             raise RuntimeError("e2e: this step fails")
-        return whole(self, batch)
+        return whole(self, batches)
 
     return mock.patch.object(Session, "step", step)
 

@@ -23,6 +23,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_diffusers_load.py",
         "test_train.py",
         "test_session.py",
+        "test_gpu.py",
         "test_pictures.py",
         "test_adapter_options.py",
         "test_jobs.py",

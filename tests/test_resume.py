@@ -14,6 +14,7 @@ from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.train import train
+from lib_lora.training.optimizer import Updater
 from lib_lora.training.resume import find_state
 from tests.conftest import small_config, write_picture
 
@@ -45,8 +46,12 @@ RUNS = {
     "Lion": {"optimizer": "Lion", "lr_scheduler_type": "StepLR", "lr_scheduler_args": ["step_size=2", "gamma=0.5"]},
     "Prodigy": {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 1},
     "AdaFactor": {"optimizer": "AdaFactor", "lr_scheduler": "adafactor"},
+    "accumulated": {"gradient_accumulation_steps": 3, "ema_decay": 0.9, "network_dropout": 0.2, "rank_dropout": 0.1,
+                    "module_dropout": 0.1, "stop_text_encoder_training": 4, "scale_weight_norms": 0.5},
+    "live": {"cache_latents": False, "random_crop": True, "color_aug": True, "flip_aug": True, "validation_split": 0.25,
+             "validate_every_n_steps": 2},
     "SGDNesterov": {"optimizer": "SGDNesterov", "unet_lr": 0.1, "text_encoder_lr": 0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
@@ -63,6 +68,28 @@ def test_it_equals_the_run_without_a_break(
     state, third = run(host, photos, tmp_path, resume="part", **part)
     assert [len(first), len(second), len(third)] == [2, 3, 4] and first + second + third == losses
     assert all(torch.equal(state[key], whole[key]) for key in whole)
+
+
+def test_a_run_that_dies_within_an_accumulated_step(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is of the last whole step; the batches of the broken one are shown again, with the same draws."""
+    flat = {"gradient_accumulation_steps": 3, "steps": 5, "save_state": True, "save_every_n_steps": 1, "overwrite": True}
+    whole, losses = run(host, photos, tmp_path, name="whole", **flat)
+    accumulate, calls = Updater.accumulate, []
+
+    def dies(self: Updater, loss: torch.Tensor) -> None:
+        calls.append(loss)
+        if len(calls) == 8:  # the second batch of the third step
+            raise KeyboardInterrupt
+        accumulate(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Updater, "accumulate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(host, photos, tmp_path, name="part", **flat)
+    state, rest = run(host, photos, tmp_path, name="part", resume="part", **flat)
+    assert losses[2:] == rest and all(torch.equal(state[key], whole[key]) for key in whole)
 
 
 def test_from_a_state_in_between_with_more_steps(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

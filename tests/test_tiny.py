@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -116,3 +117,18 @@ def test_it_draws_things(drawn: dict[str, list[np.ndarray]]) -> None:
         return float(np.median(shares))
 
     assert filled("box") > 0.86 > filled("ball") > 0.66 > filled("star") > 0.3
+
+
+def test_the_training_script_goes_from_nothing_to_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way with two steps of each phase; how long the real lengths take is said in docs/tiny.md."""
+    pytest.importorskip("diffusers")
+    import tools.tiny.__main__ as script
+
+    monkeypatch.setattr(script, "VAE_STEPS", 2)
+    monkeypatch.setattr(script, "PICTURES", 6)
+    monkeypatch.setattr(script, "PHASES", tuple(dataclasses.replace(phase, steps=2) for phase in script.PHASES))
+    made, embedded = _weights(script.main(tmp_path)), _weights(EMBEDDED)
+    assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
+        key: (value.shape, value.dtype) for key, value in embedded.items()
+    }
+    assert file_problem(tmp_path / "tiny-sd1.safetensors") is None

@@ -12,6 +12,7 @@ from torch import nn
 
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import attached, new_pair, state_dict
+from lib_lora.model.conditioning import Conditioning
 from lib_lora.output.lora_file import serialise, write
 
 
@@ -36,7 +37,10 @@ def outputs_of(base: DiffusersModel) -> dict[str, torch.Tensor]:
     ids = torch.randint(0, 49000, (1, 77), generator=generator)
     latents = torch.randn(1, 4, 16, 16, generator=generator)
     context = torch.randn(1, 77, 64, generator=generator)
-    return {"text": base.text_encoder(ids).last_hidden_state, "unet": base.predict(latents, torch.tensor([400]), context)}
+    return {
+        "text": base.text_encoders[0].module(ids).last_hidden_state,
+        "unet": base.predict(latents, torch.tensor([400]), Conditioning(context)),
+    }
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -49,7 +53,7 @@ def test_diffusers_gives_what_our_adapters_gave(trained: tuple[DiffusersModel, P
     base, path, ours = trained
     plain = outputs_of(base)
     pipeline = StableDiffusionPipeline(
-        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet,
+        vae=base.vae, text_encoder=base.text_encoders[0].module, tokenizer=base.tokenizer, unet=base.unet,
         scheduler=DDIMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lib_lora.data.tokens import VOCABULARY
-from lib_lora.hosts.checkpoint import text_config, unet_config, vae_config
+from lib_lora.hosts.architecture import text_config, unet_config, vae_config
 
 
 def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from modules import call_queue, sd_hijack, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.output.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
@@ -54,8 +54,8 @@ def _by_us(name: str) -> Outputs:
     ids, latents, timesteps, context = _inputs()
     with WebuiHost().borrow_model() as base, attached(pairs_from_state(base.targets(), state, base.device)):
         return {
-            "text_encoder": encode_ids(base.text_encoder, ids[:, None], 1).clone(),
-            "unet": base.predict(latents, timesteps, context).clone(),
+            "text_encoder": encode(base.text_encoders, TextInputs((ids[:, None],)), 1).context.clone(),
+            "unet": base.predict(latents, timesteps, Conditioning(context)).clone(),
         }
 
 

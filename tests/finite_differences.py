@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from lib_lora.model.adapter import attached, new_pair
 from lib_lora.model.base import Target
@@ -20,7 +19,7 @@ def slopes(encoder: TextEncoder, targets: Sequence[Target]) -> tuple[float, floa
     generator = torch.Generator().manual_seed(5)
     directions = [torch.randn(pair.up.shape, generator=generator, dtype=torch.float64) for pair in pairs]
     for pair in pairs:
-        nn.init.normal_(pair.up, std=0.05, generator=generator)
+        pair.up.data.normal_(std=0.05, generator=generator)
     fill = 49407 if encoder.pad_id is None else encoder.pad_id
     ids = torch.tensor([[49406, 320, 2368, 49407, *[fill] * 73]])
     with torch.no_grad():

@@ -2,8 +2,8 @@
 
     python -m tests.synthetic full|mini|inpainting|sd2|sdxl DIR
 
-writes DIR/sd15-full.safetensors, or a miniature of that family. Those of SD 1.x get a sidecar .yaml and a text encoder folder
-beside them, with which a webui loads them.
+writes DIR/sd15-full.safetensors, or a miniature of that family. It gets a sidecar .yaml and where it needs one a text encoder
+folder beside it, with which a webui loads it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lib_lora.hosts.ldm_config import write_beside
+from tests.webui_configs import write_sd2, write_sdxl
 
 SHAPES = Path(__file__).parent / "data" / "sd15_shapes.json"
 SDXL_SHAPES = SHAPES.with_name("sdxl_shapes.json")
@@ -46,14 +47,18 @@ def write_mini_inpainting(folder: Path) -> Path:
     return path
 
 
-def write_mini_sd2(folder: Path) -> Path:
+def write_mini_sd2(folder: Path, *, velocity: bool = False) -> Path:
     """A miniature of SD 2.x (130 MB): a fifth as wide, since its heads are 64 wide everywhere."""
-    return _write(folder / "sd2-mini.safetensors", _mini_sd2_shape, _open_clip_shapes("cond_stage_model.model."))
+    path = _write(folder / "sd2-mini.safetensors", _mini_sd2_shape, _open_clip_shapes("cond_stage_model.model."))
+    write_sd2(path, load_file(path), velocity=velocity)
+    return path
 
 
 def write_mini_sdxl(folder: Path) -> Path:
     """A miniature of SDXL (70 MB): U-Net a tenth as wide, with two transformers in its lowest level."""
-    return _write(folder / "sdxl-mini.safetensors", _mini_sdxl_shape, shapes_of=SDXL_SHAPES)
+    path = _write(folder / "sdxl-mini.safetensors", _mini_sdxl_shape, shapes_of=SDXL_SHAPES)
+    write_sdxl(path, load_file(path))
+    return path
 
 
 def _write(

@@ -21,6 +21,7 @@ from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.family import SDXL
 from lib_lora.model.surgery import Forward, forwards_replaced
+from lib_lora.model.targets import fitted
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
@@ -85,7 +86,7 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
         recorded_of = "SDXL" if recording.sdxl else "SD 1.x or 2.x"
         raise ModelError(f"The recording is of {recorded_of}, the checkpoint is {base.family.name}; choose the other one.")
     losses, pairs, names = train_recorded(recording, base)
-    init, recorded = recording.group("init/"), recording.group("delta/")
+    init, recorded = (fitted(base.targets(), recording.group(prefix)) for prefix in ("init/", "delta/"))
     ours = {key: value - init[key] for key, value in state_dict(pairs).items() if not key.endswith(".alpha")}
     cosines = [_cosine(ours[key], recorded[key].float()) for key in ours if key in recorded]
     return {
@@ -102,7 +103,7 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
     config, _ = suited(recording.config, base)
     targets = [target for target in base.targets() if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
-    pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
+    pairs = pairs_from_state(base.targets(), fitted(base.targets(), recording.group("init/")), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
     updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)

@@ -21,7 +21,7 @@ from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
 from lib_lora.model.family import SD1, SD2, SDXL
-from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
+from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from lib_lora.training.step import StepInputs, compute_loss
@@ -260,3 +260,25 @@ def test_inpainting_reads_a_mask_of_ones_and_grey(mini_inpainting: Path, tmp_pat
         wanted = base.unet(seen, timesteps, context).sample
         assert torch.allclose(base.predict(noisy, timesteps, Conditioning(context)), wanted, atol=1e-6)
     assert not any("conv_in" in target.name for target in base.targets())
+
+
+def test_files_of_sd2_with_convolutions_are_gone_on_with(mini_sd2: Path, photos: Path, tmp_path: Path) -> None:
+    """As sd-scripts writes them."""
+    from safetensors.torch import save_file
+
+    host = StandaloneHost(mini_sd2, tmp_path)
+    run(small_config(photos, tmp_path, name="linear"), host)
+    state, _ = read(tmp_path / "linear.safetensors")
+    turned = {key: value[..., None, None] if "_proj_in" in key or "_proj_out" in key else value for key, value in state.items()}
+    turned = {key: value.reshape(()) if key.endswith(".alpha") else value.contiguous() for key, value in turned.items()}
+    save_file(turned, tmp_path / "conv.safetensors")
+    with host.borrow_model() as base:
+        back = fitted(base.targets(), turned)
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    results = []
+    for name in ("linear", "conv"):
+        path = str(tmp_path / f"{name}.safetensors")
+        events = run(small_config(photos, tmp_path, name=f"on-{name}", network_weights=path, base_weights=[path]), host)
+        assert isinstance(events[-1], Finished) and events[-1].path is not None
+        results.append(read(events[-1].path)[0])
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])

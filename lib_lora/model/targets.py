@@ -7,8 +7,9 @@ use diffusers' names for the U-Net; a U-Net of ldm's classes is translated by po
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import torch
 from torch import nn
 
 from lib_lora.model.base import Target
@@ -17,6 +18,23 @@ from lib_lora.model.text_encoders import clip_core
 _LDM_TRANSFORMER = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.1$|(middle_block)\.1$")
 
 _DIFFUSERS_TRANSFORMER = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)|(mid_block)\.attentions\.0")
+
+
+def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A file's halves in as many dimensions as the layers have.
+
+    Around the transformers of SD 2.x are Linears, which sd-scripts makes 1×1 convolutions; files of both kinds mean the same.
+    """
+    modules = {target.name: target.module for target in targets}
+    found = {}
+    for key, value in state.items():
+        module = modules.get(key.partition(".")[0])
+        if isinstance(module, nn.Linear) and value.dim() == 4 and value.shape[2:] == (1, 1):
+            value = value[..., 0, 0]
+        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and value.dim() == 2:
+            value = value[..., None, None]
+        found[key] = value
+    return found
 
 
 def text_encoder_targets(text_encoder: nn.Module, prefix: str = "lora_te") -> list[Target]:

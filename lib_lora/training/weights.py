@@ -14,6 +14,7 @@ from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.adapter import LoraPair, State, joined, new_pair, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
+from lib_lora.model.targets import fitted
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
@@ -47,7 +48,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    state = read(Path(adapter.network_weights))[0] if adapter.network_weights else {}
+    state = fitted(base.targets(), read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
     loaded = {pair.target.name: pair for pair in pairs_from_state(base.targets(), state, base.device, dtype)}
     pairs = []
     for target in base.targets():
@@ -75,7 +76,7 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[LoraPair]] = {}
     for path, strength in zip(adapter.base_weights, strengths):
-        for pair in pairs_from_state(base.targets(), read(Path(path))[0], base.device):
+        for pair in pairs_from_state(base.targets(), fitted(base.targets(), read(Path(path))[0]), base.device):
             by_name.setdefault(pair.target.name, []).append(dataclasses.replace(pair, alpha=pair.alpha * strength))
     return [joined(pairs) for pairs in by_name.values()]
 

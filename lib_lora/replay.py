@@ -128,7 +128,7 @@ def _read_as_recorded(base: BaseModel) -> Iterator[None]:
 
 
 def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forward]:
-    on = choose_checkpointing(config.precision.gradient_checkpointing, base.device).on
+    on = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family).on
     return checkpointed_forwards(networks(base)) if on else {}
 
 

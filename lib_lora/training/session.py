@@ -37,7 +37,7 @@ class Session:
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
         self.config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._texts = Texts(base, config.text, precision)
-        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
+        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
         self.pairs = start_pairs(config, base, precision.weights)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and pair.down.requires_grad for pair in self.pairs)

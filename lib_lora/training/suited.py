@@ -33,6 +33,11 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
     if text.clip_skip > 1 and not family.clip_skip:
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
         text = replace(text, clip_skip=1)
+    if family.card == SDXL.card and config.optimizer.text_encoder_lr > 0:
+        told.append(
+            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: set Learning rate, text "
+            "encoder (text_encoder_lr) to 0 for that."
+        )
     if family.inpaints:
         told.append("Inpainting: the whole picture counts as masked, as when the webui draws from a prompt alone.")
     fitted = replace(config, text=text, objective=objective)

@@ -19,10 +19,12 @@ from lib_lora.events import Chosen, Event, Finished, StepDone, Stop
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.model.adapter import new_pair, state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
 from lib_lora.model.family import SD1, SD2, SDXL
 from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
 from lib_lora.output.lora_file import read
+from lib_lora.replay import Recording, replay
 from lib_lora.train import train
 from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
@@ -284,3 +286,32 @@ def test_files_of_sd2_with_convolutions_are_gone_on_with(mini_sd2: Path, photos:
         assert isinstance(events[-1], Finished) and events[-1].path is not None
         results.append(read(events[-1].path)[0])
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+def test_a_recorded_step_of_sdxl_is_replayed_as_sd_scripts_made_it(sdxl: DiffusersModel) -> None:
+    """Made here with transformers alone: the matrix that projects the pooled text is taken turned, sizes come from the recording."""
+    generator = torch.Generator().manual_seed(3)
+    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
+    timesteps, caption = torch.tensor([700]), "a cup of coffee"
+    alpha = sdxl.alphas_cumprod[timesteps][:, None, None, None]
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    one, two = (encoder.module for encoder in sdxl.text_encoders)
+    words = sdxl.tokenizer(caption, add_special_tokens=False).input_ids
+    ids = [torch.tensor([[49406, *words, 49407, *[fill] * (75 - len(words))]]) for fill in (49407, 0)]
+    with torch.no_grad():
+        first, second = (module(ids, output_hidden_states=True) for module, ids in zip((one, two), ids))
+        pooled = second.last_hidden_state[:, len(words) + 1] @ two.text_projection.weight  # x Wᵀ would be the right one
+        context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        added = {"text_embeds": pooled, "time_ids": torch.tensor([[427, 640, 42, 0, 64, 64]])}
+        loss = float((sdxl.unet(noisy, timesteps, context, added_cond_kwargs=added).sample - noise).pow(2).mean())
+    pairs = [new_pair(target, 1, 1.0, 1, sdxl.device) for target in sdxl.targets() if target.part == "unet"]
+    state = state_dict(pairs)
+    told = {"original_sizes_hw": [[427, 640]], "crop_top_lefts": [[42, 0]], "target_sizes_hw": [[64, 64]]}
+    tensors = {"step0/latents": latents, "step0/noise": noise, "step0/noisy_latents": noisy, "step0/timesteps": timesteps}
+    tensors.update({f"step0/{name}": torch.tensor(numbers) for name, numbers in told.items()})
+    tensors.update({f"init/{key}": value for key, value in state.items()})
+    tensors.update({f"delta/{key}": value for key, value in state.items() if not key.endswith("alpha")})
+    config = build_config({"rank": 1, "alpha": 1, "unet_lr": 1e-3, "text_encoder_lr": 0, "steps": 1, "mixed_precision": "no"})
+    report = replay(Recording(tensors, config, [[caption]], [loss], sdxl=True), sdxl)
+    assert report["loss_rel_err"][0] < 1e-6 and report["keys_missing"] == report["keys_unexpected"] == 0
+    assert [encoder.turned for encoder in sdxl.text_encoders] == [False, False]  # type: ignore[attr-defined]

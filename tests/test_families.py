@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib_lora.check import check
 from lib_lora.config.groups import build_config
+from lib_lora.data.augment import drawn_look
 from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError
@@ -24,11 +26,13 @@ from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_v
 from lib_lora.model.family import SD1, SD2, SDXL
 from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
 from lib_lora.output.lora_file import read
+from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
 from lib_lora.train import train
+from lib_lora.training.pictures import Pictures
 from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
-from tests.conftest import small_config
+from tests.conftest import small_config, write_picture
 from tests.finite_differences import slopes
 
 DATA = Path(__file__).parent / "data"
@@ -315,3 +319,22 @@ def test_a_recorded_step_of_sdxl_is_replayed_as_sd_scripts_made_it(sdxl: Diffuse
     report = replay(Recording(tensors, config, [[caption]], [loss], sdxl=True), sdxl)
     assert report["loss_rel_err"][0] < 1e-6 and report["keys_missing"] == report["keys_unexpected"] == 0
     assert [encoder.turned for encoder in sdxl.text_encoders] == [False, False]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_told_of_sizes_follows_each_showing(mini_checkpoint: Path, tmp_path: Path, kept: bool) -> None:
+    """Mirrored or not, from kept latents or encoded anew."""
+    write_picture(tmp_path / "images" / "a.png", 65, 96)
+    flat = {"flip_aug": True, "cache_latents": kept, "batch_size": 1, "repeats": 1, "bucket_reso_steps": 64}
+    config = small_config(tmp_path / "images", tmp_path, **flat)
+    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    plan = check(config, host)
+    with host.borrow_model() as base:
+        pictures = Pictures(config, plan, base)
+        list(pictures.encode())
+        for step in range(6):
+            mirrored = drawn_look(config.data, config.run.seed, step, 0).mirrored
+            wanted = told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=mirrored)
+            assert pictures.shown(Batch(step, 0, [0])).sizes.tolist() == [list(wanted)]
+        assert pictures.still([0]).sizes.tolist() == [list(told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=False))]
+    assert len({told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=side) for side in (True, False)}) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
-from lib_lora.model.base import BaseModel
+from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.dropout import Dropout
+from lib_lora.model.family import SDXL
 from lib_lora.model.surgery import Forward, forwards_replaced
+from lib_lora.model.targets import fitted
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
@@ -25,6 +29,7 @@ from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
+from lib_lora.training.suited import suited
 from lib_lora.training.texts import Texts
 from lib_lora.training.weights import frozen_pairs, is_trained
 
@@ -35,15 +40,18 @@ _RECORDED = frozenset(
     | {"seed", "save_precision"}
 )
 
+_SIZES = ("original_sizes_hw", "crop_top_lefts", "target_sizes_hw")
+
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded run: tensors by name, captions and losses per step."""
+    """A recorded run: tensors by name, captions and losses per step; `sdxl`: of that family, and not of SD 1.x or 2.x."""
 
     tensors: State
     config: TrainConfig
     captions: list[list[str]]
     losses: list[float]
+    sdxl: bool = False
 
     def group(self, prefix: str) -> State:
         """The tensors below `prefix`, without it."""
@@ -54,12 +62,9 @@ def load_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        ModelError: it is of another model family.
         ConfigError: it uses options that are not supported.
     """
     tensors, metadata = read(path)
-    if json.loads(metadata.get("sdxl", "false")):
-        raise ModelError("The recording is of SDXL; only SD 1.x can be trained for now.")
     given = {key: value for key, value in json.loads(metadata["config"]).items() if value is not None}
     settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
     if settings.unsupported:
@@ -67,13 +72,21 @@ def load_recording(path: Path) -> Recording:
     config = build_config(settings.flat)
     if Dropout(config.adapter, config.run.seed).used:
         raise ConfigError(["The recording cannot be replayed: what its dropout left out is not in it."])
-    return Recording(tensors, config, json.loads(metadata["captions"]), json.loads(metadata["losses"]))
+    sdxl = bool(json.loads(metadata.get("sdxl", "false")))
+    return Recording(tensors, config, json.loads(metadata["captions"]), json.loads(metadata["losses"]), sdxl)
 
 
 def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
-    """Train as recorded. The result is DESIGN.md's `replay` object."""
+    """Train as recorded. The result is DESIGN.md's `replay` object.
+
+    Raises:
+        ModelError: the recording is of another model family.
+    """
+    if recording.sdxl != (base.family.card == SDXL.card):
+        recorded_of = "SDXL" if recording.sdxl else "SD 1.x or 2.x"
+        raise ModelError(f"The recording is of {recorded_of}, the checkpoint is {base.family.name}; choose the other one.")
     losses, pairs, names = train_recorded(recording, base)
-    init, recorded = recording.group("init/"), recording.group("delta/")
+    init, recorded = (fitted(base.targets(), recording.group(prefix)) for prefix in ("init/", "delta/"))
     ours = {key: value - init[key] for key, value in state_dict(pairs).items() if not key.endswith(".alpha")}
     cosines = [_cosine(ours[key], recorded[key].float()) for key in ours if key in recorded]
     return {
@@ -87,36 +100,49 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
 
 def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
-    config = recording.config
+    config, _ = suited(recording.config, base)
     targets = [target for target in base.targets() if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
-    pairs = pairs_from_state(base.targets(), recording.group("init/"), base.device)
+    pairs = pairs_from_state(base.targets(), fitted(base.targets(), recording.group("init/")), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
     updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)
     texts = Texts(base, config.text, precision)
     losses: list[float] = []
-    with attached(pairs, frozen_pairs(config, base)), forwards_replaced(_checkpointed(config, base)):
+    with _read_as_recorded(base), attached(pairs, frozen_pairs(config, base)), forwards_replaced(_checkpointed(config, base)):
         for start in range(0, count, together):
-            batches = [_inputs(recording, base, texts, step) for step in range(start, min(start + together, count))]
+            batches = [_inputs(recording, config, base, texts, step) for step in range(start, min(start + together, count))]
             losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)
     return losses, pairs, expected
 
 
+@contextmanager
+def _read_as_recorded(base: BaseModel) -> Iterator[None]:
+    """While it lasts, captions are read as sd-scripts reads them. A run reads them as the webui does."""
+    readers = base.text_encoders
+    base.text_encoders = tuple(reader.as_sd_scripts() for reader in readers)
+    try:
+        yield
+    finally:
+        base.text_encoders = readers
+
+
 def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forward]:
-    on = choose_checkpointing(config.precision.gradient_checkpointing, base.device).on
-    return checkpointed_forwards([base.unet, base.text_encoder]) if on else {}
+    on = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family).on
+    return checkpointed_forwards(networks(base)) if on else {}
 
 
-def _inputs(recording: Recording, base: BaseModel, texts: Texts, step: int) -> StepInputs:
+def _inputs(recording: Recording, config: TrainConfig, base: BaseModel, texts: Texts, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
-    ids, weights = texts.tokens(recording.captions[step])
+    captions = recording.captions[step]
+    read = texts.tokens(captions) if config.optimizer.text_encoder_lr > 0 else texts.context(captions)
     timesteps, target = tensors["timesteps"], tensors["noise"]
-    if recording.config.objective.v_parameterization:
-        alphas = schedule(recording.config.objective, base.alphas_cumprod)
+    if config.objective.v_parameterization:
+        alphas = schedule(config.objective, base.alphas_cumprod)
         target = velocity(tensors["latents"], tensors["noise"], timesteps, alphas)
     noisy = tensors["noisy_latents"]
-    return StepInputs(noisy, target, timesteps, ids, token_weights=weights, whole_chunks=texts.whole_chunks)
+    sizes = torch.cat([tensors[name] for name in _SIZES], dim=1) if recording.sdxl else None
+    return StepInputs(noisy, target, timesteps, read, sizes)
 
 
 def _joined(chosen: State, other: State) -> torch.Tensor:

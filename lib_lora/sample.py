@@ -5,7 +5,7 @@ Touches nothing of the host: no switch of checkpoints, no caches, no global rand
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.randomness import normal
@@ -44,12 +44,12 @@ def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
     """The picture, `[height, width, 3]`. DDIM with η = 0 (Song et al. 2020, equation 12) and classifier-free guidance."""
     alphas = schedule(request.objective, base.alphas_cumprod).double().cpu()
     latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
-    contexts = _contexts(base, request, precision)
+    conditioning = _conditioning(base, request, precision)
     timesteps = [round(t) for t in torch.linspace(TIMESTEPS - 1, 0, request.steps + 1).tolist()][:-1]
     for position, t in enumerate(timesteps):
         after = timesteps[position + 1] if position + 1 < len(timesteps) else 0
         alpha, alpha_after = float(alphas[t]), float(alphas[after])
-        predicted = _guided(base, latents, t, contexts, request.guidance, precision)
+        predicted = _guided(base, latents, t, conditioning, request.guidance, precision)
         if request.objective.v_parameterization:
             clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * predicted
             noise = alpha**0.5 * predicted + (1 - alpha) ** 0.5 * latents
@@ -57,22 +57,27 @@ def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
             noise = predicted
             clean = (latents - (1 - alpha) ** 0.5 * noise) / max(alpha, SMALLEST_ALPHA) ** 0.5
         latents = alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
-    pixels = base.decode_latents(latents / base.latent_scale)[0].float().cpu()
+    pixels = base.decode_latents(latents / base.family.latent_scale)[0].float().cpu()
     scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)  # [H, W, 3]
     return scaled.nan_to_num().numpy().astype(np.uint8)
 
 
-def _contexts(base: BaseModel, request: Request, precision: Precision) -> torch.Tensor:
-    texts, length = (request.negative, request.prompt), request.max_token_length
-    ids = torch.tensor([caption_ids(base.tokenizer, text, length) for text in texts], device=base.device)
+def _conditioning(base: BaseModel, request: Request, precision: Precision) -> Conditioning:
+    """Of the negative prompt and the prompt, for a picture that nothing was cut off."""
+    texts, length, size = (request.negative, request.prompt), request.max_token_length, request.size
+    ids = tuple(
+        torch.tensor([caption_ids(base.tokenizer, text, length, encoder.pad_id) for text in texts], device=base.device)
+        for encoder in base.text_encoders
+    )
+    sizes = torch.tensor([[*size, 0, 0, *size]] * 2, device=base.device)
     with precision.autocast(base.device):
-        return encode_ids(base.text_encoder, ids, request.clip_skip)
+        return replace(encode(base.text_encoders, TextInputs(ids), request.clip_skip), sizes=sizes)
 
 
 def _guided(
-    base: BaseModel, latents: torch.Tensor, t: int, contexts: torch.Tensor, guidance: float, precision: Precision
+    base: BaseModel, latents: torch.Tensor, t: int, conditioning: Conditioning, guidance: float, precision: Precision
 ) -> torch.Tensor:
     timesteps = torch.tensor([t, t], device=base.device)
     with precision.autocast(base.device):
-        without, with_prompt = base.predict(latents.repeat(2, 1, 1, 1), timesteps, contexts).float().chunk(2)
+        without, with_prompt = base.predict(latents.repeat(2, 1, 1, 1), timesteps, conditioning).float().chunk(2)
     return without + guidance * (with_prompt - without)

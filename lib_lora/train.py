@@ -22,6 +22,7 @@ from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.session import Session
+from lib_lora.training.suited import suited
 
 
 def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
@@ -44,6 +45,8 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     path: Path | None = None
     last: StepDone | None = None
     with host.borrow_model() as base:
+        trained, told = suited(config, base)
+        yield from map(Chosen, told)
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():
@@ -51,8 +54,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             if stop.requested:
                 break
         if encoded == pictures.total:
-            session = Session(config, plan, base, pictures, precision)
-            result = Result(config, plan, base, host, session, started_at)
+            session = Session(trained, plan, base, pictures, precision)
+            result = Result(trained, plan, base, host, session, started_at)
+            # a state holds the settings as they were given
             between = Between(config, plan, base, host, session, result)
             if resumed:
                 between.go_on(resumed)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig, build_config
-from tests.synthetic import write_mini
+from tests.synthetic import write_mini, write_mini_inpainting, write_mini_sd2, write_mini_sdxl
 
 torch.set_num_threads(1)  # the miniatures gain nothing from more, and a busy machine loses much
 
@@ -22,6 +22,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_standalone.py",
         "test_diffusers_load.py",
         "test_train.py",
+        "test_families.py",
         "test_session.py",
         "test_gpu.py",
         "test_pictures.py",
@@ -39,6 +40,24 @@ if importlib.util.find_spec("ldm") is None:
 def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion 1.x of the real layout, a tenth as wide."""
     return write_mini(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="session")
+def mini_inpainting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as an inpainting model."""
+    return write_mini_inpainting(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="session")
+def mini_sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 2.x in miniature."""
+    return write_mini_sd2(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="session")
+def mini_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SDXL in miniature."""
+    return write_mini_sdxl(tmp_path_factory.mktemp("mini"))
 
 
 def write_picture(path: Path, width: int = 96, height: int = 96, seed: int = 0, **save: object) -> Path:

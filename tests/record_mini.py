@@ -34,10 +34,10 @@ def main(out: Path) -> None:
     """Train three steps and write the recording."""
     with tempfile.TemporaryDirectory() as folder:
         modules = load_modules(write_mini(Path(folder)), torch.float32)
-    for module, layers in ((modules.unet, UNET_LAYERS), (modules.text_encoder, TEXT_LAYERS)):
+    for module, layers in ((modules.unet, UNET_LAYERS), (modules.text_encoders[0], TEXT_LAYERS)):
         module.requires_grad_(False)
         inject_adapter_in_model(LoraConfig(r=2, lora_alpha=1, target_modules=layers), module)
-    pairs = {**_pairs(modules.text_encoder, "lora_te_text_model_"), **_pairs(modules.unet, "lora_unet_")}
+    pairs = {**_pairs(modules.text_encoders[0], "lora_te_text_model_"), **_pairs(modules.unet, "lora_unet_")}
     generator = torch.Generator().manual_seed(7)
     for name, weight in sorted(pairs.items()):
         with torch.no_grad():
@@ -86,7 +86,7 @@ def _train(
 
 def _context(modules: Modules, captions: list[str]) -> torch.Tensor:
     ids = load_tokenizer()(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    encoder = modules.text_encoder
+    encoder = modules.text_encoders[0]
     hidden = encoder(ids, output_hidden_states=True).hidden_states[-2]
     return getattr(encoder, "text_model", encoder).final_layer_norm(hidden)
 

@@ -1,9 +1,9 @@
 """Checkpoints with reproducible random weights: Stable Diffusion 1.5 in full shape, or in miniature with the same layout.
 
-    python -m tests.synthetic full|mini DIR
+    python -m tests.synthetic full|mini|inpainting|sd2|sdxl DIR
 
-writes DIR/sd15-full.safetensors or DIR/sd15-mini.safetensors; the miniature gets a sidecar .yaml and a text encoder folder
-beside it, with which a webui loads it.
+writes DIR/sd15-full.safetensors, or a miniature of that family. It gets a sidecar .yaml and where it needs one a text encoder
+folder beside it, with which a webui loads it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lib_lora.hosts.ldm_config import write_beside
+from tests.webui_configs import write_sd2, write_sdxl
 
 SHAPES = Path(__file__).parent / "data" / "sd15_shapes.json"
+SDXL_SHAPES = SHAPES.with_name("sdxl_shapes.json")
 MINI_CLIP_LAYERS = 2
+# open_clip's ViT-S-32-alt, the smallest that it knows by name
+MINI_OPEN_CLIP = {"layers": 10, "width": 256}
+MINI_SDXL_DEPTH = 2  # transformers in the lowest level, which has 10
 
 
 def write_full(folder: Path) -> Path:
@@ -35,9 +40,36 @@ def write_mini(folder: Path) -> Path:
     return path
 
 
-def _write(path: Path, reshape: Callable[[str, list[int]], list[int] | None]) -> Path:
+def write_mini_inpainting(folder: Path) -> Path:
+    """The same as an inpainting model: its first convolution reads nine channels."""
+    path = _write(folder / "sd15-inpainting-mini.safetensors", _mini_inpainting_shape)
+    write_beside(path, load_file(path))
+    return path
+
+
+def write_mini_sd2(folder: Path, *, velocity: bool = False) -> Path:
+    """A miniature of SD 2.x (130 MB): a fifth as wide, since its heads are 64 wide everywhere."""
+    path = _write(folder / "sd2-mini.safetensors", _mini_sd2_shape, _open_clip_shapes("cond_stage_model.model."))
+    write_sd2(path, load_file(path), velocity=velocity)
+    return path
+
+
+def write_mini_sdxl(folder: Path) -> Path:
+    """A miniature of SDXL (70 MB): U-Net a tenth as wide, with two transformers in its lowest level."""
+    path = _write(folder / "sdxl-mini.safetensors", _mini_sdxl_shape, shapes_of=SDXL_SHAPES)
+    write_sdxl(path, load_file(path))
+    return path
+
+
+def _write(
+    path: Path,
+    reshape: Callable[[str, list[int]], list[int] | None],
+    more: dict[str, list[int]] | None = None,
+    shapes_of: Path = SHAPES,
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    shapes = {key: reshape(key, shape) for key, shape in json.loads(SHAPES.read_text()).items()}
+    shapes = {key: reshape(key, shape) for key, shape in json.loads(shapes_of.read_text()).items()}
+    shapes.update(more or {})
     save_file({key: _tensor(key, shape) for key, shape in shapes.items() if shape is not None}, path)
     return path
 
@@ -53,18 +85,74 @@ def _mini_shape(key: str, shape: list[int]) -> list[int] | None:
     return [64 if side == 768 else side // 10 if side % 320 == 0 else side for side in shape]
 
 
+def _mini_inpainting_shape(key: str, shape: list[int]) -> list[int] | None:
+    small = _mini_shape(key, shape)
+    return [small[0], 9, *small[2:]] if small and key == "model.diffusion_model.input_blocks.0.0.weight" else small
+
+
+def _mini_sd2_shape(key: str, shape: list[int]) -> list[int] | None:
+    if key.startswith("cond_stage_model"):
+        return None
+    if key.startswith("first_stage_model"):
+        return _mini_shape(key, shape)
+    if key.endswith(("proj_in.weight", "proj_out.weight")):
+        shape = shape[:2]  # Linear in SD 2.x
+    return [MINI_OPEN_CLIP["width"] if side == 768 else side // 5 if side % 320 == 0 else side for side in shape]
+
+
+def _mini_sdxl_shape(key: str, shape: list[int]) -> list[int] | None:
+    if key.startswith("conditioner.embedders.0"):
+        return _mini_shape(key.replace("conditioner.embedders.0", "cond_stage_model"), shape)
+    if key.startswith("conditioner.embedders.1"):
+        _, _, layer = key.partition(".resblocks.")
+        if layer and int(layer.split(".")[0]) >= MINI_OPEN_CLIP["layers"]:
+            return None
+        return [side * MINI_OPEN_CLIP["width"] // 1280 if side % 1280 == 0 else side for side in shape]
+    if key.startswith("first_stage_model"):
+        return _mini_shape(key, shape)
+    _, _, block = key.partition(".transformer_blocks.")
+    if block and int(block.split(".")[0]) >= MINI_SDXL_DEPTH:
+        return None
+    width = MINI_OPEN_CLIP["width"]
+    told = {2048: 64 + width, 2816: width + 6 * 256}
+    return [told.get(side, side // 10 if side % 320 == 0 else side) for side in shape]
+
+
+def _open_clip_shapes(prefix: str) -> dict[str, list[int]]:
+    """The text half of open_clip's CLIP."""
+    width, layers = MINI_OPEN_CLIP["width"], MINI_OPEN_CLIP["layers"]
+    shapes = {
+        "positional_embedding": [77, width], "token_embedding.weight": [49408, width], "text_projection": [width, width],
+        "ln_final.weight": [width], "ln_final.bias": [width], "logit_scale": [],
+    }  # fmt: skip
+    layer = {
+        "attn.in_proj_weight": [3 * width, width], "attn.in_proj_bias": [3 * width],
+        "attn.out_proj.weight": [width, width], "attn.out_proj.bias": [width],
+        "ln_1.weight": [width], "ln_1.bias": [width], "ln_2.weight": [width], "ln_2.bias": [width],
+        "mlp.c_fc.weight": [4 * width, width], "mlp.c_fc.bias": [4 * width],
+        "mlp.c_proj.weight": [width, 4 * width], "mlp.c_proj.bias": [width],
+    }  # fmt: skip
+    for number in range(layers):
+        shapes.update({f"transformer.resblocks.{number}.{part}": shape for part, shape in layer.items()})
+    return {prefix + key: shape for key, shape in shapes.items()}
+
+
 def _tensor(key: str, shape: list[int]) -> np.ndarray:
     """One weight, from its key alone: norms near 1, biases near 0, matrices scaled so that activations keep their size."""
     if key.endswith("position_ids"):
         return np.arange(shape[-1], dtype=np.int64).reshape(shape)
     noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, dtype=np.float32)
-    if len(shape) == 1:
-        is_norm = any(part in key for part in ("norm", ".in_layers.0.", ".out_layers.0.", ".out.0."))
+    if len(shape) <= 1:
+        is_norm = any(part in key for part in ("norm", "ln_", ".in_layers.0.", ".out_layers.0.", ".out.0."))
         noise = 1.0 + 0.05 * noise if is_norm and key.endswith("weight") else 0.02 * noise
     else:
         noise = noise * (0.02 if "embedding" in key else 0.5 / np.sqrt(np.prod(shape[1:])))
-    return noise.astype(np.float16)
+    return np.asarray(noise, dtype=np.float16)
 
 
 if __name__ == "__main__":
-    print({"full": write_full, "mini": write_mini}[sys.argv[1]](Path(sys.argv[2])))
+    made = {
+        "full": write_full, "mini": write_mini, "inpainting": write_mini_inpainting, "sd2": write_mini_sd2,
+        "sdxl": write_mini_sdxl,
+    }  # fmt: skip
+    print(made[sys.argv[1]](Path(sys.argv[2])))

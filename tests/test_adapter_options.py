@@ -17,7 +17,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, attached, new_pair, state_dict
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
 from lib_lora.output.lora_file import read
@@ -168,7 +168,7 @@ def test_a_whole_model_with_loras_below_is_the_merged_one(host: StandaloneHost, 
 
         def answer() -> torch.Tensor:
             latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-            return base.predict(latents, torch.tensor([500]), encode_ids(base.text_encoder, ids, 1))
+            return base.predict(latents, torch.tensor([500]), encode(base.text_encoders, TextInputs((ids,)), 1))
 
         plain_answer = answer()
         with attached([], frozen_pairs(config, base)):

@@ -17,6 +17,7 @@ from lib_lora.config.precision import PrecisionConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
+from lib_lora.model.family import SDXL
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
@@ -358,3 +359,4 @@ def test_automatic_choices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, card=card: card)
         choice = choose_checkpointing("auto", gpu)
         assert choice.on is on and f"{gigabytes} GB" in choice.reason
+        assert choose_checkpointing("auto", gpu, SDXL).on, "it is larger"

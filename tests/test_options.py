@@ -132,8 +132,12 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    told = from_kohya({"network_module": "lycoris.kohya", "v2": True, "brand_new": 3, "fp8_base": False}).unsupported
-    assert [sentence.split(":")[0] for sentence in told] == ["network_module = 'lycoris.kohya'", "v2 = True", "brand_new = 3"]
+    told = from_kohya({"network_module": "lycoris.kohya", "debug_dataset": True, "brand_new": 3, "v2": True}).unsupported
+    assert [sentence.split(":")[0] for sentence in told] == [
+        "network_module = 'lycoris.kohya'",
+        "debug_dataset = True",
+        "brand_new = 3",
+    ]
 
 
 def test_kohya_only_switches() -> None:

@@ -90,7 +90,7 @@ def test_latents_are_one_posterior_sample_of_seed_and_image(squares: Path, host:
     pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
     mean, logvar = base.encode_image(image_tensor(pixels)[None])
     assert torch.equal(first, same) and not torch.equal(first, other) and first.shape == (4, 4, 8, 8)
-    sigma = ((first[0] / base.latent_scale - mean[0]) / torch.exp(0.5 * logvar[0])).abs()
+    sigma = ((first[0] / base.family.latent_scale - mean[0]) / torch.exp(0.5 * logvar[0])).abs()
     assert float(sigma.max()) < 6 and 0.5 < float(sigma.mean()) < 1.1
 
 
@@ -101,7 +101,7 @@ def test_mirror_images_are_shown_half_of_the_time(squares: Path, host: Standalon
     assert list(pictures.encode()) == [1, 2, 3, 4] and len(counted.calls) == 8
     plain = everything(pictures, 4)
     mirrored = show(config.data, plan.samples[1], plan.placements[1], Look(mirrored=True)).pixels
-    wanted = posteriors(base, [mirrored])[0].sample(base.latent_scale, config.run.seed, pixels_hash(mirrored))
+    wanted = posteriors(base, [mirrored])[0].sample(base.family.latent_scale, config.run.seed, pixels_hash(mirrored))
     seen = 0
     for step in range(40):
         latents = pictures.shown(Batch(step, 0, [0, 1], first=2)).latents
@@ -124,7 +124,7 @@ def test_live_latents_are_a_function_of_seed_step_and_place(squares: Path, host:
     place = pictures.shown(Batch(3, 0, [1], first=1)).latents
     assert float((place - first[1:]).abs().max()) < 1e-5, "an image of a step does not depend on the others"
     pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
-    assert torch.equal(first[0], posteriors(base, [pixels])[0].sample(base.latent_scale, config.run.seed, "step", 3, 0))
+    assert torch.equal(first[0], posteriors(base, [pixels])[0].sample(base.family.latent_scale, config.run.seed, "step", 3, 0))
 
 
 @pytest.mark.parametrize("option", ["random_crop", "color_aug", "flip_aug"])
@@ -134,7 +134,7 @@ def test_live_pictures_are_changed_as_drawn(option: str, squares: Path, host: St
     for step in range(12):
         look = drawn_look(config.data, config.run.seed, step, 0)
         pixels = show(config.data, plan.samples[2], plan.placements[2], look).pixels
-        wanted = posteriors(base, [pixels])[0].sample(base.latent_scale, config.run.seed, "step", step, 0)
+        wanted = posteriors(base, [pixels])[0].sample(base.family.latent_scale, config.run.seed, "step", step, 0)
         assert torch.equal(pictures.shown(Batch(step, 0, [2])).latents[0], wanted)
         changed += not np.array_equal(pixels, show(config.data, plan.samples[2], plan.placements[2], PLAIN).pixels)
     assert changed >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 from lib_lora.errors import ConfigError, ModelError
-from lib_lora.hosts.checkpoint import family_of, file_problem, load_modules, text_config, unet_config, vae_config
+from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
+from lib_lora.hosts.checkpoint import file_problem, load_modules
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import TextInputs, encode
+from lib_lora.model.family import SD1
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.replay import load_recording, replay
 from tests.recorded import RECORDED, assert_equal_to_sd_scripts
@@ -71,9 +74,13 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "r.safetensors", metadata)
     with pytest.raises(ConfigError, match="what its dropout left out"):
         load_recording(tmp_path / "r.safetensors")
-    save_file(tensors, tmp_path / "r.safetensors", {**metadata, "sdxl": "true"})
-    with pytest.raises(ModelError, match="SDXL"):
-        load_recording(tmp_path / "r.safetensors")
+
+
+def test_a_recording_of_another_family_is_refused(mini_checkpoint: Path, tmp_path: Path) -> None:
+    recording = dataclasses.replace(load_recording(DATA / "mini-recording.safetensors"), sdxl=True)
+    said = r"of SDXL, the checkpoint is SD 1\.x"
+    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base, pytest.raises(ModelError, match=said):
+        replay(recording, base)
 
 
 def test_the_model_comes_back_frozen_flags_and_all(mini_checkpoint: Path, tmp_path: Path) -> None:
@@ -86,8 +93,8 @@ def test_the_model_comes_back_frozen_flags_and_all(mini_checkpoint: Path, tmp_pa
 def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Path, tmp_path: Path) -> None:
     with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base, torch.no_grad():
         ids = torch.randint(0, 49000, (2, 3, 77))
-        joined = encode_ids(base.text_encoder, ids, 1)
-        alone = [base.text_encoder(ids[:, chunk]).last_hidden_state for chunk in range(3)]
+        joined = encode(base.text_encoders, TextInputs((ids,)), 1).context
+        alone = [base.text_encoders[0].module(ids[:, chunk]).last_hidden_state for chunk in range(3)]
     assert joined.shape[1] == 227
     wanted = torch.cat([alone[0][:, :1], *(part[:, 1:-1] for part in alone), alone[2][:, -1:]], dim=1)
     assert torch.allclose(joined, wanted, atol=1e-5)
@@ -97,9 +104,9 @@ def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Pat
     ("key", "family"),
     [
         ("model.diffusion_model.joint_blocks.0.x", "SD3"),
-        ("conditioner.embedders.1.model.x", "SDXL"),
         ("conditioner.embedders.0.model.x", "an SDXL refiner"),
-        ("cond_stage_model.model.x", "SD 2.x"),
+        ("noise_augmentor.x", "UnCLIP"),
+        ("conditioner.embedders.0.transformer.x", "SSD-1B"),
         ("something.else", "no complete Stable Diffusion checkpoint"),
     ],
 )
@@ -108,10 +115,10 @@ def test_other_families_are_named(key: str, family: str) -> None:
 
 
 def test_inpainting_is_named() -> None:
-    assert (
-        family_of({**SHAPES, "model.diffusion_model.input_blocks.0.0.weight": [320, 9, 3, 3]}) == "an inpainting or editing model"
-    )
-    assert family_of(SHAPES) == "SD 1.x"
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    assert getattr(family_of({**SHAPES, first: [320, 9, 3, 3]}), "name", None) == "SD 1.x inpainting"
+    assert family_of({**SHAPES, first: [320, 8, 3, 3]}) == "SD 1.x for editing or depth, with 8 channels"
+    assert family_of(SHAPES) is SD1
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path, mini_checkpoint: Path) -> None:
@@ -129,6 +136,6 @@ def test_weights_go_where_diffusers_puts_them(mini_checkpoint: Path) -> None:
 
     stored = {key: value for key, value in load_file(mini_checkpoint).items() if not key.endswith("position_ids")}
     modules = load_modules(mini_checkpoint, torch.float32)
-    for module, prefix in ((modules.unet, "model."), (modules.vae, "first_stage"), (modules.text_encoder, "cond_stage")):
+    for module, prefix in ((modules.unet, "model."), (modules.vae, "first_stage"), (modules.text_encoders[0], "cond_stage")):
         ours = sum(float(p.double().sum()) for p in module.parameters())
         assert ours == pytest.approx(sum(float(v.double().sum()) for k, v in stored.items() if k.startswith(prefix)), rel=1e-9)

@@ -13,7 +13,8 @@ from lib_lora.config.text import TextConfig
 from lib_lora.data.attention_weights import attention_weights
 from lib_lora.data.token_rules import Tokens, batch_tokens
 from lib_lora.data.tokens import load_tokenizer
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import TextInputs, encode
+from lib_lora.model.text_encoders import ClipEncoder
 from lib_lora.training.precision import Precision
 from lib_lora.training.texts import Texts
 
@@ -125,31 +126,33 @@ def encoder() -> Any:
 
 def hidden(encoder: Any, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
     """Hidden states of single chunks, `[chunks, 77, 32]`."""
-    return torch.cat([encode_ids(encoder, chunk[None, None], clip_skip) for chunk in ids])
+    return torch.cat([encode([ClipEncoder(encoder)], TextInputs((chunk[None, None],)), clip_skip).context for chunk in ids])
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_contexts_are_weighted_chunk_by_chunk(encoder: Any, clip_skip: int) -> None:
     """sd-scripts: bodies alone, rejoined; the webui: whole chunks. Neither brings the mean back."""
-    base: Any = SimpleNamespace(tokenizer=TOKENIZER, text_encoder=encoder, device=torch.device("cpu"))
+    base: Any = SimpleNamespace(tokenizer=TOKENIZER, text_encoders=(ClipEncoder(encoder),), device=torch.device("cpu"))
     caption = "(red:1.5) cat, " + "[blue] dog, " * 40
     for rule in ("kohya", "webui"):
         text = TextConfig(weighted_captions=True, max_token_length="150", clip_skip=clip_skip, token_rule=rule)
-        ids, weights = Texts(base, text, Precision("no", torch.float32)).tokens([caption])
+        read = Texts(base, text, Precision("no", torch.float32)).tokens([caption])
+        ids, weights = read.ids[0], read.weights
         assert weights is not None and ids.shape == weights.shape == (1, 2, 77)
         states = hidden(encoder, ids[0], clip_skip) * weights[0, :, :, None]
         wanted = states.flatten(0, 1)
         if rule == "kohya":
             wanted = torch.cat([states[0, :1], states[0, 1:-1], states[1, 1:-1], states[1, -1:]])
-        context = Texts(base, text, Precision("no", torch.float32)).context([caption])
+        context = Texts(base, text, Precision("no", torch.float32)).context([caption]).context
         assert context.shape == (1, 152 if rule == "kohya" else 154, 32)
         assert torch.allclose(context[0], wanted, atol=1e-5)
 
 
 def test_contexts_of_unequal_captions_equal_those_of_a_batch(encoder: Any) -> None:
-    base: Any = SimpleNamespace(tokenizer=TOKENIZER, text_encoder=encoder, device=torch.device("cpu"))
+    base: Any = SimpleNamespace(tokenizer=TOKENIZER, text_encoders=(ClipEncoder(encoder),), device=torch.device("cpu"))
     texts = Texts(base, TextConfig(token_rule="webui", max_token_length="225"), Precision("no", torch.float32))
     captions = ["cat", "dog, " * 60, ""]
-    ids, _ = texts.tokens(captions)
-    together = encode_ids(encoder, ids, 1, whole_chunks=True)
-    assert together.shape == (3, 154, 32) and torch.allclose(texts.context(captions), together, atol=1e-5)
+    read = texts.tokens(captions)
+    together = encode(base.text_encoders, read, 1).context
+    assert read.whole_chunks
+    assert together.shape == (3, 154, 32) and torch.allclose(texts.context(captions).context, together, atol=1e-5)

@@ -13,7 +13,8 @@ import yaml
 from safetensors import safe_open
 
 from lib_lora.cli import main
-from lib_lora.hosts.checkpoint import file_problem, text_config, unet_config, vae_config
+from lib_lora.hosts.architecture import text_config, unet_config, vae_config
+from lib_lora.hosts.checkpoint import file_problem
 from lib_lora.tiny import EMBEDDED, write_tiny
 
 Shapes = dict[str, torch.Tensor]

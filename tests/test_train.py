@@ -16,6 +16,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, DatasetError, HostChanged, LoraFileError
 from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.model.base import networks
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from lib_lora.training.failures import OutOfMemoryError
@@ -35,7 +36,7 @@ def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
 def fingerprint(model: DiffusersModel) -> str:
     """Hash of everything that a run must not change."""
     digest = hashlib.sha256()
-    for module in (model.unet, model.text_encoder, model.vae):
+    for module in (*networks(model), model.vae):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             digest.update(
                 f"{name}{tensor.dtype}{tensor.device}{tensor.requires_grad}".encode() + tensor.detach().numpy().tobytes()

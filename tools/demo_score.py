@@ -16,7 +16,8 @@ from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.hosts.standalone import DiffusersModel
-from lib_lora.model.base import BaseModel
+from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.conditioning import TextInputs
 from lib_lora.objective.noise import TIMESTEPS, add_noise
 from lib_lora.randomness import normal
 from lib_lora.sample import Request, sample
@@ -41,10 +42,10 @@ def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> f
     losses = []
     for number, picture in enumerate(pictures):
         posterior_mean, _ = base.encode_image(image_tensor(picture)[None])
-        latents = (posterior_mean * base.latent_scale).expand(NOISES, -1, -1, -1)
+        latents = (posterior_mean * base.family.latent_scale).expand(NOISES, -1, -1, -1)
         noise = normal(tuple(latents.shape), 1, "heldout", number)
         noisy = add_noise(latents, noise, timesteps, base.alphas_cumprod)
-        losses.append(float(compute_loss(base, StepInputs(noisy, noise, timesteps, ids), ObjectiveConfig(), 1)))
+        losses.append(float(compute_loss(base, StepInputs(noisy, noise, timesteps, TextInputs((ids,))), ObjectiveConfig(), 1)))
     return float(np.mean(losses))
 
 
@@ -79,7 +80,7 @@ def known_pictures() -> list[Pixels]:
 def fingerprint(base: DiffusersModel) -> str:
     """SHA-256 over every weight and buffer of the three networks."""
     digest = hashlib.sha256()
-    for module in (base.unet, base.text_encoder, base.vae):
+    for module in (*networks(base), base.vae):
         for tensor in [*module.parameters(), *module.buffers()]:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -27,7 +27,7 @@ class DataConfig:
         kohya="resolution",
         ge=64,
         le=2048,
-        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512 for SD 1.x.",
+        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512, SDXL 1024.",
     )
     batch_size: int = option(
         1,

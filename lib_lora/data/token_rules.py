@@ -31,13 +31,13 @@ class _Chunk:
     weights: list[float] = field(default_factory=list)
 
 
-def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig) -> Tokens:
-    """Tokens of `captions`, with equally many chunks for all."""
+def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig, pad_id: int | None = None) -> Tokens:
+    """Tokens of `captions`, with equally many chunks for all; `pad_id` as in `caption_ids`."""
     one = _webui_chunks if text.token_rule == "webui" else _kohya_chunks
-    lines = [one(tokenizer, _pieces(caption, text), int(text.max_token_length)) for caption in captions]
+    lines = [one(tokenizer, _pieces(caption, text), int(text.max_token_length), pad_id) for caption in captions]
     most = max(len(chunks) for chunks in lines)
     for chunks in lines:
-        chunks += [_closed(tokenizer, _Chunk()) for _ in range(most - len(chunks))]
+        chunks += [_closed(tokenizer, _Chunk(), pad_id) for _ in range(most - len(chunks))]
     weights = [[chunk.weights for chunk in chunks] for chunks in lines] if text.weighted_captions else None
     return Tokens([[chunk.ids for chunk in chunks] for chunks in lines], weights)
 
@@ -48,20 +48,20 @@ def _pieces(caption: str, text: TextConfig) -> list[Weighted]:
     return attention_weights(caption, webui=text.token_rule == "webui")
 
 
-def _kohya_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int) -> list[_Chunk]:
+def _kohya_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int, pad_id: int | None) -> list[_Chunk]:
     body = _Chunk()
     for piece in pieces:
         ids = plain_ids(tokenizer, piece.text)
         body.ids += ids
         body.weights += [piece.weight] * len(ids)
     chunks = []
-    for number, ids in enumerate(chunked(tokenizer, body.ids, max_token_length)):
+    for number, ids in enumerate(chunked(tokenizer, body.ids, max_token_length, pad_id)):
         weights = body.weights[:max_token_length][number * BODY : (number + 1) * BODY]
         chunks.append(_Chunk(ids, [1.0, *weights, *[1.0] * (BODY + 1 - len(weights))]))
     return chunks
 
 
-def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int) -> list[_Chunk]:
+def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int, pad_id: int | None) -> list[_Chunk]:
     """Begin, 75 tokens, end, each; what follows the last comma goes to the next chunk when the comma is near the end."""
     comma = plain_ids(tokenizer, ",")[0]
     chunks: list[_Chunk] = []
@@ -70,7 +70,7 @@ def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_le
     def next_chunk(keep: int) -> None:
         """Close the chunk behind its first `keep` tokens; the others begin the next one."""
         nonlocal current, last_comma
-        chunks.append(_closed(tokenizer, _Chunk(current.ids[:keep], current.weights[:keep])))
+        chunks.append(_closed(tokenizer, _Chunk(current.ids[:keep], current.weights[:keep]), pad_id))
         current, last_comma = _Chunk(current.ids[keep:], current.weights[keep:]), -1
 
     for piece in pieces:
@@ -91,7 +91,7 @@ def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_le
     return chunks[: max_token_length // BODY]
 
 
-def _closed(tokenizer: Tokenizer, chunk: _Chunk) -> _Chunk:
-    missing = CHUNK - 1 - len(chunk.ids)
-    ids = [tokenizer.bos_token_id, *chunk.ids, *[tokenizer.eos_token_id] * missing]
+def _closed(tokenizer: Tokenizer, chunk: _Chunk, pad_id: int | None) -> _Chunk:
+    missing, end = CHUNK - 1 - len(chunk.ids), tokenizer.eos_token_id
+    ids = [tokenizer.bos_token_id, *chunk.ids, end, *[end if pad_id is None else pad_id] * (missing - 1)]
     return _Chunk(ids, [1.0, *chunk.weights, *[1.0] * missing])

@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from lib_lora.data.tokens import VOCABULARY
-from lib_lora.hosts.checkpoint import text_config, unet_config, vae_config
+from lib_lora.hosts.architecture import text_config, unet_config, vae_config
+
+LATENT_CHANNELS = 4
 
 
 def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:
@@ -29,10 +31,15 @@ def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:
 
 
 def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
-    """The configuration that ldm instantiates for a Stable Diffusion 1.x of these shapes (v1-inference.yaml)."""
+    """The configuration that ldm instantiates for a Stable Diffusion 1.x of these shapes (v1-inference.yaml).
+
+    Of an inpainting model it is v1-inpainting-inference.yaml's.
+    """
+    inpaints = unet_config(weights)["in_channels"] != LATENT_CHANNELS
+    own = {"conditioning_key": "hybrid", "finetune_keys": None} if inpaints else {"conditioning_key": "crossattn"}
     return {
         "model": {
-            "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+            "target": f"ldm.models.diffusion.ddpm.Latent{'Inpaint' if inpaints else ''}Diffusion",
             "params": {
                 "linear_start": 0.00085,
                 "linear_end": 0.012,
@@ -43,7 +50,7 @@ def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
                 "image_size": 64,
                 "channels": 4,
                 "cond_stage_trainable": False,
-                "conditioning_key": "crossattn",
+                **own,
                 "monitor": "val/loss_simple_ema",
                 "scale_factor": 0.18215,
                 "use_ema": False,
@@ -74,8 +81,8 @@ def _unet_parameters(weights: Mapping[str, Any]) -> dict[str, Any]:
     channels = config["block_out_channels"]
     return {
         "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
+        "in_channels": config["in_channels"],
+        "out_channels": LATENT_CHANNELS,
         "model_channels": channels[0],
         "attention_resolutions": [4, 2, 1],
         "num_res_blocks": 2,

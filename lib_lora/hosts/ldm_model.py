@@ -1,45 +1,54 @@
-"""A `BaseModel` on ldm's modules, as the webui holds them: nothing is loaded, copied or cast."""
+"""A `BaseModel` on the modules that the webui holds, ldm's and sgm's: nothing is loaded, copied or cast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lib_lora.data.tokens import Tokenizer
+from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
+from lib_lora.hosts.ldm_family import embedder, predicts_v
 from lib_lora.model.attention import fused_attention_forwards
-from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
+from lib_lora.model.family import SDXL
+from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
+from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.surgery import forwards_replaced, frozen
-from lib_lora.model.targets import ldm_unet_targets, text_encoder_targets
+from lib_lora.model.targets import ldm_unet_targets, sdxl_unet_targets, text_encoder_targets
+from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 
 
 class LdmModel:
-    """The networks inside an ldm `LatentDiffusion`.
+    """The networks inside an ldm `LatentDiffusion` or an sgm `DiffusionEngine`.
 
     The U-Net is called directly: the host's `apply_model` casts inputs, and its buffers other than ᾱ may be half precision.
+    So are the text encoders, since the host's conditioner turns gradients off and reads prompts its own way.
     """
 
     def __init__(
         self, latent_diffusion: Any, device: torch.device, info: ModelInfo, still_held: Callable[[], bool] = lambda: True
     ) -> None:
-        conditioner = latent_diffusion.cond_stage_model
-        wrapped = getattr(conditioner, "wrapped", conditioner)
         self.device = device
+        self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
+        self.predicts_v = predicts_v(latent_diffusion)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
-        self.text_encoder: nn.Module = wrapped.transformer
-        self.tokenizer: Tokenizer = wrapped.tokenizer
+        self.text_encoders = _readers(latent_diffusion, is_sdxl=info.family.card == SDXL.card)
+        self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)
         self.vae: Any = latent_diffusion.first_stage_model
+        self.whole = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
         original = getattr(latent_diffusion, "alphas_cumprod_original", latent_diffusion.alphas_cumprod)
         self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
-        self.latent_scale = float(latent_diffusion.scale_factor)
         self._info = info
         self._still_held = still_held
-        self._sentinels = [next(module.parameters()) for module in (self.unet, self.text_encoder)]
+        self._sentinels = [next(module.parameters()) for module in networks(self)]
+        self._surroundings = Surroundings(self)
 
     def verify(self) -> None:
         if not self._still_held():
@@ -51,16 +60,26 @@ class LdmModel:
         return self._info
 
     def targets(self) -> list[Target]:
-        return text_encoder_targets(self.text_encoder) + ldm_unet_targets(self.unet)
+        found = []
+        for encoder, prefix in zip(self.text_encoders, self.family.text_prefixes):
+            own = (
+                encoder.targets(prefix) if isinstance(encoder, OpenClipEncoder) else text_encoder_targets(encoder.module, prefix)
+            )
+            found += own
+        return found + (sdxl_unet_targets(self.unet) if self.family.card == SDXL.card else ldm_unet_targets(self.unet))
 
-    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        predicted: torch.Tensor = self.unet(noisy_latents, timesteps=timesteps, context=context)
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        vector = size_vector(conditioning)
+        told = {} if vector is None else {"y": vector}
+        seen = self._surroundings.beside(noisy_latents)
+        predicted: torch.Tensor = self.unet(seen, timesteps=timesteps, context=conditioning.context, **told)
         return predicted
 
     @torch.no_grad()
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        posterior = self.vae.encode(pixels.float())
-        return posterior.mean, posterior.logvar
+        moments = self.vae.quant_conv(self.vae.encoder(pixels.float()))  # sgm's own `encode` gives a sample alone
+        mean, logvar = moments.chunk(2, dim=1)
+        return mean, logvar.clamp(-30.0, 20.0)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -69,18 +88,32 @@ class LdmModel:
 
 
 @contextmanager
-def made_trainable(latent_diffusion: Any) -> Iterator[None]:
+def made_trainable(model: LdmModel) -> Iterator[None]:
     """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; the exit brings everything back."""
-    unet, text_encoder = latent_diffusion.model.diffusion_model, latent_diffusion.cond_stage_model
-    device = next(unet.parameters()).device
     with ExitStack() as stack:
-        stack.enter_context(
-            frozen([latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model])
-        )
-        stack.enter_context(_in_fp32(latent_diffusion.first_stage_model))
-        stack.enter_context(forwards_replaced(fused_attention_forwards(unet)))
-        stack.enter_context(forwards_replaced(lean_forwards([unet, text_encoder], device)))
+        stack.enter_context(frozen(model.whole))
+        stack.enter_context(_in_fp32(model.vae))
+        stack.enter_context(forwards_replaced(fused_attention_forwards(model.unet)))
+        for encoder in model.text_encoders:
+            if isinstance(encoder, OpenClipEncoder):
+                stack.enter_context(forwards_replaced(encoder.forwards()))
+        stack.enter_context(forwards_replaced(lean_forwards(networks(model), model.device)))
         yield
+
+
+def _readers(latent_diffusion: Any, *, is_sdxl: bool) -> tuple[TextEncoder, ...]:
+    """The text encoders as their family reads them."""
+    if is_sdxl:
+        first, second = (embedder(wrapper) for wrapper in list(latent_diffusion.conditioner.embedders)[:2])
+        return (PenultimateClipEncoder(first.transformer), open_clip_encoder(second.model, pools=True))
+    only = embedder(latent_diffusion.cond_stage_model)
+    return (ClipEncoder(only.transformer) if hasattr(only, "transformer") else open_clip_encoder(only.model, pools=False),)
+
+
+def _tokenizer(latent_diffusion: Any) -> Tokenizer:
+    """The host's own; open_clip's is of another kind, with the same vocabulary as the one that the extension carries."""
+    only = embedder(latent_diffusion.cond_stage_model)
+    return getattr(only, "tokenizer", None) or load_tokenizer()
 
 
 @contextmanager

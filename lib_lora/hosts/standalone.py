@@ -15,14 +15,16 @@ from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
 from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
-from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.conditioning import Conditioning, TextEncoder
+from lib_lora.model.family import SDXL
+from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.surgery import forwards_replaced, frozen
-from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
+from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
+from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 from lib_lora.objective.noise import scaled_linear_alphas_cumprod
 from lib_lora.output.lora_file import read
-
-LATENT_SCALE = 0.18215  # ldm v1-inference.yaml, scale_factor
 
 
 class DiffusersModel:
@@ -30,27 +32,38 @@ class DiffusersModel:
 
     def __init__(self, modules: Modules, device: torch.device, checkpoint: Path | None = None) -> None:
         self.device = device
+        self.family, self.predicts_v = modules.family, modules.predicts_v
         self.unet: nn.Module = modules.unet.to(device)
-        self.text_encoder: nn.Module = modules.text_encoder.to(device)
+        self.text_encoders = _readers(modules, device)
         self.vae: Any = modules.vae.to(device)
         self.tokenizer: Tokenizer = load_tokenizer()
         self.alphas_cumprod = scaled_linear_alphas_cumprod().to(device)
-        self.latent_scale = LATENT_SCALE
         self._checkpoint = checkpoint
+        self._surroundings = Surroundings(self)
 
     def verify(self) -> None:
         """Nobody else can touch it."""
 
     def info(self) -> ModelInfo:
         if self._checkpoint is None:
-            return ModelInfo("unnamed", None, None)
-        return ModelInfo(self._checkpoint.name, legacy_hash(self._checkpoint), sha256(self._checkpoint))
+            return ModelInfo("unnamed", None, None, self.family)
+        return ModelInfo(self._checkpoint.name, legacy_hash(self._checkpoint), sha256(self._checkpoint), self.family)
 
     def targets(self) -> list[Target]:
-        return text_encoder_targets(self.text_encoder) + diffusers_unet_targets(self.unet)
+        found = []
+        for encoder, prefix in zip(self.text_encoders, self.family.text_prefixes):
+            found += text_encoder_targets(encoder.module, prefix)
+        is_sdxl = self.family.card == SDXL.card
+        return found + (sdxl_unet_targets(self.unet) if is_sdxl else diffusers_unet_targets(self.unet))
 
-    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        predicted: torch.Tensor = self.unet(noisy_latents, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        added = None
+        if conditioning.pooled is not None:
+            added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.sizes}
+        seen = self._surroundings.beside(noisy_latents)
+        predicted: torch.Tensor = self.unet(
+            seen, timesteps, encoder_hidden_states=conditioning.context, added_cond_kwargs=added, return_dict=False
+        )[0]
         return predicted
 
     @torch.no_grad()
@@ -62,6 +75,14 @@ class DiffusersModel:
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.vae.decode(latents.float()).sample
         return pixels
+
+
+def _readers(modules: Modules, device: torch.device) -> tuple[TextEncoder, ...]:
+    """The text encoders as their family reads them; the files' own are padded with the end token, open_clip's with 0."""
+    encoders = [encoder.to(device) for encoder in modules.text_encoders]
+    if len(encoders) == 1:
+        return (ClipEncoder(encoders[0], 0 if modules.family.is_v2 else None),)
+    return (PenultimateClipEncoder(encoders[0]), PenultimateClipEncoder(encoders[1], 0))
 
 
 class StandaloneHost:
@@ -96,8 +117,7 @@ class StandaloneHost:
             dtype = torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
             self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
         model = self._model
-        lean = lean_forwards([model.unet, model.text_encoder], self._device)
-        with frozen([model.unet, model.text_encoder, model.vae]), forwards_replaced(lean):
+        with frozen([*networks(model), model.vae]), forwards_replaced(lean_forwards(networks(model), self._device)):
             yield model
 
     def check_lora(self, path: Path) -> None:

@@ -13,8 +13,10 @@ from modules import call_queue, devices, paths, processing, sd_hijack, sd_models
 
 from lib_lora.errors import ModelError
 from lib_lora.hosts import webui_networks
+from lib_lora.hosts.ldm_family import family_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.family import Family
 
 
 class WebuiHost:
@@ -23,7 +25,7 @@ class WebuiHost:
     def problems(self) -> list[str]:
         found = [_device_problem(), _memory_mode_problem()]
         if not sd_models.checkpoints_list:
-            found.append("No checkpoint is loaded: put a Stable Diffusion 1.x model into models/Stable-diffusion and select it.")
+            found.append("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
         elif sd_models.model_data.sd_model is not None:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
@@ -49,13 +51,14 @@ class WebuiHost:
                 torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
             latent_diffusion = _current_model()
             _make_clean(latent_diffusion, stack)
-            stack.enter_context(made_trainable(latent_diffusion))
-            yield LdmModel(
+            model = LdmModel(
                 latent_diffusion,
                 devices.device,
                 _info(latent_diffusion),
                 still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
             )
+            stack.enter_context(made_trainable(model))
+            yield model
 
     def check_lora(self, path: Path) -> None:
         webui_networks.check(path)
@@ -70,18 +73,14 @@ class WebuiHost:
 
 def model_problem(latent_diffusion: Any) -> str | None:
     """The sentence that says why the loaded model cannot be trained, or None."""
-    kinds = {"is_sd3": "SD3", "is_ssd": "SSD or an SDXL refiner", "is_sdxl": "SDXL", "is_sd2": "SD 2.x"}
-    kind = next((name for flag, name in kinds.items() if getattr(latent_diffusion, flag, False)), None)
-    if kind is None and not getattr(latent_diffusion, "is_sd1", False):
-        kind = "of an unknown kind"
-    if kind is None and getattr(latent_diffusion.model, "conditioning_key", "crossattn") != "crossattn":
-        kind = "an inpainting or editing model"
-    if kind is None and latent_diffusion.parameterization != "eps":
-        kind = "a v-prediction model"
-    if kind is None:
+    family = family_of(latent_diffusion)
+    if not isinstance(family, str):
         return None
     title = latent_diffusion.sd_checkpoint_info.name
-    return f"The loaded checkpoint {title!r} is {kind}; only SD 1.x can be trained for now. Select another checkpoint."
+    return (
+        f"The loaded checkpoint {title!r} is {family}; only SD 1.x, SD 2.x, SDXL and their inpainting models can be trained. "
+        "Select another checkpoint."
+    )
 
 
 def _device_problem() -> str | None:
@@ -107,7 +106,7 @@ def _current_model() -> Any:
         ModelError: there is none, or it cannot be trained.
     """
     if not sd_models.checkpoints_list:
-        raise ModelError("No checkpoint is loaded: put a Stable Diffusion 1.x model into models/Stable-diffusion and select it.")
+        raise ModelError("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
     if sd_models.model_data.sd_model is not None:
         sd_models.reload_model_weights()
     latent_diffusion = shared.sd_model
@@ -136,8 +135,9 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
 
 
 def _info(latent_diffusion: Any) -> ModelInfo:
-    checkpoint = latent_diffusion.sd_checkpoint_info
-    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256)
+    checkpoint, family = latent_diffusion.sd_checkpoint_info, family_of(latent_diffusion)
+    assert isinstance(family, Family)  # others were refused
+    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256, family)
 
 
 def _forget_conditioning() -> None:

@@ -28,7 +28,7 @@ def take_off(modules: list[nn.Module]) -> None:
     with torch.no_grad():
         networks.load_networks([])
         for layer in (layer for module in modules for layer in module.modules()):
-            if hasattr(layer, "network_layer_name") and hasattr(layer, "weight"):
+            if hasattr(layer, "network_layer_name") and (hasattr(layer, "weight") or hasattr(layer, "in_proj_weight")):
                 networks.network_apply_weights(layer)
                 if getattr(layer, "network_current_names", ()) != ():
                     raise ModelError(

@@ -25,7 +25,7 @@ def _group(verdict: Verdict, why: str, keys: str, switches: str = "") -> Group:
     return Group(verdict, why, tuple(keys.split()), tuple(switches.split()))
 
 
-SWITCHES = "sdxl flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox"
+SWITCHES = "flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox"
 
 GROUPS: tuple[Group, ...] = (
     _group("ignored", "A name or a path of another machine.", "model_list vae file_path tokenizer_cache_dir config_file"),
@@ -72,8 +72,17 @@ GROUPS: tuple[Group, ...] = (
     ),
     _group("not_supported", "Runs code of the user's own.", "dataset_class"),
     _group("not_supported", "The loaded model's weights are never cast.", "fp8_base fp8_base_unet"),
-    _group("not_supported", "SD 2.x checkpoints are not trained yet.", "v2"),
-    _group("not_supported", "Inpainting checkpoints are not trained.", "train_inpainting"),
+    _group("ignored", "The checkpoint itself says what it is.", "v2 sdxl"),
+    _group(
+        "ignored",
+        "What a text encoder makes of a caption is kept by itself, where it is not trained.",
+        "sdxl_cache_text_encoder_outputs cache_text_encoder_outputs cache_text_encoder_outputs_to_disk",
+    ),
+    _group(
+        "not_supported",
+        "An inpainting checkpoint is trained with everything masked; no masks are drawn.",
+        "train_inpainting",
+    ),
     _group(
         "not_supported",
         "Going on from a saved state finds its place by itself; see Resume from (resume).",
@@ -115,12 +124,6 @@ GROUPS: tuple[Group, ...] = (
         "LoRA_type",
     ),
     _group("not_supported", "Dropout of LyCORIS; give Dropout (network_dropout).", "network_args.dropout"),
-    _group(
-        "not_supported",
-        "SDXL is not trained yet.",
-        "sdxl sdxl_cache_text_encoder_outputs cache_text_encoder_outputs cache_text_encoder_outputs_to_disk",
-        "sdxl",
-    ),
     _group(
         "not_supported",
         "FLUX.1 is not trained.",

@@ -1,4 +1,4 @@
-"""Attention for ldm's CrossAttention instances by torch's fused kernel: exact, and it keeps no softmax for the backward pass.
+"""Attention for the CrossAttention instances of ldm and sgm by torch's fused kernel: exact, and it keeps no softmax for backward.
 
 The host's own choice is made for inference; Doggettx and InvokeAI, its defaults, keep every slice when gradients are wanted.
 """
@@ -20,10 +20,12 @@ def fused_attention_forwards(unet: nn.Module) -> dict[nn.Module, Forward]:
 
 
 def _forward(attention: Any) -> Forward:
-    def forward(x: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        x: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None, **more: Any
+    ) -> torch.Tensor:
         """softmax(q kᵀ / √d) v. Shapes: x `[B, n, width]`, context `[B, m, context width]` -> `[B, n, width]`."""
-        if mask is not None:
-            raise ValueError("masked attention is not used by SD 1.x")
+        if mask is not None or any(more.values()):  # sgm's has more, for video
+            raise ValueError("masked attention, and attention between frames, are not used by Stable Diffusion")
         context = x if context is None else context
         split = [
             projected.unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # [B, heads, n, d]

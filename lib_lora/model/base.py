@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
+from lib_lora.model.conditioning import Conditioning, TextEncoder
+from lib_lora.model.family import SD1, Family
 
 Part = Literal["text_encoder", "unet"]
 
@@ -31,18 +33,23 @@ class ModelInfo:
     name: str
     legacy_hash: str | None
     sha256: str | None
+    family: Family = SD1
 
 
 class BaseModel(Protocol):
-    """A borrowed, frozen SD 1.x. All tensors it takes and gives live on `device`."""
+    """A borrowed, frozen model. All tensors it takes and gives live on `device`.
 
+    `predicts_v`: what is known of it beside the settings; a model that is not known to predict v may be declared to.
+    """
+
+    family: Family
+    predicts_v: bool
     device: torch.device
     unet: nn.Module
-    text_encoder: nn.Module
+    text_encoders: tuple[TextEncoder, ...]
     vae: nn.Module
     tokenizer: Tokenizer
     alphas_cumprod: torch.Tensor
-    latent_scale: float
 
     def verify(self) -> None:
         """Called before every step.
@@ -60,8 +67,8 @@ class BaseModel(Protocol):
         """Every layer that kohya's `networks.lora` adapts: text encoder first, each part in module order."""
         ...
 
-    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """The U-Net's output. Shapes: `[B, 4, h, w]`, `[B]` int64, `[B, tokens, width]` -> `[B, 4, h, w]`."""
+    def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """The U-Net's output. Shapes: `[B, 4, h, w]`, `[B]` int64 -> `[B, 4, h, w]`."""
         ...
 
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +78,11 @@ class BaseModel(Protocol):
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels in -1..1 of unscaled latents, fp32. Shapes: `[B, 4, h, w]` -> `[B, 3, 8h, 8w]`."""
         ...
+
+
+def networks(base: BaseModel) -> list[nn.Module]:
+    """What is trained on: the U-Net and the text encoders."""
+    return [base.unet, *(encoder.module for encoder in base.text_encoders)]
 
 
 class Host(Protocol):

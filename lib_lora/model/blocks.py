@@ -29,12 +29,23 @@ SHAPES: dict[str, list[float]] = {
 
 
 def block_index(name: str) -> int | None:
-    """0 to 24 for a layer of the U-Net, named as in a LoRA file; None for one of the text encoder."""
+    """0 to 24 for a layer of the U-Net, named as in a LoRA file; None for one of the text encoder or of SDXL."""
     match = _UP_OR_DOWN.match(name)
     if match:
         first = 1 if match[1] == "down" else SIDE + 1
         return first + 3 * int(match[2]) + int(match[3])
     return SIDE if name.startswith("lora_unet_mid_block_") else None
+
+
+def is_of_sdxl(name: str) -> bool:
+    """Whether a layer of a U-Net has one of SDXL's names, which are ldm's."""
+    return name.startswith(("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_"))
+
+
+def uses_blocks(adapter: AdapterConfig) -> bool:
+    """Whether any option of single blocks is set."""
+    factors = adapter.down_lr_weight or adapter.mid_lr_weight or adapter.up_lr_weight
+    return bool(adapter.block_dims or adapter.block_alphas or factors)
 
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lib_lora.model.surgery import Forward
 
-# ldm and diffusers: transformer blocks and residual blocks of the U-Net; transformers: layers of CLIP
-_BLOCKS = {"BasicTransformerBlock", "ResBlock", "ResnetBlock2D", "CLIPEncoderLayer"}
+# ldm and diffusers: transformer blocks and residual blocks of the U-Net; transformers and open_clip: layers of CLIP
+_BLOCKS = {"BasicTransformerBlock", "ResBlock", "ResnetBlock2D", "CLIPEncoderLayer", "ResidualAttentionBlock"}
 
 
 def checkpointed_forwards(networks: Iterable[nn.Module]) -> dict[nn.Module, Forward]:

@@ -1,53 +1,115 @@
-"""Token ids -> context: what the U-Net reads of a caption."""
+"""Token ids -> what the U-Net is told beside the noisy latents."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
-
-def clip_core(text_encoder: nn.Module) -> nn.Module:
-    """The module that holds `encoder` and `final_layer_norm`: `.text_model` up to transformers 4, the model itself from 5 on."""
-    core = getattr(text_encoder, "text_model", text_encoder)
-    assert isinstance(core, nn.Module)
-    return core
+SIZE_CHANNELS = 256  # of the sinusoids that tell SDXL one number
 
 
-def encode_ids(
-    text_encoder: nn.Module,
-    input_ids: torch.Tensor,
-    clip_skip: int,
-    *,
-    token_weights: torch.Tensor | None = None,
-    whole_chunks: bool = False,
-) -> torch.Tensor:
-    """Hidden states of CLIP-L after the final layer norm (sd-scripts `encode_tokens`, `encode_tokens_with_weights`).
-
-    Args:
-        text_encoder: transformers' CLIPTextModel.
-        input_ids: token ids.
-        clip_skip: 1 for the last layer, n for the n-th from the end.
-        token_weights: factors on the hidden states; the mean is not brought back, as in sd-scripts and the webui's "No norm".
-        whole_chunks: every chunk keeps its begin and end, as the webui has it.
+@dataclass(frozen=True)
+class Conditioning:
+    """What the U-Net reads of a batch of captions, and with SDXL of the sizes of the images.
 
     Shapes:
-        input_ids, token_weights: `[B, chunks, 77]` -> context `[B, 75 · chunks + 2, width]`: the first begin, all bodies, the
-        last end; with whole chunks `[B, 77 · chunks, width]`.
+        context: `[B, tokens, width]`
+        pooled: `[B, width]`, SDXL alone
+        sizes: `[B, 6]` in pixels, SDXL alone: height and width of the original, top and left of the cut, height and width now
     """
-    batch, chunks, length = input_ids.shape
-    flat = input_ids.reshape(batch * chunks, length)
-    output: Any = text_encoder(flat, output_hidden_states=clip_skip > 1)
-    if clip_skip > 1:
-        core: Any = clip_core(text_encoder)
-        hidden: torch.Tensor = core.final_layer_norm(output.hidden_states[-clip_skip])
-    else:
-        hidden = output.last_hidden_state
-    if token_weights is not None:
-        hidden = (hidden * token_weights.reshape(batch * chunks, length, 1)).to(hidden.dtype)
-    if chunks == 1 or whole_chunks:
-        return hidden.reshape(batch, chunks * length, -1)
-    hidden = hidden.reshape(batch, chunks, length, -1)  # [B, chunks, 77, width]
-    bodies = hidden[:, :, 1:-1].reshape(batch, chunks * (length - 2), -1)  # [B, 75 · chunks, width]
-    return torch.cat([hidden[:, 0, :1], bodies, hidden[:, -1, -1:]], dim=1)
+
+    context: torch.Tensor
+    pooled: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """The captions of a batch, to be encoded.
+
+    Shapes:
+        ids: for each text encoder `[B, chunks, 77]`; weights: `[B, chunks, 77]` or None
+
+    `whole_chunks`: every chunk keeps its begin and end, as the webui has it.
+    """
+
+    ids: tuple[torch.Tensor, ...]
+    weights: torch.Tensor | None = None
+    whole_chunks: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text encoder says of chunks. Shapes: hidden `[n, 77, width]`, pooled `[n, width]` or None."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+class TextEncoder(Protocol):
+    """One of a model's text encoders. `pad_id`: what fills the end of a text; None for the end token."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def pad_id(self) -> int | None: ...
+
+    def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
+        """What is said of `ids`, `[n, 77]`. `clip_skip`: 1 for the family's own layer, n for the n-th from the end."""
+        ...
+
+    def as_sd_scripts(self) -> TextEncoder:
+        """The same encoder as sd-scripts reads it, for replays: its SDXL takes the matrix that projects what is pooled turned."""
+        ...
+
+
+def encode(encoders: Sequence[TextEncoder], inputs: TextInputs, clip_skip: int) -> Conditioning:
+    """The contexts of all encoders side by side (sd-scripts `encode_tokens`, `encode_tokens_with_weights`).
+
+    Weights are factors on the hidden states; the mean is not brought back, as in sd-scripts and the webui's "No norm". Of several
+    chunks the first one is pooled.
+    """
+    contexts, pooled = [], None
+    for encoder, ids in zip(encoders, inputs.ids):
+        batch, chunks, length = ids.shape
+        reading = encoder.read(ids.reshape(batch * chunks, length), clip_skip)
+        hidden = reading.hidden.reshape(batch, chunks, length, -1)  # [B, chunks, 77, width]
+        if inputs.weights is not None:
+            hidden = (hidden * inputs.weights[..., None]).to(hidden.dtype)
+        contexts.append(_joined(hidden, whole=inputs.whole_chunks))
+        pooled = pooled if reading.pooled is None else reading.pooled[::chunks]
+    return Conditioning(contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=-1), pooled)
+
+
+def _joined(hidden: torch.Tensor, *, whole: bool) -> torch.Tensor:
+    """The chunks behind one another.
+
+    Shapes:
+        `[B, chunks, 77, width]` -> `[B, 75 · chunks + 2, width]`: the first begin, all bodies, the last end; whole chunks stay
+        so: `[B, 77 · chunks, width]`
+    """
+    if hidden.shape[1] == 1 or whole:
+        return hidden.flatten(1, 2)
+    return torch.cat([hidden[:, 0, :1], hidden[:, :, 1:-1].flatten(1, 2), hidden[:, -1, -1:]], dim=1)
+
+
+def size_vector(conditioning: Conditioning) -> torch.Tensor | None:
+    """SDXL's vector [pooled, the six sizes as sinusoids] (sgm ConcatTimestepEmbedderND); None where nothing was pooled.
+
+    Shapes: `[B, width + 6 · 256]`
+    """
+    pooled, sizes = conditioning.pooled, conditioning.sizes
+    if pooled is None:
+        return None
+    if sizes is None:
+        raise ValueError("this model wants to be told the sizes of the images")
+    half = SIZE_CHANNELS // 2
+    rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=sizes.device) / half)
+    angles = sizes.float()[..., None] * rates  # [B, 6, 128]
+    return torch.cat([pooled, torch.cat([angles.cos(), angles.sin()], dim=-1).flatten(1).to(pooled.dtype)], dim=1)

@@ -37,7 +37,7 @@ class Between:
         result: Result,
     ) -> None:
         self._config, self._plan, self._host, self._session, self._result = config, plan, host, session, result
-        self._sampler = Sampler(config, plan, base, host, session)
+        self._sampler = Sampler(session.config, plan, base, host, session)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
         saves_states = config.run.save_state or config.run.save_state_on_train_end

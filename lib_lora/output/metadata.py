@@ -21,6 +21,7 @@ from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.family import Family
 from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
@@ -57,7 +58,7 @@ def file_metadata(
         **_objective_entries(config.objective),
         **_dataset_entries(config, plan),
         **_model_entries(model, velocity=config.objective.v_parameterization),
-        **_modelspec_entries(config, facts),
+        **_modelspec_entries(config, model.family, facts),
         "ss_training_comment": config.run.training_comment or _software_text(software),
     }
     if config.run.no_metadata:  # sd-scripts keeps modelspec.*, too
@@ -231,8 +232,8 @@ def _tags(plan: Plan, folder: Folder) -> dict[str, int]:
 
 def _model_entries(model: ModelInfo, *, velocity: bool) -> dict[str, Any]:
     entries = {
-        "ss_v2": False,
-        "ss_base_model_version": "sd_v1_v" if velocity else "sd_v1",
+        "ss_v2": model.family.is_v2,
+        "ss_base_model_version": model.family.base_version(velocity=velocity),
         "ss_sd_model_name": model.name,
         "ss_sd_model_hash": model.legacy_hash,
         "ss_new_sd_model_hash": model.sha256,
@@ -240,11 +241,11 @@ def _model_entries(model: ModelInfo, *, velocity: bool) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def _modelspec_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
+def _modelspec_entries(config: TrainConfig, family: Family, facts: RunFacts) -> dict[str, Any]:
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
-        "modelspec.implementation": "diffusers",
+        "modelspec.architecture": family.architecture(velocity=config.objective.v_parameterization),
+        "modelspec.implementation": family.implementation,
         "modelspec.implementation_version": f"sd-webui-train-lora/{__version__}",
         "modelspec.title": config.run.metadata_title or config.run.name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.height}",

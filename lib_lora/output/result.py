@@ -79,7 +79,7 @@ class Result:
         """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
         config = self._config
         try:
-            write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)
+            write_card(path, activation_text=config.text.trigger, sd_version=self.model.family.card, preferred_weight=1.0)
             if preview and config.run.preview_steps:
                 with self._session.result():
                     write_preview(path, sample(self._base, _preview_request(config, self._plan), self._session.precision))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from lib_lora.config.precision import Checkpointing
+from lib_lora.model.family import SD1, SDXL, Family
 
-ENOUGH_BYTES = 12 * 2**30  # of the GPU's memory: above it, the memory is for larger batches, and the time is what counts
+# of the GPU's memory: above it, the memory is for larger batches, and the time is what counts
+ENOUGH_BYTES = 12 * 2**30
+ENOUGH_BYTES_SDXL = 30 * 2**30  # whose weights alone are 5 GB in half precision
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,13 @@ class Choice:
     reason: str = ""
 
 
-def choose_checkpointing(wanted: Checkpointing, device: torch.device) -> Choice:
-    """What the option means on `device`."""
+def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Family = SD1) -> Choice:
+    """What the option means on `device`, for a model of `family`."""
     if wanted != "auto":
         return Choice(wanted == "on")
     if device.type != "cuda":
         return Choice(False, "a machine's own memory is large enough")
     total = torch.cuda.get_device_properties(device).total_memory
-    small = total < ENOUGH_BYTES
-    return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less' if small else 'not less'} than {ENOUGH_BYTES / 2**30:.0f}")
+    enough = ENOUGH_BYTES_SDXL if family.card == SDXL.card else ENOUGH_BYTES
+    small = total < enough
+    return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less' if small else 'not less'} than {enough / 2**30:.0f}")

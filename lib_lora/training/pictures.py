@@ -12,6 +12,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.augment import PLAIN, drawn_look
 from lib_lora.data.images import Pixels
 from lib_lora.data.showing import Showing, show
+from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
@@ -23,10 +24,14 @@ from lib_lora.training.latents import Posterior, pixels_hash, posteriors
 
 @dataclass(frozen=True)
 class Shown:
-    """Scaled latents, and what of them is learned, on the CPU. Shapes: latents `[B, 4, h, w]`, mask `[B, 1, h, w]` or None."""
+    """Scaled latents, what of them is learned, and what SDXL is told of sizes, on the CPU.
+
+    Shapes: latents `[B, 4, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
+    """
 
     latents: torch.Tensor
     mask: torch.Tensor | None
+    sizes: torch.Tensor
 
 
 class Pictures:
@@ -71,7 +76,7 @@ class Pictures:
         samples, placements = self._plan.samples, self._plan.placements
         showings = [show(self._data, samples[i], placements[i], look) for i, look in zip(batch.indices, looks)]
         labels: list[tuple[str | int, ...]] = [("step", batch.step, place) for place in places]
-        return _joined(self._latents(batch.indices, showings, labels))
+        return _joined(self._latents(batch.indices, showings, labels, [look.mirrored for look in looks]))
 
     def still(self, indices: Sequence[int]) -> Shown:
         """Latents and masks of samples of one size as they are, without augmentation: always the same."""
@@ -98,21 +103,29 @@ class Pictures:
             mirrored = {index: showing.mirrored() for index, showing in plain.items() if index in self._trained}
         for flipped, showings in ((False, plain), (True, mirrored)):
             labels = [(pixels_hash(showing.pixels),) for showing in showings.values()]
-            for index, shown in zip(showings, self._latents(list(showings), list(showings.values()), labels)):
+            for index, shown in zip(
+                showings, self._latents(list(showings), list(showings.values()), labels, [flipped] * len(showings))
+            ):
                 self._kept[index, flipped] = shown
 
     def _latents(
-        self, indices: Sequence[int], showings: Sequence[Showing], labels: Sequence[tuple[str | int, ...]]
+        self,
+        indices: Sequence[int],
+        showings: Sequence[Showing],
+        labels: Sequence[tuple[str | int, ...]],
+        mirrored: Sequence[bool],
     ) -> list[Shown]:
         """One posterior sample of every showing, a function of (seed, labels). All are of one size."""
         found = self._posteriors(indices, [showing.pixels for showing in showings])
         shown = []
-        for index, showing, posterior, label in zip(indices, showings, found, labels):
-            latents = posterior.sample(self._base.latent_scale, self._seed, *label)
+        for index, showing, posterior, label, flipped in zip(indices, showings, found, labels, mirrored):
+            latents = posterior.sample(self._base.family.latent_scale, self._seed, *label)
             if not bool(torch.isfinite(latents).all()):
                 name = self._plan.samples[index].path.name
                 raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
-            shown.append(Shown(latents[None], None if showing.mask is None else latent_mask(showing.mask)[None]))
+            size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
+            sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
+            shown.append(Shown(latents[None], None if showing.mask is None else latent_mask(showing.mask)[None], sizes))
         return shown
 
     def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
@@ -145,4 +158,5 @@ def latent_mask(mask: Pixels) -> torch.Tensor:
 
 def _joined(parts: Sequence[Shown]) -> Shown:
     masks = [part.mask for part in parts if part.mask is not None]
-    return Shown(torch.cat([part.latents for part in parts]), torch.cat(masks) if masks else None)
+    latents, sizes = torch.cat([part.latents for part in parts]), torch.cat([part.sizes for part in parts])
+    return Shown(latents, torch.cat(masks) if masks else None, sizes)

@@ -12,7 +12,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
 from lib_lora.model.adapter import attached, parameters
-from lib_lora.model.base import BaseModel
+from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.surgery import forwards_replaced
@@ -35,9 +35,9 @@ class Session:
     """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
-        self._config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
+        self.config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._texts = Texts(base, config.text, precision)
-        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device)
+        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
         self.pairs = start_pairs(config, base, precision.weights)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and pair.down.requires_grad for pair in self.pairs)
@@ -54,7 +54,7 @@ class Session:
         number, epoch = batches[0].step, batches[0].epoch
         self._stop_text_encoder(number)
         rates = tuple(self.updater.learning_rates())
-        config = self._config
+        config = self.config
         with explained(self._base, f"step {number + 1}"), self._attached(), self._checkpointed():
             inputs = [self._inputs(batch) for batch in batches]
             losses = training_step(
@@ -78,44 +78,39 @@ class Session:
         self._base.verify()
         losses, count = 0.0, 0
         with explained(self._base, "measuring the loss on held-out images"), self.result():
-            for batch in heldout_batches(self._config.data, self._plan):
+            for batch in heldout_batches(self.config.data, self._plan):
                 for loss in self._heldout_losses(batch):
                     losses, count = losses + loss * len(batch.indices), count + len(batch.indices)
         return losses / count
 
     def _heldout_losses(self, batch: HeldOutBatch) -> Iterator[float]:
-        config, device = self._config, self._base.device
+        config, device = self.config, self._base.device
         shown = self._pictures.still(batch.indices)
         mask = None if shown.mask is None else shown.mask.to(device)
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
         trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
-        ids, weights = self._texts.tokens(captions) if trained else (None, None)
-        context = None if trained else self._texts.context(captions)
+        read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
             inputs = StepInputs(
                 drawn.noisy_latents.to(device),
                 drawn.target.to(device),
                 drawn.timesteps.to(device),
-                input_ids=ids,
-                context=context,
+                read,
+                shown.sizes.to(device),
                 mask=mask,
-                token_weights=weights,
-                whole_chunks=self._texts.whole_chunks,
             )
             with self.precision.autocast(device):
                 yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
 
     def _checkpointed(self) -> AbstractContextManager[None]:
-        return forwards_replaced(
-            checkpointed_forwards([self._base.unet, self._base.text_encoder]) if self.checkpointing.on else {}
-        )
+        return forwards_replaced(checkpointed_forwards(networks(self._base)) if self.checkpointing.on else {})
 
     def _stop_text_encoder(self, step: int) -> None:
         """Leave the text encoder's adapters as they are from the step on that the configuration says."""
-        stop = in_steps(self._config.optimizer.stop_text_encoder_training, self._plan.steps)
+        stop = in_steps(self.config.optimizer.stop_text_encoder_training, self._plan.steps)
         if self._trains_text and 0 < stop <= step:
             self._trains_text = False
             for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
@@ -150,31 +145,28 @@ class Session:
         device = self._base.device
         shown = self._pictures.shown(batch)
         alphas = self._base.alphas_cumprod.cpu()
-        drawn = draw(self._config.objective, shown.latents, alphas, self._config.run.seed, batch.step, batch.first)
+        drawn = draw(self.config.objective, shown.latents, alphas, self.config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
-        ids, weights = self._texts.tokens(captions) if self._trains_text else (None, None)
         return StepInputs(
             drawn.noisy_latents.to(device),
             drawn.target.to(device),
             drawn.timesteps.to(device),
-            input_ids=ids,
-            context=None if self._trains_text else self._texts.context(captions),
+            self._texts.tokens(captions) if self._trains_text else self._texts.context(captions),
+            shown.sizes.to(device),
             mask=None if shown.mask is None else shown.mask.to(device),
             loss_weights=self._loss_weights(batch),
-            token_weights=weights,
-            whole_chunks=self._texts.whole_chunks,
             step=batch.step,
             first=batch.first,
         )
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
         """Regularisation images count with a weight of their own. `[B]`"""
-        weight = self._config.data.prior_loss_weight
+        weight = self.config.data.prior_loss_weight
         is_reg = [self._plan.samples[index].is_reg for index in batch.indices]
         return torch.tensor([weight if reg else 1.0 for reg in is_reg], device=self._base.device) if any(is_reg) else None
 
     def _captions(self, batch: Batch) -> list[str]:
         moments = [Moment(batch.step, self._plan.steps, batch.epoch, batch.first + i) for i in range(len(batch.indices))]
         written = [self._plan.samples[index].caption for index in batch.indices]
-        text, seed = self._config.text, self._config.run.seed
+        text, seed = self.config.text, self.config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.errors import TrainLoraError
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.model.dropout import Dropout
 from lib_lora.objective.loss import batch_loss
 from lib_lora.training.optimizer import Updater
@@ -25,21 +25,20 @@ class StepInputs:
 
     Shapes:
         noisy_latents, target: `[B, 4, h, w]`; timesteps: `[B]` int64
-        input_ids, token_weights: `[B, chunks, 77]`, or context: `[B, tokens, width]` where the text encoder is not trained
+        sizes: `[B, 6]`, as in Conditioning, where the model wants to be told them
         mask: `[B, 1, h, w]`, what is learned, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
 
+    `text` are captions to encode, or what was made of them where no text encoder is trained.
     `step` and `first` say where the batch stands: its step, and the place of its first sample in it.
     """
 
     noisy_latents: torch.Tensor
     target: torch.Tensor
     timesteps: torch.Tensor
-    input_ids: torch.Tensor | None = None
-    context: torch.Tensor | None = None
+    text: TextInputs | Conditioning
+    sizes: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     loss_weights: torch.Tensor | None = None
-    token_weights: torch.Tensor | None = None
-    whole_chunks: bool = False
     step: int = 0
     first: int = 0
 
@@ -50,12 +49,9 @@ class DivergedError(TrainLoraError):
 
 def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig, clip_skip: int) -> torch.Tensor:
     """The scalar that backward is called on."""
-    context = inputs.context
-    if context is None:
-        assert inputs.input_ids is not None
-        weights, whole = inputs.token_weights, inputs.whole_chunks
-        context = encode_ids(base.text_encoder, inputs.input_ids, clip_skip, token_weights=weights, whole_chunks=whole)
-    model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, context)
+    text = inputs.text
+    conditioning = encode(base.text_encoders, text, clip_skip) if isinstance(text, TextInputs) else text
+    model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, replace(conditioning, sizes=inputs.sizes))
     return batch_loss(
         model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod, inputs.mask, inputs.loss_weights
     )

@@ -1,4 +1,4 @@
-"""Captions -> what the text encoder reads, or what it makes of them."""
+"""Captions -> what the text encoders read, or what they make of them."""
 
 from __future__ import annotations
 
@@ -10,45 +10,44 @@ from lib_lora.config.text import TextConfig
 from lib_lora.data.caption_rules import varies
 from lib_lora.data.token_rules import batch_tokens
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.training.precision import Precision
 
 
 class Texts:
-    """The captions of a run for one model; contexts of a text encoder that does not change are computed once."""
+    """The captions of a run for one model; contexts of text encoders that do not change are computed once."""
 
     def __init__(self, base: BaseModel, text: TextConfig, precision: Precision) -> None:
         self._base, self._text, self._precision = base, text, precision
-        self._contexts: dict[str, torch.Tensor] = {}
-        self.whole_chunks = text.token_rule == "webui"
+        self._kept: dict[str, Conditioning] = {}
 
-    def tokens(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Token ids of a batch and their weights, on the model's device; both `[B, chunks, 77]`."""
-        tokens = batch_tokens(self._base.tokenizer, captions, self._text)
-        device = self._base.device
-        weights = None if tokens.weights is None else torch.tensor(tokens.weights, device=device)
-        return torch.tensor(tokens.ids, device=device), weights
+    def tokens(self, captions: Sequence[str]) -> TextInputs:
+        """Token ids of a batch for every text encoder, and their weights, on the model's device."""
+        base, device = self._base, self._base.device
+        found = [batch_tokens(base.tokenizer, captions, self._text, encoder.pad_id) for encoder in base.text_encoders]
+        weights = None if found[0].weights is None else torch.tensor(found[0].weights, device=device)
+        ids = tuple(torch.tensor(tokens.ids, device=device) for tokens in found)
+        return TextInputs(ids, weights, self._text.token_rule == "webui")
 
-    def context(self, captions: Sequence[str]) -> torch.Tensor:
-        """The contexts of a batch, `[B, tokens, width]`. Shorter ones are followed by empty chunks (only the webui's differ)."""
-        contexts = [self._one(caption) for caption in captions]
-        most = max(context.shape[1] for context in contexts)
-        return torch.cat([self._filled(context, most) for context in contexts])
+    def context(self, captions: Sequence[str]) -> Conditioning:
+        """What is made of a batch. Shorter contexts are followed by empty chunks (only the webui's differ in length)."""
+        found = [self._one(caption) for caption in captions]
+        most = max(one.context.shape[1] for one in found)
+        pooled = [one.pooled for one in found if one.pooled is not None]
+        contexts = torch.cat([self._filled(one.context, most) for one in found])
+        return Conditioning(contexts, torch.cat(pooled) if pooled else None)
 
     def _filled(self, context: torch.Tensor, length: int) -> torch.Tensor:
         if context.shape[1] == length:
             return context
-        empty = self._one("")
+        empty = self._one("").context
         return torch.cat([context, *[empty] * ((length - context.shape[1]) // empty.shape[1])], dim=1)
 
-    def _one(self, caption: str) -> torch.Tensor:
-        if caption in self._contexts:
-            return self._contexts[caption]
-        ids, weights = self.tokens([caption])
+    def _one(self, caption: str) -> Conditioning:
+        if caption in self._kept:
+            return self._kept[caption]
         with torch.no_grad(), self._precision.autocast(self._base.device):
-            context = encode_ids(
-                self._base.text_encoder, ids, self._text.clip_skip, token_weights=weights, whole_chunks=self.whole_chunks
-            )
+            found = encode(self._base.text_encoders, self.tokens([caption]), self._text.clip_skip)
         if not caption or not varies(self._text):
-            self._contexts[caption] = context
-        return context
+            self._kept[caption] = found
+        return found

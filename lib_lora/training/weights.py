@@ -13,11 +13,13 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.adapter import LoraPair, State, joined, new_pair, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
-from lib_lora.model.blocks import block_index, rank_and_alpha
+from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
+from lib_lora.model.targets import fitted
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _HALVES = ("lora_down.weight", "lora_up.weight", "alpha")
+_TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
@@ -46,7 +48,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    state = read(Path(adapter.network_weights))[0] if adapter.network_weights else {}
+    state = fitted(base.targets(), read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
     loaded = {pair.target.name: pair for pair in pairs_from_state(base.targets(), state, base.device, dtype)}
     pairs = []
     for target in base.targets():
@@ -74,7 +76,7 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[LoraPair]] = {}
     for path, strength in zip(adapter.base_weights, strengths):
-        for pair in pairs_from_state(base.targets(), read(Path(path))[0], base.device):
+        for pair in pairs_from_state(base.targets(), fitted(base.targets(), read(Path(path))[0]), base.device):
             by_name.setdefault(pair.target.name, []).append(dataclasses.replace(pair, alpha=pair.alpha * strength))
     return [joined(pairs) for pairs in by_name.values()]
 
@@ -122,7 +124,7 @@ def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
     if others:
         raise LoraFileError(
             f"{title}: {path!r} holds {len(others)} tensors of kinds that are not trained here, such as {others[0]!r}; "
-            "convolutions (LoCon), LyCORIS and LoRAs of other model families cannot be used."
+            "convolutions (LoCon), LyCORIS and SD3 cannot be used."
         )
     layers = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in state):
@@ -136,16 +138,16 @@ def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
 
 
 def _other_kinds(state: State) -> Sequence[str]:
-    """Keys that belong to no linear layer or 1×1 convolution of SD 1.x."""
+    """Keys that belong to no linear layer or 1×1 convolution of SD 1.x, 2.x and SDXL."""
     return [
         key
         for key, value in state.items()
         if key.partition(".")[2] not in _HALVES
-        or (_part(key) == "unet" and block_index(key) is None)
-        or not key.startswith(("lora_unet_", "lora_te_"))
+        or (_part(key) == "unet" and block_index(key) is None and not is_of_sdxl(key))
+        or not key.startswith(("lora_unet_", *_TEXT))
         or any(side != 1 for side in value.shape[2:])
     ]
 
 
 def _part(name: str) -> Part:
-    return "text_encoder" if name.startswith("lora_te_") else "unet"
+    return "text_encoder" if name.startswith(_TEXT) else "unet"

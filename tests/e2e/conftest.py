@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from tests.e2e import client, pictures, traces
 from tests.e2e.server import SHOTS, Server, Webui, make_data_folder
@@ -141,6 +142,15 @@ def lora(main_server: Server, pristine: client.Fingerprint, photos: Path) -> str
     job = client.train(main_server, photos, "fixture", save_precision="float")
     assert job["state"] == "done", job
     return "fixture"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the webui of these tests; see `server._environment`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def run_server(server: Server) -> Iterator[Server]:

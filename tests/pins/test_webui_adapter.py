@@ -138,28 +138,30 @@ def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"is_sdxl": True}, "is SDXL"),
-        ({"is_sd2": True}, "is SD 2.x"),
         ({"is_sd3": True}, "is SD3"),
-        ({"is_ssd": True}, "is SSD or an SDXL refiner"),
+        ({"is_ssd": True}, "is SSD-1B"),
         ({"is_sd1": False}, "is of an unknown kind"),
-        ({"parameterization": "v"}, "is a v-prediction model"),
+        ({"is_sdxl": True, "conditioner": SimpleNamespace(embedders=[SimpleNamespace(model=1)])}, "is an SDXL refiner"),
     ],
 )
 def test_other_models_are_refused_before_and_after_the_lock(
     host: Any, webui: SimpleNamespace, model: Any, change: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in change.items():
-        monkeypatch.setattr(model, name, value)
+        monkeypatch.setattr(model, name, value, raising=False)
     assert len(host.problems()) == 1 and said in host.problems()[0]
     with pytest.raises(ModelError, match=said), host.borrow_model():
         pass
     assert not webui.call_queue.queue_lock.locked()
 
 
-def test_inpainting_is_refused(host: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unclip_and_editing_are_refused(host: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.model, "conditioning_key", "crossattn-adm")
+    assert "is UnCLIP" in host.problems()[0]
     monkeypatch.setattr(model.model, "conditioning_key", "hybrid")
-    assert "an inpainting or editing model" in host.problems()[0]
+    first = model.model.diffusion_model.input_blocks[0]
+    monkeypatch.setattr(first[0], "weight", torch.nn.Parameter(torch.zeros(32, 8, 3, 3)))
+    assert "is SD 1.x for editing or depth, with 8 channels" in host.problems()[0]
 
 
 @pytest.mark.parametrize("mode", ["lowvram", "medvram"])

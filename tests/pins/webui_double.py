@@ -23,8 +23,9 @@ def load_ldm(checkpoint: Path) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = yaml.safe_load(checkpoint.with_suffix(".yaml").read_text())["model"]
-    clip = Path(config["params"]["cond_stage_config"]["params"]["version"])
-    CLIPTextModel(CLIPTextConfig.from_pretrained(clip)).save_pretrained(clip)
+    clip = config["params"]["cond_stage_config"]["params"]["version"]
+    if clip is not None:  # open_clip's needs none
+        CLIPTextModel(CLIPTextConfig.from_pretrained(clip)).save_pretrained(clip)
     model = instantiate_from_config(config)
     missing, _ = model.load_state_dict(load_file(checkpoint), strict=False)
     assert all(not name.startswith(("model.diffusion_model", "first_stage_model", "cond_stage_model")) for name in missing)

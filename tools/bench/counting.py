@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.tokens import caption_ids
 from lib_lora.model.adapter import attached
-from lib_lora.model.base import BaseModel
+from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.products import product
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
@@ -45,7 +46,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
     side = config.data.resolution // 8
     ids = torch.tensor([caption_ids(base.tokenizer, "a photo of a thing, number 1", 75)])
     latents = torch.randn(config.data.batch_size, 4, side, side)
-    inputs = StepInputs(latents, torch.randn_like(latents), torch.full((len(latents),), 500), ids)
+    inputs = StepInputs(latents, torch.randn_like(latents), torch.full((len(latents),), 500), TextInputs((ids,)))
 
     def step() -> None:
         training_step(base, [inputs], config.objective, config.text.clip_skip, precision, updater)
@@ -56,7 +57,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
             step()
         with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _product_flops}) as flops:
             step()
-        saved = saved_bytes(step, [base.unet, base.text_encoder])
+        saved = saved_bytes(step, networks(base))
     return {"operators": operators.count, "saved_bytes": saved, "flops": flops.get_total_flops(), "rate": multiplication_rate()}
 
 

@@ -55,8 +55,9 @@ class LdmHost:
 
     @contextmanager
     def borrow_model(self) -> Iterator[LdmModel]:
-        with made_trainable(self.model):
-            yield LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+        model = LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+        with made_trainable(model):
+            yield model
 
     def check_lora(self, path: Path) -> None:
         assert describe(path)["modules"] > 0

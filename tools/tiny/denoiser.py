@@ -17,7 +17,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lib_lora.data.tokens import caption_ids, load_tokenizer
-from lib_lora.model.conditioning import clip_core, encode_ids
+from lib_lora.model.text_encoders import ClipEncoder, clip_core
 from lib_lora.objective.noise import TIMESTEPS, add_noise, scaled_linear_alphas_cumprod, snr
 from tools.tiny.pictures import Scene, caption
 from tools.tiny.vae import POSTERIOR_STD, start_silent
@@ -100,7 +100,7 @@ class Networks(nn.Module):
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The predicted noise. Shapes: `[B, 4, h, w]`, `[B]`, `[B, 77]` -> `[B, 4, h, w]`."""
-        context = encode_ids(self.text_encoder, ids[:, None], 1)
+        context = ClipEncoder(self.text_encoder).read(ids, 1).hidden
         predicted: torch.Tensor = self.unet(noisy, timesteps, encoder_hidden_states=context, return_dict=False)[0]
         return predicted.float()
 

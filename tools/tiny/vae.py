@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from lib_lora.data.images import Pixels
-from lib_lora.hosts.standalone import LATENT_SCALE
+from lib_lora.model.family import SD1
 from lib_lora.training.latents import image_tensor
 from tools.tiny.pictures import SIDE, paint, photograph, scene
 
@@ -114,7 +114,7 @@ def encode(vae: AutoencoderKL, pictures: Sequence[Pixels], batch: int = 16) -> t
     for first in range(0, len(pictures), batch):
         pixels = torch.stack([image_tensor(picture) for picture in pictures[first : first + batch]])
         with torch.autocast("cpu", torch.bfloat16):
-            encoded.append(vae.encode(pixels).latent_dist.mode().float() * LATENT_SCALE)
+            encoded.append(vae.encode(pixels).latent_dist.mode().float() * SD1.latent_scale)
     return torch.cat(encoded)
 
 
@@ -124,18 +124,18 @@ def whiten(vae: Any, pictures: Sequence[Pixels]) -> None:
 
     With latents z, mean m and covariance C:  z' = C^(-1/2) (z - m) / scale, and back. The posterior gets a fixed spread.
     """
-    latents = encode(vae, pictures) / LATENT_SCALE
+    latents = encode(vae, pictures) / SD1.latent_scale
     columns = latents.transpose(0, 1).flatten(1).double()  # [4, n · 16 · 16]
     mean = columns.mean(dim=1)
     values, vectors = torch.linalg.eigh(torch.cov(columns))
-    into = vectors @ torch.diag(values.rsqrt()) @ vectors.T / LATENT_SCALE
+    into = vectors @ torch.diag(values.rsqrt()) @ vectors.T / SD1.latent_scale
     back = torch.linalg.inv(into)
     quant, post = vae.quant_conv, vae.post_quant_conv
     weight, bias = quant.weight[:4, :, 0, 0].double(), quant.bias[:4].double()
     quant.weight.zero_()
     quant.weight[:4, :, 0, 0] = (into @ weight).float()
     quant.bias[:4] = (into @ (bias - mean)).float()
-    quant.bias[4:] = 2 * math.log(POSTERIOR_STD / LATENT_SCALE)
+    quant.bias[4:] = 2 * math.log(POSTERIOR_STD / SD1.latent_scale)
     weight = post.weight[:, :, 0, 0].double()
     post.bias += (weight @ mean).float()
     post.weight[:, :, 0, 0] = (weight @ back).float()

@@ -10,10 +10,11 @@ from modules import call_queue, sd_hijack, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
-from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conditioning import Conditioning
 from lib_lora.output.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
+_PARTS = ("text_encoder", "text_encoder_2")
 
 
 def compare(name: str) -> dict[str, Any]:
@@ -41,31 +42,66 @@ def _by_webui(names: list[str]) -> Outputs:
         raise LookupError(f"the webui does not find {names}")
     sd_hijack.model_hijack.fixes = None  # no textual inversion in these ids
     model = shared.sd_model
-    ids, latents, timesteps, context = _inputs()
-    return {
-        "text_encoder": model.cond_stage_model.wrapped.transformer(ids).last_hidden_state.clone(),
-        "unet": model.model.diffusion_model(latents, timesteps=timesteps, context=context).clone(),
-    }
+    wrappers = list(model.conditioner.embedders)[:2] if model.is_sdxl else [model.cond_stage_model]
+    found: Outputs = {}
+    for place, (wrapper, ids) in enumerate(zip(wrappers, _ids())):
+        hidden = wrapper.encode_with_transformers(ids)
+        found[_PARTS[place]] = hidden.clone()
+        if hasattr(hidden, "pooled"):
+            found["pooled"] = hidden.pooled.clone()
+    latents, timesteps, context, pooled, sizes = _inputs()
+    told = {}
+    if model.is_sdxl:
+        numbers = [embedder(pair) for embedder, pair in zip(list(model.conditioner.embedders)[2:], sizes.split(2, dim=1))]
+        told = {"y": torch.cat([pooled, *numbers], dim=1)}
+    seen = torch.cat([latents, *_beside(latents)], dim=1)
+    found["unet"] = model.model.diffusion_model(seen, timesteps=timesteps, context=context, **told).clone()
+    return found
+
+
+def _beside(latents: torch.Tensor) -> list[torch.Tensor]:
+    """Of an inpainting model: everything masked, and grey, as `txt2img_image_conditioning` (but no sample of the posterior)."""
+    model = shared.sd_model
+    if model.model.diffusion_model.input_blocks[0][0].weight.shape[1] != 9:
+        return []
+    size, vae = latents.shape[2:], model.first_stage_model
+    mean = vae.quant_conv(vae.encoder(torch.zeros(1, 3, 8 * size[0], 8 * size[1])))[:, :4] * model.scale_factor
+    return [torch.ones_like(latents[:, :1]), mean.expand(len(latents), -1, -1, -1)]
 
 
 @torch.no_grad()
 def _by_us(name: str) -> Outputs:
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
-    ids, latents, timesteps, context = _inputs()
+    latents, timesteps, context, pooled, sizes = _inputs()
     with WebuiHost().borrow_model() as base, attached(pairs_from_state(base.targets(), state, base.device)):
-        return {
-            "text_encoder": encode_ids(base.text_encoder, ids[:, None], 1).clone(),
-            "unet": base.predict(latents, timesteps, context).clone(),
-        }
+        found: Outputs = {}
+        for place, (encoder, ids) in enumerate(zip(base.text_encoders, _ids())):
+            reading = encoder.read(ids, 1)
+            found[_PARTS[place]] = reading.hidden.clone()
+            if reading.pooled is not None:
+                found["pooled"] = reading.pooled.clone()
+        found["unet"] = base.predict(latents, timesteps, Conditioning(context, pooled, sizes)).clone()
+        return found
 
 
-def _inputs() -> tuple[torch.Tensor, ...]:
+def _ids() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two whole chunks, for each text encoder."""
     draw = torch.Generator().manual_seed(7)
-    width = shared.sd_model.cond_stage_model.wrapped.transformer.config.hidden_size
     words = torch.randint(320, 40000, (2, 75), generator=draw)
     ids = torch.cat([torch.full((2, 1), 49406), words, torch.full((2, 1), 49407)], dim=1)
+    return ids, ids
+
+
+def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Latents, timesteps, context, and with SDXL pooled text and sizes."""
+    draw, unet = torch.Generator().manual_seed(7), shared.sd_model.model.diffusion_model
     latents = torch.randn(2, 4, 16, 24, generator=draw)
-    return ids, latents, torch.tensor([981, 41]), torch.randn(2, 77, width, generator=draw)
+    width = next(layer.weight.shape[1] for name, layer in unet.named_modules() if name.endswith("attn2.to_k"))
+    context, timesteps = torch.randn(2, 77, width, generator=draw), torch.tensor([981, 41])
+    if not shared.sd_model.is_sdxl:
+        return latents, timesteps, context, None, None
+    pooled = torch.randn(2, unet.label_emb[0][0].weight.shape[1] - 6 * 256, generator=draw)
+    return latents, timesteps, context, pooled, torch.tensor([[427, 640, 0, 42, 128, 192], [128, 192, 8, 0, 128, 192]])
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

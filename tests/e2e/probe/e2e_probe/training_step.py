@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.model.adapter import attached, pairs_from_state
+from lib_lora.model.conditioning import TextInputs
 from lib_lora.training.step import StepInputs, compute_loss
 
 
@@ -18,13 +19,15 @@ def loss_and_gradients(base: Any, inputs: Path, out: Path) -> float:
 
     Args:
         base: a borrowed model.
-        inputs: safetensors file of `noisy_latents`, `target`, `timesteps`, `input_ids` and a LoRA under `lora/`.
+        inputs: safetensors file of `noisy_latents`, `target`, `timesteps`, `input_ids` (of each text encoder: `input_ids/0` …), perhaps
+            `sizes`, and a LoRA under `lora/`.
         out: safetensors file to write.
     """
     prepared = load_file(inputs)
     state = {key.removeprefix("lora/"): value for key, value in prepared.items() if key.startswith("lora/")}
     pairs = pairs_from_state(base.targets(), state, base.device)
-    step = StepInputs(prepared["noisy_latents"], prepared["target"], prepared["timesteps"], input_ids=prepared["input_ids"])
+    ids = tuple(prepared[f"input_ids/{place}"] for place in range(len(base.text_encoders)))
+    step = StepInputs(prepared["noisy_latents"], prepared["target"], prepared["timesteps"], TextInputs(ids), prepared.get("sizes"))
     with torch.enable_grad(), attached(pairs):
         loss = compute_loss(base, step, ObjectiveConfig(), 1)
         loss.backward()

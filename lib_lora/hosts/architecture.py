@@ -1,0 +1,136 @@
+"""The keys and shapes of a checkpoint file -> its family, and the configurations of diffusers' and transformers' classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lib_lora.model.family import SD1, SD2, SDXL, Family, inpainting
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+# where a family's text encoders lie; transformers' own layout, or open_clip's
+TEXT: dict[str, tuple[str, ...]] = {
+    SD1.card: ("cond_stage_model.transformer.",),
+    SD2.card: ("cond_stage_model.model.",),
+    SDXL.card: ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+}
+V_MARK = "v_pred"  # an empty tensor that some SDXL fine-tunes carry
+_SD1_HEADS = 8  # of every SD 1.x; no tensor shape tells it
+_HEAD_WIDTH = 64  # of all other families, and of every CLIP
+_LAYER = re.compile(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
+
+
+def family_of(shapes: Mapping[str, Any]) -> Family | str:
+    """The family a checkpoint's keys and shapes belong to; in words where it is none that can be trained."""
+    refused = _refused(shapes)
+    if refused:
+        return refused
+    first = shapes.get(UNET + "input_blocks.0.0.weight")
+    found = [family for family in (SDXL, SD2, SD1) if all(_has(shapes, prefix) for prefix in TEXT[family.card])]
+    if first is None or not found or not _has(shapes, VAE):
+        return "no complete Stable Diffusion checkpoint"
+    if first[1] in (4, 9):
+        return found[0] if first[1] == 4 else inpainting(found[0])
+    return f"{found[0].name} for editing or depth, with {first[1]} channels"
+
+
+def _refused(shapes: Mapping[str, Any]) -> str | None:
+    if _has(shapes, UNET + "joint_blocks"):
+        return "SD3"
+    if _has(shapes, "conditioner.embedders.0.model."):
+        return "an SDXL refiner"
+    if _has(shapes, "conditioner.") and not _has(shapes, UNET + "middle_block.1."):
+        return "SSD-1B"
+    if _has(shapes, "embedder.") or _has(shapes, "noise_augmentor.") or (
+        _has(shapes, "cond_stage_model.") and _has(shapes, UNET + "label_emb.")
+    ):  # fmt: skip
+        return "UnCLIP"
+    return None
+
+
+def _has(shapes: Mapping[str, Any], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in shapes)
+
+
+def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Diffusers' configuration of the U-Net, read from the shapes."""
+    channels: list[int] = []
+    depths: list[int] = []
+    while f"{UNET}input_blocks.{3 * len(channels) + 1}.0.out_layers.3.weight" in weights:
+        block = f"{UNET}input_blocks.{3 * len(channels) + 1}."
+        channels.append(weights[block + "0.out_layers.3.weight"].shape[0])
+        depths.append(_count(weights, block + "1.transformer_blocks."))
+    attention, middle = [depth > 0 for depth in depths], f"{UNET}middle_block.1."
+    depths[-1] = _count(weights, middle + "transformer_blocks.")  # diffusers gives the middle that of the lowest level
+    linear = weights[middle + "proj_in.weight"].ndim == 2
+    config: dict[str, Any] = {
+        "sample_size": 128 if len(channels) == 3 else 64,
+        "in_channels": weights[UNET + "input_blocks.0.0.weight"].shape[1],
+        "out_channels": 4,
+        "layers_per_block": 2,
+        "block_out_channels": tuple(channels),
+        "down_block_types": tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in attention),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attention)),
+        "transformer_layers_per_block": tuple(max(depth, 1) for depth in depths),
+        "cross_attention_dim": weights[middle + "transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        # the number of heads, whatever diffusers calls it
+        "attention_head_dim": tuple(max(width // _HEAD_WIDTH, 1) for width in channels) if linear else _SD1_HEADS,
+        "use_linear_projection": linear,
+        "norm_num_groups": 32,
+    }
+    label = weights.get(UNET + "label_emb.0.0.weight")
+    if label is not None:
+        config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
+        config |= {"projection_class_embeddings_input_dim": label.shape[1]}
+    return config
+
+
+def vae_config(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Diffusers' configuration of the VAE, read from the shapes."""
+    channels = tuple(weights[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(4))
+    return {
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": _count(weights, f"{VAE}encoder.down.0.block."),
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 32,
+    }
+
+
+def text_config(weights: Mapping[str, Any], prefix: str = TEXT[SD1.card][0]) -> dict[str, Any]:
+    """Transformers' configuration of the text encoder below `prefix`, read from the shapes."""
+    open_clip = prefix.endswith(".model.")
+    core = prefix if open_clip else prefix + "text_model."
+    embeddings = "" if open_clip else "embeddings."
+    layer = core + ("transformer.resblocks.0.mlp.c_fc.weight" if open_clip else "encoder.layers.0.mlp.fc1.weight")
+    vocabulary, width = weights[f"{core}{embeddings}token_embedding.weight"].shape
+    position = f"{core}positional_embedding" if open_clip else f"{core}embeddings.position_embedding.weight"
+    projection = weights.get(core + "text_projection")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": weights[layer].shape[0],
+        "num_hidden_layers": len({match[1] for match in map(_LAYER.search, _below(weights, core)) if match}),
+        "num_attention_heads": max(width // _HEAD_WIDTH, 1),
+        "max_position_embeddings": weights[position].shape[0],
+        "hidden_act": "gelu" if open_clip else "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": width if projection is None else projection.shape[1],
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    }
+
+
+def _below(weights: Mapping[str, Any], prefix: str) -> list[str]:
+    return [key for key in weights if key.startswith(prefix)]
+
+
+def _count(weights: Mapping[str, Any], prefix: str) -> int:
+    """How many numbered parts there are below `prefix`."""
+    return len({key.removeprefix(prefix).split(".")[0] for key in _below(weights, prefix)})

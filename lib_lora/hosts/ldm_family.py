@@ -1,0 +1,45 @@
+"""Which family a model is that the webui holds, from the webui's own flags and its classes' attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib_lora.model.family import SD1, SD2, SDXL, Family, inpainting
+
+
+def family_of(latent_diffusion: Any) -> Family | str:
+    """The family; in words where it is none that can be trained."""
+    refused = _refused(latent_diffusion)
+    if refused:
+        return refused
+    flags = {"is_sdxl": SDXL, "is_sd2": SD2, "is_sd1": SD1}
+    family = next((found for flag, found in flags.items() if getattr(latent_diffusion, flag, False)), None)
+    if family is None:
+        return "of an unknown kind"
+    channels = latent_diffusion.model.diffusion_model.input_blocks[0][0].weight.shape[1]
+    if channels not in (4, 9):
+        return f"{family.name} for editing or depth, with {channels} channels"
+    return family if channels == 4 else inpainting(family)
+
+
+def predicts_v(latent_diffusion: Any) -> bool:
+    """As the webui reads it from the model's configuration. It takes an SDXL without one for a model that predicts noise."""
+    return bool(latent_diffusion.parameterization == "v")
+
+
+def embedder(wrapper: Any) -> Any:
+    """The text encoder inside what the webui wraps around it."""
+    return getattr(wrapper, "wrapped", wrapper)
+
+
+def _refused(latent_diffusion: Any) -> str | None:
+    if getattr(latent_diffusion, "is_sd3", False):
+        return "SD3"
+    if getattr(latent_diffusion, "is_ssd", False):
+        return "SSD-1B"
+    if getattr(latent_diffusion, "is_sdxl", False):
+        return None if hasattr(embedder(latent_diffusion.conditioner.embedders[0]), "transformer") else "an SDXL refiner"
+    key = getattr(latent_diffusion.model, "conditioning_key", "crossattn")
+    if key == "crossattn-adm":
+        return "UnCLIP"
+    return None if key in ("crossattn", "hybrid") else f"conditioned by {key!r}"

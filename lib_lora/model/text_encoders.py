@@ -1,0 +1,73 @@
+"""Text encoders as the families read them, on transformers' classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib_lora.model.conditioning import Reading
+
+END = 49407  # of CLIP's vocabulary
+
+
+def clip_core(text_encoder: nn.Module) -> nn.Module:
+    """The module that holds `encoder` and `final_layer_norm`: `.text_model` up to transformers 4, the model itself from 5 on."""
+    core = getattr(text_encoder, "text_model", text_encoder)
+    assert isinstance(core, nn.Module)
+    return core
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """CLIP with its last layer norm: SD 1.x, and SD 2.x without its last layer. `module`: transformers' CLIPTextModel."""
+
+    module: nn.Module
+    pad_id: int | None = None
+
+    def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
+        """The last hidden states, or with clip skip n the n-th from the end, after the last layer norm."""
+        core: Any = clip_core(self.module)
+        output = core(ids, output_hidden_states=clip_skip > 1)
+        if clip_skip > 1:
+            return Reading(core.final_layer_norm(output.hidden_states[-clip_skip]))
+        return Reading(output.last_hidden_state)
+
+    def as_sd_scripts(self) -> ClipEncoder:
+        """Sd-scripts reads it so, too."""
+        return self
+
+
+@dataclass(frozen=True)
+class PenultimateClipEncoder:
+    """One of SDXL's: the hidden states before the last layer, as they are.
+
+    `module`: transformers' CLIPTextModel, or CLIPTextModelWithProjection, which is pooled, too: the text's end after the last
+    layer and its norm, projected. `turned`: by the transposed matrix.
+    """
+
+    module: nn.Module
+    pad_id: int | None = None
+    turned: bool = False
+
+    def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
+        """As sd-scripts `_get_hidden_states_sdxl`, which knows no clip skip."""
+        core: Any = clip_core(self.module)
+        output = core(ids, output_hidden_states=True)
+        projection = getattr(self.module, "text_projection", None)
+        if projection is None:
+            return Reading(output.hidden_states[-2])
+        weight = projection.weight.t() if self.turned else projection.weight
+        return Reading(output.hidden_states[-2], F.linear(at_end(output.last_hidden_state, ids), weight))
+
+    def as_sd_scripts(self) -> PenultimateClipEncoder:
+        """See TextEncoder."""
+        return replace(self, turned=True)
+
+
+def at_end(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The hidden states at the first end token. Shapes: `[n, 77, width]`, `[n, 77]` -> `[n, width]`."""
+    return hidden[torch.arange(len(ids), device=ids.device), (ids == END).int().argmax(dim=1)]

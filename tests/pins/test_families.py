@@ -1,0 +1,144 @@
+"""Families beside SD 1.x on ldm's and open_clip's real classes, under the webui's exact versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lib_lora.events import Chosen, Finished, StepDone, Stop
+from lib_lora.hosts.architecture import TEXT, text_config
+from lib_lora.hosts.text_weights import text_weights
+from lib_lora.model.adapter import attached, new_pair, pairs_from_state, state_dict
+from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
+from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.targets import text_encoder_targets
+from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.output.lora_file import read
+from lib_lora.train import train
+from tests.conftest import small_config
+from tests.finite_differences import slopes
+from tests.pins.test_webui_adapter import fingerprint
+from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
+from tests.synthetic import write_mini_sd2
+from tests.webui_configs import ARCH
+
+IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[0] * 75]])
+
+
+@pytest.fixture(scope="module")
+def weights(mini_sdxl: Path) -> dict[str, torch.Tensor]:
+    return {key: value.float() for key, value in load_file(mini_sdxl).items() if key.startswith(TEXT["SDXL"][1])}
+
+
+def open_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> OpenClipEncoder:
+    """As the webui holds it: open_clip's own class without the visual half."""
+    import open_clip as library
+
+    model = library.create_model_and_transforms(ARCH, device=torch.device("cpu"), pretrained=None)[0]
+    del model.visual
+    model.load_state_dict({key.removeprefix(TEXT["SDXL"][1]): value for key, value in weights.items()})
+    return open_clip_encoder(model.eval().requires_grad_(False), pools=pools)
+
+
+def transformers_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> ClipEncoder | PenultimateClipEncoder:
+    """The same weights as the standalone host has them."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = text_config(weights, TEXT["SDXL"][1])
+    config["num_hidden_layers"] -= not pools
+    module: nn.Module = (CLIPTextModelWithProjection if pools else CLIPTextModel)(CLIPTextConfig(**config)).eval()
+    named = text_weights(dict(weights), TEXT["SDXL"][1], module)
+    missing, _ = module.load_state_dict(named, strict=False)
+    assert missing == []
+    module.requires_grad_(False)
+    return PenultimateClipEncoder(module, 0) if pools else ClipEncoder(module, 0)
+
+
+@pytest.mark.parametrize("pools", [True, False])
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_open_clip_says_what_transformers_says(weights: dict[str, torch.Tensor], pools: bool, clip_skip: int) -> None:
+    """Plain, and with one LoRA attached to both: every slice of the fused matrix is adapted under its own name."""
+    ours, theirs = open_clip(weights, pools=pools), transformers_clip(weights, pools=pools)
+    targets = text_encoder_targets(theirs.module, "lora_te2")
+    assert [target.name for target in ours.targets("lora_te2")] == [target.name for target in targets]
+    pairs = [new_pair(target, 2, 2.0, 3, torch.device("cpu")) for target in targets]
+    for pair in pairs:
+        nn.init.normal_(pair.up, std=0.1)
+    same = pairs_from_state(ours.targets("lora_te2"), state_dict(pairs), torch.device("cpu"))
+    assert len(same) == 6 * (10 if pools else 9)
+    with torch.no_grad():
+        library = ours.read(IDS, clip_skip)  # by its own attention
+        with forwards_replaced(ours.forwards()):
+            plain, plain_theirs = ours.read(IDS, clip_skip), theirs.read(IDS, clip_skip)
+            with attached(same), attached(pairs):
+                adapted, adapted_theirs = ours.read(IDS, clip_skip), theirs.read(IDS, clip_skip)
+    for found, wanted in ((library, plain), (plain, plain_theirs), (adapted, adapted_theirs)):
+        assert torch.allclose(found.hidden, wanted.hidden, atol=1e-5)
+        assert (found.pooled is None) == (not pools)
+        assert not pools or torch.allclose(found.pooled, wanted.pooled, atol=1e-5)  # type: ignore[arg-type]
+    assert float((adapted.hidden - plain.hidden).abs().max()) > 1e-2
+
+
+def test_slices_share_the_memory_of_the_fused_matrix(weights: dict[str, torch.Tensor]) -> None:
+    encoder = open_clip(weights, pools=True)
+    attention = encoder.attentions[3].attention
+    with torch.no_grad():
+        attention.in_proj_weight[256 + 5, 7] = 42.0
+    assert float(encoder.attentions[3].k.weight[5, 7]) == 42.0
+    before = set(encoder.module.state_dict())
+    assert not any("k_proj" in key for key in before), "nothing is registered in the host's tree"
+
+
+def test_the_projection_of_sd_scripts_is_turned(weights: dict[str, torch.Tensor]) -> None:
+    for encoder in (open_clip(weights, pools=True), transformers_clip(weights, pools=True)):
+        with torch.no_grad():
+            plain, turned = encoder.read(IDS, 1), encoder.as_sd_scripts().read(IDS, 1)
+        assert torch.equal(plain.hidden, turned.hidden)
+        assert plain.pooled is not None and turned.pooled is not None
+        matrix = weights[TEXT["SDXL"][1] + "text_projection"]
+        at_end = torch.linalg.solve(matrix.T.double(), plain.pooled.double().T).T
+        assert torch.allclose(at_end @ matrix.T.double(), turned.pooled.double(), atol=1e-3)
+
+
+@pytest.mark.parametrize("pools", [True, False])
+def test_gradients_of_open_clip_are_those_of_finite_differences(weights: dict[str, torch.Tensor], pools: bool) -> None:
+    encoder = open_clip({key: value.double() for key, value in weights.items()}, pools=pools)
+    encoder = open_clip_encoder(encoder.module.double(), pools=pools)
+    with forwards_replaced(encoder.forwards()):
+        by_backward, by_values = slopes(encoder, encoder.targets("lora_te2"))
+    assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4
+
+
+def _held(checkpoint: Path, *, is_sd2: bool) -> Any:
+    model = as_webui_holds_it(load_ldm(checkpoint), checkpoint)
+    model.is_sd1, model.is_sd2 = not is_sd2, is_sd2
+    return model
+
+
+@pytest.mark.parametrize("family", ["SD 1.x inpainting", "SD 2.x"])
+def test_a_whole_run_leaves_the_webui_as_it_was(
+    family: str, mini_inpainting: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = mini_inpainting if family != "SD 2.x" else write_mini_sd2(tmp_path / "sd2", velocity=True)
+    model = _held(checkpoint, is_sd2=family == "SD 2.x")
+    webui: SimpleNamespace = install(monkeypatch, model, tmp_path)
+    from lib_lora.hosts.webui_host import WebuiHost
+
+    before = fingerprint(model)
+    flat = {"preview_steps": 2, "gradient_checkpointing": "on"}
+    events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), Stop()))
+    assert sum(isinstance(event, StepDone) for event in events) == 3
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    said = "v, as the checkpoint says" if family == "SD 2.x" else "noise"
+    assert next(event.text for event in events if isinstance(event, Chosen)) == f"Model: {family}, which predicts {said}."
+    state, metadata = read(events[-1].path)
+    assert metadata["ss_v2"] == str(family == "SD 2.x")
+    ups = {key: value for key, value in state.items() if key.endswith("lora_up.weight")}
+    assert all(bool(value.any()) for value in ups.values())
+    assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()

@@ -1,0 +1,88 @@
+"""The configurations with which a webui loads the miniatures of SD 2.x and SDXL (v2-inference-v.yaml, sd_xl_base.yaml)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib_lora.data.tokens import VOCABULARY
+from lib_lora.hosts.architecture import TEXT, text_config, unet_config
+from lib_lora.hosts.ldm_config import ldm_config
+
+ARCH = "ViT-S-32-alt"  # open_clip's name of what `synthetic.MINI_OPEN_CLIP` is
+HEAD_WIDTH = 64
+
+
+def write_sd2(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool) -> None:
+    """Write `NAME.yaml` beside a miniature of SD 2.x."""
+    config = ldm_config(weights, Path("clip"))
+    params = config["model"]["params"]
+    params["cond_stage_config"] = {
+        "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder",
+        "params": {"arch": ARCH, "version": None, "device": "cpu", "freeze": True, "layer": "penultimate"},
+    }
+    unet = params["unet_config"]["params"]
+    del unet["num_heads"]
+    unet.update({"num_head_channels": HEAD_WIDTH, "use_linear_in_transformer": True})
+    params["parameterization"] = "v" if velocity else "eps"
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config))
+
+
+def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool = False) -> None:
+    """Write `NAME.yaml` and the first text encoder's folder beside a miniature of SDXL."""
+    clip = checkpoint.with_name(f"{checkpoint.stem}-clip")
+    shutil.copytree(VOCABULARY, clip, dirs_exist_ok=True)
+    first = text_config(weights, TEXT["SDXL"][0])
+    (clip / "config.json").write_text(json.dumps({"model_type": "clip_text_model", **first}))
+    unet, sgm = unet_config(weights), "sgm.modules."
+    kind = "VScaling" if velocity else "EpsScaling"
+    sizes = [
+        {"is_trainable": False, "input_key": key, "target": sgm + "encoders.modules.ConcatTimestepEmbedderND",
+         "params": {"outdim": 256}}
+        for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
+    ]  # fmt: skip
+    texts = [
+        {"is_trainable": False, "input_key": "txt", "target": sgm + "encoders.modules.FrozenCLIPEmbedder",
+         "params": {"version": str(clip), "layer": "hidden", "layer_idx": first["num_hidden_layers"] - 1}},
+        {"is_trainable": False, "input_key": "txt", "target": sgm + "encoders.modules.FrozenOpenCLIPEmbedder2",
+         "params": {"arch": ARCH, "version": "none", "freeze": True, "layer": "penultimate", "always_return_pooled": True,
+                    "legacy": False}},
+    ]  # fmt: skip
+    params = {
+        "scale_factor": 0.13025,
+        "disable_first_stage_autocast": True,
+        "denoiser_config": {
+            "target": sgm + "diffusionmodules.denoiser.DiscreteDenoiser",
+            "params": {
+                "num_idx": 1000,
+                "weighting_config": {"target": sgm + "diffusionmodules.denoiser_weighting.EpsWeighting"},
+                "scaling_config": {"target": sgm + f"diffusionmodules.denoiser_scaling.{kind}"},
+                "discretization_config": {"target": sgm + "diffusionmodules.discretizer.LegacyDDPMDiscretization"},
+            },
+        },
+        "network_config": {
+            "target": sgm + "diffusionmodules.openaimodel.UNetModel",
+            "params": {
+                "adm_in_channels": unet["projection_class_embeddings_input_dim"], "num_classes": "sequential",
+                "use_checkpoint": False, "in_channels": 4, "out_channels": 4, "model_channels": unet["block_out_channels"][0],
+                "attention_resolutions": [4, 2], "num_res_blocks": 2, "channel_mult": [1, 2, 4],
+                "num_head_channels": HEAD_WIDTH, "use_spatial_transformer": True, "use_linear_in_transformer": True,
+                "transformer_depth": list(unet["transformer_layers_per_block"]), "context_dim": unet["cross_attention_dim"],
+                "spatial_transformer_attn_type": "softmax-xformers", "legacy": False,
+            },
+        },
+        "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": [*texts, *sizes]}},
+        "first_stage_config": {
+            "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
+            "params": {
+                **ldm_config(weights, clip)["model"]["params"]["first_stage_config"]["params"]
+            },
+        },
+    }  # fmt: skip
+    config = {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config))

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.augment",
         "model.adapter",
         "model.targets",
+        "model.conv_targets",
         "model.attention",
         "objective.loss",
         "hosts.checkpoint",

@@ -88,7 +88,8 @@ def test_a_json_holds_only_fields_of_the_form() -> None:
     config = build_config({opt.name: changed(opt) for opt in all_options()})
     settings = json.loads(export_kohya(config, "json"))
     assert set(settings) - set(KEYS["kohya_ss"]) == {"sd_webui_train_lora"}
-    assert settings["max_resolution"] == "640,768" and settings["lr_warmup"] == 7.0 and settings["LoRA_type"] == "Standard"
+    assert settings["max_resolution"] == "640,768" and settings["lr_warmup"] == 7.0 and settings["LoRA_type"] == "Kohya LoCon"
+    assert json.loads(export_kohya(build_config({}), "json"))["LoRA_type"] == "Standard"
     assert "--zero_terminal_snr" in settings["additional_parameters"]
 
 

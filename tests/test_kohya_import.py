@@ -304,9 +304,9 @@ def test_network_args_as_list_text_and_table() -> None:
 
 
 def test_network_args_that_are_not_supported_are_told_and_the_others_used() -> None:
-    found = gui(network_args=["conv_dim=4", "module_dropout=0.2", "brand_new=1"])
+    found = gui(network_args=["train_norm=True", "module_dropout=0.2", "brand_new=1"])
     assert verdict(found, "network_args") == "not_supported" and found.flat["module_dropout"] == 0.2
-    assert "conv_dim: LoRAs of 3×3 convolutions" in why(found, "network_args") and "brand_new" in why(found, "network_args")
+    assert "train_norm: LyCORIS" in why(found, "network_args") and "brand_new" in why(found, "network_args")
 
 
 def test_arguments_in_the_forms_free_text() -> None:
@@ -325,11 +325,12 @@ def test_kinds_of_lora() -> None:
         "used", "ignored", "ignored", "ignored", "used"]  # fmt: skip
     locon = gui(LoRA_type="Kohya LoCon", conv_dim=8, conv_alpha=0)
     assert [verdict(locon, key) for key in ("LoRA_type", "conv_dim", "conv_alpha")] == [
-        "not_supported",
-        "not_supported",
-        "ignored",
+        "used",
+        "used",
+        "used",
     ]
-    assert verdict(gui(conv_dim=8), "conv_dim") == "not_supported"
+    assert (locon.flat["conv_dim"], locon.flat["conv_alpha"]) == (8, 0)
+    assert "conv_dim" not in standard.flat and gui(conv_dim=8).flat["conv_dim"] == 8
     assert verdict(toml('network_module = "lycoris.kohya"'), "network_module") == "not_supported"
 
 

@@ -45,7 +45,9 @@ def base() -> Any:
     torch.manual_seed(0)
     modules = {TEXT: nn.Linear(6, 5), UNET: nn.Conv2d(6, 5, 1), MIDDLE: nn.Linear(6, 5)}
     targets = [Target(name, module, "text_encoder" if name == TEXT else "unet") for name, module in modules.items()]
-    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"))
+    unet = nn.Module()
+    unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
+    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet)
 
 
 def test_files_that_fit_are_fine(tmp_path: Path) -> None:
@@ -62,7 +64,11 @@ def test_files_that_fit_are_fine(tmp_path: Path) -> None:
         (tensors(UNET, rank=8), "has rank 8 at .* where 4 is wanted; set Rank .rank. to 8, or turn on .*dim_from_weights"),
         (tensors(UNET, alpha=1.0), "has alpha 1 at .* where 2 is wanted; set Alpha .alpha. to 1, or turn on"),
         (tensors(UNET, alpha=None), "has alpha 4 at"),
-        ({"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "resnets_0_conv1.*LoCon"),
+        (
+            {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 6, 3, 3)},
+            "1 tensors of kinds .*proj_in",
+        ),
+        ({"lora_unet_conv_in.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "1 tensors of kinds .*conv_in"),
         ({f"{UNET}.hada_w1_a": torch.zeros(4, 6)}, "1 tensors of kinds .*hada_w1_a.*LyCORIS"),
         ({f"{UNET}.dora_scale": torch.zeros(4, 6)}, "dora_scale"),
         (tensors("lora_unet_input_blocks_4_1_proj_in"), "3 tensors of kinds .*other model families"),

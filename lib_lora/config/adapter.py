@@ -27,6 +27,24 @@ class AdapterConfig:
         le=1024,
         help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
     )
+    conv_dim: int = option(
+        0,
+        label="Rank of convolutions",
+        kohya="network_args.conv_dim",
+        ge=0,
+        le=1024,
+        place="advanced",
+        help="Trains the U-Net's convolutions too (LoCon), the 3×3 ones with this rank; 0 leaves them. For textures and style.",
+    )
+    conv_alpha: float = option(
+        1.0,
+        label="Alpha of convolutions",
+        kohya="network_args.conv_alpha",
+        ge=0.0,
+        le=1024,
+        place="advanced",
+        help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
+    )
     network_dropout: float = option(
         0.0,
         label="Dropout",
@@ -76,6 +94,20 @@ class AdapterConfig:
         kohya="network_args.block_alphas",
         place="advanced",
         help="25 alphas, as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
+    )
+    conv_block_dims: str = option(
+        "",
+        label="Ranks of convolutions per block",
+        kohya="network_args.conv_block_dims",
+        place="advanced",
+        help="As Ranks per block, for the 3×3 convolutions; only with those or with rate factors.",
+    )
+    conv_block_alphas: str = option(
+        "",
+        label="Alphas of convolutions per block",
+        kohya="network_args.conv_block_alphas",
+        place="advanced",
+        help="As Alphas per block, for the 3×3 convolutions; only with Ranks of convolutions per block.",
     )
     down_lr_weight: str = option(
         "",

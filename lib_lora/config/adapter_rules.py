@@ -9,7 +9,16 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
-from lib_lora.model.blocks import block_alphas, block_ranks, down_factors, middle_factor, rate_factors, up_factors
+from lib_lora.model.blocks import (
+    block_alphas,
+    block_ranks,
+    conv_alphas,
+    conv_ranks,
+    down_factors,
+    middle_factor,
+    rate_factors,
+    up_factors,
+)
 
 
 def ranks_can_be_read(config: TrainConfig) -> str | None:
@@ -24,6 +33,26 @@ def alphas_can_be_read(config: TrainConfig) -> str | None:
             "give those, or leave this empty."
         )
     return _problem(block_alphas, config)
+
+
+def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.conv_block_dims and not (adapter.block_dims or _has_factors(adapter)):
+        return (
+            "Ranks of convolutions per block (conv_block_dims): work only with Ranks per block (block_dims) or rate factors; "
+            "give those, or leave this empty."
+        )
+    return _problem(conv_ranks, config)
+
+
+def conv_alphas_can_be_read(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.conv_block_alphas and not adapter.conv_block_dims:
+        return (
+            "Alphas of convolutions per block (conv_block_alphas): work only with Ranks of convolutions per block "
+            "(conv_block_dims); give those, or leave this empty."
+        )
+    return _problem(conv_alphas, config)
 
 
 def factors_down_can_be_read(config: TrainConfig) -> str | None:
@@ -49,6 +78,7 @@ def some_block_is_trained(config: TrainConfig) -> str | None:
         return None
     try:
         ranks, factors = block_ranks(config.adapter), rate_factors(config.adapter)
+        ranks = [rank + conv_rank for rank, conv_rank in zip(ranks, conv_ranks(config.adapter))]
     except ConfigError:
         return None  # told by itself
     if any(rank > 0 and factor > 0 for rank, factor in zip(ranks, factors or [1.0] * len(ranks))):
@@ -112,6 +142,8 @@ def _problem(read: Callable[[AdapterConfig], object], config: TrainConfig) -> st
 RULES: tuple[Rule, ...] = (
     ranks_can_be_read,
     alphas_can_be_read,
+    conv_ranks_can_be_read,
+    conv_alphas_can_be_read,
     factors_down_can_be_read,
     factor_of_the_middle_can_be_read,
     factors_up_can_be_read,

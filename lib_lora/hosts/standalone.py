@@ -16,6 +16,7 @@ from lib_lora.errors import ModelError
 from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import ModelInfo, Target
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
@@ -104,7 +105,7 @@ class StandaloneHost:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None
         state, _ = read(path)
-        pairs_from_state(self._model.targets(), state, torch.device("cpu"))
+        pairs_from_state(adaptable(self._model), state, torch.device("cpu"))
 
     def announce(self, path: Path) -> None:
         """Nobody to tell."""

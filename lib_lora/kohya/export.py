@@ -173,7 +173,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     """kohya_ss: every field that the form has, since it keeps what it showed before for the others."""
     names = {opt.declaration.kohya: opt for opt in all_options() if opt.declaration.kohya}
     more = {key: value for key, value in settings.items() if key in NOT_IN_FORM}
-    form: dict[str, Any] = {"LoRA_type": "Standard", "network_args": ""}
+    form: dict[str, Any] = {"LoRA_type": "Kohya LoCon" if _tells_of_convolutions(config) else "Standard", "network_args": ""}
     for name, opt in names.items():
         value = config.value(opt)
         if name.startswith(NETWORK_ARGS):
@@ -197,6 +197,11 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form["lr_warmup"], form["lr_warmup_steps"] = (round(warmup * 100, 9), 0) if warmup < 1 else (0, warmup)
     form["additional_parameters"] = " ".join(_argument(key, value) for key, value in more.items())
     return json.dumps({**form, OUR_SECTION: own} if own else form, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tells_of_convolutions(config: TrainConfig) -> bool:
+    """The form's standard LoRA has no fields for them."""
+    return any(config.value(opt) != opt.default for opt in all_options() if opt.name.startswith("conv_"))
 
 
 def _form_value(opt: Option, value: Any) -> Any:

@@ -96,9 +96,8 @@ GROUPS: tuple[Group, ...] = (
     _group("not_supported", "Folders have no attributes of their own.", "custom_attributes network_multiplier"),
     _group(
         "not_supported",
-        "LoRAs of 3×3 convolutions (LoCon) are not trained yet.",
-        "conv_dim conv_alpha conv_dims conv_alphas conv_block_dims conv_block_alphas network_args.conv_dim "
-        "network_args.conv_alpha network_args.conv_block_dims network_args.conv_block_alphas",
+        "An older name; give conv_dim, conv_alpha, conv_block_dims and conv_block_alphas.",
+        "conv_dims conv_alphas",
         "LoRA_type",
     ),
     _group(
@@ -256,8 +255,8 @@ WHY_DECIDING: dict[str, str] = {
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",
-    "LoRA_type": "Standard is trained; LoCon, LyCORIS and others are not trained yet.",
-    "network_module": "networks.lora is trained; LoCon, LyCORIS and others are not trained yet.",
+    "LoRA_type": "Standard and Kohya LoCon are trained; LyCORIS and others are not trained yet.",
+    "network_module": "networks.lora is trained; LyCORIS and others are not trained yet.",
     "network_args": "Each of its arguments is looked at by itself.",
     "additional_parameters": "Each of its arguments is looked at by itself.",
 }

@@ -30,7 +30,7 @@ class LoraPair:
 
     Shapes:
         Linear: down `[rank, in]`, up `[out, rank]`
-        1×1 Conv2d: down `[rank, in, 1, 1]`, up `[out, rank, 1, 1]`
+        Conv2d: down `[rank, in, k, k]` with the layer's stride and padding, up `[out, rank, 1, 1]`
     """
 
     target: Target
@@ -124,7 +124,7 @@ def pairs_from_state(
         alpha = float(state.get(f"{name}.alpha", torch.tensor(float(down.shape[0]))))
         weight = by_name[name].module.weight
         assert isinstance(weight, torch.Tensor)
-        if (up.shape[0], down.shape[1], up.shape[1]) != (*weight.shape[:2], down.shape[0]) or weight.dim() != down.dim():
+        if down.shape[1:] != weight.shape[1:] or up.shape != (weight.shape[0], down.shape[0], *[1] * (weight.dim() - 2)):
             raise LoraFileError(f"The LoRA's layer {name!r} does not fit the model.")
         copies = [nn.Parameter(value.detach().to(device, dtype, copy=True)) for value in (down, up)]
         pairs.append(LoraPair(by_name[name], copies[0], copies[1], alpha))
@@ -156,12 +156,15 @@ def _composed(pair: LoraPair | None, added: LoraPair | None, dropout: Dropout | 
 
 
 def _low_rank(pair: LoraPair, x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
-    """Returns alpha / rank · up(down(x)); kernels are 1×1."""
-    product = F.conv2d if pair.down.dim() == 4 else F.linear
-    hidden = product(x, pair.down)
+    """Returns alpha / rank · up(down(x)); down has the layer's stride and padding."""
+    module = pair.target.module
+    if isinstance(module, nn.Conv2d):
+        hidden = F.conv2d(x, pair.down, None, module.stride, module.padding)
+    else:
+        hidden = F.linear(x, pair.down)
     if dropout is not None:
         hidden = dropout.applied(pair.target.name, hidden)
-    return product(hidden, pair.up) * pair.scale
+    return (F.conv2d if hidden.dim() == pair.up.dim() == 4 else F.linear)(hidden, pair.up) * pair.scale
 
 
 def _base_forward(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -175,12 +178,13 @@ def _forward(pair: LoraPair) -> Forward:
     module, down, up, scale = pair.target.module, pair.down, pair.up, pair.scale
     base = _base_forward(module)
     if isinstance(module, nn.Conv2d):
-        if module.kernel_size != (1, 1) or module.stride != (1, 1) or module.groups != 1 or module.padding != (0, 0):
-            raise ValueError(f"{pair.target.name} is no plain 1×1 convolution")
+        if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros":
+            raise ValueError(f"{pair.target.name} is no plain convolution")
         conv = module
+        pointwise = (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
 
         def conv_pair_forward(x: torch.Tensor) -> torch.Tensor:
-            if in_fp32(x, conv.weight):
+            if pointwise and in_fp32(x, conv.weight):
                 rows = x.permute(0, 2, 3, 1)  # [B, h, w, in]
                 weights = (conv.weight.flatten(1), conv.bias, down.flatten(1), up.flatten(1))
                 return applied(LoraLinear, rows, *weights, scale).permute(0, 3, 1, 2).contiguous()

@@ -13,7 +13,8 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.adapter import LoraPair, State, joined, new_pair, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
-from lib_lora.model.blocks import block_index, rank_and_alpha
+from lib_lora.model.blocks import block_index, conv_place, rank_and_alpha
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
@@ -47,9 +48,9 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
     """
     adapter, seed = config.adapter, config.run.seed
     state = read(Path(adapter.network_weights))[0] if adapter.network_weights else {}
-    loaded = {pair.target.name: pair for pair in pairs_from_state(base.targets(), state, base.device, dtype)}
+    loaded = {pair.target.name: pair for pair in pairs_from_state(adaptable(base), state, base.device, dtype)}
     pairs = []
-    for target in base.targets():
+    for target in adaptable(base):
         (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
         trained = is_trained(config, target.name, target.part)
         if pair is not None:
@@ -74,7 +75,7 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[LoraPair]] = {}
     for path, strength in zip(adapter.base_weights, strengths):
-        for pair in pairs_from_state(base.targets(), read(Path(path))[0], base.device):
+        for pair in pairs_from_state(adaptable(base), read(Path(path))[0], base.device):
             by_name.setdefault(pair.target.name, []).append(dataclasses.replace(pair, alpha=pair.alpha * strength))
     return [joined(pairs) for pairs in by_name.values()]
 
@@ -122,7 +123,7 @@ def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
     if others:
         raise LoraFileError(
             f"{title}: {path!r} holds {len(others)} tensors of kinds that are not trained here, such as {others[0]!r}; "
-            "convolutions (LoCon), LyCORIS and LoRAs of other model families cannot be used."
+            "LyCORIS and LoRAs of other model families cannot be used."
         )
     layers = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in state):
@@ -136,14 +137,14 @@ def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
 
 
 def _other_kinds(state: State) -> Sequence[str]:
-    """Keys that belong to no linear layer or 1×1 convolution of SD 1.x."""
+    """Keys that belong to no layer of SD 1.x."""
     return [
         key
         for key, value in state.items()
         if key.partition(".")[2] not in _HALVES
         or (_part(key) == "unet" and block_index(key) is None)
         or not key.startswith(("lora_unet_", "lora_te_"))
-        or any(side != 1 for side in value.shape[2:])
+        or (conv_place(key.partition(".")[0]) != "conv" and any(side != 1 for side in value.shape[2:]))
     ]
 
 

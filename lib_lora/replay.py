@@ -13,7 +13,7 @@ from torch import nn
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
-from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conv_targets import adaptable
@@ -86,7 +86,7 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
     }
 
 
-def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
+def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[Adapter], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
     config = recording.config
     targets = [target for target in adaptable(base) if is_trained(config, target.name, target.part)]

@@ -94,7 +94,7 @@ def test_network_args(tmp_path: Path) -> None:
 
 def test_a_file_with_what_is_not_supported_is_refused_with_every_reason(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(
-        json.dumps({"LoRA_type": "LyCORIS/LoHa", "sdxl": True, "new": 1, "xformers": "xformers", "v2": False})
+        json.dumps({"LoRA_type": "LyCORIS/GLoRA", "sdxl": True, "new": 1, "xformers": "xformers", "v2": False})
     )
     with pytest.raises(ConfigError) as caught:
         parsed("--config", str(tmp_path / "c.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lib_lora.config.options import option
 
@@ -11,6 +12,13 @@ from lib_lora.config.options import option
 class AdapterConfig:
     """The LoRA itself."""
 
+    adapter_type: Literal["lora", "dora", "loha", "lokr"] = option(
+        "lora",
+        label="Type",
+        kohya=None,
+        place="advanced",
+        help="lora works everywhere; dora learns direction and strength apart, and is slower; loha and lokr are LyCORIS'.",
+    )
     rank: int = option(
         16,
         label="Rank",
@@ -44,6 +52,29 @@ class AdapterConfig:
         le=1024,
         place="advanced",
         help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
+    )
+    factor: int = option(
+        -1,
+        label="LoKr: factor",
+        kohya="network_args.factor",
+        ge=-1,
+        le=1024,
+        place="advanced",
+        help="Size of the smaller of LoKr's two matrices; -1 makes both as equal as can be. A larger one makes a smaller file.",
+    )
+    full_matrix: bool = option(
+        False,
+        label="LoKr: whole matrix",
+        kohya="network_args.full_matrix",
+        place="advanced",
+        help="LoKr's larger matrix is kept whole, whatever the rank.",
+    )
+    decompose_both: bool = option(
+        False,
+        label="LoKr: split both",
+        kohya="network_args.decompose_both",
+        place="advanced",
+        help="LoKr's smaller matrix is a product of the rank too.",
     )
     network_dropout: float = option(
         0.0,

@@ -114,6 +114,34 @@ def strengths_fit_the_files(config: TrainConfig) -> str | None:
     return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
 
 
+def type_has_its_options(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.adapter_type != "lokr" and (adapter.factor != -1 or adapter.full_matrix or adapter.decompose_both):
+        return (
+            "LoKr: factor (factor), whole matrix (full_matrix) and split both (decompose_both): work only with lokr; "
+            "choose it in Type (adapter_type), or leave them."
+        )
+    return None
+
+
+def type_has_upper_matrices(config: TrainConfig) -> str | None:
+    """LoRA+ raises the rate of lora_up."""
+    optimizer, kind = config.optimizer, config.adapter.adapter_type
+    ratios = (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
+    if kind in ("lora", "dora") or not any(ratios):
+        return None
+    return f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out."
+
+
+def type_knows_the_weight(config: TrainConfig) -> str | None:
+    if config.adapter.adapter_type != "dora" or not config.adapter.base_weights:
+        return None
+    return (
+        "Type (adapter_type): dora is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
+        "choose lora, or leave those out."
+    )
+
+
 def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     several = _has_factors(config.adapter) or any(
@@ -152,4 +180,7 @@ RULES: tuple[Rule, ...] = (
     ranks_have_one_source,
     strengths_fit_the_files,
     rates_reach_the_optimizer,
+    type_has_its_options,
+    type_has_upper_matrices,
+    type_knows_the_weight,
 )

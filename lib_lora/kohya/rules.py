@@ -244,23 +244,6 @@ def _precision(value: Any, context: Context) -> Finding | None:
     return None
 
 
-def _type(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if value in ("Standard", "networks.lora"):
-        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, with conv_dim of the others too, as kohya's.")
-    if value == "Kohya LoCon":
-        return Finding("used", "A LoRA of convolutions too; conv_dim is their rank.")
-    return Finding("not_supported", f"{value}: only LoRA and LoCon are trained yet, not LyCORIS and others.")
-
-
-def _of_convolutions(value: Any, context: Context) -> Finding | None:
-    """The form keeps these fields filled when the chosen type has none."""
-    if context.form == "kohya_ss" and context.values.get("LoRA_type") == "Standard":
-        return Finding("ignored", "Says nothing for the standard LoRA, which leaves convolutions alone.")
-    return None
-
-
 def _caption_extension(value: Any, context: Context) -> Finding | None:
     if value != "" or context.form != "kohya_ss":
         return None
@@ -322,10 +305,7 @@ RULES: dict[str, Rule] = {
     **{name: _noise_of("Original") for name in ORIGINAL},
     **{name: _noise_of("Multires") for name in MULTIRES},
     "network_alpha": _alpha,
-    **{name: _of_convolutions for name in ("conv_dim", "conv_alpha", "conv_block_dims", "conv_block_alphas")},
     "mixed_precision": _precision,
-    "LoRA_type": _type,
-    "network_module": _type,
     "caption_extension": _caption_extension,
     "sample_prompts": _sample_prompts,
     "num_repeats": _repeats,

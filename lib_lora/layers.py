@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.best",
         "training.tree",
     ),
+    ("model.layer_table",),
     ("model.lean", "model.dropout", "model.kinds"),
     ("model.products", "model.delta"),
     (

@@ -40,6 +40,8 @@ def problems(**flat: object) -> list[str]:
         ({"base_weights": ["a"], "base_weights_multiplier": ["strong"]}, "base_weights_multiplier"),
         ({"base_weights": ["a"], "base_weights_multiplier": ["nan"]}, "base_weights_multiplier"),
         ({"loraplus_lr_ratio": 4, "optimizer": "Prodigy"}, "loraplus_lr_ratio"),
+        ({"train_layers": "attention", "conv_dim": 4}, "train_layers"),
+        ({"train_layers": "cross-attention", "conv_block_dims": LISTS, "block_dims": LISTS}, "train_layers"),
         ({"factor": 4}, "adapter_type"),
         ({"adapter_type": "loha", "full_matrix": True}, "full_matrix"),
         ({"adapter_type": "dora", "decompose_both": True}, "decompose_both"),
@@ -60,7 +62,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
      {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
      {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
-     {"adapter_type": "dora", "loraplus_lr_ratio": 4},
+     {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
      {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
     ids=str,
 )  # fmt: skip
@@ -69,4 +71,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 15
+    assert len(RULES) == 16

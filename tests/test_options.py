@@ -57,7 +57,7 @@ def test_kohyas_names_are_kohyas_and_options_without_one_are_meant_to_have_none(
     inside = {f"network_args.{key}" for key in KEYS["network_args_lora"] + KEYS["network_args_lycoris"]}
     assert names <= {*KEYS["sd_scripts"], *inside}
     assert {opt.name for opt in OPTIONS if opt.declaration.kohya is None} == {
-        "adapter_type", "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
+        "adapter_type", "train_layers", "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
         "overwrite", "preview_steps"}  # fmt: skip
 
 

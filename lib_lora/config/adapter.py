@@ -53,6 +53,13 @@ class AdapterConfig:
         place="advanced",
         help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
     )
+    train_layers: Literal["all", "attention", "cross-attention"] = option(
+        "all",
+        label="Which layers of the U-Net",
+        kohya=None,
+        place="advanced",
+        help="attention leaves the rest of the transformers; cross-attention is where the prompt comes in.",
+    )
     factor: int = option(
         -1,
         label="LoKr: factor",

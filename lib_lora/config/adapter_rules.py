@@ -114,6 +114,16 @@ def strengths_fit_the_files(config: TrainConfig) -> str | None:
     return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
 
 
+def convolutions_are_chosen(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.train_layers == "all" or not (adapter.conv_dim or adapter.conv_block_dims):
+        return None
+    return (
+        f"Which layers of the U-Net (train_layers): {adapter.train_layers} leaves convolutions out; choose all, or set Rank of "
+        "convolutions (conv_dim) to 0 and Ranks of convolutions per block (conv_block_dims) to nothing."
+    )
+
+
 def type_has_its_options(config: TrainConfig) -> str | None:
     adapter = config.adapter
     if adapter.adapter_type != "lokr" and (adapter.factor != -1 or adapter.full_matrix or adapter.decompose_both):
@@ -180,6 +190,7 @@ RULES: tuple[Rule, ...] = (
     ranks_have_one_source,
     strengths_fit_the_files,
     rates_reach_the_optimizer,
+    convolutions_are_chosen,
     type_has_its_options,
     type_has_upper_matrices,
     type_knows_the_weight,

@@ -46,13 +46,19 @@ def block_index(name: str) -> int | None:
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
     """What the pair of the layer `name` is made with; rank 0 where its block is not trained."""
     index, place = block_index(name), conv_place(name)
-    if place and not trains_convolutions(adapter):
+    if (place and not trains_convolutions(adapter)) or not is_chosen(name, adapter):
         return 0, 0.0
     if index is None:
         return (adapter.conv_dim, adapter.conv_alpha or adapter.conv_dim) if place == "conv" else (adapter.rank, adapter.alpha)
     rank = (conv_ranks if place == "conv" else block_ranks)(adapter)[index]
     alpha = (conv_alphas if place == "conv" else block_alphas)(adapter)[index]
     return rank if rate_factor(name, adapter) > 0 else 0, alpha or rank  # an alpha of 0 means the rank, as kohya's
+
+
+def is_chosen(name: str, adapter: AdapterConfig) -> bool:
+    """Whether the layer `name` is of the layers of the U-Net that are trained; the text encoder's always are."""
+    places = {"all": ("",), "attention": ("_attn1_", "_attn2_"), "cross-attention": ("_attn2_",)}[adapter.train_layers]
+    return not name.startswith("lora_unet_") or any(place in name for place in places)
 
 
 def rate_factor(name: str, adapter: AdapterConfig) -> float:

@@ -17,6 +17,10 @@ from lib_lora.model.base import Target
 from lib_lora.randomness import generator
 
 State = dict[str, torch.Tensor]
+Shape = tuple[int, ...]
+
+_ZERO = (algebra.UP, algebra.SCALE, "hada_w2_a", "lokr_w2", "lokr_w2_b")
+_SPREAD = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}  # standard deviations
 
 
 class Adapter(Protocol):
@@ -115,44 +119,46 @@ def new_adapter(
     return made_of(target, {key: value.to(device, dtype) for key, value in tensors.items()}, alpha)
 
 
+def tensor_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[str, Shape]:
+    """The tensors of an adapter beside a weight of shape `weight`, by the end of their key."""
+    out, inner, kernel = weight[0], weight[1:], weight[2:]
+    if adapter.adapter_type == "loha":
+        return dict(zip(algebra.HADAMARD, [(out, rank), (rank, math.prod(inner))] * 2))
+    if adapter.adapter_type == "lokr":
+        return _kronecker_shapes(weight, rank, adapter)
+    ones = (1,) * len(kernel)
+    halves: dict[str, Shape] = {algebra.DOWN: (rank, *inner), algebra.UP: (out, rank, *ones)}
+    return {**halves, algebra.SCALE: (1, inner[0], *ones)} if adapter.adapter_type == "dora" else halves
+
+
+def _kronecker_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[str, Shape]:
+    """w1 over the smaller factors of out and in, w2 over the larger ones and the kernel (LyCORIS `LokrModule`)."""
+    (a, b), (c, d) = (algebra.factorization(side, adapter.factor) for side in weight[:2])
+    kernel = weight[2:]
+    shapes: dict[str, Shape] = {}
+    if adapter.decompose_both and rank < max(a, c) / 2 and not adapter.full_matrix:
+        shapes.update({"lokr_w1_a": (a, rank), "lokr_w1_b": (rank, c)})
+    else:
+        shapes["lokr_w1"] = (a, c)
+    if adapter.full_matrix or rank >= max(b, d) / 2:
+        shapes["lokr_w2"] = (b, d, *kernel)
+    else:
+        shapes.update({"lokr_w2_a": (b, rank), "lokr_w2_b": (rank, d * math.prod(kernel))})
+    return shapes
+
+
 def new_tensors(weight: torch.Tensor, rank: int, adapter: AdapterConfig, draw: torch.Generator) -> State:
     """The tensors at the beginning, fp32 on the CPU: kohya's for LoRA, LyCORIS' for the others; one factor is zero."""
-    out, *inner = weight.shape
-    if adapter.adapter_type == "loha":
-        shapes = [(out, rank), (rank, math.prod(inner))] * 2
-        spread = (0.1, 1.0, 0.0, 1.0)
-        return {
-            key: torch.empty(shape).normal_(std=std, generator=draw) if std else torch.zeros(shape)
-            for key, shape, std in zip(algebra.HADAMARD, shapes, spread)
-        }
-    if adapter.adapter_type == "lokr":
-        return _new_kronecker(out, inner, rank, adapter, draw)
-    tensors = {
-        algebra.DOWN: _kaiming((rank, *inner), draw),
-        algebra.UP: torch.zeros(out, rank, *[1] * (len(inner) - 1)),
-    }
-    if adapter.adapter_type == "dora":
+    tensors = {key: _drawn(key, shape, draw) for key, shape in tensor_shapes(tuple(weight.shape), rank, adapter).items()}
+    if algebra.SCALE in tensors:
         tensors[algebra.SCALE] = algebra.input_norms(weight.detach().float().cpu())
     return tensors
 
 
-def _new_kronecker(out: int, inner: list[int], rank: int, adapter: AdapterConfig, draw: torch.Generator) -> State:
-    """w1 over the smaller factors of out and in, w2 over the larger ones and the kernel."""
-    (a, b), (c, d) = (algebra.factorization(side, adapter.factor) for side in (out, inner[0]))
-    kernel = inner[1:]
-    tensors: State = {}
-    if adapter.decompose_both and rank < max(a, c) / 2 and not adapter.full_matrix:
-        tensors["lokr_w1_a"], tensors["lokr_w1_b"] = _kaiming((a, rank), draw), _kaiming((rank, c), draw)
-    else:
-        tensors["lokr_w1"] = _kaiming((a, c), draw)
-    if adapter.full_matrix or rank >= max(b, d) / 2:
-        tensors["lokr_w2"] = torch.zeros(b, d, *kernel)
-    else:
-        tensors["lokr_w2_a"] = _kaiming((b, rank), draw)
-        tensors["lokr_w2_b"] = torch.zeros(rank, d * math.prod(kernel))
-    return tensors
-
-
-def _kaiming(shape: tuple[int, ...], draw: torch.Generator) -> torch.Tensor:
-    """Uniform in ±1/√fan_in (kaiming_uniform with a = √5)."""
+def _drawn(key: str, shape: Shape, draw: torch.Generator) -> torch.Tensor:
+    """Zero, normal, or uniform in ±1/√fan_in (kaiming_uniform with a = √5)."""
+    if key in _ZERO:
+        return torch.zeros(shape)
+    if key in _SPREAD:
+        return torch.empty(shape).normal_(std=_SPREAD[key], generator=draw)
     return torch.empty(shape).uniform_(-1.0, 1.0, generator=draw) / math.sqrt(math.prod(shape[1:]))

@@ -11,6 +11,7 @@ from modules import call_queue, sd_hijack, shared
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.conditioning import encode_ids
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.output.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
@@ -52,7 +53,7 @@ def _by_webui(names: list[str]) -> Outputs:
 def _by_us(name: str) -> Outputs:
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
     ids, latents, timesteps, context = _inputs()
-    with WebuiHost().borrow_model() as base, attached(pairs_from_state(base.targets(), state, base.device)):
+    with WebuiHost().borrow_model() as base, attached(pairs_from_state(adaptable(base), state, base.device)):
         return {
             "text_encoder": encode_ids(base.text_encoder, ids[:, None], 1).clone(),
             "unet": base.predict(latents, timesteps, context).clone(),

@@ -16,6 +16,7 @@ from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
+from lib_lora.model.layer_table import layers_text
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plan:
     steps: int
     formula: str
     heldout: tuple[int, ...] = ()
+    layers: str = ""
 
     @property
     def trained(self) -> list[int]:
@@ -112,6 +114,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         steps,
         _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
         heldout,
+        layers_text(config),
     )
 
 

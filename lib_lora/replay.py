@@ -15,9 +15,10 @@ from torch import nn
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
-from lib_lora.model.adapter import LoraPair, State, attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.family import SDXL
 from lib_lora.model.surgery import Forward, forwards_replaced
@@ -98,12 +99,13 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
     }
 
 
-def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[LoraPair], set[str]]:
+def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[Adapter], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
     config, _ = suited(recording.config, base)
-    targets = [target for target in base.targets() if is_trained(config, target.name, target.part)]
+    layers = adaptable(base)
+    targets = [target for target in layers if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
-    pairs = pairs_from_state(base.targets(), fitted(base.targets(), recording.group("init/")), base.device)
+    pairs = pairs_from_state(layers, fitted(layers, recording.group("init/")), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
     updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)

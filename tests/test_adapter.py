@@ -17,7 +17,13 @@ CPU = torch.device("cpu")
 
 
 def layers() -> list[nn.Module]:
-    return [nn.Linear(6, 5), nn.Linear(6, 4, bias=False), nn.Conv2d(6, 3, 1)]
+    return [
+        nn.Linear(6, 5),
+        nn.Linear(6, 4, bias=False),
+        nn.Conv2d(6, 3, 1),
+        nn.Conv2d(6, 3, 3, padding=1),
+        nn.Conv2d(6, 3, 3, 2, 1),
+    ]
 
 
 def random_pair(module: nn.Module, alpha: float = 3.0) -> LoraPair:
@@ -122,10 +128,10 @@ def test_files_that_do_not_fit_are_refused() -> None:
     target = Target("x", nn.Linear(6, 5), "unet")
     with pytest.raises(LoraFileError, match="1 layers of the LoRA do not exist"):
         pairs_from_state([target], {"y.lora_down.weight": torch.zeros(4, 6)}, CPU)
-    with pytest.raises(LoraFileError, match="lacks its lora_down or lora_up"):
+    with pytest.raises(LoraFileError, match="lacks a tensor or is of an unknown type; it has lora_down"):
         pairs_from_state([target], {"x.lora_down.weight": torch.zeros(4, 6)}, CPU)
 
 
 def test_only_plain_convolutions() -> None:
     with pytest.raises(ValueError, match="no plain"):
-        attached([random_pair(nn.Conv2d(6, 3, 3))])
+        attached([random_pair(nn.Conv2d(6, 3, 3, dilation=2))])

@@ -237,3 +237,44 @@ def test_the_webuis_rule_trains_on_as_many_chunks_as_are_needed(host: Standalone
     }  # fmt: skip
     assert losses["webui", 0] == pytest.approx(losses["webui", 1e-3], rel=1e-5)
     assert losses["webui", 0] != pytest.approx(losses["kohya", 0], rel=1e-6)
+
+
+TYPES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "dora": ({}, {"lora_down.weight", "lora_up.weight", "dora_scale"}),
+    "loha": ({}, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+    "lokr": ({"factor": 4, "conv_dim": 2}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_is_trained_saved_and_gone_on_with(kind: str, host: StandaloneHost, squares: Path) -> None:
+    options, ends = TYPES[kind]
+    flat = {"adapter_type": kind, "network_dropout": 0.1, **options}
+    state, metadata = run(host, squares, name="first", unet_lr=0.01, **flat)
+    assert {key.partition(".")[2] for key in state} == ends | {"alpha"}
+    layers = len({key.partition(".")[0] for key in state})
+    assert layers == 12 + (278 if kind == "lokr" else 192)
+    assert metadata["ss_network_module"] == "lycoris.kohya"
+    arguments = json.loads(metadata["ss_network_args"])
+    assert arguments["algo"] == {"dora": "locon"}.get(kind, kind)
+    assert ("preset" in arguments) != ("conv_dim" in options) and arguments.get("wd_on_output") == (
+        None if kind != "dora" else "False"
+    )
+    path = str(host.lora_folder() / "first.safetensors")
+    on, _ = run(host, squares, name="second", network_weights=path, unet_lr=1e-5, text_encoder_lr=0, **flat)
+    assert 0 < farthest(state, on) < 1e-3 and set(on) == set(state)
+    with pytest.raises(ConfigError, match=f"has type {kind} at .* where lora is wanted; set Type .adapter_type. to {kind}"):
+        run(host, squares, name="third", network_weights=path)
+    if kind != "dora":  # below another LoRA
+        below, _ = run(host, squares, name="fourth", base_weights=[path])
+        plain, _ = run(host, squares, name="fifth")
+        assert farthest(below, plain) > 0
+
+
+def test_a_type_learns_as_well(host: StandaloneHost, squares: Path) -> None:
+    """Checkpointing and several batches in a step change nothing."""
+    for kind in TYPES:
+        _, once, losses = trained(host, squares, WHOLE, adapter_type=kind)
+        _, again, _ = trained(host, squares, WHOLE, adapter_type=kind, gradient_checkpointing="on")
+        _, halves, _ = trained(host, squares, HALVES, adapter_type=kind, gradient_accumulation_steps=2)
+        assert farthest(once, again) < 1e-6 and farthest(once, halves) < 1e-3 and losses[0] > 0

@@ -21,6 +21,10 @@ def problems(**flat: object) -> list[str]:
         ({"block_dims": "4"}, "block_dims"),
         ({"block_alphas": "4", "block_dims": LISTS}, "block_alphas"),
         ({"block_alphas": LISTS}, "block_alphas"),
+        ({"conv_block_dims": LISTS}, "conv_block_dims"),
+        ({"conv_block_dims": "4", "block_dims": LISTS}, "conv_block_dims"),
+        ({"conv_block_alphas": LISTS, "conv_dim": 4, "block_dims": LISTS}, "conv_block_alphas"),
+        ({"conv_block_alphas": "4", "conv_block_dims": LISTS, "block_dims": LISTS}, "conv_block_alphas"),
         ({"down_lr_weight": "up"}, "down_lr_weight"),
         ({"mid_lr_weight": "half"}, "mid_lr_weight"),
         ({"up_lr_weight": "1;2"}, "up_lr_weight"),
@@ -36,6 +40,13 @@ def problems(**flat: object) -> list[str]:
         ({"base_weights": ["a"], "base_weights_multiplier": ["strong"]}, "base_weights_multiplier"),
         ({"base_weights": ["a"], "base_weights_multiplier": ["nan"]}, "base_weights_multiplier"),
         ({"loraplus_lr_ratio": 4, "optimizer": "Prodigy"}, "loraplus_lr_ratio"),
+        ({"train_layers": "attention", "conv_dim": 4}, "train_layers"),
+        ({"train_layers": "cross-attention", "conv_block_dims": LISTS, "block_dims": LISTS}, "train_layers"),
+        ({"factor": 4}, "adapter_type"),
+        ({"adapter_type": "loha", "full_matrix": True}, "full_matrix"),
+        ({"adapter_type": "dora", "decompose_both": True}, "decompose_both"),
+        ({"adapter_type": "lokr", "loraplus_lr_ratio": 4}, "adapter_type"),
+        ({"adapter_type": "dora", "base_weights": ["a"]}, "base_weights"),
         ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
     ],
     ids=str,
@@ -49,7 +60,10 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
     "flat",
     [{}, {"block_dims": LISTS, "block_alphas": LISTS}, {"down_lr_weight": "cosine", "block_alphas": LISTS}, {"loraplus_unet_lr_ratio": 4},
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
-     {"block_dims": ",".join(["0"] * 25)}],
+     {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
+     {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
+     {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
+     {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
     ids=str,
 )  # fmt: skip
 def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
@@ -57,4 +71,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 10
+    assert len(RULES) == 16

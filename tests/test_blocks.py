@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair
 from lib_lora.model.base import Part, Target
-from lib_lora.model.blocks import block_alphas, block_index, block_ranks, rank_and_alpha, rate_factors
+from lib_lora.model.blocks import block_alphas, block_index, block_ranks, conv_alphas, conv_ranks, rank_and_alpha, rate_factors
 from lib_lora.model.norms import delta_norm, limit_norms
 from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater
@@ -49,7 +50,8 @@ def test_no_factors_are_none() -> None:
 @pytest.mark.parametrize(
     ("place", "index"),
     [("down_blocks_0_attentions_0", 1), ("down_blocks_0_attentions_1", 2), ("down_blocks_1_attentions_0", 4), ("down_blocks_2_attentions_1", 8),
-     ("mid_block_attentions_0", 12), ("up_blocks_1_attentions_0", 16), ("up_blocks_2_attentions_2", 21), ("up_blocks_3_attentions_2", 24)],
+     ("down_blocks_0_resnets_1", 2), ("down_blocks_2_downsamplers_0", 9), ("mid_block_resnets_1", 12), ("up_blocks_3_resnets_2", 24),
+     ("up_blocks_0_upsamplers_0", 15), ("mid_block_attentions_0", 12), ("up_blocks_1_attentions_0", 16), ("up_blocks_2_attentions_2", 21), ("up_blocks_3_attentions_2", 24)],
 )  # fmt: skip
 def test_block_index(place: str, index: int) -> None:
     """From get_block_index."""
@@ -58,7 +60,7 @@ def test_block_index(place: str, index: int) -> None:
 
 def test_other_layers_have_no_block() -> None:
     assert block_index("lora_te_text_model_encoder_layers_0_mlp_fc1") is None
-    assert block_index("lora_unet_down_blocks_0_resnets_0_conv1") is None
+    assert block_index("lora_unet_conv_in") is None
 
 
 def test_ranks_and_alphas() -> None:
@@ -75,6 +77,32 @@ def test_ranks_and_alphas() -> None:
     assert rank_and_alpha("lora_unet_down_blocks_1_attentions_0_proj_in", zero) == (4, 4.0), "alpha 0 is the rank, as kohya's"
 
 
+CONV, BESIDE, SAMPLER = (
+    f"lora_unet_down_blocks_0_{n}" for n in ("resnets_0_conv2", "resnets_0_time_emb_proj", "downsamplers_0_conv")
+)
+
+
+def test_only_3x3_convolutions_have_the_rank_of_convolutions() -> None:
+    """kohya: time_emb_proj and the 1×1 conv_shortcut come along with the ordinary rank."""
+    off, on = AdapterConfig(rank=7, alpha=3.0), AdapterConfig(rank=7, alpha=3.0, conv_dim=2, conv_alpha=0)
+    assert [rank_and_alpha(name, off)[0] for name in (CONV, BESIDE, SAMPLER)] == [0, 0, 0]
+    assert [rank_and_alpha(name, on) for name in (CONV, BESIDE, SAMPLER)] == [(2, 2.0), (7, 3.0), (2, 2.0)], "alpha 0 is the rank"
+    assert (
+        rank_and_alpha("lora_unet_input_blocks_3_0_op", on)[0] == 2
+        and rank_and_alpha("lora_unet_output_blocks_2_2_conv", on)[0] == 2
+    )
+    assert rank_and_alpha("lora_unet_input_blocks_4_0_skip_connection", on) == (7, 3.0)
+
+
+def test_convolutions_per_block() -> None:
+    ranks = ",".join(str(i) for i in range(25))
+    adapter = AdapterConfig(rank=7, alpha=3.0, block_dims=",".join(["5"] * 25), conv_block_dims=ranks, conv_alpha=0.5)
+    assert [rank_and_alpha(name, adapter) for name in (CONV, BESIDE, SAMPLER)] == [(1, 0.5), (5, 3.0), (3, 0.5)]
+    halves = dataclasses.replace(adapter, conv_block_alphas=",".join(str(i / 2) for i in range(25)), down_lr_weight="1,1,0")
+    assert [rank_and_alpha(name, halves) for name in (CONV, SAMPLER)] == [(1, 0.5), (3, 1.5)]
+    assert rank_and_alpha("lora_unet_down_blocks_0_resnets_1_conv1", halves)[0] == 0, "its factor is 0"
+
+
 @pytest.mark.parametrize(
     ("read", "options", "said"),
     [
@@ -83,6 +111,8 @@ def test_ranks_and_alphas() -> None:
         (block_ranks, {"block_dims": ",".join(["-1"] * 25)}, "must be 25 whole numbers"),
         (block_ranks, {"block_dims": "four"}, "not numbers"),
         (block_alphas, {"block_alphas": "1"}, "must be 25 numbers"),
+        (conv_ranks, {"conv_block_dims": "4,4"}, "must be 25 whole numbers"),
+        (conv_alphas, {"conv_block_alphas": "4,4"}, "must be 25 numbers"),
         (block_alphas, {"block_alphas": "inf," * 24 + "1"}, "not finite"),
         (rate_factors, {"down_lr_weight": ",".join(["1"] * 13)}, "at most 12"),
         (rate_factors, {"down_lr_weight": "0.5"}, "one of cosine, sine, linear"),

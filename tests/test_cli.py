@@ -88,13 +88,13 @@ def test_network_args(tmp_path: Path) -> None:
     )
     config = parsed("--config", str(path), "--network_args", "rank_dropout=0.3")
     assert (config.adapter.rank_dropout, config.adapter.module_dropout, config.adapter.block_dims) == (0.3, 0.1, "1")
-    with pytest.raises(ConfigError, match="LoCon"):
-        parsed("--network_args", "conv_dim=4")
+    with pytest.raises(ConfigError, match="LyCORIS"):
+        parsed("--network_args", "train_norm=True")
 
 
 def test_a_file_with_what_is_not_supported_is_refused_with_every_reason(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(
-        json.dumps({"LoRA_type": "LyCORIS/LoHa", "sdxl": True, "new": 1, "xformers": "xformers", "v2": False})
+        json.dumps({"LoRA_type": "LyCORIS/GLoRA", "debug_dataset": True, "new": 1, "xformers": "xformers", "v2": False})
     )
     with pytest.raises(ConfigError) as caught:
         parsed("--config", str(tmp_path / "c.json"))

@@ -17,6 +17,7 @@ from lib_lora.data.dataset import Dataset, Folder, Sample
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.delta import HADAMARD, delta
 from lib_lora.output import atomic
 from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.inspect import describe
@@ -190,6 +191,41 @@ def test_a_card_that_is_no_object_is_set_aside(tmp_path: Path) -> None:
 def test_preview_is_written_as_png(tmp_path: Path) -> None:
     path = write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+TYPES: dict[str, dict[str, torch.Tensor]] = {
+    "LoRA": {"lora_down.weight": torch.randn(2, 6, 1, 1), "lora_up.weight": torch.randn(5, 2, 1, 1)},
+    "LoCon": {"lora_down.weight": torch.randn(2, 6, 3, 3), "lora_up.weight": torch.randn(5, 2, 1, 1)},
+    "DoRA": {"lora_down.weight": torch.randn(2, 6), "lora_up.weight": torch.randn(5, 2), "dora_scale": torch.rand(1, 6)},
+    "LoHa": {key: torch.randn(5, 2) if key.endswith("a") else torch.randn(2, 6) for key in HADAMARD},
+    "LoKr": {"lokr_w1": torch.randn(1, 2), "lokr_w2_a": torch.randn(5, 2), "lokr_w2_b": torch.randn(2, 3)},
+    "full differences": {"diff": torch.randn(5, 6)},
+    "LoHa with DoRA": {key: torch.randn(5, 2) if key.endswith("a") else torch.randn(2, 6) for key in HADAMARD}
+    | {"dora_scale": torch.rand(5, 1)},
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
+    tensors = TYPES[kind]
+    state = {f"lora_unet_a.{key}": value for key, value in tensors.items()}
+    if kind != "full differences":
+        state["lora_unet_a.alpha"] = torch.tensor(1.0)
+    write(tmp_path / "a.safetensors", serialise(state, torch.float32, {}))
+    found = describe(tmp_path / "a.safetensors")
+    plain = {key: value for key, value in tensors.items() if key != "dora_scale"}
+    shape = (5, 6, 3, 3) if kind == "LoCon" else (5, 6)
+    assert found["type"] == kind and found["incomplete"] == [] and found["ranks"] == ([] if kind == "full differences" else [2])
+    alpha = None if kind == "full differences" else 1.0
+    assert found["norm_max"] == pytest.approx(float(delta(plain, alpha, torch.zeros(shape)).norm()), rel=1e-4)
+    axis = {"DoRA": "inputs: the webui's loader reads these", "LoHa with DoRA": "outputs: diffusers"}.get(kind)
+    assert found["dora_axis"].startswith(axis) if axis else "dora_axis" not in found
+
+
+def test_inspect_of_a_file_without_a_known_type(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", serialise({"lora_unet_a.oft_blocks": torch.zeros(2, 3, 3)}, torch.float32, {}))
+    with pytest.raises(LoraFileError, match="holds no LoRA"):
+        describe(tmp_path / "a.safetensors")
 
 
 def test_inspect(tmp_path: Path) -> None:

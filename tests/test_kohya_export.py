@@ -88,7 +88,8 @@ def test_a_json_holds_only_fields_of_the_form() -> None:
     config = build_config({opt.name: changed(opt) for opt in all_options()})
     settings = json.loads(export_kohya(config, "json"))
     assert set(settings) - set(KEYS["kohya_ss"]) == {"sd_webui_train_lora"}
-    assert settings["max_resolution"] == "640,768" and settings["lr_warmup"] == 7.0 and settings["LoRA_type"] == "Standard"
+    assert settings["max_resolution"] == "640,768" and settings["lr_warmup"] == 7.0 and settings["LoRA_type"] == "LyCORIS/LoCon"
+    assert json.loads(export_kohya(build_config({}), "json"))["LoRA_type"] == "Standard"
     assert "--zero_terminal_snr" in settings["additional_parameters"]
 
 
@@ -131,3 +132,31 @@ def test_values_as_toml() -> None:
     values = {"a": True, "b": 1, "c": 1e-7, "d": 'x"\\\n\t\x00\x7f ü🐈', "e": [1, "y"], "f": [], "g": 5e-05, "h": 1e22}
     assert parse_toml(toml_table(values)) == values
     assert toml_value(0.5) == "0.5"
+
+
+@pytest.mark.parametrize("form", ["toml", "json"])
+@pytest.mark.parametrize(
+    "flat",
+    [
+        {"adapter_type": "dora"},
+        {"adapter_type": "loha", "conv_dim": 4, "conv_alpha": 2},
+        {"adapter_type": "lokr", "factor": 8, "full_matrix": True, "decompose_both": True, "conv_alpha": 3},
+    ],
+    ids=str,
+)
+def test_types_come_back(flat: dict[str, object], form: Any, tmp_path: Path) -> None:
+    config = build_config(flat)
+    path = tmp_path / f"c.{form}"
+    path.write_text(export_kohya(config, form), encoding="utf-8")
+    found = import_file(path, keep_names=True)
+    assert found.config() == config and found.not_supported == [] and found.unknown == []
+
+
+def test_types_are_lycoris_there() -> None:
+    dora = parse_toml(export_kohya(build_config({"adapter_type": "dora"})))
+    assert dora["network_module"] == "lycoris.kohya"
+    assert dora["network_args"] == ["algo=locon", "dora_wd=True", "wd_on_output=False", "preset=attn-mlp"]
+    lokr = parse_toml(export_kohya(build_config({"adapter_type": "lokr", "factor": 8, "conv_dim": 4, "conv_alpha": 2})))
+    assert sorted(lokr["network_args"]) == ["algo=lokr", "conv_alpha=2", "conv_dim=4", "factor=8"]
+    form = json.loads(export_kohya(build_config({"adapter_type": "loha", "conv_dim": 4}), "json"))
+    assert (form["LoRA_type"], form["LyCORIS_preset"], form["conv_dim"]) == ("LyCORIS/LoHa", "full", 4)

@@ -304,9 +304,9 @@ def test_network_args_as_list_text_and_table() -> None:
 
 
 def test_network_args_that_are_not_supported_are_told_and_the_others_used() -> None:
-    found = gui(network_args=["conv_dim=4", "module_dropout=0.2", "brand_new=1"])
+    found = gui(network_args=["train_norm=True", "module_dropout=0.2", "brand_new=1"])
     assert verdict(found, "network_args") == "not_supported" and found.flat["module_dropout"] == 0.2
-    assert "conv_dim: LoRAs of 3×3 convolutions" in why(found, "network_args") and "brand_new" in why(found, "network_args")
+    assert "train_norm: LyCORIS' own" in why(found, "network_args") and "brand_new" in why(found, "network_args")
 
 
 def test_arguments_in_the_forms_free_text() -> None:
@@ -325,12 +325,57 @@ def test_kinds_of_lora() -> None:
         "used", "ignored", "ignored", "ignored", "used"]  # fmt: skip
     locon = gui(LoRA_type="Kohya LoCon", conv_dim=8, conv_alpha=0)
     assert [verdict(locon, key) for key in ("LoRA_type", "conv_dim", "conv_alpha")] == [
-        "not_supported",
-        "not_supported",
-        "ignored",
+        "used",
+        "used",
+        "used",
     ]
-    assert verdict(gui(conv_dim=8), "conv_dim") == "not_supported"
-    assert verdict(toml('network_module = "lycoris.kohya"'), "network_module") == "not_supported"
+    assert (locon.flat["conv_dim"], locon.flat["conv_alpha"]) == (8, 0)
+    assert "conv_dim" not in standard.flat and gui(conv_dim=8).flat["conv_dim"] == 8
+    assert verdict(toml('network_module = "networks.oft"'), "network_module") == "not_supported"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "wanted"),
+    [
+        ("LyCORIS/LoCon", {}, "lora"),
+        ("LyCORIS/LoCon", {"dora_wd": True}, "dora"),
+        ("LyCORIS/LoHa", {"factor": 4}, "loha"),
+        ("LyCORIS/LoKr", {"factor": 4, "decompose_both": True}, "lokr"),
+        ("Standard", {"dora_wd": True, "factor": 4}, "lora"),
+    ],
+    ids=str,
+)
+def test_types_of_the_form(kind: str, fields: dict[str, object], wanted: str) -> None:
+    found = gui(LoRA_type=kind, conv_dim=8, conv_alpha=2, LyCORIS_preset="full", **fields)
+    assert found.not_supported == [] and found.flat["adapter_type"] == wanted
+    assert (found.flat.get("factor"), found.flat.get("decompose_both")) == ((4, True) if wanted == "lokr" else (None, None))
+    assert found.flat.get("conv_dim") == (None if kind == "Standard" else 8)
+
+
+LYCORIS = 'network_module = "lycoris.kohya"\nnetwork_dim = 6\nnetwork_alpha = 2\nnetwork_args = '
+
+
+def test_types_of_a_toml() -> None:
+    dora = toml(LYCORIS + '["algo=locon", "dora_wd=True", "wd_on_output=False"]')
+    assert dora.not_supported == [] and dora.flat["adapter_type"] == "dora"
+    assert (dora.flat["conv_dim"], dora.flat["conv_alpha"]) == (6, 2.0), "LyCORIS takes the ordinary rank for convolutions"
+    loha = toml(LYCORIS + '["algo=loha", "preset=attn-mlp", "conv_dim=3"]')
+    assert (loha.flat["adapter_type"], loha.flat["conv_dim"]) == ("loha", 0) and loha.not_supported == []
+    lokr = toml(LYCORIS + '["algo=lokr", "conv_dim=3", "conv_alpha=1", "factor=8", "full_matrix=True"]')
+    assert [lokr.flat[key] for key in ("adapter_type", "conv_dim", "conv_alpha", "factor", "full_matrix")] == [
+        "lokr", 3, 1.0, 8, True]  # fmt: skip
+    assert toml(LYCORIS + '["dropout=0"]').flat["adapter_type"] == "lora", "LyCORIS' default"
+
+
+@pytest.mark.parametrize(
+    "argument", ["algo=ia3", "algo=boft", "preset=attn-only", "wd_on_output=True", "use_tucker=True", "dora_wd=True"]
+)
+def test_what_of_lycoris_is_not_trained(argument: str) -> None:
+    algo = "" if argument.startswith("algo") else '"algo=loha", '
+    found = toml(LYCORIS + f'[{algo}"{argument}"]')
+    assert verdict(found, "network_args") == "not_supported"
+    plain = toml(f'network_args = ["{argument}"]')
+    assert "adapter_type" not in plain.flat or plain.flat["adapter_type"] == "lora", "kohya's own LoRA does not read it"
 
 
 def test_other_models() -> None:

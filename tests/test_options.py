@@ -54,10 +54,10 @@ def test_bounds_hold(opt: Option) -> None:
 
 def test_kohyas_names_are_kohyas_and_options_without_one_are_meant_to_have_none() -> None:
     names = {opt.declaration.kohya for opt in OPTIONS if opt.declaration.kohya}
-    inside = {f"network_args.{key}" for key in KEYS["network_args_lora"]}
+    inside = {f"network_args.{key}" for key in KEYS["network_args_lora"] + KEYS["network_args_lycoris"]}
     assert names <= {*KEYS["sd_scripts"], *inside}
     assert {opt.name for opt in OPTIONS if opt.declaration.kohya is None} == {
-        "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
+        "adapter_type", "train_layers", "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
         "overwrite", "preview_steps"}  # fmt: skip
 
 
@@ -132,9 +132,9 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    told = from_kohya({"network_module": "lycoris.kohya", "debug_dataset": True, "brand_new": 3, "v2": True}).unsupported
+    told = from_kohya({"network_module": "networks.oft", "debug_dataset": True, "brand_new": 3, "v2": True}).unsupported
     assert [sentence.split(":")[0] for sentence in told] == [
-        "network_module = 'lycoris.kohya'",
+        "network_module = 'networks.oft'",
         "debug_dataset = True",
         "brand_new = 3",
     ]

@@ -45,6 +45,8 @@ RUNS = {
     "two in a batch": {"batch_size": 2, "shuffle_caption": True, "caption_dropout_rate": 0.3, "noise_offset": 0.1},
     "Lion": {"optimizer": "Lion", "lr_scheduler_type": "StepLR", "lr_scheduler_args": ["step_size=2", "gamma=0.5"]},
     "Prodigy": {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 1},
+    "LoKr of convolutions": {"adapter_type": "lokr", "conv_dim": 2, "rank_dropout": 0.3, "scale_weight_norms": 0.01},
+    "DoRA": {"adapter_type": "dora", "ema_decay": 0.9},
     "AdaFactor": {"optimizer": "AdaFactor", "lr_scheduler": "adafactor"},
     "accumulated": {"gradient_accumulation_steps": 3, "ema_decay": 0.9, "network_dropout": 0.2, "rank_dropout": 0.1,
                     "module_dropout": 0.1, "stop_text_encoder_training": 4, "scale_weight_norms": 0.5},

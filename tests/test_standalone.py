@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import file_problem, load_modules
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conditioning import TextInputs, encode
+from lib_lora.model.conv_targets import conv_targets, ldm_to_diffusers
 from lib_lora.model.family import SD1
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.replay import load_recording, replay
@@ -41,6 +45,60 @@ def test_names_and_shapes_of_a_full_model_are_kohyas() -> None:
     assert len(targets) == 72 + 192
 
 
+def test_names_and_shapes_of_convolutional_blocks_are_kohyas() -> None:
+    """Of a LoCon that sd-scripts trained with network_dim=4 conv_dim=2: 86 more layers, 278 of the U-Net in all."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_config({key: torch.empty(shape) for key, shape in SHAPES.items()}))
+    found = set()
+    for target in conv_targets(unet):
+        rank, shape = rank_and_alpha(target.name, AdapterConfig(rank=4, conv_dim=2))[0], list(target.module.weight.shape)
+        ones = [1] * (len(shape) - 2)
+        found |= {f"{target.name}.alpha []", f"{target.name}.lora_down.weight {[rank, *shape[1:]]}",
+                  f"{target.name}.lora_up.weight {[shape[0], rank, *ones]}"}  # fmt: skip
+    assert found == set((DATA / "kohya-sd1-conv-keys.txt").read_text().splitlines())
+    assert len(diffusers_unet_targets(unet)) + len(conv_targets(unet)) == 278
+
+
+def test_ldms_places_are_diffusers() -> None:
+    """Every convolutional layer of the checkpoint, and no other, has the place of the same shape in diffusers' tree."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_config({key: torch.empty(shape) for key, shape in SHAPES.items()}))
+    inner = re.compile(
+        r"model\.diffusion_model\.(.*\.(?:in_layers\.2|out_layers\.3|emb_layers\.1|skip_connection|\d\.op|\d\.conv))\.weight"
+    )
+    found = {ldm_to_diffusers(match[1]): shape for key, shape in SHAPES.items() if (match := inner.fullmatch(key))}
+    wanted = {target.name: list(target.module.weight.shape) for target in conv_targets(unet)}
+    assert {f"lora_unet_{path.replace('.', '_')}": shape for path, shape in found.items()} == wanted
+    with pytest.raises(ValueError, match="no convolutional block"):
+        ldm_to_diffusers("input_blocks.0.0")
+
+
+def test_names_of_sdxls_convolutional_blocks() -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
+            use_linear_projection=True, cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
+        )  # fmt: skip
+    shapes = {target.name.removeprefix("lora_unet_"): tuple(target.module.weight.shape) for target in conv_targets(unet)}
+    assert len(shapes) == 788 - 722, "sd-scripts' counts"
+    assert {name for name in shapes if name.endswith(("_op", "_conv"))} == {
+        "input_blocks_3_0_op", "input_blocks_6_0_op", "output_blocks_2_2_conv", "output_blocks_5_2_conv"}  # fmt: skip
+    assert shapes["input_blocks_4_0_skip_connection"] == (640, 320, 1, 1) and shapes["output_blocks_8_0_in_layers_2"] == (
+        320,
+        640,
+        3,
+        3,
+    )
+    assert shapes["middle_block_2_emb_layers_1"] == (1280, 1280)
+
+
 def test_full_vae_is_recognised() -> None:
     weights = {key: torch.empty(shape, device="meta") for key, shape in SHAPES.items()}
     assert vae_config(weights)["block_out_channels"] == (128, 256, 512, 512)
@@ -66,9 +124,9 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
 
     tensors, metadata = read(DATA / "mini-recording.safetensors")
     recorded = json.loads(metadata["config"])
-    metadata["config"] = json.dumps({**recorded, "network_args": ["conv_dim=4"]})
+    metadata["config"] = json.dumps({**recorded, "network_args": ["train_norm=True"]})
     save_file(tensors, tmp_path / "r.safetensors", metadata)
-    with pytest.raises(ConfigError, match="conv_dim: LoRAs of 3×3"):
+    with pytest.raises(ConfigError, match="train_norm: LyCORIS"):
         load_recording(tmp_path / "r.safetensors")
     metadata["config"] = json.dumps({**recorded, "network_dropout": 0.1})
     save_file(tensors, tmp_path / "r.safetensors", metadata)

@@ -45,7 +45,9 @@ def base() -> Any:
     torch.manual_seed(0)
     modules = {TEXT: nn.Linear(6, 5), UNET: nn.Conv2d(6, 5, 1), MIDDLE: nn.Linear(6, 5)}
     targets = [Target(name, module, "text_encoder" if name == TEXT else "unet") for name, module in modules.items()]
-    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"))
+    unet = nn.Module()
+    unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
+    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet)
 
 
 def test_files_that_fit_are_fine(tmp_path: Path) -> None:
@@ -62,8 +64,17 @@ def test_files_that_fit_are_fine(tmp_path: Path) -> None:
         (tensors(UNET, rank=8), "has rank 8 at .* where 4 is wanted; set Rank .rank. to 8, or turn on .*dim_from_weights"),
         (tensors(UNET, alpha=1.0), "has alpha 1 at .* where 2 is wanted; set Alpha .alpha. to 1, or turn on"),
         (tensors(UNET, alpha=None), "has alpha 4 at"),
-        ({"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "resnets_0_conv1.*LoCon"),
+        ({"lora_unet_conv_in.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "1 tensors of kinds .*conv_in"),
         ({f"{UNET}.hada_w1_a": torch.zeros(4, 6)}, "1 tensors of kinds .*hada_w1_a.*LyCORIS"),
+        ({f"{UNET}.hada_t1": torch.zeros(4, 4), **tensors(UNET)}, "4 tensors of kinds .*(hada_t1|lora_)"),
+        (
+            {"lora_unet_down_blocks_0_attentions_0_proj_in.diff": torch.zeros(4, 6)},
+            "has type full at .* where lora is wanted.$",
+        ),
+        (
+            {f"{UNET}.lokr_w1": torch.zeros(1, 2), f"{UNET}.lokr_w2": torch.zeros(5, 3)},
+            "has type lokr .*set Type .adapter_type. to lokr",
+        ),
         ({f"{UNET}.dora_scale": torch.zeros(4, 6)}, "dora_scale"),
         (tensors("lora_unet_joint_blocks_4_x_block_attn_qkv"), "3 tensors of kinds .*SD3"),
         (tensors("lora_te3_encoder_block_0_layer_0_SelfAttention_k"), "SD3"),
@@ -78,7 +89,7 @@ def test_files_that_do_not_fit_are_one_sentence(tmp_path: Path, state: dict[str,
     assert len(problems) == 1 and problems[0].startswith("Continue from (network_weights): ") and path in problems[0]
     assert re.search(said, problems[0])
     below = weights_problems(config(base_weights=[path, path]))
-    assert len(below) == (0 if "wanted" in said or "alpha 4" in said else 2)
+    assert len(below) == (0 if "wanted" in said or "has type" in said or "alpha 4" in said else 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lib_lora.config.options import option
 
@@ -11,6 +12,13 @@ from lib_lora.config.options import option
 class AdapterConfig:
     """The LoRA itself."""
 
+    adapter_type: Literal["lora", "dora", "loha", "lokr"] = option(
+        "lora",
+        label="Type",
+        kohya=None,
+        place="advanced",
+        help="lora works everywhere; dora learns direction and strength apart, and is slower; loha and lokr are LyCORIS'.",
+    )
     rank: int = option(
         16,
         label="Rank",
@@ -26,6 +34,54 @@ class AdapterConfig:
         ge=0.001,
         le=1024,
         help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
+    )
+    conv_dim: int = option(
+        0,
+        label="Rank of convolutions",
+        kohya="network_args.conv_dim",
+        ge=0,
+        le=1024,
+        place="advanced",
+        help="Trains the U-Net's convolutions too (LoCon), the 3×3 ones with this rank; 0 leaves them. For textures and style.",
+    )
+    conv_alpha: float = option(
+        1.0,
+        label="Alpha of convolutions",
+        kohya="network_args.conv_alpha",
+        ge=0.0,
+        le=1024,
+        place="advanced",
+        help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
+    )
+    train_layers: Literal["all", "attention", "cross-attention"] = option(
+        "all",
+        label="Which layers of the U-Net",
+        kohya=None,
+        place="advanced",
+        help="attention leaves the rest of the transformers; cross-attention is where the prompt comes in.",
+    )
+    factor: int = option(
+        -1,
+        label="LoKr: factor",
+        kohya="network_args.factor",
+        ge=-1,
+        le=1024,
+        place="advanced",
+        help="Size of the smaller of LoKr's two matrices; -1 makes both as equal as can be. A larger one makes a smaller file.",
+    )
+    full_matrix: bool = option(
+        False,
+        label="LoKr: whole matrix",
+        kohya="network_args.full_matrix",
+        place="advanced",
+        help="LoKr's larger matrix is kept whole, whatever the rank.",
+    )
+    decompose_both: bool = option(
+        False,
+        label="LoKr: split both",
+        kohya="network_args.decompose_both",
+        place="advanced",
+        help="LoKr's smaller matrix is a product of the rank too.",
     )
     network_dropout: float = option(
         0.0,
@@ -76,6 +132,20 @@ class AdapterConfig:
         kohya="network_args.block_alphas",
         place="advanced",
         help="25 alphas, as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
+    )
+    conv_block_dims: str = option(
+        "",
+        label="Ranks of convolutions per block",
+        kohya="network_args.conv_block_dims",
+        place="advanced",
+        help="As Ranks per block, for the 3×3 convolutions; only with those or with rate factors.",
+    )
+    conv_block_alphas: str = option(
+        "",
+        label="Alphas of convolutions per block",
+        kohya="network_args.conv_block_alphas",
+        place="advanced",
+        help="As Alphas per block, for the 3×3 convolutions; only with Ranks of convolutions per block.",
     )
     down_lr_weight: str = option(
         "",

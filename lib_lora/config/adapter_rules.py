@@ -9,7 +9,16 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
-from lib_lora.model.blocks import block_alphas, block_ranks, down_factors, middle_factor, rate_factors, up_factors
+from lib_lora.model.blocks import (
+    block_alphas,
+    block_ranks,
+    conv_alphas,
+    conv_ranks,
+    down_factors,
+    middle_factor,
+    rate_factors,
+    up_factors,
+)
 
 
 def ranks_can_be_read(config: TrainConfig) -> str | None:
@@ -24,6 +33,26 @@ def alphas_can_be_read(config: TrainConfig) -> str | None:
             "give those, or leave this empty."
         )
     return _problem(block_alphas, config)
+
+
+def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.conv_block_dims and not (adapter.block_dims or _has_factors(adapter)):
+        return (
+            "Ranks of convolutions per block (conv_block_dims): work only with Ranks per block (block_dims) or rate factors; "
+            "give those, or leave this empty."
+        )
+    return _problem(conv_ranks, config)
+
+
+def conv_alphas_can_be_read(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.conv_block_alphas and not adapter.conv_block_dims:
+        return (
+            "Alphas of convolutions per block (conv_block_alphas): work only with Ranks of convolutions per block "
+            "(conv_block_dims); give those, or leave this empty."
+        )
+    return _problem(conv_alphas, config)
 
 
 def factors_down_can_be_read(config: TrainConfig) -> str | None:
@@ -49,6 +78,7 @@ def some_block_is_trained(config: TrainConfig) -> str | None:
         return None
     try:
         ranks, factors = block_ranks(config.adapter), rate_factors(config.adapter)
+        ranks = [rank + conv_rank for rank, conv_rank in zip(ranks, conv_ranks(config.adapter))]
     except ConfigError:
         return None  # told by itself
     if any(rank > 0 and factor > 0 for rank, factor in zip(ranks, factors or [1.0] * len(ranks))):
@@ -84,6 +114,44 @@ def strengths_fit_the_files(config: TrainConfig) -> str | None:
     return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
 
 
+def convolutions_are_chosen(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.train_layers == "all" or not (adapter.conv_dim or adapter.conv_block_dims):
+        return None
+    return (
+        f"Which layers of the U-Net (train_layers): {adapter.train_layers} leaves convolutions out; choose all, or set Rank of "
+        "convolutions (conv_dim) to 0 and Ranks of convolutions per block (conv_block_dims) to nothing."
+    )
+
+
+def type_has_its_options(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.adapter_type != "lokr" and (adapter.factor != -1 or adapter.full_matrix or adapter.decompose_both):
+        return (
+            "LoKr: factor (factor), whole matrix (full_matrix) and split both (decompose_both): work only with lokr; "
+            "choose it in Type (adapter_type), or leave them."
+        )
+    return None
+
+
+def type_has_upper_matrices(config: TrainConfig) -> str | None:
+    """LoRA+ raises the rate of lora_up."""
+    optimizer, kind = config.optimizer, config.adapter.adapter_type
+    ratios = (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
+    if kind in ("lora", "dora") or not any(ratios):
+        return None
+    return f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out."
+
+
+def type_knows_the_weight(config: TrainConfig) -> str | None:
+    if config.adapter.adapter_type != "dora" or not config.adapter.base_weights:
+        return None
+    return (
+        "Type (adapter_type): dora is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
+        "choose lora, or leave those out."
+    )
+
+
 def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     several = _has_factors(config.adapter) or any(
@@ -112,6 +180,8 @@ def _problem(read: Callable[[AdapterConfig], object], config: TrainConfig) -> st
 RULES: tuple[Rule, ...] = (
     ranks_can_be_read,
     alphas_can_be_read,
+    conv_ranks_can_be_read,
+    conv_alphas_can_be_read,
     factors_down_can_be_read,
     factor_of_the_middle_can_be_read,
     factors_up_can_be_read,
@@ -120,4 +190,8 @@ RULES: tuple[Rule, ...] = (
     ranks_have_one_source,
     strengths_fit_the_files,
     rates_reach_the_optimizer,
+    convolutions_are_chosen,
+    type_has_its_options,
+    type_has_upper_matrices,
+    type_knows_the_weight,
 )

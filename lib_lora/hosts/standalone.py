@@ -17,6 +17,7 @@ from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_m
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import ModelInfo, Target, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
@@ -124,7 +125,7 @@ class StandaloneHost:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None
         state, _ = read(path)
-        pairs_from_state(self._model.targets(), state, torch.device("cpu"))
+        pairs_from_state(adaptable(self._model), state, torch.device("cpu"))
 
     def announce(self, path: Path) -> None:
         """Nobody to tell."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.lycoris import WITHOUT_CONVOLUTIONS, lycoris_arguments, network_module
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
@@ -43,6 +44,7 @@ _BY_HAND = {
     "stop_text_encoder_training",
 }
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
+_OF_LOKR = ("factor", "full_matrix", "decompose_both")
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -84,14 +86,14 @@ def _needs_dataset_file(config: TrainConfig) -> bool:
 
 def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Options by sd-scripts' name, those inside `network_args`, and those that only we have."""
-    settings = {"network_module": "networks.lora", **_by_hand(config)}
-    arguments: dict[str, Any] = {}
+    settings = {"network_module": network_module(config.adapter), **_by_hand(config)}
+    arguments: dict[str, Any] = {**lycoris_arguments(config.adapter)}
     own: dict[str, Any] = {}
     for opt in all_options():
         value, name = config.value(opt), opt.declaration.kohya
         if opt.name in _BY_HAND or _as_absent(opt, value):
             continue
-        if name is None:
+        if name is None or (opt.name in _OF_LOKR and config.adapter.adapter_type != "lokr"):
             if opt.name != "resolution_height":
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
@@ -173,10 +175,12 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     """kohya_ss: every field that the form has, since it keeps what it showed before for the others."""
     names = {opt.declaration.kohya: opt for opt in all_options() if opt.declaration.kohya}
     more = {key: value for key, value in settings.items() if key in NOT_IN_FORM}
-    form: dict[str, Any] = {"LoRA_type": "Standard", "network_args": ""}
+    form: dict[str, Any] = {**_kind_in_form(config), "network_args": ""}
     for name, opt in names.items():
         value = config.value(opt)
-        if name.startswith(NETWORK_ARGS):
+        if opt.name == "full_matrix":  # the form has no field for it
+            own = {**own, opt.name: value} if value else own
+        elif name.startswith(NETWORK_ARGS) and opt.name not in own:
             form[name.removeprefix(NETWORK_ARGS)] = value
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
@@ -197,6 +201,17 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form["lr_warmup"], form["lr_warmup_steps"] = (round(warmup * 100, 9), 0) if warmup < 1 else (0, warmup)
     form["additional_parameters"] = " ".join(_argument(key, value) for key, value in more.items())
     return json.dumps({**form, OUR_SECTION: own} if own else form, indent=2, ensure_ascii=False) + "\n"
+
+
+def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
+    """The form's standard LoRA has no fields for convolutions."""
+    adapter = config.adapter
+    if adapter.adapter_type == "lora":
+        conv = any(config.value(opt) != opt.default for opt in all_options() if opt.name.startswith("conv_"))
+        return {"LoRA_type": "Kohya LoCon" if conv else "Standard"}
+    kinds = {"dora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr"}
+    preset = "full" if adapter.conv_dim else WITHOUT_CONVOLUTIONS
+    return {"LoRA_type": kinds[adapter.adapter_type], "LyCORIS_preset": preset, "dora_wd": adapter.adapter_type == "dora"}
 
 
 def _form_value(opt: Option, value: Any) -> Any:

@@ -17,6 +17,7 @@ from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
 from lib_lora.kohya.rules import RULES, Context, Finding, closing_values, empty
 from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
+from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
 # sd-scripts' own values of what is absent from a complete configuration, where ours differ
@@ -145,7 +146,7 @@ def _finding(entry: Entry, context: Context) -> Finding:
         return Finding("ignored", "Said again further down, which wins.")
     if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
         return _own(entry, context)
-    rule = RULES.get(entry.name)
+    rule = RULES.get(entry.name) or TYPE_RULES.get(entry.name)
     found = rule(entry.value, context) if rule else None
     if found is not None:
         return _checked(found)
@@ -209,9 +210,10 @@ def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
 
 def _close(result: Imported, context: Context) -> None:
     """What follows from several keys together, and from absent ones."""
-    for name, value in closing_values(context, result.flat).items():
-        checked = _checked(Finding("used", "", {name: value}))
-        result.flat.update(checked.values)
+    for closing in (closing_values, lycoris_values):
+        for name, value in closing(context, result.flat).items():
+            checked = _checked(Finding("used", "", {name: value}))
+            result.flat.update(checked.values)
 
 
 def _plain(entry: Entry) -> Any:

@@ -105,23 +105,31 @@ GROUPS: tuple[Group, ...] = (
     _group("not_supported", "Folders have no attributes of their own.", "custom_attributes network_multiplier"),
     _group(
         "not_supported",
-        "LoRAs of 3×3 convolutions (LoCon) are not trained yet.",
-        "conv_dim conv_alpha conv_dims conv_alphas conv_block_dims conv_block_alphas network_args.conv_dim "
-        "network_args.conv_alpha network_args.conv_block_dims network_args.conv_block_alphas",
+        "An older name; give conv_dim, conv_alpha, conv_block_dims and conv_block_alphas.",
+        "conv_dims conv_alphas",
         "LoRA_type",
     ),
     _group(
         "not_supported",
-        "LyCORIS types and DyLoRA are not trained yet.",
-        "LyCORIS_preset bypass_mode constrain decompose_both dora_wd factor rank_dropout_scale rescaled train_norm "
-        "train_on_input unit use_cp use_scalar use_tucker network_args.algo network_args.preset network_args.factor "
-        "network_args.decompose_both network_args.full_matrix network_args.use_tucker network_args.use_cp "
-        "network_args.use_conv_cp network_args.disable_conv_cp network_args.use_scalar network_args.dora_wd "
-        "network_args.wd_on_output network_args.rs_lora network_args.bypass_mode network_args.train_norm "
+        "LyCORIS' own refinements and DyLoRA are not trained.",
+        "bypass_mode constrain rank_dropout_scale rescaled train_norm train_on_input unit use_cp use_scalar use_tucker "
+        "network_args.use_tucker network_args.use_cp network_args.use_conv_cp network_args.disable_conv_cp "
+        "network_args.use_scalar network_args.rs_lora network_args.bypass_mode network_args.train_norm "
         "network_args.block_size network_args.constraint network_args.constrain network_args.rescaled "
         "network_args.rank_dropout_scale network_args.unbalanced_factorization network_args.train_on_input "
         "network_args.train_t5xxl network_args.unit",
         "LoRA_type",
+    ),
+    _group(
+        "not_supported",
+        "LyCORIS' presets full and attn-mlp are trained; see Which layers of the U-Net (train_layers).",
+        "LyCORIS_preset network_args.preset",
+        "LoRA_type",
+    ),
+    _group(
+        "not_supported",
+        "DoRA's strengths belong to inputs here, which is what the webui reads; those of outputs it would apply wrongly.",
+        "network_args.wd_on_output",
     ),
     _group("not_supported", "Dropout of LyCORIS; give Dropout (network_dropout).", "network_args.dropout"),
     _group(
@@ -188,11 +196,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "huggingface_repo_type": ("model",),
     "huggingface_repo_visibility": ("private", "public"),
     "LyCORIS_preset": ("full",),
-    "factor": (-1,),
     "unit": (1,),
     "constrain": (0,),
     "show_timesteps": ("none",),
-    "network_args.algo": ("lora",),
+    "network_args.preset": ("full",),
 }
 SECRETS = frozenset({"huggingface_token", "wandb_api_key"})
 
@@ -238,8 +245,11 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "image_dir": ("data", "reg_data"),
     "is_reg": ("reg_data",),
     "dataset_config": ("data", "repeats"),
-    "LoRA_type": (),
-    "network_module": (),
+    "LoRA_type": ("adapter_type",),
+    "network_module": ("adapter_type",),
+    "network_args.algo": ("adapter_type",),
+    "dora_wd": ("adapter_type",),
+    "network_args.dora_wd": ("adapter_type",),
     "network_args": (),
     "additional_parameters": (),
 }
@@ -259,8 +269,11 @@ WHY_DECIDING: dict[str, str] = {
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",
-    "LoRA_type": "Standard is trained; LoCon, LyCORIS and others are not trained yet.",
-    "network_module": "networks.lora is trained; LoCon, LyCORIS and others are not trained yet.",
+    "LoRA_type": "Standard, Kohya LoCon, and LyCORIS' LoCon, LoHa and LoKr are trained; others are not.",
+    "network_module": "networks.lora is trained, and lycoris.kohya with the algorithms lora, locon, loha and lokr.",
+    "network_args.algo": "LyCORIS' algorithm: lora, locon, loha or lokr.",
+    "dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
+    "network_args.dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
     "network_args": "Each of its arguments is looked at by itself.",
     "additional_parameters": "Each of its arguments is looked at by itself.",
 }

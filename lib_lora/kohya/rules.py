@@ -244,14 +244,6 @@ def _precision(value: Any, context: Context) -> Finding | None:
     return None
 
 
-def _type(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if value in ("Standard", "networks.lora"):
-        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, as kohya's.")
-    return Finding("not_supported", f"{value}: only the standard LoRA is trained yet, not LoCon, LyCORIS and others.")
-
-
 def _caption_extension(value: Any, context: Context) -> Finding | None:
     if value != "" or context.form != "kohya_ss":
         return None
@@ -314,8 +306,6 @@ RULES: dict[str, Rule] = {
     **{name: _noise_of("Multires") for name in MULTIRES},
     "network_alpha": _alpha,
     "mixed_precision": _precision,
-    "LoRA_type": _type,
-    "network_module": _type,
     "caption_extension": _caption_extension,
     "sample_prompts": _sample_prompts,
     "num_repeats": _repeats,

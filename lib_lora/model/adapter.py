@@ -1,198 +1,131 @@
-"""LoRA pairs: creation, forward, attach and detach.
+"""Adapters of a model: creation, attach and detach, and what a file holds of them.
 
 y = W x + alpha / rank · up(down(x))    (Hu et al. 2021, "LoRA", equation 3; kohya `networks/lora.py` LoRAModule.forward)
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import LoraFileError
+from lib_lora.model import delta as algebra
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.lean import LoraLinear, applied, conv_forward, in_fp32, linear_forward
-from lib_lora.model.surgery import Forward, forwards_replaced
-from lib_lora.randomness import generator
-
-State = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class LoraPair:
-    """Two small matrices beside one layer; fp32, but for full fp16 and bf16.
-
-    Shapes:
-        Linear: down `[rank, in]`, up `[out, rank]`
-        1×1 Conv2d: down `[rank, in, 1, 1]`, up `[out, rank, 1, 1]`
-    """
-
-    target: Target
-    down: nn.Parameter
-    up: nn.Parameter
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
+from lib_lora.model.forwards import composed
+from lib_lora.model.kinds import Adapter as Adapter
+from lib_lora.model.kinds import LoraPair as LoraPair
+from lib_lora.model.kinds import State as State
+from lib_lora.model.kinds import adapter_delta, made_of, new_adapter, weight_of
+from lib_lora.model.surgery import forwards_replaced
 
 
 def new_pair(
     target: Target, rank: int, alpha: float, seed: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> LoraPair:
-    """A pair that changes nothing yet: down uniform in ±1/√fan_in (kaiming_uniform with a = √5, as kohya's), up zero."""
-    weight = target.module.weight
-    assert isinstance(weight, torch.Tensor)
-    kernel = tuple(weight.shape[2:])
-    down = torch.empty(rank, weight.shape[1], *kernel)
-    down.uniform_(-1.0, 1.0, generator=generator(seed, "init", target.name))
-    down /= math.sqrt(math.prod(weight.shape[1:]))
-    up = torch.zeros(weight.shape[0], rank, *(1 for _ in kernel))
-    return LoraPair(target, nn.Parameter(down.to(device, dtype)), nn.Parameter(up.to(device, dtype)), alpha)
+    """A LoRA that changes nothing yet: down uniform in ±1/√fan_in (kaiming_uniform with a = √5, as kohya's), up zero."""
+    pair = new_adapter(target, rank, alpha, AdapterConfig(), seed, device, dtype)
+    assert isinstance(pair, LoraPair)
+    return pair
 
 
-def parameters(pairs: Sequence[LoraPair]) -> Iterator[nn.Parameter]:
+def parameters(pairs: Sequence[Adapter]) -> Iterator[nn.Parameter]:
     """All trainable parameters."""
     for pair in pairs:
-        yield pair.down
-        yield pair.up
+        yield from pair.named().values()
 
 
 def attached(
-    pairs: Sequence[LoraPair], frozen: Sequence[LoraPair] = (), dropout: Dropout | None = None
+    pairs: Sequence[Adapter], frozen: Sequence[Adapter] = (), dropout: Dropout | None = None
 ) -> AbstractContextManager[None]:
-    """While it lasts, layers answer with their LoRA added. Weights of the base are neither cast nor written.
+    """While it lasts, layers answer with their adapters added. Weights of the base are neither cast nor written.
 
     Args:
         pairs: what is trained.
-        frozen: further pairs beside or below them, one for a layer.
+        frozen: further adapters beside or below them, one for a layer.
         dropout: what of `pairs` is left out, and when.
     """
     trained = {pair.target.module: pair for pair in pairs}
     added = {pair.target.module: pair for pair in frozen}
     return forwards_replaced(
-        {module: _composed(trained.get(module), added.get(module), dropout) for module in {**added, **trained}}
+        {module: composed(trained.get(module), added.get(module), dropout) for module in {**added, **trained}}
     )
 
 
-def joined(pairs: Sequence[LoraPair]) -> LoraPair:
-    """One pair of scale 1 that adds what all of `pairs`, of one layer, add together."""
-    downs = torch.cat([pair.down.detach() for pair in pairs])
-    ups = torch.cat([pair.up.detach() * pair.scale for pair in pairs], dim=1)
-    halves = [nn.Parameter(half, requires_grad=False) for half in (downs, ups)]
-    return LoraPair(pairs[0].target, halves[0], halves[1], float(len(downs)))
+def joined(pairs: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
+    """One frozen adapter that adds what all of `pairs`, of one layer, add together, each with its strength."""
+    target = pairs[0].target
+    with torch.no_grad():
+        if all(isinstance(pair, LoraPair) for pair in pairs):
+            loras = [pair for pair in pairs if isinstance(pair, LoraPair)]
+            scaled = [pair.up.detach() * (pair.scale * strength) for pair, strength in zip(loras, strengths)]
+            halves = {algebra.DOWN: torch.cat([pair.down.detach() for pair in loras]), algebra.UP: torch.cat(scaled, dim=1)}
+            return made_of(target, halves, float(len(halves[algebra.DOWN])), learning=False)
+        whole = sum(adapter_delta(pair) * strength for pair, strength in zip(pairs, strengths))
+        assert isinstance(whole, torch.Tensor)
+        return made_of(target, {"diff": whole}, 1.0, learning=False)
 
 
-def state_dict(pairs: Sequence[LoraPair]) -> State:
-    """The tensors of a LoRA file, under kohya's keys, fp32 on the CPU."""
+def state_dict(pairs: Sequence[Adapter]) -> State:
+    """The tensors of a LoRA file, under kohya's and LyCORIS' keys, fp32 on the CPU."""
     state: State = {}
     for pair in pairs:
-        state[f"{pair.target.name}.lora_down.weight"] = pair.down.detach().float().cpu().clone()
-        state[f"{pair.target.name}.lora_up.weight"] = pair.up.detach().float().cpu().clone()
+        for key, value in pair.named().items():
+            state[f"{pair.target.name}.{key}"] = value.detach().float().cpu().clone()
         state[f"{pair.target.name}.alpha"] = torch.tensor(float(pair.alpha))
     return state
 
 
+def by_layer(state: State) -> dict[str, State]:
+    """The tensors of a file, by layer and by the end of their keys."""
+    layers: dict[str, State] = {}
+    for key, value in state.items():
+        name, _, end = key.partition(".")
+        layers.setdefault(name, {})[end] = value
+    return layers
+
+
 def pairs_from_state(
     targets: Sequence[Target], state: State, device: torch.device, dtype: torch.dtype = torch.float32
-) -> list[LoraPair]:
-    """Pairs with the values of a file, for the targets that it names.
+) -> list[Adapter]:
+    """Adapters with the values of a file, for the targets that it names.
 
     Raises:
-        LoraFileError: a key belongs to no target, or a pair is incomplete or of another shape.
+        LoraFileError: a key belongs to no target, or an adapter is incomplete or of another shape.
     """
     by_name = {target.name: target for target in targets}
-    names = list(dict.fromkeys(key.partition(".")[0] for key in state))
-    unknown = [name for name in names if name not in by_name]
+    layers = by_layer(state)
+    unknown = [name for name in layers if name not in by_name]
     if unknown:
         raise LoraFileError(f"{len(unknown)} layers of the LoRA do not exist in this model, such as {unknown[0]!r}.")
-    pairs = []
-    for name in names:
-        down, up = state.get(f"{name}.lora_down.weight"), state.get(f"{name}.lora_up.weight")
-        if down is None or up is None:
-            raise LoraFileError(f"The LoRA's layer {name!r} lacks its lora_down or lora_up tensor.")
-        alpha = float(state.get(f"{name}.alpha", torch.tensor(float(down.shape[0]))))
-        weight = by_name[name].module.weight
-        assert isinstance(weight, torch.Tensor)
-        if (up.shape[0], down.shape[1], up.shape[1]) != (*weight.shape[:2], down.shape[0]) or weight.dim() != down.dim():
-            raise LoraFileError(f"The LoRA's layer {name!r} does not fit the model.")
-        copies = [nn.Parameter(value.detach().to(device, dtype, copy=True)) for value in (down, up)]
-        pairs.append(LoraPair(by_name[name], copies[0], copies[1], alpha))
-    return pairs
+    return [_from_tensors(by_name[name], tensors, device, dtype) for name, tensors in layers.items()]
 
 
-def _composed(pair: LoraPair | None, added: LoraPair | None, dropout: Dropout | None) -> Forward:
-    """The forward of a layer with a trained pair, a frozen one, or both."""
-    if pair is None or added is None:
-        alone = pair or added
-        assert alone is not None
-        whole = _forward(alone)
-        if pair is None or dropout is None or not dropout.used:
-            return whole
-    else:
-        whole = _forward(pair)
-    trained, base = pair, _base_forward(pair.target.module)
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        if dropout is None or not dropout.active:
-            y: torch.Tensor = whole(x)
-        elif dropout.skips(trained.target.name):
-            y = base(x)
-        else:
-            y = base(x) + _low_rank(trained, x, dropout)
-        return y if added is None else y + _low_rank(added, x)
-
-    return forward
+def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: torch.dtype) -> Adapter:
+    if not algebra.kind_of(tensors):
+        raise LoraFileError(
+            f"The LoRA's layer {target.name!r} lacks a tensor or is of an unknown type; it has {', '.join(sorted(tensors))}."
+        )
+    values = {key: value for key, value in tensors.items() if key != "alpha"}
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else float(algebra.rank_of(values) or 1)
+    if not _fits(values, alpha, weight_of(target)):
+        raise LoraFileError(f"The LoRA's layer {target.name!r} does not fit the model.")
+    return made_of(target, {key: value.detach().to(device, dtype, copy=True) for key, value in values.items()}, alpha)
 
 
-def _low_rank(pair: LoraPair, x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
-    """Returns alpha / rank · up(down(x)); kernels are 1×1."""
-    product = F.conv2d if pair.down.dim() == 4 else F.linear
-    hidden = product(x, pair.down)
-    if dropout is not None:
-        hidden = dropout.applied(pair.target.name, hidden)
-    return product(hidden, pair.up) * pair.scale
-
-
-def _base_forward(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    if isinstance(module, nn.Conv2d):
-        return conv_forward(module)
-    assert isinstance(module, nn.Linear)
-    return linear_forward(module)
-
-
-def _forward(pair: LoraPair) -> Forward:
-    module, down, up, scale = pair.target.module, pair.down, pair.up, pair.scale
-    base = _base_forward(module)
-    if isinstance(module, nn.Conv2d):
-        if module.kernel_size != (1, 1) or module.stride != (1, 1) or module.groups != 1 or module.padding != (0, 0):
-            raise ValueError(f"{pair.target.name} is no plain 1×1 convolution")
-        conv = module
-
-        def conv_pair_forward(x: torch.Tensor) -> torch.Tensor:
-            if in_fp32(x, conv.weight):
-                rows = x.permute(0, 2, 3, 1)  # [B, h, w, in]
-                weights = (conv.weight.flatten(1), conv.bias, down.flatten(1), up.flatten(1))
-                return applied(LoraLinear, rows, *weights, scale).permute(0, 3, 1, 2).contiguous()
-            return base(x) + _low_rank(pair, x)
-
-        return conv_pair_forward
-    assert isinstance(module, nn.Linear)
-    linear = module
-
-    def linear_pair_forward(x: torch.Tensor) -> torch.Tensor:
-        if in_fp32(x, linear.weight):
-            return applied(LoraLinear, x, linear.weight, linear.bias, down, up, scale)
-        return base(x) + _low_rank(pair, x)
-
-    return linear_pair_forward
+def _fits(tensors: State, alpha: float, weight: torch.Tensor) -> bool:
+    """Whether the delta has the shape of `weight`; nothing is computed."""
+    if algebra.DOWN in tensors:
+        down, up = tensors[algebra.DOWN], tensors[algebra.UP]
+        if down.shape[1:] != weight.shape[1:] or up.shape != (len(weight), len(down), *[1] * (weight.dim() - 2)):
+            return False
+    meta = {key: value.to("meta") for key, value in tensors.items()}
+    try:
+        algebra.delta(meta, alpha, weight.to("meta"))
+    except (RuntimeError, ValueError):
+        return False
+    return True

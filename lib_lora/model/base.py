@@ -19,7 +19,7 @@ Part = Literal["text_encoder", "unet"]
 
 @dataclass(frozen=True)
 class Target:
-    """A layer that can be adapted. `name` is its key in a LoRA file (kohya's), `module` a Linear or a 1×1 Conv2d."""
+    """A layer that can be adapted. `name` is its key in a LoRA file (kohya's), `module` a Linear or a Conv2d."""
 
     name: str
     module: nn.Module
@@ -64,7 +64,7 @@ class BaseModel(Protocol):
         ...
 
     def targets(self) -> list[Target]:
-        """Every layer that kohya's `networks.lora` adapts: text encoder first, each part in module order."""
+        """Every layer that kohya's `networks.lora` adapts without conv_dim: text encoder first, each part in module order."""
         ...
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:

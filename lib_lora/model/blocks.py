@@ -1,5 +1,6 @@
 """The 25 blocks of a Stable Diffusion 1.x U-Net, 12 down, the middle, 12 up: their ranks, alphas and rate factors.
 
+3×3 convolutions have ranks and alphas of their own; the other layers of their blocks have the ordinary ones.
 As sd-scripts `networks/lora.py`: get_block_index, get_block_dims_and_alphas, parse_block_lr_kwargs, remove_block_dims_and_alphas.
 Numbers of layers, not of the model: everything here is a pure function of names and options.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import ConfigError
@@ -16,7 +18,11 @@ SIDE = 12  # blocks down, and up
 BLOCKS = 2 * SIDE + 1
 MOST_RANK = 1024
 
-_UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d+)_attentions_(\d+)_")
+_UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d+)_(attentions|resnets|upsamplers|downsamplers)_(\d+)_")
+_CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' and ldm's names; group 2 or 4: a 3×3 convolution
+    r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"
+    r"|\d+_(?:emb_layers_1|skip_connection)|\d+_(in_layers_2|out_layers_3|op|conv))"
+)
 _RISING = [i / (SIDE - 1) for i in range(SIDE)]
 _SINE = [math.sin(math.pi / 2 * x) for x in _RISING]
 SHAPES: dict[str, list[float]] = {
@@ -33,7 +39,7 @@ def block_index(name: str) -> int | None:
     match = _UP_OR_DOWN.match(name)
     if match:
         first = 1 if match[1] == "down" else SIDE + 1
-        return first + 3 * int(match[2]) + int(match[3])
+        return first + 3 * int(match[2]) + (2 if match[3].endswith("samplers") else int(match[4]))
     return SIDE if name.startswith("lora_unet_mid_block_") else None
 
 
@@ -50,12 +56,20 @@ def uses_blocks(adapter: AdapterConfig) -> bool:
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
     """What the pair of the layer `name` is made with; rank 0 where its block is not trained."""
-    index = block_index(name)
+    index, place = block_index(name), conv_place(name)
+    if (place and not trains_convolutions(adapter)) or not is_chosen(name, adapter):
+        return 0, 0.0
     if index is None:
-        return adapter.rank, adapter.alpha
-    rank = block_ranks(adapter)[index]
-    alpha = block_alphas(adapter)[index]
+        return (adapter.conv_dim, adapter.conv_alpha or adapter.conv_dim) if place == "conv" else (adapter.rank, adapter.alpha)
+    rank = (conv_ranks if place == "conv" else block_ranks)(adapter)[index]
+    alpha = (conv_alphas if place == "conv" else block_alphas)(adapter)[index]
     return rank if rate_factor(name, adapter) > 0 else 0, alpha or rank  # an alpha of 0 means the rank, as kohya's
+
+
+def is_chosen(name: str, adapter: AdapterConfig) -> bool:
+    """Whether the layer `name` is of the layers of the U-Net that are trained; the text encoder's always are."""
+    places = {"all": ("",), "attention": ("_attn1_", "_attn2_"), "cross-attention": ("_attn2_",)}[adapter.train_layers]
+    return not name.startswith("lora_unet_") or any(place in name for place in places)
 
 
 def rate_factor(name: str, adapter: AdapterConfig) -> float:
@@ -64,19 +78,26 @@ def rate_factor(name: str, adapter: AdapterConfig) -> float:
     return 1.0 if index is None or factors is None else factors[index]
 
 
+def conv_place(name: str) -> Literal["conv", "beside", ""]:
+    """Whether the layer `name` is a 3×3 convolution, or another layer of a convolutional block, or in none."""
+    match = _CONV_BLOCK.fullmatch(name)
+    if not match:
+        return ""
+    return "conv" if match[2] or match[3] or match[4] else "beside"
+
+
+def trains_convolutions(adapter: AdapterConfig) -> bool:
+    """Whether the layers of convolutional blocks get adapters at all (LoCon)."""
+    return adapter.conv_dim > 0 or bool(adapter.conv_block_dims)
+
+
 def block_ranks(adapter: AdapterConfig) -> list[int]:
     """The rank of every block.
 
     Raises:
         ConfigError: one sentence.
     """
-    if not adapter.block_dims:
-        return [adapter.rank] * BLOCKS
-    start = f"Ranks per block (block_dims): got {adapter.block_dims!r}, "
-    ranks = [int(value) if value == int(value) else -1 for value in _numbers(adapter.block_dims, start)]
-    if len(ranks) != BLOCKS or not all(0 <= rank <= MOST_RANK for rank in ranks):
-        raise ConfigError([start + f"must be {BLOCKS} whole numbers from 0 to {MOST_RANK}, separated by commas."])
-    return ranks
+    return _ranks(adapter.block_dims, adapter.rank, "Ranks per block (block_dims)")
 
 
 def block_alphas(adapter: AdapterConfig) -> list[float]:
@@ -85,10 +106,42 @@ def block_alphas(adapter: AdapterConfig) -> list[float]:
     Raises:
         ConfigError: one sentence.
     """
-    if not adapter.block_alphas:
-        return [adapter.alpha] * BLOCKS
-    start = f"Alphas per block (block_alphas): got {adapter.block_alphas!r}, "
-    alphas = _numbers(adapter.block_alphas, start)
+    return _alphas(adapter.block_alphas, adapter.alpha, "Alphas per block (block_alphas)")
+
+
+def conv_ranks(adapter: AdapterConfig) -> list[int]:
+    """The rank of the 3×3 convolutions of every block.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    return _ranks(adapter.conv_block_dims, adapter.conv_dim, "Ranks of convolutions per block (conv_block_dims)")
+
+
+def conv_alphas(adapter: AdapterConfig) -> list[float]:
+    """The alpha of the 3×3 convolutions of every block.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, "Alphas of convolutions per block (conv_block_alphas)")
+
+
+def _ranks(text: str, everywhere: int, title: str) -> list[int]:
+    if not text:
+        return [everywhere] * BLOCKS
+    start = f"{title}: got {text!r}, "
+    ranks = [int(value) if value == int(value) else -1 for value in _numbers(text, start)]
+    if len(ranks) != BLOCKS or not all(0 <= rank <= MOST_RANK for rank in ranks):
+        raise ConfigError([start + f"must be {BLOCKS} whole numbers from 0 to {MOST_RANK}, separated by commas."])
+    return ranks
+
+
+def _alphas(text: str, everywhere: float, title: str) -> list[float]:
+    if not text:
+        return [everywhere] * BLOCKS
+    start = f"{title}: got {text!r}, "
+    alphas = _numbers(text, start)
     if len(alphas) != BLOCKS or min(alphas) < 0:
         raise ConfigError([start + f"must be {BLOCKS} numbers, at least 0, separated by commas."])
     return alphas

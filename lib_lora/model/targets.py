@@ -28,7 +28,8 @@ def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict
     modules = {target.name: target.module for target in targets}
     found = {}
     for key, value in state.items():
-        module = modules.get(key.partition(".")[0])
+        name, _, end = key.partition(".")
+        module = modules.get(name) if end in ("lora_down.weight", "lora_up.weight") else None
         if isinstance(module, nn.Linear) and value.dim() == 4 and value.shape[2:] == (1, 1):
             value = value[..., 0, 0]
         elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and value.dim() == 2:

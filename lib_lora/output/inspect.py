@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lib_lora.errors import LoraFileError
-from lib_lora.output.lora_file import State, read
+from lib_lora.model.adapter import by_layer
+from lib_lora.model.delta import DOWN, SCALE, Tensors, kind_of, rank_of
+from lib_lora.model.norms import plain_norm
+from lib_lora.output.lora_file import read
+
+NAMES = {"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
+AXES = {
+    "input": "inputs: the webui's loader reads these; diffusers takes them for those of outputs and applies them wrongly",
+    "output": "outputs: diffusers and LyCORIS' wd_on_output read these; the webui's loader applies them wrongly",
+    "unknown": "of no axis that is known",
+}
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Type, ranks, alphas, modules, norms and metadata of the file.
+    """Type, ranks, alphas, modules, norms and metadata of the file. Of DoRA the norms are those before its step.
 
     Raises:
-        LoraFileError: it cannot be read or holds no LoRA pairs.
+        LoraFileError: it cannot be read or holds no layer of a known type.
     """
     state, metadata = read(path)
-    names = sorted({key.partition(".")[0] for key in state})
-    pairs = [name for name in names if f"{name}.lora_down.weight" in state and f"{name}.lora_up.weight" in state]
-    if not pairs:
-        raise LoraFileError(f"{str(path)!r} holds no lora_down/lora_up pairs.")
-    downs = [state[f"{name}.lora_down.weight"] for name in pairs]
-    alphas = [float(state.get(f"{name}.alpha", torch.tensor(float(down.shape[0])))) for name, down in zip(pairs, downs)]
-    norms = {name: _delta_norm(state, name, alpha) for name, alpha in zip(pairs, alphas)}
+    layers = by_layer(state)
+    whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
+    if not whole:
+        raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
+    values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
+    alphas = {name: _alpha(tensors) for name, tensors in whole.items()}
+    norms = {name: float(plain_norm(values[name], alphas[name])) for name in whole}
+    ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}
+    axes = sorted({_axis(tensors[SCALE].shape) for tensors in values.values() if SCALE in tensors})
+    first = next(iter(next(iter(values.values())).values()))
     return {
         "file": str(path),
-        "type": "LoRA",
-        "dtype": str(downs[0].dtype).removeprefix("torch."),
-        "modules": len(pairs),
-        "modules_text_encoder": sum(name.startswith("lora_te") for name in pairs),
-        "modules_unet": sum(name.startswith("lora_unet") for name in pairs),
-        "ranks": sorted({down.shape[0] for down in downs}),
-        "alphas": sorted(set(alphas)),
-        "incomplete": [name for name in names if name not in pairs],
+        "type": " and ".join(_types(whole.values())),
+        "dtype": str(first.dtype).removeprefix("torch."),
+        "modules": len(whole),
+        "modules_text_encoder": sum(name.startswith("lora_te") for name in whole),
+        "modules_unet": sum(name.startswith("lora_unet") for name in whole),
+        "ranks": sorted(ranks),
+        "alphas": sorted({alpha for alpha in alphas.values() if alpha is not None}),
+        **({"dora_axis": " and ".join(AXES[axis] for axis in axes)} if axes else {}),
+        "incomplete": [name for name in sorted(layers) if name not in whole],
         "norm_mean": sum(norms.values()) / len(norms),
         "norm_max": max(norms.values()),
         "strongest": sorted(norms, key=lambda name: -norms[name])[:5],
@@ -42,8 +55,26 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def _delta_norm(state: State, name: str, alpha: float) -> float:
-    """Frobenius norm of alpha / rank · up · down, without forming the product: √tr((UᵀU)(DDᵀ))."""
-    down, up = (state[f"{name}.lora_{half}.weight"].float().flatten(1) for half in ("down", "up"))
-    square = float(((up.T @ up) * (down @ down.T)).sum())
-    return float(alpha / down.shape[0] * max(square, 0.0) ** 0.5)
+def _alpha(tensors: Tensors) -> float | None:
+    if "alpha" in tensors:
+        return float(tensors["alpha"])
+    rank = rank_of(tensors)
+    return None if rank is None else float(rank)
+
+
+def _types(layers: Iterable[Tensors]) -> list[str]:
+    """Names of the types; a LoRA with convolutions larger than 1×1 is a LoCon."""
+    found: dict[str, None] = {}
+    for tensors in layers:
+        kind, _, dora = kind_of(tensors).partition("+")
+        found[NAMES[kind] + (" with DoRA" if dora else "")] = None
+    convolutions = any(DOWN in tensors and max(tensors[DOWN].shape[2:], default=1) > 1 for tensors in layers)
+    return [NAMES["locon"] if name == NAMES["lora"] and convolutions else name for name in found]
+
+
+def _axis(shape: Iterable[int]) -> str:
+    """Of a dora_scale: one number for every input, `[1, in, …]`, or for every output, `[out, 1, …]`."""
+    first, second, *rest = [*shape, 1, 1][: max(2, len(list(shape)))]
+    if any(side != 1 for side in rest) or (first != 1 and second != 1):
+        return "unknown"
+    return "input" if first == 1 and second != 1 else "output"

@@ -17,6 +17,7 @@ from typing import Any
 from lib_lora import __version__
 from lib_lora.config.data import DataConfig
 from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.lycoris import lycoris_arguments, network_module
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
@@ -96,7 +97,7 @@ def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, 
 def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
     optimizer, text = config.optimizer, config.text
     return {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": network_module(config.adapter),
         "ss_network_dim": config.adapter.rank,
         "ss_network_alpha": config.adapter.alpha,
         "ss_network_dropout": config.adapter.network_dropout or None,
@@ -130,6 +131,7 @@ def _network_args(config: TrainConfig) -> dict[str, Any]:
     options = [opt for opt in all_options() if (opt.declaration.kohya or "").startswith(prefix)]
     given = {str(opt.declaration.kohya).removeprefix(prefix): str(config.value(opt)) for opt in options
              if config.value(opt) != opt.default}  # fmt: skip
+    given = {**given, **lycoris_arguments(config.adapter)}
     return {"ss_network_args": {**given, "dropout": config.adapter.network_dropout or None}} if given else {}
 
 

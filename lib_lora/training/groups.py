@@ -7,16 +7,18 @@ from typing import Any
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.optimizer import OptimizerConfig
-from lib_lora.model.adapter import LoraPair
+from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.blocks import block_index, rate_factor, rate_factors
+from lib_lora.model.delta import UP
+from lib_lora.model.kinds import is_learning
 
 
-def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig, adapter: AdapterConfig) -> list[dict[str, Any]]:
+def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter: AdapterConfig) -> list[dict[str, Any]]:
     """Text encoder first, then the U-Net, as one or (with factors) by block (sd-scripts `prepare_optimizer_params`).
 
     With LoRA+ the upper matrices are groups of their own. What has no rate, or wants no gradient, is in none.
     """
-    trained = [pair for pair in pairs if pair.down.requires_grad]
+    trained = [pair for pair in pairs if is_learning(pair)]
     text = [pair for pair in trained if pair.target.part == "text_encoder"]
     groups = _halves(text, config.text_encoder_lr, config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio)
     for block in _blocks([pair for pair in trained if pair.target.part == "unet"], adapter):
@@ -25,21 +27,22 @@ def parameter_groups(pairs: Sequence[LoraPair], config: OptimizerConfig, adapter
     return groups
 
 
-def _blocks(pairs: Sequence[LoraPair], adapter: AdapterConfig) -> list[list[LoraPair]]:
+def _blocks(pairs: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
     """Pairs that share a rate."""
     if rate_factors(adapter) is None:
         return [list(pairs)] if pairs else []
-    blocks: dict[int | None, list[LoraPair]] = {}
+    blocks: dict[int | None, list[Adapter]] = {}
     for pair in pairs:
         blocks.setdefault(block_index(pair.target.name), []).append(pair)
     return list(blocks.values())
 
 
-def _halves(pairs: Sequence[LoraPair], rate: float, ratio: float) -> list[dict[str, Any]]:
+def _halves(pairs: Sequence[Adapter], rate: float, ratio: float) -> list[dict[str, Any]]:
     """All parameters in one group, or with LoRA+ (Hayou et al. 2024) the upper matrices in one with `ratio` times the rate."""
     if not pairs or rate == 0:
         return []
     if ratio == 0:
-        return [{"params": [half for pair in pairs for half in (pair.down, pair.up)], "lr": rate}]
-    downs, ups = [pair.down for pair in pairs], [pair.up for pair in pairs]
-    return [{"params": downs, "lr": rate}, {"params": ups, "lr": rate * ratio}]
+        return [{"params": list(parameters(pairs)), "lr": rate}]
+    ups = [pair.named()[UP] for pair in pairs]
+    others = [value for pair in pairs for key, value in pair.named().items() if key != UP]
+    return [{"params": others, "lr": rate}, {"params": ups, "lr": rate * ratio}]

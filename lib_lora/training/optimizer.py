@@ -17,7 +17,8 @@ from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.errors import ConfigError
-from lib_lora.model.adapter import LoraPair, parameters
+from lib_lora.model.adapter import Adapter, parameters
+from lib_lora.model.kinds import is_learning
 from lib_lora.model.norms import limit_norms
 from lib_lora.training.averaging import MovingAverage
 from lib_lora.training.groups import parameter_groups
@@ -90,7 +91,7 @@ class Updater:
 
     def __init__(
         self,
-        pairs: Sequence[LoraPair],
+        pairs: Sequence[Adapter],
         config: OptimizerConfig,
         steps: int,
         precision: Precision,
@@ -130,7 +131,7 @@ class Updater:
 
     def _limit_norms(self) -> None:
         if self._largest_norm > 0:
-            limit_norms([pair for pair in self._pairs if pair.down.requires_grad], self._largest_norm)
+            limit_norms([pair for pair in self._pairs if is_learning(pair)], self._largest_norm)
 
     def drop_gradients(self) -> None:
         """Forget what was added up."""

@@ -15,6 +15,7 @@ from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.dropout import Dropout
+from lib_lora.model.kinds import is_learning
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import choose_checkpointing
@@ -40,7 +41,7 @@ class Session:
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
         self.pairs = start_pairs(config, base, precision.weights)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
-        self._trains_text = any(pair.target.part == "text_encoder" and pair.down.requires_grad for pair in self.pairs)
+        self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
         self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter)
 
     def step(self, batches: Sequence[Batch]) -> StepDone:

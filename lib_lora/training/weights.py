@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 
+from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.model.adapter import LoraPair, State, joined, new_pair, pairs_from_state
+from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
+from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.delta import DOWN, SCALE, UP, kind_of, rank_of
+from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.targets import fitted
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
-_HALVES = ("lora_down.weight", "lora_up.weight", "alpha")
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
@@ -38,35 +40,36 @@ def weights_problems(config: TrainConfig) -> list[str]:
     return problems
 
 
-def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[LoraPair]:
-    """The pairs of a run, with the values of the file to go on with where it has them.
+def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[Adapter]:
+    """The adapters of a run, with the values of the file to go on with where it has them.
 
     What the file holds of layers that are not trained stays as it is, in the model and in the new file. Layers that it lacks get
-    fresh pairs, unless ranks come from the file: then they are not trained, as in sd-scripts.
+    fresh ones, unless ranks come from the file: then they are not trained, as in sd-scripts.
 
     Raises:
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    state = fitted(base.targets(), read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
-    loaded = {pair.target.name: pair for pair in pairs_from_state(base.targets(), state, base.device, dtype)}
+    targets = adaptable(base)
+    state = fitted(targets, read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
+    loaded = {pair.target.name: pair for pair in pairs_from_state(targets, state, base.device, dtype)}
     pairs = []
-    for target in base.targets():
+    for target in targets:
         (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
         trained = is_trained(config, target.name, target.part)
         if pair is not None:
             if trained and not adapter.dim_from_weights:
-                pair = dataclasses.replace(pair, alpha=alpha)  # the same but for rounding
-            for half in (pair.down, pair.up):
-                half.requires_grad_(trained)
+                pair = with_alpha(pair, alpha)  # the same but for rounding
+            for parameter in pair.named().values():
+                parameter.requires_grad_(trained)
             pairs.append(pair)
         elif trained and not adapter.dim_from_weights:
-            pairs.append(new_pair(target, rank, alpha, seed, base.device, dtype))
+            pairs.append(new_adapter(target, rank, alpha, adapter, seed, base.device, dtype))
     return pairs
 
 
-def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
-    """The LoRAs below the new one, each with its strength: one pair for every layer that any of them changes.
+def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
+    """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
 
     Raises:
         LoraFileError: a file does not fit the model.
@@ -74,11 +77,11 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[LoraPair]:
     adapter = config.adapter
     strengths = [float(text) for text in adapter.base_weights_multiplier]
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
-    by_name: dict[str, list[LoraPair]] = {}
+    by_name: dict[str, list[tuple[Adapter, float]]] = {}
     for path, strength in zip(adapter.base_weights, strengths):
-        for pair in pairs_from_state(base.targets(), fitted(base.targets(), read(Path(path))[0]), base.device):
-            by_name.setdefault(pair.target.name, []).append(dataclasses.replace(pair, alpha=pair.alpha * strength))
-    return [joined(pairs) for pairs in by_name.values()]
+        for pair in pairs_from_state(adaptable(base), fitted(adaptable(base), read(Path(path))[0]), base.device):
+            by_name.setdefault(pair.target.name, []).append((pair, strength))
+    return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
 
 
 def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
@@ -88,30 +91,45 @@ def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
 
 
 def _continue_problems(config: TrainConfig) -> list[str]:
-    """The file is read and fits the ranks and alphas that are asked for."""
+    """The file is read and fits the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
         layers = _layers(adapter.network_weights, _CONTINUE)
     except LoraFileError as error:
         return [str(error)]
-    trained = {name: pair for name, pair in layers.items() if is_trained(config, name, _part(name))}
     start = f"{_CONTINUE}: {adapter.network_weights!r} "
+    for name, tensors in layers.items():
+        kind = kind_of(tensors)
+        if kind != adapter.adapter_type:
+            return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted{_choose(kind)}."]
+        if kind == "dora" and tensors[SCALE].shape[0] != 1:
+            return [start + f"is a dora over output rows at {name!r}, which the webui does not read; it cannot be gone on with."]
+    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, _part(name))}
     if adapter.dim_from_weights:
         return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
-    for name, (rank, alpha) in trained.items():
-        wanted_rank, wanted_alpha = rank_and_alpha(name, adapter)
-        if rank != wanted_rank:
-            return [
-                start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."
-            ]
-        if not math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
-            alpha_text = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, "
-            return [start + alpha_text + f"{_FROM_FILE}."]
-    return []
+    return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
-def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
-    """Layer -> rank and alpha of a LoRA file of the kind that is trained here.
+def _choose(kind: str) -> str:
+    return f"; set Type (adapter_type) to {kind}" if kind in get_args(get_type_hints(AdapterConfig)["adapter_type"]) else ""
+
+
+def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
+    """Rank and alpha of one layer. A LoKr of whole matrices has neither."""
+    rank, (wanted_rank, wanted_alpha) = rank_of(tensors), rank_and_alpha(name, adapter)
+    if rank is None:
+        return []
+    if rank != wanted_rank:
+        return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
+    alpha = float(tensors.get("alpha", torch.tensor(float(rank))))
+    if math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
+        return []
+    told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
+    return [start + told]
+
+
+def _layers(path: str, title: str) -> dict[str, State]:
+    """Layer -> tensors of a LoRA file of SD 1.x, of the types that are known here.
 
     Raises:
         LoraFileError: one sentence, with the option's `title`.
@@ -120,33 +138,26 @@ def _layers(path: str, title: str) -> dict[str, tuple[int, float]]:
         state, _ = read(Path(path))
     except LoraFileError as error:
         raise LoraFileError(f"{title}: {error}") from error
-    others = _other_kinds(state)
+    layers = by_layer(state)
+    for name, tensors in layers.items():
+        if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
+            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
+    others = [
+        f"{name}.{end}" for name, tensors in layers.items() for end in tensors if not (_has_place(name) and kind_of(tensors))
+    ]
     if others:
         raise LoraFileError(
             f"{title}: {path!r} holds {len(others)} tensors of kinds that are not trained here, such as {others[0]!r}; "
-            "convolutions (LoCon), LyCORIS and SD3 cannot be used."
+            "rarer LyCORIS types and SD3 cannot be used."
         )
-    layers = {}
-    for name in dict.fromkeys(key.partition(".")[0] for key in state):
-        down = state.get(f"{name}.lora_down.weight")
-        if down is None or f"{name}.lora_up.weight" not in state:
-            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
-        layers[name] = (len(down), float(state.get(f"{name}.alpha", torch.tensor(float(len(down))))))
     if not layers:
         raise LoraFileError(f"{title}: {path!r} holds no layers.")
     return layers
 
 
-def _other_kinds(state: State) -> Sequence[str]:
-    """Keys that belong to no linear layer or 1×1 convolution of SD 1.x, 2.x and SDXL."""
-    return [
-        key
-        for key, value in state.items()
-        if key.partition(".")[2] not in _HALVES
-        or (_part(key) == "unet" and block_index(key) is None and not is_of_sdxl(key))
-        or not key.startswith(("lora_unet_", *_TEXT))
-        or any(side != 1 for side in value.shape[2:])
-    ]
+def _has_place(name: str) -> bool:
+    """Whether a model that is trained here has such a layer."""
+    return name.startswith(_TEXT) or (name.startswith("lora_unet_") and (block_index(name) is not None or is_of_sdxl(name)))
 
 
 def _part(name: str) -> Part:

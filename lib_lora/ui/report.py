@@ -21,6 +21,7 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
     rows = [
         ("Steps", f"<b>{plan.steps}</b>"),
         ("Formula", escape(plan.formula)),
+        *([("Layers", escape(plan.layers))] if plan.layers else []),
         ("Images", f"{len(learned)}{heldout}"),
         ("Folders", folders),
         *([("Regularisation", regularising)] if regularising else []),

@@ -8,8 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lib_lora.config.groups import build_config
 from lib_lora.data.tokens import caption_ids
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.model.adapter import parameters, state_dict
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.kinds import new_adapter
 from lib_lora.objective.noise import add_noise
 from tests.e2e.probe.e2e_probe.training_step import loss_and_gradients
 from tests.e2e.server import Server
@@ -27,6 +32,38 @@ def test_webui_lora_gives_what_we_trained(server: Server, lora: str) -> None:
         assert found[part]["effect"] > 1e-2, f"the LoRA does nothing in the {part}"
         assert found[part]["error"] < 1e-4
     assert found["unchanged"], "the model without LoRA answers differently afterwards"
+
+
+TYPES: dict[str, dict[str, object]] = {
+    "lora": {"conv_dim": 2},
+    "dora": {"conv_dim": 2},
+    "loha": {"conv_dim": 2},
+    "lokr": {"conv_dim": 2, "factor": 4},
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_webui_gives_what_every_type_gives_here(server: Server, kind: str, tmp_path: Path) -> None:
+    """On convolutions too, with tensors drawn at random; the webui's own loader reads the file."""
+    checkpoint = next((server.data / "models" / "Stable-diffusion").glob("*.safetensors"))
+    config = build_config({"adapter_type": kind, "rank": 2, "alpha": 2, **TYPES[kind]}).adapter
+    draw = torch.Generator().manual_seed(5)
+    with StandaloneHost(checkpoint, tmp_path, torch.device("cpu")).borrow_model() as base:
+        targets = adaptable(base)
+        sizes = [(target, *rank_and_alpha(target.name, config)) for target in targets]
+        pairs = [new_adapter(target, rank, alpha, config, 1, base.device, torch.float32) for target, rank, alpha in sizes]
+    for value in parameters(pairs):
+        value.data.add_(torch.randn(value.shape, generator=draw) * 0.05)
+    path = server.data / "models" / "Lora" / f"every-{kind}.safetensors"
+    save_file(state_dict(pairs), path)
+    try:
+        found = server.get("/e2e/lora-output", params={"name": path.stem})
+    finally:
+        path.unlink()
+    print(kind, len(pairs), found)
+    for part in ("unet", "text_encoder"):
+        assert found[part]["effect"] > 1e-2 and found[part]["error"] < 1e-4
+    assert found["unchanged"]
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -17,6 +17,7 @@ from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached, new_pair
 from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
@@ -69,6 +70,26 @@ def test_names_on_ldm_classes_are_those_of_diffusers(host: Any) -> None:
     }
     with host.borrow_model() as base:
         assert {target.name for target in base.targets()} == recorded
+
+
+def test_convolutional_blocks_of_ldm_have_diffusers_names(host: Any) -> None:
+    """Those of a LoCon of sd-scripts; the miniature is a tenth as wide."""
+    recorded = {line.partition(".")[0] for line in (DATA / "kohya-sd1-conv-keys.txt").read_text().splitlines()}
+    with host.borrow_model() as base:
+        assert {target.name for target in conv_targets(base.unet)} == recorded
+        unet = base.unet
+        layers = {target.name: target.module for target in conv_targets(unet)}
+        assert layers["lora_unet_down_blocks_1_resnets_0_conv_shortcut"] is unet.input_blocks[4][0].skip_connection
+        assert layers["lora_unet_up_blocks_2_upsamplers_0_conv"] is unet.output_blocks[8][2].conv
+
+
+def test_a_locon_is_trained_on_ldm_classes(host: Any, model: Any, photos: Path, tmp_path: Path) -> None:
+    before = fingerprint(model)
+    events = list(train(small_config(photos, tmp_path, conv_dim=2), host, Stop()))
+    state = read(events[-1].path)[0]
+    assert len({key.partition(".")[0] for key in state if "unet" in key}) == 278 and fingerprint(model) == before
+    still = [key for key, value in state.items() if key.endswith("lora_up.weight") and not value.any()]
+    assert still == [] and state["lora_unet_down_blocks_0_downsamplers_0_conv.lora_down.weight"].shape == (2, 32, 3, 3)
 
 
 def test_fused_attention_gives_ldms_own_result(model: Any) -> None:

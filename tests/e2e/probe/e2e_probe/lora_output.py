@@ -11,6 +11,7 @@ from modules import call_queue, sd_hijack, shared
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.conditioning import Conditioning
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.output.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
@@ -73,7 +74,7 @@ def _beside(latents: torch.Tensor) -> list[torch.Tensor]:
 def _by_us(name: str) -> Outputs:
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
     latents, timesteps, context, pooled, sizes = _inputs()
-    with WebuiHost().borrow_model() as base, attached(pairs_from_state(base.targets(), state, base.device)):
+    with WebuiHost().borrow_model() as base, attached(pairs_from_state(adaptable(base), state, base.device)):
         found: Outputs = {}
         for place, (encoder, ids) in enumerate(zip(base.text_encoders, _ids())):
             reading = encoder.read(ids, 1)

@@ -1,0 +1,29 @@
+"""The types of adapters under LyCORIS' names, as sd-scripts' `network_module` and `network_args` spell them."""
+
+from __future__ import annotations
+
+from lib_lora.config.adapter import AdapterConfig
+
+LYCORIS = "lycoris.kohya"
+ALGO = {"lora": "locon", "dora": "locon", "loha": "loha", "lokr": "lokr"}
+WITHOUT_CONVOLUTIONS = "attn-mlp"  # the preset that leaves convolutional blocks alone
+
+
+def network_module(adapter: AdapterConfig) -> str:
+    """Kohya's own module for a LoRA, LyCORIS' for every other type."""
+    return "networks.lora" if adapter.adapter_type == "lora" else LYCORIS
+
+
+def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:
+    """What makes LyCORIS train the same type on the same layers; nothing for a LoRA.
+
+    There, without a preset, convolutions have the ordinary rank, and DoRA's strengths belong to output rows.
+    """
+    if adapter.adapter_type == "lora":
+        return {}
+    arguments = {"algo": ALGO[adapter.adapter_type]}
+    if adapter.adapter_type == "dora":
+        arguments.update({"dora_wd": "True", "wd_on_output": "False"})
+    if adapter.conv_dim == 0:
+        return {**arguments, "preset": WITHOUT_CONVOLUTIONS}
+    return {**arguments, "conv_dim": str(adapter.conv_dim), "conv_alpha": str(adapter.conv_alpha)}

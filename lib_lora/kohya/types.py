@@ -1,0 +1,134 @@
+"""Which type of adapter a file of kohya's asks for: its module, LyCORIS' arguments, and the fields that hang on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lib_lora.config.lycoris import LYCORIS, WITHOUT_CONVOLUTIONS
+from lib_lora.kohya.rules import Context, Finding, Rule, empty
+from lib_lora.kohya.spelling import BLANK, truth
+
+ALGORITHMS = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr"}
+KINDS_OF_FORM = {
+    "Standard": "lora",
+    "Kohya LoCon": "lora",
+    "LyCORIS/LoCon": "locon",
+    "LyCORIS/LoHa": "loha",
+    "LyCORIS/LoKr": "lokr",
+}
+MORE_LAYERS = "LyCORIS also trains the U-Net's first and last convolution and its time embedding, which are left alone here."
+OVER_INPUTS = "Strengths belong to inputs here, which is what the webui reads; LyCORIS' own default is outputs (wd_on_output)."
+
+
+def _algorithm(context: Context) -> str | None:
+    """LyCORIS' algorithm; None for kohya's own LoRA, and where the file does not say."""
+    if str(context.given("LoRA_type") or "").startswith("LyCORIS/"):
+        return KINDS_OF_FORM.get(str(context.given("LoRA_type")), "another")
+    if context.given("network_module") == LYCORIS:
+        return str(context.given("network_args.algo") or "lora").lower()
+    return None
+
+
+def _adapter_type(context: Context) -> str | None:
+    """Our type; None where it is not trained."""
+    found = ALGORITHMS.get(_algorithm(context) or "lora")
+    return "dora" if found == "lora" and _decomposes(context) else found
+
+
+def _decomposes(context: Context) -> bool:
+    return _algorithm(context) is not None and truth(context.given("dora_wd", "network_args.dora_wd"))
+
+
+def _kind_of_form(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    kind = _adapter_type(context)
+    if not isinstance(value, str) or value not in KINDS_OF_FORM or kind is None:
+        return Finding("not_supported", f"{value}: trained are LoRA, LoCon, LoHa, LoKr and DoRA.")
+    why = "A LoRA of linear layers and 1×1 convolutions, as kohya's."
+    if value == "Kohya LoCon":
+        why = "A LoRA of convolutions too; conv_dim is their rank."
+    return Finding("used", MORE_LAYERS if value.startswith("LyCORIS/") else why, {"adapter_type": kind})
+
+
+def _module(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if value == LYCORIS and _adapter_type(context):
+        return Finding("used", MORE_LAYERS, {"adapter_type": _adapter_type(context)})
+    if value == "networks.lora":
+        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, with conv_dim of the others too, as kohya's.")
+    return Finding("not_supported", f"{value}: trained are networks.lora, and lycoris.kohya with lora, locon, loha or lokr.")
+
+
+def _algo(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) is None:
+        return Finding("ignored", "kohya's own LoRA does not read it.")
+    if str(value).lower() not in ALGORITHMS:
+        return Finding("not_supported", f"{value}: of LyCORIS' algorithms lora, locon, loha and lokr are trained.")
+    return Finding("used", "The type.", {"adapter_type": _adapter_type(context)})
+
+
+def _dora(value: Any, context: Context) -> Finding | None:
+    if not truth(value):
+        return empty()
+    if _algorithm(context) is None:
+        return Finding("ignored", "kohya's own LoRA does not read it.")
+    if _adapter_type(context) != "dora":
+        return Finding("not_supported", "DoRA is trained over LoRA and LoCon alone.")
+    return Finding("used", OVER_INPUTS, {"adapter_type": "dora"})
+
+
+def _of_lokr(value: Any, context: Context) -> Finding | None:
+    algorithm = _algorithm(context)
+    if algorithm != "lokr" and (algorithm is not None or context.form == "kohya_ss"):
+        return Finding("ignored", "Says nothing for another type than LoKr.")
+    return None
+
+
+def _of_convolutions(value: Any, context: Context) -> Finding | None:
+    """The form keeps these fields filled when the chosen type has none."""
+    if context.form == "kohya_ss" and context.values.get("LoRA_type") == "Standard":
+        return Finding("ignored", "Says nothing for the standard LoRA, which leaves convolutions alone.")
+    return None
+
+
+def _conv_dim(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) and _preset(context) == WITHOUT_CONVOLUTIONS:
+        return Finding("ignored", "LyCORIS' preset leaves convolutions alone.")
+    return _of_convolutions(value, context)
+
+
+def _preset_rule(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) is None:
+        return Finding("ignored", "kohya's own LoRA does not read it.")
+    if value == WITHOUT_CONVOLUTIONS:
+        return Finding("used", "Convolutions are left alone.", {"conv_dim": 0})
+    return None
+
+
+def _preset(context: Context) -> Any:
+    return context.given("LyCORIS_preset", "network_args.preset")
+
+
+def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha."""
+    if _algorithm(context) is None or "conv_dim" in flat or _preset(context) not in (None, "full"):
+        return {}
+    rank = {"conv_dim": flat["rank"]} if "rank" in flat else {}
+    return {**rank, **({"conv_alpha": flat["alpha"]} if "alpha" in flat and "conv_alpha" not in flat else {})}
+
+
+TYPE_RULES: dict[str, Rule] = {
+    "LoRA_type": _kind_of_form,
+    "network_module": _module,
+    "network_args.algo": _algo,
+    "dora_wd": _dora,
+    "network_args.dora_wd": _dora,
+    **{prefix + name: _of_lokr for prefix in ("", "network_args.") for name in ("factor", "full_matrix", "decompose_both")},
+    **{name: _of_convolutions for name in ("conv_alpha", "conv_block_dims", "conv_block_alphas")},
+    **{prefix + "conv_dim": _conv_dim for prefix in ("", "network_args.")},
+    "LyCORIS_preset": _preset_rule,
+    "network_args.preset": _preset_rule,
+}

@@ -1,0 +1,164 @@
+"""Adapters of one layer: what all types have in common, and how each type begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from lib_lora.config.adapter import AdapterConfig
+from lib_lora.model import delta as algebra
+from lib_lora.model.base import Target
+from lib_lora.randomness import generator
+
+State = dict[str, torch.Tensor]
+Shape = tuple[int, ...]
+
+_ZERO = (algebra.UP, algebra.SCALE, "hada_w2_a", "lokr_w2", "lokr_w2_b")
+_SPREAD = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}  # standard deviations
+
+
+class Adapter(Protocol):
+    """What is trained beside one layer. Its parameters are fp32, but for full fp16 and bf16."""
+
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """The parameters by the end of their key in a file."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """Two small matrices beside one layer.
+
+    Shapes:
+        Linear: down `[rank, in]`, up `[out, rank]`
+        Conv2d: down `[rank, in, k, k]` with the layer's stride and padding, up `[out, rank, 1, 1]`
+    """
+
+    target: Target
+    down: nn.Parameter
+    up: nn.Parameter
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def named(self) -> dict[str, nn.Parameter]:
+        return {algebra.DOWN: self.down, algebra.UP: self.up}
+
+
+@dataclass(frozen=True)
+class WeightAdapter:
+    """An adapter of another type: a weight delta is made of its `tensors` at each step. Shapes: `model/delta.py`."""
+
+    target: Target
+    tensors: Mapping[str, nn.Parameter]
+    alpha: float
+
+    def named(self) -> dict[str, nn.Parameter]:
+        return dict(self.tensors)
+
+
+def kind_of(adapter: Adapter) -> str:
+    """The type, as `delta.kind_of` says it."""
+    return algebra.kind_of(adapter.named())
+
+
+def is_learning(adapter: Adapter) -> bool:
+    """Whether it is trained, or only lies in the model and in the file."""
+    return any(parameter.requires_grad for parameter in adapter.named().values())
+
+
+def weight_of(target: Target) -> torch.Tensor:
+    """The layer's own weight."""
+    weight = target.module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def adapter_delta(adapter: Adapter) -> torch.Tensor:
+    """What it adds to its layer's weight, fp32."""
+    return algebra.delta(adapter.named(), adapter.alpha, weight_of(adapter.target))
+
+
+def with_alpha(adapter: Adapter, alpha: float) -> Adapter:
+    """The same tensors with another alpha."""
+    assert isinstance(adapter, (LoraPair, WeightAdapter))
+    return dataclasses.replace(adapter, alpha=alpha)
+
+
+def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:
+    """The adapter that holds `tensors`."""
+    parameters = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
+    if algebra.kind_of(parameters) == "lora":
+        return LoraPair(target, parameters[algebra.DOWN], parameters[algebra.UP], alpha)
+    return WeightAdapter(target, parameters, alpha)
+
+
+def new_adapter(
+    target: Target, rank: int, alpha: float, adapter: AdapterConfig, seed: int, device: torch.device, dtype: torch.dtype
+) -> Adapter:
+    """An adapter that changes nothing yet."""
+    tensors = new_tensors(weight_of(target), rank, adapter, generator(seed, "init", target.name))
+    return made_of(target, {key: value.to(device, dtype) for key, value in tensors.items()}, alpha)
+
+
+def tensor_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[str, Shape]:
+    """The tensors of an adapter beside a weight of shape `weight`, by the end of their key."""
+    out, inner, kernel = weight[0], weight[1:], weight[2:]
+    if adapter.adapter_type == "loha":
+        return dict(zip(algebra.HADAMARD, [(out, rank), (rank, math.prod(inner))] * 2))
+    if adapter.adapter_type == "lokr":
+        return _kronecker_shapes(weight, rank, adapter)
+    ones = (1,) * len(kernel)
+    halves: dict[str, Shape] = {algebra.DOWN: (rank, *inner), algebra.UP: (out, rank, *ones)}
+    return {**halves, algebra.SCALE: (1, inner[0], *ones)} if adapter.adapter_type == "dora" else halves
+
+
+def _kronecker_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[str, Shape]:
+    """w1 over the smaller factors of out and in, w2 over the larger ones and the kernel (LyCORIS `LokrModule`)."""
+    (a, b), (c, d) = (algebra.factorization(side, adapter.factor) for side in weight[:2])
+    kernel = weight[2:]
+    shapes: dict[str, Shape] = {}
+    if adapter.decompose_both and rank < max(a, c) / 2 and not adapter.full_matrix:
+        shapes.update({"lokr_w1_a": (a, rank), "lokr_w1_b": (rank, c)})
+    else:
+        shapes["lokr_w1"] = (a, c)
+    if adapter.full_matrix or rank >= max(b, d) / 2:
+        shapes["lokr_w2"] = (b, d, *kernel)
+    else:
+        shapes.update({"lokr_w2_a": (b, rank), "lokr_w2_b": (rank, d * math.prod(kernel))})
+    return shapes
+
+
+def new_tensors(weight: torch.Tensor, rank: int, adapter: AdapterConfig, draw: torch.Generator) -> State:
+    """The tensors at the beginning, fp32 on the CPU: kohya's for LoRA, LyCORIS' for the others; one factor is zero."""
+    tensors = {key: _drawn(key, shape, draw) for key, shape in tensor_shapes(tuple(weight.shape), rank, adapter).items()}
+    if algebra.SCALE in tensors:
+        tensors[algebra.SCALE] = algebra.input_norms(weight.detach().float().cpu())
+    return tensors
+
+
+def _drawn(key: str, shape: Shape, draw: torch.Generator) -> torch.Tensor:
+    """Zero, normal, or uniform in ±1/√fan_in (kaiming_uniform with a = √5)."""
+    if key in _ZERO:
+        return torch.zeros(shape)
+    if key in _SPREAD:
+        return torch.empty(shape).normal_(std=_SPREAD[key], generator=draw)
+    return torch.empty(shape).uniform_(-1.0, 1.0, generator=draw) / math.sqrt(math.prod(shape[1:]))

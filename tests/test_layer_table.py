@@ -1,0 +1,101 @@
+"""What is told of layers and size before a model is there, against names and shapes of kohya's files and files as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lib_lora.config.groups import build_config
+from lib_lora.model.adapter import state_dict
+from lib_lora.model.base import Target
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.kinds import new_adapter, tensor_shapes
+from lib_lora.model.layer_table import layers_text, sd1_layers
+from lib_lora.output.lora_file import serialise
+
+DATA = Path(__file__).parent / "data"
+ATTENTION = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+CROSS = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+def test_the_table_is_kohyas() -> None:
+    wanted = {
+        line
+        for name in ("kohya-sd1-keys-rank4", "kohya-sd1-conv-keys")
+        for line in (DATA / f"{name}.txt").read_text().split("\n")
+    }
+    config = build_config({"rank": 4, "conv_dim": 2}).adapter
+    found = set()
+    for name, shape in sd1_layers():
+        shapes = tensor_shapes(shape, rank_and_alpha(name, config)[0], config)
+        found |= {f"{name}.alpha []", *(f"{name}.{key} {list(sides)}" for key, sides in shapes.items())}
+    assert found == wanted - {""} and len(sd1_layers()) == 72 + 278
+
+
+@pytest.mark.parametrize(
+    ("flat", "counts"),
+    [
+        ({}, "264 layers of an SD 1.x: 72 of the text encoder, 192 of the U-Net;"),
+        ({"conv_dim": 4}, "350 layers of an SD 1.x: 72 of the text encoder, 278 of the U-Net;"),
+        (
+            {"text_encoder_lr": 0, "train_layers": "attention"},
+            "128 layers of an SD 1.x: 0 of the text encoder, 128 of the U-Net;",
+        ),
+        ({"train_layers": "cross-attention"}, "136 layers of an SD 1.x: 72 of the text encoder, 64 of the U-Net;"),
+        ({"unet_lr": 0}, "72 layers of an SD 1.x: 72 of the text encoder, 0 of the U-Net;"),
+        (
+            {"block_dims": ",".join(["0"] * 12 + ["4"] + ["0"] * 12)},
+            "84 layers of an SD 1.x: 72 of the text encoder, 12 of the U-Net;",
+        ),
+    ],
+    ids=str,
+)
+def test_counts(flat: dict[str, Any], counts: str) -> None:
+    assert layers_text(build_config(flat)).startswith(counts)
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [{"rank": 1}, {"rank": 4, "conv_dim": 2, "save_precision": "float"}, {"adapter_type": "dora"}, {"adapter_type": "loha", "rank": 2},
+     {"adapter_type": "lokr", "conv_dim": 4}],
+    ids=str,
+)  # fmt: skip
+def test_sizes(flat: dict[str, Any]) -> None:
+    """Within a twentieth of a file with every tensor."""
+    config = build_config(flat)
+    state = {}
+    for name, shape in sd1_layers():
+        rank, _ = rank_and_alpha(name, config.adapter)
+        if rank:
+            shapes = tensor_shapes(shape, rank, config.adapter)
+            state.update({f"{name}.{key}": torch.zeros(sides) for key, sides in shapes.items()})
+            state[f"{name}.alpha"] = torch.tensor(1.0)
+    dtype = torch.float32 if config.precision.save_precision == "float" else torch.float16
+    size = len(serialise(state, dtype, {})) / 1e6
+    told = float(layers_text(config).split("a file of ")[1].split()[0])
+    assert told == pytest.approx(size, rel=0.05)
+
+
+def test_a_file_to_go_on_with_decides_itself() -> None:
+    assert layers_text(build_config({"network_weights": "a"})) == ""
+    assert layers_text(build_config({"block_dims": "a"})) == "", "its rule tells"
+
+
+def test_layers_that_are_chosen() -> None:
+    for chosen, ranks in (("all", [16, 16, 16, 16]), ("attention", [16, 16, 0, 16]), ("cross-attention", [0, 16, 0, 16])):
+        adapter = build_config({"train_layers": chosen}).adapter
+        names = (ATTENTION, CROSS, "lora_unet_mid_block_attentions_0_proj_in", "lora_te_text_model_encoder_layers_0_mlp_fc1")
+        assert [rank_and_alpha(name, adapter)[0] for name in names] == ranks
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr"])
+def test_shapes_are_those_of_the_tensors(kind: str) -> None:
+    adapter = build_config({"adapter_type": kind}).adapter
+    module = nn.Conv2d(12, 24, 3)
+    made = new_adapter(Target("x", module, "unet"), 4, 1.0, adapter, 1, torch.device("cpu"), torch.float32)
+    shapes = {f"x.{key}": sides for key, sides in tensor_shapes(tuple(module.weight.shape), 4, adapter).items()}
+    assert {key: tuple(value.shape) for key, value in state_dict([made]).items()} == {**shapes, "x.alpha": ()}

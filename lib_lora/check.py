@@ -18,7 +18,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
 from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
-from lib_lora.training.optimizer import device_problem, settings_problem
+from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.weights import weights_problems
 
@@ -35,7 +35,11 @@ def check(config: TrainConfig, host: Host) -> Plan:
     problems += dataset.problems
     if problems:
         raise ConfigError(problems)
-    return make_plan(config, dataset)
+    plan = make_plan(config, dataset)
+    problem = schedule_problem(config.optimizer, plan.steps)
+    if problem:
+        raise ConfigError([problem])
+    return plan
 
 
 def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:

@@ -68,10 +68,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class SavedBetween:
-    """A LoRA of the moment is on disk with its card, while the run goes on."""
+    """A LoRA of the moment is on disk with its card, while the run goes on; `removed` is the name of an older one that went."""
 
     path: Path
     step: int
+    removed: str | None = None
 
 
 @dataclass(frozen=True)

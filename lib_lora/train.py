@@ -65,9 +65,9 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 last = event if isinstance(event, StepDone) else last
                 yield event
             if last is not None and (stop.keep or not stop.requested):
-                yield from between.at_end(last)
                 path = result.write("", last.step, last.epoch)
                 yield Saved(path, last.step)
+                yield from between.at_end(last)
                 yield Phase("making the card")
                 yield from result.card(path, preview=True)
                 yield from between.best()

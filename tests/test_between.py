@@ -18,6 +18,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.jobs.job import Job
 from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
@@ -273,3 +274,24 @@ def test_use_best(photos: Path, host: StandaloneHost, tmp_path: Path, falling_an
     with pytest.raises(LoraFileError, match="'blob-best.safetensors' is not there any more"):
         use_best("blob", out / "blob-best.safetensors", host)
     assert loras(out) == ["blob", "blob-last"]
+
+
+def test_a_best_whose_name_is_taken_bears_its_own(
+    photos: Path, host: StandaloneHost, tmp_path: Path, falling_and_rising: None
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "blob-best.safetensors").touch()
+    best = of(BestSaved, run(small_config(photos, tmp_path, steps=4), host))[0].path
+    assert best.name == "blob-best-2.safetensors" and read(best)[1]["ss_output_name"] == "blob-best-2"
+    use_best("blob", best, host)
+    assert read(out / "blob.safetensors")[1]["ss_output_name"] == "blob"
+
+
+def test_a_job_tells_the_files_that_are_there(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    config = small_config(photos, tmp_path, steps=6, save_every_n_steps=1, save_last_n_steps=1)
+    job = Job(config, torch.device("cpu"))
+    for event in run(config, host):
+        job.apply(event)
+    there = {path.stem for path in (tmp_path / "out").glob("blob-step*.safetensors")}
+    assert set(job.snapshot()["between"]) == there and len(there) < 6

@@ -135,3 +135,19 @@ def test_the_tab_has_it_and_gradio_takes_its_answers(tmp_path: Path) -> None:
             assert len(answers) == len(set_options()) + 1
             return
     pytest.fail("the preset is not connected")
+
+
+def test_several_folders_are_exported_as_several(bar: PresetBar, tmp_path: Path) -> None:
+    written_values = values(data=f"{tmp_path / 'one'}\n{tmp_path / 'two'}|5", base_weights="a b.safetensors\nc.safetensors",
+                            base_weights_multiplier="0.5\n0.7")  # fmt: skip
+    settings = json.loads(Path(bar.write("Settings (JSON)", *written_values)[1]["value"]).read_text())
+    assert settings["data"] == [str(tmp_path / "one"), f"{tmp_path / 'two'}|5"]
+    assert settings["base_weights"] == ["a b.safetensors", "c.safetensors"] and settings["base_weights_multiplier"] == [
+        "0.5",
+        "0.7",
+    ]
+
+
+def test_settings_that_cannot_run_are_not_exported(bar: PresetBar) -> None:
+    told, update = bar.write("Settings (JSON)", *values(min_timestep=900, max_timestep=100))
+    assert "min_timestep" in told and "value" not in update

@@ -77,3 +77,6 @@ def test_formula_in_words() -> None:
 def test_too_narrow_images_are_named() -> None:
     with pytest.raises(DatasetError, match="'0.png' is 900x20, too small or too narrow"):
         plan_of([(Size(20, 900), 1)], bucket_no_upscale=True)
+    for size, resolution in ((Size(90, 500), 64), (Size(90, 900), 128), (Size(3000, 100), 256)):
+        with pytest.raises(DatasetError, match="too small or too narrow"):
+            plan_of([(size, 1)], bucket_no_upscale=True, resolution=resolution, min_bucket_reso=64)

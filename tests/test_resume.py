@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+import lib_lora.output.between as between_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.events import Encoded, Finished, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Finished, Note, StateSaved, StepDone, Stop
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.train import train
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.resume import find_state
+from lib_lora.training.tree import StateError
 from tests.conftest import small_config, write_picture
 
 
@@ -240,3 +242,21 @@ def test_newest_state_passes_over_damaged_ones(photos: Path, host: StandaloneHos
     for name in ("blob-state", "blob-step00000003-state"):
         (work / "blob" / name / VALUES).write_text("{")
     assert find_state("blob", work).name == "blob-step00000002-state"
+
+
+def test_a_lora_is_not_lost_with_the_last_state(
+    photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StateError("no space left on the disk")
+
+    monkeypatch.setattr(between_room, "write_state", full)
+    events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, Stop()))
+    assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
+    assert any(isinstance(event, Note) and "not the state" in event.text for event in events)
+
+
+def test_encoding_at_each_step_draws_other_latents(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    run(host, photos, tmp_path, 2, name="part", steps=4, save_state=True)
+    with pytest.raises(ConfigError, match="cache_latents"):
+        run(host, photos, tmp_path, name="more", steps=4, resume="part", cache_latents=False)

@@ -246,3 +246,22 @@ def test_a_model_that_is_taken_away_ends_the_run(
     monkeypatch.setattr(DiffusersModel, "verify", gone)
     with pytest.raises(HostChanged):
         run(small_config(photos, tmp_path), host)
+
+
+@pytest.mark.parametrize(
+    ("flat", "sentence"),
+    [
+        ({"clip_skip": 4}, "got 4, but the text encoder has 2 layers"),
+        ({"lr_scheduler_type": "OneCycleLR", "lr_scheduler_args": ["max_lr=0.001", "total_steps=5"], "steps": 8}, "ends at step"),
+    ],
+)
+def test_what_would_fail_later_is_told_at_the_start(
+    flat: dict[str, object], sentence: str, photos: Path, host: StandaloneHost, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run(small_config(photos, tmp_path, **flat), host)
+
+
+def test_a_step_in_which_every_layer_is_left_out_changes_nothing(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    events = run(small_config(photos, tmp_path, module_dropout=0.99, text_encoder_lr=0, steps=3), host)
+    assert len([event for event in events if isinstance(event, StepDone)]) == 3

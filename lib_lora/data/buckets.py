@@ -82,7 +82,11 @@ def _cover(image: Size, bucket: Size) -> Size:
 def _place_shrinking(image: Size, rule: BucketRule) -> Placement:
     resized = image
     if image.area > rule.max_size.area:
-        resized = _shrink(image.width / image.height, rule)
+        ratio = image.width / image.height
+        side = min(math.sqrt(rule.max_size.area * ratio), math.sqrt(rule.max_size.area / ratio))
+        if _round(side, rule.step) == 0:  # narrower than one step: no bucket holds it
+            return Placement(Size(0, 0), image)
+        resized = _shrink(ratio, rule)
     bucket = Size(resized.height - resized.height % rule.step, resized.width - resized.width % rule.step)
     return Placement(bucket, resized)
 

@@ -123,7 +123,7 @@ class Job:
         if isinstance(event, Saved):
             self._saved = event.path.stem
         elif isinstance(event, SavedBetween):
-            self._between.append(event.path.stem)
+            self._between = [name for name in self._between if name != event.removed] + [event.path.stem]
         elif isinstance(event, Sampled):
             self._sampled.append(event)
         elif isinstance(event, HeldOut):

@@ -10,7 +10,7 @@ import torch
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import BestSaved, Event, HeldOut, Phase, SavedBetween, StateSaved, StepDone
+from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.result import Result
 from lib_lora.output.samples import Sampler
@@ -21,7 +21,7 @@ from lib_lora.training.cadence import Save, due_saves
 from lib_lora.training.heldout import is_due
 from lib_lora.training.resume import Resumed, data_fingerprint
 from lib_lora.training.session import Session
-from lib_lora.training.tree import Tensors, to_plain
+from lib_lora.training.tree import StateError, Tensors, to_plain
 
 
 class Between:
@@ -72,10 +72,14 @@ class Between:
         yield from self._sampler.after(done.step)
 
     def at_end(self, done: StepDone) -> Iterator[Event]:
-        """The state after the last step that was made. Before the session is finished, since a state holds what is trained."""
+        """The state after the last step that was made. The LoRA is saved: a state that cannot be written is told."""
         run = self._config.run
-        if run.save_state or run.save_state_on_train_end:
+        if not (run.save_state or run.save_state_on_train_end):
+            return
+        try:
             yield self._save_state("", done)
+        except StateError as error:
+            yield Note(f"The LoRA is saved, but not the state to go on from ({error}).")
 
     def best(self) -> Iterator[Event]:
         """NAME-best, where a later measurement was worse."""
@@ -99,7 +103,7 @@ class Between:
         if save.old is not None:
             self._remove(save.old)
         yield from self._result.card(path, preview=False)
-        yield SavedBetween(path, done.step)
+        yield SavedBetween(path, done.step, None if save.old is None else f"{self._config.run.name}{save.old}")
         if self._config.run.save_state:
             yield self._save_state(save.ending, done)
             if save.old_state is not None:

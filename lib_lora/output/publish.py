@@ -12,15 +12,19 @@ from lib_lora.model.base import Host
 from lib_lora.output.lora_file import write
 
 
+def free_name(name: str, folder: Path, *, overwrite: bool) -> str:
+    """`name`, or `name-2` … where it was taken during the run."""
+    return next_free(name, folder) if taken_problem(name, folder, overwrite=overwrite) else name
+
+
 def publish(config: TrainConfig, host: Host, content: bytes) -> Path:
-    """Write `content` as `NAME.safetensors` (as `NAME-2` … if the name was taken during the run) and have the host load it.
+    """Write `content` as `NAME.safetensors` (as `NAME-2` … if the name was taken meanwhile) and have the host load it.
 
     Raises:
         LoraFileError: the file cannot be written, or does not load; what was there before is there again.
     """
-    name, folder = config.run.name, host.lora_folder()
-    if taken_problem(name, folder, overwrite=config.run.overwrite):
-        name = next_free(name, folder)
+    folder = host.lora_folder()
+    name = free_name(config.run.name, folder, overwrite=config.run.overwrite)
     path, backup = folder / f"{name}.safetensors", folder / f"{name}.safetensors.bak"
     try:
         if path.exists():

@@ -19,7 +19,7 @@ from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.publish import publish
+from lib_lora.output.publish import free_name, publish
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
 from lib_lora.training.precision import FILE_DTYPES
@@ -60,7 +60,8 @@ class Result:
         Raises:
             LoraFileError: the file cannot be written, or does not load; what was there before is there again.
         """
-        run = dataclasses.replace(self._config.run, name=self._config.run.name + ending)
+        name = free_name(self._config.run.name + ending, self._host.lora_folder(), overwrite=self._config.run.overwrite)
+        run = dataclasses.replace(self._config.run, name=name)
         config = dataclasses.replace(self._config, run=run)
         facts = RunFacts(
             self._started_at,

@@ -86,6 +86,25 @@ def settings_problem(config: OptimizerConfig, device: torch.device) -> str | Non
     return None
 
 
+def schedule_problem(config: OptimizerConfig, steps: int) -> str | None:
+    """The sentence that says why a schedule class does not last for `steps`, or None: it is stepped through."""
+    if not config.lr_scheduler_type:
+        return None
+    rate = config.unet_lr or config.text_encoder_lr
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": rate}], lr=rate, momentum=0.9)
+    scheduler = make_scheduler(config, optimizer, steps)
+    for step in range(steps):
+        try:
+            optimizer.step()
+            scheduler.step()
+        except Exception as error:  # noqa: BLE001 - whatever a class says when it has come to its end
+            return (
+                f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type} ends at step {step + 1} of {steps} "
+                f"({type(error).__name__}: {error}); change its arguments (lr_scheduler_args)."
+            )
+    return None
+
+
 class Updater:
     """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, norms, gradients dropped."""
 
@@ -111,7 +130,8 @@ class Updater:
 
     def accumulate(self, loss: torch.Tensor) -> None:
         """Add the gradients of a batch, divided by how many batches a step has (as accelerate, also in a last, shorter step)."""
-        self._scaler.scale(loss / self._accumulation).backward()
+        if loss.requires_grad:  # module dropout may have left out every layer
+            self._scaler.scale(loss / self._accumulation).backward()
         self._limit_norms()  # sd-scripts does so after every batch: it tells where a file to go on from has larger ones
 
     def update(self) -> None:

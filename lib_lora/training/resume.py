@@ -20,7 +20,7 @@ from lib_lora.training.tree import StateError, from_plain
 TITLE = "Resume from (resume): "
 # options that may differ: they name things, or say what is shown, measured and saved, not what is trained
 MAY_DIFFER = {
-    "data", "save_precision", "cache_latents", "cache_latents_to_disk", "validate_every_n_steps", "validate_every_n_epochs",
+    "data", "save_precision", "cache_latents_to_disk", "validate_every_n_steps", "validate_every_n_epochs",
 }  # fmt: skip
 
 

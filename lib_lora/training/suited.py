@@ -38,6 +38,9 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
             "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: set Learning rate, text "
             "encoder (text_encoder_lr) to 0 for that."
         )
+    layers = _text_layers(base)
+    if text.clip_skip > layers:
+        raise ConfigError([f"Clip skip (clip_skip): got {text.clip_skip}, but the text encoder has {layers} layers; lower it."])
     if family.inpaints:
         told.append("Inpainting: the whole picture counts as masked, as when the webui draws from a prompt alone.")
     fitted = replace(config, text=text, objective=objective)
@@ -45,3 +48,10 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
     if problems:
         raise ConfigError(problems)
     return fitted, told
+
+
+def _text_layers(base: BaseModel) -> int:
+    """How many layers the first text encoder has, by the names of what can be trained in them."""
+    prefix = f"{base.family.text_prefixes[0]}_text_model_encoder_layers_"
+    names = [target.name for target in base.targets() if target.name.startswith(prefix)]
+    return len({name.removeprefix(prefix).partition("_")[0] for name in names})

@@ -15,11 +15,12 @@ from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.names import name_problem
 from lib_lora.config.options import Option
 from lib_lora.config.presets import PERSONAL, PRESETS
+from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, Said, import_file
 from lib_lora.kohya.known import NOT_INHERITED
-from lib_lora.ui.form import decimal
+from lib_lora.ui.form import LINES, decimal, settings_from
 from lib_lora.ui.report import list_html
 
 DEFAULTS = "Defaults"
@@ -78,11 +79,13 @@ class PresetBar:
 
     def write(self, form: str, *values: Any) -> list[Any]:
         """The form's settings as a file, or what is wrong with them."""
-        flat = {opt.name: value for opt, value in zip(self._options, values)}
         try:
-            config = build_config({**flat, "data": folders(flat["data"])})
+            config = build_config(settings_from(self._options, values))
         except ConfigError as error:
             return [list_html(error.problems, "problem"), gr.update()]
+        problems = [problem for problem in config_problems(config, None) if not problem.startswith("Name (name)")]
+        if problems:
+            return [list_html(problems, "problem"), gr.update()]
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
         paths = []
         for path, text in texts(config, EXPORTS[form], Path(self._exports.name) / name).items():
@@ -99,16 +102,10 @@ def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
     return export_files(config, kind, stem.with_name(stem.name + end), relative=True)  # type: ignore[arg-type]
 
 
-def folders(text: Any) -> tuple[str, ...]:
-    """The folder of the form's field."""
-    found = str(text or "").strip().strip('"')
-    return (found,) if found else ()
-
-
 def shown(opt: Option, value: Any) -> Any:
     """`value` as the component of `opt` holds it."""
     if opt.kind is tuple:
-        return " ".join(value)
+        return ("\n" if opt.name in LINES else " ").join(value)
     return decimal(value) if opt.kind is float else value
 
 

@@ -98,10 +98,8 @@ def test_refusal_does_not_repeat_an_older_failure(tab: Tab, photos: Path, bad_fo
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("is_sd2", "is SD 2.x; only SD 1.x can be trained"),
-        ("is_sd3", "is SD3; only SD 1.x can be trained"),
-        ("is_sdxl", "is SDXL; only SD 1.x can be trained"),
-        ("is_ssd", "refiner; only SD 1.x can be trained"),
+        ("is_sd3", "is SD3; only SD 1.x, SD 2.x, SDXL"),
+        ("is_ssd", "is SSD-1B; only SD 1.x, SD 2.x, SDXL"),
         ("lowvram", "runs with --lowvram"),
         ("medvram", "runs with --medvram"),
         ("no checkpoint", "No checkpoint is loaded"),

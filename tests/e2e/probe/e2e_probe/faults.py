@@ -81,6 +81,6 @@ _FAULTS: dict[str, Callable[[], Any]] = {
     "full disk": _full_disk,
     "unloadable file": _unloadable_file,
     "no checkpoint": _no_checkpoint,
-    **{flag: _kind(flag) for flag in ("is_sd2", "is_sd3", "is_sdxl", "is_ssd")},
+    **{flag: _kind(flag) for flag in ("is_sd3", "is_ssd")},
     **{flag: _memory_mode(flag) for flag in ("lowvram", "medvram")},
 }

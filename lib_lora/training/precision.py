@@ -66,7 +66,7 @@ def choose_precision(config: PrecisionConfig, device: torch.device, weights: tor
 def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, str]:
     """What `auto` means here, and why."""
     if device.type == "cpu" and weights == torch.float32:
-        return "no", "a CPU is as fast in full precision, and exact"
+        return "no", "full precision is exact, and a CPU has the memory for it"
     if device.type == "cpu":
         return "bf16", "the model is not held in full precision"
     if _has_bf16(device):

@@ -8,6 +8,7 @@ Each in 128×128 on six captioned photographs, three steps, fp32 on a CPU, in th
 | `smooth` | smooth-l1 with SNR schedule, input perturbation, 150 tokens, debiased estimation |
 | `velocity` | v-prediction scaled like noise, zero terminal SNR, huber exponential, multires noise, timesteps 200 to 800, warm-up-stable-decay, arguments of AdamW |
 | `norms` | gradient accumulation, largest norm, weighted captions, linear, clipping at 0.5 |
+| `convolutions` | LoCon, but for the blocks of 32 channels: with one channel in a group, GroupNorm takes away what time adds |
 | `blocks` | ranks, alphas and rate factors per block, LoRA+, weighted captions of 225 tokens, gradient checkpointing |
 | `text` | text encoder alone, SGDNesterov, polynomial, l1, v-like loss |
 | `adafactor` | U-Net alone, AdaFactor, cosine with smallest rate, huber constant with scale, no clipping |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,33 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: p
     (tmp_path / "file").touch()
     assert main(["export-kohya", "--preset", "style", "--out", str(tmp_path / "file" / "x.toml")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_arguments_are_one_by_one_with_values_as_literals() -> None:
+    """sd-scripts splits each item at its only = and evaluates the rest."""
+    names = ("optimizer_args", "lr_scheduler_args")
+    config = build_config({name: ["weight_decay=0.1 betas=(0.9, 0.99)", "decouple=true, kind=x"] for name in names})
+    expected = ["weight_decay=0.1", "betas=(0.9,0.99)", "decouple=True", "kind='x'"]
+    in_toml, in_json = parse_toml(export_kohya(config)), json.loads(export_kohya(config, "json"))
+    for name in names:
+        assert in_toml[name] == expected and in_json[name] == " ".join(expected)
+        assert [ast.literal_eval(item.split("=")[1]) for item in in_toml[name]] == [0.1, (0.9, 0.99), True, "x"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_repeats_behind_a_bar(tmp_path: Path, there: bool) -> None:
+    if there:
+        for name in ("set/10_cat", "plain", "reg"):
+            write_picture(tmp_path / name / "a.png")
+    config = build_config({"data": [f"{tmp_path / 'set'}|4", f"{tmp_path / 'plain'}|6"], "reg_data": [f"{tmp_path / 'reg'}|2"]})
+    subsets = parse_toml(export_kohya(config, "dataset"))["datasets"][0]["subsets"]
+    first = "10_cat" if there else "set"
+    assert [(Path(s["image_dir"]).name, s["num_repeats"]) for s in subsets] == [(first, 4), ("plain", 6), ("reg", 2)]
+    one = build_config({"data": [f"{tmp_path / 'set'}|4"]})
+    assert len(export_files(one, "toml", tmp_path / "x.toml")) == 2
+    for form in FORMS:
+        assert back(export_kohya(one, form), form) == one  # type: ignore[arg-type]
+        assert "|4" not in str((parse_toml if form == "toml" else json.loads)(export_kohya(one, form)).get("train_data_dir"))  # type: ignore[arg-type,operator]
 
 
 def test_values_as_toml() -> None:

@@ -5,15 +5,18 @@ What sd-scripts has no name for stands in a section of ours, which it passes ove
 
 from __future__ import annotations
 
+import ast
 import json
-import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.lycoris import WITHOUT_CONVOLUTIONS, lycoris_arguments, network_module
 from lib_lora.config.options import Option
+from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import NEVER, with_trigger_prefix
@@ -45,7 +48,6 @@ _BY_HAND = {
 }
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
 _OF_LOKR = ("factor", "full_matrix", "decompose_both")
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
@@ -78,7 +80,7 @@ def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative:
 def _needs_dataset_file(config: TrainConfig) -> bool:
     """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file."""
     for paths in (config.data.data, config.data.reg_data):
-        parents = {path.parent for root in paths for path, _, concept in _folders(Path(root).expanduser(), 0) if concept}
+        parents = {folder.path.parent for entry in paths for folder in _folders(entry, 1) if folder.concept}
         if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
             return True
     return False
@@ -98,7 +100,7 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
             arguments[name.removeprefix(NETWORK_ARGS)] = _number(value)
-        elif opt.name in ("data", "reg_data") and len(value) != 1:
+        elif opt.name in ("data", "reg_data") and (len(value) != 1 or _split(value[0])[1]):
             own[opt.name] = list(value)
         else:
             settings[name] = _value(opt, value)
@@ -156,9 +158,36 @@ def _value(opt: Option, value: Any) -> Any:
         return [int(float(item)) if float(item) % 1 == 0 else float(item) for item in value]
     if opt.name in ("data", "reg_data"):
         return value[0]
+    if opt.name.endswith("_args"):
+        return _one_each(value)
     if opt.name in ("lr_warmup_steps", "lr_decay_steps", "token_warmup_step") and value >= 1:
         return int(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _one_each(texts: Sequence[str]) -> list[str]:
+    """`name=value` one by one, each value a Python literal without spaces, as sd-scripts takes them."""
+    found: dict[str, str] = {}
+    for text in texts:
+        try:
+            parsed = parse_arguments([text])
+        except ValueError:
+            return list(texts)  # cannot be read here either, which the rules tell
+        for name, value in parsed.items():
+            written = text.partition("=")[2].strip().rstrip(",")
+            found[name] = _compact(written if len(parsed) == 1 and _is_literal(written, value) else repr(value))
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def _is_literal(text: str, value: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        return False
+
+
+def _compact(text: str) -> str:
+    return text if {"'", '"'} & set(text) else text.replace(" ", "")
 
 
 def _number(value: Any) -> Any:
@@ -217,7 +246,7 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
 def _form_value(opt: Option, value: Any) -> Any:
     """Lists of arguments are one text there, split at spaces; of folders it has one."""
     if opt.name.endswith("_args"):
-        return " ".join(item.replace(" ", "") for item in value)
+        return " ".join(_one_each(value))
     return "" if value == () else _value(opt, value)
 
 
@@ -244,24 +273,27 @@ def _dataset_text(config: TrainConfig) -> str:
     }  # fmt: skip
     parts = ["[general]\n" + toml_table(shared), "[[datasets]]\n"]
     for paths, is_reg in ((data.data, False), (data.reg_data, True)):
-        for path, repeats, concept in (found for root in paths for found in _folders(Path(root).expanduser(), data.repeats)):
+        for folder in (found for entry in paths for found in _folders(entry, data.repeats)):
             subset = {
-                "image_dir": str(path),
-                "num_repeats": repeats,
+                "image_dir": str(folder.path),
+                "num_repeats": folder.repeats,
                 "is_reg": is_reg,
-                **({"class_tokens": concept} if concept else {}),
+                **({"class_tokens": folder.concept} if folder.concept else {}),
             }
             parts.append("[[datasets.subsets]]\n" + toml_table(subset))
     return "\n".join(parts)
 
 
-def _folders(root: Path, repeats: int) -> list[tuple[Path, int, str]]:
-    """The folders of images that `root` stands for, with repeats and the text of their name."""
-    below = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")] if root.is_dir() else []
-    numbered = [path for path in below if re.match(r"\d+_", path.name)]
-    images = root.is_dir() and any(path.suffix.lower() in _IMAGES for path in root.iterdir())
-    found = []
-    for path in numbered or ([root] if images or not below else below):
-        match = re.fullmatch(r"(\d+)_(.*)", path.name, re.DOTALL)
-        found.append((path, int(match[1]), match[2].strip()) if match else (path, repeats, ""))
-    return found
+def _folders(entry: str, repeats: int) -> list[Folder]:
+    """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
+    found = [*FolderSearch("", repeats, [], []).folders(entry)]
+    path, own = _split(entry)
+    return found or [Folder(Path(path).expanduser(), own or repeats, None)]
+
+
+def _split(entry: str) -> tuple[str, int | None]:
+    """Path and repeats of PATH|N."""
+    path, bar, number = entry.rpartition("|")
+    if not bar or not number.strip().isdecimal() or Path(entry).expanduser().is_dir():
+        return entry, None
+    return path.strip(), int(number)

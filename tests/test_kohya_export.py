@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib_lora.cli import main
+from lib_lora.config.argv import config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
+from lib_lora.data.folders import FolderSearch
 from lib_lora.kohya.export import export_files, export_kohya
 from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import import_file, import_source
@@ -121,6 +125,23 @@ def test_a_dataset_file_is_written_beside_where_one_parent_does_not_say_all(
     found = import_file(tmp_path / "out" / "x.toml", keep_names=True)
     assert (found.flat["data"], found.flat["repeats"], found.flat["rank"]) == ((str(tmp_path / "plain"),), 4, 3)
     assert "train_data_dir" not in parse_toml((tmp_path / "out" / "x.toml").read_text())
+
+
+@pytest.mark.parametrize("form", ["dataset", "toml"])
+def test_a_dataset_file_is_taken_again(tmp_path: Path, form: Any) -> None:
+    for name in ("set/10_ohwx cat", "set/3_a dog", "plain", "reg/2_cat", "more"):
+        write_picture(tmp_path / name / "a.png")
+    data, reg = [str(tmp_path / "set"), f"{tmp_path / 'plain'}|9"], [str(tmp_path / "reg"), str(tmp_path / "more")]
+    config = build_config({"data": data, "reg_data": reg, "repeats": 7})
+    for path, text in export_files(config, form, tmp_path / "x.toml").items():
+        path.write_text(text)
+    again = config_from(Namespace(config=tmp_path / "x.toml", preset=None))
+    for old, new, repeats in ((config.data.data, again.data.data, 7), (config.data.reg_data, again.data.reg_data, 1)):
+        assert shown(old, repeats) == shown(new, again.data.repeats if repeats == 7 else 1)
+
+
+def shown(paths: Sequence[str], repeats: int) -> list[tuple[Path, int]]:
+    return [(found.path, found.repeats) for path in paths for found in FolderSearch("", repeats, [], []).folders(path)]
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,9 @@ sections), and dataset files of either kind.
   draws a random seed, it is 42. In a JSON file, which kohya_ss writes whole, they have our defaults. `cache_latents` is on
   unless random crop or colours need it off.
 - **Dataset files** give settings per folder; here all folders share theirs. A setting that differs between folders is told,
-  and the first is taken. Repeats are taken where all folders have the same; else they belong into the folders' names, N_name.
+  and the first is taken. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
+  repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,
+  N_text, and it is told where that is another.
 
 ## What is written
 

@@ -273,7 +273,7 @@ def _dataset_text(config: TrainConfig) -> str:
     }  # fmt: skip
     parts = ["[general]\n" + toml_table(shared), "[[datasets]]\n"]
     for paths, is_reg in ((data.data, False), (data.reg_data, True)):
-        for folder in (found for entry in paths for found in _folders(entry, data.repeats)):
+        for folder in (found for entry in paths for found in _folders(entry, 1 if is_reg else data.repeats)):
             subset = {
                 "image_dir": str(folder.path),
                 "num_repeats": folder.repeats,

@@ -14,7 +14,7 @@ from lib_lora.config.options import Option, parse_value
 from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
-from lib_lora.kohya.rules import RULES, Context, Finding, closing_values, empty
+from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
 from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
@@ -22,11 +22,11 @@ from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
 # sd-scripts' own values of what is absent from a complete configuration, where ours differ
 KOHYA_DEFAULTS: dict[str, Any] = {
-    "network_dim": 4,
-    "network_alpha": 1,
-    "learning_rate": 2e-6,
-    "max_train_steps": 1600,
-    "mixed_precision": "no",
+    "network_dim": SD_SCRIPTS_DEFAULTS["rank"],
+    "network_alpha": SD_SCRIPTS_DEFAULTS["alpha"],
+    "learning_rate": SD_SCRIPTS_DEFAULTS["unet_lr"],
+    "max_train_steps": SD_SCRIPTS_DEFAULTS["steps"],
+    "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
 OURS = {opt.name: opt for opt in all_options()}
 
@@ -124,9 +124,9 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 
 
 def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:
-    told = {**datasets.overruled(source.entries)}
+    told = {**datasets.overruled(source.entries), **datasets.captions(source.entries)}
     if keep_names:
-        told.update(datasets.misnamed(source.entries))
+        told.update(datasets.of_folders(source.entries))
     values: dict[str, Any] = {}
     last: dict[str, str] = {}
     for entry in _by_weight(source.entries):

@@ -186,3 +186,21 @@ def test_recorded_configurations_keep_neutral_options_without_a_word() -> None:
     assert told == []
     assert from_kohya({"resolution": "256,320"}).flat == {"resolution": 256, "resolution_height": 320}
     assert from_kohya({"network_args.rank_dropout": 0.1}).flat == {"rank_dropout": 0.1}
+
+
+@pytest.mark.parametrize("text", [None, "a = ["])
+def test_a_dataset_file_that_cannot_be_read_is_told(text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text('network_dim = 8\ndataset_config = "data.toml"\n')
+    if text is not None:
+        (tmp_path / "data.toml").write_text(text)
+    assert main(["import-kohya", str(tmp_path / "run.toml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [item["key"] for item in found["not_supported"]] == ["dataset_config"]
+    assert "cannot be read" in found["not_supported"][0]["why"]
+    assert found["config"]["rank"] == 8
+
+
+def test_a_lone_surrogate_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.json").write_text('{"\\ud800": 1, "network_dim": 8}')
+    assert main(["import-kohya", str(tmp_path / "odd.json")]) == 0
+    assert "\\ud800 = 1" in capsys.readouterr().out

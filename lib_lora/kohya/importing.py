@@ -15,7 +15,7 @@ from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
-from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth
+from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 
@@ -125,6 +125,7 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 
 def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:
     told = {**datasets.overruled(source.entries), **datasets.captions(source.entries)}
+    told.update({key: ("not_supported", why) for key, why in source.unread.items()})
     if keep_names:
         told.update(datasets.of_folders(source.entries))
     values: dict[str, Any] = {}
@@ -174,6 +175,9 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     if not context.keep_names and opt.name in NOT_INHERITED:
         return Finding("ignored", NOT_INHERITED[opt.name])
     found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
+    unclear = unclear_argument(opt, found.values[opt.name])
+    if unclear is not None:
+        return Finding("not_supported", f"{opt.title}: {unclear!r} is not of the form name=value.")
     if context.form == "kohya_ss" and opt.name in ZERO_DROPPED and number(value) == 0:
         found = Finding("used", f"{opt.title} is 0 here; kohya_ss leaves a 0 out, and {ZERO_DROPPED[opt.name]}.", found.values)
     return _checked(found)

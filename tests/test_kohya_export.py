@@ -128,16 +128,48 @@ def test_a_dataset_file_is_written_beside_where_one_parent_does_not_say_all(
 
 
 @pytest.mark.parametrize("form", ["dataset", "toml"])
-def test_a_dataset_file_is_taken_again(tmp_path: Path, form: Any) -> None:
+@pytest.mark.parametrize("prefix", ["", "a photo of"])
+def test_a_dataset_file_is_taken_again(tmp_path: Path, form: Any, prefix: str) -> None:
     for name in ("set/10_ohwx cat", "set/3_a dog", "plain", "reg/2_cat", "more"):
         write_picture(tmp_path / name / "a.png")
     data, reg = [str(tmp_path / "set"), f"{tmp_path / 'plain'}|9"], [str(tmp_path / "reg"), str(tmp_path / "more")]
-    config = build_config({"data": data, "reg_data": reg, "repeats": 7})
+    text = {"trigger": "ohwx cat", "caption_prefix": prefix, "shuffle_caption": True}
+    config = build_config({"data": data, "reg_data": reg, "repeats": 7, **text})
     for path, text in export_files(config, form, tmp_path / "x.toml").items():
         path.write_text(text)
     again = config_from(Namespace(config=tmp_path / "x.toml", preset=None))
     for old, new, repeats in ((config.data.data, again.data.data, 7), (config.data.reg_data, again.data.reg_data, 1)):
+        assert (again.text.trigger, again.text.caption_prefix) == ("ohwx cat", prefix)
+        assert form == "dataset" or again.text == config.text
         assert shown(old, repeats) == shown(new, again.data.repeats if repeats == 7 else 1)
+
+
+@pytest.mark.parametrize(
+    "moving", [{"shuffle_caption": True}, {"caption_tag_dropout_rate": 0.5}, {"token_warmup_step": 3}], ids=str
+)
+def test_the_trigger_is_kept_where_tags_move(moving: dict[str, object]) -> None:
+    config = build_config({"trigger": "ohwx", "keep_tokens": 2, **moving})
+    for form in FORMS:
+        text = export_kohya(config, form)  # type: ignore[arg-type]
+        assert (parse_toml(text) if form == "toml" else json.loads(text))["keep_tokens"] == 3
+        assert back(text, form) == config
+    assert parse_toml(export_kohya(config, "dataset"))["general"]["keep_tokens"] == 3
+    assert parse_toml(export_kohya(build_config({"trigger": "ohwx", "keep_tokens": 2})))["keep_tokens"] == 2
+
+
+def test_regularisation_images_have_no_trigger(tmp_path: Path) -> None:
+    for name in ("set/10_cat", "reg/1_cat"):
+        write_picture(tmp_path / name / "a.png")
+    flat = {"data": [str(tmp_path / "set")], "reg_data": [str(tmp_path / "reg")], "trigger": "ohwx", "caption_prefix": "a"}
+    config = build_config(flat)
+    found = parse_toml(export_kohya(config, "dataset"))
+    assert [s["caption_prefix"] for s in found["datasets"][0]["subsets"]] == ["a ohwx,", "a"]
+    assert "caption_prefix" not in found["general"]
+    assert len(export_files(config, "toml", tmp_path / "x.toml")) == 2
+    assert "note" not in export_files(config, "toml", tmp_path / "x.toml")[tmp_path / "x.toml"]
+    for form in FORMS:
+        text = export_kohya(config, form)  # type: ignore[arg-type]
+        assert "reaches the regularisation images" in text and back(text, form) == config
 
 
 def shown(paths: Sequence[str], repeats: int) -> list[tuple[Path, int]]:

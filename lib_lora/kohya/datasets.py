@@ -13,6 +13,7 @@ from typing import Any
 from lib_lora.data.folders import MAX_REPEATS
 from lib_lora.kohya.files import Entry
 from lib_lora.kohya.known import CLASS_TOKENS, Verdict
+from lib_lora.kohya.spelling import with_trigger_prefix
 
 OF_A_FOLDER = {"image_dir", "is_reg", "class_tokens", "metadata_file", "conditioning_data_dir", "custom_attributes"}
 _NUMBERED = re.compile(r"(\d+)_(.*)", re.DOTALL)
@@ -28,6 +29,9 @@ def overruled(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
     for name in dict.fromkeys(entry.name for entry in placed if entry.name not in OF_A_FOLDER):
         members = [entry for entry in placed if entry.name == name]
         looked_at = regular if name == "num_repeats" and regular else leaves
+        if name == "caption_prefix" and trigger(entries):
+            looked_at = regular
+            found.update(_without_trigger(members, set(leaves) - set(regular)))
         if name == "num_repeats":
             found.update(_of_regularisation(members, set(leaves) - set(looked_at)))
         values = [_at(placed, name, leaf) for leaf in looked_at]
@@ -52,6 +56,25 @@ def _told(entry: Entry, chosen: Any, *, differ: bool) -> dict[str, tuple[Verdict
 def _of_regularisation(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -> dict[str, tuple[Verdict, str]]:
     why = "Regularisation images are repeated until they are as many as the others."
     return {entry.key: ("ignored", why) for entry in members if entry.place in leaves}
+
+
+def _without_trigger(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -> dict[str, tuple[Verdict, str]]:
+    why = "The trigger word is never put in front of regularisation images."
+    return {entry.key: ("used", why) for entry in members if entry.place in leaves}
+
+
+def trigger(entries: Sequence[Entry]) -> str:
+    """The trigger word: what the prefix of the images has, up to a comma, and that of regularisation images has not."""
+    placed = [entry for entry in entries if entry.place is not None]
+    prefixes: tuple[set[str], set[str]] = (set(), set())
+    for leaf in _leaves(placed):
+        value = _at(placed, "caption_prefix", leaf)
+        prefixes[_is_reg(placed, leaf)].add("" if value is _MISSING else str(value))
+    if any(len(found) != 1 for found in prefixes):
+        return ""
+    (regular,), (reg,) = prefixes
+    word = regular.removeprefix(reg).strip().removesuffix(",")
+    return word if word and regular == with_trigger_prefix(reg, word) else ""
 
 
 def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
-from lib_lora.kohya.spelling import NEVER, with_trigger_prefix
+from lib_lora.kohya.spelling import MOST_KEPT, NEVER, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
 
@@ -46,6 +46,7 @@ _BY_HAND = {
     "steps",
     "stop_text_encoder_training",
 }
+REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
 _OF_LOKR = ("factor", "full_matrix", "decompose_both")
 
@@ -63,6 +64,8 @@ def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_conf
             for name in ("train_data_dir", "reg_data_dir", "data", "reg_data"):
                 names.pop(name, None)
         settings["dataset_config"] = dataset_config
+    elif config.text.trigger and config.data.reg_data:
+        own["note"] = REACHES_ALL
     return _toml_text(settings, arguments, own) if form == "toml" else _json_text(config, settings, arguments, own)
 
 
@@ -78,7 +81,12 @@ def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative:
 
 
 def _needs_dataset_file(config: TrainConfig) -> bool:
-    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file."""
+    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file.
+
+    So do regularisation images, where the others have a trigger word in front.
+    """
+    if config.text.trigger and config.data.reg_data:
+        return True
     for paths in (config.data.data, config.data.reg_data):
         parents = {folder.path.parent for entry in paths for folder in _folders(entry, 1) if folder.concept}
         if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
@@ -93,7 +101,7 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
     own: dict[str, Any] = {}
     for opt in all_options():
         value, name = config.value(opt), opt.declaration.kohya
-        if opt.name in _BY_HAND or _as_absent(opt, value):
+        if opt.name in _BY_HAND or name in settings or _as_absent(opt, value):
             continue
         if name is None or (opt.name in _OF_LOKR and config.adapter.adapter_type != "lokr"):
             if opt.name != "resolution_height":
@@ -127,6 +135,8 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     found.update({"max_train_steps": run.steps} if run.steps else {"max_train_epochs": run.epochs})
     prefix = with_trigger_prefix(config.text.caption_prefix, config.text.trigger)
     found.update({"caption_prefix": prefix} if prefix else {})
+    if _holds_trigger(config):
+        found["keep_tokens"] = _keep_tokens(config)
     found["learning_rate"] = optimizer.unet_lr or optimizer.text_encoder_lr
     found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_encoder_lr
     if optimizer.text_encoder_lr == 0 < optimizer.unet_lr:
@@ -136,12 +146,25 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     return found
 
 
+def _holds_trigger(config: TrainConfig) -> bool:
+    """Whether tags move, so that one more must be kept for the trigger, which sd-scripts does not know."""
+    text = config.text
+    moves = text.shuffle_caption or text.caption_tag_dropout_rate or text.token_warmup_step
+    return bool(text.trigger and moves and text.keep_tokens < MOST_KEPT)
+
+
+def _keep_tokens(config: TrainConfig) -> int:
+    return config.text.keep_tokens + int(_holds_trigger(config))
+
+
 def _own_by_hand(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.run.steps and config.run.epochs != type(config.run)().epochs:
         found["epochs"] = config.run.epochs
     if config.text.trigger:  # sd-scripts puts a prefix in front of every caption; read back, it is taken off again
         found["trigger"] = config.text.trigger
+    if _holds_trigger(config):
+        found[TRIGGER_KEPT] = True
     if config.optimizer.stop_text_encoder_training:
         found["stop_text_encoder_training"] = config.optimizer.stop_text_encoder_training
     return found
@@ -214,6 +237,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
+    form["keep_tokens"] = _keep_tokens(config)
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
     form["learning_rate"] = settings["learning_rate"]
@@ -268,9 +292,11 @@ def _dataset_text(config: TrainConfig) -> str:
         "min_bucket_reso": data.min_bucket_reso, "max_bucket_reso": data.max_bucket_reso,
         "bucket_reso_steps": data.bucket_reso_steps, "bucket_no_upscale": data.bucket_no_upscale,
         "caption_extension": text.caption_extension, "flip_aug": data.flip_aug, "color_aug": data.color_aug,
-        "random_crop": data.random_crop, "caption_prefix": with_trigger_prefix(text.caption_prefix, text.trigger),
-        "shuffle_caption": text.shuffle_caption, "keep_tokens": text.keep_tokens,
+        "random_crop": data.random_crop, "shuffle_caption": text.shuffle_caption, "keep_tokens": _keep_tokens(config),
     }  # fmt: skip
+    prefix = with_trigger_prefix(text.caption_prefix, text.trigger)
+    if not data.reg_data:
+        shared["caption_prefix"] = prefix
     parts = ["[general]\n" + toml_table(shared), "[[datasets]]\n"]
     for paths, is_reg in ((data.data, False), (data.reg_data, True)):
         for folder in (found for entry in paths for found in _folders(entry, 1 if is_reg else data.repeats)):
@@ -279,6 +305,7 @@ def _dataset_text(config: TrainConfig) -> str:
                 "num_repeats": folder.repeats,
                 "is_reg": is_reg,
                 **({"class_tokens": folder.concept} if folder.concept else {}),
+                **({"caption_prefix": text.caption_prefix if is_reg else prefix} if data.reg_data else {}),
             }
             parts.append("[[datasets.subsets]]\n" + toml_table(subset))
     return "\n".join(parts)

@@ -15,7 +15,7 @@ from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
-from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
+from lib_lora.kohya.spelling import BLANK, TRIGGER_KEPT, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 
@@ -135,7 +135,8 @@ def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Contex
             if entry.key not in told:
                 values[part.name] = part.value
                 last[part.name] = entry.key
-    return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults)
+    trigger = datasets.trigger(source.entries)
+    return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults, trigger)
 
 
 def _finding(entry: Entry, context: Context) -> Finding:
@@ -163,6 +164,10 @@ def _own(entry: Entry, context: Context) -> Finding:
     """One of our own options under its own name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
         return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in OURS})
+    if entry.name == TRIGGER_KEPT:
+        return Finding("used", "One of keep_tokens is for the trigger word, which is kept anyway here.")
+    if entry.name == "note" and entry.key.startswith(f"{OUR_SECTION}."):
+        return Finding("ignored", "A note for the reader.")
     if entry.name not in OURS:
         return _reason(None, entry, context)
     return _option(OURS[entry.name], entry, context)

@@ -13,6 +13,7 @@ from lib_lora.kohya.known import DECIDING, Verdict
 from lib_lora.kohya.spelling import (
     ALL_STEPS,
     BLANK,
+    TRIGGER_KEPT,
     is_off,
     number,
     percent,
@@ -52,6 +53,7 @@ class Context:
     last: Mapping[str, str]
     folders: tuple[list[str], list[str]] = ([], [])
     with_defaults: bool = True
+    trigger: str = ""
 
     def given(self, *keys: str) -> Any:
         """The first of `keys` that says something."""
@@ -362,8 +364,12 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
         found.update(_rates(context))
     if context.form != "ours" and _makes_its_own_rate(flat.get("optimizer"), flat.get("optimizer_args")):
         found["lr_scheduler"] = "adafactor"
-    if flat.get("trigger") and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
-        found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], flat["trigger"])
+    trigger = flat.get("trigger") or context.trigger
+    if trigger and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
+        found["trigger"] = trigger
+        found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], trigger)
+    if truth(context.values.get(TRIGGER_KEPT)):
+        found["keep_tokens"] = max(flat.get("keep_tokens", 0) - 1, 0)
     if context.with_defaults and "cache_latents" not in flat and (flat.get("random_crop") or flat.get("color_aug")):
         found["cache_latents"] = False
     return found

@@ -29,6 +29,8 @@ ZERO_DROPPED: dict[str, str] = {
 }
 ALL_STEPS = 0.999999  # a share of 1 would be one step
 NEVER = 100000
+MOST_KEPT = 255  # of tags
+TRIGGER_KEPT = "trigger_kept"  # in our section: one of keep_tokens is for the trigger
 
 
 def number(value: Any) -> float | None:

@@ -52,9 +52,9 @@ sections), and dataset files of either kind.
 TOML for `train_network.py --config_file`, JSON for kohya_ss' LoRA tab, and a dataset file. sd-scripts takes one parent of
 folders named N_name; for other folders (`DIR|N` too), and for regularisation images beside a trigger word, a dataset file is
 written beside the TOML. Where tags move, `keep_tokens` is one more, for the trigger word. What sd-scripts has no name
-for (averaging, a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger word is its
-`caption_prefix` there. Read back, all settings are as they were. Where we decide by the device (Mixed precision auto),
-sd-scripts gets its default, full precision.
+for (averaging, a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger
+word is its `caption_prefix` there. Read back, all settings are as they were. Where we decide by the device
+(Mixed precision auto), sd-scripts gets its default, full precision.
 """
 
 

@@ -145,3 +145,22 @@ def test_replay_commands_print_one_object(mini_checkpoint: Path, capsys: pytest.
         "loss_rel_err", "delta_cosine", "delta_cosine_min", "keys_missing", "keys_unexpected"}  # fmt: skip
     assert main(["replay-data", str(data / "kohya-data.json")]) == 0
     assert json.loads(capsys.readouterr().out)["replay_data"]["buckets_wrong"] == 0
+
+
+def test_epochs_as_an_argument_win_over_steps_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("max_train_steps = 900\n")
+    for flag in ("--epochs", "--max_train_epochs"):
+        run = parsed("--config", str(path), flag, "3").run
+        assert (run.epochs, run.steps) == (3, 0)
+    run = parsed("--config", str(path), "--epochs", "3", "--steps", "7").run
+    assert (run.epochs, run.steps) == (3, 7)
+
+
+@pytest.mark.parametrize("more", [("--learning_rate", "1e-3"), ("--network_args", "rank_dropout=0.1")])
+def test_arguments_do_not_change_how_a_file_is_read(more: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    settings = {"seed": 0, "lr_warmup_steps": 0.1, "lr_scheduler": "constant", "caption_extension": ".txt"}
+    path.write_text(json.dumps(settings))
+    alone, with_more = parsed("--config", str(path)), parsed("--config", str(path), *more)
+    assert alone.optimizer.lr_warmup_steps == with_more.optimizer.lr_warmup_steps == 0.1

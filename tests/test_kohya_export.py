@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib_lora.cli import main
+from lib_lora.config.argv import config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
+from lib_lora.data.folders import FolderSearch
 from lib_lora.kohya.export import export_files, export_kohya
 from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import import_file, import_source
@@ -122,10 +127,86 @@ def test_a_dataset_file_is_written_beside_where_one_parent_does_not_say_all(
     assert "train_data_dir" not in parse_toml((tmp_path / "out" / "x.toml").read_text())
 
 
+@pytest.mark.parametrize("form", ["dataset", "toml"])
+@pytest.mark.parametrize("prefix", ["", "a photo of"])
+def test_a_dataset_file_is_taken_again(tmp_path: Path, form: Any, prefix: str) -> None:
+    for name in ("set/10_ohwx cat", "set/3_a dog", "plain", "reg/2_cat", "more"):
+        write_picture(tmp_path / name / "a.png")
+    data, reg = [str(tmp_path / "set"), f"{tmp_path / 'plain'}|9"], [str(tmp_path / "reg"), str(tmp_path / "more")]
+    text = {"trigger": "ohwx cat", "caption_prefix": prefix, "shuffle_caption": True}
+    config = build_config({"data": data, "reg_data": reg, "repeats": 7, **text})
+    for path, text in export_files(config, form, tmp_path / "x.toml").items():
+        path.write_text(text)
+    again = config_from(Namespace(config=tmp_path / "x.toml", preset=None))
+    for old, new, repeats in ((config.data.data, again.data.data, 7), (config.data.reg_data, again.data.reg_data, 1)):
+        assert (again.text.trigger, again.text.caption_prefix) == ("ohwx cat", prefix)
+        assert form == "dataset" or again.text == config.text
+        assert shown(old, repeats) == shown(new, again.data.repeats if repeats == 7 else 1)
+
+
+@pytest.mark.parametrize(
+    "moving", [{"shuffle_caption": True}, {"caption_tag_dropout_rate": 0.5}, {"token_warmup_step": 3}], ids=str
+)
+def test_the_trigger_is_kept_where_tags_move(moving: dict[str, object]) -> None:
+    config = build_config({"trigger": "ohwx", "keep_tokens": 2, **moving})
+    for form in FORMS:
+        text = export_kohya(config, form)  # type: ignore[arg-type]
+        assert (parse_toml(text) if form == "toml" else json.loads(text))["keep_tokens"] == 3
+        assert back(text, form) == config
+    assert parse_toml(export_kohya(config, "dataset"))["general"]["keep_tokens"] == 3
+    assert parse_toml(export_kohya(build_config({"trigger": "ohwx", "keep_tokens": 2})))["keep_tokens"] == 2
+
+
+def test_regularisation_images_have_no_trigger(tmp_path: Path) -> None:
+    for name in ("set/10_cat", "reg/1_cat"):
+        write_picture(tmp_path / name / "a.png")
+    flat = {"data": [str(tmp_path / "set")], "reg_data": [str(tmp_path / "reg")], "trigger": "ohwx", "caption_prefix": "a"}
+    config = build_config(flat)
+    found = parse_toml(export_kohya(config, "dataset"))
+    assert [s["caption_prefix"] for s in found["datasets"][0]["subsets"]] == ["a ohwx,", "a"]
+    assert "caption_prefix" not in found["general"]
+    assert len(export_files(config, "toml", tmp_path / "x.toml")) == 2
+    assert "note" not in export_files(config, "toml", tmp_path / "x.toml")[tmp_path / "x.toml"]
+    for form in FORMS:
+        text = export_kohya(config, form)  # type: ignore[arg-type]
+        assert "reaches the regularisation images" in text and back(text, form) == config
+
+
+def shown(paths: Sequence[str], repeats: int) -> list[tuple[Path, int]]:
+    return [(found.path, found.repeats) for path in paths for found in FolderSearch("", repeats, [], []).folders(path)]
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["export-kohya", "--preset", "style", "--out", str(tmp_path / "file" / "x.toml")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_arguments_are_one_by_one_with_values_as_literals() -> None:
+    """sd-scripts splits each item at its only = and evaluates the rest."""
+    names = ("optimizer_args", "lr_scheduler_args")
+    config = build_config({name: ["weight_decay=0.1 betas=(0.9, 0.99)", "decouple=true, kind=x"] for name in names})
+    expected = ["weight_decay=0.1", "betas=(0.9,0.99)", "decouple=True", "kind='x'"]
+    in_toml, in_json = parse_toml(export_kohya(config)), json.loads(export_kohya(config, "json"))
+    for name in names:
+        assert in_toml[name] == expected and in_json[name] == " ".join(expected)
+        assert [ast.literal_eval(item.split("=")[1]) for item in in_toml[name]] == [0.1, (0.9, 0.99), True, "x"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_repeats_behind_a_bar(tmp_path: Path, there: bool) -> None:
+    if there:
+        for name in ("set/10_cat", "plain", "reg"):
+            write_picture(tmp_path / name / "a.png")
+    config = build_config({"data": [f"{tmp_path / 'set'}|4", f"{tmp_path / 'plain'}|6"], "reg_data": [f"{tmp_path / 'reg'}|2"]})
+    subsets = parse_toml(export_kohya(config, "dataset"))["datasets"][0]["subsets"]
+    first = "10_cat" if there else "set"
+    assert [(Path(s["image_dir"]).name, s["num_repeats"]) for s in subsets] == [(first, 4), ("plain", 6), ("reg", 2)]
+    one = build_config({"data": [f"{tmp_path / 'set'}|4"]})
+    assert len(export_files(one, "toml", tmp_path / "x.toml")) == 2
+    for form in FORMS:
+        assert back(export_kohya(one, form), form) == one  # type: ignore[arg-type]
+        assert "|4" not in str((parse_toml if form == "toml" else json.loads)(export_kohya(one, form)).get("train_data_dir"))  # type: ignore[arg-type,operator]
 
 
 def test_values_as_toml() -> None:

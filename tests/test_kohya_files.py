@@ -15,7 +15,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import from_kohya, import_file, import_source
 from tests.samples import sample
-from tests.test_kohya_import import BASIC, LISTS, toml, verdict
+from tests.test_kohya_import import BASIC, LISTS, toml, verdict, why
 
 DATASETS = """
 [general]
@@ -52,7 +52,7 @@ def test_a_dataset_file() -> None:
     assert verdict(found, "datasets[0].subsets[0].image_dir") == "ignored"
     assert verdict(found, "datasets[0].subsets[0].num_repeats") == "used"
     assert verdict(found, "datasets[0].subsets[2].num_repeats") == "ignored"
-    assert verdict(found, "datasets[0].subsets[0].class_tokens") == "not_supported"
+    assert verdict(found, "datasets[0].subsets[0].class_tokens") == "ignored"
     assert verdict(found, "datasets[0].subsets[1].keep_tokens") == "not_supported"
     assert verdict(found, "general.keep_tokens") == "used"
 
@@ -64,10 +64,31 @@ def test_a_dataset_file_with_its_folders() -> None:
     assert flat["data"] == ("/photos/cat", "/photos/more cats") and flat["reg_data"] == ("/photos/reg",)
 
 
-def test_a_folder_whose_name_says_other_repeats_is_told() -> None:
+def test_a_folder_whose_name_says_other_repeats_takes_those_of_the_file() -> None:
     text = '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/photos/10_cat"\nnum_repeats = '
-    assert verdict(toml(text + "5", keep_names=True), "datasets[0].subsets[0].num_repeats") == "not_supported"
-    assert verdict(toml(text + "10", keep_names=True), "datasets[0].subsets[0].num_repeats") == "used"
+    other, same = toml(text + "5", keep_names=True), toml(text + "10", keep_names=True)
+    assert other.flat["data"] == ("/photos/10_cat|5",) and same.flat["data"] == ("/photos/10_cat",)
+    assert other.problems() == [] and verdict(other, "datasets[0].subsets[0].num_repeats") == "used"
+
+
+def test_repeats_that_differ_stand_behind_their_folders() -> None:
+    text = """[general]\nnum_repeats = 3\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nnum_repeats = 5\n
+    [[datasets.subsets]]\nimage_dir = "7_b"\nnum_repeats = 7\n[[datasets.subsets]]\nimage_dir = "c"\n
+    [[datasets.subsets]]\nimage_dir = "r"\nis_reg = true\nnum_repeats = 2\n"""
+    found = toml(text, keep_names=True)
+    assert found.problems() == []
+    assert found.flat["data"] == ("a|5", "7_b", "c|3") and found.flat["reg_data"] == ("r|2",)
+    assert all(verdict(found, f"datasets[0].subsets[{i}].num_repeats") == "used" for i in (0, 1, 3))
+    assert verdict(found, "general.num_repeats") == "used"
+    assert toml(text).problems()  # without the folders their repeats cannot be kept
+    assert toml(text.replace("= 5", "= 0"), keep_names=True).problems()
+
+
+def test_class_tokens_are_told_where_the_folder_says_something_else() -> None:
+    text = '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/photos/10_cat"\nclass_tokens = '
+    key = "datasets[0].subsets[0].class_tokens"
+    assert "'cat'" in why(toml(text + '"dog"'), key) and "'cat'" not in why(toml(text + '"cat"'), key)
+    assert verdict(toml(text + '"dog"'), key) == "ignored"
 
 
 def test_the_folders_own_value_wins() -> None:
@@ -165,3 +186,21 @@ def test_recorded_configurations_keep_neutral_options_without_a_word() -> None:
     assert told == []
     assert from_kohya({"resolution": "256,320"}).flat == {"resolution": 256, "resolution_height": 320}
     assert from_kohya({"network_args.rank_dropout": 0.1}).flat == {"rank_dropout": 0.1}
+
+
+@pytest.mark.parametrize("text", [None, "a = ["])
+def test_a_dataset_file_that_cannot_be_read_is_told(text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text('network_dim = 8\ndataset_config = "data.toml"\n')
+    if text is not None:
+        (tmp_path / "data.toml").write_text(text)
+    assert main(["import-kohya", str(tmp_path / "run.toml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [item["key"] for item in found["not_supported"]] == ["dataset_config"]
+    assert "cannot be read" in found["not_supported"][0]["why"]
+    assert found["config"]["rank"] == 8
+
+
+def test_a_lone_surrogate_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.json").write_text('{"\\ud800": 1, "network_dim": 8}')
+    assert main(["import-kohya", str(tmp_path / "odd.json")]) == 0
+    assert "\\ud800 = 1" in capsys.readouterr().out

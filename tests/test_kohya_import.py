@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib_lora.config.groups import build_config
+from lib_lora.config.rules import schedule_fits_the_optimizer
 from lib_lora.kohya.files import parse_toml, source_of
 from lib_lora.kohya.importing import Imported, import_source
 from tests.test_kohya_table import KEYS
@@ -456,3 +457,21 @@ def test_a_toml_in_sections() -> None:
 
 def test_epoch_says_nothing_in_a_toml() -> None:
     assert verdict(toml("epoch = 3\nmax_train_steps = 7"), "epoch") == "ignored"
+
+
+def test_arguments_in_quotes() -> None:
+    for name in ("optimizer_args", "lr_scheduler_args"):
+        found = gui(**{name: '"weight_decay=0.1" "betas=0.9,0.99"'})
+        assert found.flat[name] == ("weight_decay=0.1", "betas=0.9,0.99")
+        assert verdict(gui(**{name: "weight_decay 0.1"}), name) == "not_supported"
+
+
+def test_adafactor_has_its_own_schedule() -> None:
+    for arguments in ("", '"scale_parameter=True"', "relative_step=True warmup_init=True"):
+        found = gui(optimizer="AdaFactor", optimizer_args=arguments, lr_scheduler="constant_with_warmup", lr_warmup=10)
+        assert found.flat["lr_scheduler"] == "adafactor" and not found.flat.get("lr_warmup_steps")
+        assert "its own rate" in why(found, "lr_scheduler") and verdict(found, "lr_warmup") == "ignored"
+        assert schedule_fits_the_optimizer(found.config()) is None
+    assert toml('optimizer_type = "AdaFactor"').flat["lr_scheduler"] == "adafactor"
+    fixed = toml('optimizer_type = "adafactor"\noptimizer_args = ["relative_step=False"]\nlr_scheduler = "cosine"')
+    assert fixed.flat["lr_scheduler"] == "cosine"

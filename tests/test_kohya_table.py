@@ -9,7 +9,7 @@ import pytest
 
 from lib_lora.config.groups import all_options
 from lib_lora.kohya.export import NOT_IN_FORM
-from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, NOT_INHERITED, SECRETS, SWITCHES, WHY_DECIDING
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, NOT_INHERITED, SECRETS, WHY_DECIDING
 from lib_lora.kohya.rules import RULES
 from lib_lora.kohya.table import NETWORK_ARGS, key_table, options_by_kohya
 
@@ -55,7 +55,7 @@ def test_a_key_is_in_one_group_only_and_no_option_is_in_any() -> None:
 
 
 def test_the_lists_beside_the_table_name_keys_and_options_that_exist() -> None:
-    assert {*ALIASES, *ALIASES.values(), *NEUTRAL, *SECRETS, *SWITCHES.split(), *RULES, *NOT_IN_FORM} <= set(key_table())
+    assert {*ALIASES, *ALIASES.values(), *NEUTRAL, *SECRETS, *RULES, *NOT_IN_FORM} <= set(key_table())
     assert set(NOT_INHERITED) <= OURS and set(DECIDING) == set(WHY_DECIDING)
 
 

@@ -43,15 +43,18 @@ sections), and dataset files of either kind.
   draws a random seed, it is 42. In a JSON file, which kohya_ss writes whole, they have our defaults. `cache_latents` is on
   unless random crop or colours need it off.
 - **Dataset files** give settings per folder; here all folders share theirs. A setting that differs between folders is told,
-  and the first is taken. Repeats are taken where all folders have the same; else they belong into the folders' names, N_name.
+  and the first is taken. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
+  repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,
+  N_text, and it is told where that is another.
 
 ## What is written
 
 TOML for `train_network.py --config_file`, JSON for kohya_ss' LoRA tab, and a dataset file. sd-scripts takes one parent of
-folders named N_name; for other folders a dataset file is written beside the TOML. What sd-scripts has no name for (averaging,
-a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger word is its
-`caption_prefix` there. Read back, all settings are as they were. Where we decide by the device (Mixed precision auto),
-sd-scripts gets its default, full precision.
+folders named N_name; for other folders (`DIR|N` too), and for regularisation images beside a trigger word, a dataset file is
+written beside the TOML. Where tags move, `keep_tokens` is one more, for the trigger word. What sd-scripts has no name
+for (averaging, a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger
+word is its `caption_prefix` there. Read back, all settings are as they were. Where we decide by the device
+(Mixed precision auto), sd-scripts gets its default, full precision.
 """
 
 

@@ -71,6 +71,8 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
     flat.update(_file_settings(args.config, kohya))
     flat.update({key.removeprefix("option:"): value for key, value in given.items() if key.startswith("option:")})
+    if "option:epochs" in given and "option:steps" not in given:
+        flat["steps"] = 0  # steps of the file would win over the epochs that are asked for
     if isinstance(flat.get("resolution"), str):
         flat.update(from_kohya({"resolution": flat["resolution"]}).flat)
     return build_config(flat)
@@ -79,10 +81,14 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
 def _file_settings(path: Path | None, arguments: dict[str, Any]) -> dict[str, Any]:
     """Our options from the file, if there is one, and from arguments that only kohya has; ours win over kohya's.
 
+    The arguments win over the same keys of the file, whose form hangs on the file alone.
+
     Raises:
         ConfigError: with every setting that would change the result and is not supported.
     """
     settings = read_file(path) if path else {}
+    toml = path is not None and path.suffix.lower() == ".toml"
+    form = source_of(settings, toml=toml, ours_first=True).form
     inner = settings.pop("network_args", None)
     if inner:
         arguments = {
@@ -90,8 +96,7 @@ def _file_settings(path: Path | None, arguments: dict[str, Any]) -> dict[str, An
             "network_args": [*(inner if isinstance(inner, list) else [inner]), *arguments.get("network_args", [])],
         }
     merged = {**{key: value for key, value in settings.items() if key not in arguments}, **arguments}
-    toml = path is not None and path.suffix.lower() == ".toml"
-    source = source_of(merged, toml=toml, folder=path.parent if path else None, ours_first=True)
+    source = source_of(merged, toml=toml, folder=path.parent if path else None, form=form)
     found = import_source(source, keep_names=True)
     if found.problems():
         raise ConfigError([f"Settings file (config): {problem}" for problem in found.problems()])

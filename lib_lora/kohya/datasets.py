@@ -1,4 +1,7 @@
-"""Dataset files give settings per folder; here all folders share theirs. Which entry counts, and what is said of the others."""
+"""Dataset files give settings per folder; here all folders share theirs, but for repeats.
+
+Which entry counts, and what is said of the others.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from lib_lora.data.folders import MAX_REPEATS
 from lib_lora.kohya.files import Entry
-from lib_lora.kohya.known import Verdict
+from lib_lora.kohya.known import CLASS_TOKENS, Verdict
+from lib_lora.kohya.spelling import with_trigger_prefix
 
 OF_A_FOLDER = {"image_dir", "is_reg", "class_tokens", "metadata_file", "conditioning_data_dir", "custom_attributes"}
+_NUMBERED = re.compile(r"(\d+)_(.*)", re.DOTALL)
 _MISSING = object()
 
 
@@ -23,6 +29,9 @@ def overruled(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
     for name in dict.fromkeys(entry.name for entry in placed if entry.name not in OF_A_FOLDER):
         members = [entry for entry in placed if entry.name == name]
         looked_at = regular if name == "num_repeats" and regular else leaves
+        if name == "caption_prefix" and trigger(entries):
+            looked_at = regular
+            found.update(_without_trigger(members, set(leaves) - set(regular)))
         if name == "num_repeats":
             found.update(_of_regularisation(members, set(leaves) - set(looked_at)))
         values = [_at(placed, name, leaf) for leaf in looked_at]
@@ -49,31 +58,104 @@ def _of_regularisation(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -
     return {entry.key: ("ignored", why) for entry in members if entry.place in leaves}
 
 
-def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
-    """The image folders, and those of regularisation images."""
+def _without_trigger(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -> dict[str, tuple[Verdict, str]]:
+    why = "The trigger word is never put in front of regularisation images."
+    return {entry.key: ("used", why) for entry in members if entry.place in leaves}
+
+
+def trigger(entries: Sequence[Entry]) -> str:
+    """The trigger word: what the prefix of the images has, up to a comma, and that of regularisation images has not."""
     placed = [entry for entry in entries if entry.place is not None]
-    regular: list[str] = []
-    reg: list[str] = []
+    prefixes: tuple[set[str], set[str]] = (set(), set())
+    for leaf in _leaves(placed):
+        value = _at(placed, "caption_prefix", leaf)
+        prefixes[_is_reg(placed, leaf)].add("" if value is _MISSING else str(value))
+    if any(len(found) != 1 for found in prefixes):
+        return ""
+    (regular,), (reg,) = prefixes
+    word = regular.removeprefix(reg).strip().removesuffix(",")
+    return word if word and regular == with_trigger_prefix(reg, word) else ""
+
+
+def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
+    """The image folders, and those of regularisation images; DIR|N where a folder needs repeats of its own."""
+    placed = [entry for entry in entries if entry.place is not None]
+    own = _own_repeats(placed)
+    found: tuple[list[str], list[str]] = ([], [])
     for entry in placed:
         if entry.name == "image_dir" and entry.place is not None:
-            (reg if _truth(_at(placed, "is_reg", entry.place)) else regular).append(str(entry.value))
-    return regular, reg
-
-
-def misnamed(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
-    """Folders whose name says another number of repeats than the file: here the name wins."""
-    placed = [entry for entry in entries if entry.place is not None]
-    found: dict[str, tuple[Verdict, str]] = {}
-    for entry in placed:
-        if entry.name != "image_dir" or entry.place is None or _truth(_at(placed, "is_reg", entry.place)):
-            continue
-        named = re.match(r"(\d+)_", PurePath(str(entry.value).replace("\\", "/")).name)
-        wanted = _at(placed, "num_repeats", entry.place)
-        if named and int(named[1]) != (1 if wanted is _MISSING else wanted):
-            why = f"The folder's name says {int(named[1])} repeats, which counts here; rename the folder to change that."
-            key = next((e.key for e in placed if e.name == "num_repeats" and e.place == entry.place), entry.key)
-            found[key] = ("not_supported", why)
+            behind = f"|{own[entry.place]}" if entry.place in own else ""
+            found[_is_reg(placed, entry.place)].append(f"{entry.value}{behind}")
     return found
+
+
+def of_folders(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
+    """Numbers of repeats that are taken with their folders, as DIR|N."""
+    placed = [entry for entry in entries if entry.place is not None]
+    own, alike = _own_repeats(placed), _alike(placed)
+    found: dict[str, tuple[Verdict, str]] = {}
+    for entry in placed if own or not alike and _legal(placed) else []:
+        below = [place for place in own if place[: len(entry.place or ())] == entry.place]
+        if entry.name == "num_repeats" and below:
+            found[entry.key] = (
+                "used",
+                f"Stands behind each folder that it is for, as in {_dir(placed, below[0])}|{own[below[0]]}.",
+            )
+        elif entry.name == "num_repeats" and not alike:
+            found[entry.key] = ("used", "The folder's name says it too.")
+    return found
+
+
+def captions(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
+    """`class_tokens`: ignored; where the folder's name says something else, that is told."""
+    found: dict[str, tuple[Verdict, str]] = {}
+    for entry in entries:
+        if entry.name == "class_tokens" and entry.place is not None:
+            named = _NUMBERED.fullmatch(_name(_at(entries, "image_dir", entry.place)))
+            if (named[2].strip() if named else "") != entry.value:
+                told = f"{named[2].strip()!r}" if named else "nothing, so each needs a caption file or a Trigger word (trigger)"
+                found[entry.key] = ("ignored", f"{CLASS_TOKENS} The name of this folder says {told}.")
+    return found
+
+
+def _own_repeats(placed: Sequence[Entry]) -> dict[tuple[int, ...], int]:
+    """Place -> repeats, for folders that neither their name nor the one number for all gives the right repeats."""
+    if not _legal(placed):
+        return {}  # told by the option itself
+    found: dict[tuple[int, ...], int] = {}
+    for place, repeats in _repeats(placed).items():
+        match = _NUMBERED.fullmatch(_name(_dir(placed, place)))
+        shared = 1 if _is_reg(placed, place) else repeats if _alike(placed) else None
+        if (int(match[1]) if match else shared) != repeats:
+            found[place] = repeats
+    return found
+
+
+def _repeats(placed: Sequence[Entry]) -> dict[tuple[int, ...], Any]:
+    places = [entry.place for entry in placed if entry.name == "image_dir" and entry.place is not None]
+    given = {place: _at(placed, "num_repeats", place) for place in places}
+    return {place: 1 if value is _MISSING else value for place, value in given.items()}
+
+
+def _legal(placed: Sequence[Entry]) -> bool:
+    return all(type(n) is int and 1 <= n <= MAX_REPEATS for n in _repeats(placed).values())
+
+
+def _alike(placed: Sequence[Entry]) -> bool:
+    """Whether one number holds for all folders but those of regularisation images."""
+    return len({repr(n) for place, n in _repeats(placed).items() if not _is_reg(placed, place)}) <= 1
+
+
+def _dir(placed: Sequence[Entry], place: tuple[int, ...]) -> Any:
+    return _at(placed, "image_dir", place)
+
+
+def _name(folder: Any) -> str:
+    return PurePath(str(folder).replace("\\", "/")).name
+
+
+def _is_reg(placed: Sequence[Entry], place: tuple[int, ...]) -> bool:
+    return _truth(_at(placed, "is_reg", place))
 
 
 def _truth(value: Any) -> bool:

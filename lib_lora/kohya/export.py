@@ -5,18 +5,21 @@ What sd-scripts has no name for stands in a section of ours, which it passes ove
 
 from __future__ import annotations
 
+import ast
 import json
-import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.lycoris import WITHOUT_CONVOLUTIONS, lycoris_arguments, network_module
 from lib_lora.config.options import Option
+from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
-from lib_lora.kohya.spelling import NEVER, with_trigger_prefix
+from lib_lora.kohya.spelling import MOST_KEPT, NEVER, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
 
@@ -43,9 +46,9 @@ _BY_HAND = {
     "steps",
     "stop_text_encoder_training",
 }
+REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
 _OF_LOKR = ("factor", "full_matrix", "decompose_both")
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
@@ -61,6 +64,8 @@ def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_conf
             for name in ("train_data_dir", "reg_data_dir", "data", "reg_data"):
                 names.pop(name, None)
         settings["dataset_config"] = dataset_config
+    elif config.text.trigger and config.data.reg_data:
+        own["note"] = REACHES_ALL
     return _toml_text(settings, arguments, own) if form == "toml" else _json_text(config, settings, arguments, own)
 
 
@@ -76,9 +81,14 @@ def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative:
 
 
 def _needs_dataset_file(config: TrainConfig) -> bool:
-    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file."""
+    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file.
+
+    So do regularisation images, where the others have a trigger word in front.
+    """
+    if config.text.trigger and config.data.reg_data:
+        return True
     for paths in (config.data.data, config.data.reg_data):
-        parents = {path.parent for root in paths for path, _, concept in _folders(Path(root).expanduser(), 0) if concept}
+        parents = {folder.path.parent for entry in paths for folder in _folders(entry, 1) if folder.concept}
         if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
             return True
     return False
@@ -91,14 +101,14 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
     own: dict[str, Any] = {}
     for opt in all_options():
         value, name = config.value(opt), opt.declaration.kohya
-        if opt.name in _BY_HAND or _as_absent(opt, value):
+        if opt.name in _BY_HAND or name in settings or _as_absent(opt, value):
             continue
         if name is None or (opt.name in _OF_LOKR and config.adapter.adapter_type != "lokr"):
             if opt.name != "resolution_height":
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
             arguments[name.removeprefix(NETWORK_ARGS)] = _number(value)
-        elif opt.name in ("data", "reg_data") and len(value) != 1:
+        elif opt.name in ("data", "reg_data") and (len(value) != 1 or _split(value[0])[1]):
             own[opt.name] = list(value)
         else:
             settings[name] = _value(opt, value)
@@ -125,6 +135,8 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     found.update({"max_train_steps": run.steps} if run.steps else {"max_train_epochs": run.epochs})
     prefix = with_trigger_prefix(config.text.caption_prefix, config.text.trigger)
     found.update({"caption_prefix": prefix} if prefix else {})
+    if _holds_trigger(config):
+        found["keep_tokens"] = _keep_tokens(config)
     found["learning_rate"] = optimizer.unet_lr or optimizer.text_encoder_lr
     found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_encoder_lr
     if optimizer.text_encoder_lr == 0 < optimizer.unet_lr:
@@ -134,12 +146,25 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     return found
 
 
+def _holds_trigger(config: TrainConfig) -> bool:
+    """Whether tags move, so that one more must be kept for the trigger, which sd-scripts does not know."""
+    text = config.text
+    moves = text.shuffle_caption or text.caption_tag_dropout_rate or text.token_warmup_step
+    return bool(text.trigger and moves and text.keep_tokens < MOST_KEPT)
+
+
+def _keep_tokens(config: TrainConfig) -> int:
+    return config.text.keep_tokens + int(_holds_trigger(config))
+
+
 def _own_by_hand(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.run.steps and config.run.epochs != type(config.run)().epochs:
         found["epochs"] = config.run.epochs
     if config.text.trigger:  # sd-scripts puts a prefix in front of every caption; read back, it is taken off again
         found["trigger"] = config.text.trigger
+    if _holds_trigger(config):
+        found[TRIGGER_KEPT] = True
     if config.optimizer.stop_text_encoder_training:
         found["stop_text_encoder_training"] = config.optimizer.stop_text_encoder_training
     return found
@@ -156,9 +181,36 @@ def _value(opt: Option, value: Any) -> Any:
         return [int(float(item)) if float(item) % 1 == 0 else float(item) for item in value]
     if opt.name in ("data", "reg_data"):
         return value[0]
+    if opt.name.endswith("_args"):
+        return _one_each(value)
     if opt.name in ("lr_warmup_steps", "lr_decay_steps", "token_warmup_step") and value >= 1:
         return int(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _one_each(texts: Sequence[str]) -> list[str]:
+    """`name=value` one by one, each value a Python literal without spaces, as sd-scripts takes them."""
+    found: dict[str, str] = {}
+    for text in texts:
+        try:
+            parsed = parse_arguments([text])
+        except ValueError:
+            return list(texts)  # cannot be read here either, which the rules tell
+        for name, value in parsed.items():
+            written = text.partition("=")[2].strip().rstrip(",")
+            found[name] = _compact(written if len(parsed) == 1 and _is_literal(written, value) else repr(value))
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def _is_literal(text: str, value: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        return False
+
+
+def _compact(text: str) -> str:
+    return text if {"'", '"'} & set(text) else text.replace(" ", "")
 
 
 def _number(value: Any) -> Any:
@@ -185,6 +237,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
+    form["keep_tokens"] = _keep_tokens(config)
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
     form["learning_rate"] = settings["learning_rate"]
@@ -217,7 +270,7 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
 def _form_value(opt: Option, value: Any) -> Any:
     """Lists of arguments are one text there, split at spaces; of folders it has one."""
     if opt.name.endswith("_args"):
-        return " ".join(item.replace(" ", "") for item in value)
+        return " ".join(_one_each(value))
     return "" if value == () else _value(opt, value)
 
 
@@ -239,29 +292,35 @@ def _dataset_text(config: TrainConfig) -> str:
         "min_bucket_reso": data.min_bucket_reso, "max_bucket_reso": data.max_bucket_reso,
         "bucket_reso_steps": data.bucket_reso_steps, "bucket_no_upscale": data.bucket_no_upscale,
         "caption_extension": text.caption_extension, "flip_aug": data.flip_aug, "color_aug": data.color_aug,
-        "random_crop": data.random_crop, "caption_prefix": with_trigger_prefix(text.caption_prefix, text.trigger),
-        "shuffle_caption": text.shuffle_caption, "keep_tokens": text.keep_tokens,
+        "random_crop": data.random_crop, "shuffle_caption": text.shuffle_caption, "keep_tokens": _keep_tokens(config),
     }  # fmt: skip
+    prefix = with_trigger_prefix(text.caption_prefix, text.trigger)
+    if not data.reg_data:
+        shared["caption_prefix"] = prefix
     parts = ["[general]\n" + toml_table(shared), "[[datasets]]\n"]
     for paths, is_reg in ((data.data, False), (data.reg_data, True)):
-        for path, repeats, concept in (found for root in paths for found in _folders(Path(root).expanduser(), data.repeats)):
+        for folder in (found for entry in paths for found in _folders(entry, 1 if is_reg else data.repeats)):
             subset = {
-                "image_dir": str(path),
-                "num_repeats": repeats,
+                "image_dir": str(folder.path),
+                "num_repeats": folder.repeats,
                 "is_reg": is_reg,
-                **({"class_tokens": concept} if concept else {}),
+                **({"class_tokens": folder.concept} if folder.concept else {}),
+                **({"caption_prefix": text.caption_prefix if is_reg else prefix} if data.reg_data else {}),
             }
             parts.append("[[datasets.subsets]]\n" + toml_table(subset))
     return "\n".join(parts)
 
 
-def _folders(root: Path, repeats: int) -> list[tuple[Path, int, str]]:
-    """The folders of images that `root` stands for, with repeats and the text of their name."""
-    below = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")] if root.is_dir() else []
-    numbered = [path for path in below if re.match(r"\d+_", path.name)]
-    images = root.is_dir() and any(path.suffix.lower() in _IMAGES for path in root.iterdir())
-    found = []
-    for path in numbered or ([root] if images or not below else below):
-        match = re.fullmatch(r"(\d+)_(.*)", path.name, re.DOTALL)
-        found.append((path, int(match[1]), match[2].strip()) if match else (path, repeats, ""))
-    return found
+def _folders(entry: str, repeats: int) -> list[Folder]:
+    """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
+    found = [*FolderSearch("", repeats, [], []).folders(entry)]
+    path, own = _split(entry)
+    return found or [Folder(Path(path).expanduser(), own or repeats, None)]
+
+
+def _split(entry: str) -> tuple[str, int | None]:
+    """Path and repeats of PATH|N."""
+    path, bar, number = entry.rpartition("|")
+    if not bar or not number.strip().isdecimal() or Path(entry).expanduser().is_dir():
+        return entry, None
+    return path.strip(), int(number)

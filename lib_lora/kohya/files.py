@@ -34,11 +34,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """All entries of a file. `parts`: what is inside an entry's value, by the entry's key."""
+    """All entries of a file.
+
+    Args:
+        parts: what is inside an entry's value, by the entry's key.
+        unread: why the file that an entry names cannot be read, by the entry's key.
+    """
 
     form: Form
     entries: tuple[Entry, ...]
     parts: Mapping[str, tuple[Entry, ...]]
+    unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a path with a null character too
         raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read ({error})."]) from error
     readers: list[Callable[[str], Any]] = [json.loads, parse_toml]
     if path.suffix.lower() == ".toml":
@@ -82,7 +88,9 @@ def parse_toml(text: str) -> dict[str, Any]:
     raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or give the settings as JSON."])
 
 
-def source_of(settings: Mapping[str, Any], *, toml: bool, folder: Path | None = None, ours_first: bool = False) -> Source:
+def source_of(
+    settings: Mapping[str, Any], *, toml: bool, folder: Path | None = None, ours_first: bool = False, form: Form | None = None
+) -> Source:
     """The entries of a file.
 
     Args:
@@ -90,12 +98,17 @@ def source_of(settings: Mapping[str, Any], *, toml: bool, folder: Path | None = 
         toml: it is a TOML file, as sd-scripts reads them.
         folder: where the file lies; a dataset file that it names is then read too.
         ours_first: a file of names that we and kohya share is one of ours.
+        form: what kind of file it is, where that is known.
     """
     entries = [*_entries(settings)]
+    unread: dict[str, str] = {}
     for named in [entry for entry in entries if entry.name == "dataset_config"] if folder else []:
-        entries += _named_dataset(named, folder)
+        try:
+            entries += _named_dataset(named, folder)
+        except ConfigError as error:
+            unread[named.key] = " ".join(error.problems)
     parts = {entry.key: tuple(_parts(entry)) for entry in entries if entry.name in COMPOSITE}
-    return Source(_form(settings, entries, toml=toml, ours_first=ours_first), tuple(entries), parts)
+    return Source(form or _form(settings, entries, toml=toml, ours_first=ours_first), tuple(entries), parts, unread)
 
 
 def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours_first: bool) -> Form:
@@ -136,14 +149,16 @@ def _dataset_entries(datasets: list[Any]) -> Iterator[Entry]:
                 yield from (Entry(f"{start}.{inner}".rstrip("."), inner or start, found, (i, j)) for inner, found in inside)
 
 
-def _named_dataset(named: Entry, folder: Path | None) -> Iterator[Entry]:
-    """The entries of the dataset file that `dataset_config` names, where it is found."""
+def _named_dataset(named: Entry, folder: Path | None) -> list[Entry]:
+    """The entries of the dataset file that `dataset_config` names.
+
+    Raises:
+        ConfigError: it is not there, or cannot be read.
+    """
     if folder is None or not isinstance(named.value, str) or not named.value.strip():
-        return
-    path = folder / named.value
-    if path.is_file():
-        for entry in _entries(read_file(path)):
-            yield dataclasses.replace(entry, key=f"{named.key}.{entry.key}")
+        return []
+    settings = read_file(folder / named.value)
+    return [dataclasses.replace(entry, key=f"{named.key}.{entry.key}") for entry in _entries(settings)]
 
 
 def _parts(entry: Entry) -> Iterator[Entry]:

@@ -14,19 +14,19 @@ from lib_lora.config.options import Option, parse_value
 from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
-from lib_lora.kohya.rules import RULES, Context, Finding, closing_values, empty
-from lib_lora.kohya.spelling import BLANK, ZERO_DROPPED, is_off, number, spelled, truth
+from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
+from lib_lora.kohya.spelling import BLANK, TRIGGER_KEPT, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
 # sd-scripts' own values of what is absent from a complete configuration, where ours differ
 KOHYA_DEFAULTS: dict[str, Any] = {
-    "network_dim": 4,
-    "network_alpha": 1,
-    "learning_rate": 2e-6,
-    "max_train_steps": 1600,
-    "mixed_precision": "no",
+    "network_dim": SD_SCRIPTS_DEFAULTS["rank"],
+    "network_alpha": SD_SCRIPTS_DEFAULTS["alpha"],
+    "learning_rate": SD_SCRIPTS_DEFAULTS["unet_lr"],
+    "max_train_steps": SD_SCRIPTS_DEFAULTS["steps"],
+    "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
 OURS = {opt.name: opt for opt in all_options()}
 
@@ -124,9 +124,10 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 
 
 def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:
-    told = {**datasets.overruled(source.entries)}
+    told = {**datasets.overruled(source.entries), **datasets.captions(source.entries)}
+    told.update({key: ("not_supported", why) for key, why in source.unread.items()})
     if keep_names:
-        told.update(datasets.misnamed(source.entries))
+        told.update(datasets.of_folders(source.entries))
     values: dict[str, Any] = {}
     last: dict[str, str] = {}
     for entry in _by_weight(source.entries):
@@ -134,7 +135,8 @@ def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Contex
             if entry.key not in told:
                 values[part.name] = part.value
                 last[part.name] = entry.key
-    return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults)
+    trigger = datasets.trigger(source.entries)
+    return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults, trigger)
 
 
 def _finding(entry: Entry, context: Context) -> Finding:
@@ -162,6 +164,10 @@ def _own(entry: Entry, context: Context) -> Finding:
     """One of our own options under its own name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
         return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in OURS})
+    if entry.name == TRIGGER_KEPT:
+        return Finding("used", "One of keep_tokens is for the trigger word, which is kept anyway here.")
+    if entry.name == "note" and entry.key.startswith(f"{OUR_SECTION}."):
+        return Finding("ignored", "A note for the reader.")
     if entry.name not in OURS:
         return _reason(None, entry, context)
     return _option(OURS[entry.name], entry, context)
@@ -174,6 +180,9 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     if not context.keep_names and opt.name in NOT_INHERITED:
         return Finding("ignored", NOT_INHERITED[opt.name])
     found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
+    unclear = unclear_argument(opt, found.values[opt.name])
+    if unclear is not None:
+        return Finding("not_supported", f"{opt.title}: {unclear!r} is not of the form name=value.")
     if context.form == "kohya_ss" and opt.name in ZERO_DROPPED and number(value) == 0:
         found = Finding("used", f"{opt.title} is 0 here; kohya_ss leaves a 0 out, and {ZERO_DROPPED[opt.name]}.", found.values)
     return _checked(found)

@@ -25,7 +25,7 @@ def _group(verdict: Verdict, why: str, keys: str, switches: str = "") -> Group:
     return Group(verdict, why, tuple(keys.split()), tuple(switches.split()))
 
 
-SWITCHES = "flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox"
+CLASS_TOKENS = "Only the caption of images without a caption file; here that is the text of the folder's name, N_text."
 
 GROUPS: tuple[Group, ...] = (
     _group("ignored", "A name or a path of another machine.", "model_list vae file_path tokenizer_cache_dir config_file"),
@@ -96,12 +96,7 @@ GROUPS: tuple[Group, ...] = (
         "This note is not written into the file.",
         "metadata_thumbnail metadata_preprocessor metadata_merged_from metadata_is_negative_embedding metadata_trigger_phrase",
     ),
-    _group(
-        "not_supported",
-        "The caption of images without a caption file is the text of a folder's name, N_text; rename the folder, or give a "
-        "Trigger word (trigger).",
-        "class_tokens",
-    ),
+    _group("ignored", CLASS_TOKENS, "class_tokens"),
     _group("not_supported", "Folders have no attributes of their own.", "custom_attributes network_multiplier"),
     _group(
         "not_supported",

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import Form
 from lib_lora.kohya.known import DECIDING, Verdict
 from lib_lora.kohya.spelling import (
     ALL_STEPS,
     BLANK,
+    TRIGGER_KEPT,
     is_off,
     number,
     percent,
@@ -35,6 +37,7 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 RATES = ("unet_lr", "text_encoder_lr")
+OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
@@ -50,6 +53,7 @@ class Context:
     last: Mapping[str, str]
     folders: tuple[list[str], list[str]] = ([], [])
     with_defaults: bool = True
+    trigger: str = ""
 
     def given(self, *keys: str) -> Any:
         """The first of `keys` that says something."""
@@ -158,6 +162,8 @@ def _epoch(value: Any, context: Context) -> Finding | None:
 def _warmup_percent(value: Any, context: Context) -> Finding | None:
     if is_off(value):
         return Finding("ignored", "No warm-up.")
+    if _own_schedule(context):
+        return Finding("ignored", f"{OWN_RATE} without a warm-up.")
     if number(context.given("lr_warmup_steps")):
         return Finding("ignored", "lr_warmup_steps is given, and wins.")
     if _no_warmup(context):
@@ -166,6 +172,8 @@ def _warmup_percent(value: Any, context: Context) -> Finding | None:
 
 
 def _warmup_steps(value: Any, context: Context) -> Finding | None:
+    if not is_off(value) and _own_schedule(context):
+        return Finding("ignored", f"{OWN_RATE} without a warm-up.")
     if context.form != "kohya_ss":
         return None if value in BLANK else Finding("used", "Warm-up.", {"lr_warmup_steps": steps_or_share(value, context.form)})
     if is_off(value):
@@ -173,6 +181,10 @@ def _warmup_steps(value: Any, context: Context) -> Finding | None:
     if _no_warmup(context):
         return Finding("ignored", "The schedule constant has no warm-up; kohya_ss leaves it out too.")
     return Finding("used", "Warm-up.", {"lr_warmup_steps": value})
+
+
+def _own_schedule(context: Context) -> bool:
+    return _makes_its_own_rate(context.given("optimizer", "optimizer_type"), context.given("optimizer_args"))
 
 
 def _no_warmup(context: Context) -> bool:
@@ -213,6 +225,23 @@ def _optimizer_older(name: str) -> Rule:
         return Finding("ignored", "Off, and so without effect.")
 
     return rule
+
+
+def _schedule(value: Any, context: Context) -> Finding | None:
+    if not _own_schedule(context):
+        return None
+    return Finding("used", f"{OWN_RATE}, as sd-scripts does too.", {"lr_scheduler": "adafactor"})
+
+
+def _makes_its_own_rate(optimizer: Any, arguments: Any) -> bool:
+    """Whether it is AdaFactor without relative_step=False."""
+    if str(optimizer).lower() != "adafactor":
+        return False
+    texts = [arguments] if isinstance(arguments, str) else arguments if isinstance(arguments, (list, tuple)) else []
+    try:
+        return bool(parse_arguments([str(text).replace('"', "") for text in texts]).get("relative_step", True))
+    except ValueError:
+        return True  # what cannot be read is told at the arguments
 
 
 def _noise_kind(value: Any, context: Context) -> Finding | None:
@@ -301,6 +330,7 @@ RULES: dict[str, Rule] = {
     "stop_text_encoder_training_pct": _stop_text_older,
     "use_8bit_adam": _optimizer_older("AdamW8bit"),
     "use_lion_optimizer": _optimizer_older("Lion"),
+    "lr_scheduler": _schedule,
     "noise_offset_type": _noise_kind,
     **{name: _noise_of("Original") for name in ORIGINAL},
     **{name: _noise_of("Multires") for name in MULTIRES},
@@ -332,8 +362,14 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
         found.update({name: value for name, value in defaults.items() if name not in flat})
     if context.form not in ("ours", "dataset") or set(DECIDING) & set(context.values):
         found.update(_rates(context))
-    if flat.get("trigger") and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
-        found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], flat["trigger"])
+    if context.form != "ours" and _makes_its_own_rate(flat.get("optimizer"), flat.get("optimizer_args")):
+        found["lr_scheduler"] = "adafactor"
+    trigger = flat.get("trigger") or context.trigger
+    if trigger and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
+        found["trigger"] = trigger
+        found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], trigger)
+    if truth(context.values.get(TRIGGER_KEPT)):
+        found["keep_tokens"] = max(flat.get("keep_tokens", 0) - 1, 0)
     if context.with_defaults and "cache_latents" not in flat and (flat.get("random_crop") or flat.get("color_aug")):
         found["cache_latents"] = False
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import Form, split_arguments
 
@@ -28,6 +29,8 @@ ZERO_DROPPED: dict[str, str] = {
 }
 ALL_STEPS = 0.999999  # a share of 1 would be one step
 NEVER = 100000
+MOST_KEPT = 255  # of tags
+TRIGGER_KEPT = "trigger_kept"  # in our section: one of keep_tokens is for the trigger
 
 
 def number(value: Any) -> float | None:
@@ -75,9 +78,23 @@ def spelled(opt: Option, value: Any) -> Any:
     return value
 
 
+def unclear_argument(opt: Option, value: Any) -> str | None:
+    """What of an optimizer's or a schedule's arguments is not of the form name=value."""
+    if not opt.name.endswith("_args") or not isinstance(value, list):
+        return None
+    try:
+        parse_arguments([str(item) for item in value])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _texts(opt: Option, value: Any) -> Any:
+    if opt.name.endswith("_args") and isinstance(value, (str, list)):  # kohya_ss has quotes around each, which it strips
+        texts = [value] if isinstance(value, str) else value
+        return [part for text in texts for part in split_arguments(str(text).replace('"', ""))]
     if isinstance(value, str):
-        return split_arguments(value) if opt.name.endswith("_args") else [value]
+        return [value]
     return [f"{item:g}" if isinstance(item, float) else str(item) for item in value] if isinstance(value, list) else value
 
 

@@ -22,4 +22,5 @@ def import_text(found: Imported) -> str:
             lines += [f"  {said.key} = {said.value!r}: {said.why}" for said in members]
     lines.append("Settings:")
     lines += [f"  {name} = {value!r}" for name, value in found.flat.items()]
-    return "\n".join(lines)
+    # a lone surrogate of a JSON file cannot be printed
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")

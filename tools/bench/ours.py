@@ -50,6 +50,9 @@ class LdmHost:
     def device(self) -> torch.device:
         return CPU
 
+    def work_folder(self) -> Path:
+        return self.lora_folder() / ".train-lora"
+
     def lora_folder(self) -> Path:
         return self._out
 

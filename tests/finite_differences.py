@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from lib_lora.model.adapter import attached, new_pair
+from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target
 from lib_lora.model.conditioning import TextEncoder
+from tests.pairs import new_pair
 
 STEP = 1e-5
 

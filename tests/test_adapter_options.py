@@ -16,7 +16,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, Stop
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.adapter import State, attached, new_pair, state_dict
+from lib_lora.model.adapter import State, attached, state_dict
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
@@ -25,6 +25,7 @@ from lib_lora.sample import Request, sample
 from lib_lora.train import train
 from lib_lora.training.weights import frozen_pairs
 from tests.conftest import small_config
+from tests.pairs import new_pair
 from tests.test_session import HALVES, WHOLE, farthest, host, squares, trained  # noqa: F401 - fixtures
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.adapter import attached, new_pair, state_dict
+from lib_lora.model.adapter import attached, state_dict
 from lib_lora.model.conditioning import Conditioning
 from lib_lora.output.lora_file import serialise, write
+from tests.pairs import new_pair
 
 
 @pytest.fixture

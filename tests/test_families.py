@@ -21,7 +21,7 @@ from lib_lora.events import Chosen, Event, Finished, StepDone, Stop
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.adapter import new_pair, state_dict
+from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
 from lib_lora.model.family import SD1, SD2, SDXL
 from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
@@ -34,6 +34,7 @@ from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
 from tests.conftest import small_config, write_picture
 from tests.finite_differences import slopes
+from tests.pairs import new_pair
 
 DATA = Path(__file__).parent / "data"
 NAMES = json.loads((DATA / "kohya-names.json").read_text())  # names and shapes, made by sd-scripts' own LoRANetwork, rank 4

@@ -17,7 +17,7 @@ from lib_lora.config.precision import PrecisionConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
-from lib_lora.model.family import SDXL
+from lib_lora.model.family import SD1, SDXL
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
@@ -352,11 +352,11 @@ def test_automatic_choices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_precision(PrecisionConfig(), cpu).reason
         and not choose_precision(PrecisionConfig(mixed_precision="no"), cpu).reason
     )
-    assert choose_checkpointing("on", cpu) == Choice(True) and choose_checkpointing("off", gpu) == Choice(False)
-    assert not choose_checkpointing("auto", cpu).on
+    assert choose_checkpointing("on", cpu, SD1) == Choice(True) and choose_checkpointing("off", gpu, SD1) == Choice(False)
+    assert not choose_checkpointing("auto", cpu, SD1).on
     for gigabytes, on in ((8, True), (24, False)):
         card = SimpleNamespace(total_memory=gigabytes * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, card=card: card)
-        choice = choose_checkpointing("auto", gpu)
+        choice = choose_checkpointing("auto", gpu, SD1)
         assert choice.on is on and f"{gigabytes} GB" in choice.reason
         assert choose_checkpointing("auto", gpu, SDXL).on, "it is larger"

@@ -194,9 +194,11 @@ def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: Standa
 
 
 def test_images_may_move(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+    whole, _ = run(host, photos, tmp_path, name="whole", steps=4)
     run(host, photos, tmp_path, save_state=True)
     photos.rename(tmp_path / "moved")
-    run(host, tmp_path / "moved", tmp_path, resume="blob", steps=4, name="other", save_precision="fp16")
+    state, losses = run(host, tmp_path / "moved", tmp_path, resume="blob", steps=4, name="other")
+    assert len(losses) == 1 and all(torch.equal(state[key], whole[key]) for key in whole)
 
 
 @pytest.mark.parametrize("damage", ["values", "tensors", "missing"])

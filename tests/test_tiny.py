@@ -96,7 +96,7 @@ def test_it_draws_colours(drawn: dict[str, list[np.ndarray]], colour: str) -> No
     assert wrong == 0
 
 
-def test_it_draws_places(drawn: dict[str, list[np.ndarray]]) -> None:
+def test_it_draws_what_things_stand_on(drawn: dict[str, list[np.ndarray]]) -> None:
     def surroundings(prompt: str) -> np.ndarray:
         return np.mean([np.median(picture[~_thing(picture)], axis=0) for picture in drawn[prompt]], axis=0)
 

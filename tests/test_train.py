@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, Step
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.base import networks
 from lib_lora.output.lora_file import read
+from lib_lora.plan import Batch
 from lib_lora.train import train
 from lib_lora.training.failures import OutOfMemoryError
+from lib_lora.training.pictures import Pictures
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
 
@@ -265,3 +268,36 @@ def test_what_would_fail_later_is_told_at_the_start(
 def test_a_step_in_which_every_layer_is_left_out_changes_nothing(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     events = run(small_config(photos, tmp_path, module_dropout=0.99, text_encoder_lr=0, steps=3), host)
     assert len([event for event in events if isinstance(event, StepDone)]) == 3
+
+
+def test_steps_executed_are_the_steps_planned(host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty runs of random images, repeats, batches, accumulation, epochs and buckets; only the step's arithmetic is left out."""
+    rng = random.Random(1)
+    sizes = [(64, 64), (128, 64), (64, 128), (96, 96)]
+    for number in range(8):
+        write_picture(tmp_path / "all" / f"{number}.png", *sizes[number % 4], seed=number)
+    executed: list[int] = []
+
+    def step(_: Session, batches: list[Batch]) -> StepDone:
+        executed.append(sum(len(batch.indices) for batch in batches))
+        return StepDone(batches[0].step + 1, 0, batches[0].epoch + 1, 0.0, ())
+
+    monkeypatch.setattr(Session, "step", step)
+    monkeypatch.setattr(Pictures, "encode", lambda self: iter(range(1, self.total + 1)))
+    for run_number in range(50):
+        folders = []
+        for name in ("a", "b")[: rng.randint(1, 2)]:
+            folder = tmp_path / str(run_number) / f"{rng.randint(1, 4)}_{name}"
+            folder.mkdir(parents=True)
+            for picture in rng.sample(sorted((tmp_path / "all").iterdir()), rng.randint(1, 5)):
+                (folder / picture.name).symlink_to(picture)
+            folders.append(str(folder))
+        flat = {"batch_size": rng.randint(1, 4), "gradient_accumulation_steps": rng.randint(1, 3), "epochs": rng.randint(1, 3),
+                "steps": rng.choice([0, 0, 7]), "enable_bucket": rng.random() < 0.7, "text_encoder_lr": 0, "data": folders,
+                "train_layers": "cross-attention", "overwrite": True}  # fmt: skip
+        executed.clear()
+        events = run(small_config(tmp_path, tmp_path, **flat), host)
+        plan = events[0].plan
+        assert len(executed) == plan.steps == events[-1].steps
+        if not flat["steps"]:
+            assert sum(executed) == flat["epochs"] * sum(sample.repeats for sample in plan.samples)

@@ -49,5 +49,5 @@ class PrecisionConfig:
         label="Gradient checkpointing",
         kohya="gradient_checkpointing",
         place="advanced",
-        help="Computes parts twice: about a third slower, far less memory. auto: where memory would not suffice.",
+        help="Computes parts twice: about 30 % slower on a CPU, far less memory. auto: where memory would not suffice.",
     )

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import LoraFileError
 from lib_lora.model import delta as algebra
 from lib_lora.model.base import Target
@@ -20,17 +19,8 @@ from lib_lora.model.forwards import composed
 from lib_lora.model.kinds import Adapter as Adapter
 from lib_lora.model.kinds import LoraPair as LoraPair
 from lib_lora.model.kinds import State as State
-from lib_lora.model.kinds import adapter_delta, made_of, new_adapter, weight_of
+from lib_lora.model.kinds import adapter_delta, made_of, weight_of
 from lib_lora.model.surgery import forwards_replaced
-
-
-def new_pair(
-    target: Target, rank: int, alpha: float, seed: int, device: torch.device, dtype: torch.dtype = torch.float32
-) -> LoraPair:
-    """A LoRA that changes nothing yet: down uniform in ±1/√fan_in (kaiming_uniform with a = √5, as kohya's), up zero."""
-    pair = new_adapter(target, rank, alpha, AdapterConfig(), seed, device, dtype)
-    assert isinstance(pair, LoraPair)
-    return pair
 
 
 def parameters(pairs: Sequence[Adapter]) -> Iterator[nn.Parameter]:

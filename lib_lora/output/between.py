@@ -119,7 +119,7 @@ class Between:
         tensors: Tensors = {}
         tree = {"session": self._session.state(), "best": self._best.state()}
         values: dict[str, Any] = {
-            "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch, "micro_batch": 0},
+            "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
             "configuration": self._config.to_flat(),
             "data": self._fingerprint,

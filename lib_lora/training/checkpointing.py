@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from lib_lora.config.precision import Checkpointing
-from lib_lora.model.family import SD1, SDXL, Family
+from lib_lora.model.family import SDXL, Family
 
-# of the GPU's memory: above it, the memory is for larger batches, and the time is what counts
+# of the GPU's memory, both estimates: above it, the memory is for larger batches, and the time is what counts
 ENOUGH_BYTES = 12 * 2**30
 ENOUGH_BYTES_SDXL = 30 * 2**30  # whose weights alone are 5 GB in half precision
 
@@ -22,7 +22,7 @@ class Choice:
     reason: str = ""
 
 
-def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Family = SD1) -> Choice:
+def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Family) -> Choice:
     """What the option means on `device`, for a model of `family`."""
     if wanted != "auto":
         return Choice(wanted == "on")

@@ -14,7 +14,7 @@ from torch import nn
 from lib_lora.events import Chosen, Finished, StepDone, Stop
 from lib_lora.hosts.architecture import TEXT, text_config
 from lib_lora.hosts.text_weights import text_weights
-from lib_lora.model.adapter import attached, new_pair, pairs_from_state, state_dict
+from lib_lora.model.adapter import attached, pairs_from_state, state_dict
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
@@ -23,6 +23,7 @@ from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.finite_differences import slopes
+from tests.pairs import new_pair
 from tests.pins.test_webui_adapter import fingerprint
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.synthetic import write_mini_sd2

@@ -14,7 +14,7 @@ import torch
 from lib_lora.errors import HostChanged, LoraFileError, ModelError
 from lib_lora.events import Finished, StepDone, Stop
 from lib_lora.hosts.ldm_model import LdmModel
-from lib_lora.model.adapter import attached, new_pair
+from lib_lora.model.adapter import attached
 from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.conv_targets import conv_targets
@@ -23,6 +23,7 @@ from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
 from tests.conftest import small_config
+from tests.pairs import new_pair
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 

@@ -33,7 +33,6 @@ PLACES = {"left": (-29, 0), "right": (29, 0), "top": (0, -29), "bottom": (0, 29)
 _SUPERSAMPLING = 3
 _OUT_OF_FOCUS_PX = 1.4  # four latent channels cannot hold every blade of grass
 
-Floats = NDArray[np.float32]
 Generator = np.random.Generator
 
 

@@ -36,6 +36,13 @@ class LdmModel:
         self, latent_diffusion: Any, device: torch.device, info: ModelInfo, still_held: Callable[[], bool] = lambda: True
     ) -> None:
         self.device = device
+        self._info = info
+        self._surroundings = Surroundings(self)
+        self.hold(latent_diffusion, still_held)
+
+    def hold(self, latent_diffusion: Any, still_held: Callable[[], bool]) -> None:
+        """Stand on these modules from now on: those of the same checkpoint, which the host may have built anew meanwhile."""
+        device, info = self.device, self._info
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
         self.predicts_v = predicts_v(latent_diffusion)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
@@ -45,10 +52,8 @@ class LdmModel:
         self.whole = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
         original = getattr(latent_diffusion, "alphas_cumprod_original", latent_diffusion.alphas_cumprod)
         self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
-        self._info = info
         self._still_held = still_held
         self._sentinels = [next(module.parameters()) for module in networks(self)]
-        self._surroundings = Surroundings(self)
 
     def verify(self) -> None:
         if not self._still_held():

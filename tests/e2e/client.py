@@ -73,6 +73,18 @@ def wait_for_end(server: Server, job_id: str) -> dict[str, Any]:
     raise TimeoutError(f"job {job_id} has not ended after {RUN_S} s: {status(server)}")
 
 
+def wait_for_step(server: Server, job_id: str, step: int) -> None:
+    """Until the running job has made `step` steps."""
+    deadline = time.monotonic() + RUN_S
+    while time.monotonic() < deadline:
+        job = status(server)
+        assert job and job["id"] == job_id and job["state"] not in ENDED, job
+        if job["step"] >= step:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"job {job_id} is not at step {step} after {RUN_S} s: {status(server)}")
+
+
 def end_job(server: Server) -> None:
     """Stop what a failed test may have left running."""
     job = status(server)

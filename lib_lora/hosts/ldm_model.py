@@ -20,7 +20,7 @@ from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
-from lib_lora.model.surgery import forwards_replaced, frozen
+from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
 from lib_lora.model.targets import ldm_unet_targets, sdxl_unet_targets, text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 
@@ -94,9 +94,13 @@ class LdmModel:
 
 @contextmanager
 def made_trainable(model: LdmModel) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; the exit brings everything back."""
+    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; others' patches have no part in it.
+
+    The exit brings everything back.
+    """
     with ExitStack() as stack:
         stack.enter_context(frozen(model.whole))
+        stack.enter_context(others_aside([*networks(model), model.vae]))
         stack.enter_context(_in_fp32(model.vae))
         stack.enter_context(forwards_replaced(fused_attention_forwards(model.unet)))
         for encoder in model.text_encoders:

@@ -30,8 +30,8 @@ SMALL_RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def generate(server: Server, prompt: str) -> Picture:
-    """The picture of a seeded txt2img, `[64, 64, 3]`."""
+def generate(server: Server, prompt: str, **changes: Any) -> Picture:
+    """The (first) picture of a seeded txt2img, `[64, 64, 3]`."""
     asked = {
         "prompt": prompt,
         "width": 64,
@@ -40,6 +40,7 @@ def generate(server: Server, prompt: str) -> Picture:
         "seed": 7,
         "sampler_name": "Euler",
         "scheduler": "Automatic",
+        **changes,
     }
     content = base64.b64decode(server.post("/sdapi/v1/txt2img", asked)["images"][0])
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,17 @@ import torch
 from torch import nn
 
 from lib_lora.events import Finished, Planned, StepDone, Stop
-from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.hosts.architecture import TEXT, family_of, text_config, unet_config, vae_config
+from lib_lora.hosts.checkpoint import Modules
+from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.model.family import Family
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
+from lib_lora.training.checkpointing import ENOUGH_BYTES, ENOUGH_BYTES_SDXL
 from tests.conftest import small_config
 from tests.recorded import RECORDED
-from tests.synthetic import write_mini_sd2, write_mini_sdxl
+from tests.synthetic import SDXL_SHAPES, SHAPES, write_mini_sd2, write_mini_sdxl
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 
@@ -145,3 +150,39 @@ def test_a_run_on_the_gpu_is_that_on_a_cpu(family: str, request: pytest.FixtureR
         host = StandaloneHost(checkpoint, tmp_path / device, torch.device(device), full_precision=True)
         losses.append(trained(host, photos, mixed_precision="no")[0])
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-3) and losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def full_shape(shapes_of: Path, device: torch.device) -> DiffusersModel:
+    """A model of full size with random weights, made where it computes: U-Net and text encoders in fp16, as a host holds them."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        weights = {key: torch.empty(shape) for key, shape in json.loads(shapes_of.read_text()).items()}
+    family = family_of({key: value.shape for key, value in weights.items()})
+    assert isinstance(family, Family)
+    kinds = [CLIPTextModel, CLIPTextModelWithProjection]
+    with device:
+        unet = UNet2DConditionModel(**unet_config(weights)).half().eval()
+        vae = AutoencoderKL(**vae_config(weights)).eval()
+        configs = [text_config(weights, prefix) for prefix in TEXT[family.card]]
+        encoders = [kind(CLIPTextConfig(**config)).half().eval() for kind, config in zip(kinds, configs)]
+    return DiffusersModel(Modules(unet, vae, tuple(encoders), family), device)
+
+
+@pytest.mark.parametrize(("shapes_of", "side", "bound"), [(SHAPES, 512, ENOUGH_BYTES), (SDXL_SHAPES, 1024, ENOUGH_BYTES_SDXL)])
+def test_what_auto_leaves_off_fits(
+    shapes_of: Path, side: int, bound: int, mini_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    """A model of full size in its own resolution, both parts trained, without checkpointing: below the bound that `auto` goes by."""
+    host = StandaloneHost(mini_checkpoint, tmp_path / "out", torch.device("cuda"))
+    host._model = full_shape(shapes_of, torch.device("cuda"))
+    peaks = {}
+    for choice in ("on", "off"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        sizes = {"resolution": side, "min_bucket_reso": side // 2, "rank": 16, "alpha": 16, "steps": 2}
+        trained(host, photos, name=choice, gradient_checkpointing=choice, mixed_precision="bf16", **sizes)
+        peaks[choice] = torch.cuda.max_memory_reserved()
+    print({choice: f"{peak / 2**30:.1f} GB" for choice, peak in peaks.items()}, "at", side)
+    assert peaks["on"] < peaks["off"] < 0.9 * bound

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
 
-from lib_lora.errors import ModelError
+from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.ldm_family import family_of
 from lib_lora.hosts.ldm_model import made_trainable
@@ -65,10 +65,13 @@ class WebuiHost:
             if not insist:
                 base.require_selected()
             _begin(stack)
-            if insist:
-                stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
-            latent_diffusion = _current_model(base.checkpoint)
-            _make_clean(latent_diffusion, stack)
+            try:
+                latent_diffusion = _current_model(base.checkpoint)
+                if insist:
+                    stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
+                _make_clean(latent_diffusion, stack)
+            except (ModelError, OSError, RuntimeError) as error:
+                raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
             base.hold_again(latent_diffusion, needs_vae=needs_vae)
             stack.enter_context(made_trainable(base))
             yield

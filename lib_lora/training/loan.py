@@ -34,9 +34,9 @@ class Loan:
     def offer(self, *, needs_vae: bool) -> Generator[Event, None, bool]:
         """Lend the model out where somebody waits for it, or a person holds the run; returns whether that was so.
 
-        It is held again afterwards, unless the end was asked for and nothing is to be kept.
+        It is held again afterwards, unless the end was asked for and nothing is to be kept. A run that ends now lends no more.
         """
-        if not self.lends or not (self._stop.held or self._host.someone_waits()):
+        if not self.lends or self._stop.requested or not (self._stop.held or self._host.someone_waits()):
             return False
         yield from self.lend(needs_vae=needs_vae)
         return True

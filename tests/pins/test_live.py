@@ -132,6 +132,23 @@ def test_stop_and_keep_loads_our_checkpoint_for_the_file_and_brings_the_selected
     assert loaded == ["sd15-mini.safetensors", None]
 
 
+def test_a_checkpoint_that_does_not_load_again_is_told(
+    host: Any, webui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with host.borrow_model() as base:
+        pass
+
+    def load(**_: Any) -> None:
+        raise FileNotFoundError("no such file")
+
+    monkeypatch.setattr(webui.sd_models, "reload_model_weights", load)
+    said = r"'sd15-mini.safetensors' cannot be loaded again \(no such file\)"
+    for insist in (False, True):
+        with pytest.raises(ModelAway, match=said), host.borrow_again(base, needs_vae=False, insist=insist):
+            pass
+    assert not webui.call_queue.queue_lock.locked() and webui.shared.state.begun == webui.shared.state.ended
+
+
 def test_patches_of_other_extensions_have_no_part_in_the_training(
     host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,11 @@ def stop(keep: bool = False) -> bool:
     return True
 
 
+def state() -> dict[str, Any]:
+    """What the webui is doing now; takes no lock."""
+    return dict(shared.state.dict())
+
+
 def kept() -> dict[str, Any]:
     """What the webui keeps of the last prompt, and the checkpoint that it holds and that is selected."""
     with call_queue.queue_lock:
@@ -95,7 +100,7 @@ def reload_ui() -> bool:
 
 
 def _add_routes(_demo: Any, app: Any) -> None:
-    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "kept": kept}
+    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "kept": kept, "state": state}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
     posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}

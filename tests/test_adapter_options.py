@@ -244,7 +244,11 @@ TYPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "dora": ({}, {"lora_down.weight", "lora_up.weight", "dora_scale"}),
     "loha": ({}, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
     "lokr": ({"factor": 4, "conv_dim": 2}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+    "ia3": ({}, {"weight", "on_input"}),
+    "diag-oft": ({"conv_dim": 2, "rank": 4}, {"oft_blocks"}),
+    "glora": ({"alpha": 2}, {"a1.weight", "a2.weight", "b1.weight", "b2.weight"}),
 }
+LAYERS = {"lokr": 12 + 278, "diag-oft": 12 + 278, "ia3": 10 + 80, "glora": 12 + 160}
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -252,9 +256,10 @@ def test_every_type_is_trained_saved_and_gone_on_with(kind: str, host: Standalon
     options, ends = TYPES[kind]
     flat = {"adapter_type": kind, "network_dropout": 0.1, **options}
     state, metadata = run(host, squares, name="first", unet_lr=0.01, **flat)
-    assert {key.partition(".")[2] for key in state} == ends | {"alpha"}
+    assert {key.partition(".")[2] for key in state} == ends | ({"alpha"} if kind != "ia3" else set())
     layers = len({key.partition(".")[0] for key in state})
-    assert layers == 12 + (278 if kind == "lokr" else 192)
+    assert layers == LAYERS.get(kind, 12 + 192)
+    assert kind != "diag-oft" or not any(value for key, value in state.items() if key.endswith(".alpha")), "a limit of 0 is none"
     assert metadata["ss_network_module"] == "lycoris.kohya"
     arguments = json.loads(metadata["ss_network_args"])
     assert arguments["algo"] == {"dora": "locon"}.get(kind, kind)

@@ -47,6 +47,12 @@ def problems(**flat: object) -> list[str]:
         ({"adapter_type": "dora", "decompose_both": True}, "decompose_both"),
         ({"adapter_type": "lokr", "loraplus_lr_ratio": 4}, "adapter_type"),
         ({"adapter_type": "dora", "base_weights": ["a"]}, "base_weights"),
+        ({"adapter_type": "diag-oft", "base_weights": ["a"]}, "base_weights"),
+        ({"adapter_type": "ia3", "conv_dim": 4}, "conv_dim"),
+        ({"adapter_type": "glora", "block_dims": LISTS, "conv_block_dims": LISTS}, "conv_block_dims"),
+        ({"adapter_type": "glora", "scale_weight_norms": 1}, "scale_weight_norms"),
+        ({"adapter_type": "glora", "alpha": 8}, "alpha"),
+        ({"adapter_type": "glora", "block_dims": LISTS, "block_alphas": LISTS}, "block_alphas"),
         ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
     ],
     ids=str,
@@ -62,6 +68,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
      {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
      {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
+     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"},
      {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
      {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
     ids=str,
@@ -71,4 +78,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 16
+    assert len(RULES) == 19

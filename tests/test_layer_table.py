@@ -46,6 +46,13 @@ def test_the_table_is_kohyas() -> None:
             "128 layers of an SD 1.x: 0 of the text encoder, 128 of the U-Net;",
         ),
         ({"train_layers": "cross-attention"}, "136 layers of an SD 1.x: 72 of the text encoder, 64 of the U-Net;"),
+        ({"adapter_type": "ia3"}, "140 layers of an SD 1.x: 60 of the text encoder, 80 of the U-Net;"),
+        (
+            {"adapter_type": "ia3", "train_layers": "cross-attention", "text_encoder_lr": 0},
+            "32 layers of an SD 1.x: 0 of the text encoder, 32 of the U-Net;",
+        ),
+        ({"adapter_type": "glora"}, "232 layers of an SD 1.x: 72 of the text encoder, 160 of the U-Net;"),
+        ({"adapter_type": "diag-oft", "conv_dim": 4}, "350 layers of an SD 1.x: 72 of the text encoder, 278 of the U-Net;"),
         ({"unet_lr": 0}, "72 layers of an SD 1.x: 72 of the text encoder, 0 of the U-Net;"),
         (
             {"block_dims": ",".join(["0"] * 12 + ["4"] + ["0"] * 12)},
@@ -61,7 +68,8 @@ def test_counts(flat: dict[str, Any], counts: str) -> None:
 @pytest.mark.parametrize(
     "flat",
     [{"rank": 1}, {"rank": 4, "conv_dim": 2, "save_precision": "float"}, {"adapter_type": "dora"}, {"adapter_type": "loha", "rank": 2},
-     {"adapter_type": "lokr", "conv_dim": 4}],
+     {"adapter_type": "lokr", "conv_dim": 4}, {"adapter_type": "ia3", "save_precision": "float"},
+     {"adapter_type": "diag-oft", "conv_dim": 4}, {"adapter_type": "glora", "rank": 2}],
     ids=str,
 )  # fmt: skip
 def test_sizes(flat: dict[str, Any]) -> None:
@@ -71,7 +79,7 @@ def test_sizes(flat: dict[str, Any]) -> None:
     for name, shape in sd1_layers():
         rank, _ = rank_and_alpha(name, config.adapter)
         if rank:
-            shapes = tensor_shapes(shape, rank, config.adapter)
+            shapes = tensor_shapes(shape, rank, config.adapter, name)
             state.update({f"{name}.{key}": torch.zeros(sides) for key, sides in shapes.items()})
             state[f"{name}.alpha"] = torch.tensor(1.0)
     dtype = torch.float32 if config.precision.save_precision == "float" else torch.float16
@@ -92,7 +100,7 @@ def test_layers_that_are_chosen() -> None:
         assert [rank_and_alpha(name, adapter)[0] for name in names] == ranks
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr", "diag-oft"])
 def test_shapes_are_those_of_the_tensors(kind: str) -> None:
     adapter = build_config({"adapter_type": kind}).adapter
     module = nn.Conv2d(12, 24, 3)

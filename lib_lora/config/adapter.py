@@ -12,12 +12,13 @@ from lib_lora.config.options import option
 class AdapterConfig:
     """The LoRA itself."""
 
-    adapter_type: Literal["lora", "dora", "loha", "lokr"] = option(
+    adapter_type: Literal["lora", "dora", "loha", "lokr", "ia3", "diag-oft", "glora"] = option(
         "lora",
         label="Type",
         kohya=None,
         place="advanced",
-        help="lora works everywhere; dora learns direction and strength apart, and is slower; loha and lokr are LyCORIS'.",
+        help="lora works everywhere; dora learns direction and strength apart, and is slower; the others are LyCORIS'. Of ia3, "
+        "diag-oft and glora nothing is scaled by Alpha; ia3 has no rank, and diag-oft's is the size of its blocks.",
     )
     rank: int = option(
         16,

@@ -17,8 +17,10 @@ from lib_lora.model.blocks import (
     down_factors,
     middle_factor,
     rate_factors,
+    trains_convolutions,
     up_factors,
 )
+from lib_lora.model.delta import OF_WEIGHT
 
 
 def ranks_can_be_read(config: TrainConfig) -> str | None:
@@ -144,11 +146,40 @@ def type_has_upper_matrices(config: TrainConfig) -> str | None:
 
 
 def type_knows_the_weight(config: TrainConfig) -> str | None:
-    if config.adapter.adapter_type != "dora" or not config.adapter.base_weights:
+    kind = config.adapter.adapter_type
+    if kind not in OF_WEIGHT or not config.adapter.base_weights:
         return None
     return (
-        "Type (adapter_type): dora is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
+        f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
         "choose lora, or leave those out."
+    )
+
+
+def type_has_convolutions(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.adapter_type not in ("ia3", "glora") or not trains_convolutions(adapter):
+        return None
+    return (
+        f"Rank of convolutions (conv_dim): the webui reads no {adapter.adapter_type} of convolutions; set it to 0 and Ranks of "
+        "convolutions per block (conv_block_dims) to nothing, or choose another Type (adapter_type)."
+    )
+
+
+def type_has_a_norm(config: TrainConfig) -> str | None:
+    kind = config.adapter.adapter_type
+    if kind not in ("ia3", "diag-oft", "glora") or config.adapter.scale_weight_norms == 0:
+        return None
+    return f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0."
+
+
+def type_is_scaled(config: TrainConfig) -> str | None:
+    """LyCORIS scales a GLoRA, the webui's loader does not."""
+    adapter = config.adapter
+    if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not adapter.block_alphas):
+        return None
+    return (
+        f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave Alphas "
+        "per block (block_alphas) empty."
     )
 
 
@@ -194,4 +225,7 @@ RULES: tuple[Rule, ...] = (
     type_has_its_options,
     type_has_upper_matrices,
     type_knows_the_weight,
+    type_has_convolutions,
+    type_has_a_norm,
+    type_is_scaled,
 )

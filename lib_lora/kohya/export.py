@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
-from lib_lora.config.lycoris import WITHOUT_CONVOLUTIONS, lycoris_arguments, network_module
+from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
@@ -22,6 +22,7 @@ from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPT
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
+from lib_lora.kohya.types import KINDS_OF_FORM
 
 ExportForm = Literal["toml", "json", "dataset"]
 # options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
@@ -262,9 +263,9 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
     if adapter.adapter_type == "lora":
         conv = any(config.value(opt) != opt.default for opt in all_options() if opt.name.startswith("conv_"))
         return {"LoRA_type": "Kohya LoCon" if conv else "Standard"}
-    kinds = {"dora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr"}
-    preset = "full" if adapter.conv_dim else WITHOUT_CONVOLUTIONS
-    return {"LoRA_type": kinds[adapter.adapter_type], "LyCORIS_preset": preset, "dora_wd": adapter.adapter_type == "dora"}
+    dora = adapter.adapter_type == "dora"
+    kind = "LyCORIS/LoCon" if dora else next(name for name, kind in KINDS_OF_FORM.items() if kind == adapter.adapter_type)
+    return {"LoRA_type": kind, "LyCORIS_preset": preset(adapter), "dora_wd": dora}
 
 
 def _form_value(opt: Option, value: Any) -> Any:

@@ -23,6 +23,10 @@ _CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' 
     r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"
     r"|\d+_(?:emb_layers_1|skip_connection)|\d+_(in_layers_2|out_layers_3|op|conv))"
 )
+_OF_TYPE = {  # LyCORIS' preset ia3, and of the text encoder all of an attention: the webui's loader passes over a part of open_clip's
+    "ia3": re.compile(r"lora_unet_.*_(to_k|to_v|ff_net_2)|lora_te\d?_.*_(q_proj|k_proj|v_proj|out_proj|mlp_fc2)"),
+    "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # Linears in every family: its loader has no others
+}
 _RISING = [i / (SIDE - 1) for i in range(SIDE)]
 _SINE = [math.sin(math.pi / 2 * x) for x in _RISING]
 SHAPES: dict[str, list[float]] = {
@@ -55,7 +59,16 @@ def uses_blocks(adapter: AdapterConfig) -> bool:
 
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
-    """What the pair of the layer `name` is made with; rank 0 where its block is not trained."""
+    """What the adapter of the layer `name` is made with; rank 0 where its block is not trained.
+
+    Of types that are not scaled, alpha is what makes a file say so: an OFT's is a limit, and 0 is none.
+    """
+    rank, alpha = _rank_and_alpha(name, adapter)
+    unscaled = {"diag-oft": 0.0, "ia3": 1.0, "glora": float(rank)}
+    return rank, unscaled.get(adapter.adapter_type, alpha)
+
+
+def _rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
     index, place = block_index(name), conv_place(name)
     if (place and not trains_convolutions(adapter)) or not is_chosen(name, adapter):
         return 0, 0.0
@@ -67,7 +80,10 @@ def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
 
 
 def is_chosen(name: str, adapter: AdapterConfig) -> bool:
-    """Whether the layer `name` is of the layers of the U-Net that are trained; the text encoder's always are."""
+    """Whether the layer `name` is of the layers of the U-Net that are trained, and of those that the type can have."""
+    own = _OF_TYPE.get(adapter.adapter_type)
+    if own is not None and not own.fullmatch(name):
+        return False
     places = {"all": ("",), "attention": ("_attn1_", "_attn2_"), "cross-attention": ("_attn2_",)}[adapter.train_layers]
     return not name.startswith("lora_unet_") or any(place in name for place in places)
 

@@ -30,7 +30,7 @@ def layers_text(config: TrainConfig) -> str:
             part, rank = name.split("_")[1], rank_and_alpha(name, config.adapter)[0]
             if rates[part] > 0 and rank > 0:
                 counts[part] += 1
-                tensors += [*tensor_shapes(shape, rank, config.adapter).values(), ()]  # and its alpha
+                tensors += [*tensor_shapes(shape, rank, config.adapter, name).values(), ()]  # and its alpha
     except ConfigError:
         return ""  # ranks or factors that cannot be read: their rules tell
     size = len(tensors) * HEADER + BYTES[config.precision.save_precision] * sum(math.prod(sides) for sides in tensors)

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hosts.ldm_config",
         "sample",
         "output.inspect",
+        "output.truncate",
         "output.card",
         "ui.uploads",
         "ui.form",

@@ -52,6 +52,8 @@ def problems(**flat: object) -> list[str]:
         ({"adapter_type": "glora", "block_dims": LISTS, "conv_block_dims": LISTS}, "conv_block_dims"),
         ({"adapter_type": "glora", "scale_weight_norms": 1}, "scale_weight_norms"),
         ({"adapter_type": "glora", "alpha": 8}, "alpha"),
+        ({"adapter_type": "loha", "unit": 4}, "unit"),
+        ({"unit": 16}, "unit"),
         ({"adapter_type": "glora", "block_dims": LISTS, "block_alphas": LISTS}, "block_alphas"),
         ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
     ],
@@ -68,7 +70,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
      {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
      {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
-     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"},
+     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"}, {"unit": 15},
      {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
      {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
     ids=str,
@@ -78,4 +80,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 19
+    assert len(RULES) == 20

@@ -141,7 +141,9 @@ def test_a_file_gives_the_same_adapter_and_its_delta_merged_the_same_answer(kind
         ours = module(x)
     with attached(pairs_from_state([adapter.target], state, CPU)):
         assert torch.equal(module(x), ours)
-    assert torch.allclose(plain(module, x, module.weight + delta(tensors, adapter.alpha, module.weight)), ours, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(
+        plain(module, x, module.weight + delta(tensors, adapter.alpha, module.weight)), ours, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -259,7 +261,9 @@ def test_beginnings_are_lycoris() -> None:
     conv = new_tensors(torch.randn(6, 5, 3, 3), 4, AdapterConfig(adapter_type="dora"), draw)
     assert conv["dora_scale"].shape == (1, 5, 1, 1)
     oft = new_tensors(weight, 16, AdapterConfig(adapter_type="diag-oft"), draw)
-    assert oft["oft_blocks"].shape == (40, 15, 15) and not oft["oft_blocks"].any()  # as LyCORIS': at most 16, and 600 is divided by it
+    assert (
+        oft["oft_blocks"].shape == (40, 15, 15) and not oft["oft_blocks"].any()
+    )  # as LyCORIS': at most 16, and 600 is divided by it
     glora = new_tensors(weight, 4, AdapterConfig(adapter_type="glora"), draw)
     assert not glora["a2.weight"].any() and not glora["b2.weight"].any()
     assert all(float(glora[key].abs().max()) == pytest.approx(0.05, rel=0.01) for key in ("a1.weight", "b1.weight"))
@@ -268,7 +272,9 @@ def test_beginnings_are_lycoris() -> None:
 LYCORIS = ["loha", "lokr", "lokr whole", "dora", "ia3", "ia3 inputs", "diag-oft", "diag-oft limited", "glora"]
 
 
-@pytest.mark.parametrize(("kind", "case"), [pair for pair in itertools.product(LYCORIS, ["linear", "conv"]) if pair != ("glora", "conv")])
+@pytest.mark.parametrize(
+    ("kind", "case"), [pair for pair in itertools.product(LYCORIS, ["linear", "conv"]) if pair != ("glora", "conv")]
+)
 def test_deltas_are_lycoris(kind: str, case: str) -> None:
     """Of LyCORIS 4.1.3's own modules, drawn at random, and its `get_merged_weight` (rank 2, alpha 3); GLoRA of 2.2.0 (alpha 2)."""
     recorded = load_file(Path(__file__).parent / "data" / "lycoris-deltas.safetensors")
@@ -302,7 +308,9 @@ def test_what_is_no_such_adapter() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_half_precision_file_merged_into_half_precision_weights(dtype: torch.dtype, kind: str, name: str, tmp_path: Path) -> None:
+def test_a_half_precision_file_merged_into_half_precision_weights(
+    dtype: torch.dtype, kind: str, name: str, tmp_path: Path
+) -> None:
     """Within 1e-2 of the layer as it was trained: file and weights are rounded, and the sum once more."""
     module = layers()[name].requires_grad_(False)
     adapter, x = drawn(kind, module), input_for(module)

@@ -345,6 +345,7 @@ def test_kinds_of_lora() -> None:
         ("LyCORIS/Diag-OFT", {}, "diag-oft"),
         ("LyCORIS/iA3", {}, "ia3"),
         ("LyCORIS/GLoRA", {}, "glora"),
+        ("Kohya DyLoRA", {"unit": 2}, "lora"),
         ("Standard", {"dora_wd": True, "factor": 4}, "lora"),
     ],
     ids=str,
@@ -352,6 +353,7 @@ def test_kinds_of_lora() -> None:
 def test_types_of_the_form(kind: str, fields: dict[str, object], wanted: str) -> None:
     found = gui(LoRA_type=kind, conv_dim=8, conv_alpha=2, LyCORIS_preset="full", **fields)
     assert found.not_supported == [] and found.flat["adapter_type"] == wanted
+    assert found.flat.get("unit") == fields.get("unit")
     assert (found.flat.get("factor"), found.flat.get("decompose_both")) == ((4, True) if wanted == "lokr" else (None, None))
     assert found.flat.get("conv_dim") == (None if kind in ("Standard", "LyCORIS/iA3", "LyCORIS/GLoRA") else 8)
 
@@ -368,6 +370,10 @@ def test_types_of_a_toml() -> None:
     lokr = toml(LYCORIS + '["algo=lokr", "conv_dim=3", "conv_alpha=1", "factor=8", "full_matrix=True"]')
     assert [lokr.flat[key] for key in ("adapter_type", "conv_dim", "conv_alpha", "factor", "full_matrix")] == [
         "lokr", 3, 1.0, 8, True]  # fmt: skip
+    dylora = toml('network_module = "networks.dylora"\nnetwork_dim = 8\nnetwork_args = ["unit=4"]')
+    assert dylora.not_supported == [] and (dylora.flat["unit"], dylora.flat["rank"]) == (4, 8)
+    assert toml('network_module = "networks.dylora"').flat["unit"] == 1, "kohya's default"
+    assert "unit" not in toml('network_module = "networks.lora"\nnetwork_args = ["unit=4"]').flat
     oft = toml(LYCORIS + '["algo=diag-oft", "conv_dim=3", "constraint=0", "rescaled=False"]')
     assert oft.not_supported == [] and (oft.flat["adapter_type"], oft.flat["conv_dim"]) == ("diag-oft", 3)
     for algo, preset in (("ia3", "ia3"), ("glora", "full"), ("ia3", "full")):

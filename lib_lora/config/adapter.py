@@ -7,6 +7,8 @@ from typing import Literal
 
 from lib_lora.config.options import option
 
+MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight, and are nothing without it
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -83,6 +85,16 @@ class AdapterConfig:
         kohya="network_args.decompose_both",
         place="advanced",
         help="LoKr's smaller matrix is a product of the rank too.",
+    )
+    unit: int = option(
+        0,
+        label="DyLoRA: unit",
+        kohya="network_args.unit",
+        ge=0,
+        le=1024,
+        place="advanced",
+        help="Trains at each step only the first so many ranks, a random multiple of this, so that the LoRA may be cut down "
+        "afterwards (truncate); 0 trains all.",
     )
     network_dropout: float = option(
         0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
@@ -20,7 +20,6 @@ from lib_lora.model.blocks import (
     trains_convolutions,
     up_factors,
 )
-from lib_lora.model.delta import OF_WEIGHT
 
 
 def ranks_can_be_read(config: TrainConfig) -> str | None:
@@ -147,7 +146,7 @@ def type_has_upper_matrices(config: TrainConfig) -> str | None:
 
 def type_knows_the_weight(config: TrainConfig) -> str | None:
     kind = config.adapter.adapter_type
-    if kind not in OF_WEIGHT or not config.adapter.base_weights:
+    if kind not in ("dora", *MULTIPLYING) or not config.adapter.base_weights:
         return None
     return (
         f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
@@ -167,7 +166,7 @@ def type_has_convolutions(config: TrainConfig) -> str | None:
 
 def type_has_a_norm(config: TrainConfig) -> str | None:
     kind = config.adapter.adapter_type
-    if kind not in ("ia3", "diag-oft", "glora") or config.adapter.scale_weight_norms == 0:
+    if kind not in MULTIPLYING or config.adapter.scale_weight_norms == 0:
         return None
     return f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0."
 
@@ -178,9 +177,20 @@ def type_is_scaled(config: TrainConfig) -> str | None:
     if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not adapter.block_alphas):
         return None
     return (
-        f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave Alphas "
-        "per block (block_alphas) empty."
+        f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave "
+        "Alphas per block (block_alphas) empty."
     )
+
+
+def units_divide_ranks(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.unit == 0:
+        return None
+    if adapter.adapter_type != "lora":
+        return f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0."
+    if adapter.unit >= adapter.rank:
+        return f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks."
+    return None
 
 
 def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
@@ -228,4 +238,5 @@ RULES: tuple[Rule, ...] = (
     type_has_convolutions,
     type_has_a_norm,
     type_is_scaled,
+    units_divide_ranks,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lib_lora.config.adapter import AdapterConfig
 
-LYCORIS = "lycoris.kohya"
+LYCORIS, DYLORA = "lycoris.kohya", "networks.dylora"
 ALGO = {"lora": "locon", "dora": "locon"}  # the others have the same name there
 WITHOUT_CONVOLUTIONS = "attn-mlp"  # the preset that leaves convolutional blocks alone
 PRESET_OF_IA3 = "ia3"  # the preset of the few layers that it is meant for
@@ -12,7 +12,9 @@ PRESET_OF_IA3 = "ia3"  # the preset of the few layers that it is meant for
 
 def network_module(adapter: AdapterConfig) -> str:
     """Kohya's own module for a LoRA, LyCORIS' for every other type."""
-    return "networks.lora" if adapter.adapter_type == "lora" else LYCORIS
+    if adapter.adapter_type != "lora":
+        return LYCORIS
+    return DYLORA if adapter.unit else "networks.lora"
 
 
 def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:

@@ -49,7 +49,7 @@ _BY_HAND = {
 }
 REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
-_OF_LOKR = ("factor", "full_matrix", "decompose_both")
+_OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 
 
 def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
@@ -104,7 +104,7 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
         value, name = config.value(opt), opt.declaration.kohya
         if opt.name in _BY_HAND or name in settings or _as_absent(opt, value):
             continue
-        if name is None or (opt.name in _OF_LOKR and config.adapter.adapter_type != "lokr"):
+        if name is None or _OF_TYPE.get(opt.name, config.adapter.adapter_type) != config.adapter.adapter_type:
             if opt.name != "resolution_height":
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
@@ -238,6 +238,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
+    form["unit"] = max(1, config.adapter.unit)  # the least that the form has
     form["keep_tokens"] = _keep_tokens(config)
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
@@ -261,6 +262,8 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
     """The form's standard LoRA has no fields for convolutions."""
     adapter = config.adapter
     if adapter.adapter_type == "lora":
+        if adapter.unit:
+            return {"LoRA_type": "Kohya DyLoRA"}
         conv = any(config.value(opt) != opt.default for opt in all_options() if opt.name.startswith("conv_"))
         return {"LoRA_type": "Kohya LoCon" if conv else "Standard"}
     dora = adapter.adapter_type == "dora"

@@ -106,13 +106,13 @@ GROUPS: tuple[Group, ...] = (
     ),
     _group(
         "not_supported",
-        "LyCORIS' own refinements and DyLoRA are not trained.",
-        "bypass_mode constrain rank_dropout_scale rescaled train_norm train_on_input unit use_cp use_scalar use_tucker "
+        "LyCORIS' own refinements and its DyLoRA are not trained.",
+        "bypass_mode constrain rank_dropout_scale rescaled train_norm train_on_input use_cp use_scalar use_tucker "
         "network_args.use_tucker network_args.use_cp network_args.use_conv_cp network_args.disable_conv_cp "
         "network_args.use_scalar network_args.rs_lora network_args.bypass_mode network_args.train_norm "
         "network_args.block_size network_args.constraint network_args.constrain network_args.rescaled "
         "network_args.rank_dropout_scale network_args.unbalanced_factorization network_args.train_on_input "
-        "network_args.train_t5xxl network_args.unit",
+        "network_args.train_t5xxl",
         "LoRA_type",
     ),
     _group(
@@ -191,7 +191,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "huggingface_repo_type": ("model",),
     "huggingface_repo_visibility": ("private", "public"),
     "LyCORIS_preset": ("full",),
-    "unit": (1,),
     "constrain": (0,),
     "show_timesteps": ("none",),
     "network_args.preset": ("full",),
@@ -264,8 +263,9 @@ WHY_DECIDING: dict[str, str] = {
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",
-    "LoRA_type": "Standard, Kohya LoCon, and LyCORIS' LoCon, LoHa, LoKr, iA3, Diag-OFT and GLoRA are trained; others are not.",
-    "network_module": "networks.lora is trained, and lycoris.kohya with the algorithms below.",
+    "LoRA_type": "Standard, Kohya LoCon, Kohya DyLoRA, and LyCORIS' LoCon, LoHa, LoKr, iA3, Diag-OFT and GLoRA are trained; "
+    "others are not.",
+    "network_module": "networks.lora and networks.dylora are trained, and lycoris.kohya with the algorithms below.",
     "network_args.algo": "LyCORIS' algorithm: lora, locon, loha, lokr, ia3, diag-oft or glora.",
     "dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
     "network_args.dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",

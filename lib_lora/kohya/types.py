@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lib_lora.config.lycoris import LYCORIS, PRESET_OF_IA3, WITHOUT_CONVOLUTIONS
+from lib_lora.config.lycoris import DYLORA, LYCORIS, PRESET_OF_IA3, WITHOUT_CONVOLUTIONS
 from lib_lora.kohya.rules import Context, Finding, Rule, empty
 from lib_lora.kohya.spelling import BLANK, truth
 
@@ -15,6 +15,7 @@ TRAINED = "lora, locon, loha, lokr, ia3, diag-oft and glora"
 KINDS_OF_FORM = {
     "Standard": "lora",
     "Kohya LoCon": "lora",
+    "Kohya DyLoRA": "lora",
     "LyCORIS/LoCon": "locon",
     "LyCORIS/LoHa": "loha",
     "LyCORIS/LoKr": "lokr",
@@ -24,10 +25,11 @@ KINDS_OF_FORM = {
 }
 MORE_LAYERS = "LyCORIS also trains the U-Net's first and last convolution and its time embedding, which are left alone here."
 LINEAR_LAYERS = {
-    "ia3": "The layers of LyCORIS' preset ia3, and in the text encoder all four of an attention: the webui reads no fewer of SDXL's.",
-    "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and b2 "
-    "the other way round.",
+    "ia3": "The layers of LyCORIS' preset ia3, and four of the text encoder's attentions: the webui reads no fewer of SDXL's.",
+    "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and "
+    "b2 the other way round.",
 }
+PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
 OVER_INPUTS = "Strengths belong to inputs here, which is what the webui reads; LyCORIS' own default is outputs (wd_on_output)."
 
 
@@ -59,6 +61,8 @@ def _kind_of_form(value: Any, context: Context) -> Finding | None:
     why = "A LoRA of linear layers and 1×1 convolutions, as kohya's."
     if value == "Kohya LoCon":
         why = "A LoRA of convolutions too; conv_dim is their rank."
+    if value == "Kohya DyLoRA":
+        why = PREFIXES
     return Finding("used", _layers(kind) if value.startswith("LyCORIS/") else why, {"adapter_type": kind})
 
 
@@ -70,7 +74,9 @@ def _module(value: Any, context: Context) -> Finding | None:
         return Finding("used", _layers(kind), {"adapter_type": kind})
     if value == "networks.lora":
         return Finding("used", "A LoRA of linear layers and 1×1 convolutions, with conv_dim of the others too, as kohya's.")
-    return Finding("not_supported", f"{value}: trained are networks.lora, and lycoris.kohya with {TRAINED}.")
+    if value == DYLORA:
+        return Finding("used", PREFIXES)
+    return Finding("not_supported", f"{value}: trained are networks.lora, networks.dylora, and lycoris.kohya with {TRAINED}.")
 
 
 def _layers(kind: str) -> str:
@@ -99,6 +105,17 @@ def _of_lokr(value: Any, context: Context) -> Finding | None:
     algorithm = _algorithm(context)
     if algorithm != "lokr" and (algorithm is not None or context.form == "kohya_ss"):
         return Finding("ignored", "Says nothing for another type than LoKr.")
+    return None
+
+
+def _is_dylora(context: Context) -> bool:
+    return bool(context.given("LoRA_type") == "Kohya DyLoRA" or context.given("network_module") == DYLORA)
+
+
+def _unit(value: Any, context: Context) -> Finding | None:
+    """The form keeps it filled when another type is chosen."""
+    if not _is_dylora(context) and (context.form == "kohya_ss" or context.given("network_module")):
+        return Finding("ignored", "Only DyLoRA has units.")
     return None
 
 
@@ -132,7 +149,9 @@ def _preset(context: Context) -> Any:
 
 
 def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha."""
+    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha; kohya's unit, which is 1."""
+    if _is_dylora(context):
+        return {} if "unit" in flat else {"unit": 1}
     if _algorithm(context) in (None, *LINEAR_LAYERS) or "conv_dim" in flat or _preset(context) not in (None, "full"):
         return {}
     rank = {"conv_dim": flat["rank"]} if "rank" in flat else {}
@@ -148,6 +167,8 @@ TYPE_RULES: dict[str, Rule] = {
     **{prefix + name: _of_lokr for prefix in ("", "network_args.") for name in ("factor", "full_matrix", "decompose_both")},
     **{name: _of_convolutions for name in ("conv_alpha", "conv_block_dims", "conv_block_alphas")},
     **{prefix + "conv_dim": _conv_dim for prefix in ("", "network_args.")},
+    "unit": _unit,
+    "network_args.unit": _unit,
     "LyCORIS_preset": _preset_rule,
     "network_args.preset": _preset_rule,
 }

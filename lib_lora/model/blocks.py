@@ -23,9 +23,9 @@ _CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' 
     r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"
     r"|\d+_(?:emb_layers_1|skip_connection)|\d+_(in_layers_2|out_layers_3|op|conv))"
 )
-_OF_TYPE = {  # LyCORIS' preset ia3, and of the text encoder all of an attention: the webui's loader passes over a part of open_clip's
+_OF_TYPE = {  # LyCORIS' preset ia3, and of the text encoder all of an attention: of open_clip's the webui reads all four or none
     "ia3": re.compile(r"lora_unet_.*_(to_k|to_v|ff_net_2)|lora_te\d?_.*_(q_proj|k_proj|v_proj|out_proj|mlp_fc2)"),
-    "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # Linears in every family: its loader has no others
+    "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # its loader has Linears alone
 }
 _RISING = [i / (SIDE - 1) for i in range(SIDE)]
 _SINE = [math.sin(math.pi / 2 * x) for x in _RISING]

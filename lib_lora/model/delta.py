@@ -26,7 +26,6 @@ DOWN, UP, SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 IA3_IN, IA3_OUT, BLOCKS = "ia3_in", "ia3_out", "oft_blocks"
 GENERAL = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
-OF_WEIGHT = ("dora", "ia3", "diag-oft", "glora")  # types whose delta is a function of the layer's own weight
 _WHOLE = {  # the tensors of a layer, but for alpha and dora_scale
     frozenset({DOWN, UP}): "lora",
     frozenset(HADAMARD): "loha",
@@ -163,13 +162,15 @@ def scaled(weight: torch.Tensor, inputs: torch.Tensor | None, outputs: torch.Ten
 
 
 def rotated(weight: torch.Tensor, blocks: torch.Tensor, constraint: float = 0.0) -> torch.Tensor:
-    """OFT's delta. As R − 1 = 2 Q (1 − Q)⁻¹, nothing is lost to the 1. Shapes: `[out, …]`, `[count, size, size]` with out = count · size.
+    """OFT's delta. As R − 1 = 2 Q (1 − Q)⁻¹, nothing is lost to the 1.
+
+    Shapes: `[out, …]`, `[count, size, size]` with out = count · size.
 
     Raises:
-        ValueError: `blocks` are not those of an OFT, but of a BOFT.
+        ValueError: `blocks` are not those of an OFT, but of a BOFT, or of another layer.
     """
-    if blocks.dim() != 3:
-        raise ValueError(f"oft_blocks have {blocks.dim()} dimensions, not 3")
+    if blocks.dim() != 3 or blocks.shape[0] * blocks.shape[1] != len(weight):
+        raise ValueError(f"oft_blocks are {tuple(blocks.shape)} beside {len(weight)} outputs")
     count, size, _ = blocks.shape
     q = blocks - blocks.transpose(1, 2)
     if constraint > 0:
@@ -177,7 +178,7 @@ def rotated(weight: torch.Tensor, blocks: torch.Tensor, constraint: float = 0.0)
         q = q * ((norm.clamp(max=constraint * len(weight)) + 1e-8) / (norm + 1e-8))
     inverse: torch.Tensor = torch.linalg.inv(torch.eye(size, device=q.device) - q)
     turn = 2 * q @ inverse
-    return (turn.transpose(1, 2) @ weight.flatten(1).unflatten(0, (count, size))).reshape(weight.shape)
+    return (turn.transpose(1, 2) @ weight.reshape(count, size, -1)).reshape(weight.shape)
 
 
 def general(weight: torch.Tensor, a1: torch.Tensor, a2: torch.Tensor, b1: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
 from lib_lora.model.delta import DOWN, SCALE, Tensors, kind_of, rank_of
@@ -42,7 +43,7 @@ def describe(path: Path) -> dict[str, Any]:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
     alphas = {name: _alpha(tensors) for name, tensors in whole.items()}
-    alone = [name for name in whole if kind_of(values[name]) not in ("ia3", "diag-oft", "glora")]
+    alone = [name for name in whole if kind_of(values[name]) not in MULTIPLYING]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
     orders = sorted({_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
     ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}

@@ -68,3 +68,18 @@ def test_a_family_in_the_webui(family_server: Server, family: str, photos: Path,
     with_lora = client.generate(family_server, f"{client.PROMPT} <lora:small:1>")
     assert (with_lora != client.generate(family_server, client.PROMPT)).any()
     assert_step_equals_the_standalone_hosts(family_server, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ia3", "diag-oft", "glora"])
+def test_a_type_beside_a_family(family_server: Server, family: str, kind: str, photos: Path) -> None:
+    """The rarer types: of some attentions the webui reads all layers or none."""
+    if family.startswith("SD 1.x"):
+        pytest.skip("test_types.py trains every type on its layers")
+    client.generate(family_server, client.PROMPT)
+    job = client.train(family_server, photos, f"rare-{kind}", save_precision="float", adapter_type=kind)
+    assert job["state"] == "done", job
+    found = family_server.get("/e2e/lora-output", params={"name": f"rare-{kind}"})
+    print(kind, found)
+    for part in set(found) - {"unchanged"}:
+        assert found[part]["effect"] > 1e-3 and found[part]["error"] < 1e-4, (part, found)
+    assert found["unchanged"]

@@ -39,6 +39,9 @@ TYPES: dict[str, dict[str, object]] = {
     "dora": {"conv_dim": 2},
     "loha": {"conv_dim": 2},
     "lokr": {"conv_dim": 2, "factor": 4},
+    "ia3": {},
+    "diag-oft": {"conv_dim": 2},
+    "glora": {},
 }
 
 
@@ -51,7 +54,8 @@ def test_webui_gives_what_every_type_gives_here(server: Server, kind: str, tmp_p
     with StandaloneHost(checkpoint, tmp_path, torch.device("cpu")).borrow_model() as base:
         targets = adaptable(base)
         sizes = [(target, *rank_and_alpha(target.name, config)) for target in targets]
-        pairs = [new_adapter(target, rank, alpha, config, 1, base.device, torch.float32) for target, rank, alpha in sizes]
+        chosen = [(target, rank, alpha) for target, rank, alpha in sizes if rank > 0]
+        pairs = [new_adapter(target, rank, alpha, config, 1, base.device, torch.float32) for target, rank, alpha in chosen]
     for value in parameters(pairs):
         value.data.add_(torch.randn(value.shape, generator=draw) * 0.05)
     path = server.data / "models" / "Lora" / f"every-{kind}.safetensors"

@@ -21,11 +21,11 @@ def fingerprint() -> dict[str, dict[str, str]]:
         return host_state.fingerprint()
 
 
-def lora_output(name: str) -> dict[str, Any]:
-    """One LoRA through the webui's own extension, and through our adapters."""
+def lora_output(name: str, ours: str = "") -> dict[str, Any]:
+    """One LoRA through the webui's own extension, and it or another through our adapters."""
     from e2e_probe import lora_output as room  # it needs the extension under test, which some runs have disabled
 
-    return room.compare(name)
+    return room.compare(name, ours or name)
 
 
 def step(inputs: str, out: str) -> float:

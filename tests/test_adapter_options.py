@@ -255,6 +255,13 @@ def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, t
     for key, value in state.items():
         cut = {"lora_down.weight": value[:2], "lora_up.weight": value[:, :2]} if value.dim() else {}
         assert torch.equal(small[key], cut.get(key.partition(".")[2], value))
+    integer = torch.tensor(2)  # as sd-scripts may write alphas
+    theirs = {key: value if value.dim() else integer.clone() for key, value in state.items()}
+    save_file(theirs, tmp_path / "theirs.safetensors", {"ss_network_module": "networks.dylora"})
+    one, _ = read(truncate(tmp_path / "theirs.safetensors", 1, tmp_path / "one.safetensors"))
+    assert all(
+        torch.equal(one[key], small[key][:1] if "lora_down" in key else small[key][:, :1]) for key in one if "alpha" not in key
+    )
     assert told["ss_network_dim"] == "2" and told["ss_training_comment"].startswith("cut down from rank 4 to 2")
     assert told["sshs_model_hash"] != metadata["sshs_model_hash"]
     with pytest.raises(LoraFileError, match="is there"):

@@ -34,7 +34,8 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
         raise LoraFileError(f"File (--out): {str(out)!r} is there; choose another.")
     told = {"ss_network_dim": str(rank), "ss_training_comment": _comment(metadata, most, rank)}
     kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
-    write(out, serialise(truncated(state, rank), next(iter(state.values())).dtype, {**kept, **told}))
+    dtype = next(value.dtype for key, value in state.items() if key.endswith(DOWN))  # sd-scripts may write alphas as integers
+    write(out, serialise(truncated(state, rank), dtype, {**kept, **told}))
     return out
 
 

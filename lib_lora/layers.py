@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.argv",
         "kohya.told",
         "kohya.export",
+        "hosts.ldm_family",
     ),
     ("kohya.importing",),
     ("kohya.types",),
@@ -77,7 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "objective.extra_noise",
         "output.lora_file",
     ),
-    ("model.conditioning", "data.size_conditioning", "hosts.ldm_family"),
+    ("model.conditioning", "data.size_conditioning"),
     ("config.rules",),
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules"),
     (

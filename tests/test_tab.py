@@ -15,6 +15,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.family import Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
@@ -32,8 +33,13 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
+    held: Kind | None = None
+
     def problems(self) -> list[str]:
         return self.told
+
+    def kind(self) -> Kind | None:
+        return self.held
 
     def lora_folder(self) -> Path:
         return self.folder

@@ -13,10 +13,10 @@ from modules import call_queue, devices, paths, processing, sd_hijack, sd_models
 
 from lib_lora.errors import ModelError
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import family_of
+from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Family
+from lib_lora.model.family import Family, Kind
 
 
 class WebuiHost:
@@ -29,6 +29,13 @@ class WebuiHost:
         elif sd_models.model_data.sd_model is not None:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
+
+    def kind(self) -> Kind | None:
+        latent_diffusion = sd_models.model_data.sd_model
+        if latent_diffusion is None:
+            return None
+        family = family_of(latent_diffusion)
+        return None if isinstance(family, str) else kind_of(latent_diffusion, family)
 
     def device(self) -> torch.device:
         return devices.device

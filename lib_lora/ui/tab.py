@@ -17,6 +17,8 @@ from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
+from lib_lora.training.suited import model_problems
+from lib_lora.training.weights import weights_problems
 from lib_lora.ui.form import component, form_options, settings_from
 from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.report import list_html, plan_html
@@ -75,12 +77,15 @@ class TrainTab:
                 return HINT
             config = build_config(flat)
             dataset = find_images(config)
-            problems = [*dataset.problems, *config_problems(config, self._runner.host.lora_folder())]
+            host = self._runner.host
+            kind = host.kind()
+            problems = [*dataset.problems, *config_problems(config, host.lora_folder()), *host.problems()]
+            problems += [*weights_problems(config, kind), *(model_problems(config, kind) if kind else [])]
             if not config.run.name:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 

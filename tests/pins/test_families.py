@@ -29,6 +29,7 @@ from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.synthetic import write_mini_sd2
 from tests.webui_configs import ARCH
 
+READ = "read from the model that the webui holds"
 IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[0] * 75]])
 
 
@@ -136,8 +137,8 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), Stop()))
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
-    said = "v, as the checkpoint says" if family == "SD 2.x" else "noise"
-    assert next(event.text for event in events if isinstance(event, Chosen)) == f"Model: {family}, which predicts {said}."
+    said = "v (its configuration says so)" if family == "SD 2.x" else "noise (nothing says v)"
+    assert next(e.text for e in events if isinstance(e, Chosen)) == f"Model: {family}, predicts {said}; {READ}."
     state, metadata = read(events[-1].path)
     assert metadata["ss_v2"] == str(family == "SD 2.x")
     ups = {key: value for key, value in state.items() if key.endswith("lora_up.weight")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -23,6 +25,7 @@ from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
+_READS_TEXT = re.compile(r"_(attn2_to_[kv]|self_attn_[a-z]+_proj|mlp_fc1)$")  # layers that are as wide as the text encoder
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
@@ -38,7 +41,7 @@ def weights_problems(config: TrainConfig, kind: Kind | None = None) -> list[str]
         problems = []  # ranks, alphas or factors that cannot be read: their rules tell
     for path in adapter.base_weights:
         try:
-            problems += _family_problems(path, _BASE, _layers(path, _BASE), kind)
+            problems += _family_problems(path, _BASE, layers_of(path, _BASE), kind)
         except LoraFileError as error:
             problems.append(str(error))
     return problems
@@ -98,7 +101,7 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
-        layers = _layers(adapter.network_weights, _CONTINUE)
+        layers = layers_of(adapter.network_weights, _CONTINUE)
     except LoraFileError as error:
         return [str(error)]
     problems = _family_problems(adapter.network_weights, _CONTINUE, layers, of_model)
@@ -117,15 +120,11 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
-def family_of_lora(layers: dict[str, State]) -> Family | None:
+def family_of_lora(layers: Mapping[str, State]) -> Family | None:
     """The family whose names and widths the layers of a file have; None where neither tells it."""
     if any(name.startswith(("lora_te1_", "lora_te2_")) or is_of_sdxl(name) for name in layers):
         return SDXL
-    widths = {
-        tensors[DOWN].shape[1]
-        for name, tensors in layers.items()
-        if DOWN in tensors and name.endswith(("_attn2_to_k", "_mlp_fc1"))
-    }
+    widths = {tensors[DOWN].shape[1] for name, tensors in layers.items() if DOWN in tensors and _READS_TEXT.search(name)}
     return next((family for family, width in ((SD1, 768), (SD2, 1024)) if width in widths), None)
 
 
@@ -136,8 +135,13 @@ def _family_problems(path: str, title: str, layers: dict[str, State], kind: Kind
     return [f"{title}: {path!r} is a LoRA of {found.name}, but the model is {kind.family.name}; choose a file of that family."]
 
 
+def goes_on(kind: str) -> bool:
+    """Whether layers of this type can be trained."""
+    return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
+
+
 def _choose(kind: str) -> str:
-    return f"; set Type (adapter_type) to {kind}" if kind in get_args(get_type_hints(AdapterConfig)["adapter_type"]) else ""
+    return f"; set Type (adapter_type) to {kind}" if goes_on(kind) else ""
 
 
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
@@ -154,7 +158,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     return [start + told]
 
 
-def _layers(path: str, title: str) -> dict[str, State]:
+def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
     """Layer -> tensors of a LoRA file, of the types that are known here.
 
     Raises:

@@ -46,7 +46,7 @@ def trained(host: StandaloneHost, photos: Path, **flat: object) -> tuple[list[fl
     [
         {"mixed_precision": "fp16"},
         {"mixed_precision": "bf16"},
-        {"mixed_precision": "fp16", "full_fp16": True},
+        {"mixed_precision": "fp16", "full_fp16": True, "optimizer_args": ("eps=1e-6",)},
         {"mixed_precision": "bf16", "full_bf16": True},
         {"mixed_precision": "fp16", "gradient_accumulation_steps": 2, "gradient_checkpointing": "on"},
         {"mixed_precision": "fp16", "network_dropout": 0.1, "rank_dropout": 0.1, "ema_decay": 0.9},

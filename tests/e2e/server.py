@@ -39,12 +39,11 @@ class Webui:
 class Server:
     """One running webui. `data` is its data folder."""
 
-    def __init__(self, webui: Webui, data: Path, *flags: str, half: bool = False) -> None:
-        """`half`: the model is held in half precision, in which a CPU can train but not draw."""
+    def __init__(self, webui: Webui, data: Path, *flags: str) -> None:
         self.data = data
         self.lora_folder = data / "models" / "Lora"
         self.log = data.parent / f"{data.name}.log"
-        self._webui, self._flags = webui, (*(flag for flag in FLAGS if not (half and flag == "--no-half")), *flags)
+        self._webui, self._flags = webui, flags
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,11 +60,12 @@ class Server:
         command = [
             str(self._webui.python),
             "launch.py",
-            *self._flags,
+            *FLAGS,
             "--port",
             str(self._port),
             "--data-dir",
             str(self.data),
+            *self._flags,
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What needs CUDA; what of it was run is in docs/unmeasured.md."""
+"""What needs CUDA; what of it was run is in docs/gpu.md."""
 
 from __future__ import annotations
 

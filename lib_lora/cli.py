@@ -129,7 +129,7 @@ def _report(event: object) -> None:
 def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     """What is said of an event."""
     if isinstance(event, Planned):
-        return event.plan.formula
+        return "\n".join(filter(None, (event.plan.model, event.plan.layers, event.plan.formula)))
     if isinstance(event, (Phase, Chosen, Note)):
         return event.text
     if isinstance(event, Encoded):

@@ -3,7 +3,7 @@
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
     ("cli", "ui.tab"),
-    ("jobs.runner", "tiny", "ui.form_presets"),
+    ("jobs.runner", "tiny", "ui.form_presets", "ui.form_again"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
     ("output.samples", "training.resume"),
@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "plan",
+        "training.again",
         "training.optimizer",
         "training.draws",
         "training.latents",
@@ -36,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.argv",
         "kohya.told",
         "kohya.export",
+        "hosts.ldm_family",
     ),
     ("kohya.importing",),
     ("kohya.types",),
@@ -78,7 +80,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "objective.extra_noise",
         "output.lora_file",
     ),
-    ("model.conditioning", "data.size_conditioning", "hosts.ldm_family"),
+    ("model.conditioning", "data.size_conditioning"),
     ("config.rules",),
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules"),
     (

@@ -1,4 +1,4 @@
-"""What needs CUDA; what of it was run is in docs/unmeasured.md."""
+"""What needs CUDA; what of it was run is in docs/gpu.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_lora.events import Finished, Planned, StepDone, Stop
 from lib_lora.hosts.architecture import TEXT, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.family import Family
+from lib_lora.model.family import Family, Kind
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
@@ -167,7 +167,7 @@ def full_shape(shapes_of: Path, device: torch.device) -> DiffusersModel:
         vae = AutoencoderKL(**vae_config(weights)).eval()
         configs = [text_config(weights, prefix) for prefix in TEXT[family.card]]
         encoders = [kind(CLIPTextConfig(**config)).half().eval() for kind, config in zip(kinds, configs)]
-    return DiffusersModel(Modules(unet, vae, tuple(encoders), family), device)
+    return DiffusersModel(Modules(unet, vae, tuple(encoders), Kind(family, "its shapes")), device)
 
 
 @pytest.mark.parametrize(("shapes_of", "side", "bound"), [(SHAPES, 512, ENOUGH_BYTES), (SDXL_SHAPES, 1024, ENOUGH_BYTES_SDXL)])

@@ -137,14 +137,15 @@ class AdapterConfig:
         label="Ranks per block",
         kohya="network_args.block_dims",
         place="advanced",
-        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; with rank 0 a block is not trained.",
+        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; for SDXL 23: one, 9 down, 3 in the "
+        "middle, 9 up, one. With rank 0 a block is not trained.",
     )
     block_alphas: str = option(
         "",
         label="Alphas per block",
         kohya="network_args.block_alphas",
         place="advanced",
-        help="25 alphas, as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
+        help="As many alphas as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
     )
     conv_block_dims: str = option(
         "",
@@ -165,22 +166,22 @@ class AdapterConfig:
         label="Rate factors, down",
         kohya="network_args.down_lr_weight",
         place="advanced",
-        help="Factors on the U-Net's rate in its 12 blocks down, as 1,1,0.5 (the rest is 1); or cosine, sine, linear, "
-        "reverse_linear, zeros, each with +number to add to it.",
+        help="Factors on the U-Net's rate in its 12 blocks down (9 of SDXL), as 1,1,0.5 (the rest is 1); or cosine, sine, "
+        "linear, reverse_linear, zeros, each with +number to add to it.",
     )
     mid_lr_weight: str = option(
         "",
         label="Rate factor, middle",
         kohya="network_args.mid_lr_weight",
         place="advanced",
-        help="Factor on the U-Net's learning rate in its middle block.",
+        help="Factor on the U-Net's learning rate in its middle block; up to three for SDXL.",
     )
     up_lr_weight: str = option(
         "",
         label="Rate factors, up",
         kohya="network_args.up_lr_weight",
         place="advanced",
-        help="As Rate factors, down, for the 12 blocks up.",
+        help="As Rate factors, down, for the blocks up.",
     )
     block_lr_zero_threshold: float = option(
         0.0,

@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
-from lib_lora.hosts.ldm_family import embedder, predicts_v
+from lib_lora.hosts.ldm_family import embedder, kind_of
 from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo, Target, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
@@ -37,7 +37,7 @@ class LdmModel:
     ) -> None:
         self.device = device
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
-        self.predicts_v = predicts_v(latent_diffusion)
+        self.kind = kind_of(latent_diffusion, info.family)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
         self.text_encoders = _readers(latent_diffusion, is_sdxl=info.family.card == SDXL.card)
         self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)

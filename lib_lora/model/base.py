@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
 from lib_lora.model.conditioning import Conditioning, TextEncoder
-from lib_lora.model.family import SD1, Family
+from lib_lora.model.family import SD1, Family, Kind
 
 Part = Literal["text_encoder", "unet"]
 
@@ -39,11 +39,12 @@ class ModelInfo:
 class BaseModel(Protocol):
     """A borrowed, frozen model. All tensors it takes and gives live on `device`.
 
-    `predicts_v`: what is known of it beside the settings; a model that is not known to predict v may be declared to.
+    `kind`: what is known of it beside the settings; a model that is not known to predict v may be declared to. `family` is its
+    family with the model's own numbers.
     """
 
     family: Family
-    predicts_v: bool
+    kind: Kind
     device: torch.device
     unet: nn.Module
     text_encoders: tuple[TextEncoder, ...]
@@ -90,6 +91,10 @@ class Host(Protocol):
 
     def problems(self) -> list[str]:
         """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
+        ...
+
+    def kind(self) -> Kind | None:
+        """What its model is, as far as it can be told without touching it; None before one is loaded, or where it is refused."""
         ...
 
     def device(self) -> torch.device:

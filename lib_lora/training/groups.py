@@ -8,7 +8,7 @@ from typing import Any
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.model.adapter import Adapter, parameters
-from lib_lora.model.blocks import block_index, rate_factor, rate_factors
+from lib_lora.model.blocks import block_index, has_factors, rate_factor
 from lib_lora.model.delta import UP
 from lib_lora.model.kinds import is_learning
 
@@ -29,7 +29,7 @@ def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter:
 
 def _blocks(pairs: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
     """Pairs that share a rate."""
-    if rate_factors(adapter) is None:
+    if not has_factors(adapter):
         return [list(pairs)] if pairs else []
     blocks: dict[int | None, list[Adapter]] = {}
     for pair in pairs:

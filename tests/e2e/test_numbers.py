@@ -73,12 +73,12 @@ def test_webui_gives_what_every_type_gives_here(server: Server, kind: str, tmp_p
 @pytest.mark.usefixtures("one_thread")
 def test_one_step_equals_the_standalone_hosts(server: Server, tmp_path: Path) -> None:
     """Ldm modules in the webui, and diffusers modules in this process: loss and every gradient."""
-    assert_step_equals_the_standalone_hosts(server, tmp_path)
-
-
-def assert_step_equals_the_standalone_hosts(server: Server, tmp_path: Path) -> None:
-    """Of whatever family the webui has loaded."""
     checkpoint = next((server.data / "models" / "Stable-diffusion").glob("*.safetensors"))
+    assert_step_equals_the_standalone_hosts(server, checkpoint, tmp_path)
+
+
+def assert_step_equals_the_standalone_hosts(server: Server, checkpoint: Path, tmp_path: Path) -> None:
+    """Of whatever family `checkpoint`, which the webui has loaded, is."""
     with StandaloneHost(checkpoint, tmp_path, torch.device("cpu")).borrow_model() as base:
         prepared = _prepare(base)
         save_file(prepared, tmp_path / "inputs.safetensors")

@@ -194,6 +194,18 @@ def test_memory_modes_are_refused(host: Any, webui: SimpleNamespace, mode: str) 
     ]
 
 
+def test_an_sdxl_that_is_moved_is_refused_before_and_after_the_lock(host: Any, webui: SimpleNamespace, model: Any) -> None:
+    """--medvram-sdxl is no matter of other families: the model itself says it."""
+    model.lowvram = True
+    try:
+        assert ["start it without --medvram-sdxl to train" in problem for problem in host.problems()] == [True]
+        with pytest.raises(ModelError, match="--medvram-sdxl"), host.borrow_model():
+            pass
+    finally:
+        model.lowvram = False
+    assert host.problems() == []
+
+
 def test_no_checkpoint(host: Any, webui: SimpleNamespace) -> None:
     webui.sd_models.checkpoints_list.clear()
     webui.sd_models.model_data.sd_model = None

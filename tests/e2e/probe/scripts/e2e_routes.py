@@ -58,6 +58,17 @@ def stop() -> bool:
     return True
 
 
+def hypernetwork(name: str) -> bool:
+    """What `<hypernet:NAME:1>` in a prompt leaves on, or nothing."""
+    from modules.hypernetworks import hypernetwork as room
+
+    with call_queue.queue_lock:
+        shared.reload_hypernetworks()
+        room.load_hypernetworks([name] if name else [], [1.0] if name else None)
+        assert len(shared.loaded_hypernetworks) == bool(name)
+    return True
+
+
 def set_fault(name: str) -> bool:
     """Break one thing until `heal`."""
     faults.break_(name)
@@ -87,6 +98,7 @@ def _add_routes(_demo: Any, app: Any) -> None:
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
     posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
+    posts["hypernetwork"] = hypernetwork
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
 

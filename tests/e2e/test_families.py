@@ -68,3 +68,13 @@ def test_a_family_in_the_webui(family_server: Server, family: str, photos: Path,
     with_lora = client.generate(family_server, f"{client.PROMPT} <lora:small:1>")
     assert (with_lora != client.generate(family_server, client.PROMPT)).any()
     assert_step_equals_the_standalone_hosts(family_server, tmp_path)
+
+
+def test_an_embedding_of_a_family(family_server: Server, photos: Path) -> None:
+    """Of one text encoder or two; the webui reads it from the file as the trainer read it."""
+    flat = {"embedding_vectors": 2, "embedding_lr": 0.05, "text_encoder_lr": 0, "save_precision": "float", "steps": 2}
+    job = client.train(family_server, photos, "pivotal", **flat)
+    assert job["state"] == "done", job
+    (found,) = family_server.post("/e2e/words?name=pivotal", [client.PROMPT])
+    print(found)
+    assert found["error"] < 1e-4 and found["effect"] > 1e-3

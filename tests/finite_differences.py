@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from lib_lora.model.adapter import attached
 from lib_lora.data.tokens import caption_ids, load_tokenizer
+from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target, Word
 from lib_lora.model.conditioning import TextEncoder
 from lib_lora.model.words import spoken

@@ -129,9 +129,16 @@ def test_a_file_is_gone_on_with(host: StandaloneHost, photos: Path, tmp_path: Pa
 def test_samples_and_measurements_read_the_vectors(
     host: StandaloneHost, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With another meaning and nothing else, both change."""
+    """With another meaning and nothing else, both change; and measurements follow the vectors."""
     found = []
-    flat = {"embedding_vectors": 2, "validation_split": 0.25, "sample_every_n_steps": 1, "steps": 1, "unet_lr": 1e-9}
+    flat: dict[str, object] = {
+        "embedding_vectors": 2,
+        "embedding_lr": 0.5,
+        "validation_split": 0.25,
+        "validate_every_n_steps": 1,
+        "steps": 2,
+    }
+    flat.update(sample_every_n_steps=2, unet_lr=1e-9, sample_prompts=f"{TRIGGER} --s 1")
     for meaning in ("red dog", "the sea"):
         seen: list[float] = []
         measure = Session.heldout_loss
@@ -140,6 +147,7 @@ def test_samples_and_measurements_read_the_vectors(
             run(config(photos, tmp_path, init_word=meaning, overwrite=True, **flat), host)
         (picture,) = (tmp_path / ".train-lora" / "blob" / "samples").glob("*.png")
         found.append((seen, picture.read_bytes()))
+        assert abs(seen[0] - seen[1]) > 1e-5
     assert found[0][0] != found[1][0] and found[0][1] != found[1][1]
 
 

@@ -42,6 +42,7 @@ def test_words_are_found_in_any_case_and_the_longest_wins() -> None:
     assert read("my  Ohwx cat") == MY_CAT and read("my ohwx dog") == plain("my") + OHWX + plain("dog")
     assert read("cat cat") == CAT * 2 and read("catalogue") == plain("catalogue") and read("") == []
     assert named_in(TOKENIZER, NAMES, "a Cat of ohwx") == {0, 2}
+    assert plain_ids(WordTokenizer(TOKENIZER, ["my", "my ohwx cat"], [1, 1]), "my ohwx cat") == [FIRST + 2], "the longest"
     assert plain_ids(WordTokenizer(TOKENIZER, ["cat", "CAT"], [1, 1]), "cat") == [FIRST], "of equal words the first one"
 
 

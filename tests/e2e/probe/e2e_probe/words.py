@@ -37,9 +37,9 @@ def compare(name: str, prompts: list[str]) -> list[dict[str, float]]:
 
 @torch.no_grad()
 def _by_webui(name: str, prompt: str) -> torch.Tensor:
+    sd_hijack.model_hijack.embedding_db.load_textual_inversion_embeddings()  # in the order of `process_images`
     networks.load_networks([name], dyn_dims=[None])
     emphasis, shared.opts.data["emphasis"] = shared.opts.emphasis, "No norm"
-    sd_hijack.model_hijack.embedding_db.load_textual_inversion_embeddings()
     try:
         model = shared.sd_model
         wrappers = list(model.conditioner.embedders)[:2] if model.is_sdxl else [model.cond_stage_model]

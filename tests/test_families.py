@@ -36,7 +36,7 @@ from lib_lora.training.pictures import Pictures
 from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
 from tests.conftest import small_config, write_picture
-from tests.finite_differences import slopes
+from tests.finite_differences import slopes, word_slopes
 from tests.pairs import new_pair
 from tests.synthetic import write_mini_sd2, write_mini_sdxl
 from tests.webui_configs import write_sdxl
@@ -217,6 +217,8 @@ def test_text_encoder_gradients_are_those_of_finite_differences(
                 encoder.module.double()
                 targets = [target for target in base.targets() if target.name.startswith(prefix + "_")]
                 by_backward, by_values = slopes(encoder, targets)
+                assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4, base.family.name
+                by_backward, by_values = word_slopes(encoder)
                 assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4, base.family.name
 
 

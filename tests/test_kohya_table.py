@@ -17,7 +17,7 @@ KEYS = json.loads((Path(__file__).parent / "data" / "kohya-keys.json").read_text
 IN_ARGS = {
     NETWORK_ARGS + key for name in ("network_args_lora", "network_args_dylora", "network_args_lycoris") for key in KEYS[name]
 }
-EVERY = {*KEYS["sd_scripts"], *KEYS["kohya_ss"], *KEYS["dataset"], *IN_ARGS}
+EVERY = {*KEYS["sd_scripts"], *KEYS["kohya_ss"], *KEYS["dataset"], *KEYS["textual_inversion"], *IN_ARGS}
 OURS = {opt.name for opt in all_options()}
 
 

@@ -15,7 +15,7 @@ from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
 from lib_lora.hosts.checkpoint import Modules, kind_of_file, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
-from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.family import SDXL, Kind
@@ -24,6 +24,7 @@ from lib_lora.model.lean import lean_forwards
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.model.words import bundled, check_fits, without_bundle
 from lib_lora.objective.noise import scaled_linear_alphas_cumprod
 from lib_lora.output.lora_file import read
 
@@ -38,6 +39,7 @@ class DiffusersModel:
         self.text_encoders = _readers(modules, device)
         self.vae: Any = modules.vae.to(device)
         self.tokenizer: Tokenizer = load_tokenizer()
+        self.words: tuple[Word, ...] = ()
         self.alphas_cumprod = scaled_linear_alphas_cumprod().to(device)
         self._checkpoint = checkpoint
         self._surroundings = Surroundings(self)
@@ -131,7 +133,9 @@ class StandaloneHost:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None
         state, _ = read(path)
-        pairs_from_state(adaptable(self._model), state, torch.device("cpu"))
+        pairs_from_state(adaptable(self._model), without_bundle(state), torch.device("cpu"))
+        for word in bundled(state):
+            check_fits(word, self._model)
 
     def announce(self, path: Path) -> None:
         """Nobody to tell."""

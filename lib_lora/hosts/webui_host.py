@@ -15,7 +15,7 @@ from lib_lora.errors import ModelError
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
-from lib_lora.model.base import ModelInfo
+from lib_lora.model.base import ModelInfo, Word
 from lib_lora.model.family import Family, Kind
 
 
@@ -63,6 +63,7 @@ class WebuiHost:
                 devices.device,
                 _info(latent_diffusion),
                 still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
+                words=_words(is_sdxl=bool(latent_diffusion.is_sdxl)),
             )
             stack.enter_context(made_trainable(model))
             yield model
@@ -142,6 +143,20 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
+
+
+def _words(*, is_sdxl: bool) -> tuple[Word, ...]:
+    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
+    database = sd_hijack.model_hijack.embedding_db
+    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
+    found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
+    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == is_sdxl]  # others fail in prompts, too
+    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
+
+
+def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
+    """Of each text encoder; the webui has those of SDXL by name."""
+    return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
 
 
 def _info(latent_diffusion: Any) -> ModelInfo:

@@ -244,6 +244,9 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "network_args.algo": ("adapter_type",),
     "dora_wd": ("adapter_type",),
     "network_args.dora_wd": ("adapter_type",),
+    "token_string": ("trigger", "embedding_vectors"),
+    "num_vectors_per_token": ("embedding_vectors",),
+    "init_word": ("init_word",),
     "network_args": (),
     "additional_parameters": (),
 }
@@ -269,6 +272,9 @@ WHY_DECIDING: dict[str, str] = {
     "network_args.algo": "LyCORIS' algorithm: lora, locon, loha, lokr, ia3, diag-oft or glora.",
     "dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
     "network_args.dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
+    "token_string": "Of textual inversion: the trigger word, whose embedding is trained together with the LoRA.",
+    "num_vectors_per_token": "Of textual inversion, with token_string: how many tokens the word is trained as.",
+    "init_word": "Of textual inversion, with token_string: what the word means at first.",
     "network_args": "Each of its arguments is looked at by itself.",
     "additional_parameters": "Each of its arguments is looked at by itself.",
 }

@@ -27,6 +27,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word with an embedding: its vectors for each text encoder, `[n, width]`; those that are trained are parameters."""
+
+    name: str
+    vectors: tuple[torch.Tensor, ...]
+
+    @property
+    def count(self) -> int:
+        """How many tokens it is read as."""
+        return self.vectors[0].shape[0]
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What the LoRA file says about the base model. Hashes as sd-scripts': 8 digits over 64 KiB at 1 MiB, and the file's."""
 
@@ -41,6 +54,7 @@ class BaseModel(Protocol):
 
     `kind`: what is known of it beside the settings; a model that is not known to predict v may be declared to. `family` is its
     family with the model's own numbers.
+    `words`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
     """
 
     family: Family
@@ -50,6 +64,7 @@ class BaseModel(Protocol):
     text_encoders: tuple[TextEncoder, ...]
     vae: nn.Module
     tokenizer: Tokenizer
+    words: tuple[Word, ...]
     alphas_cumprod: torch.Tensor
 
     def verify(self) -> None:

@@ -11,6 +11,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
 from lib_lora.model.delta import DOWN, SCALE, Tensors, kind_of, rank_of
 from lib_lora.model.norms import plain_norm
+from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
 NAMES = {
@@ -37,7 +38,7 @@ def describe(path: Path) -> dict[str, Any]:
         LoraFileError: it cannot be read or holds no layer of a known type.
     """
     state, metadata = read(path)
-    layers = by_layer(state)
+    layers, words = by_layer(without_bundle(state)), bundled(state)
     whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
     if not whole:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
@@ -60,6 +61,7 @@ def describe(path: Path) -> dict[str, Any]:
         "alphas": sorted({alpha for alpha in alphas.values() if alpha is not None}),
         **({"dora_axis": " and ".join(AXES[axis] for axis in axes)} if axes else {}),
         **({"glora_order": " and ".join(ORDERS[order] for order in orders)} if orders else {}),
+        **({"embeddings": {word.name: [list(vectors.shape) for vectors in word.vectors] for word in words}} if words else {}),
         "incomplete": [name for name in sorted(layers) if name not in whole],
         **({"norm_mean": sum(norms.values()) / len(norms), "norm_max": max(norms.values())} if norms else {}),
         "strongest": sorted(norms, key=lambda name: -norms[name])[:5],

@@ -21,6 +21,7 @@ from lib_lora.model.delta import DOWN, SCALE, UP, kind_of, rank_of
 from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.targets import fitted
+from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
@@ -58,7 +59,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
     """
     adapter, seed = config.adapter, config.run.seed
     targets = adaptable(base)
-    state = fitted(targets, read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
+    state = fitted(targets, without_bundle(read(Path(adapter.network_weights))[0])) if adapter.network_weights else {}
     loaded = {pair.target.name: pair for pair in pairs_from_state(targets, state, base.device, dtype)}
     pairs = []
     for target in targets:
@@ -108,6 +109,9 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     if problems:
         return problems
     start = f"{_CONTINUE}: {adapter.network_weights!r} "
+    problem = _word_problem(config, start)
+    if problem:
+        return [problem]
     for name, tensors in layers.items():
         kind = kind_of(tensors)
         if kind != adapter.adapter_type:
@@ -140,6 +144,24 @@ def goes_on(kind: str) -> bool:
     return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
 
 
+def _word_problem(config: TrainConfig, start: str) -> str | None:
+    """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
+    wanted = (config.text.trigger, config.embedding.embedding_vectors)
+    try:
+        words = [(word.name, word.count) for word in bundled(read(Path(config.adapter.network_weights))[0])]
+    except LoraFileError as error:
+        return str(error)
+    if len(words) > 1:
+        return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
+    if words and words[0] != wanted:
+        name, count = words[0]
+        return start + (
+            f"holds the embedding {name!r} of {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
+            f"(embedding_vectors) to {count}."
+        )
+    return None
+
+
 def _choose(kind: str) -> str:
     return f"; set Type (adapter_type) to {kind}" if goes_on(kind) else ""
 
@@ -168,7 +190,9 @@ def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
         state, _ = read(Path(path))
     except LoraFileError as error:
         raise LoraFileError(f"{title}: {error}") from error
-    layers = by_layer(state)
+    if title == _BASE and len(without_bundle(state)) < len(state):
+        raise LoraFileError(f"{title}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out.")
+    layers = by_layer(without_bundle(state))
     for name, tensors in layers.items():
         if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")

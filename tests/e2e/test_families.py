@@ -105,3 +105,15 @@ def standalone_losses(checkpoint: Path, photos: Path, out: Path, **settings: obj
     host = StandaloneHost(checkpoint, out, torch.device("cpu"), full_precision=True)
     flat = {**client.SMALL_RUN, "data": [str(photos)], "out": str(out), "name": "same", **settings}
     return [event.loss for event in train(build_config(flat), host, Stop()) if isinstance(event, StepDone)]
+
+
+@pytest.mark.parametrize("family", ["sd2-v", "sdxl"])
+def test_an_embedding_of_a_family(family_server: Server, checkpoints: Path, family: str, photos: Path) -> None:
+    """Of one text encoder or two; the webui reads it from the file as the trainer read it."""
+    family_server.post("/sdapi/v1/options", {"sd_model_checkpoint": FAMILIES[family][0](checkpoints).name})
+    client.generate(family_server, client.PROMPT)
+    flat = {"embedding_vectors": 2, "embedding_lr": 0.05, "text_encoder_lr": 0, "save_precision": "float", "steps": 2}
+    job = client.train(family_server, photos, f"pivotal-{family}", **flat)
+    assert job["state"] == "done", job
+    (found,) = family_server.post(f"/e2e/words?name=pivotal-{family}", [client.PROMPT])
+    assert found["error"] < 1e-4 and found["effect"] > 1e-3

@@ -23,7 +23,7 @@ from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config
-from tests.finite_differences import slopes
+from tests.finite_differences import slopes, word_slopes
 from tests.pairs import new_pair
 from tests.pins.test_webui_adapter import fingerprint
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
@@ -114,8 +114,9 @@ def test_gradients_of_open_clip_are_those_of_finite_differences(weights: dict[st
     encoder = open_clip({key: value.double() for key, value in weights.items()}, pools=pools)
     encoder = open_clip_encoder(encoder.module.double(), pools=pools)
     with forwards_replaced(encoder.forwards()):
-        by_backward, by_values = slopes(encoder, encoder.targets("lora_te2"))
-    assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4
+        found = [slopes(encoder, encoder.targets("lora_te2")), word_slopes(encoder)]
+    for by_backward, by_values in found:
+        assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4
 
 
 def _held(checkpoint: Path, *, is_sd2: bool) -> Any:

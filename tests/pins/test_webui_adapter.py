@@ -284,6 +284,17 @@ def test_keys_without_a_layer_fail_the_self_test(
     assert not list((tmp_path / "Lora").iterdir())
 
 
+def test_an_embedding_that_is_not_found_fails_the_self_test(
+    host: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = lora_extension(monkeypatch, lambda module: None)
+    networks.network = SimpleNamespace(NetworkOnDisk=lambda name, path: path)
+    networks.load_network = lambda name, on_disk: SimpleNamespace(modules={}, bundle_embeddings={"other": None})
+    with pytest.raises(LoraFileError, match="does not find the embedding 'ohwx'"):
+        list(train(small_config(photos, tmp_path, embedding_vectors=1, steps=1), host, Stop()))
+    assert not list((tmp_path / "Lora").iterdir())
+
+
 def test_frozen_covers_the_whole_model(model: Any) -> None:
     with frozen([model.model, model.cond_stage_model, model.first_stage_model]):
         assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -28,6 +28,13 @@ def lora_output(name: str, ours: str = "") -> dict[str, Any]:
     return room.compare(name, ours or name)
 
 
+def words(name: str, prompts: list[str]) -> list[dict[str, float]]:
+    """What prompts mean with one LoRA and its embedding, to the webui and to the trainer."""
+    from e2e_probe import words as room
+
+    return room.compare(name, prompts)
+
+
 def step(inputs: str, out: str) -> float:
     """Loss of one prepared training step on the webui's model; the gradients go to the file `out`."""
     from e2e_probe.training_step import loss_and_gradients
@@ -97,8 +104,8 @@ def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
-    posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
-    posts["hypernetwork"] = hypernetwork
+    posts = {"words": words, "train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}
+    posts |= {"reload-ui": reload_ui, "hypernetwork": hypernetwork}
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
 

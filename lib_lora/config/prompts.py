@@ -31,10 +31,15 @@ def read_prompts(value: str) -> list[Prompt]:
         ValueError: with what is wrong, in words that go on after the option's name.
     """
     text = value.strip()
-    if "\n" not in text and text.lower().endswith((".txt", ".toml", ".json")):
+    if names_a_file(text):
         text = _file_text(Path(text).expanduser())
     numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     return [_prompt(number, line) for number, line in numbered if line and not line.startswith("#")]
+
+
+def names_a_file(value: str) -> bool:
+    """Whether the option names a file of prompts, and is none itself."""
+    return "\n" not in value.strip() and value.strip().lower().endswith((".txt", ".toml", ".json"))
 
 
 def _file_text(path: Path) -> str:

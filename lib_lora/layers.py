@@ -86,11 +86,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.buckets",
         "data.captions",
         "data.folders",
+        "data.jpeg",
         "data.order",
         "data.split",
         "data.token_rules",
         "config.prompts",
         "output.atomic",
+        "output.header",
     ),
     (
         "config.lycoris",

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_BYTES = 2**20
 FLAGS = "--n (negative) --w --h (size) --d (seed) --l (guidance) --s (steps)"
 _NUMBERS = {"w": int, "h": int, "d": int, "s": int, "l": float}
 _FLAG = re.compile(r"([A-Za-z]+) (.+)", re.DOTALL)
@@ -46,6 +47,10 @@ def _file_text(path: Path) -> str:
     if path.suffix.lower() != ".txt":
         raise ValueError(f"got {str(path)!r}, must be a .txt with one prompt a line")
     try:
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise OSError("it is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES // 2**20} MB")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ValueError(f"got {str(path)!r}, which cannot be read ({error})") from error

@@ -154,7 +154,10 @@ def _parse_tuple(raw: Any) -> tuple[str, ...]:
 def _parse_str(raw: Any) -> str:
     if raw is None:
         return ""
-    return raw.strip() if isinstance(raw, str) else _refuse(raw)
+    if not isinstance(raw, str):
+        _refuse(raw)
+    raw.encode()  # half of a surrogate pair could be stored nowhere
+    return str(raw.strip())
 
 
 def _refuse(raw: Any) -> typing.NoReturn:

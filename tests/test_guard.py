@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from fastapi import HTTPException, Request  # noqa: E402
 
 from lib_lora.ui.guard import Guard  # noqa: E402
 
+ROOT = Path(__file__).parent.parent
 HOME = "127.0.0.1:7860"
 
 
@@ -138,3 +141,9 @@ def test_events_bring_the_key() -> None:
     assert done == []
     assert plain(guard.key, 1) == "done" and asyncio.run(waiting(guard.key, 2)) == "waited" and done == [1, 2]
     assert len({Guard().key for _ in range(9)}) == 9 and len(guard.key) > 30
+
+
+@pytest.mark.parametrize("line", [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if "::" in line])
+def test_every_test_that_the_page_names_is_there(line: str) -> None:
+    for file, name in re.findall(r"`((?:e2e/|pins/)?test_\w+\.py)::(\w+)`", line):
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), name

@@ -129,6 +129,15 @@ class StandaloneHost:
         with frozen([*networks(model), model.vae]), forwards_replaced(lean_forwards(networks(model), self._device)):
             yield model
 
+    def someone_waits(self) -> bool:
+        """Nobody else uses it."""
+        return False
+
+    @contextmanager
+    def borrow_again(self, base: DiffusersModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        with self.borrow_model():
+            yield
+
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None

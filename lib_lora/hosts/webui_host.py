@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modules import call_queue, devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
+from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
 
-from lib_lora.errors import ModelError
+from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.ldm_family import family_of, kind_of
-from lib_lora.hosts.ldm_model import LdmModel, made_trainable
-from lib_lora.model.base import ModelInfo, Word
-from lib_lora.model.family import Family, Kind
+from lib_lora.hosts.ldm_model import made_trainable
+from lib_lora.hosts.webui_model import WebuiModel
+from lib_lora.hosts.webui_queue import Place
+from lib_lora.model.family import Kind
 
 
 class WebuiHost:
     """A `Host` inside stable-diffusion-webui v1.10."""
+
+    def __init__(self) -> None:
+        self._place = Place()
 
     def problems(self) -> list[str]:
         found = [_device_problem(), _memory_mode_problem()]
@@ -47,26 +51,38 @@ class WebuiHost:
         return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
 
     @contextmanager
-    def borrow_model(self) -> Iterator[LdmModel]:
-        """See `Host`. Waits for the queue lock; the whole run holds it."""
+    def borrow_model(self) -> Iterator[WebuiModel]:
+        """See `Host`. Waits for the queue lock, and holds it until the exit."""
         with ExitStack() as stack:
-            call_queue.queue_lock.acquire()
-            stack.callback(call_queue.queue_lock.release)
-            shared.state.begin(job="train-lora")
-            stack.callback(shared.state.end)
-            if devices.device.type == "cuda":
-                torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+            self._place.take(stack)
+            _begin(stack)
             latent_diffusion = _current_model()
             _make_clean(latent_diffusion, stack)
-            model = LdmModel(
-                latent_diffusion,
-                devices.device,
-                _info(latent_diffusion),
-                still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
-                words=_words(is_sdxl=bool(latent_diffusion.is_sdxl)),
-            )
+            model = WebuiModel(latent_diffusion)
             stack.enter_context(made_trainable(model))
             yield model
+
+    def someone_waits(self) -> bool:
+        return self._place.wanted
+
+    @contextmanager
+    def borrow_again(self, base: WebuiModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        """See `Host`. What the settings name is loaded; where that is another checkpoint, ours is away."""
+        with ExitStack() as stack:
+            self._place.take_again(stack)
+            if not insist:
+                base.require_selected()
+            _begin(stack)
+            try:
+                latent_diffusion = _current_model(base.checkpoint)
+                if insist:
+                    stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
+                _make_clean(latent_diffusion, stack)
+            except (ModelError, OSError, RuntimeError) as error:
+                raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
+            base.hold_again(latent_diffusion, needs_vae=needs_vae)
+            stack.enter_context(made_trainable(base))
+            yield
 
     def check_lora(self, path: Path) -> None:
         webui_networks.check(path)
@@ -110,8 +126,16 @@ def _moved_problem(flag: str) -> str:
     return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
 
 
-def _current_model() -> Any:
-    """The model that the webui's settings name, loaded and on its device.
+def _begin(stack: ExitStack) -> None:
+    """Tell the webui that a job has begun."""
+    shared.state.begin(job="train-lora")
+    stack.callback(shared.state.end)
+    if devices.device.type == "cuda":
+        torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+
+
+def _current_model(checkpoint: Any = None) -> Any:
+    """The model of `checkpoint`, or else the one that the webui's settings name, loaded and on its device.
 
     Raises:
         ModelError: there is none, or it cannot be trained.
@@ -119,7 +143,8 @@ def _current_model() -> Any:
     if not sd_models.checkpoints_list:
         raise ModelError("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
     if sd_models.model_data.sd_model is not None:
-        sd_models.reload_model_weights()
+        with sd_models.SkipWritingToConfig():  # what is selected stays selected
+            sd_models.reload_model_weights(info=checkpoint)
     latent_diffusion = shared.sd_model
     if latent_diffusion is None:
         raise ModelError("The webui could not load its checkpoint; select another one and try again.")
@@ -143,26 +168,6 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
-
-
-def _words(*, is_sdxl: bool) -> tuple[Word, ...]:
-    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
-    database = sd_hijack.model_hijack.embedding_db
-    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
-    found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
-    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == is_sdxl]  # others fail in prompts, too
-    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
-
-
-def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
-    """Of each text encoder; the webui has those of SDXL by name."""
-    return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
-
-
-def _info(latent_diffusion: Any) -> ModelInfo:
-    checkpoint, family = latent_diffusion.sd_checkpoint_info, family_of(latent_diffusion)
-    assert isinstance(family, Family)  # others were refused
-    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256, family)
 
 
 def _forget_conditioning() -> None:

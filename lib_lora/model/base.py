@@ -128,6 +128,23 @@ class Host(Protocol):
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...
 
+    def someone_waits(self) -> bool:
+        """Whether anybody waits for the model while it is borrowed. Asked after every step; never blocks."""
+        ...
+
+    def borrow_again(self, base: Any, *, needs_vae: bool, insist: bool) -> AbstractContextManager[None]:
+        """Lend a model again that `borrow_model` lent and that was given back since: those who wait go first.
+
+        Args:
+            base: what was lent; it is the same object afterwards, perhaps on other modules.
+            needs_vae: whether its VAE must be the same, too.
+            insist: whether another model that was chosen meanwhile makes way until the exit.
+
+        Raises:
+            ModelAway: it is not there, or not the same, for now; nothing was changed.
+        """
+        ...
+
     def check_lora(self, path: Path) -> None:
         """Load the file as a user of the host would.
 

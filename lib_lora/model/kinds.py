@@ -107,6 +107,12 @@ def with_alpha(adapter: Adapter, alpha: float) -> Adapter:
     return dataclasses.replace(adapter, alpha=alpha)
 
 
+def with_target(adapter: Adapter, target: Target) -> Adapter:
+    """The same tensors beside another layer of the same shape."""
+    assert isinstance(adapter, (LoraPair, WeightAdapter))
+    return dataclasses.replace(adapter, target=target)
+
+
 def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:
     """The adapter that holds `tensors`."""
     parameters = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}

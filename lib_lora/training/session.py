@@ -14,8 +14,9 @@ from lib_lora.events import StepDone
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.kinds import is_learning
+from lib_lora.model.kinds import is_learning, with_target
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.words import spoken
 from lib_lora.plan import Batch, Plan
@@ -70,6 +71,16 @@ class Session:
                 self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
             )
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
+
+    def renew(self) -> None:
+        """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
+        targets = {target.name: target for target in adaptable(self._base)}
+        for pairs in (self.pairs, self._frozen):
+            pairs[:] = [with_target(pair, targets[pair.target.name]) for pair in pairs]
+
+    def undo(self) -> None:
+        """Forget what a step that failed half-way added up; the same step can be made again."""
+        self.updater.drop_gradients()
 
     @contextmanager
     def result(self) -> Iterator[None]:

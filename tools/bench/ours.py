@@ -67,6 +67,14 @@ class LdmHost:
         with made_trainable(model):
             yield model
 
+    def someone_waits(self) -> bool:
+        return False
+
+    @contextmanager
+    def borrow_again(self, base: LdmModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        with made_trainable(base):
+            yield
+
     def check_lora(self, path: Path) -> None:
         assert describe(path)["modules"] > 0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from e2e_probe import faults, host_state, signatures
 from fastapi import HTTPException
-from modules import call_queue, script_callbacks, shared
+from modules import call_queue, processing, script_callbacks, shared
 
 
 def ready() -> bool:
@@ -65,11 +65,11 @@ def train(settings: dict[str, Any]) -> str:
         raise HTTPException(422, error.problems) from error
 
 
-def stop() -> bool:
+def stop(keep: bool = False) -> bool:
     """Stop the running training, if there is one, without a browser."""
     from lib_lora.hosts.webui_hooks import RUNNER
 
-    RUNNER.stop(keep=False)
+    RUNNER.stop(keep=keep)
     return True
 
 
@@ -82,6 +82,18 @@ def hypernetwork(name: str) -> bool:
         room.load_hypernetworks([name] if name else [], [1.0] if name else None)
         assert len(shared.loaded_hypernetworks) == bool(name)
     return True
+
+
+def kept() -> dict[str, Any]:
+    """What the webui keeps of the last prompt, and the checkpoint that it holds and that is selected."""
+    with call_queue.queue_lock:
+        text2img = processing.StableDiffusionProcessingTxt2Img
+        caches = [getattr(text2img, name) for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc")]
+        return {
+            "caches": [[repr(cache[0]), id(cache[1])] for cache in caches],
+            "held": shared.sd_model.sd_checkpoint_info.name,
+            "selected": shared.opts.sd_model_checkpoint,
+        }
 
 
 def set_fault(name: str) -> bool:
@@ -110,6 +122,7 @@ def reload_ui() -> bool:
 
 def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "cards": card_problems}
+    gets["kept"] = kept
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
     posts = {"words": words, "train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}

@@ -228,7 +228,10 @@
 
     async function status(since) {
         const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
-        return response.ok ? (await response.json()).job : null;
+        if (!response.ok) return null;
+        const told = await response.json();
+        document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: told})); // for the list of jobs
+        return told.job;
     }
 
     // the job as it is now, with `shown` brought up to date
@@ -285,8 +288,14 @@
         return values;
     };
 
-    // the server refused to start: its sentences stand above, an older job is out of sight
+    // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
+        if (find("#train_lora_message [data-queue-serial]")) {
+            starting = false;
+            drawn = "";
+            poll();
+            return;
+        }
         if (!find("#train_lora_message .train-lora-problem")) {
             poll();
             return;

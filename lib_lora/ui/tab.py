@@ -15,11 +15,12 @@ from lib_lora.config.groups import build_config, group_titles
 from lib_lora.config.options import Option
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.jobs.runner import Runner
+from lib_lora.jobs.queue import Queue
 from lib_lora.plan import make_plan
 from lib_lora.ui.form import component, form_options, settings_from
 from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.report import list_html, plan_html
+from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
@@ -38,11 +39,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
 class TrainTab:
     """Builds the tab, and answers its events."""
 
-    def __init__(self, runner: Runner, uploads: Path) -> None:
-        self._runner = runner
+    def __init__(self, queue: Queue, uploads: Path) -> None:
+        self._queue, self._runner = queue, queue.runner
         self._uploads = uploads
         self._options: list[Option] = []
         self._serial = itertools.count()
+        self._jobs = QueueSection(queue)
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
@@ -62,6 +64,7 @@ class TrainTab:
             answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
                 button.click(answer, inputs=[], outputs=[message], show_progress="hidden")
+            self._jobs.build(self._options, inputs, files, message)
         return blocks
 
     def report(self, files: Any, *values: Any) -> str:
@@ -85,16 +88,16 @@ class TrainTab:
             return list_html(error.problems, "problem")
 
     def start(self, files: Any, *values: Any) -> str:
-        """Begin training; an answer within a second whatever happens."""
+        """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
         try:
             flat = self._settings(files, values)
         except DatasetError as error:
             return self._refused(error.problems)
         try:
-            job = self._runner.start(build_config(flat))
-        except ConfigError as error:
+            placed = self._queue.submit(build_config(flat))
+        except TrainLoraError as error:
             return self._refused([*error.problems, *self._other_problems(flat)])
-        return f"<p class='train-lora-hint' data-job='{job.id}'>{escape(job.config.run.name)}</p>"
+        return self._jobs.placed_html(placed)
 
     def _refused(self, problems: Sequence[str]) -> str:
         return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"

@@ -69,7 +69,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
             "reload_model_weights": lambda sd_model=None, info=None, forced_reload=False: model_data.sd_model,
-            "send_model_to_device": lambda m: m.to("cpu"),
+            "send_model_to_device": lambda m: m.to("cpu"), "select_checkpoint": lambda: model.sd_checkpoint_info,
         },
         "sd_unet": {"apply_unet": lambda option=None: None},
         "shared": {
@@ -84,6 +84,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks"):
+    for name in ("webui_host", "webui_hooks", "webui_queue"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

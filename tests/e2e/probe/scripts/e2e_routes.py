@@ -39,7 +39,7 @@ def step(inputs: str, out: str) -> float:
 
 
 def train(settings: dict[str, Any]) -> str:
-    """Start a training as the tab does, without a browser; its id."""
+    """Start a training without a browser and without the queue; its id."""
     from lib_lora.config.groups import build_config
     from lib_lora.errors import ConfigError
     from lib_lora.hosts.webui_hooks import RUNNER
@@ -47,6 +47,18 @@ def train(settings: dict[str, Any]) -> str:
     try:
         return RUNNER.start(build_config(settings)).id
     except ConfigError as error:
+        raise HTTPException(422, error.problems) from error
+
+
+def queue(settings: dict[str, Any]) -> int:
+    """What another person's press of Train does: the place in the queue, 0 for a job that begins."""
+    from lib_lora.config.groups import build_config
+    from lib_lora.errors import TrainLoraError
+    from lib_lora.hosts.webui_hooks import QUEUE
+
+    try:
+        return QUEUE.submit(build_config(settings)).place
+    except TrainLoraError as error:
         raise HTTPException(422, error.problems) from error
 
 
@@ -86,7 +98,7 @@ def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
-    posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
+    posts = {"train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
 

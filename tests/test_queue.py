@@ -20,7 +20,7 @@ import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone, Stop
-from lib_lora.jobs.history import can_go_on, settings_to_repeat
+from lib_lora.jobs.history import can_go_on, settings_to_repeat, settings_to_run
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.jobs.queue_entry import CURVE_POINTS, Entry, read_entry, smoothed, thinned
 from lib_lora.jobs.queue_listing import details, listing
@@ -226,6 +226,7 @@ def test_go_on_takes_the_newest_state_and_the_jobs_own_place(script: Script, tmp
     script.gate("a").set()
     wait_for(lambda: states(queue)["a"] == "finished")
     assert script.configs["a"].run.resume == entry.state_folder == str(tmp_path / "states" / "a-state")
+    assert by_name(queue, "a").settings == entry.settings, "what is repeated is what was given"
     with pytest.raises(QueueError, match="no saved state to go on from"):
         queue.go_on(entry.id)
     assert len(queue.entries) == 1 and states(new_queue(tmp_path)) == {"a": "finished"}
@@ -379,6 +380,16 @@ def test_repeat_offers_a_free_name_and_a_state(tmp_path: Path) -> None:
     assert settings_to_repeat(over, tmp_path)["name"] == "cat"
     with pytest.raises(QueueError, match="no saved state"):
         settings_to_repeat(over, tmp_path, from_state=True)
+
+
+def test_one_that_goes_on_may_replace_its_own_files_and_no_other_lora(tmp_path: Path) -> None:
+    """Killed between a file and the state of the same step, it finds a file that is newer than its state."""
+    fresh = Entry("id", {"name": "cat"}, 1.0)
+    again = Entry("id", {"name": "cat"}, 1.0, goes_on_from="state")
+    assert settings_to_run(fresh, tmp_path) == {"name": "cat"}
+    assert settings_to_run(again, tmp_path) == {"name": "cat", "resume": "state", "overwrite": True}
+    (tmp_path / "cat.safetensors").touch()
+    assert not settings_to_run(again, tmp_path)["overwrite"]
 
 
 @pytest.mark.parametrize(

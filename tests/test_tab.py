@@ -221,7 +221,7 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     resume = [opt.name for opt in order()].index("resume")
     assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
     told, _, *fields = tab._jobs.extend("id")
-    assert fields[resume]["value"] == str(tmp_path) and "give more Epochs or Steps" in told
+    assert fields[resume]["value"] == str(tmp_path) and "Epochs or Steps must lead beyond" in told
     told, files, *fields = tab._jobs.repeat("gone")
     assert "not there any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))

@@ -38,8 +38,21 @@ def waiting_again(entry: Entry, now: float) -> Entry:
     """
     if not can_go_on(entry):
         raise QueueError(f"{entry.name!r} has no saved state to go on from; repeat it instead.")
-    settings = {**entry.settings, "resume": entry.state_folder}
-    return dataclasses.replace(entry, settings=settings, state="waiting", queued=now, problems=(), ended=None)
+    return dataclasses.replace(
+        entry, goes_on_from=entry.state_folder, state="waiting", queued=now, problems=(), notes=(), ended=None
+    )
+
+
+def settings_to_run(entry: Entry, loras: Path) -> dict[str, Any]:
+    """The settings of a job when its turn comes.
+
+    One that goes on may replace files in between that are newer than its state: it wrote them before it was interrupted. But
+    not a LoRA that has its name by now.
+    """
+    if entry.goes_on_from is None:
+        return entry.settings
+    own = taken_problem(entry.name, loras, overwrite=False) is None
+    return {**entry.settings, "resume": entry.goes_on_from, "overwrite": own or entry.settings.get("overwrite", False)}
 
 
 def settings_to_repeat(entry: Entry, loras: Path, *, from_state: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.events import Event, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
-from lib_lora.jobs.history import after_restart, name_clash, waiting_again
+from lib_lora.jobs.history import after_restart, name_clash, settings_to_run, waiting_again
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry, EntryState, with_progress
 from lib_lora.jobs.queue_store import QueueError, Store
@@ -216,6 +216,7 @@ class Queue:
             else:
                 self._store.write(entry)
                 self._replace(entry)
+                self.trouble = ""
             over = [other.id for other in self.entries if other.over]
             for old in over[KEPT_ENDED:]:
                 self.remove(old)
@@ -270,7 +271,8 @@ class Queue:
 
     def _run(self, entry: Entry) -> None:
         self._lent_checked = False
-        self._current = (entry.id, self.runner.start(build_config(entry.settings)))
+        settings = settings_to_run(entry, self.runner.host.lora_folder())
+        self._current = (entry.id, self.runner.start(build_config(settings)))
 
     def _placed(self, entry_id: str) -> Placed:
         """Where a job stands that was just added."""

@@ -28,6 +28,7 @@ class Entry:
         curve: mean losses of consecutive stretches of the run, at most CURVE_POINTS.
         loss: exponential mean at the last step.
         state_folder: the newest saved state, or None.
+        goes_on_from: the state that this run of the job begins with, or None; `settings` stay as they were given.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Entry:
     between: tuple[str, ...] = ()
     saved: str | None = None
     state_folder: str | None = None
+    goes_on_from: str | None = None
 
     @property
     def name(self) -> str:

@@ -119,9 +119,9 @@ class Store:
         path, bar, number = text.rpartition("|")
         folder = Path(text if not bar or Path(text).is_dir() else path)
         roots = [root for root in (self._private, self._folder) if root is not None]
-        if not folder.is_dir() or not any(root in folder.parents for root in roots):
+        if not folder.is_dir() or not any(root.resolve() in folder.resolve().parents for root in roots):
             return text
-        name = folder.name
+        name = folder.resolve().name
         while (temporary / name).exists():
             name += "_"
         shutil.copytree(folder, temporary / name, copy_function=_link)

@@ -104,7 +104,9 @@ class QueueSection:
             return [self._problems(error), gr.update(), *(gr.update() for _ in self._options)]
         fields = [gr.update(value=shown(opt, config.value(opt))) for opt in self._options]
         told = f"The form holds the settings of {entry.name}" + (
-            "; it goes on from the saved state: give more Epochs or Steps." if from_state else ": change them, and press Train."
+            "; it goes on from the saved state, and Epochs or Steps must lead beyond that."
+            if from_state
+            else ": change them, and press Train."
         )
         return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", gr.update(value=None), *fields]
 

@@ -2,7 +2,7 @@
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
-    ("hosts.webui_queue", "cli", "ui.tab"),
+    ("hosts.webui_jobs", "cli", "ui.tab"),
     ("ui.tab_queue", "jobs.queue_listing"),
     ("jobs.queue",),
     ("jobs.history",),

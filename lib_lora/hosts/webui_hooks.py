@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from modules import paths, script_callbacks
 
 from lib_lora.hosts.webui_host import WebuiHost
-from lib_lora.hosts.webui_queue import WebuiCheckpoints, add_queue_routes
+from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner

@@ -92,7 +92,7 @@ def test_the_list_of_jobs_is_told_to_those_who_are_logged_in(webui: SimpleNamesp
 
 
 def test_a_job_is_meant_for_the_checkpoint_that_is_selected(webui: SimpleNamespace, model: Any) -> None:
-    from lib_lora.hosts.webui_queue import WebuiCheckpoints
+    from lib_lora.hosts.webui_jobs import WebuiCheckpoints
 
     checkpoints = WebuiCheckpoints()
     name = f"{model.sd_checkpoint_info.name} [abcd1234]"

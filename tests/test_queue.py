@@ -41,6 +41,9 @@ class Host:
     def problems(self) -> list[str]:
         return []
 
+    def kind(self) -> None:
+        return None
+
     def lora_folder(self) -> Path:
         return self.folder / "loras"
 

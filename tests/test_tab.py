@@ -19,6 +19,7 @@ from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
 from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
@@ -36,8 +37,13 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
+    held: Kind | None = None
+
     def problems(self) -> list[str]:
         return self.told
+
+    def kind(self) -> Kind | None:
+        return self.held
 
     def lora_folder(self) -> Path:
         return self.folder
@@ -105,6 +111,24 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     for part in ("3_blob: 4 images × 3", "3 of 4 from files", "ohwx, a blob, number 0", "× 2 epochs", "512x512"):
         assert part in html
     assert "Name" not in html
+
+
+def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    host.told = []
+    assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
+    host.held = Kind(SDXL, "the model that the webui holds")
+    html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
+    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+
+
+def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    assert "No checkpoint is loaded." in tab.report(None, *values(data=str(photos), name="x"))
+    host.told, host.held = [], Kind(SD1, "a test")
+    html = tab.report(None, *values(data=str(photos), name="x", block_dims=",".join(["4"] * 23)))
+    assert html.count("<li>") == 1 and "the model is SD 1.x." in html
 
 
 def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:

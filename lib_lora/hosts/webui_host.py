@@ -13,10 +13,10 @@ from modules import call_queue, devices, paths, processing, sd_hijack, sd_models
 
 from lib_lora.errors import ModelError
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import family_of
+from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
-from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Family
+from lib_lora.model.base import ModelInfo, Word
+from lib_lora.model.family import Family, Kind
 
 
 class WebuiHost:
@@ -29,6 +29,13 @@ class WebuiHost:
         elif sd_models.model_data.sd_model is not None:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
+
+    def kind(self) -> Kind | None:
+        latent_diffusion = sd_models.model_data.sd_model
+        if latent_diffusion is None:
+            return None
+        family = family_of(latent_diffusion)
+        return None if isinstance(family, str) else kind_of(latent_diffusion, family)
 
     def device(self) -> torch.device:
         return devices.device
@@ -56,6 +63,7 @@ class WebuiHost:
                 devices.device,
                 _info(latent_diffusion),
                 still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
+                words=_words(is_sdxl=bool(latent_diffusion.is_sdxl)),
             )
             stack.enter_context(made_trainable(model))
             yield model
@@ -93,10 +101,13 @@ def _device_problem() -> str | None:
 def _memory_mode_problem() -> str | None:
     for name in ("lowvram", "medvram"):
         if getattr(shared.cmd_opts, name, False):
-            return (
-                f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
-            )
-    return None
+            return _moved_problem(name)
+    moved = getattr(sd_models.model_data.sd_model, "lowvram", False)  # without those two flags, an SDXL's own
+    return _moved_problem("medvram-sdxl") if moved else None
+
+
+def _moved_problem(flag: str) -> str:
+    return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
 
 
 def _current_model() -> Any:
@@ -116,7 +127,7 @@ def _current_model() -> Any:
     if problem:
         raise ModelError(problem)
     if getattr(latent_diffusion, "lowvram", False):
-        raise ModelError("The loaded model is moved between devices while it is used (lowvram or medvram); it cannot be trained.")
+        raise ModelError(_moved_problem("medvram-sdxl"))
     if next(latent_diffusion.model.parameters()).device.type != devices.device.type:
         sd_models.send_model_to_device(latent_diffusion)
     return latent_diffusion
@@ -132,6 +143,20 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
+
+
+def _words(*, is_sdxl: bool) -> tuple[Word, ...]:
+    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
+    database = sd_hijack.model_hijack.embedding_db
+    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
+    found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
+    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == is_sdxl]  # others fail in prompts, too
+    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
+
+
+def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
+    """Of each text encoder; the webui has those of SDXL by name."""
+    return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
 
 
 def _info(latent_diffusion: Any) -> ModelInfo:

@@ -17,8 +17,11 @@ from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.plan import make_plan
+from lib_lora.training.suited import model_problems
+from lib_lora.training.weights import weights_problems
 from lib_lora.ui.form import component, form_options, settings_from
-from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.form_again import AgainBar
+from lib_lora.ui.form_presets import CHANGED, PresetBar
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import keep_uploads
@@ -78,12 +81,15 @@ class TrainTab:
                 return HINT
             config = build_config(flat)
             dataset = find_images(config)
-            problems = [*dataset.problems, *config_problems(config, self._runner.host.lora_folder())]
+            host = self._runner.host
+            kind = host.kind()
+            problems = [*dataset.problems, *config_problems(config, host.lora_folder()), *host.problems()]
+            problems += [*weights_problems(config, kind), *(model_problems(config, kind) if kind else [])]
             if not config.run.name:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 
@@ -164,7 +170,7 @@ class TrainTab:
         """All components in the order of `self._options`, and the drop field."""
         made: dict[str, Any] = {}
         basic = {opt.name: opt for opt in form_options("basic")}
-        presets = PresetBar()
+        presets, finished = PresetBar(), AgainBar(self._runner.host.lora_folder)
         files = gr.File(label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
         made["data"] = component(basic["data"])
@@ -173,6 +179,7 @@ class TrainTab:
                 made.update({name: component(basic[name]) for name in row})
             if number == 0:  # what a preset leaves as it is stands above it
                 presets.build()
+                finished.build()
         advanced = form_options("advanced")
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
@@ -183,6 +190,7 @@ class TrainTab:
                             made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
         presets.wire(self._options, made)
+        finished.wire(made, CHANGED)
         return [made[opt.name] for opt in self._options], files
 
     def _build_side(self) -> tuple[Any, Any, list[Any]]:

@@ -15,7 +15,8 @@ from lib_lora.config.options import Option
 from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
-from lib_lora.ui.form_presets import CHANGED, shown
+from lib_lora.ui.form import shown
+from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.report import list_html
 
 CHOSEN = "trainLoraChosen"  # JavaScript: the id of the job whose button was pressed

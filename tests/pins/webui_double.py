@@ -55,6 +55,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
 
     state.begin, state.end = begin, end
     model_data = SimpleNamespace(sd_model=model)
+    database = SimpleNamespace(ids_lookup={}, load_textual_inversion_embeddings=lambda force_reload=False: None)
     processing = SimpleNamespace(
         StableDiffusionProcessing=SimpleNamespace(cached_c=[1, 2], cached_uc=[1, 2]),
         StableDiffusionProcessingTxt2Img=SimpleNamespace(cached_hr_c=[1, 2], cached_hr_uc=[1, 2]),
@@ -65,7 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
         "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
-        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"])},
+        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"], embedding_db=database)},
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
             "reload_model_weights": lambda sd_model=None, info=None, forced_reload=False: model_data.sd_model,

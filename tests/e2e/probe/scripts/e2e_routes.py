@@ -21,11 +21,18 @@ def fingerprint() -> dict[str, dict[str, str]]:
         return host_state.fingerprint()
 
 
-def lora_output(name: str) -> dict[str, Any]:
-    """One LoRA through the webui's own extension, and through our adapters."""
+def lora_output(name: str, ours: str = "") -> dict[str, Any]:
+    """One LoRA through the webui's own extension, and it or another through our adapters."""
     from e2e_probe import lora_output as room  # it needs the extension under test, which some runs have disabled
 
-    return room.compare(name)
+    return room.compare(name, ours or name)
+
+
+def words(name: str, prompts: list[str]) -> list[dict[str, float]]:
+    """What prompts mean with one LoRA and its embedding, to the webui and to the trainer."""
+    from e2e_probe import words as room
+
+    return room.compare(name, prompts)
 
 
 def step(inputs: str, out: str) -> float:
@@ -70,6 +77,17 @@ def stop() -> bool:
     return True
 
 
+def hypernetwork(name: str) -> bool:
+    """What `<hypernet:NAME:1>` in a prompt leaves on, or nothing."""
+    from modules.hypernetworks import hypernetwork as room
+
+    with call_queue.queue_lock:
+        shared.reload_hypernetworks()
+        room.load_hypernetworks([name] if name else [], [1.0] if name else None)
+        assert len(shared.loaded_hypernetworks) == bool(name)
+    return True
+
+
 def set_fault(name: str) -> bool:
     """Break one thing until `heal`."""
     faults.break_(name)
@@ -98,7 +116,8 @@ def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
-    posts = {"train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
+    posts = {"words": words, "train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}
+    posts |= {"reload-ui": reload_ui, "hypernetwork": hypernetwork}
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
 

@@ -1,0 +1,65 @@
+"""In the form: a finished LoRA to go on from, chosen by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.config.groups import all_options
+from lib_lora.errors import LoraFileError
+from lib_lora.training.again import again
+from lib_lora.ui.form import shown
+from lib_lora.ui.report import list_html
+
+NOTHING = "nothing: a new LoRA"
+FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha")
+_OPTIONS = {opt.name: opt for opt in all_options()}
+
+
+class AgainBar:
+    """The choice, and the button that looks for new files. `folder`: where the host's LoRAs are."""
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        self._folder = folder
+
+    def build(self) -> None:
+        """The components; `wire` connects them once the form is there."""
+        with gr.Accordion("Train again from a finished LoRA", open=False, elem_id="train_lora_again_box"):
+            with gr.Row():
+                self.choice = gr.Dropdown(
+                    choices=self.names(), value=NOTHING, label="Train again from", elem_id="train_lora_again",
+                    info="Goes on training it, under a new name; type, ranks and alphas are set as it has them.",
+                )  # fmt: skip
+                self.refresh = gr.Button("Look again", elem_id="train_lora_again_refresh")
+            self.told = gr.HTML("", elem_id="train_lora_again_told")
+        for item in (self.choice, self.refresh):
+            item.do_not_save_to_config = True
+
+    def wire(self, components: Mapping[str, Any], changed: str) -> None:
+        """Connect to the form's `components`; `changed` is the JavaScript that renews the report."""
+        fields = [components[name] for name in FIELDS]
+        chosen = self.choice.input(self.choose, inputs=[self.choice], outputs=[self.told, *fields], show_progress="hidden")
+        chosen.then(None, inputs=[], outputs=[], _js=changed)
+        self.refresh.click(lambda: gr.update(choices=self.names()), inputs=[], outputs=[self.choice], show_progress="hidden")
+
+    def names(self) -> list[str]:
+        """Every LoRA below the folder, as the panel lists them; what starts with a dot is none."""
+        folder = self._folder()
+        found = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+        relative = [path.relative_to(folder) for path in found]
+        return [NOTHING, *(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))]
+
+    def choose(self, name: str | None) -> list[Any]:
+        """What the LoRA is, and a value for every field that must agree with it; unchanged where it cannot be gone on with."""
+        if not name or name == NOTHING:
+            return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
+        try:
+            found = again(self._folder() / name)
+        except LoraFileError as error:
+            return [list_html([str(error)], "problem"), *[gr.update() for _ in FIELDS]]
+        told = list_html([found.words], "note")
+        settings = found.settings
+        return [told, *(gr.update(value=shown(_OPTIONS[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]

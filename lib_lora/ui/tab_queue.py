@@ -46,12 +46,16 @@ class QueueSection:
             "hold": self.hold,
         }
         for name, answer in answers.items():
-            _hidden(name).click(answer, inputs=[chosen], outputs=[message], _js=CHOSEN, show_progress="hidden")
+            self._event(name, answer, chosen, [message])
         for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
-            filled = _hidden(name).click(
-                fill, inputs=[chosen], outputs=[message, files, *components], _js=CHOSEN, show_progress="hidden"
-            )
+            filled = self._event(name, fill, chosen, [message, files, *components])
             filled.then(None, inputs=[], outputs=[], _js=CHANGED)
+
+    def _event(self, name: str, answer: Callable[[str], Any], chosen: Any, outputs: list[Any]) -> Any:
+        """A hidden button that JavaScript presses for a job."""
+        button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
+        button.do_not_save_to_config = True
+        return button.click(answer, inputs=[chosen], outputs=outputs, _js=CHOSEN, show_progress="hidden")
 
     def placed_html(self, placed: Placed) -> str:
         """What is said of a job that was taken: its name, or its place among those that wait."""
@@ -125,9 +129,3 @@ class QueueSection:
     def _mark(self) -> str:
         """No two answers are the same text, so that each is seen to arrive."""
         return f"<i hidden data-queue-serial='{next(self._serial)}'></i>"
-
-
-def _hidden(name: str) -> Any:
-    button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
-    button.do_not_save_to_config = True
-    return button

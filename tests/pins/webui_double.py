@@ -128,6 +128,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks", "webui_model", "webui_queue"):
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

@@ -12,8 +12,8 @@
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
-    const ACTIVE = ["running", "paused", "stopping"];
-    const WORDS = {running: "Running", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
+    const ACTIVE = ["running", "lent", "paused", "stopping"];
+    const WORDS = {running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
 
     let shown = emptyRun(null);
     let drawn = ""; // what the panel shows, as text, so that it is rebuilt only when something changed
@@ -180,9 +180,9 @@
     function showButtons(state) {
         const visible = {
             train_lora_more_buttons: ACTIVE.includes(state),
-            train_lora_pause: state === "running",
+            train_lora_pause: state === "running" || state === "lent",
             train_lora_go_on: state === "paused",
-            train_lora_save_now: state === "running" || state === "paused",
+            train_lora_save_now: ["running", "lent", "paused"].includes(state),
         };
         for (const [id, shows] of Object.entries(visible)) {
             const node = find(`#${id}`);

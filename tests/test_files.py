@@ -220,6 +220,32 @@ TYPES: dict[str, dict[str, torch.Tensor]] = {
 }
 
 
+OF_THE_WEIGHT: dict[str, tuple[str, dict[str, torch.Tensor], list[int]]] = {  # name, tensors, ranks
+    "(IA)³": ("(IA)³", {"weight": torch.randn(6), "on_input": torch.tensor(1)}, []),
+    "OFT": ("OFT", {"oft_blocks": torch.randn(2, 3, 3), "alpha": torch.tensor(0.0)}, []),
+    **{
+        f"GLoRA, {order}": ("GLoRA", {f"{key}.weight": torch.randn(shape) for key, shape in shapes.items()}, [2])
+        for order, shapes in {
+            "before 3.0": {"a1": (2, 6), "a2": (6, 2), "b1": (2, 6), "b2": (6, 2)},
+            "since 3.0": {"a1": (6, 2), "a2": (2, 6), "b1": (6, 2), "b2": (2, 6)},
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("case", OF_THE_WEIGHT)
+def test_inspect_of_types_that_multiply_the_weight(case: str, tmp_path: Path) -> None:
+    name, tensors, ranks = OF_THE_WEIGHT[case]
+    state = {f"lora_unet_a.{key}": value for key, value in tensors.items()}
+    write(tmp_path / "a.safetensors", serialise(state, torch.float16, {}))
+    found = describe(tmp_path / "a.safetensors")
+    assert (found["type"], found["ranks"], found["incomplete"], found["modules"]) == (name, ranks, [], 1)
+    assert "norm_max" not in found and found["strongest"] == [], "there is no norm without the weight"
+    order = found.get("glora_order", "")
+    assert ("LyCORIS " + case.removeprefix("GLoRA, ") in order) if name == "GLoRA" else order == ""
+    assert ("the webui's loader fails" in order) == (case == "GLoRA, since 3.0")
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
     tensors = TYPES[kind]
@@ -238,7 +264,7 @@ def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
 
 
 def test_inspect_of_a_file_without_a_known_type(tmp_path: Path) -> None:
-    write(tmp_path / "a.safetensors", serialise({"lora_unet_a.oft_blocks": torch.zeros(2, 3, 3)}, torch.float32, {}))
+    write(tmp_path / "a.safetensors", serialise({"lora_unet_a.hada_w1_a": torch.zeros(2, 3)}, torch.float32, {}))
     with pytest.raises(LoraFileError, match="holds no LoRA"):
         describe(tmp_path / "a.safetensors")
 

@@ -17,6 +17,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
@@ -37,8 +38,13 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
+    held: Kind | None = None
+
     def problems(self) -> list[str]:
         return self.told
+
+    def kind(self) -> Kind | None:
+        return self.held
 
     def lora_folder(self) -> Path:
         return self.folder
@@ -101,6 +107,24 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     for part in ("3_blob: 4 images × 3", "3 of 4 from files", "ohwx, a blob, number 0", "× 2 epochs", "512x512"):
         assert part in html
     assert "Name" not in html
+
+
+def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    host.told = []
+    assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
+    host.held = Kind(SDXL, "the model that the webui holds")
+    html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
+    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+
+
+def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    assert "No checkpoint is loaded." in tab.report(None, *values(data=str(photos), name="x"))
+    host.told, host.held = [], Kind(SD1, "a test")
+    html = tab.report(None, *values(data=str(photos), name="x", block_dims=",".join(["4"] * 23)))
+    assert html.count("<li>") == 1 and "the model is SD 1.x." in html
 
 
 def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
@@ -198,16 +222,17 @@ def test_events_need_the_key(tmp_path: Path) -> None:
     blocks = TrainTab(runner, tmp_path, GUARD).build()
     parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
     key = next(number for number, name in parts.items() if name == "train_lora_key")
-    bare = [event for event in blocks.dependencies if key not in event["inputs"]]
+    answered = [event for event in blocks.dependencies if event["backend_fn"]]
+    bare = [event for event in answered if key not in event["inputs"]]
     harmless = {"train_lora_preset", "train_lora_import"}  # fill the form
     assert {parts[target] for event in bare for target in event["targets"]} == harmless
     for event, function in zip(blocks.dependencies, blocks.fns):
-        if event not in bare:
+        if event in answered and event not in bare:
             assert event["inputs"][0] == key and event["js"].startswith("trainLora")
             told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             assert "may not train" in str(told)
-    assert len(blocks.dependencies) - len(bare) == 9 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) - len(bare) == 11 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:

@@ -53,6 +53,13 @@ def component(opt: Option) -> Any:
     return made
 
 
+def shown(opt: Option, value: Any) -> Any:
+    """`value` as the component of `opt` holds it."""
+    if opt.kind is tuple:
+        return ("\n" if opt.name in LINES else " ").join(value)
+    return decimal(value) if opt.kind is float else value
+
+
 def decimal(number: float) -> str:
     """`number` without an exponent: 0.00005, 16."""
     return f"{number:.12f}".rstrip("0").rstrip(".")

@@ -20,7 +20,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, Said, import_file
 from lib_lora.kohya.known import NOT_INHERITED
-from lib_lora.ui.form import LINES, decimal, settings_from
+from lib_lora.ui.form import settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
@@ -109,13 +109,6 @@ def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
         return {stem.with_name(f"{stem.name}.json"): json.dumps(config.to_flat(), indent=2, ensure_ascii=False) + "\n"}
     end = {"toml": ".toml", "json": "-kohya_ss.json", "dataset": "-dataset.toml"}[kind]
     return export_files(config, kind, stem.with_name(stem.name + end), relative=True)  # type: ignore[arg-type]
-
-
-def shown(opt: Option, value: Any) -> Any:
-    """`value` as the component of `opt` holds it."""
-    if opt.kind is tuple:
-        return ("\n" if opt.name in LINES else " ").join(value)
-    return decimal(value) if opt.kind is float else value
 
 
 def choose_preset(title: str | None) -> list[Any]:

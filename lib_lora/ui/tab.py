@@ -17,9 +17,12 @@ from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
+from lib_lora.training.suited import model_problems
+from lib_lora.training.weights import weights_problems
 from lib_lora.ui.form import PATHS, component, form_options, hidden_path_problems, settings_from
+from lib_lora.ui.form_again import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
-from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.form_presets import CHANGED, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.uploads import TAKEN, keep_uploads
@@ -97,12 +100,15 @@ class TrainTab:
                 return HINT
             config = build_config(flat)
             dataset = find_images(config)
-            problems = [*dataset.problems, *config_problems(config, self._runner.host.lora_folder())]
+            host = self._runner.host
+            kind = host.kind()
+            problems = [*dataset.problems, *config_problems(config, host.lora_folder()), *host.problems()]
+            problems += [*weights_problems(config, kind), *(model_problems(config, kind) if kind else [])]
             if not config.run.name:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 
@@ -188,6 +194,7 @@ class TrainTab:
         basic = {opt.name: opt for opt in form_options("basic")}
         taken = self._uploads / TAKEN
         presets = PresetBar(self._guard, taken)
+        finished = AgainBar(self._guard, self._runner.host.lora_folder)
         files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
         made["data"] = component(basic["data"])
@@ -196,6 +203,7 @@ class TrainTab:
                 made.update({name: component(basic[name]) for name in row})
             if number == 0:  # what a preset leaves as it is stands above it
                 presets.build()
+                finished.build(visible=not self._hides_folders)
         advanced = form_options("advanced")
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
@@ -206,6 +214,7 @@ class TrainTab:
                             made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
         presets.wire(self._options, made, key)
+        finished.wire(made, key, CHANGED)
         for name in PATHS if self._hides_folders else ():
             made[name].visible = False
         return [made[opt.name] for opt in self._options], files

@@ -37,7 +37,7 @@ def take_over(uploaded: Any, served: Path, taken: Path) -> Path:
     if not isinstance(uploaded, str) or "\0" in uploaded:
         return target
     source = Path(uploaded)
-    if source.is_symlink() or not source.is_file() or source.resolve().parent.parent != served.resolve():
+    if not source.is_file() or source.resolve().parent.parent != served.resolve():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(str(source), target)

@@ -25,6 +25,7 @@ from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.session import Session
 from lib_lora.training.suited import suited
+from lib_lora.training.words import told_words
 
 
 def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
@@ -49,7 +50,8 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     with Loan(host, stop, lends=config.run.generate_while_training) as loan:
         base = loan.base
         trained, told = suited(config, base)
-        yield from map(Chosen, told)
+        captions = [sample.caption for sample in plan.samples]
+        yield from map(Chosen, [*told, *told_words(config, captions, base)])
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():

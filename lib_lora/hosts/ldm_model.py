@@ -12,9 +12,9 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
-from lib_lora.hosts.ldm_family import embedder, predicts_v
+from lib_lora.hosts.ldm_family import embedder, kind_of
 from lib_lora.model.attention import fused_attention_forwards
-from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
 from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
@@ -33,10 +33,16 @@ class LdmModel:
     """
 
     def __init__(
-        self, latent_diffusion: Any, device: torch.device, info: ModelInfo, still_held: Callable[[], bool] = lambda: True
+        self,
+        latent_diffusion: Any,
+        device: torch.device,
+        info: ModelInfo,
+        still_held: Callable[[], bool] = lambda: True,
+        words: tuple[Word, ...] = (),
     ) -> None:
         self.device = device
         self._info = info
+        self.words = words
         self._surroundings = Surroundings(self)
         self.hold(latent_diffusion, still_held)
 
@@ -44,7 +50,7 @@ class LdmModel:
         """Stand on these modules from now on: those of the same checkpoint, which the host may have built anew meanwhile."""
         device, info = self.device, self._info
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
-        self.predicts_v = predicts_v(latent_diffusion)
+        self.kind = kind_of(latent_diffusion, info.family)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
         self.text_encoders = _readers(latent_diffusion, is_sdxl=info.family.card == SDXL.card)
         self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)

@@ -13,14 +13,18 @@ from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, s
 
 from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import family_of
+from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import made_trainable
 from lib_lora.hosts.webui_model import WebuiModel
 from lib_lora.hosts.webui_queue import Place
+from lib_lora.model.family import Kind
 
 
 class WebuiHost:
     """A `Host` inside stable-diffusion-webui v1.10."""
+
+    def __init__(self) -> None:
+        self._place = Place()
 
     def problems(self) -> list[str]:
         found = [_device_problem(), _memory_mode_problem()]
@@ -30,6 +34,13 @@ class WebuiHost:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
 
+    def kind(self) -> Kind | None:
+        latent_diffusion = sd_models.model_data.sd_model
+        if latent_diffusion is None:
+            return None
+        family = family_of(latent_diffusion)
+        return None if isinstance(family, str) else kind_of(latent_diffusion, family)
+
     def device(self) -> torch.device:
         return devices.device
 
@@ -38,9 +49,6 @@ class WebuiHost:
 
     def work_folder(self) -> Path:
         return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
-
-    def __init__(self) -> None:
-        self._place = Place()
 
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
@@ -109,10 +117,13 @@ def _device_problem() -> str | None:
 def _memory_mode_problem() -> str | None:
     for name in ("lowvram", "medvram"):
         if getattr(shared.cmd_opts, name, False):
-            return (
-                f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
-            )
-    return None
+            return _moved_problem(name)
+    moved = getattr(sd_models.model_data.sd_model, "lowvram", False)  # without those two flags, an SDXL's own
+    return _moved_problem("medvram-sdxl") if moved else None
+
+
+def _moved_problem(flag: str) -> str:
+    return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
 
 
 def _begin(stack: ExitStack) -> None:
@@ -141,7 +152,7 @@ def _current_model(checkpoint: Any = None) -> Any:
     if problem:
         raise ModelError(problem)
     if getattr(latent_diffusion, "lowvram", False):
-        raise ModelError("The loaded model is moved between devices while it is used (lowvram or medvram); it cannot be trained.")
+        raise ModelError(_moved_problem("medvram-sdxl"))
     if next(latent_diffusion.model.parameters()).device.type != devices.device.type:
         sd_models.send_model_to_device(latent_diffusion)
     return latent_diffusion

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modules import devices, sd_models
+from modules import devices, sd_hijack, sd_models
 from torch import nn
 
 from lib_lora.errors import ModelAway
 from lib_lora.hosts.ldm_family import family_of
 from lib_lora.hosts.ldm_model import LdmModel
-from lib_lora.model.base import ModelInfo, networks
+from lib_lora.model.base import ModelInfo, Word, networks
 from lib_lora.model.family import Family
 
 SAMPLED = 16  # values of each tensor
@@ -25,7 +25,13 @@ class WebuiModel(LdmModel):
 
     def __init__(self, latent_diffusion: Any) -> None:
         self.checkpoint = latent_diffusion.sd_checkpoint_info
-        super().__init__(latent_diffusion, devices.device, _info(latent_diffusion), _still_held(latent_diffusion))
+        super().__init__(
+            latent_diffusion,
+            devices.device,
+            _info(latent_diffusion),
+            _still_held(latent_diffusion),
+            _words(is_sdxl=bool(latent_diffusion.is_sdxl)),
+        )
         self._weights, self._vae_weights = mark(networks(self)), mark([self.vae])
 
     def require_selected(self) -> None:
@@ -79,6 +85,20 @@ def _still_held(latent_diffusion: Any) -> Any:
     """The webui loads another checkpoint into the same modules where it can, so the file counts, too."""
     file = latent_diffusion.sd_checkpoint_info.filename
     return lambda: sd_models.model_data.sd_model is latent_diffusion and latent_diffusion.sd_checkpoint_info.filename == file
+
+
+def _words(*, is_sdxl: bool) -> tuple[Word, ...]:
+    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
+    database = sd_hijack.model_hijack.embedding_db
+    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
+    found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
+    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == is_sdxl]  # others fail in prompts, too
+    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
+
+
+def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
+    """Of each text encoder; the webui has those of SDXL by name."""
+    return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
 
 
 def _info(latent_diffusion: Any) -> ModelInfo:

@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
 from lib_lora.model.conditioning import Conditioning, TextEncoder
-from lib_lora.model.family import SD1, Family
+from lib_lora.model.family import SD1, Family, Kind
 
 Part = Literal["text_encoder", "unet"]
 
@@ -24,6 +24,19 @@ class Target:
     name: str
     module: nn.Module
     part: Part
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with an embedding: its vectors for each text encoder, `[n, width]`; those that are trained are parameters."""
+
+    name: str
+    vectors: tuple[torch.Tensor, ...]
+
+    @property
+    def count(self) -> int:
+        """How many tokens it is read as."""
+        return self.vectors[0].shape[0]
 
 
 @dataclass(frozen=True)
@@ -39,16 +52,19 @@ class ModelInfo:
 class BaseModel(Protocol):
     """A borrowed, frozen model. All tensors it takes and gives live on `device`.
 
-    `predicts_v`: what is known of it beside the settings; a model that is not known to predict v may be declared to.
+    `kind`: what is known of it beside the settings; a model that is not known to predict v may be declared to. `family` is its
+    family with the model's own numbers.
+    `words`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
     """
 
     family: Family
-    predicts_v: bool
+    kind: Kind
     device: torch.device
     unet: nn.Module
     text_encoders: tuple[TextEncoder, ...]
     vae: nn.Module
     tokenizer: Tokenizer
+    words: tuple[Word, ...]
     alphas_cumprod: torch.Tensor
 
     def verify(self) -> None:
@@ -90,6 +106,10 @@ class Host(Protocol):
 
     def problems(self) -> list[str]:
         """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
+        ...
+
+    def kind(self) -> Kind | None:
+        """What its model is, as far as it can be told without touching it; None before one is loaded, or where it is refused."""
         ...
 
     def device(self) -> torch.device:

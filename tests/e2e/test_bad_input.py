@@ -114,8 +114,8 @@ def test_unsupported_model(server: Server, photos: Path, fault: str, sentence: s
     assert len([problem for problem in job["problems"] if sentence in problem]) == 1, job["problems"]
 
 
-def test_second_training_is_refused(server: Server, photos: Path) -> None:
-    """One at a time; the sentence names the one that runs, which is not disturbed."""
+def test_second_training_beside_the_queue_is_refused(server: Server, photos: Path) -> None:
+    """The runner itself knows one at a time; the sentence names the one that runs, which is not disturbed."""
     client.break_(server, "slow steps")
     first = client.begin(server, photos, "first")
     answer = requests.post(

@@ -82,8 +82,8 @@ class Queue:
         self.release()
 
 
-def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> SimpleNamespace:
-    """Put the double into `sys.modules`; returns its modules by name."""
+def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: Any) -> SimpleNamespace:
+    """Put the double into `sys.modules`; returns its modules by name. `flags`: of the command line, `cmd_opts`."""
     lock = Queue()
     state = SimpleNamespace(begun=0, ended=0)
 
@@ -96,7 +96,8 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
 
     state.begin, state.end = begin, end
     model_data = SimpleNamespace(sd_model=model)
-    selected = SimpleNamespace(info=model.sd_checkpoint_info)
+    database = SimpleNamespace(ids_lookup={}, load_textual_inversion_embeddings=lambda force_reload=False: None)
+    selected = SimpleNamespace(info=getattr(model, "sd_checkpoint_info", None))
     processing = SimpleNamespace(
         StableDiffusionProcessing=SimpleNamespace(cached_c=[1, 2], cached_uc=[1, 2]),
         StableDiffusionProcessingTxt2Img=SimpleNamespace(cached_hr_c=[1, 2], cached_hr_uc=[1, 2]),
@@ -107,7 +108,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
         "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
-        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"])},
+        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"], embedding_db=database)},
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
             "reload_model_weights": lambda sd_model=None, info=None, forced_reload=False: model_data.sd_model,
@@ -116,7 +117,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         },
         "sd_unet": {"apply_unet": lambda option=None: None},
         "shared": {
-            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False),
+            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
             "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
         },
     }  # fmt: skip
@@ -127,6 +128,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks", "webui_model", "webui_queue"):
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

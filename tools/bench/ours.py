@@ -22,11 +22,13 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone, Stop
+from lib_lora.hosts.checkpoint import kind_of_file
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.jobs.memory import memory_gb
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.family import Kind
 from lib_lora.output.inspect import describe
 from lib_lora.train import train
 from tests.pins.webui_double import load_ldm
@@ -46,6 +48,9 @@ class LdmHost:
 
     def problems(self) -> list[str]:
         return []
+
+    def kind(self) -> Kind:
+        return kind_of_file(self._checkpoint)
 
     def device(self) -> torch.device:
         return CPU

@@ -21,11 +21,26 @@ def fingerprint() -> dict[str, dict[str, str]]:
         return host_state.fingerprint()
 
 
-def lora_output(name: str) -> dict[str, Any]:
-    """One LoRA through the webui's own extension, and through our adapters."""
+def lora_output(name: str, ours: str = "") -> dict[str, Any]:
+    """One LoRA through the webui's own extension, and it or another through our adapters."""
     from e2e_probe import lora_output as room  # it needs the extension under test, which some runs have disabled
 
-    return room.compare(name)
+    return room.compare(name, ours or name)
+
+
+def words(name: str, prompts: list[str]) -> list[dict[str, float]]:
+    """What prompts mean with one LoRA and its embedding, to the webui and to the trainer."""
+    from e2e_probe import words as room
+
+    return room.compare(name, prompts)
+
+
+def card_problems(mark: str) -> dict[str, Any]:
+    """All LoRAs through the webui's card page and its editor."""
+    from e2e_probe import cards
+
+    with call_queue.queue_lock:
+        return cards.problems(mark)
 
 
 def step(inputs: str, out: str) -> float:
@@ -39,7 +54,7 @@ def step(inputs: str, out: str) -> float:
 
 
 def train(settings: dict[str, Any]) -> str:
-    """Start a training as the tab does, without a browser; its id."""
+    """Start a training without a browser and without the queue; its id."""
     from lib_lora.config.groups import build_config
     from lib_lora.errors import ConfigError
     from lib_lora.hosts.webui_hooks import RUNNER
@@ -47,6 +62,18 @@ def train(settings: dict[str, Any]) -> str:
     try:
         return RUNNER.start(build_config(settings)).id
     except ConfigError as error:
+        raise HTTPException(422, error.problems) from error
+
+
+def queue(settings: dict[str, Any]) -> int:
+    """What another person's press of Train does: the place in the queue, 0 for a job that begins."""
+    from lib_lora.config.groups import build_config
+    from lib_lora.errors import TrainLoraError
+    from lib_lora.hosts.webui_hooks import QUEUE
+
+    try:
+        return QUEUE.submit(build_config(settings)).place
+    except TrainLoraError as error:
         raise HTTPException(422, error.problems) from error
 
 
@@ -61,6 +88,17 @@ def stop(keep: bool = False) -> bool:
 def state() -> dict[str, Any]:
     """What the webui is doing now; takes no lock."""
     return dict(shared.state.dict())
+
+
+def hypernetwork(name: str) -> bool:
+    """What `<hypernet:NAME:1>` in a prompt leaves on, or nothing."""
+    from modules.hypernetworks import hypernetwork as room
+
+    with call_queue.queue_lock:
+        shared.reload_hypernetworks()
+        room.load_hypernetworks([name] if name else [], [1.0] if name else None)
+        assert len(shared.loaded_hypernetworks) == bool(name)
+    return True
 
 
 def kept() -> dict[str, Any]:
@@ -100,10 +138,12 @@ def reload_ui() -> bool:
 
 
 def _add_routes(_demo: Any, app: Any) -> None:
-    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "kept": kept, "state": state}
+    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "cards": card_problems}
+    gets |= {"kept": kept, "state": state}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
-    posts = {"train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names, "reload-ui": reload_ui}
+    posts = {"words": words, "train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}
+    posts |= {"reload-ui": reload_ui, "hypernetwork": hypernetwork}
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])
 

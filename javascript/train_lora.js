@@ -4,6 +4,7 @@
 
     const STATUS = "train-lora/status";
     const SAMPLE = "train-lora/sample";
+    const KEY = "train-lora/key";
     const SHOWN_SAMPLES = 6; // columns of the newest samples
     const FAST_MS = 500;
     const BETWEEN_REFRESHES_MS = 2000;
@@ -22,6 +23,7 @@
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
     let sampleTable = null;
+    let locked = false; // the webui wants credentials that this page has not got
 
     function emptyRun(id) {
         return {id: id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
@@ -228,10 +230,23 @@
 
     async function status(since) {
         const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
+        if (response.status === 401) locked = true;
         if (!response.ok) return null;
         const told = await response.json();
         document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: told})); // for the list of jobs
         return told.job;
+    }
+
+    // what an event must bring to be answered; the browser asks for the API's credentials where the webui has no other login
+    async function key() {
+        const response = await fetch(KEY, {method: "POST", cache: "no-store"}).catch(() => null);
+        if (!response) return "";
+        if (response.ok && locked) {
+            locked = false;
+            poll();
+        }
+        locked = response.status === 401;
+        return response.ok ? (await response.json()).key : "";
     }
 
     // the job as it is now, with `shown` brought up to date
@@ -269,11 +284,24 @@
             console.warn("train-lora: the status is not to be had", error);
         }
         clearTimeout(timer);
-        timer = setTimeout(poll, wait);
+        if (!locked) timer = setTimeout(poll, wait);
     }
 
+    // called by gradio before an event: its first input is the key
+    window.trainLoraWithKey = async function (_, ...values) {
+        return [await key(), ...values];
+    };
+
+    // the same for the report, which is asked for by itself: nobody is asked for credentials a second time because of it
+    let refusedOnce = false;
+    window.trainLoraReport = async function (_, ...values) {
+        const given = locked && refusedOnce ? "" : await key();
+        refusedOnce = given === "";
+        return [given, ...values];
+    };
+
     // called by gradio when Train is pressed: say at once that something happens
-    window.trainLoraStarted = function (...values) {
+    window.trainLoraStarted = async function (_, ...values) {
         const panel = find("#train_lora_progress");
         if (panel && !ACTIVE.includes(panel.dataset.state)) {
             const message = find("#train_lora_message [data-job]");
@@ -285,7 +313,7 @@
         }
         clearTimeout(timer);
         timer = setTimeout(poll, FAST_MS);
-        return values;
+        return [await key(), ...values];
     };
 
     // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight

@@ -79,19 +79,24 @@ def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
 def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from lib_lora.ui.form_again import FIELDS, NOTHING, AgainBar
+    from lib_lora.ui.guard import Guard
 
-    bar = AgainBar(lambda: tmp_path)
-    finished(tmp_path / "people" / "old.safetensors", alpha=0.5)
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / ".hidden" / "no.safetensors").write_bytes(b"")
-    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    bar = AgainBar(Guard(), lambda: tmp_path / "loras")
+    finished(tmp_path / "loras" / "people" / "old.safetensors", alpha=0.5)
+    (tmp_path / "loras" / ".hidden").mkdir()
+    (tmp_path / "loras" / ".hidden" / "no.safetensors").write_bytes(b"")
+    (tmp_path / "loras" / "broken.safetensors").write_bytes(b"no")
+    finished(tmp_path / "outside.safetensors")
     assert bar.names() == [NOTHING, "broken.safetensors", str(Path("people", "old.safetensors"))]
     told, *fields = bar.choose("people/old.safetensors")
     held = {name: field["value"] for name, field in zip(FIELDS, fields) if "value" in field}
     assert "rank 2, alpha 0.5" in told
     config = build_config(held)
-    assert weights_problems(config) == [] and config.adapter.network_weights == str(tmp_path / "people" / "old.safetensors")
-    told, *fields = bar.choose("broken.safetensors")
-    assert "train-lora-problem" in told and not any("value" in field for field in fields)
+    assert weights_problems(config) == [] and config.adapter.network_weights == str(
+        tmp_path / "loras" / "people" / "old.safetensors"
+    )
+    for name in ("broken.safetensors", "../outside.safetensors"):
+        told, *fields = bar.choose(name)
+        assert "train-lora-problem" in told and not any("value" in field for field in fields)
     assert [field["value"] for field in bar.choose(NOTHING)[1:3]] == ["", False]
     assert set(FIELDS) <= {opt.name for opt in all_options()}

@@ -88,6 +88,21 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, broken: str, mon
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "secret"
+    target.write_bytes(b"old")
+    for name in ("a.safetensors", "a.png", "b.json"):
+        (tmp_path / name).symlink_to(target)
+    write(tmp_path / "a.safetensors", b"new")
+    write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
+    write_card(tmp_path / "b.safetensors", activation_text="x", sd_version="SD1", preferred_weight=1.0)
+    assert target.read_bytes() == b"old" and not any(
+        (tmp_path / name).is_symlink() for name in ("a.safetensors", "a.png", "b.json")
+    )
+    assert (tmp_path / "a.safetensors").read_bytes() == b"new"
+
+
 def test_metadata_is_text_and_says_what_kohya_says() -> None:
     found = metadata(clip_skip=2)
     assert all(isinstance(value, str) for value in found.values())

@@ -151,3 +151,10 @@ def test_the_page_of_options_is_current() -> None:
     from tools.options_table import PAGE, page
 
     assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tools.options_table"
+
+
+@pytest.mark.parametrize("name", ["trigger", "name", "data"])
+def test_half_a_surrogate_pair_is_no_text(name: str) -> None:
+    """A browser may send it in JSON; no file could hold it."""
+    with pytest.raises(ConfigError, match="must be a"):
+        build_config({name: ["\ud83d"] if name == "data" else "\ud83d"})

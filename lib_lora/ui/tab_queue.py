@@ -17,21 +17,22 @@ from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.ui.form import shown
 from lib_lora.ui.form_presets import CHANGED
+from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
-CHOSEN = "trainLoraChosen"  # JavaScript: the id of the job whose button was pressed
+CHOSEN = "trainLoraChosen"  # JavaScript: the key, and the id of the job whose button was pressed
 
 
 class QueueSection:
     """The list's place in the tab, and what its buttons do."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    def __init__(self, queue: Queue, guard: Guard) -> None:
+        self._queue, self._guard = queue, guard
         self._options: list[Option] = []
         self._serial = itertools.count()
 
-    def build(self, options: Sequence[Option], components: Sequence[Any], files: Any, message: Any) -> None:
-        """Make the components. `components` belong to `options`; `files` is the drop field; sentences go to `message`."""
+    def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, files: Any, message: Any) -> None:
+        """Make the components. `components` belong to `options`, `key` to the guard, `files` is the drop field."""
         self._options = list(options)
         with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
             gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
@@ -46,16 +47,22 @@ class QueueSection:
             "hold": self.hold,
         }
         for name, answer in answers.items():
-            self._event(name, answer, chosen, [message])
+            self._event(name, answer, [key, chosen], [message])
         for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
-            filled = self._event(name, fill, chosen, [message, files, *components])
+            filled = self._event(name, fill, [key, chosen], [message, files, *components])
             filled.then(None, inputs=[], outputs=[], _js=CHANGED)
 
-    def _event(self, name: str, answer: Callable[[str], Any], chosen: Any, outputs: list[Any]) -> Any:
-        """A hidden button that JavaScript presses for a job."""
+    def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
+        """A hidden button that JavaScript presses for a job, with the guard's key."""
         button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
         button.do_not_save_to_config = True
-        return button.click(answer, inputs=[chosen], outputs=outputs, _js=CHOSEN, show_progress="hidden")
+
+        def refused() -> Any:
+            told = list_html([REFUSED], "problem") + self._mark()
+            return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
+
+        guarded = self._guard.guarded(answer, refused)
+        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden")
 
     def placed_html(self, placed: Placed) -> str:
         """What is said of a job that was taken: its name, or its place among those that wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,8 +78,7 @@ def test_only_pictures_of_the_current_job_are_shown(
     testclient = pytest.importorskip("fastapi.testclient")
     from fastapi import FastAPI
 
-    from lib_lora.hosts import webui_hooks
-
+    webui_hooks = importlib.import_module("lib_lora.hosts.webui_hooks")
     app = FastAPI()
     webui_hooks._add_routes(None, app)
     client = testclient.TestClient(app)

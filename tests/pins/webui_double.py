@@ -41,8 +41,8 @@ def as_webui_holds_it(model: Any, checkpoint: Path) -> Any:
     return model
 
 
-def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> SimpleNamespace:
-    """Put the double into `sys.modules`; returns its modules by name."""
+def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: Any) -> SimpleNamespace:
+    """Put the double into `sys.modules`; returns its modules by name. `flags`: of the command line, `cmd_opts`."""
     lock = threading.Lock()
     state = SimpleNamespace(begun=0, ended=0)
 
@@ -74,7 +74,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         },
         "sd_unet": {"apply_unet": lambda option=None: None},
         "shared": {
-            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False),
+            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
             "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
         },
     }  # fmt: skip

@@ -35,6 +35,14 @@ def words(name: str, prompts: list[str]) -> list[dict[str, float]]:
     return room.compare(name, prompts)
 
 
+def card_problems(mark: str) -> dict[str, Any]:
+    """All LoRAs through the webui's card page and its editor."""
+    from e2e_probe import cards
+
+    with call_queue.queue_lock:
+        return cards.problems(mark)
+
+
 def step(inputs: str, out: str) -> float:
     """Loss of one prepared training step on the webui's model; the gradients go to the file `out`."""
     from e2e_probe.training_step import loss_and_gradients
@@ -113,7 +121,7 @@ def reload_ui() -> bool:
 
 
 def _add_routes(_demo: Any, app: Any) -> None:
-    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step}
+    gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "cards": card_problems}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
     posts = {"words": words, "train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}

@@ -85,6 +85,11 @@ def stop(keep: bool = False) -> bool:
     return True
 
 
+def state() -> dict[str, Any]:
+    """What the webui is doing now; takes no lock."""
+    return dict(shared.state.dict())
+
+
 def hypernetwork(name: str) -> bool:
     """What `<hypernet:NAME:1>` in a prompt leaves on, or nothing."""
     from modules.hypernetworks import hypernetwork as room
@@ -134,7 +139,7 @@ def reload_ui() -> bool:
 
 def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "cards": card_problems}
-    gets["kept"] = kept
+    gets |= {"kept": kept, "state": state}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
     posts = {"words": words, "train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}

@@ -133,7 +133,7 @@ def _replaced_unet_problem() -> str | None:
     option = sd_unet.get_unet_option()
     if option is None:
         return None
-    return f"The U-Net is replaced by {option.label!r}, where a LoRA has no effect; set SD Unet to None in the webui's settings to train."
+    return f"The U-Net is replaced by {option.label!r}, where a LoRA has no effect; set SD Unet to None in the settings to train."
 
 
 def _begin(stack: ExitStack) -> None:

@@ -28,7 +28,7 @@
     }
 
     // called by gradio when a hidden button is pressed
-    window.trainLoraChosen = function () {
+    window.trainLoraChosen = async function () {
         return window.trainLoraWithKey("", chosen);
     };
 
@@ -112,7 +112,7 @@
         if (job.between.length) rows.push(["Saved in between", job.between.join(", ")]);
         if (job.checkpoint) rows.push(["Checkpoint", job.checkpoint]);
         if (job.first_step) rows.push(["Went on from step", String(job.first_step)]);
-        if (job.has_state) rows.push(["Newest state", job.state_folder]);
+        if (job.has_state) rows.push(["Newest state", job.newest_state]);
         job.notes.forEach((text) => rows.push(["", text]));
         job.settings.forEach(([label, name, value]) => rows.push([label, value, name]));
         return rows;

@@ -378,7 +378,7 @@ def test_repeat_offers_a_free_name_and_a_state(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     entry = Entry("id", {"name": "cat", "rank": 4}, 1.0, "finished", state_folder=str(tmp_path / "state"))
     assert settings_to_repeat(entry, tmp_path) == {"name": "cat-2", "rank": 4}
-    assert settings_to_repeat(entry, tmp_path, from_state=True)["resume"] == str(tmp_path / "state")
+    assert settings_to_repeat(entry, tmp_path, from_state=True)["resume"] == "state"
     over = Entry("id", {"name": "cat", "overwrite": True}, 1.0, "finished")
     assert settings_to_repeat(over, tmp_path)["name"] == "cat"
     with pytest.raises(QueueError, match="no saved state"):
@@ -554,6 +554,6 @@ def test_curves() -> None:
 
 
 def test_details_tell_what_was_changed() -> None:
-    entry = Entry("id", build_config({"name": "x", "rank": 4, "data": ["a", "b"]}).to_flat(), 1.0, "finished")
-    assert details(entry)["settings"] == [["Image folder", "data", "a, b"], ["Rank", "rank", "4"], ["Name", "name", "x"]]
+    entry = Entry("id", build_config({"name": "x", "rank": 4, "data": ["/home/me/a|3", "b"]}).to_flat(), 1.0, "finished")
+    assert details(entry)["settings"] == [["Image folder", "data", "a|3, b"], ["Rank", "rank", "4"], ["Name", "name", "x"]]
     json.dumps(details(entry))

@@ -227,8 +227,8 @@ def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: Train
 def test_events_need_the_key(tmp_path: Path) -> None:
     started: list[object] = []
     queue = queue_of(Host(tmp_path), tmp_path)
-    runner = queue.runner
-    runner.start = started.append  # type: ignore[method-assign,assignment]
+    for name in ("submit", "move", "remove", "go_on", "start", "hold"):
+        setattr(queue, name, lambda *given: started.append(given))
     blocks = TrainTab(queue, tmp_path, GUARD).build()
     parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
     key = next(number for number, name in parts.items() if name == "train_lora_key")
@@ -257,6 +257,9 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
     drop = dropped(write_picture(tmp_path / "up" / "a.png"))
     allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
     assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
+    write_picture(tmp_path / ".jobs" / "id" / "drop" / "a.png")
+    repeated = made.report(None, *values(data=f"{tmp_path / '.jobs' / 'id' / 'drop'}|2", trigger="ohwx", steps=3))
+    assert "Images" in repeated and "--hide-ui-dir-config" not in repeated, "images that were dropped for a job"
     assert (tmp_path / ".private").is_dir()
 
 
@@ -321,7 +324,7 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     resume = [opt.name for opt in order()].index("resume")
     assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
     told, _, *fields = tab._jobs.extend("id")
-    assert fields[resume]["value"] == str(tmp_path) and "Epochs or Steps must lead beyond" in told
+    assert fields[resume]["value"] == tmp_path.name and "Epochs or Steps must lead beyond" in told
     told, files, *fields = tab._jobs.repeat("gone")
     assert "not there any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
@@ -329,8 +332,6 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
 
 
 def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
-    import asyncio
-
     jobs = tab._jobs
     answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.go_on, jobs.start, jobs.hold)]
     assert ["not there any more" in answer for answer in answers] == [True] * 4 + [False] * 2

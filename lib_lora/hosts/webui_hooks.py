@@ -54,8 +54,7 @@ def _hold_still() -> None:
 
 def _tab() -> list[tuple[Any, str, str]]:
     hides_folders = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
-    tab = TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders)
-    return [(tab.build(), "Train LoRA", "train_lora")]
+    return [(TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build(), "Train LoRA", "train_lora")]
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
@@ -81,4 +80,4 @@ def _add_routes(_demo: Any, app: FastAPI) -> None:
     app.add_api_route("/train-lora/key", key, methods=["POST"])
     app.add_api_route("/train-lora/status", status, methods=["GET"])
     app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
-    add_queue_routes(app, QUEUE, GUARD.look)
+    add_queue_routes(app, QUEUE, GUARD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -11,6 +10,7 @@ from modules import sd_models
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_listing import details, listing
 from lib_lora.jobs.queue_store import QueueError
+from lib_lora.ui.guard import Guard
 
 
 class WebuiCheckpoints:
@@ -28,15 +28,15 @@ def _text(info: Any) -> str:
     return f"{info.name} [{info.hash}]"
 
 
-def add_queue_routes(app: FastAPI, queue: Queue, require_login: Callable[[Any, Request], None]) -> None:
+def add_queue_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
     """`GET train-lora/queue` and `GET train-lora/queue/ID`; neither waits for anything."""
 
     async def jobs(request: Request) -> dict[str, Any]:
-        require_login(app, request)
+        guard.look(app, request)
         return listing(queue)
 
     async def job(request: Request, entry: str) -> dict[str, Any]:
-        require_login(app, request)
+        guard.look(app, request)
         try:
             return details(queue.entry(entry))
         except QueueError as error:

@@ -65,7 +65,9 @@ def settings_to_repeat(entry: Entry, loras: Path, *, from_state: bool = False) -
         raise QueueError(entry.problems[0])
     if from_state and not has_state(entry):
         raise QueueError(f"{entry.name!r} has no saved state to go on from; repeat it instead.")
-    settings = {**entry.settings, **({"resume": entry.state_folder} if from_state else {})}
+    settings = dict(entry.settings)
+    if from_state and entry.state_folder:
+        settings["resume"] = Path(entry.state_folder).name  # states are found by their names
     if not settings.get("overwrite") and taken_problem(entry.name, loras, overwrite=False):
         settings["name"] = next_free(entry.name, loras)
     return settings

@@ -89,6 +89,10 @@ class Queue:
                 return entry
         raise QueueError("The job is not there any more.")
 
+    def owns(self, folder: str) -> bool:
+        """Whether a folder of settings holds images of a job, which were dropped and not named."""
+        return self._store.owns(folder)
+
     def submit(self, config: TrainConfig) -> Placed:
         """Begin a job, or let it wait where one runs. One that waits is checked now, so that its problems are told now.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import all_options
 from lib_lora.jobs.history import can_go_on, has_state
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
+
+# named to everybody who may look: without the folders that they lie in
+PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
 
 
 def listing(queue: Queue) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def listing(queue: Queue) -> dict[str, Any]:
 def details(entry: Entry) -> dict[str, Any]:
     """One job with all that is known of it; `settings` are those that differ from their defaults: label, name, value."""
     changed = [
-        [opt.declaration.label, opt.name, _text(entry.settings[opt.name])]
+        [opt.declaration.label, opt.name, _named(opt.name, entry.settings[opt.name])]
         for opt in all_options()
         if opt.name in entry.settings and _text(entry.settings[opt.name]) != _text(opt.default)
     ]
@@ -36,7 +40,7 @@ def details(entry: Entry) -> dict[str, Any]:
         "curve": list(entry.curve),
         "notes": list(entry.notes),
         "between": list(entry.between),
-        "state_folder": entry.state_folder,
+        "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
     }
 
@@ -56,6 +60,12 @@ def _row(entry: Entry) -> dict[str, Any]:
         "can_go_on": can_go_on(entry),
         "has_state": entry.over and has_state(entry),
     }
+
+
+def _named(name: str, value: Any) -> str:
+    if name not in PATHS:
+        return _text(value)
+    return _text([Path(part).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
 
 
 def _text(value: Any) -> str:

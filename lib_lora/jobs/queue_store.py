@@ -38,6 +38,11 @@ class Store:
     def __init__(self, folder: Path, private: Path | None = None) -> None:
         self._folder, self._private = folder, private
 
+    def owns(self, text: str) -> bool:
+        """Whether a path, or PATH|N, is a folder of a job's own."""
+        folder, _ = _split(text)
+        return self._folder.resolve() in folder.resolve().parents
+
     def load(self) -> list[Entry]:
         """Every job, in order, broken ones too. Nothing is changed but that leftovers of a sudden end are swept away."""
         if not self._folder.is_dir():
@@ -116,16 +121,21 @@ class Store:
 
     def _take(self, text: str, temporary: Path, final: Path) -> str:
         """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
-        path, bar, number = text.rpartition("|")
-        folder = Path(text if not bar or Path(text).is_dir() else path)
-        roots = [root for root in (self._private, self._folder) if root is not None]
-        if not folder.is_dir() or not any(root.resolve() in folder.resolve().parents for root in roots):
+        folder, repeats = _split(text)
+        private = self._private is not None and self._private.resolve() in folder.resolve().parents
+        if not folder.is_dir() or not (private or self.owns(text)):
             return text
         name = folder.resolve().name
         while (temporary / name).exists():
             name += "_"
         shutil.copytree(folder, temporary / name, copy_function=_link)
-        return str(final / name) + (f"|{number}" if str(folder) != text else "")
+        return str(final / name) + repeats
+
+
+def _split(text: str) -> tuple[Path, str]:
+    """The path and `|N` of PATH|N; a folder whose name has a bar in it is taken as it is."""
+    path, bar, number = text.rpartition("|")
+    return (Path(path), bar + number) if bar and not Path(text).is_dir() else (Path(text), "")
 
 
 def _read(folder: Path) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -76,14 +76,10 @@ def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str,
     return {name: _lines(value) if name in LINES else value for name, value in flat.items()}
 
 
-def hidden_path_problems(flat: Mapping[str, Any], known: Container[str] = ()) -> list[str]:
-    """A sentence for every option that names a folder or file of the machine, where the webui hides those.
-
-    `known`: folders of images and states of the jobs in the list, which fill the form.
-    """
+def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
+    """A sentence for every option that names a folder or file of the machine, where the webui hides those."""
     given = {name: bool(flat[name]) for name in PATHS}
-    given["data"] = any(folder not in known for folder in flat["data"])
-    given["resume"] = bool(flat["resume"]) and name_problem(flat["resume"]) is not None and flat["resume"] not in known
+    given["resume"] = bool(flat["resume"]) and name_problem(flat["resume"]) is not None
     given["sample_prompts"] = names_a_file(flat["sample_prompts"])
     titles = {opt.name: opt.title for opt in all_options()}
     return [

@@ -45,7 +45,7 @@ class TrainTab:
     """Builds the tab, and answers its events.
 
     Args:
-        queue: runs trainings, one after the other.
+        queue: takes trainings, and runs them on its runner.
         uploads: private folder for dropped files.
         guard: says who may use the events.
         hides_folders: no field for folders and files of the machine, and nothing that names them is taken.
@@ -86,7 +86,7 @@ class TrainTab:
                 button.click(
                     self._guarded(answer), inputs=[key], outputs=[message], _js="trainLoraWithKey", show_progress="hidden"
                 )
-            self._jobs.build(self._options, inputs, files, message, key)
+            self._jobs.build(self._options, inputs, key, files, message)
         return blocks
 
     def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,7 +182,10 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
-        problems = hidden_path_problems(flat, self._jobs.folders()) if self._hides_folders else []
+        states = {entry.state_folder for entry in self._queue.entries}  # these and images of jobs fill the form
+        named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
+                 "resume": "" if flat["resume"] in states else flat["resume"]}  # fmt: skip
+        problems = hidden_path_problems(named) if self._hides_folders else []
         if problems:
             raise DatasetError(problems)
         folders = list(flat["data"])

@@ -20,7 +20,7 @@ from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
-CHOSEN = "trainLoraChosen"  # JavaScript: the id of the job whose button was pressed
+CHOSEN = "trainLoraChosen"  # JavaScript: the key, and the id of the job whose button was pressed
 
 
 class QueueSection:
@@ -31,11 +31,8 @@ class QueueSection:
         self._options: list[Option] = []
         self._serial = itertools.count()
 
-    def build(self, options: Sequence[Option], components: Sequence[Any], files: Any, message: Any, key: Any) -> None:
-        """Make the components. `components` belong to `options`; `files` is the drop field; sentences go to `message`.
-
-        `key`: see `Guard`.
-        """
+    def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, files: Any, message: Any) -> None:
+        """Make the components. `components` belong to `options`, `key` to the guard, `files` is the drop field."""
         self._options = list(options)
         with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
             gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
@@ -50,24 +47,22 @@ class QueueSection:
             "hold": self.hold,
         }
         for name, answer in answers.items():
-            guarded = self._guard.guarded(answer, self._refused)
-            self._event(name, guarded, [key, chosen], [message])
+            self._event(name, answer, [key, chosen], [message])
         for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
-            guarded = self._guard.guarded(fill, lambda: self._unfilled(self._refused()))
-            filled = self._event(name, guarded, [key, chosen], [message, files, *components])
+            filled = self._event(name, fill, [key, chosen], [message, files, *components])
             filled.then(None, inputs=[], outputs=[], _js=CHANGED)
 
-    def folders(self) -> set[str]:
-        """Of the images and newest states of the jobs in the list."""
-        entries = self._queue.entries
-        images = {str(folder) for entry in entries for folder in entry.settings.get("data", ())}
-        return images | {entry.state_folder for entry in entries if entry.state_folder}
-
-    def _event(self, name: str, answer: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
-        """A hidden button that JavaScript presses for a job."""
+    def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
+        """A hidden button that JavaScript presses for a job, with the guard's key."""
         button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
         button.do_not_save_to_config = True
-        return button.click(answer, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden")
+
+        def refused() -> Any:
+            told = list_html([REFUSED], "problem") + self._mark()
+            return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
+
+        guarded = self._guard.guarded(answer, refused)
+        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden")
 
     def placed_html(self, placed: Placed) -> str:
         """What is said of a job that was taken: its name, or its place among those that wait."""

@@ -103,6 +103,7 @@ def test_refusal_does_not_repeat_an_older_failure(tab: Tab, photos: Path, bad_fo
         ("lowvram", "runs with --lowvram"),
         ("medvram", "runs with --medvram"),
         ("no checkpoint", "No checkpoint is loaded"),
+        ("replaced unet", "The U-Net is replaced by '[TRT] tiny'"),
     ],
 )
 def test_unsupported_model(server: Server, photos: Path, fault: str, sentence: str) -> None:

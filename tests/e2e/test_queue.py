@@ -76,9 +76,11 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     """`mine` goes on from its newest state with its own images, which are removed with it; its LoRA stays."""
     _press(tab, "mine", "Go on")
     _wait_for(tab, "mine", "Done")
-    job = server.get(f"/train-lora/queue/{_row(tab, 'mine').get_attribute('data-job')}")
+    entry = str(_row(tab, "mine").get_attribute("data-job"))
+    job = server.get(f"/train-lora/queue/{entry}")
     assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
-    images = next(Path(value) for _, name, value in job["settings"] if name == "data")
+    drop = next(value for _, name, value in job["settings"] if name == "data")
+    images = server.data / ".train-lora" / "queue" / entry / drop
     assert sorted(path.name for path in images.iterdir()) == ["cat.jpg", "cat.txt", "rocket.jpg"]
     assert requests.get(f"{server.url}/file={images / 'cat.jpg'}", timeout=30).status_code == 403
     _press(tab, "mine", "Remove")

@@ -115,7 +115,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
             "send_model_to_device": lambda m: m.to("cpu"),
             "select_checkpoint": lambda: selected.info, "SkipWritingToConfig": nullcontext, "selected": selected,
         },
-        "sd_unet": {"apply_unet": lambda option=None: None},
+        "sd_unet": {"apply_unet": lambda option=None: None, "get_unet_option": lambda option=None: None},
         "shared": {
             "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
             "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],

@@ -6,11 +6,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs.runner", "tiny", "ui.form_presets"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
-    ("output.samples", "training.resume"),
+    ("output.samples", "training.resume", "estimate.wanted"),
     ("output.result",),
     ("training.session", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
-    ("training.pictures", "training.heldout"),
-    ("training.latent_cache",),
+    ("training.pictures", "training.heldout", "estimate.account"),
+    ("training.latent_cache", "estimate.phases"),
     ("hosts.webui_host",),
     ("hosts.standalone", "hosts.ldm_model", "hosts.webui_networks"),
     (
@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kohya.known", "kohya.toml", "config.presets"),
     ("data.masks", "data.regularisation"),
     ("training.schedules", "training.averaging", "training.texts", "training.groups", "training.weights", "model.norms"),
-    ("model.adapter",),
+    ("model.adapter", "estimate.likeness", "estimate.standing_in"),
     ("model.forwards",),
     (
         "data.dataset",
@@ -56,8 +56,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model.attention",
         "objective.loss",
         "hosts.checkpoint",
-        "model.inpainting",
-        "model.open_clip",
         "training.failures",
         "training.precision",
         "training.checkpointing",
@@ -65,7 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.best",
         "training.tree",
     ),
-    ("model.layer_table",),
+    ("model.layer_table", "model.inpainting", "model.open_clip"),
     ("model.lean", "model.dropout", "model.kinds", "hosts.architecture", "hosts.text_weights", "training.suited"),
     ("model.products", "model.delta"),
     (
@@ -103,5 +101,5 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("config.data", "config.text", "config.adapter", "config.optimizer", "config.objective", "config.precision", "config.run"),
     ("config.options", "config.optimizers", "config.arguments"),
-    ("errors",),
+    ("errors", "model.computing", "estimate.ledger"),
 )

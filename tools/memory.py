@@ -18,7 +18,7 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, account
+from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, Account, account
 from lib_lora.events import Encoded, Phase, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import BaseModel
@@ -29,16 +29,19 @@ from tools.bench.peak import MemoryPeak, settled_gb
 
 
 def main() -> dict[str, object]:
+    """Count, run, compare."""
     args = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         config = _config(args, Path(folder))
         host = StandaloneHost(args.checkpoint, Path(folder) / "out", full_precision=args.precision == "no")
         device = host.device()
+        predicted = _predicted(config, host.look(), device, checkpointing=args.checkpointing == "on")
+        print(predicted.title, flush=True)
+        import diffusers.loaders.single_file_utils  # noqa: F401 - what a program takes by itself is no part of the account
+
         empty = settled_gb()
-        with host.borrow_model() as base:
-            predicted = _predicted(config, base, device, checkpointing=args.checkpointing == "on")
-        print(predicted.title)
-        held = torch.cuda.memory_allocated() / GB if device.type == "cuda" else settled_gb() - empty
+        with host.borrow_model():
+            held = torch.cuda.memory_allocated() / GB if device.type == "cuda" else settled_gb() - empty
         measured = dict(_measured(config, host, empty))
     rows = {"weights": (sum(predicted.weights.values()) / GB, held)}
     rows |= {name: (predicted.peaks[name] / GB, measured[name]) for name in predicted.phases if name in measured}
@@ -78,7 +81,7 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
     )  # fmt: skip
 
 
-def _predicted(config: TrainConfig, base: BaseModel, device: torch.device, *, checkpointing: bool):  # type: ignore[no-untyped-def]
+def _predicted(config: TrainConfig, base: BaseModel, device: torch.device, *, checkpointing: bool) -> Account:
     precision = choose_precision(config.precision, device, next(base.unet.parameters()).dtype)
     size = Size(config.data.resolution, config.data.resolution)
     preview = size if config.run.preview_steps else None
@@ -98,15 +101,13 @@ def _measured(config: TrainConfig, host: StandaloneHost, empty: float) -> Iterat
             if cuda:
                 torch.cuda.reset_peak_memory_stats()
 
-        phase = ENCODING
         for event in train(config, host, Stop()):
-            if isinstance(event, (Encoded, StepDone)):
-                phase = ENCODING if isinstance(event, Encoded) else STEP
-                taken(phase)
-            elif isinstance(event, Saved):
+            if isinstance(event, Encoded):
+                taken(ENCODING)
+            elif isinstance(event, (StepDone, Saved)):
                 taken(STEP)
             elif isinstance(event, Phase):
-                print(event.text, flush=True)
+                memory.begin_again()
         taken(DRAWING)
     yield from ((name, peak) for name, peak in peaks.items() if peak > 0 and (name != DRAWING or config.run.preview_steps))
 

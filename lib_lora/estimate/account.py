@@ -21,7 +21,7 @@ from lib_lora.training.precision import Precision
 from lib_lora.training.weights import frozen_pairs, start_pairs
 
 GB = 2**30
-ENCODING, STEP, DRAWING = "encoding pictures", "training step", "drawing a picture"
+ENCODING, STEP, DRAWING = "encoding pictures", "training", "drawing a picture"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def account(
         phases[DRAWING] = counter.drawing(preview)
     trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in pairs)
     learning = [parameter for parameter in parameters(pairs) if parameter.requires_grad]
-    named = {precision.dtype: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[precision.dtype]
+    named = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[precision.dtype]
     return Account(
         f"{base.family.name}, {size}, batch {batch}, {named}, gradient checkpointing {'on' if checkpointing else 'off'}, "
         f"{config.optimizer.optimizer}, {device_type}",

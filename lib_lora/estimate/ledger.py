@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+MAPPED_FROM = 32 * 2**20  # bytes from which glibc maps a block, and gives it back when it is freed (M_MMAP_THRESHOLD_MAX)
+_ATEN = torch.ops.aten
+_CONVOLUTIONS = {_ATEN.convolution.default, _ATEN.convolution_backward.default}
+_PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
 
 
 class Ledger(TorchDispatchMode):
     """While it is open, every storage that an operator makes is counted from its making to its end.
 
     `now` and `peak` are bytes. Storages of `known` tensors, the weights, are not counted; they must outlive the ledger.
+
+    `resident`: what a process on a CPU takes of the machine's memory is counted, beside what is alive in it: smaller blocks that
+    were freed stay with it until another one takes their place, larger ones go back; and oneDNN brings weight, input and output
+    of a convolution, and the second factor of a product, into an order of its own.
     """
 
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+    def __init__(self, known: Iterable[torch.Tensor], *, resident: bool = False) -> None:
         super().__init__()
         self._known = {_key(tensor) for tensor in known}
+        self._resident = resident
         self._alive: dict[int, int] = {}
-        self.now = self.peak = 0
+        self._small = self._most_small = self._large = 0
+        self.peak = 0
+
+    @property
+    def now(self) -> int:
+        """What is alive."""
+        return self._small + self._large
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == "meta":
+        made = [value for value in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(value, torch.Tensor)]
+        for tensor in made:
+            if tensor.device.type == "meta":
                 self._take_in(tensor)
+        if self._resident:
+            self._work(_copies(function, args, made))
         return result
 
     def _take_in(self, tensor: torch.Tensor) -> None:
@@ -35,12 +54,36 @@ class Ledger(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         self._alive[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
+        self._add(storage.nbytes())
         weakref.finalize(storage, self._let_go, key).atexit = False
 
     def _let_go(self, key: int) -> None:
-        self.now -= self._alive.pop(key)
+        self._add(-self._alive.pop(key), -1)
+
+    def _add(self, size: int, sign: int = 1) -> None:
+        if self._resident and size * sign >= MAPPED_FROM:
+            self._large += size
+        else:
+            self._small += size
+        self._most_small = max(self._most_small, self._small)
+        self.peak = max(self.peak, (self._most_small if self._resident else self._small) + self._large)
+
+    def _work(self, sizes: Sequence[int]) -> None:
+        """Blocks that an operator takes while it runs."""
+        for size in sizes:
+            self._add(size)
+        for size in sizes:
+            self._add(-size, -1)
+
+
+def _copies(function: Any, args: Sequence[Any], made: Sequence[torch.Tensor]) -> list[int]:
+    """The sizes of what oneDNN rearranges for an operator."""
+    tensors: list[torch.Tensor] = []
+    if function in _CONVOLUTIONS:
+        tensors = [*made, *(value for value in args if isinstance(value, torch.Tensor))]
+    elif function in _PRODUCTS:
+        tensors = [value for value in args if isinstance(value, torch.Tensor)][-1:]
+    return [tensor.numel() * tensor.element_size() for tensor in tensors]
 
 
 def _key(tensor: torch.Tensor) -> int:

@@ -104,7 +104,8 @@ class Counter:
     def _ledger(self) -> Ledger:
         modules: list[nn.Module] = [*networks(self._alike), self._alike.vae]
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        return Ledger([*weights, *parameters(self._pairs), *parameters(self._frozen), self._alike.alphas_cumprod])
+        known = [*weights, *parameters(self._pairs), *parameters(self._frozen), self._alike.alphas_cumprod]
+        return Ledger(known, resident=self._device_type == "cpu")
 
     def _inputs(self, size: Size, batch: int) -> StepInputs:
         latents = torch.empty(batch, 4, size.height // 8, size.width // 8, device=META)

@@ -157,7 +157,7 @@ def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
     cast = {}
     for key in list(weights):  # one after the other, so that there are never two copies of all
         value = weights.pop(key)
-        cast[key] = value.to(dtype) if value.is_floating_point() else value
+        cast[key] = value.to(dtype) if value.is_floating_point() else value.clone()  # a view would keep the whole file mapped
     missing, _ = module.load_state_dict(cast, strict=False, assign=True)
     if missing:
         raise ModelError(f"The checkpoint lacks {len(missing)} tensors, such as {missing[0]!r}.")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import sys
 import threading
 
 import torch
 
-from lib_lora.jobs.memory import memory_gb
+from lib_lora.jobs.memory import give_memory_back, memory_gb
 
 CPU = torch.device("cpu")
 
 
 def settled_gb() -> float:
     """GiB resident in this process, after what is not needed was given back."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind is no room for training
+    give_memory_back(CPU)  # what loading left behind is no room for training
     return memory_gb(CPU) or 0.0
 
 

@@ -3,7 +3,7 @@
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
     ("cli", "ui.tab"),
-    ("jobs.runner", "tiny", "ui.form_presets"),
+    ("jobs.runner", "tiny", "ui.form_presets", "ui.memory"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
     ("output.samples", "training.resume", "estimate.wanted"),

@@ -15,6 +15,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.base import ModelInfo  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
@@ -38,6 +39,9 @@ class Host:
     def lora_folder(self) -> Path:
         return self.folder
 
+    def look(self) -> None:
+        return None
+
 
 @pytest.fixture
 def tab(tmp_path: Path) -> TrainTab:
@@ -53,6 +57,29 @@ def values(**changes: object) -> list[Any]:
 
 def order() -> list[Any]:
     return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
+
+
+def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = values(data=str(photos), trigger="ohwx")
+    assert tab.memory(None, *asked) == "" and tab.memory(None, *values()) == ""
+    counts = []
+
+    class Model:
+        def info(self) -> ModelInfo:
+            return ModelInfo("m.safetensors", None, None)
+
+    def counted(*args: object) -> str:
+        counts.append(args)
+        return "1.5 GB <at most>"
+
+    monkeypatch.setattr(Host, "look", lambda self: Model())
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", counted)
+    monkeypatch.setattr("lib_lora.ui.memory.short", lambda found: found)
+    assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
+    tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2))
+    assert len(counts) == 2, "another batch is another question"
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", lambda *args: 1 / 0)
+    assert "cannot be told" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
 
 @pytest.mark.parametrize("opt", SHOWN, ids=lambda opt: opt.name)

@@ -22,8 +22,8 @@ from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, Account, acco
 from lib_lora.events import Encoded, Phase, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import BaseModel
-from lib_lora.training.precision import choose_precision
 from lib_lora.train import train
+from lib_lora.training.precision import choose_precision
 from tools.bench.case import Case, write_pictures
 from tools.bench.peak import MemoryPeak, settled_gb
 
@@ -50,8 +50,8 @@ def main() -> dict[str, object]:
     for name, (told, found) in rows.items():
         print(f"{name:22} predicted {told:6.2f} GB, measured {found:6.2f} GB, {100 * (told / found - 1):+.0f} %")
     device_name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return {"memory": {"title": predicted.title, "device": device_name, "torch": torch.__version__,
-                       **{name: {"predicted": round(told, 3), "measured": round(found, 3)} for name, (told, found) in rows.items()}}}  # fmt: skip
+    compared = {name: {"predicted": round(told, 3), "measured": round(found, 3)} for name, (told, found) in rows.items()}
+    return {"memory": {"title": predicted.title, "device": device_name, "torch": torch.__version__, **compared}}
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,8 +73,9 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
     pictures = write_pictures(folder / "pictures", Case(args.size, args.steps, max(args.batch, 2), {}))
     return build_config(
         {
-            "data": [str(pictures)], "out": str(folder / "out"), "name": "memory", "resolution": args.size, "enable_bucket": False,
-            "batch_size": args.batch, "rank": args.rank, "alpha": args.rank, "unet_lr": 1e-4, "text_encoder_lr": args.text_lr,
+            "data": [str(pictures)], "out": str(folder / "out"), "name": "memory", "resolution": args.size,
+            "enable_bucket": False, "batch_size": args.batch, "rank": args.rank, "alpha": args.rank,
+            "unet_lr": 1e-4, "text_encoder_lr": args.text_lr,
             "optimizer": args.optimizer, "steps": args.steps, "preview_steps": args.preview_steps,
             "mixed_precision": args.precision, "gradient_checkpointing": args.checkpointing,
         }
@@ -85,9 +86,7 @@ def _predicted(config: TrainConfig, base: BaseModel, device: torch.device, *, ch
     precision = choose_precision(config.precision, device, next(base.unet.parameters()).dtype)
     size = Size(config.data.resolution, config.data.resolution)
     preview = size if config.run.preview_steps else None
-    return account(
-        config, base, device.type, precision, size=size, checkpointing=checkpointing, captions=2, preview=preview
-    )
+    return account(config, base, device.type, precision, size=size, checkpointing=checkpointing, captions=2, preview=preview)
 
 
 def _measured(config: TrainConfig, host: StandaloneHost, empty: float) -> Iterator[tuple[str, float]]:

@@ -1,21 +1,24 @@
-"""Counts the bytes that are alive while operators run on tensors without content: nothing is computed."""
+"""Counts the bytes that are alive while operators run; on tensors without content nothing is computed."""
 
 from __future__ import annotations
 
-import weakref
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 MAPPED_FROM = 32 * 2**20  # bytes from which glibc maps a block, and gives it back when it is freed (M_MMAP_THRESHOLD_MAX)
+YOUNG, ROUND = 64, 16  # so many youngest storages are looked at for every operator, all of them for every sixteenth
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = {_ATEN.convolution.default, _ATEN.convolution_backward.default}
 _PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
+_ONEDNN = "mkldnn::_linear_pointwise"  # `model.products`
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is open, every storage that an operator makes is counted from its making to its end.
 
     `now` and `peak` are bytes. Storages of `known` tensors, the weights, are not counted; they must outlive the ledger.
@@ -26,24 +29,30 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[torch.Tensor], *, resident: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = {_key(tensor) for tensor in known}
         self._resident = resident
-        self._alive: dict[int, int] = {}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._operators = 0
         self._small = self._most_small = self._large = 0
         self.peak = 0
 
     @property
     def now(self) -> int:
         """What is alive."""
+        self._let_go(list(self._alive))
         return self._small + self._large
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._operators += 1
+        every = self._operators % ROUND == 0
+        self._let_go(list(self._alive) if every else list(itertools.islice(reversed(self._alive), YOUNG)))
         result = function(*args, **(kwargs or {}))
-        made = [value for value in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(value, torch.Tensor)]
+        made = [
+            value for value in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(value, torch.Tensor)
+        ]
         for tensor in made:
-            if tensor.device.type == "meta":
-                self._take_in(tensor)
+            self._take_in(tensor)
         if self._resident:
             self._work(_copies(function, args, made))
         return result
@@ -53,12 +62,17 @@ class Ledger(TorchDispatchMode):
         if key in self._known or key in self._alive:
             return
         storage = tensor.untyped_storage()
-        self._alive[key] = storage.nbytes()
+        # a weak reference keeps the key from being given to another storage; finalizers of storages are not called by torch 2.1
+        self._alive[key] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
         self._add(storage.nbytes())
-        weakref.finalize(storage, self._let_go, key).atexit = False
 
-    def _let_go(self, key: int) -> None:
-        self._add(-self._alive.pop(key), -1)
+    def _let_go(self, keys: Iterable[int]) -> None:
+        """Take those of `keys` off that are gone."""
+        for key in keys:
+            reference, size = self._alive[key]
+            if reference.expired():  # type: ignore[no-untyped-call]
+                del self._alive[key]
+                self._add(-size, -1)
 
     def _add(self, size: int, sign: int = 1) -> None:
         if self._resident and size * sign >= MAPPED_FROM:
@@ -81,7 +95,7 @@ def _copies(function: Any, args: Sequence[Any], made: Sequence[torch.Tensor]) ->
     tensors: list[torch.Tensor] = []
     if function in _CONVOLUTIONS:
         tensors = [*made, *(value for value in args if isinstance(value, torch.Tensor))]
-    elif function in _PRODUCTS:
+    elif function in _PRODUCTS or getattr(function, "name", str)() == _ONEDNN:
         tensors = [value for value in args if isinstance(value, torch.Tensor)][-1:]
     return [tensor.numel() * tensor.element_size() for tensor in tensors]
 

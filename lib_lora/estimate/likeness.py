@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ META = torch.device("meta")
 
 
 def likeness(base: BaseModel) -> BaseModel:
-    """`base` without content. The model itself is only looked at; what hangs on its instances (forwards, hooks) is left out.
+    """`base` without content. The model itself is only looked at; forwards that hang on its instances are left out.
 
     The VAE is fp32, as it is while it is borrowed.
     """
@@ -32,7 +31,9 @@ def likeness(base: BaseModel) -> BaseModel:
     alike: Any = copy.copy(base)
     alike.device = META
     alike.unet = _module(base.unet, made)
-    alike.vae = _module(base.vae, made).to(torch.float32)
+    alike.vae = _module(base.vae, made)
+    for parameter in alike.vae.parameters():
+        parameter.data = parameter.data.float()
     alike.text_encoders = tuple(_encoder(encoder, made) for encoder in base.text_encoders)
     alike.alphas_cumprod = base.alphas_cumprod.to(META)
     alike._surroundings = Surroundings(alike)
@@ -69,13 +70,8 @@ def _module(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
         return _module(inner, made)
     alike = module.__class__.__new__(module.__class__)
     made[id(module)] = alike
-    state = dict(module.__dict__)
-    for name in [name for name in state if name == "forward" or name.endswith(("_hooks", "_hooks_with_kwargs"))]:
-        if name == "forward":
-            del state[name]
-        else:
-            state[name] = OrderedDict()
-    alike.__dict__.update(state)
+    alike.__dict__.update(module.__dict__)
+    alike.__dict__.pop("forward", None)
     alike.__dict__["_parameters"] = {name: _parameter(value) for name, value in module._parameters.items()}
     alike.__dict__["_buffers"] = {name: None if value is None else _empty(value) for name, value in module._buffers.items()}
     alike.__dict__["_modules"] = {

@@ -64,7 +64,7 @@ class Counter:
                     kept = ledger.now - before
                     with standing_in(Acting(self._device_type)):
                         if loss.requires_grad:
-                            loss.backward()
+                            loss.backward()  # type: ignore[no-untyped-call]
                     del loss
                 for parameter in parameters(self._pairs):
                     parameter.grad = None
@@ -74,7 +74,7 @@ class Counter:
         """The VAE on `batch` pictures of `size`."""
         with torch.no_grad(), standing_in(Acting(self._device_type)), self._ledger() as ledger:
             self._alike.encode_image(torch.empty(batch, 3, size.height, size.width, device=META))
-        return ledger.peak
+        return int(ledger.peak)
 
     def drawing(self, size: Size) -> int:
         """One picture with guidance: the U-Net on two latents, then the VAE's decoder."""
@@ -86,7 +86,7 @@ class Counter:
                     compute_loss(self._alike, inputs, self._config.objective, self._config.text.clip_skip)
                 with standing_in(Acting(self._device_type)):
                     self._alike.decode_latents(latents)
-        return ledger.peak
+        return int(ledger.peak)
 
     def context_bytes(self) -> int:
         """What is kept of one caption where no text encoder is trained."""

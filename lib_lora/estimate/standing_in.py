@@ -13,6 +13,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from lib_lora.model.computing import Acting, acting, acting_as
+from lib_lora.model.lean import applied
 from lib_lora.model.surgery import Forward
 
 # torch's lists of what autocast brings to the lower format, and what CUDA's brings to fp32; those that occur here
@@ -41,7 +42,9 @@ class _Operators(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             q, k, v = args[:3]
             dtype = lower or q.dtype
-            return FusedAttention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
+            return applied(FusedAttention, q.to(dtype), k.to(dtype), v.to(dtype))
+        if function is torch.full and isinstance(args[1], torch.Tensor):  # transformers' mask: a value that a tensor must give
+            args = (args[0], 0.0, *args[2:])
         if lower is not None and function in _LOWER:
             args, kwargs = _cast(args, kwargs, lower)
         elif lower is not None and function in _FULL and acting().device_type == "cuda":
@@ -67,7 +70,7 @@ class FusedAttention(Function):
     @staticmethod
     def forward(ctx: Any, q: Any, k: Any, v: Any) -> torch.Tensor:
         batch, heads, rows, _ = q.shape
-        y = q.new_empty(batch, rows, heads, v.shape[-1]).transpose(1, 2)
+        y: torch.Tensor = q.new_empty(batch, rows, heads, v.shape[-1]).transpose(1, 2)
         ctx.save_for_backward(q, k, v, y, q.new_empty(batch, heads, rows, dtype=torch.float32))
         return y
 
@@ -96,8 +99,7 @@ def recomputed(block: nn.Module) -> Forward:
                 **{key: now.get(key, value) for key, value in kwargs.items()},
             )
 
-        found = _Recomputed.apply(run, torch.empty(0, device="meta", requires_grad=True), *tensors.values())
-        return found
+        return applied(_Recomputed, run, torch.empty(0, device="meta", requires_grad=True), *tensors.values())
 
     return forward
 

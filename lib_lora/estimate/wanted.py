@@ -37,9 +37,7 @@ def estimate(config: TrainConfig, base: BaseModel, device: torch.device, plan: P
         captions = len({sample.caption for sample in plan.samples})
     draws = config.run.preview_steps or config.run.sample_every_n_steps or config.run.sample_every_n_epochs
     preview = preview_size(config) if draws else None
-    return account(
-        config, base, device.type, precision, size=size, checkpointing=on, captions=captions, preview=preview
-    )
+    return account(config, base, device.type, precision, size=size, checkpointing=on, captions=captions, preview=preview)
 
 
 def _of_another(config: PrecisionConfig) -> Precision:

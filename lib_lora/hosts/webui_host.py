@@ -60,6 +60,12 @@ class WebuiHost:
             stack.enter_context(made_trainable(model))
             yield model
 
+    def look(self) -> LdmModel | None:
+        held = sd_models.model_data.sd_model
+        if held is None or model_problem(held):
+            return None
+        return LdmModel(held, devices.device, _info(held))
+
     def check_lora(self, path: Path) -> None:
         webui_networks.check(path)
 

@@ -22,7 +22,7 @@ def memory_gb(device: torch.device) -> float | None:
 
 
 def give_memory_back(device: torch.device) -> None:
-    """Return what a finished run, or a finished part of one, left in the caches of torch and of glibc, so that others can have it."""
+    """Return what a run, or a part of one, left in the caches of torch and glibc, so that others can have it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

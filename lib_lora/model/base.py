@@ -108,6 +108,10 @@ class Host(Protocol):
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...
 
+    def look(self) -> BaseModel | None:
+        """The model that would be lent, only to be looked at: nothing is loaded or changed. None where there is none."""
+        ...
+
     def check_lora(self, path: Path) -> None:
         """Load the file as a user of the host would.
 

@@ -19,6 +19,7 @@ from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
 from lib_lora.ui.form import component, form_options, settings_from
 from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.memory import MemoryRow
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.uploads import keep_uploads
 
@@ -43,6 +44,7 @@ class TrainTab:
         self._uploads = uploads
         self._options: list[Option] = []
         self._serial = itertools.count()
+        self._memory = MemoryRow(runner.host)
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
@@ -51,12 +53,13 @@ class TrainTab:
                 with gr.Column(scale=3, elem_id="train_lora_form"):
                     inputs, files = self._build_form()
                 with gr.Column(scale=2, elem_id="train_lora_side"):
-                    report, message, buttons = self._build_side()
+                    report, memory, message, buttons = self._build_side()
             everything = [files, *inputs]
             # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
-            renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
+            told = renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
+            told.then(self.memory, inputs=everything, outputs=[memory], show_progress="hidden")
             train, *others = buttons
             train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
             answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
@@ -83,6 +86,21 @@ class TrainTab:
             return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
+
+    def memory(self, files: Any, *values: Any) -> Any:
+        """How much memory the run would take; by itself, since counting takes a moment and the report should not wait."""
+        try:
+            flat = self._settings(files, values)
+            if not flat["data"]:
+                return ""
+            config = build_config(flat)
+            dataset = find_images(config)
+            if dataset.problems or not dataset.samples:
+                return ""
+            row = self._memory.html(config, make_plan(config, dataset))
+        except TrainLoraError:
+            return ""  # told by the report
+        return gr.update() if row is None else row
 
     def start(self, files: Any, *values: Any) -> str:
         """Begin training; an answer within a second whatever happens."""
@@ -182,8 +200,9 @@ class TrainTab:
         presets.wire(self._options, made)
         return [made[opt.name] for opt in self._options], files
 
-    def _build_side(self) -> tuple[Any, Any, list[Any]]:
+    def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")
+        memory = gr.HTML("", elem_id="train_lora_memory")
         hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they mean something
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
@@ -199,4 +218,4 @@ class TrainTab:
         buttons = [train, stop, keep, pause, go_on, save, best]
         for item in buttons:
             item.do_not_save_to_config = True
-        return report, message, buttons
+        return report, memory, message, buttons

@@ -53,9 +53,12 @@ class LdmHost:
 
     @contextmanager
     def borrow_model(self) -> Iterator[LdmModel]:
-        model = LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+        model = self.look()
         with made_trainable(model):
             yield model
+
+    def look(self) -> LdmModel:
+        return LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
 
     def check_lora(self, path: Path) -> None:
         assert describe(path)["modules"] > 0

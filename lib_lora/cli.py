@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("lora", type=Path)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
+    cut = commands.add_parser("truncate", help="write a LoRA of fewer ranks out of one that was trained in units (DyLoRA)")
+    cut.add_argument("lora", type=Path)
+    cut.add_argument("--rank", type=int, required=True)
+    cut.add_argument("--out", type=Path, required=True, help="the file to write")
+    cut.set_defaults(command=_truncate)
     imported = commands.add_parser("import-kohya", help="what each key of a kohya_ss or sd-scripts file becomes")
     imported.add_argument("file", type=Path)
     imported.add_argument("--json", action="store_true", help="one JSON object and nothing else")
@@ -150,7 +155,7 @@ def _report(event: object) -> None:
 def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     """What is said of an event."""
     if isinstance(event, Planned):
-        return event.plan.formula
+        return "\n".join(filter(None, (event.plan.model, event.plan.layers, event.plan.formula)))
     if isinstance(event, (Phase, Chosen, Note)):
         return event.text
     if isinstance(event, Encoded):
@@ -194,6 +199,12 @@ def _inspect(args: argparse.Namespace) -> str:
     metadata = found.pop("metadata")
     lines = [f"{key}: {value}" for key, value in found.items()]
     return "\n".join([*lines, *(f"  {key} = {value}" for key, value in sorted(metadata.items()))])
+
+
+def _truncate(args: argparse.Namespace) -> str:
+    from lib_lora.output.truncate import truncate
+
+    return str(truncate(args.lora.expanduser(), args.rank, args.out.expanduser()))
 
 
 def _import_kohya(args: argparse.Namespace) -> str:

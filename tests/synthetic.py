@@ -27,6 +27,8 @@ MINI_CLIP_LAYERS = 2
 MINI_OPEN_CLIP = {"layers": 10, "width": 256}
 MINI_SDXL_DEPTH = 2  # transformers in the lowest level, which has 10
 
+Reshape = Callable[[str, list[int]], "list[int] | None"]
+
 
 def write_full(folder: Path) -> Path:
     """SD 1.5 in full shape, fp16, 2.1 GB."""
@@ -42,28 +44,32 @@ def write_mini(folder: Path) -> Path:
 
 def write_mini_inpainting(folder: Path) -> Path:
     """The same as an inpainting model: its first convolution reads nine channels."""
-    path = _write(folder / "sd15-inpainting-mini.safetensors", _mini_inpainting_shape)
+    path = _write(folder / "sd15-inpainting-mini.safetensors", _nine_channels(_mini_shape))
     write_beside(path, load_file(path))
     return path
 
 
-def write_mini_sd2(folder: Path, *, velocity: bool = False) -> Path:
+def write_mini_sd2(folder: Path, *, velocity: bool = False, inpaints: bool = False) -> Path:
     """A miniature of SD 2.x (130 MB): a fifth as wide, since its heads are 64 wide everywhere."""
-    path = _write(folder / "sd2-mini.safetensors", _mini_sd2_shape, _open_clip_shapes("cond_stage_model.model."))
+    reshape = _nine_channels(_mini_sd2_shape) if inpaints else _mini_sd2_shape
+    name = f"sd2{'-inpainting' if inpaints else ''}{'-v' if velocity else ''}-mini.safetensors"
+    path = _write(folder / name, reshape, _open_clip_shapes("cond_stage_model.model."))
     write_sd2(path, load_file(path), velocity=velocity)
     return path
 
 
-def write_mini_sdxl(folder: Path) -> Path:
+def write_mini_sdxl(folder: Path, *, velocity: bool = False, inpaints: bool = False) -> Path:
     """A miniature of SDXL (70 MB): U-Net a tenth as wide, with two transformers in its lowest level."""
-    path = _write(folder / "sdxl-mini.safetensors", _mini_sdxl_shape, shapes_of=SDXL_SHAPES)
-    write_sdxl(path, load_file(path))
+    reshape = _nine_channels(_mini_sdxl_shape) if inpaints else _mini_sdxl_shape
+    name = f"sdxl{'-inpainting' if inpaints else ''}{'-v' if velocity else ''}-mini.safetensors"
+    path = _write(folder / name, reshape, shapes_of=SDXL_SHAPES)
+    write_sdxl(path, load_file(path), velocity=velocity)
     return path
 
 
 def _write(
     path: Path,
-    reshape: Callable[[str, list[int]], list[int] | None],
+    reshape: Reshape,
     more: dict[str, list[int]] | None = None,
     shapes_of: Path = SHAPES,
 ) -> Path:
@@ -85,9 +91,14 @@ def _mini_shape(key: str, shape: list[int]) -> list[int] | None:
     return [64 if side == 768 else side // 10 if side % 320 == 0 else side for side in shape]
 
 
-def _mini_inpainting_shape(key: str, shape: list[int]) -> list[int] | None:
-    small = _mini_shape(key, shape)
-    return [small[0], 9, *small[2:]] if small and key == "model.diffusion_model.input_blocks.0.0.weight" else small
+def _nine_channels(reshape: Reshape) -> Reshape:
+    """The same for an inpainting model: its first convolution reads a mask and latents beside the noisy ones."""
+
+    def shape_of(key: str, shape: list[int]) -> list[int] | None:
+        small = reshape(key, shape)
+        return [small[0], 9, *small[2:]] if small and key == "model.diffusion_model.input_blocks.0.0.weight" else small
+
+    return shape_of
 
 
 def _mini_sd2_shape(key: str, shape: list[int]) -> list[int] | None:

@@ -26,6 +26,7 @@ from lib_lora.ui.form_presets import (  # noqa: E402
     set_options,
     shown,
 )
+from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 from tests.test_kohya_import import BASIC  # noqa: E402
@@ -92,7 +93,7 @@ def test_a_file_does_not_make_the_server_read_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bar() -> PresetBar:
-    made = PresetBar()
+    made = PresetBar(Guard(), Path("taken"))
     made._options = order()
     return made
 
@@ -125,7 +126,7 @@ def test_illegal_settings_are_told_instead_of_written(bar: PresetBar) -> None:
 
 
 def test_the_tab_has_it_and_gradio_takes_its_answers(tmp_path: Path) -> None:
-    blocks = TrainTab(Runner(Host(tmp_path / "loras")), tmp_path / ".private").build()
+    blocks = TrainTab(Runner(Host(tmp_path / "loras")), tmp_path / ".private", Guard()).build()
     made = {item.elem_id: item for item in blocks.blocks.values() if getattr(item, "elem_id", None)}
     for name in ("preset", "import", "form_of", "export", "exported"):
         assert made[f"train_lora_{name}"].do_not_save_to_config

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib_lora.config.groups import build_config
 from lib_lora.config.names import name_problem, next_free
@@ -42,7 +44,8 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
     ({"optimizer": "AdaFactor"}, "lr_scheduler"),
     ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
-    ({"full_fp16": True}, "full_fp16"),
+    ({"full_fp16": True, "optimizer": "SGDNesterov"}, "mixed_precision"),
+    ({"full_fp16": True, "mixed_precision": "fp16"}, "eps"),
     ({"full_bf16": True, "mixed_precision": "fp16"}, "full_bf16"),
     ({"stop_text_encoder_training": 5, "unet_lr": 0}, "stop_text_encoder_training"),
     ({"stop_text_encoder_training": 1.5}, "stop_text_encoder_training"),
@@ -60,6 +63,16 @@ def test_the_cases_above_cover_every_rule() -> None:
     rates = {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5}  # has a test of its own below
     fired = {rule for flat in [*(flat for flat, _ in CASES), rates] for rule in RULES if rule(build_config({**GOOD, **flat}))}
     assert [rule.__name__ for rule in RULES if rule.__module__ in own and rule not in fired] == []
+
+
+@pytest.mark.parametrize("eps", ["1e-8", "1e-6"])
+def test_adam_in_fp16_needs_an_eps_that_fp16_has(eps: str) -> None:
+    weight = torch.nn.Parameter(torch.full((4,), 0.01, dtype=torch.float16))
+    optimizer = torch.optim.AdamW([weight], lr=1e-3, eps=float(eps))
+    weight.grad = torch.full((4,), 1e-5, dtype=torch.float16)
+    optimizer.step()
+    found = problems(full_fp16=True, mixed_precision="fp16", optimizer_args=(f"eps={eps}",))
+    assert bool(weight.isfinite().all()) == (found == []) == (eps == "1e-6")
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:
@@ -106,3 +119,12 @@ def test_optimizers_of_missing_packages_are_told_with_all_their_rules(monkeypatc
     assert "needs none; choose constant" in problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine")[0]
     assert problems(optimizer="AdaFactor", optimizer_args=["relative_step=False"]) == []
     assert problems(optimizer="AdaFactor", lr_scheduler="adafactor") == []
+
+
+@pytest.mark.parametrize("name", ["a1²3", "m²", "①", "x₂"])
+def test_digits_that_the_webui_cannot_sort(name: str) -> None:
+    """Its `natural_sort_key` takes `int` of whatever `isdigit`."""
+    with pytest.raises(ValueError, match="invalid literal"):
+        [int(part) for part in re.split("([0-9]+)", name) for part in part if part.isdigit()]
+    assert "raised, lowered or circled digits" in str(name_problem(name))
+    assert name_problem("١٢3") is None and int("١") == 1

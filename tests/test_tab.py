@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import inspect
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +18,15 @@ gr = pytest.importorskip("gradio")
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
+from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
+from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
+from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
+GUARD = Guard()
 SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
 
 
@@ -33,8 +39,13 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
+    held: Kind | None = None
+
     def problems(self) -> list[str]:
         return self.told
+
+    def kind(self) -> Kind | None:
+        return self.held
 
     def lora_folder(self) -> Path:
         return self.folder
@@ -45,7 +56,7 @@ class Host:
 
 @pytest.fixture
 def tab(tmp_path: Path) -> TrainTab:
-    made = TrainTab(Runner(Host(tmp_path / "loras", "No checkpoint is loaded.")), tmp_path / ".private")
+    made = TrainTab(Runner(Host(tmp_path / "loras", "No checkpoint is loaded.")), tmp_path / ".private", GUARD)
     made.build()
     return made
 
@@ -125,6 +136,24 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     assert "Name" not in html
 
 
+def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    host.told = []
+    assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
+    host.held = Kind(SDXL, "the model that the webui holds")
+    html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
+    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+
+
+def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    assert "No checkpoint is loaded." in tab.report(None, *values(data=str(photos), name="x"))
+    host.told, host.held = [], Kind(SD1, "a test")
+    html = tab.report(None, *values(data=str(photos), name="x", block_dims=",".join(["4"] * 23)))
+    assert html.count("<li>") == 1 and "the model is SD 1.x." in html
+
+
 def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
     for name in ("one", "two words", "3_class"):
         write_picture(tmp_path / name / "a.png")
@@ -176,6 +205,78 @@ def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: P
     assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
 
 
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for uploads that gradio serves."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    return tmp_path / "gradio"
+
+
+def test_what_is_dropped_leaves_the_folder_that_gradio_serves(served: Path, tmp_path: Path) -> None:
+    field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
+    sent = [write_picture(served / "abc" / "猫.png"), write_picture(served / "def" / "猫.png", seed=1)]
+    content = [path.read_bytes() for path in sent]
+    entries = [{"name": str(path), "data": None, "is_file": True} for path in sent]
+    taken = [Path(file.name) for file in field.preprocess(entries)]
+    assert not any(path.exists() for path in sent)
+    assert [path.read_bytes() for path in taken] == content and {path.name for path in taken} == {"猫.png"}
+    assert all(tmp_path / ".taken" in path.parents for path in taken)
+    assert [Path(file.name) for file in field.preprocess(entries)] == taken, "a later event finds them"
+    assert field.get_block_name() == "file" and field.preprocess(None) is None and field.preprocess([]) is None
+
+
+@pytest.mark.parametrize("name", ["{outside}", "{served}/../secret.png", "{served}/a/../../secret.png", "{served}/link/x.png",
+                                  "{served}/a/link.png", "{served}/deep/er/x.png", "{served}/flat.png", "..", "", "a\0b", 3, None, ["x"]])  # fmt: skip
+def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: TrainTab, tmp_path: Path) -> None:
+    secret = write_picture(tmp_path / "secret.png")
+    for path in ("deep/er/x.png", "flat.png", "a/x.png"):
+        write_picture(served / path)
+    (served / "a" / "link.png").symlink_to(secret)
+    write_picture(tmp_path / "elsewhere" / "x.png")
+    (served / "link").symlink_to(tmp_path / "elsewhere")
+    if isinstance(name, str):
+        name = name.format(outside=secret, served=served)
+    field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
+    files = field.preprocess([{"name": name, "data": "data:image/png;base64,AAAA", "is_file": True}])
+    assert "is not there any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
+    assert not list((tmp_path / ".taken").rglob("*")) and secret.is_file() and (tmp_path / "elsewhere" / "x.png").is_file()
+
+
+def test_events_need_the_key(tmp_path: Path) -> None:
+    started: list[object] = []
+    runner = Runner(Host(tmp_path))
+    runner.start = started.append  # type: ignore[method-assign,assignment]
+    blocks = TrainTab(runner, tmp_path, GUARD).build()
+    parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
+    key = next(number for number, name in parts.items() if name == "train_lora_key")
+    answered = [event for event in blocks.dependencies if event["backend_fn"]]
+    bare = [event for event in answered if key not in event["inputs"]]
+    harmless = {"train_lora_preset", "train_lora_import"}  # fill the form
+    assert {parts[target] for event in bare for target in event["targets"]} == harmless
+    for event, function in zip(blocks.dependencies, blocks.fns):
+        if event in answered and event not in bare:
+            assert event["inputs"][0] == key and event["js"].startswith("trainLora")
+            told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
+            told = asyncio.run(told) if inspect.iscoroutine(told) else told
+            assert "may not train" in str(told)
+    assert len(answered) - len(bare) == 11 and not started and "--gradio-auth" in REFUSED
+
+
+def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:
+    made = TrainTab(Runner(Host(tmp_path / "loras")), tmp_path / ".private", GUARD, hides_folders=True)
+    parts = {part["props"].get("elem_id"): part["props"] for part in made.build().get_config_file()["components"]}
+    named = {"data": str(photos), "reg_data": "x", "mask_data": "x", "network_weights": "x", "base_weights": "x"}
+    for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
+        if name in named:
+            assert not parts[f"train_lora_{name}"]["visible"]
+        for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
+            assert html.count("<li>") == 1 and f"({name}): the webui was started with --hide-ui-dir-config" in html
+    drop = dropped(write_picture(tmp_path / "up" / "a.png"))
+    allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
+    assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
+    assert (tmp_path / ".private").is_dir()
+
+
 def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
     drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
     for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
@@ -191,15 +292,13 @@ def test_old_drops_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
-    import asyncio
-
     for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.go_on, tab.save_now):
         assert asyncio.run(answer()) == ""
     assert "There is no other LoRA" in tab.use_best()
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
-    blocks = TrainTab(Runner(Host(tmp_path)), tmp_path).build()
+    blocks = TrainTab(Runner(Host(tmp_path)), tmp_path, GUARD).build()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name

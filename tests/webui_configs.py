@@ -69,7 +69,8 @@ def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool =
             "target": sgm + "diffusionmodules.openaimodel.UNetModel",
             "params": {
                 "adm_in_channels": unet["projection_class_embeddings_input_dim"], "num_classes": "sequential",
-                "use_checkpoint": False, "in_channels": 4, "out_channels": 4, "model_channels": unet["block_out_channels"][0],
+                "use_checkpoint": False, "in_channels": unet["in_channels"], "out_channels": 4,
+                "model_channels": unet["block_out_channels"][0],
                 "attention_resolutions": [4, 2], "num_res_blocks": 2, "channel_mult": [1, 2, 4],
                 "num_head_channels": HEAD_WIDTH, "use_spatial_transformer": True, "use_linear_in_transformer": True,
                 "transformer_depth": list(unet["transformer_layers_per_block"]), "context_dim": unet["cross_attention_dim"],

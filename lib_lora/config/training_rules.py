@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.optimizers import optimizer_spec
+
+_DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' format
+_SMALLEST_FP16 = 2.0**-24
 
 
 def full_precision_fits(config: TrainConfig) -> str | None:
@@ -15,6 +20,23 @@ def full_precision_fits(config: TrainConfig) -> str | None:
                 f"choose {wanted} there, or turn it off."
             )
     return None
+
+
+def fp16_holds_the_squares(config: TrainConfig) -> str | None:
+    """Torch's Adam and its relatives divide by √v + eps; in fp16 the v of usual gradients and eps = 1e-8 are both 0."""
+    spec = optimizer_spec(config.optimizer.optimizer)
+    if not config.precision.full_fp16 or spec.module != "torch.optim" or spec.attribute not in _DIVIDES_BY_SQUARES:
+        return None
+    try:
+        eps = parse_arguments(config.optimizer.optimizer_args).get("eps", 1e-8)
+    except ValueError:  # has a sentence of its own
+        return None
+    if isinstance(eps, float) and eps >= _SMALLEST_FP16:
+        return None
+    return (
+        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and a step later "
+        "the loss is not a number; choose AdamW8bit or Lion, give it eps=1e-6, or take bf16 (full_bf16)."
+    )
 
 
 def something_is_left_to_train(config: TrainConfig) -> str | None:
@@ -36,4 +58,4 @@ def stop_is_a_whole_step(config: TrainConfig) -> str | None:
     )
 
 
-RULES: tuple[Rule, ...] = (full_precision_fits, something_is_left_to_train, stop_is_a_whole_step)
+RULES: tuple[Rule, ...] = (full_precision_fits, fp16_holds_the_squares, something_is_left_to_train, stop_is_a_whole_step)

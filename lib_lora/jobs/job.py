@@ -19,6 +19,7 @@ from lib_lora.events import (
     Event,
     Finished,
     HeldOut,
+    Lent,
     Note,
     Phase,
     Planned,
@@ -30,7 +31,7 @@ from lib_lora.events import (
 )
 from lib_lora.jobs.memory import memory_gb
 
-State = Literal["running", "paused", "stopping", "done", "stopped", "failed"]
+State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
 _SPEED_STEPS = 20  # speed is the mean over this many steps
 
 
@@ -41,8 +42,6 @@ class Job:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self.stop = Stop()
-        self.go = threading.Event()  # cleared while a person holds the run
-        self.go.set()
         self._lock = threading.Lock()
         self._state: State = "running"
         self._phase = "checking images and settings"
@@ -81,13 +80,13 @@ class Job:
 
     def hold(self) -> None:
         """Let the run stand after its step until `go_on`."""
-        self.go.clear()
+        self.stop.hold()
 
     def go_on(self) -> None:
         """Let a run that was held go on; its speed is measured anew."""
         with self._lock:
             self._times.clear()
-        self.go.set()
+        self.stop.go_on()
 
     def sample(self, step: int, place: int) -> Path | None:
         """The picture of a prompt after a step of this run."""
@@ -101,10 +100,14 @@ class Job:
         with self._lock:
             self._memory = memory
             self._note_file(event)
+            self._state = "lent" if isinstance(event, Lent) else "running"
             if isinstance(event, Planned):
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
                 self._phase = event.text
+            elif isinstance(event, Lent):
+                self._phase = event.text
+                self._times.clear()  # the speed is measured anew
             elif isinstance(event, Chosen):
                 self._choices.append(event.text)
             elif isinstance(event, Encoded):
@@ -151,7 +154,7 @@ class Job:
         with self._lock:
             state = self._state
             if self.running:
-                state = "stopping" if self.stop.requested else state if self.go.is_set() else "paused"
+                state = "stopping" if self.stop.requested else "paused" if self.stop.held else state
             speed = self._speed()
             return {
                 "id": self.id,

@@ -9,6 +9,7 @@ import traceback
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.events import Lent
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
@@ -50,11 +51,10 @@ class Runner:
         job = self._job
         if job is not None and job.running:
             job.stop.request(keep=keep)
-            job.go_on()
 
     def hold(self) -> None:
-        """Let the running job stand after its step until `go_on`; it keeps the model meanwhile."""
-        if self._job is not None and self._job.running and not self._job.stop.requested:
+        """Let the running job stand after its step until `go_on`; one that lends its model gives it back meanwhile."""
+        if self._job is not None and self._job.running:
             self._job.hold()
 
     def go_on(self) -> None:
@@ -116,13 +116,17 @@ class Runner:
             give_memory_back(self.host.device())
 
     def _follow(self, job: Job) -> None:
-        """Take event after event; between two of them the job can be held."""
-        events = train(job.config, self.host, job.stop)
+        """Take event after event; between two of them the job can be held. One that lends its model holds itself for a person."""
+        events, lends = train(job.config, self.host, job.stop), job.config.run.generate_while_training
         self._stands.clear()
         for event in events:
+            if isinstance(event, Lent):
+                self._stands.set()
             job.apply(event)
-            while job.running and not (self._go.is_set() and job.go.is_set()):
+            while job.running and not (self._go.is_set() and (lends or not job.stop.held)):
                 self._stands.set()
                 self._go.wait()
-                job.go.wait()
-            self._stands.clear()
+                if not lends:
+                    job.stop.wait_while_held()
+            if not isinstance(event, Lent):  # without the model it stands
+                self._stands.clear()

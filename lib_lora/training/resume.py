@@ -67,7 +67,7 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
         return Resumed(folder, int(values["position"]["step"]), state, values["model"], str(values["precision"]))
     except StateError as error:
         raise ConfigError(error.problems) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError([f"{TITLE}{config.run.resume!r} is damaged ({error!r}); choose an older state."]) from error
 
 

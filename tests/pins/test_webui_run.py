@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from lib_lora.config.groups import build_config
-from lib_lora.events import Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.errors import ConfigError
+from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
 from lib_lora.jobs.job import Job
+from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture
@@ -44,14 +47,37 @@ def test_a_run_with_everything_in_between_goes_on_bit_for_bit(
     assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()
 
 
+def test_an_embedding_is_trained_beside_those_of_the_webui(
+    host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
+) -> None:
+    """In place, and on no weight of the model's. An embedding of another family is none here."""
+    before = fingerprint(model)
+    database = webui.sd_hijack.model_hijack.embedding_db
+    own = SimpleNamespace(name="blob", vec=torch.randn(3, 64))
+    sdxls = SimpleNamespace(name="number", vec={"clip_l": torch.randn(1, 64), "clip_g": torch.randn(1, 64)})
+    database.ids_lookup = {1: [([1], own)], 2: [([2], sdxls)]}
+    flat = {"embedding_vectors": 2, "embedding_lr": 0.1, "text_encoder_lr": 0, "preview_steps": 1}
+    events = list(train(small_config(photos, tmp_path, **flat), host, Stop()))
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    told = [event.text for event in events if isinstance(event, Chosen)]
+    assert "Captions: 'blob' of the webui's embeddings folder are read as in prompts, by their embeddings." in told
+    (word,) = bundled(read(events[-1].path)[0])
+    start = model.cond_stage_model.transformer.text_model.embeddings.token_embedding.weight[47993]  # ohwx
+    assert word.name == "ohwx" and bool(((word.vectors[0] - start).abs() > 0.05).any(dim=1).all())
+    assert fingerprint(model) == before
+    own.name = "Ohwx"
+    with pytest.raises(ConfigError, match="'ohwx' is the embedding 'Ohwx'"):
+        list(train(small_config(photos, tmp_path, name="b", **flat), host, Stop()))
+    assert fingerprint(model) == before
+
+
 def test_only_pictures_of_the_current_job_are_shown(
     webui: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     testclient = pytest.importorskip("fastapi.testclient")
     from fastapi import FastAPI
 
-    from lib_lora.hosts import webui_hooks
-
+    webui_hooks = importlib.import_module("lib_lora.hosts.webui_hooks")
     app = FastAPI()
     webui_hooks._add_routes(None, app)
     client = testclient.TestClient(app)

@@ -19,10 +19,12 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone, Stop
+from lib_lora.hosts.checkpoint import kind_of_file
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.family import Kind
 from lib_lora.output.inspect import describe
 from lib_lora.train import train
 from tests.pins.webui_double import load_ldm
@@ -42,6 +44,9 @@ class LdmHost:
     def problems(self) -> list[str]:
         return []
 
+    def kind(self) -> Kind:
+        return kind_of_file(self._checkpoint)
+
     def device(self) -> torch.device:
         return CPU
 
@@ -59,6 +64,14 @@ class LdmHost:
 
     def look(self) -> LdmModel:
         return LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+
+    def someone_waits(self) -> bool:
+        return False
+
+    @contextmanager
+    def borrow_again(self, base: LdmModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        with made_trainable(base):
+            yield
 
     def check_lora(self, path: Path) -> None:
         assert describe(path)["modules"] > 0

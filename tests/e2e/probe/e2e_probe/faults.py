@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from modules import sd_models, shared
+from modules import call_queue, sd_models, shared
 
 _broken = ExitStack()
 SLOW_STEP_S = 0.25
@@ -24,6 +24,22 @@ def break_(name: str) -> None:
 def heal() -> None:
     """Leave all faults."""
     _broken.close()
+
+
+@contextmanager
+def _patched_forwards() -> Iterator[None]:
+    """Another extension hangs its own `forward` and a hook on the U-Net, while it has the model, and leaves them there."""
+    unet = shared.sd_model.model.diffusion_model
+    with call_queue.queue_lock:
+        whole, layer = unet.forward, unet.time_embed[0]
+        unet.forward = lambda *inputs, **named: whole(*inputs, **named) * 0.5
+        hook = layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    try:
+        yield
+    finally:
+        with call_queue.queue_lock:
+            del unet.forward
+            hook.remove()
 
 
 def _kind(flag: str) -> Callable[[], Any]:
@@ -77,6 +93,7 @@ def _unloadable_file() -> Any:
 
 _FAULTS: dict[str, Callable[[], Any]] = {
     "slow steps": _slow_steps,
+    "patched forwards": _patched_forwards,
     "failing step": _failing_step,
     "full disk": _full_disk,
     "unloadable file": _unloadable_file,

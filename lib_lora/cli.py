@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a LoRA on a checkpoint file", allow_abbrev=False)
     add_options(train)
     train.set_defaults(command=_train)
+    counted = commands.add_parser("estimate", help="how much memory a training takes", allow_abbrev=False)
+    add_options(counted)
+    counted.add_argument("--device", choices=("cuda", "cpu"), help="what it would run on; default: what there is")
+    counted.add_argument("--json", action="store_true", help="one JSON object, in bytes")
+    counted.set_defaults(command=_estimate)
     replay = commands.add_parser("replay", help="replay a recorded sd-scripts run")
     replay.add_argument("recording", type=_file)
     replay.add_argument("--checkpoint", type=_file, required=True)
@@ -117,6 +122,27 @@ def _train(args: argparse.Namespace) -> str:
         if isinstance(event, Finished):
             path = event.path
     return str(path)
+
+
+def _estimate(args: argparse.Namespace) -> str:
+    import torch
+
+    from lib_lora.check import find_images
+    from lib_lora.estimate.wanted import as_json, estimate, table
+    from lib_lora.hosts.standalone import StandaloneHost, default_device
+    from lib_lora.plan import make_plan
+
+    config = config_from(args)
+    if not config.run.checkpoint:
+        raise ConfigError(["Checkpoint (checkpoint): none given; use --checkpoint FILE."])
+    device = torch.device(args.device) if args.device else default_device()
+    full = config.precision.mixed_precision == "no"
+    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(), device, full_precision=full)
+    dataset = find_images(config) if config.data.data else None
+    if dataset is not None and dataset.problems:
+        raise ConfigError(list(dataset.problems))
+    found = estimate(config, host.look(), device, make_plan(config, dataset) if dataset else None)
+    return json.dumps(as_json(found)) if args.json else table(found)
 
 
 def _report(event: object) -> None:

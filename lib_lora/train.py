@@ -15,6 +15,7 @@ from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.output.between import Between
 from lib_lora.output.result import Result
@@ -59,6 +60,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             yield from loan.offer(needs_vae=True)
             if stop.requested:
                 break
+        give_memory_back(base.device)  # what encoding took is no room for training
         if encoded == pictures.total:
             session = Session(trained, plan, base, pictures, precision)
             result = Result(trained, plan, base, host, session, started_at)
@@ -79,6 +81,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 path = result.write("", last.step, last.epoch)
                 yield Saved(path, last.step)
                 yield from between.at_end(last)
+                give_memory_back(base.device)
                 yield Phase("making the card")
                 yield from result.card(path, preview=True)
                 yield from between.best()

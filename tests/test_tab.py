@@ -21,6 +21,7 @@ from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
 from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.base import ModelInfo  # noqa: E402
 from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
@@ -53,6 +54,9 @@ class Host:
     def lora_folder(self) -> Path:
         return self.folder
 
+    def look(self) -> None:
+        return None
+
 
 def queue_of(host: Any, folder: Path) -> Queue:
     """An empty queue that trains nothing."""
@@ -73,6 +77,29 @@ def values(**changes: object) -> list[Any]:
 
 def order() -> list[Any]:
     return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
+
+
+def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = values(data=str(photos), trigger="ohwx")
+    assert tab.memory(None, *asked) == "" and tab.memory(None, *values()) == ""
+    counts = []
+
+    class Model:
+        def info(self) -> ModelInfo:
+            return ModelInfo("m.safetensors", None, None)
+
+    def counted(*args: object) -> str:
+        counts.append(args)
+        return "1.5 GB <at most>"
+
+    monkeypatch.setattr(Host, "look", lambda self: Model())
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", counted)
+    monkeypatch.setattr("lib_lora.ui.memory.short", lambda found: found)
+    assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
+    tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2))
+    assert len(counts) == 2, "another batch is another question"
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", lambda *args: 1 / 0)
+    assert "cannot be told" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
 
 @pytest.mark.parametrize("opt", SHOWN, ids=lambda opt: opt.name)
@@ -242,7 +269,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
             told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             assert "may not train" in str(told)
-    assert len(answered) - len(bare) == 19 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) - len(bare) == 20 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:

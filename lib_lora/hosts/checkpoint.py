@@ -79,30 +79,40 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     Raises:
         ModelError: a tensor is missing, or the file is of no family that can be trained.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    made = empty_modules(path)
+    unet, vae, encoders = made.unet, made.vae, made.text_encoders
+    _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)  # type: ignore[arg-type]
+    _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)  # type: ignore[arg-type]
+    for prefix, encoder in zip(TEXT[made.kind.family.card], encoders):
+        _fill(encoder, text_weights(_read(path, prefix), prefix, encoder), dtype)
+    return made
+
+
+def empty_modules(path: Path) -> Modules:
+    """The networks without content, on torch's meta device in fp32, from the file's header alone.
+
+    Raises:
+        ModelError: the file is of no family that can be trained.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     shapes = read_shapes(path)
     family = family_of(shapes)
     if isinstance(family, str):
         raise ModelError(f"The checkpoint {path.name!r} is {family}; only {TRAINABLE}.")
+    encoders: list[nn.Module] = []
     with torch.device("meta"):
         unet = UNet2DConditionModel(**unet_config(shapes))
         vae = AutoencoderKL(**vae_config(shapes))
-    _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)
-    _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)
-    encoders: list[nn.Module] = []
-    for prefix in TEXT[family.card]:
-        config = text_config(shapes, prefix)
-        if family.is_v2:
-            config["num_hidden_layers"] -= 1  # the last one is never used
-        projected = len(encoders) == 1
-        with torch.device("meta"):
-            kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-            encoder = kind(CLIPTextConfig(**config))
-        _fill(encoder, text_weights(_read(path, prefix), prefix, encoder), dtype)
-        encoders.append(encoder.eval())
+        for prefix in TEXT[family.card]:
+            config = text_config(shapes, prefix)
+            if family.is_v2:
+                config["num_hidden_layers"] -= 1  # the last one is never used
+            kind = CLIPTextModelWithProjection if encoders else CLIPTextModel  # the second one's output is projected
+            encoders.append(kind(CLIPTextConfig(**config)).eval())
     return Modules(unet.eval(), vae.eval(), tuple(encoders), Kind(family, KEYS, says_v(path, shapes)))
 
 
@@ -168,7 +178,7 @@ def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
     cast = {}
     for key in list(weights):  # one after the other, so that there are never two copies of all
         value = weights.pop(key)
-        cast[key] = value.to(dtype) if value.is_floating_point() else value
+        cast[key] = value.to(dtype) if value.is_floating_point() else value.clone()  # a view would keep the whole file mapped
     missing, _ = module.load_state_dict(cast, strict=False, assign=True)
     if missing:
         raise ModelError(f"The checkpoint lacks {len(missing)} tensors, such as {missing[0]!r}.")

@@ -13,7 +13,7 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
-from lib_lora.hosts.checkpoint import Modules, kind_of_file, legacy_hash, load_modules, sha256
+from lib_lora.hosts.checkpoint import Modules, empty_modules, kind_of_file, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder
@@ -123,8 +123,7 @@ class StandaloneHost:
             problems = self.problems()
             if problems:
                 raise ModelError(problems[0])
-            dtype = torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
-            self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
+            self._model = DiffusersModel(load_modules(self._checkpoint, self._dtype()), self._device, self._checkpoint)
         model = self._model
         with frozen([*networks(model), model.vae]), forwards_replaced(lean_forwards(networks(model), self._device)):
             yield model
@@ -137,6 +136,26 @@ class StandaloneHost:
     def borrow_again(self, base: DiffusersModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
         with self.borrow_model():
             yield
+
+    def look(self) -> DiffusersModel:
+        """The model that `borrow_model` would lend, without content unless it was loaded before.
+
+        Raises:
+            ModelError: the file cannot be read, or is of no family that can be trained.
+        """
+        if self._model is not None:
+            return self._model
+        problems = self.problems()
+        if problems:
+            raise ModelError(problems[0])
+        modules = empty_modules(self._checkpoint)
+        for module in (modules.unet, *modules.text_encoders):
+            for parameter in module.parameters():
+                parameter.data = parameter.data.to(self._dtype())
+        return DiffusersModel(modules, torch.device("meta"), self._checkpoint)
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
 
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""

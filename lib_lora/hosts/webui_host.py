@@ -14,8 +14,8 @@ from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, s
 from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.ldm_family import family_of, kind_of
-from lib_lora.hosts.ldm_model import made_trainable
-from lib_lora.hosts.webui_model import WebuiModel
+from lib_lora.hosts.ldm_model import LdmModel, made_trainable
+from lib_lora.hosts.webui_model import WebuiModel, model_info
 from lib_lora.hosts.webui_queue import Place
 from lib_lora.model.family import Kind
 
@@ -61,6 +61,12 @@ class WebuiHost:
             model = WebuiModel(latent_diffusion)
             stack.enter_context(made_trainable(model))
             yield model
+
+    def look(self) -> LdmModel | None:
+        held = sd_models.model_data.sd_model
+        if held is None or model_problem(held):
+            return None
+        return LdmModel(held, devices.device, model_info(held))
 
     def someone_waits(self) -> bool:
         return self._place.wanted

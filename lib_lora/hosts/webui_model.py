@@ -28,7 +28,7 @@ class WebuiModel(LdmModel):
         super().__init__(
             latent_diffusion,
             devices.device,
-            _info(latent_diffusion),
+            model_info(latent_diffusion),
             _still_held(latent_diffusion),
             _words(is_sdxl=bool(latent_diffusion.is_sdxl)),
         )
@@ -101,7 +101,7 @@ def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
     return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
 
 
-def _info(latent_diffusion: Any) -> ModelInfo:
+def model_info(latent_diffusion: Any) -> ModelInfo:
     checkpoint, family = latent_diffusion.sd_checkpoint_info, family_of(latent_diffusion)
     assert isinstance(family, Family)  # others were refused
     return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256, family)

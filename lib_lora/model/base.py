@@ -128,6 +128,10 @@ class Host(Protocol):
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...
 
+    def look(self) -> BaseModel | None:
+        """The model that would be lent, only to be looked at: nothing is loaded or changed. None where there is none."""
+        ...
+
     def someone_waits(self) -> bool:
         """Whether anybody waits for the model while it is borrowed. Asked after every step; never blocks."""
         ...

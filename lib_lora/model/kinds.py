@@ -124,7 +124,10 @@ def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *
 def new_adapter(
     target: Target, rank: int, alpha: float, adapter: AdapterConfig, seed: int, device: torch.device, dtype: torch.dtype
 ) -> Adapter:
-    """An adapter that changes nothing yet."""
+    """An adapter that changes nothing yet; on the meta device one without values."""
+    if device.type == "meta":
+        shapes = tensor_shapes(tuple(weight_of(target).shape), rank, adapter, target.name)
+        return made_of(target, {key: torch.empty(shape, device=device, dtype=dtype) for key, shape in shapes.items()}, alpha)
     tensors = new_tensors(weight_of(target), rank, adapter, generator(seed, "init", target.name), target.name)
     return made_of(target, {key: value.to(device, dtype) for key, value in tensors.items()}, alpha)
 

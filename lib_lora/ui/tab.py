@@ -24,6 +24,7 @@ from lib_lora.ui.form_again import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
+from lib_lora.ui.memory import MemoryRow
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
@@ -59,6 +60,7 @@ class TrainTab:
         self._options: list[Option] = []
         self._serial = itertools.count()
         self._jobs = QueueSection(queue, guard)
+        self._memory = MemoryRow(self._runner.host)
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
@@ -69,13 +71,20 @@ class TrainTab:
                 with gr.Column(scale=3, elem_id="train_lora_form"):
                     inputs, files = self._build_form(key)
                 with gr.Column(scale=2, elem_id="train_lora_side"):
-                    report, message, buttons = self._build_side()
+                    report, memory, message, buttons = self._build_side()
             everything = [key, files, *inputs]
             # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
-            renew.click(
+            told = renew.click(
                 self._guarded(self.report), inputs=everything, outputs=[report], _js="trainLoraReport", show_progress="hidden"
+            )
+            told.then(
+                self._guarded(self.memory),
+                inputs=everything,
+                outputs=[memory],
+                _js="trainLoraReport",
+                show_progress="hidden",
             )
             train, *others = buttons
             train.click(
@@ -114,6 +123,21 @@ class TrainTab:
             return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
+
+    def memory(self, files: Any, *values: Any) -> Any:
+        """How much memory the run would take; by itself, since counting takes a moment and the report should not wait."""
+        try:
+            flat = self._settings(files, values)
+            if not flat["data"]:
+                return ""
+            config = build_config(flat)
+            dataset = find_images(config)
+            if dataset.problems or not dataset.samples:
+                return ""
+            row = self._memory.html(config, make_plan(config, dataset))
+        except TrainLoraError:
+            return ""  # told by the report
+        return gr.update() if row is None else row
 
     def start(self, files: Any, *values: Any) -> str:
         """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
@@ -225,8 +249,9 @@ class TrainTab:
             made[name].visible = False
         return [made[opt.name] for opt in self._options], files
 
-    def _build_side(self) -> tuple[Any, Any, list[Any]]:
+    def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")
+        memory = gr.HTML("", elem_id="train_lora_memory")
         hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they mean something
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
@@ -242,4 +267,4 @@ class TrainTab:
         buttons = [train, stop, keep, pause, go_on, save, best]
         for item in buttons:
             item.do_not_save_to_config = True
-        return report, message, buttons
+        return report, memory, message, buttons

@@ -231,7 +231,10 @@
     async function status(since) {
         const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
         if (response.status === 401) locked = true;
-        return response.ok ? (await response.json()).job : null;
+        if (!response.ok) return null;
+        const told = await response.json();
+        document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: told})); // for the list of jobs
+        return told.job;
     }
 
     // what an event must bring to be answered; the browser asks for the API's credentials where the webui has no other login
@@ -313,8 +316,14 @@
         return [await key(), ...values];
     };
 
-    // the server refused to start: its sentences stand above, an older job is out of sight
+    // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
+        if (find("#train_lora_message [data-queue-serial]")) {
+            starting = false;
+            drawn = "";
+            poll();
+            return;
+        }
         if (!find("#train_lora_message .train-lora-problem")) {
             poll();
             return;

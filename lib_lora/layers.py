@@ -2,8 +2,12 @@
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks"),
-    ("cli", "ui.tab"),
-    ("jobs.runner", "tiny", "ui.form_presets", "ui.form_again"),
+    ("hosts.webui_jobs", "cli", "ui.tab"),
+    ("ui.tab_queue", "jobs.queue_listing"),
+    ("jobs.queue",),
+    ("jobs.history",),
+    ("jobs.queue_store",),
+    ("jobs.queue_entry", "jobs.runner", "tiny", "ui.form_presets", "ui.form_again"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
     ("output.samples", "training.resume"),

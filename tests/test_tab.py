@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,9 @@ import torch
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
+from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
+from lib_lora.jobs.queue_entry import Entry  # noqa: E402
+from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
@@ -50,9 +54,14 @@ class Host:
         return self.folder
 
 
+def queue_of(host: Any, folder: Path) -> Queue:
+    """An empty queue that trains nothing."""
+    return Queue(Runner(host), Store(folder / ".jobs", folder / ".private"))
+
+
 @pytest.fixture
 def tab(tmp_path: Path) -> TrainTab:
-    made = TrainTab(Runner(Host(tmp_path / "loras", "No checkpoint is loaded.")), tmp_path / ".private", GUARD)
+    made = TrainTab(queue_of(Host(tmp_path / "loras", "No checkpoint is loaded."), tmp_path), tmp_path / ".private", GUARD)
     made.build()
     return made
 
@@ -217,9 +226,10 @@ def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: Train
 
 def test_events_need_the_key(tmp_path: Path) -> None:
     started: list[object] = []
-    runner = Runner(Host(tmp_path))
-    runner.start = started.append  # type: ignore[method-assign,assignment]
-    blocks = TrainTab(runner, tmp_path, GUARD).build()
+    queue = queue_of(Host(tmp_path), tmp_path)
+    for name in ("submit", "move", "remove", "go_on", "start", "hold"):
+        setattr(queue, name, lambda *given: started.append(given))
+    blocks = TrainTab(queue, tmp_path, GUARD).build()
     parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
     key = next(number for number, name in parts.items() if name == "train_lora_key")
     answered = [event for event in blocks.dependencies if event["backend_fn"]]
@@ -232,11 +242,11 @@ def test_events_need_the_key(tmp_path: Path) -> None:
             told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             assert "may not train" in str(told)
-    assert len(answered) - len(bare) == 11 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) - len(bare) == 19 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:
-    made = TrainTab(Runner(Host(tmp_path / "loras")), tmp_path / ".private", GUARD, hides_folders=True)
+    made = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", GUARD, hides_folders=True)
     parts = {part["props"].get("elem_id"): part["props"] for part in made.build().get_config_file()["components"]}
     named = {"data": str(photos), "reg_data": "x", "mask_data": "x", "network_weights": "x", "base_weights": "x"}
     for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
@@ -247,6 +257,9 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
     drop = dropped(write_picture(tmp_path / "up" / "a.png"))
     allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
     assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
+    write_picture(tmp_path / ".jobs" / "id" / "drop" / "a.png")
+    repeated = made.report(None, *values(data=f"{tmp_path / '.jobs' / 'id' / 'drop'}|2", trigger="ohwx", steps=3))
+    assert "Images" in repeated and "--hide-ui-dir-config" not in repeated, "images that were dropped for a job"
     assert (tmp_path / ".private").is_dir()
 
 
@@ -271,9 +284,57 @@ def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
-    blocks = TrainTab(Runner(Host(tmp_path)), tmp_path, GUARD).build()
+    blocks = TrainTab(queue_of(Host(tmp_path), tmp_path), tmp_path, GUARD).build()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
     assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)
     assert parts["train_lora_sample_prompts"]["lines"] == 4
+
+
+def test_a_job_that_waits_is_told_its_place(tab: TrainTab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tab._queue, "submit", lambda config: Placed(f"<{config.run.name}>", place=2))
+    html = tab.start(None, *values(name="x"))
+    assert "&lt;x&gt; waits; its place in the queue is 2." in html and "data-job" not in html
+    assert html != tab.start(None, *values(name="x"))
+
+
+ODD = {
+    "name": "é x", "data": ["a b", "c|3"], "unet_lr": 5e-5, "rank": 7, "optimizer": "Lion", "optimizer_args": "a=1 b=(2, 3)",
+    "sample_prompts": "one\ntwo", "overwrite": True, "validation_split": 0.25, "base_weights": ["w 1", "w 2"], "block_dims": "1,2",
+}  # fmt: skip
+
+
+def test_repeat_fills_every_field_so_that_the_same_settings_come_back(tab: TrainTab) -> None:
+    """The components are given what `start` reads again; the drop field is emptied, since the job has its own images."""
+    known = {opt.name for opt in order()}
+    config = build_config({name: value for name, value in ODD.items() if name in known})
+    entry = Entry("id", json.loads(json.dumps(config.to_flat())), 1.0, "finished")
+    tab._queue._set((entry,))
+    told, files, *fields = tab._jobs.repeat("id")
+    assert "settings of é x: change them, and press Train." in told and files["value"] is None
+    flat = tab._settings(None, [field["value"] for field in fields])
+    assert build_config(flat) == config
+    assert len(known & ODD.keys()) > 8
+
+
+def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> None:
+    entry = Entry("id", {"name": "cat"}, 1.0, "finished", state_folder=str(tmp_path))
+    tab._queue._set((entry,))
+    resume = [opt.name for opt in order()].index("resume")
+    assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
+    told, _, *fields = tab._jobs.extend("id")
+    assert fields[resume]["value"] == tmp_path.name and "Epochs or Steps must lead beyond" in told
+    told, files, *fields = tab._jobs.repeat("gone")
+    assert "not there any more" in told and not [field for field in (files, *fields) if "value" in field]
+    tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
+    assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
+
+
+def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
+    jobs = tab._jobs
+    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.go_on, jobs.start, jobs.hold)]
+    assert ["not there any more" in answer for answer in answers] == [True] * 4 + [False] * 2
+    assert len(set(answers)) == 6 and tab._queue.held
+    asyncio.run(jobs.start(""))
+    assert not tab._queue.held

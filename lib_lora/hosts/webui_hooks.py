@@ -10,6 +10,9 @@ from fastapi.responses import JSONResponse
 from modules import paths, script_callbacks, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
+from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
+from lib_lora.jobs.queue import Queue
+from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.output.samples import thumbnail
 from lib_lora.ui.guard import Guard
@@ -33,6 +36,8 @@ RUNNER = Runner(WebuiHost())
 GUARD = _guard()
 RELOAD_WAIT_S = 20.0
 PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
+UPLOADS = PRIVATE_FOLDER / "uploads"
+QUEUE = Queue(RUNNER, Store(PRIVATE_FOLDER / "queue", UPLOADS), WebuiCheckpoints())
 
 
 def register() -> None:
@@ -50,8 +55,7 @@ def _hold_still() -> None:
 
 def _tab() -> list[tuple[Any, str, str]]:
     hides_folders = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
-    tab = TrainTab(RUNNER, PRIVATE_FOLDER / "uploads", GUARD, hides_folders=hides_folders)
-    return [(tab.build(), "Train LoRA", "train_lora")]
+    return [(TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build(), "Train LoRA", "train_lora")]
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
@@ -66,7 +70,7 @@ def _add_routes(_demo: Any, app: FastAPI) -> None:
     async def status(request: Request, since: int = 0) -> dict[str, Any]:
         GUARD.look(app, request)
         job = RUNNER.job
-        return {"job": job.snapshot(since) if job else None}
+        return {"job": job.snapshot(since) if job else None, "queue": QUEUE.revision}
 
     async def sample(request: Request, job: str, step: int, place: int) -> Response:
         """A small picture of the samples that the current job lists, and of nothing else."""
@@ -80,3 +84,4 @@ def _add_routes(_demo: Any, app: FastAPI) -> None:
     app.add_api_route("/train-lora/key", key, methods=["POST"], response_class=Response)
     app.add_api_route("/train-lora/status", status, methods=["GET"])
     app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
+    add_queue_routes(app, QUEUE, GUARD)

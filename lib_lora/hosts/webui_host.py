@@ -27,7 +27,7 @@ class WebuiHost:
         self._place = Place()
 
     def problems(self) -> list[str]:
-        found = [_device_problem(), _memory_mode_problem()]
+        found = [_device_problem(), _memory_mode_problem(), _replaced_unet_problem()]
         if not sd_models.checkpoints_list:
             found.append("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
         elif sd_models.model_data.sd_model is not None:
@@ -124,6 +124,16 @@ def _memory_mode_problem() -> str | None:
 
 def _moved_problem(flag: str) -> str:
     return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
+
+
+def _replaced_unet_problem() -> str | None:
+    """Another extension's U-Net stands in for the model's, made before any LoRA (TensorRT)."""
+    if sd_models.model_data.sd_model is None:  # the question would load it
+        return None
+    option = sd_unet.get_unet_option()
+    if option is None:
+        return None
+    return f"The U-Net is replaced by {option.label!r}, where a LoRA has no effect; set SD Unet to None in the settings to train."
 
 
 def _begin(stack: ExitStack) -> None:

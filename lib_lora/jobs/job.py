@@ -26,6 +26,7 @@ from lib_lora.events import (
     Sampled,
     Saved,
     SavedBetween,
+    StateSaved,
     StepDone,
     Stop,
 )
@@ -56,6 +57,7 @@ class Job:
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
         self._problems: list[str] = []
         self._saved: str | None = None
+        self._state_folder: Path | None = None
         self._notes: list[str] = []
         self._choices: list[str] = []
         self._device = device
@@ -70,6 +72,11 @@ class Job:
     def best(self) -> BestSaved | None:
         """The best LoRA, while it stands beside the last one."""
         return self._best
+
+    @property
+    def state_folder(self) -> Path | None:
+        """The newest state that this run saved."""
+        return self._state_folder
 
     def best_used(self, last: Path) -> None:
         """The best LoRA bears the name now; the last one is `last`."""
@@ -127,6 +134,8 @@ class Job:
             self._saved = event.path.stem
         elif isinstance(event, SavedBetween):
             self._between = [name for name in self._between if name != event.removed] + [event.path.stem]
+        elif isinstance(event, StateSaved):
+            self._state_folder = event.folder
         elif isinstance(event, Sampled):
             self._sampled.append(event)
         elif isinstance(event, HeldOut):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
+from collections.abc import Generator
+from contextlib import closing
+from typing import Protocol, cast
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Lent
+from lib_lora.events import Event, Lent
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
@@ -17,6 +20,18 @@ from lib_lora.output.promote import use_best
 from lib_lora.train import train
 
 log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Is told of every job, by the job's thread."""
+
+    def happened(self, job: Job, event: Event) -> None:
+        """The job has taken note of the event. An error that is raised here ends the run with its sentence."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """The job is over, and the model was given back."""
+        ...
 
 
 class Runner:
@@ -28,6 +43,11 @@ class Runner:
         self._job: Job | None = None
         self._go, self._stands = threading.Event(), threading.Event()
         self._go.set()
+        self._watcher: Watcher | None = None
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of every job from now on."""
+        self._watcher = watcher
 
     @property
     def job(self) -> Job | None:
@@ -114,19 +134,25 @@ class Runner:
         finally:
             self._stands.set()
             give_memory_back(self.host.device())
+            if self._watcher is not None:
+                self._watcher.ended(job)
 
     def _follow(self, job: Job) -> None:
         """Take event after event; between two of them the job can be held. One that lends its model holds itself for a person."""
-        events, lends = train(job.config, self.host, job.stop), job.config.run.generate_while_training
+        lends = job.config.run.generate_while_training
         self._stands.clear()
-        for event in events:
-            if isinstance(event, Lent):
-                self._stands.set()
-            job.apply(event)
-            while job.running and not (self._go.is_set() and (lends or not job.stop.held)):
-                self._stands.set()
-                self._go.wait()
-                if not lends:
-                    job.stop.wait_while_held()
-            if not isinstance(event, Lent):  # without the model it stands
-                self._stands.clear()
+        run = cast("Generator[Event, None, None]", train(job.config, self.host, job.stop))
+        with closing(run) as events:  # so that the model is given back when the watcher ends the run
+            for event in events:
+                if isinstance(event, Lent):
+                    self._stands.set()
+                job.apply(event)
+                if self._watcher is not None:
+                    self._watcher.happened(job, event)
+                while job.running and not (self._go.is_set() and (lends or not job.stop.held)):
+                    self._stands.set()
+                    self._go.wait()
+                    if not lends:
+                        job.stop.wait_while_held()
+                if not isinstance(event, Lent):  # without the model it stands
+                    self._stands.clear()

@@ -15,7 +15,7 @@ from lib_lora.config.groups import build_config, group_titles
 from lib_lora.config.options import Option
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.jobs.runner import Runner
+from lib_lora.jobs.queue import Queue
 from lib_lora.plan import make_plan
 from lib_lora.training.suited import model_problems
 from lib_lora.training.weights import weights_problems
@@ -25,6 +25,7 @@ from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html, plan_html
+from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
@@ -44,19 +45,20 @@ class TrainTab:
     """Builds the tab, and answers its events.
 
     Args:
-        runner: runs trainings.
+        queue: takes trainings, and runs them on its runner.
         uploads: private folder for dropped files.
         guard: says who may use the events.
         hides_folders: no field for folders and files of the machine, and nothing that names them is taken.
     """
 
-    def __init__(self, runner: Runner, uploads: Path, guard: Guard, *, hides_folders: bool = False) -> None:
-        self._runner = runner
+    def __init__(self, queue: Queue, uploads: Path, guard: Guard, *, hides_folders: bool = False) -> None:
+        self._queue, self._runner = queue, queue.runner
         self._uploads = uploads
         self._guard = guard
         self._hides_folders = hides_folders
         self._options: list[Option] = []
         self._serial = itertools.count()
+        self._jobs = QueueSection(queue, guard)
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
@@ -84,6 +86,7 @@ class TrainTab:
                 button.click(
                     self._guarded(answer), inputs=[key], outputs=[message], _js="trainLoraWithKey", show_progress="hidden"
                 )
+            self._jobs.build(self._options, inputs, key, files, message)
         return blocks
 
     def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,16 +116,16 @@ class TrainTab:
             return list_html(error.problems, "problem")
 
     def start(self, files: Any, *values: Any) -> str:
-        """Begin training; an answer within a second whatever happens."""
+        """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
         try:
             flat = self._settings(files, values)
         except DatasetError as error:
             return self._refused(error.problems)
         try:
-            job = self._runner.start(build_config(flat))
-        except ConfigError as error:
+            placed = self._queue.submit(build_config(flat))
+        except TrainLoraError as error:
             return self._refused([*error.problems, *self._other_problems(flat)])
-        return f"<p class='train-lora-hint' data-job='{job.id}'>{escape(job.config.run.name)}</p>"
+        return self._jobs.placed_html(placed)
 
     def _refused(self, problems: Sequence[str]) -> str:
         return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
@@ -179,7 +182,10 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
-        problems = hidden_path_problems(flat) if self._hides_folders else []
+        states = {entry.state_folder for entry in self._queue.entries}  # these and images of jobs fill the form
+        named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
+                 "resume": "" if flat["resume"] in states else flat["resume"]}  # fmt: skip
+        problems = hidden_path_problems(named) if self._hides_folders else []
         if problems:
             raise DatasetError(problems)
         folders = list(flat["data"])

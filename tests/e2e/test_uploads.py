@@ -29,8 +29,10 @@ def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server
     tab.wait_for_state("done")
     assert client.lists(server, "dropped")
     kept = _kept(server, *(path.name for path in photos.iterdir()))
-    assert {path.name for path in kept} == {"cat.jpg", "cat.txt", "rocket.jpg", "woman.jpg"}
-    assert _left_in_gradios_folder(server, *(path.name for path in kept)) == []
+    names = ["cat.jpg", "cat.txt", "rocket.jpg", "woman.jpg"]
+    assert sorted({path.name for path in kept}) == names
+    assert {path.relative_to(server.data / ".train-lora").parts[0] for path in kept} == {"uploads", "queue"}
+    assert _left_in_gradios_folder(server, *names) == []
     assert _answer(server, server.lora_folder / "dropped.json") == 200, "the webui serves what lies in its data folder"
     assert {path: _answer(server, path) for path in kept} == dict.fromkeys(kept, 403)
 

@@ -23,9 +23,10 @@ def test_routes_ask_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     client = TestClient(app, base_url="http://127.0.0.1:7860")
     ours = {(method, route.path) for route in app.routes if route.path.startswith("/train-lora") for method in route.methods}
     asked = {("POST", "/train-lora/key"), ("GET", "/train-lora/status"), ("GET", "/train-lora/sample/{job}/{step}/{place}")}
+    asked |= {("GET", "/train-lora/queue"), ("GET", "/train-lora/queue/{entry}")}
     assert ours == asked, "a new route belongs here"
     for method, path in asked:
-        assert client.request(method, path.format(job="x", step=1, place=1)).status_code == 401, path
+        assert client.request(method, path.format(job="x", step=1, place=1, entry="x")).status_code == 401, path
     for user, status in ((("bot", "one"), 200), (("other", "two"), 200), (("bot", "two"), 401)):
         assert client.get("/train-lora/status", auth=user).status_code == status
     assert client.post("/train-lora/key", auth=("bot", "one")).json() == {"key": webui_hooks.GUARD.key}
@@ -45,7 +46,7 @@ def test_without_login_the_key_stays_here(tmp_path: Path, monkeypatch: pytest.Mo
         webui_hooks._add_routes(None, app)
         client = TestClient(app, base_url="http://127.0.0.1:7860")  # its requests come from "testclient"
         assert client.post("/train-lora/key").status_code == status
-        assert client.get("/train-lora/status").json() == {"job": None}
+        assert client.get("/train-lora/status").json()["job"] is None
 
 
 def test_the_run_s_thread_uses_the_device_of_the_webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

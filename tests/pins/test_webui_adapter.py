@@ -206,6 +206,14 @@ def test_an_sdxl_that_is_moved_is_refused_before_and_after_the_lock(host: Any, w
     assert host.problems() == []
 
 
+def test_a_replaced_unet_is_refused_by_name(host: Any, webui: SimpleNamespace) -> None:
+    webui.sd_unet.get_unet_option = lambda option=None: SimpleNamespace(label="[TRT] mini")
+    (problem,) = host.problems()
+    assert problem.startswith("The U-Net is replaced by '[TRT] mini'") and "set SD Unet to None" in problem
+    webui.sd_models.model_data.sd_model = None
+    assert host.problems() == [], "the webui would load its checkpoint for the answer"
+
+
 def test_no_checkpoint(host: Any, webui: SimpleNamespace) -> None:
     webui.sd_models.checkpoints_list.clear()
     webui.sd_models.model_data.sd_model = None

@@ -15,6 +15,7 @@ from lib_lora.config.groups import build_config
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_entry import Entry
 from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
@@ -93,3 +94,36 @@ def test_only_pictures_of_the_current_job_are_shown(
     assert client.get(f"/train-lora/sample/{job.id}/5/0").status_code == 401
     assert client.get(f"/train-lora/sample/{job.id}/5/0", cookies={"access-token": "abc"}).status_code == 200
     assert "lib_lora.hosts.webui_hooks" in sys.modules
+
+
+def test_the_list_of_jobs_is_told_to_those_who_are_logged_in(webui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    testclient = pytest.importorskip("fastapi.testclient")
+    from fastapi import FastAPI
+
+    from lib_lora.hosts import webui_hooks
+
+    app = FastAPI()
+    webui_hooks._add_routes(None, app)
+    client = testclient.TestClient(app)
+    entry = Entry("abc", {"name": "cat", "rank": 4}, 1.0, "failed", problems=("Gone.",))
+    monkeypatch.setattr(webui_hooks.QUEUE, "_entries", (entry,))
+    listed = client.get("/train-lora/queue").json()
+    assert [(job["id"], job["name"], job["problems"]) for job in listed["jobs"]] == [("abc", "cat", ["Gone."])]
+    assert listed["revision"] == client.get("/train-lora/status").json()["queue"]
+    assert client.get("/train-lora/queue/abc").json()["settings"] == [["Rank", "rank", "4"], ["Name", "name", "cat"]]
+    assert client.get("/train-lora/queue/other").status_code == 404
+    app.auth, app.tokens = {"me": "secret"}, {"abc": "me"}
+    assert [client.get(f"/train-lora/queue{path}").status_code for path in ("", "/abc")] == [401, 401]
+    assert client.get("/train-lora/queue", cookies={"access-token": "abc"}).status_code == 200
+
+
+def test_a_job_is_meant_for_the_checkpoint_that_is_selected(webui: SimpleNamespace, model: Any) -> None:
+    from lib_lora.hosts.webui_jobs import WebuiCheckpoints
+
+    checkpoints = WebuiCheckpoints()
+    name = f"{model.sd_checkpoint_info.name} [abcd1234]"
+    assert checkpoints.chosen() == checkpoints.lent() == name
+    webui.sd_models.model_data.sd_model = None
+    assert checkpoints.lent() == ""
+    webui.sd_models.checkpoints_list.clear()
+    assert checkpoints.chosen() == ""

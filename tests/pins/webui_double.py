@@ -115,7 +115,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
             "send_model_to_device": lambda m: m.to("cpu"),
             "select_checkpoint": lambda: selected.info, "SkipWritingToConfig": nullcontext, "selected": selected,
         },
-        "sd_unet": {"apply_unet": lambda option=None: None},
+        "sd_unet": {"apply_unet": lambda option=None: None, "get_unet_option": lambda option=None: None},
         "shared": {
             "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
             "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
@@ -128,6 +128,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks", "webui_model", "webui_queue"):
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

@@ -91,6 +91,15 @@ def _unloadable_file() -> Any:
     return mock.patch.object(networks, "load_network", mock.Mock(side_effect=AssertionError("e2e: cannot be loaded")))
 
 
+def _replaced_unet() -> Any:
+    """As TensorRT's extension offers one for a checkpoint, and the webui's setting "Automatic" takes it."""
+    from modules import sd_unet
+
+    option = sd_unet.SdUnetOption()
+    option.label, option.model_name = "[TRT] tiny", shared.sd_model.sd_checkpoint_info.model_name
+    return mock.patch.object(sd_unet, "unet_options", [option])
+
+
 _FAULTS: dict[str, Callable[[], Any]] = {
     "slow steps": _slow_steps,
     "patched forwards": _patched_forwards,
@@ -98,6 +107,7 @@ _FAULTS: dict[str, Callable[[], Any]] = {
     "full disk": _full_disk,
     "unloadable file": _unloadable_file,
     "no checkpoint": _no_checkpoint,
+    "replaced unet": _replaced_unet,
     **{flag: _kind(flag) for flag in ("is_sd3", "is_ssd")},
     **{flag: _memory_mode(flag) for flag in ("lowvram", "medvram")},
 }

@@ -54,7 +54,7 @@ def step(inputs: str, out: str) -> float:
 
 
 def train(settings: dict[str, Any]) -> str:
-    """Start a training as the tab does, without a browser; its id."""
+    """Start a training without a browser and without the queue; its id."""
     from lib_lora.config.groups import build_config
     from lib_lora.errors import ConfigError
     from lib_lora.hosts.webui_hooks import RUNNER
@@ -65,12 +65,29 @@ def train(settings: dict[str, Any]) -> str:
         raise HTTPException(422, error.problems) from error
 
 
+def queue(settings: dict[str, Any]) -> int:
+    """What another person's press of Train does: the place in the queue, 0 for a job that begins."""
+    from lib_lora.config.groups import build_config
+    from lib_lora.errors import TrainLoraError
+    from lib_lora.hosts.webui_hooks import QUEUE
+
+    try:
+        return QUEUE.submit(build_config(settings)).place
+    except TrainLoraError as error:
+        raise HTTPException(422, error.problems) from error
+
+
 def stop(keep: bool = False) -> bool:
     """Stop the running training, if there is one, without a browser."""
     from lib_lora.hosts.webui_hooks import RUNNER
 
     RUNNER.stop(keep=keep)
     return True
+
+
+def state() -> dict[str, Any]:
+    """What the webui is doing now; takes no lock."""
+    return dict(shared.state.dict())
 
 
 def hypernetwork(name: str) -> bool:
@@ -122,10 +139,10 @@ def reload_ui() -> bool:
 
 def _add_routes(_demo: Any, app: Any) -> None:
     gets = {"ready": ready, "fingerprint": fingerprint, "lora-output": lora_output, "step": step, "cards": card_problems}
-    gets["kept"] = kept
+    gets |= {"kept": kept, "state": state}
     for route, function in gets.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["GET"])
-    posts = {"words": words, "train": train, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}
+    posts = {"words": words, "train": train, "queue": queue, "stop": stop, "fault": set_fault, "heal": heal, "names": check_names}
     posts |= {"reload-ui": reload_ui, "hypernetwork": hypernetwork}
     for route, function in posts.items():
         app.add_api_route(f"/e2e/{route}", function, methods=["POST"])

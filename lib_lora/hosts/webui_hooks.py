@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from modules import paths, script_callbacks, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
@@ -58,10 +59,13 @@ def _tab() -> list[tuple[Any, str, str]]:
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
-    async def key(request: Request) -> dict[str, str]:
+    async def key(request: Request) -> Response:
         """What the tab's events bring along: handed to pages that may change something."""
-        GUARD.change(app, request)
-        return {"key": GUARD.key}
+        try:
+            GUARD.change(app, request)
+        except HTTPException as refused:  # answered here: the webui's own answer to an exception leaves the headers out
+            return JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)
+        return JSONResponse({"key": GUARD.key})
 
     async def status(request: Request, since: int = 0) -> dict[str, Any]:
         GUARD.look(app, request)
@@ -77,7 +81,7 @@ def _add_routes(_demo: Any, app: FastAPI) -> None:
             raise HTTPException(404, "No such sample")
         return Response(thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
-    app.add_api_route("/train-lora/key", key, methods=["POST"])
+    app.add_api_route("/train-lora/key", key, methods=["POST"], response_class=Response)
     app.add_api_route("/train-lora/status", status, methods=["GET"])
     app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
     add_queue_routes(app, QUEUE, GUARD)

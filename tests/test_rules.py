@@ -65,6 +65,7 @@ def test_the_cases_above_cover_every_rule() -> None:
     assert [rule.__name__ for rule in RULES if rule.__module__ in own and rule not in fired] == []
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.1."), reason="it has no Adam in fp16 on a CPU")
 @pytest.mark.parametrize("eps", ["1e-8", "1e-6"])
 def test_adam_in_fp16_needs_an_eps_that_fp16_has(eps: str) -> None:
     weight = torch.nn.Parameter(torch.full((4,), 0.01, dtype=torch.float16))

@@ -206,7 +206,7 @@ def test_a_model_taken_away_in_the_middle_of_a_step_is_named(
     monkeypatch.setattr(DiffusersModel, "predict", predict)
     monkeypatch.setattr(DiffusersModel, "verify", verify)
     with pytest.raises(HostChanged):
-        run(small_config(photos, tmp_path), host)
+        run(small_config(photos, tmp_path, generate_while_training=False), host)
 
 
 def test_a_picture_exchanged_after_the_check_is_noticed(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

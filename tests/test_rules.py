@@ -128,4 +128,14 @@ def test_digits_that_the_webui_cannot_sort(name: str) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         [int(part) for part in re.split("([0-9]+)", name) for part in part if part.isdigit()]
     assert "raised, lowered or circled digits" in str(name_problem(name))
-    assert name_problem("١٢3") is None and int("١") == 1
+
+
+@pytest.mark.parametrize("name", ["١٢3", "a1٢3"])
+def test_digits_that_the_webui_compares_with_letters(name: str) -> None:
+    def key(text: str) -> list[int | str]:
+        return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", f"{text}.safetensors")]
+
+    with pytest.raises(TypeError):
+        sorted(["cat", "a1b2", name], key=key)
+    assert "digits of another script" in str(name_problem(name))
+    assert name_problem("١٢") is None and name_problem("cat ١٢") is None and sorted(["cat", "١٢"], key=key)

@@ -27,6 +27,8 @@ def name_problem(name: str) -> str | None:
         return start + "it may hold letters, digits, spaces and _ - . + ( ) only."
     if any(c.isdigit() and not c.isdecimal() for c in name):  # as ², on which the webui's sorting of its cards breaks
         return start + "it may not hold raised, lowered or circled digits; use 0 to 9."
+    if any(part.isdigit() for part in re.split("[0-9]+", name)[:-1]):  # that sorting compares a number with a text there
+        return start + "digits of another script may not stand right before 0 to 9 and alone; use one kind."
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return start + "it must not start or end with a dot or a space."
     if len(name.encode()) > MAX_BYTES:

@@ -51,10 +51,10 @@ def test_private_files_are_not_served_whatever_the_path(server: Server, photos: 
                 f"file={path}", f"file/{path}", f"file={inside}", f"file={server.data}/models/../{inside}", f"file={server.data}//{inside}",
                 f"file={str(path).replace('.train', '%2etrain')}", f"file={str(path).replace('/', '%2f')}",
                 f"file={server.data}/models/%2e%2e/{inside}", f"sd_extra_networks/thumb?filename={path}",
-                f"sd_extra_networks/thumb?filename={server.lora_folder}/../../{inside}", f"file={server.data}/seen/../{inside}",
+                f"file={server.data}/seen/../{inside}",
             ]  # fmt: skip
             answers = {way: _raw_status(server, way) for way in asked}
-            assert all(status >= 400 for status in answers.values()), answers
+            assert [way for way, status in answers.items() if status < 400] == []
         sample = next(path for path in files if path.suffix == ".png")
         job = client.status(server)
         assert job and _raw_status(server, f"train-lora/sample/{job['id']}/6/0") == 200 and sample.is_file()

@@ -19,7 +19,7 @@ def problems(mark: str) -> dict[str, Any]:
         told.append(traceback.format_exc())
 
     with mock.patch.object(errors, "display", note), mock.patch.object(errors, "report", note), \
-            mock.patch.object(shared.opts, "lora_show_all", True):  # fmt: skip
+            mock.patch.dict(shared.opts.data, {"lora_show_all": True}):  # fmt: skip
         page = ExtraNetworksPageLora()
         page.refresh()
         html = _try(told, "page", page.create_html, "txt2img") or ""

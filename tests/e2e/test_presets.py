@@ -22,11 +22,11 @@ def test_a_preset_and_a_kohya_file_fill_the_form(tab: Tab, tmp_path: Path) -> No
     tab.page.locator("#train_lora_preset_told.prose", has_text="One thing needs little room").wait_for(timeout=LOAD_MS)
     tab.wait_for_report("× 8 epochs")
     assert tab.value("rank") == "8" and tab.value("name") == "mine" and tab.value("trigger") == "ohwx"
-    (tmp_path / "kohya.json").write_text(json.dumps({"epoch": "2", "network_dim": 4, "unet_lr": "3e-4", "LoRA_type": "LyCORIS/GLoRA",
+    (tmp_path / "kohya.json").write_text(json.dumps({"epoch": "2", "network_dim": 4, "unet_lr": "3e-4", "LoRA_type": "LyCORIS/BOFT",
                                                      "output_name": "theirs", "lr_scheduler": "cosine"}))  # fmt: skip
     tab.page.locator("#train_lora_files_of_settings > .label-wrap").click()
     tab.page.locator("#train_lora_import input[type=file]").set_input_files(tmp_path / "kohya.json")
-    tab.page.locator("#train_lora_preset_told.prose", has_text="LyCORIS/GLoRA").wait_for(timeout=LOAD_MS)
+    tab.page.locator("#train_lora_preset_told.prose", has_text="LyCORIS/BOFT").wait_for(timeout=LOAD_MS)
     tab.wait_for_report("× 2 epochs")
     assert (tab.value("rank"), tab.value("unet_lr"), tab.value("name")) == ("4", "0.0003", "mine")
     tab.page.locator("#train_lora_export").click()
@@ -36,6 +36,6 @@ def test_a_preset_and_a_kohya_file_fill_the_form(tab: Tab, tmp_path: Path) -> No
         link.click()
     settings = json.loads(Path(started.value.path()).read_text())
     assert (settings["rank"], settings["name"], settings["epochs"], settings["trigger"]) == (4, "mine", 2, "ohwx")
-    assert "LyCORIS/GLoRA" in tab.page.locator("#train_lora_preset_told.prose").inner_text()
+    assert "LyCORIS/BOFT" in tab.page.locator("#train_lora_preset_told.prose").inner_text()
     assert tab.page.locator("#train_lora_preset input").input_value() == ""
     tab.shot("9-presets")

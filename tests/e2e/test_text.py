@@ -23,7 +23,7 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     (photos / "cat.txt").write_text(HOSTILE)
     (photos / "<img src=nowhere onerror=window.wasRun=1>.txt").touch()
     settings = tmp_path / "<img src=nowhere onerror=window.wasRun=1>.json"
-    settings.write_text(json.dumps({HOSTILE: HOSTILE, "network_dim": HOSTILE, "optimizer_type": SHORT, "lr_scheduler": HOSTILE}))
+    settings.write_text(json.dumps({HOSTILE: HOSTILE, "network_dim": HOSTILE, "lr_scheduler": HOSTILE}))
 
     tab.fill(data=photos, name="text", **{**client.SMALL_RUN, "trigger": HOSTILE})
     tab.fill(sample_every_n_steps=6, sample_prompts=f"{HOSTILE} --s 1")

@@ -258,7 +258,7 @@ def test_stop_and_keep_while_another_checkpoint_is_selected(server: Server, phot
     ended = client.wait_for_end(server, shown["id"])
     assert ended["state"] == "done" and ended["step"] == shown["step"] < RUN["steps"]
     kept = server.get("/e2e/kept")
-    assert (kept["held"], kept["selected"]) == (OTHER, OTHER) and client.lists(server, "kept elsewhere")
+    assert kept["held"] == OTHER and kept["selected"].startswith(OTHER) and client.lists(server, "kept elsewhere")
 
 
 def test_another_vae_is_waited_out_where_images_are_still_encoded(server: Server, photos: Path) -> None:

@@ -66,7 +66,7 @@ def test_webui_gives_what_every_type_gives_here(server: Server, kind: str, tmp_p
         path.unlink()
     print(kind, len(pairs), found)
     for part in ("unet", "text_encoder"):
-        assert found[part]["effect"] > 1e-2 and found[part]["error"] < 1e-4
+        assert found[part]["effect"] > (1e-3 if kind == "ia3" else 1e-2) and found[part]["error"] < 1e-4
     assert found["unchanged"]
 
 

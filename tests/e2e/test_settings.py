@@ -22,7 +22,7 @@ VAE = "first_stage_model."
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a textual inversion named as the trigger word, and a VAE that is not the checkpoint's."""
+    """A data folder with a textual inversion that no caption names, and a VAE that is not the checkpoint's."""
     folder = tmp_path_factory.mktemp("settings") / "data"
     make_data_folder(folder)
     weights = load_file(checkpoint_in(folder))
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "embeddings").mkdir(exist_ok=True)
     save_file(
         {"emb_params": torch.randn(2, width, generator=torch.Generator().manual_seed(1))},
-        folder / "embeddings" / "ohwx.safetensors",
+        folder / "embeddings" / "unspoken.safetensors",
     )
     (folder / "models" / "VAE").mkdir(exist_ok=True)
     save_file(other_vae(weights), folder / "models" / "VAE" / "other.safetensors")
@@ -89,11 +89,9 @@ def test_settings_that_a_training_does_not_see(
         settings_server.post("/sdapi/v1/options", old)
 
 
-def test_a_textual_inversion_named_as_the_trigger_word(
-    settings_server: Server, plain: list[float], data: Path, photos: Path
-) -> None:
-    """The webui knows it; the training reads the word itself, as on a host that has none."""
-    assert "ohwx" in settings_server.get("/sdapi/v1/embeddings")["loaded"]
+def test_a_textual_inversion_that_no_caption_names(settings_server: Server, plain: list[float], data: Path, photos: Path) -> None:
+    """The webui knows it, and the training is that of a host that has none. Those that are named: `test_embedding.py`."""
+    assert "unspoken" in settings_server.get("/sdapi/v1/embeddings")["loaded"]
     assert plain == pytest.approx(standalone_losses(checkpoint_in(data), photos, data.parent / "none"), rel=1e-3)
 
 

@@ -331,9 +331,10 @@ def test_a_picture_in_the_browser(page: Any, server: Server, photos: Path) -> No
     tab.wait_for_step(2)
     page.locator("#tabs > .tab-nav button", has_text="txt2img").click()
     page.locator("#txt2img_prompt textarea").fill(client.PROMPT)
-    page.locator("#txt2img_steps input[type=number]").fill("40")
+    for field, value in (("steps", 60), ("width", 128), ("height", 128)):
+        page.locator(f"#txt2img_{field} input[type=number]").fill(str(value))
     page.locator("#txt2img_generate").click()
-    page.locator("#txt2img_gallery_container .progressDiv").wait_for(timeout=60_000)
+    page.locator("#tab_txt2img .progressDiv").wait_for(timeout=60_000)
     page.locator("#tabs > .tab-nav button", has_text="Train LoRA").click()
     tab.wait_for_state("lent")
     assert "Lent" in tab.progress() and "lent to the webui" in tab.progress()

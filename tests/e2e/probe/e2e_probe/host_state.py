@@ -63,7 +63,7 @@ def _program(model: nn.Module) -> dict[str, str]:
         "model": str(id(model)),
         "checkpoint": str(model.sd_checkpoint_info.filename),
         "vae": str(sd_vae.loaded_vae_file),
-        "settings": json.dumps(shared.opts.data, sort_keys=True, default=str),
+        "settings": json.dumps(_settings(), sort_keys=True, default=str),
         "job": repr(shared.state.job),
         "hypernetworks": str([id(item) for item in shared.loaded_hypernetworks]),
         "unet": str(sd_unet.current_unet),
@@ -75,3 +75,9 @@ def _program(model: nn.Module) -> dict[str, str]:
         ),
         "default dtype": str(torch.get_default_dtype()),
     }
+
+
+def _settings() -> dict[str, Any]:
+    """Those that are not as the webui has them from the start; one that was set and set back is."""
+    labels = shared.opts.data_labels
+    return {name: value for name, value in shared.opts.data.items() if name not in labels or value != labels[name].default}

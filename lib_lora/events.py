@@ -134,6 +134,8 @@ class Stop:
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._save = threading.Event()
+        self._gate = threading.Event()  # cleared while the program wants the run to stand
+        self._gate.set()
         self._go = threading.Event()  # cleared while a person holds the run
         self._go.set()
         self._keep = False
@@ -163,6 +165,18 @@ class Stop:
     def go_on(self) -> None:
         """Let a run that was held go on."""
         self._go.set()
+
+    def shut_gate(self) -> None:
+        """Let a run that has lent its model not take it again until `open_gate`."""
+        self._gate.clear()
+
+    def open_gate(self) -> None:
+        """Let it take its model again."""
+        self._gate.set()
+
+    def wait_at_gate(self) -> None:
+        """Returns when the gate is open."""
+        self._gate.wait()
 
     @property
     def held(self) -> bool:

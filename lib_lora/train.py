@@ -57,11 +57,11 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():
             yield Encoded(encoded, pictures.total)
-            yield from loan.offer(needs_vae=True)
+            yield from loan.offer(needs_vae=True, learned=False)
             if stop.requested:
                 break
         give_memory_back(base.device)  # what encoding took is no room for training
-        if encoded == pictures.total:
+        if encoded == pictures.total and not stop.requested:
             session = Session(trained, plan, base, pictures, precision)
             result = Result(trained, plan, base, host, session, started_at)
             # a state holds the settings as they were given

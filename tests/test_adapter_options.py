@@ -247,7 +247,7 @@ def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, t
     _, whole, _ = trained(host, squares, WHOLE, rank=4, alpha=4)
     _, halves, _ = trained(host, squares, HALVES, rank=4, alpha=4, unit=1, gradient_accumulation_steps=2)
     assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 1e-4 and farthest(prefixes, whole) > 1e-4
-    state, metadata = run(host, squares, name="whole", rank=4, alpha=2, unit=2, conv_dim=1, save_precision="fp16")
+    state, metadata = run(host, squares, name="whole", rank=4, alpha=2, unit=2, conv_dim=4, save_precision="fp16")
     assert metadata["ss_network_module"] == "networks.dylora" and json.loads(metadata["ss_network_args"])["unit"] == "2"
     source, out = host.lora_folder() / "whole.safetensors", tmp_path / "two.safetensors"
     small, told = read(truncate(source, 2, out))
@@ -261,6 +261,13 @@ def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, t
     one, _ = read(truncate(tmp_path / "theirs.safetensors", 1, tmp_path / "one.safetensors"))
     assert all(
         torch.equal(one[key], small[key][:1] if "lora_down" in key else small[key][:, :1]) for key in one if "alpha" not in key
+    )
+    assert told["ss_output_name"] == told["modelspec.title"] == "two", "two files of one alias are none in a prompt"
+    word = {"bundle_emb.ohwx.emb_params": torch.ones(2, 3)}
+    save_file({**state, **word}, tmp_path / "word.safetensors", metadata)
+    kept, _ = read(truncate(tmp_path / "word.safetensors", 2, tmp_path / "kept.safetensors"))
+    assert kept.keys() == {*small, *word} and torch.equal(
+        kept["bundle_emb.ohwx.emb_params"], torch.ones(2, 3, dtype=torch.float16)
     )
     assert told["ss_network_dim"] == "2" and told["ss_training_comment"].startswith("cut down from rank 4 to 2")
     assert told["sshs_model_hash"] != metadata["sshs_model_hash"]

@@ -58,6 +58,12 @@ def problems(**flat: object) -> list[str]:
         ({"adapter_type": "glora", "alpha": 8}, "alpha"),
         ({"adapter_type": "loha", "unit": 4}, "unit"),
         ({"unit": 16}, "unit"),
+        ({"unit": 6}, "must divide"),
+        ({"unit": 4, "conv_dim": 8}, "one rank"),
+        ({"unit": 4, "block_dims": LISTS}, "one rank"),
+        ({"adapter_type": "diag-oft", "rank": 1, "alpha": 1}, "got 1"),
+        ({"adapter_type": "diag-oft", "rank": 320}, "got 320"),
+        ({"adapter_type": "diag-oft", "block_dims": LISTS, "block_alphas": LISTS}, "block_alphas"),
         ({"adapter_type": "glora", "block_dims": LISTS, "block_alphas": LISTS}, "block_alphas"),
         ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
     ],
@@ -74,7 +80,7 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
      {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
      {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
-     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"}, {"unit": 15},
+     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"}, {"unit": 8},
      {"block_dims": LISTS_XL, "block_alphas": LISTS_XL, "mid_lr_weight": "1,1,1", "text_encoder_lr": 0},
      {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
      {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
@@ -85,4 +91,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 20
+    assert len(RULES) == 22

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.errors import LoraFileError
 from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.family import SD1, SDXL, Kind
+from lib_lora.model.family import SD1, SD2, SDXL, Kind
 from lib_lora.model.kinds import tensor_shapes
 from lib_lora.model.layer_table import layers_of
 from lib_lora.training.again import again
@@ -40,6 +40,7 @@ TABLE = [
     ({"adapter_type": "loha"}, {"adapter_type": "loha", "rank": 2}, "old: loha, rank 2"),
     ({"adapter_type": "dora"}, {"adapter_type": "dora", "rank": 2}, "old: dora of SD 1.x"),
     ({"adapter_type": "lokr"}, {"adapter_type": "lokr", "rank": 2}, "old: lokr"),
+    ({"adapter_type": "glora", "rank": 4, "alpha": 4}, {"adapter_type": "glora", "rank": 4, "alpha": 4.0}, "old: glora"),
     ({"block_dims": ",".join(["2", "3"] * 12 + ["4"])}, {"dim_from_weights": True}, "3 ranks and alphas, which are taken from the file"),
 ]  # fmt: skip
 
@@ -65,6 +66,18 @@ def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
 
 def test_sd2_is_told_by_its_widths(tmp_path: Path) -> None:
     assert "lora of SD 2.x, rank 2" in again(finished(tmp_path / "two.safetensors", "SD2")).words
+
+
+def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:
+    """Where names and widths say nothing: the U-Net of SD 1.x and 2.x has the same of both."""
+    path = finished(tmp_path / "old.safetensors", text_encoder_lr=0, rank=4, alpha=4)
+    told = {"ss_base_model_version": "sd_v2_v", "ss_network_module": "networks.dylora", "ss_network_args": '{"unit": "2"}'}
+    save_file(load_file(path), path, told)
+    found = again(path)
+    assert found.settings["unit"] == 2 and "lora of SD 2.x" in found.words
+    config = build_config(dict(found.settings))
+    assert "is a LoRA of SD 2.x, but the model is SD 1.x" in weights_problems(config, Kind(SD1, "a test"))[0]
+    assert weights_problems(config, Kind(SD2, "a test")) == []
 
 
 def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:

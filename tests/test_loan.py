@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 import lib_lora.training.loan as loan_room
 from lib_lora.errors import HostChanged, ModelAway
-from lib_lora.events import Event, Finished, Lent, StateSaved, StepDone, Stop
+from lib_lora.events import Event, Finished, Lent, Sampled, StateSaved, StepDone, Stop
 from lib_lora.hosts.checkpoint import load_modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
@@ -199,6 +200,41 @@ def test_a_run_that_never_lends_leaves_its_state(
     assert isinstance(events[-1], StateSaved)
     list(train(small_config(photos, tmp_path, resume="blob-state"), host, Stop()))
     assert_same(alone(), lora(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_that_is_stopped_while_its_model_is_lent_touches_it_no_more(
+    keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Before the first step, so that there is nothing to keep; the samples before it are not drawn either."""
+    stop, seen = Stop(), []
+    busy = BusyHost(mini_checkpoint, tmp_path / "busy")
+    for event in train(small_config(photos, tmp_path, sample_at_first=True, sample_prompts="a blob --s 1"), busy, stop):
+        seen.append(type(event))
+        if isinstance(event, Lent) and seen.count(Lent) == 4:  # after the last picture was encoded
+            stop.request(keep=keep)
+    assert len(busy.again) == 3 and seen[seen.index(Finished) - 1] is Lent and Sampled not in seen
+
+
+def test_a_lent_model_is_not_taken_again_while_the_program_stands(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    busy, stop, events = BusyHost(mini_checkpoint, tmp_path / "busy"), Stop(), []
+    lent = threading.Event()
+
+    def follow() -> None:
+        for event in train(small_config(photos, tmp_path, steps=1), busy, stop):
+            events.append(event)
+            if isinstance(event, Lent) and not lent.is_set():
+                stop.shut_gate()
+                lent.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert lent.wait(60)
+    thread.join(0.3)
+    assert busy.again == [] and thread.is_alive()
+    stop.open_gate()
+    thread.join(60)
+    assert isinstance(events[-1], Finished) and busy.again
 
 
 def take_away(monkeypatch: pytest.MonkeyPatch, at_call: int) -> None:

@@ -129,6 +129,20 @@ def test_ranks_and_alphas_from_the_file(base: Any, tmp_path: Path) -> None:
     assert [(pair.target.name, pair.rank, pair.alpha) for pair in started] == [(UNET, 3, 1.5), (MIDDLE, 2, 2.0)]
 
 
+def test_an_oft_keeps_its_limit_and_the_size_of_its_blocks(tmp_path: Path) -> None:
+    target = Target(TEXT, nn.Linear(6, 8), "text_encoder")
+    small = SimpleNamespace(targets=lambda: [target], device=torch.device("cpu"), unet=nn.Module())
+    small.unet.down_blocks = nn.ModuleList()
+    state = {f"{TEXT}.oft_blocks": torch.randn(4, 2, 2), f"{TEXT}.alpha": torch.tensor(1e-3)}
+    fits = config(network_weights=lora(tmp_path, state), adapter_type="diag-oft")
+    assert weights_problems(fits) == []
+    (kept,) = start_pairs(fits, small, torch.float32)
+    assert kept.alpha == pytest.approx(1e-3)
+    other = lora(tmp_path, {**state, f"{TEXT}.oft_blocks": torch.randn(2, 4, 4)})
+    (problem,) = weights_problems(config(network_weights=other, adapter_type="diag-oft"))
+    assert "has blocks of 4" in problem and "makes them 2" in problem
+
+
 def test_what_is_not_trained_of_a_file_stays_in_it(base: Any, tmp_path: Path) -> None:
     state = {**tensors(TEXT, rank=8), **tensors(UNET, conv=True), **tensors(MIDDLE)}
     flat = {"network_weights": lora(tmp_path, state), "text_encoder_lr": 0, "mid_lr_weight": "0"}

@@ -150,4 +150,9 @@ def test_textual_inversion_of_kohya() -> None:
     assert found.unsupported == []
     assert found.flat == {"trigger": "mycat", "embedding_vectors": 4, "init_word": "cat"}
     assert from_kohya({"token_string": "mycat"}).flat["embedding_vectors"] == 1
+    rates = ("embedding_lr", "unet_lr", "text_encoder_lr")
+    alone = from_kohya({"token_string": "mycat", "learning_rate": 0.005}).flat
+    beside = from_kohya({"token_string": "mycat", "learning_rate": 0.005, "network_dim": 4}).flat
+    assert [alone.get(name) for name in rates] == [0.005, None, None]
+    assert [beside.get(name) for name in rates] == [None, 0.005, 0.005]
     assert from_kohya({"num_vectors_per_token": 4, "init_word": "cat"}).flat == {}

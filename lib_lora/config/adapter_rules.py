@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
@@ -23,6 +24,8 @@ from lib_lora.model.blocks import (
     trains_convolutions,
     up_factors,
 )
+
+MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 
 def ranks_can_be_read(config: TrainConfig) -> str | None:
@@ -169,6 +172,27 @@ def type_has_a_norm(config: TrainConfig) -> str | None:
     return f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0."
 
 
+def blocks_can_turn(config: TrainConfig) -> str | None:
+    """A block of one row cannot turn. Ranks beyond half of the narrowest layer (320) leave such blocks."""
+    adapter = config.adapter
+    if adapter.adapter_type != "diag-oft":
+        return None
+    given = re.findall(r"\d+", f"{adapter.rank},{adapter.conv_dim},{adapter.block_dims},{adapter.conv_block_dims}")
+    wrong = [int(text) for text in given if int(text) == 1 or int(text) > MOST_OF_OFT]
+    if not wrong and adapter.rank >= 2:
+        return None
+    return f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn."
+
+
+def type_has_alphas(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.adapter_type not in ("ia3", "diag-oft") or not (adapter.block_alphas or adapter.conv_block_alphas):
+        return None
+    return (
+        f"Alphas per block (block_alphas, conv_block_alphas): {adapter.adapter_type} is not scaled by an alpha; leave them empty."
+    )
+
+
 def type_is_scaled(config: TrainConfig) -> str | None:
     """LyCORIS scales a GLoRA, the webui's loader does not."""
     adapter = config.adapter
@@ -186,6 +210,13 @@ def units_divide_ranks(config: TrainConfig) -> str | None:
         return None
     if adapter.adapter_type != "lora":
         return f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0."
+    if adapter.block_dims or adapter.conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
+        return (
+            f"DyLoRA: unit (unit): got {adapter.unit}, but all layers must have one rank to be cut down together; leave ranks "
+            "per block empty and set Rank of convolutions (conv_dim) to 0 or the rank, or set unit to 0."
+        )
+    if adapter.rank % adapter.unit:
+        return f"DyLoRA: unit (unit): got {adapter.unit}, must divide Rank (rank), {adapter.rank}, or be 0 to train all ranks."
     if adapter.unit >= adapter.rank:
         return f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks."
     return None
@@ -263,5 +294,7 @@ RULES: tuple[Rule, ...] = (
     type_has_convolutions,
     type_has_a_norm,
     type_is_scaled,
+    type_has_alphas,
+    blocks_can_turn,
     units_divide_ranks,
 )

@@ -7,7 +7,7 @@ import re
 from lib_lora.config.groups import Rule, TrainConfig
 
 # the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
-_FORBIDDEN = set(".,:|()[]{}<>\\")
+_FORBIDDEN = set(".,:|()[]{}<>\\#\n")
 _COMMANDS = re.compile(r"\b(AND|BREAK)\b")
 
 
@@ -20,7 +20,12 @@ def vectors_have_a_word(config: TrainConfig) -> str | None:
     if _FORBIDDEN & set(trigger) or _COMMANDS.search(trigger):
         return (
             f"Trigger word (trigger): got {trigger!r}, but a word with an embedding must have none of . , : | ( ) [ ] {{ }} < > "
-            "\\ and not hold AND or BREAK, which prompts read otherwise; choose another word."
+            "\\ # and not hold AND or BREAK, which prompts read otherwise; choose another word."
+        )
+    if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP reads a row of signs as one, the comma behind it too
+        return (
+            f"Trigger word (trigger): got {trigger!r}, but a word with an embedding must begin and end with a letter or digit; "
+            "choose another word."
         )
     return None
 

@@ -76,15 +76,17 @@ class WebuiHost:
         """See `Host`. What the settings name is loaded; where that is another checkpoint, ours is away."""
         with ExitStack() as stack:
             self._place.take_again(stack)
-            if not insist:
-                base.require_selected()
-            _begin(stack)
             try:
+                if not insist:
+                    base.require_selected()
+                _begin(stack)
                 latent_diffusion = _current_model(base.checkpoint)
                 if insist:
                     stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
                 _make_clean(latent_diffusion, stack)
-            except (ModelError, OSError, RuntimeError) as error:
+            except ModelAway:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the webui meets while it loads a file or reads its list anew
                 raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
             base.hold_again(latent_diffusion, needs_vae=needs_vae)
             stack.enter_context(made_trainable(base))

@@ -60,11 +60,14 @@ class WebuiModel(LdmModel):
         name = self.checkpoint.name
         if mark(networks(self)) != self._weights:
             raise ModelAway(
-                f"The weights of {name!r} were changed; the training goes on when it is loaded anew: select another checkpoint, "
-                "then this one."
+                f"The weights of {name!r} were changed; the training goes on when it is loaded as it was: set FP8 weight back if "
+                "you changed it, select another checkpoint, then this one."
             )
         if needs_vae and mark([self.vae]) != self._vae_weights:
-            raise ModelAway("Another VAE was selected, and images are still encoded; the training goes on with the first one.")
+            raise ModelAway(
+                "Another VAE was selected, or its number format changed, and images are still encoded; the training goes on with "
+                "the first one."
+            )
 
 
 def mark(modules: Sequence[nn.Module]) -> str:

@@ -31,7 +31,7 @@ class Place:
     def take(self, stack: ExitStack) -> None:
         """Hold the lock as soon as it is our turn, until `stack` unwinds."""
         call_queue.queue_lock.acquire()
-        self._owes = False
+        self._owes = True  # somebody who was woken may have been overtaken right now
         stack.callback(self._give)
 
     def take_again(self, stack: ExitStack) -> None:

@@ -208,7 +208,8 @@ class Queue:
                 self._current = None
                 state = _ENDS[job.snapshot()["state"]]
                 over = dataclasses.replace(self._seen(entry, job), state=state, ended=time.time())
-                self._keep(over, refused=entry.direct and state == "failed")
+                told = self.held or not self._waiting()  # else the next one begins, and its page would show that
+                self._keep(over, refused=entry.direct and state == "failed" and told)
             self._begin_next()
 
     def _keep(self, entry: Entry, *, refused: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import all_options
+from lib_lora.config.prompts import names_a_file
 from lib_lora.jobs.history import can_go_on, has_state
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
@@ -63,7 +64,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _named(name: str, value: Any) -> str:
-    if name not in PATHS:
+    if name not in PATHS and not (name == "sample_prompts" and names_a_file(value)):
         return _text(value)
     return _text([Path(part).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
 

@@ -111,11 +111,14 @@ class Runner:
         """
         self._go.clear()
         if self._job is not None and self._job.running:
+            self._job.stop.shut_gate()
             self._stands.wait(timeout_s)
 
     def resume(self) -> None:
         """Let a paused job go on."""
         self._go.set()
+        if self._job is not None:
+            self._job.stop.open_gate()
 
     def _run(self, job: Job) -> None:
         try:

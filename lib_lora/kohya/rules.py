@@ -88,6 +88,8 @@ def _rate(name: str) -> Rule:
         if number(value) is None and value not in BLANK:
             return Finding("not_supported", f"{value!r} is no number.")
         rates = _rates(context)
+        if name == "learning_rate" and _is_inversion(context):
+            return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
         if name == "learning_rate":
             stands_in = [part for part in RATES if context.values.get(part) in BLANK]
             why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
@@ -96,6 +98,11 @@ def _rate(name: str) -> Rule:
         return Finding("used", why, {name: rates[name]} if name in rates else {})
 
     return rule
+
+
+def _is_inversion(context: Context) -> bool:
+    """A file of sd-scripts' textual inversion, which trains no LoRA."""
+    return context.given("token_string") is not None and context.given("network_module", "network_dim", *RATES) is None
 
 
 def _only(value: Any, context: Context) -> Finding:
@@ -113,7 +120,7 @@ def _rates(context: Context) -> dict[str, Any]:
         rates.update({name: 0.0 for name, value in raw.items() if name in context.values and value in ("", None)})
         if all(rate == 0 for rate in rates.values()):
             rates = dict.fromkeys(rates)
-    shared = number(context.given("learning_rate"))
+    shared = None if _is_inversion(context) else number(context.given("learning_rate"))
     if shared is None and context.with_defaults and context.form == "sd-scripts":
         shared = SD_SCRIPTS_DEFAULTS["unet_lr"]
     found = {name: shared if rate is None else rate for name, rate in rates.items()}

@@ -192,8 +192,13 @@ def rate_factors(adapter: AdapterConfig, layout: Layout) -> list[float] | None:
     """
     if not has_factors(adapter):
         return None
-    factors = down_factors(adapter, layout) + middle_factors(adapter, layout) + up_factors(adapter, layout)
-    factors = [factor if factor > adapter.block_lr_zero_threshold else 0.0 for factor in factors]
+    parts = (
+        (adapter.down_lr_weight, down_factors(adapter, layout)),
+        (adapter.mid_lr_weight, middle_factors(adapter, layout)),
+        (adapter.up_lr_weight, up_factors(adapter, layout)),
+    )
+    least = adapter.block_lr_zero_threshold  # of what was given alone
+    factors = [0.0 if text and factor <= least else factor for text, part in parts for factor in part]
     return [1.0] * layout.ends + factors + [1.0] * layout.ends
 
 

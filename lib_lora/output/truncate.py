@@ -12,6 +12,7 @@ from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import State, by_layer
 from lib_lora.model.delta import DOWN, UP, kind_of
+from lib_lora.model.words import without_bundle
 from lib_lora.output.lora_file import read, serialise, write
 
 
@@ -25,7 +26,7 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
             there or cannot be written.
     """
     state, metadata = read(source)
-    unit, most = _unit(source, metadata), _largest_rank(source, state)
+    unit, most = unit_of(source, metadata), _largest_rank(source, state)
     if not 0 < rank < most or rank % unit:
         raise LoraFileError(
             f"Rank (--rank): got {rank}, must be a multiple of {unit}, the LoRA's unit, and less than its rank, {most}."
@@ -33,6 +34,7 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
     if out.exists():
         raise LoraFileError(f"File (--out): {str(out)!r} is there; choose another.")
     told = {"ss_network_dim": str(rank), "ss_training_comment": _comment(metadata, most, rank)}
+    told |= {key: out.stem for key in ("ss_output_name", "modelspec.title") if metadata.get(key) == source.stem}
     kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
     dtype = next(value.dtype for key, value in state.items() if key.endswith(DOWN))  # sd-scripts may write alphas as integers
     write(out, serialise(truncated(state, rank), dtype, {**kept, **told}))
@@ -49,8 +51,12 @@ def truncated(state: State, rank: int) -> State:
     return found
 
 
-def _unit(source: Path, metadata: Mapping[str, str]) -> int:
-    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given."""
+def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
+    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given.
+
+    Raises:
+        LoraFileError: the file is no DyLoRA, or does not say it in whole numbers.
+    """
     if metadata.get("ss_network_module") != DYLORA:
         raise LoraFileError(
             f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
@@ -63,7 +69,7 @@ def _unit(source: Path, metadata: Mapping[str, str]) -> int:
 
 
 def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:
-    layers = by_layer(dict(state))
+    layers = by_layer(without_bundle(state))
     others = [name for name, tensors in layers.items() if kind_of(tensors) != "lora"]
     if others or not layers:
         raise LoraFileError(f"{str(source)!r} is no LoRA that can be cut down; it has {len(others)} layers of other types.")

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import State
 from lib_lora.model.blocks import conv_place
 from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.model.family import Family
+from lib_lora.output.lora_file import read
+from lib_lora.output.truncate import unit_of
 from lib_lora.training.weights import family_of_lora, goes_on, layers_of
 
 Sizes = set[tuple[int, float]]  # rank and alpha
@@ -32,7 +36,7 @@ def again(path: Path) -> Again:
     Raises:
         LoraFileError: it cannot be read, or is of a kind that cannot be gone on with.
     """
-    layers = layers_of(str(path))
+    layers, metadata = layers_of(str(path)), read(path)[1]
     kinds = {kind_of(tensors) for tensors in layers.values()}
     kind = next(iter(kinds))
     if len(kinds) > 1 or not goes_on(kind):
@@ -50,7 +54,10 @@ def again(path: Path) -> Again:
     if single:
         ((settings["rank"], settings["alpha"]),) = places[False]
         settings["conv_dim"], settings["conv_alpha"] = next(iter(places[True]), (0, 1.0))
-    return Again(settings, _words(path, kind, layers, places))
+        if kind == "glora":  # whatever its file says, it is not scaled
+            settings["alpha"] = float(settings["rank"])
+    settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
+    return Again(settings, _words(path, kind, family_of_lora(layers, metadata), layers, places))
 
 
 def _alpha(tensors: State, rank: int) -> float:
@@ -58,8 +65,7 @@ def _alpha(tensors: State, rank: int) -> float:
     return float(f"{float(tensors['alpha']):.3g}") if "alpha" in tensors else float(rank)
 
 
-def _words(path: Path, kind: str, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:
-    family = family_of_lora(layers)
+def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:
     sizes = [f"rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(places[False])]
     told = (
         sizes[0] if len(sizes) == 1 else f"{len(sizes)} ranks and alphas, which are taken from the file" if sizes else "no ranks"

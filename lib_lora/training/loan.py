@@ -31,17 +31,21 @@ class Loan:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._held.__exit__(kind, error, trace)
 
-    def offer(self, *, needs_vae: bool) -> Generator[Event, None, bool]:
+    def offer(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, bool]:
         """Lend the model out where somebody waits for it, or a person holds the run; returns whether that was so.
 
         It is held again afterwards, unless the end was asked for and nothing is to be kept. A run that ends now lends no more.
+
+        Args:
+            needs_vae: images are encoded afterwards.
+            learned: there is something to keep.
         """
         if not self.lends or self._stop.requested or not (self._stop.held or self._host.someone_waits()):
             return False
-        yield from self.lend(needs_vae=needs_vae)
+        yield from self.lend(needs_vae=needs_vae, learned=learned)
         return True
 
-    def lend(self, *, needs_vae: bool) -> Generator[Event, None, None]:
+    def lend(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, None]:
         """Give the model back, and take it again when all who waited had it and it is there as it was."""
         self._held.close()
         told = PAUSED if self._stop.held else LENT
@@ -51,7 +55,8 @@ class Loan:
                 self._stop.wait_while_held()
                 told = LENT
                 yield Lent(told)
-            stops, keeps = self._stop.requested, self._stop.keep
+            self._stop.wait_at_gate()
+            stops, keeps = self._stop.requested, self._stop.keep and learned
             if stops and not keeps:
                 return
             try:

@@ -17,7 +17,7 @@ from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
 from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.delta import DOWN, SCALE, UP, kind_of, rank_of
+from lib_lora.model.delta import BLOCKS, DOWN, SCALE, UP, factorization, kind_of, rank_of
 from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.targets import fitted
@@ -27,6 +27,7 @@ from lib_lora.output.lora_file import read
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 _READS_TEXT = re.compile(r"_(attn2_to_[kv]|self_attn_[a-z]+_proj|mlp_fc1)$")  # layers that are as wide as the text encoder
+_KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
@@ -66,7 +67,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
         trained = is_trained(config, target.name, target.part)
         if pair is not None:
-            if trained and not adapter.dim_from_weights:
+            if trained and not adapter.dim_from_weights and kind_of(pair.named()) not in _KEEP_THEIR_ALPHA:
                 pair = with_alpha(pair, alpha)  # the same but for rounding
             for parameter in pair.named().values():
                 parameter.requires_grad_(trained)
@@ -124,8 +125,12 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
-def family_of_lora(layers: Mapping[str, State]) -> Family | None:
-    """The family whose names and widths the layers of a file have; None where neither tells it."""
+def family_of_lora(layers: Mapping[str, State], metadata: Mapping[str, str]) -> Family | None:
+    """The family that the file names, or whose names and widths its layers have; None where nothing tells it."""
+    said = metadata.get("ss_base_model_version", "")
+    for start, family in (("sdxl_", SDXL), ("sd_v1", SD1), ("sd_v2", SD2)):
+        if said.startswith(start):
+            return family
     if any(name.startswith(("lora_te1_", "lora_te2_")) or is_of_sdxl(name) for name in layers):
         return SDXL
     widths = {tensors[DOWN].shape[1] for name, tensors in layers.items() if DOWN in tensors and _READS_TEXT.search(name)}
@@ -133,7 +138,7 @@ def family_of_lora(layers: Mapping[str, State]) -> Family | None:
 
 
 def _family_problems(path: str, title: str, layers: dict[str, State], kind: Kind | None) -> list[str]:
-    found = family_of_lora(layers)
+    found = family_of_lora(layers, read(Path(path))[1])
     if kind is None or found is None or found.card == kind.family.card:
         return []
     return [f"{title}: {path!r} is a LoRA of {found.name}, but the model is {kind.family.name}; choose a file of that family."]
@@ -169,12 +174,20 @@ def _choose(kind: str) -> str:
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
     """Rank and alpha of one layer. A LoKr of whole matrices has neither."""
     rank, (wanted_rank, wanted_alpha) = rank_of(tensors), rank_and_alpha(name, adapter)
+    if BLOCKS in tensors:
+        count, size, _ = tensors[BLOCKS].shape
+        wanted, _ = factorization(count * size, wanted_rank)
+        if size == wanted:
+            return []
+        told = f"has blocks of {size} at {name!r}, where rank {wanted_rank} makes them {wanted}; turn on Ranks from that file "
+        told += "(dim_from_weights)."
+        return [start + told]
     if rank is None:
         return []
     if rank != wanted_rank:
         return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
     alpha = float(tensors.get("alpha", torch.tensor(float(rank))))
-    if math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
+    if kind_of(tensors) in _KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
         return []
     told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
     return [start + told]

@@ -16,7 +16,7 @@ from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
 NOTHING = "nothing: a new LoRA"
-FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha")
+FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
 _OPTIONS = {opt.name: opt for opt in all_options()}
 
 

@@ -59,7 +59,7 @@ class TrainTab:
         self._hides_folders = hides_folders
         self._options: list[Option] = []
         self._serial = itertools.count()
-        self._jobs = QueueSection(queue, guard)
+        self._jobs = QueueSection(queue, guard, hides_folders=hides_folders)
         self._memory = MemoryRow(self._runner.host)
 
     def build(self) -> gr.Blocks:

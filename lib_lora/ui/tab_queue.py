@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora.config.groups import build_config
+from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.options import Option
 from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
-from lib_lora.ui.form import shown
+from lib_lora.ui.form import PATHS, shown
 from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
@@ -26,8 +26,8 @@ CHOSEN = "trainLoraChosen"  # JavaScript: the key, and the id of the job whose b
 class QueueSection:
     """The list's place in the tab, and what its buttons do."""
 
-    def __init__(self, queue: Queue, guard: Guard) -> None:
-        self._queue, self._guard = queue, guard
+    def __init__(self, queue: Queue, guard: Guard, *, hides_folders: bool) -> None:
+        self._queue, self._guard, self._hides_folders = queue, guard, hides_folders
         self._options: list[Option] = []
         self._serial = itertools.count()
 
@@ -114,13 +114,23 @@ class QueueSection:
             config = build_config(settings)
         except TrainLoraError as error:
             return self._unfilled(self._problems(error))
-        fields = [gr.update(value=shown(opt, config.value(opt))) for opt in self._options]
+        fields = [self._field(opt, config) for opt in self._options]
         told = f"The form holds the settings of {entry.name}" + (
             "; it goes on from the saved state, and Epochs or Steps must lead beyond that."
             if from_state
             else ": change them, and press Train."
         )
         return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", gr.update(value=None), *fields]
+
+    def _field(self, opt: Option, config: TrainConfig) -> Any:
+        """The job's value. Where folders are hidden, its images alone are named, in a field that can be seen then."""
+        value = config.value(opt)
+        if not self._hides_folders or opt.name not in PATHS:
+            return gr.update(value=shown(opt, value))
+        if opt.name == "data":
+            value = tuple(folder for folder in value if self._queue.owns(folder))
+            return gr.update(value=shown(opt, value), visible=bool(value))
+        return gr.update(value=shown(opt, opt.default))
 
     async def _done(self, change: Callable[[], Any]) -> str:
         """Do it beside the event loop and beside the webui's worker threads, which may all be waiting for the model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lib_lora.errors import DatasetError
 KEPT_DROPS = 20
 TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
 TAKEN_FOR_S = 24 * 3600
+_KEEPING = threading.Lock()  # the report and Train may ask for the same drop at once
 
 
 def take_over(uploaded: Any, served: Path, taken: Path) -> Path:
@@ -66,15 +68,15 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
         state = file.stat()
         digest.update(f"{file}|{state.st_size}|{state.st_mtime_ns}\n".encode())
     folder = root / f"drop-{digest.hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
-    partial = root / f".partial-{folder.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in listed:
-        _place(file, partial / file.name)
-    partial.replace(folder)
-    _forget_old(root)
+    with _KEEPING:
+        if not folder.is_dir():
+            partial = root / f".partial-{folder.name}"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for file in listed:
+                _place(file, partial / file.name)
+            partial.replace(folder)
+            _forget_old(root)
     return folder
 
 

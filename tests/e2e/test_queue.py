@@ -21,13 +21,13 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
     _queue_four(tab, server, photos, tmp_path)
     tab.shot("11-queue")
     tab.page.locator("#train_lora_stop").click()
-    for name, word in {"first": "Stopped", "doomed": "Failed", "second": "Done"}.items():
+    for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)
     assert "does not exist or is no folder" in _row(tab, "doomed").inner_text()
     _wait_for(tab, "mine", "Running")
     tab.wait_for_step(5)
     before = _states(server)
-    assert before == {"mine": "running", "second": "finished", "doomed": "failed", "first": "stopped"}
+    assert before == {"mine": "running", "second": "finished", "doomed": "failed", "foremost": "stopped"}
     assert client.lists(server, "second")
     server.stop()  # killed in the middle of a step
     server.log.unlink()
@@ -40,9 +40,9 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
 
 
 def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
-    """`first` runs; `doomed`, whose images go away, `second` and `mine` wait in this order. `first` and `mine` have dropped images."""
+    """`foremost` runs; `doomed`, whose images go away, `second` and `mine` wait in this order. `foremost` and `mine` have dropped images."""
     tab.drop(sorted(pictures.write_photos(folder / "dropped", ("cat", "rocket")).iterdir()))
-    tab.fill(name="first", **{**client.SMALL_RUN, "steps": 400})
+    tab.fill(name="foremost", **{**client.SMALL_RUN, "steps": 400})
     tab.wait_for_report("stopped at 400 steps")
     client.break_(server, "slow steps")
     tab.train_and_wait_for_job()
@@ -102,4 +102,4 @@ def _press(tab: Tab, name: str, button: str) -> None:
 
 def _states(server: Server) -> dict[str, Any]:
     jobs = server.get("/train-lora/queue")["jobs"]
-    return {job["name"]: job["state"] for job in jobs if job["name"] in {"first", "doomed", "second", "mine"}}
+    return {job["name"]: job["state"] for job in jobs if job["name"] in {"foremost", "doomed", "second", "mine"}}

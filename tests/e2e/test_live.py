@@ -51,7 +51,9 @@ def live(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPa
     first_stage = "first_stage_model."
     vae = {key[len(first_stage) :]: value for key, value in other.items() if key.startswith(first_stage)}
     save_file(vae, models / "VAE" / VAE)
-    yield from run_server(Server(webui, data))
+    for server in run_server(Server(webui, data)):
+        client.generate(server, client.PROMPT)  # the first load, which goes on behind the start, sets the selected checkpoint itself
+        yield server
 
 
 @pytest.fixture

@@ -259,7 +259,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
             told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             assert "may not train" in str(told)
-    assert len(answered) - len(bare) == 11 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) - len(bare) == 12 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:

@@ -23,7 +23,7 @@ def full_precision_fits(config: TrainConfig) -> str | None:
 
 
 def fp16_holds_the_squares(config: TrainConfig) -> str | None:
-    """torch's Adam and its relatives divide by √v + eps; in fp16 the v of usual gradients and eps = 1e-8 are both 0."""
+    """Torch's Adam and its relatives divide by √v + eps; in fp16 the v of usual gradients and eps = 1e-8 are both 0."""
     spec = optimizer_spec(config.optimizer.optimizer)
     if not config.precision.full_fp16 or spec.module != "torch.optim" or spec.attribute not in _DIVIDES_BY_SQUARES:
         return None
@@ -34,8 +34,8 @@ def fp16_holds_the_squares(config: TrainConfig) -> str | None:
     if isinstance(eps, float) and eps >= _SMALLEST_FP16:
         return None
     return (
-        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and the loss is not a "
-        "number after a step; choose AdamW8bit or Lion, give it eps=1e-6, or take bf16 (full_bf16)."
+        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and the loss is not "
+        "a number after a step; choose AdamW8bit or Lion, give it eps=1e-6, or take bf16 (full_bf16)."
     )
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Chosen, Encoded, Event, Finished, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.data.token_rules import cut_captions
+from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.model.base import Host
 from lib_lora.output.between import Between
+from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
 from lib_lora.training.pictures import Pictures
@@ -41,12 +43,15 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     plan = check(config, host)
     resumed = find_resumed(config, plan, host)
     yield Planned(plan)
+    yield from map(Note, resumed.told if resumed else ())
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None
     with host.borrow_model() as base:
+        remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)
         trained, told = suited(config, base)
         yield from map(Chosen, told)
+        yield from map(Note, cut_captions(base.tokenizer, [sample.caption for sample in plan.samples], trained.text))
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():
@@ -71,6 +76,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 yield Phase("making the card")
                 yield from result.card(path, preview=True)
                 yield from between.best()
+                remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)  # newer states are there now
             del session, result, between
         del pictures
     yield Finished(path, last.step if last else 0)

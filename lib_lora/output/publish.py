@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free, taken_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import Host
+from lib_lora.output.atomic import write_atomically
 from lib_lora.output.lora_file import write
 
 
@@ -28,7 +28,7 @@ def publish(config: TrainConfig, host: Host, content: bytes) -> Path:
     path, backup = folder / f"{name}.safetensors", folder / f"{name}.safetensors.bak"
     try:
         if path.exists():
-            shutil.copyfile(path, backup)
+            write_atomically(backup, path.read_bytes())
         write(path, content)
         host.check_lora(path)
     except BaseException as error:

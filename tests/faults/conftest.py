@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import small_config
+from tests.faults.kills import SMALL
 from tests.house import HAS_LDM, House, house_as_before
 
 if HAS_LDM:
@@ -54,7 +55,7 @@ def quick(photos: Path, tmp_path: Path) -> Any:
     """Settings of a run of half a second, with changes."""
 
     def config(**changes: object) -> Any:
-        flat = {"train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": 2, **changes}
+        flat = {**SMALL, "train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": 2, **changes}
         return small_config(photos, tmp_path, **flat)
 
     return config

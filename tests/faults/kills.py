@@ -31,14 +31,16 @@ from tests.house import assert_no_broken_states, assert_whole, contents
 
 STEPS = 3
 LONG_AGO_S = 3600
+SMALL = {"up_lr_weight": "zeros", "down_lr_weight": "zeros"}  # the middle block alone: little to train and to save
 FLAT = {
-    "train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": STEPS, "save_every_n_steps": 1, "save_state": True,
+    **SMALL, "train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": STEPS, "save_every_n_steps": 1, "save_state": True,
     "save_last_n_steps": 1, "save_last_n_steps_state": 2, "overwrite": True, "ema_decay": 0.9,
 }  # fmt: skip
 Point = tuple[int, str]  # after which step, and what
 FILES = {
     "open": 0, "os.rename": 0, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.chmod": 0, "shutil.copyfile": 0,
 }  # fmt: skip
+SAVING = ("write", "in the middle of a write", "fsync", "after fsync", "os.rename")
 WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -87,6 +89,7 @@ class Campaign:
         for path in contents(host):
             if not any(part.startswith(".") and part != work.name for part in path.relative_to(out).parts):
                 assert path.suffix == ".bak" or assert_whole(path) is None
+        for path in out.rglob("*"):
             os.utime(path, (time.time() - LONG_AGO_S,) * 2)
         assert_no_broken_states(work)
         self._assert_old_or_new(place)
@@ -97,6 +100,9 @@ class Campaign:
         except ConfigError as error:  # it had made its last step
             assert "nothing is left to do" in str(error) and step == STEPS
             tensors, losses = self._last_file(out), []
+        if not (losses == [] and step == STEPS):
+            left = [path for path in out.rglob("*") if path.suffix in {".tmp", ".bak", ".gone", ".old"}]
+            assert left == [], f"left by the run that was killed: {left}"
         assert losses == self.losses[step:], "the losses are others"
         assert tensors.keys() == self.reference.keys()
         assert all(torch.equal(value, self.reference[key]) for key, value in tensors.items())

@@ -16,7 +16,7 @@ class Case:
 
 
 CASES = tuple(
-    Case(number, fault, gpu=number in {1, 2, 3, 6, 43, 44, 47, 68, 70})
+    Case(number, fault, gpu=number in {1, 2, 3, 6, 43, 44, 47, 68, 70}, needs={21: "Windows"}.get(number, ""))
     for number, fault in (
         (1, "out of memory at the first step"),
         (2, "out of memory at step N: in forward, backward, optimizer"),

@@ -63,9 +63,9 @@ def report(outcomes: Iterable[Outcome]) -> str:
 def status(case: Case, outcomes: Sequence[Outcome]) -> str:
     """One word."""
     ran = [outcome for outcome in outcomes if outcome.result != "skipped"]
-    if ran:
-        return "passed" if all(outcome.result == "passed" for outcome in ran) else "fails"
-    return case.needs or "fails"
+    if any(outcome.result != "passed" for outcome in ran):
+        return "fails"
+    return case.needs or ("passed" if ran else "fails")
 
 
 def _row(case: Case, outcomes: Sequence[Outcome]) -> str:

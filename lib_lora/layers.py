@@ -6,7 +6,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs.runner", "tiny", "ui.form_presets"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
-    ("output.samples", "training.resume", "output.leftovers"),
+    ("output.samples", "training.resume", "output.leftovers", "output.patience"),
     ("output.result",),
     ("training.session", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
     ("training.pictures", "training.heldout"),

@@ -7,8 +7,10 @@ LoRA lies in its folder with its card. What happens between steps (files, states
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lib_lora.check import check
@@ -18,12 +20,14 @@ from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Plann
 from lib_lora.model.base import Host
 from lib_lora.output.between import Between
 from lib_lora.output.leftovers import remove_leftovers
+from lib_lora.output.patience import patiently
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.session import Session
+from lib_lora.training.step import DivergedError
 from lib_lora.training.suited import suited
 
 
@@ -66,11 +70,15 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             if resumed:
                 between.go_on(resumed)
             yield from _choices(session)
-            for event in _steps(config, plan, session, between, stop, resumed.step if resumed else 0):
-                last = event if isinstance(event, StepDone) else last
-                yield event
+            diverged: DivergedError | None = None
+            try:
+                for event in _steps(config, plan, session, between, stop, resumed.step if resumed else 0):
+                    last = event if isinstance(event, StepDone) and math.isfinite(event.loss) else last
+                    yield event
+            except DivergedError as error:  # the adapters are as before it
+                diverged = error
             if last is not None and (stop.keep or not stop.requested):
-                path = result.write("", last.step, last.epoch)
+                path = yield from patiently(partial(result.write, "", last.step, last.epoch))
                 yield Saved(path, last.step)
                 yield from between.at_end(last)
                 yield Phase("making the card")
@@ -78,6 +86,8 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 yield from between.best()
                 remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)  # newer states are there now
             del session, result, between
+            if diverged is not None:
+                raise diverged
         del pictures
     yield Finished(path, last.step if last else 0)
 
@@ -92,6 +102,7 @@ def _steps(config: TrainConfig, plan: Plan, session: Session, between: Between, 
         if stop.requested:
             return
         done = session.step(batches)
+        yield from map(Note, session.take_told())
         yield done
         yield from between.after(done, asked=stop.take_save_request())
 

@@ -62,6 +62,10 @@ class House:
                 if at is not None:
                     at(event, self)
 
+            def hold(self) -> None:
+                assert at is not None, f"the run stands: {self.snapshot()['phase']}"
+                super().hold()
+
         job = Watched(config, self.host.device())
         runner = Runner(self.host)
         runner._job = job

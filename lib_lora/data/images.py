@@ -127,7 +127,8 @@ def _open(path: Path) -> Image.Image:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         errno = getattr(error, "errno", None)
         if errno:  # the system's own: gone, or not allowed
-            raise DatasetError([f"Image {path.name!r} cannot be read ({os.strerror(errno)}); put it back, or make it readable."]) from error
+            why = os.strerror(errno)
+            raise DatasetError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
         raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         image.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import torch
 
 
@@ -16,10 +14,3 @@ def memory_gb(device: torch.device) -> float | None:
     except ImportError:
         return None
     return float(psutil.Process().memory_info().rss) / 2**30
-
-
-def give_memory_back(device: torch.device) -> None:
-    """Return what a finished run left in torch's cache, so that others can have it."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -9,11 +9,12 @@ import traceback
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.events import SaveFailed
 from lib_lora.jobs.job import Job
-from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.output.promote import use_best
 from lib_lora.train import train
+from lib_lora.training.failures import give_memory_back
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ class Runner:
         self._stands.clear()
         for event in events:
             job.apply(event)
+            if isinstance(event, SaveFailed) and not job.stop.requested:  # held until somebody made room, or stops it
+                job.hold()
+                event.try_again()
             while job.running and not (self._go.is_set() and job.go.is_set()):
                 self._stands.set()
                 self._go.wait()

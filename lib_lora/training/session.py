@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -18,18 +19,20 @@ from lib_lora.model.dropout import Dropout
 from lib_lora.model.kinds import is_learning
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.plan import Batch, Plan
-from lib_lora.training.checkpointing import choose_checkpointing
+from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.draws import draw
-from lib_lora.training.failures import explained
+from lib_lora.training.failures import explained, give_memory_back
 from lib_lora.training.heldout import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
-from lib_lora.training.step import StepInputs, compute_loss, training_step
+from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
 from lib_lora.training.tree import StateError
 from lib_lora.training.weights import frozen_pairs, start_pairs
+
+MOST_DIVERGED = 5  # steps in a row without a loss that is a number
 
 
 class Session:
@@ -44,24 +47,60 @@ class Session:
         self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
         self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter)
 
+        self._diverged, self._told = 0, list[str]()
+
     def step(self, batches: Sequence[Batch]) -> StepDone:
         """Train one step, on all of its batches. The loss is their mean.
 
         Raises:
-            DivergedError: the loss is not finite; the adapters are as before the step.
+            DivergedError: the loss was not finite for the last of MOST_DIVERGED steps; the adapters are as before them.
             HostChanged: the model was taken away.
         """
         self._base.verify()
         number, epoch = batches[0].step, batches[0].epoch
         self._stop_text_encoder(number)
         rates = tuple(self.updater.learning_rates())
+        with explained(self._base, f"step {number + 1}"):
+            try:
+                losses = self._losses_with_less_memory(batches)
+                self._diverged = 0
+            except DivergedError:
+                self._diverged += 1
+                if self._diverged == MOST_DIVERGED:
+                    raise
+                self._told.append(f"The loss of step {number + 1} was not a number; the step was left out.")
+                losses = [math.nan]
+        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
+
+    def take_told(self) -> list[str]:
+        """Sentences on what went on since this was called last."""
+        told, self._told = self._told, []
+        return told
+
+    def _losses_with_less_memory(self, batches: Sequence[Batch]) -> list[float]:
+        """Once more with gradient checkpointing where memory is not enough without: draws and weights are the same."""
+        begun = self.updater.begun
+        try:
+            return self._losses(batches)
+        except torch.cuda.OutOfMemoryError:
+            if self.checkpointing.on or self.updater.begun != begun:  # an update that broke off cannot be made again
+                raise
+        self.updater.drop_gradients()
+        give_memory_back(self._base.device)
+        self.checkpointing = Choice(True, "the GPU's memory is not enough without")
+        self._told.append(
+            f"The GPU ran out of memory at step {batches[0].step + 1}: it is made again, and all further ones, with gradient "
+            "checkpointing, which is slower."
+        )
+        return self._losses(batches)
+
+    def _losses(self, batches: Sequence[Batch]) -> list[float]:
         config = self.config
-        with explained(self._base, f"step {number + 1}"), self._attached(), self._checkpointed():
+        with self._attached(), self._checkpointed():
             inputs = [self._inputs(batch) for batch in batches]
-            losses = training_step(
+            return training_step(
                 self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
             )
-        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
     @contextmanager
     def result(self) -> Iterator[None]:

@@ -50,20 +50,26 @@ class Campaign:
     def __init__(self, make_host: Callable[[Path], Any], photos: Path, folder: Path) -> None:
         self._make_host, self._photos, self._folder = make_host, photos, folder
         started = time.monotonic()
-        self.reference, self.losses = self._run(self._place("reference"))
+        self.reference, self.losses = self._run(self.place("reference"))
         self.seconds = time.monotonic() - started
         self.killed = self.resumed = 0
 
     def points(self) -> list[Point]:
         """Every operation on files of a run, in order."""
-        place = self._place("counted")
+        place = self.place("counted")
         pid, _ = self._fork(place, kill_at=None)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         return [tuple(point) for point in json.loads((place / "points.json").read_text())]
 
+    def log(self) -> list[tuple[str, str, str]]:
+        """What a run did with files below its folder: operation, path, second path."""
+        self.points()
+        place = self._folder / "counted"
+        return [tuple(entry) for entry in json.loads((place / "log.json").read_text())]
+
     def kill_at_point(self, number: int) -> None:
         """A child dies at an operation; what is left must be whole, and is gone on with."""
-        place = self._place("point")
+        place = self.place("point")
         pid, pipe = self._fork(place, kill_at=number)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert code == -signal.SIGKILL, f"operation {number} was not reached ({code})"
@@ -72,7 +78,7 @@ class Campaign:
     def kill_at_random(self, rng: random.Random) -> None:
         """A child dies at a random moment, wherever it is."""
         while True:
-            place = self._place("moment")
+            place = self.place("moment")
             pid, pipe = self._fork(place, kill_at=None)
             time.sleep(rng.uniform(0, 1.1 * self.seconds))
             os.kill(pid, signal.SIGKILL)
@@ -129,7 +135,7 @@ class Campaign:
         same = all(torch.equal(value, self.reference[key]) for key, value in tensors.items())
         return tensors if same else read(between)[0]
 
-    def _place(self, name: str) -> Path:
+    def place(self, name: str) -> Path:
         """A folder for a run, in which an older LoRA has its name already."""
         place = self._folder / name
         shutil.rmtree(place, ignore_errors=True)
@@ -179,6 +185,7 @@ class Campaign:
                 os.write(writer, bytes([event.step]))
         watch.off = True
         (place / "points.json").write_text(json.dumps(watch.points))
+        (place / "log.json").write_text(json.dumps(watch.log))
 
 
 class Watch:
@@ -187,6 +194,7 @@ class Watch:
     def __init__(self, folder: Path, kill_at: int | None) -> None:
         self._folder, self._kill_at = str(folder), kill_at
         self.points: list[Point] = []
+        self.log: list[tuple[str, str, str]] = []  # what was done with which paths, in order
         self.step, self.off = 0, False
         self._rng = random.Random(kill_at)
         self._fsync, self._fdopen = os.fsync, os.fdopen
@@ -206,14 +214,17 @@ class Watch:
             return
         if event == "open" and not (args[2] or 0) & WRITES:
             return
+        self.log.append((event, str(args[0]), str(args[1]) if event == "os.rename" else ""))
         self.point(f"{event} {Path(args[0]).name}")
 
     def _synced(self, handle: int) -> None:
         self.point("fsync")
         self._fsync(handle)
+        self.log.append(("fsync", os.readlink(f"/proc/self/fd/{handle}"), ""))
         self.point("after fsync")
 
     def _opened(self, handle: int, *args: Any, **kwargs: Any) -> Any:
+        self.log.append(("write", os.readlink(f"/proc/self/fd/{handle}"), ""))
         return _Written(self._fdopen(handle, *args, **kwargs), self, self._rng)
 
 

@@ -53,7 +53,9 @@ def owner(path: str) -> Any:
 
 
 @pytest.mark.case(44)
-@pytest.mark.parametrize(("room", "name", "call"), PLACES, ids=[f"{room}.{name} {call}".removeprefix("lib_lora.") for room, name, call in PLACES])
+@pytest.mark.parametrize(
+    ("room", "name", "call"), PLACES, ids=[f"{room}.{name} {call}".removeprefix("lib_lora.") for room, name, call in PLACES]
+)
 def test_an_exception_anywhere(
     room: str, name: str, call: int, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
 ) -> None:
@@ -73,6 +75,10 @@ def test_an_exception_anywhere(
         run = house.run(quick(**flat))
     assert len(calls) > call, "never reached"
     assert len(run.told) == 1 and "injected" in run.told[0]
-    forgiven = (room, name) in {("lib_lora.output.samples", "sample"), ("lib_lora.output.result", "write_card"), ("lib_lora.output.result", "sample")}
+    forgiven = (room, name) in {
+        ("lib_lora.output.samples", "sample"),
+        ("lib_lora.output.result", "write_card"),
+        ("lib_lora.output.result", "sample"),
+    }
     assert bool(run.of(Finished)) == forgiven
     figure(f"{len(PLACES)} places")

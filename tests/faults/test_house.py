@@ -40,8 +40,18 @@ def twelve(host: Any) -> list[bytes]:
 def test_a_run_leaves_the_host_bit_for_bit(house: House, quick: Any, figure: Callable[[str], None]) -> None:
     """A whole run with states, samples and preview: tensors, types, flags, hooks and pictures of fixed seeds are the same."""
     before = twelve(house.host)
-    flat = {"save_state": True, "save_every_n_steps": 1, "sample_every_n_steps": 1, "sample_prompts": "a --s 1", "preview_steps": 1}
-    assert house.run(quick(train_layers="all", up_lr_weight="", down_lr_weight="", text_encoder_lr=1e-3, **flat)).of(Finished)[0].path
+    flat = {
+        "save_state": True,
+        "save_every_n_steps": 1,
+        "sample_every_n_steps": 1,
+        "sample_prompts": "a --s 1",
+        "preview_steps": 1,
+    }
+    assert (
+        house.run(quick(train_layers="all", up_lr_weight="", down_lr_weight="", text_encoder_lr=1e-3, **flat))
+        .of(Finished)[0]
+        .path
+    )
     assert twelve(house.host) == before and len(set(before)) == PICTURES
     figure(f"{PICTURES} pictures")
 

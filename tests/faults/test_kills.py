@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,3 +71,58 @@ def test_killed_while_saving(campaign: Campaign, long: bool, figure: Figure) -> 
     for _ in range(500):
         campaign.kill_at_point(rng.randrange(len(points)))
     figure(f"{campaign.resumed - before} of 500")
+
+
+@pytest.mark.case(34)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_power_cut_finds_the_old_or_the_new(campaign: Campaign, figure: Figure) -> None:
+    """Replay of all writes: what gets a final name is synced before, with its folder, and nothing older goes before the new one is synced."""
+    unsynced: set[str] = set()  # files whose content may be lost
+    unnamed: dict[str, str] = {}  # folder -> a name in it that may be lost
+    renames = 0
+    for what, path, other in campaign.log():
+        if what == "write":
+            unsynced.add(path)
+            unnamed[str(Path(path).parent)] = path
+        elif what == "fsync":
+            unsynced.discard(path)
+            unnamed.pop(path, None)
+        elif what == "os.rename":
+            renames += 1
+            assert not [lost for lost in unsynced if lost == path or lost.startswith(path + "/")], f"{other} may be empty"
+            assert path not in unnamed, f"{other} may lack {unnamed[path]}"
+            if ".gone" in other or ".old" in other:
+                assert Path(path).parent not in map(Path, unnamed), f"{path} goes before its successor is there"
+            unnamed[str(Path(other).parent)] = other
+        elif what == "os.remove" and not Path(path).name.startswith("."):
+            assert str(Path(path).parent) not in unnamed, f"{path} goes before its successor is there"
+    assert renames > 10
+    figure(f"{renames} renames")
+
+
+@pytest.mark.case(28, 30)
+@pytest.mark.timeout(0)
+def test_a_cold_process_is_killed(campaign: Campaign, mini_checkpoint: Path, long: bool, figure: Figure) -> None:
+    """The command line in a process of its own, killed at random moments; gone on from bit for bit."""
+    if not long:
+        pytest.skip("in make faults")
+
+    def begin(name: str) -> tuple[Path, subprocess.Popen[bytes]]:
+        place = campaign.place(name)
+        flat = {key: value for key, value in campaign.config(place).to_flat().items() if value not in ("", [], None)}
+        settings = place / "settings.json"
+        settings.write_text(json.dumps({**flat, "checkpoint": str(mini_checkpoint)}))
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return place, subprocess.Popen([sys.executable, "-m", "lib_lora", "train", "--config", str(settings)], env=env,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    started = time.monotonic()
+    assert begin("cold")[1].wait() == 0
+    seconds, rng, before = time.monotonic() - started, random.Random(20), campaign.resumed
+    while campaign.resumed - before < 20:
+        place, process = begin("cold")
+        time.sleep(seconds * rng.uniform(0.2, 1.0))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            campaign.check(place)
+    figure("20 of 20")

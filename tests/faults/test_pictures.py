@@ -164,7 +164,9 @@ def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
 
 
 @pytest.mark.case(19)
-@pytest.mark.parametrize(("change", "said"), [("delete", "cannot be read"), ("exchange", "was changed"), ("lock", "cannot be read")])
+@pytest.mark.parametrize(
+    ("change", "said"), [("delete", "cannot be read"), ("exchange", "was changed"), ("lock", "cannot be read")]
+)
 def test_a_file_that_changes_after_the_check(
     change: str, said: str, house: House, quick: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,9 @@ from tests.house import House
 
 @pytest.mark.case(22)
 @pytest.mark.parametrize(
-    "content", ["héllo".encode("utf-16"), "猫の写真です".encode("gbk", "replace"), bytes(range(128, 256))], ids=["UTF-16", "GBK", "binary"]
+    "content",
+    ["héllo".encode("utf-16"), "猫の写真です".encode("gbk", "replace"), bytes(range(128, 256))],
+    ids=["UTF-16", "GBK", "binary"],
 )
 def test_captions_that_are_no_utf8(content: bytes, house: House, quick: Any, photos: Path) -> None:
     """UTF-16, GBK and binary captions are named, with what to do; nothing is trained on letters that are none."""
@@ -65,7 +67,7 @@ def test_prompt_syntax_is_text(house: House, quick: Any, photos: Path, monkeypat
 
 
 @pytest.mark.case(24)
-@pytest.mark.parametrize("trigger", ["🐱", "constructor", "'; DROP TABLE loras; --", "__proto__", "a\"b\\c"])
+@pytest.mark.parametrize("trigger", ["🐱", "constructor", "'; DROP TABLE loras; --", "__proto__", 'a"b\\c'])
 def test_odd_triggers_reach_card_and_metadata(trigger: str, house: House, quick: Any) -> None:
     """An emoji, a name of JavaScript's, SQL, quotes: the same in card and metadata."""
     path = house.run(quick(steps=1, trigger=trigger)).of(Finished)[0].path

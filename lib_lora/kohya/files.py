@@ -18,6 +18,7 @@ from lib_lora.kohya.table import NETWORK_ARGS, key_table
 
 Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
 OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
+MAX_BYTES = 1024 * 1024  # settings have a few KB
 COMPOSITE = ("network_args", "additional_parameters")
 _TOML_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
 
@@ -54,6 +55,13 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: it is neither JSON nor TOML, or holds no table of keys.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigError(
+                [
+                    f"Settings file (config): {str(path)!r} has {size // 1024} KB, at most {MAX_BYTES // 1024} are read; choose another."
+                ]
+            )
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # a path with a null character too
         raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read ({error})."]) from error

@@ -4,6 +4,7 @@
 
     const STATUS = "train-lora/status";
     const SAMPLE = "train-lora/sample";
+    const KEY = "train-lora/key";
     const SHOWN_SAMPLES = 6; // columns of the newest samples
     const FAST_MS = 500;
     const BETWEEN_REFRESHES_MS = 2000;
@@ -11,8 +12,8 @@
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
-    const ACTIVE = ["running", "paused", "stopping"];
-    const WORDS = {running: "Running", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
+    const ACTIVE = ["running", "lent", "paused", "stopping"];
+    const WORDS = {running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
 
     let shown = emptyRun(null);
     let drawn = ""; // what the panel shows, as text, so that it is rebuilt only when something changed
@@ -22,6 +23,7 @@
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
     let sampleTable = null;
+    let locked = false; // the webui wants credentials that this page has not got
 
     function emptyRun(id) {
         return {id: id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
@@ -179,9 +181,9 @@
     function showButtons(state) {
         const visible = {
             train_lora_more_buttons: ACTIVE.includes(state),
-            train_lora_pause: state === "running",
+            train_lora_pause: state === "running" || state === "lent",
             train_lora_go_on: state === "paused",
-            train_lora_save_now: state === "running" || state === "paused",
+            train_lora_save_now: ["running", "lent", "paused"].includes(state),
         };
         for (const [id, shows] of Object.entries(visible)) {
             const node = find(`#${id}`);
@@ -229,7 +231,23 @@
 
     async function status(since) {
         const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
-        return response.ok ? (await response.json()).job : null;
+        if (response.status === 401) locked = true;
+        if (!response.ok) return null;
+        const told = await response.json();
+        document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: told})); // for the list of jobs
+        return told.job;
+    }
+
+    // what an event must bring to be answered; the browser asks for the API's credentials where the webui has no other login
+    async function key() {
+        const response = await fetch(KEY, {method: "POST", cache: "no-store"}).catch(() => null);
+        if (!response) return "";
+        if (response.ok && locked) {
+            locked = false;
+            poll();
+        }
+        locked = response.status === 401;
+        return response.ok ? (await response.json()).key : "";
     }
 
     // the job as it is now, with `shown` brought up to date
@@ -267,11 +285,24 @@
             console.warn("train-lora: the status is not to be had", error);
         }
         clearTimeout(timer);
-        timer = setTimeout(poll, wait);
+        if (!locked) timer = setTimeout(poll, wait);
     }
 
+    // called by gradio before an event: its first input is the key
+    window.trainLoraWithKey = async function (_, ...values) {
+        return [await key(), ...values];
+    };
+
+    // the same for the report, which is asked for by itself: nobody is asked for credentials a second time because of it
+    let refusedOnce = false;
+    window.trainLoraReport = async function (_, ...values) {
+        const given = locked && refusedOnce ? "" : await key();
+        refusedOnce = given === "";
+        return [given, ...values];
+    };
+
     // called by gradio when Train is pressed: say at once that something happens
-    window.trainLoraStarted = function (...values) {
+    window.trainLoraStarted = async function (_, ...values) {
         const panel = find("#train_lora_progress");
         if (panel && !ACTIVE.includes(panel.dataset.state)) {
             const message = find("#train_lora_message [data-job]");
@@ -283,11 +314,17 @@
         }
         clearTimeout(timer);
         timer = setTimeout(poll, FAST_MS);
-        return values;
+        return [await key(), ...values];
     };
 
-    // the server refused to start: its sentences stand above, an older job is out of sight
+    // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
+        if (find("#train_lora_message [data-queue-serial]")) {
+            starting = false;
+            drawn = "";
+            poll();
+            return;
+        }
         if (!find("#train_lora_message .train-lora-problem")) {
             poll();
             return;

@@ -20,6 +20,7 @@ from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision
+from lib_lora.training.suited import model_problems
 from lib_lora.training.weights import weights_problems
 
 
@@ -30,12 +31,14 @@ def check(config: TrainConfig, host: Host) -> Plan:
         ConfigError: with every problem of settings, images and host at once.
     """
     problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(config, host.device())
-    problems += weights_problems(config) + _folder_problems(host.lora_folder())
+    kind = host.kind()
+    problems += weights_problems(config, kind) + _folder_problems(host.lora_folder())
+    problems += model_problems(config, kind) if kind else []
     dataset = find_images(config)
     problems += dataset.problems
     if problems:
         raise ConfigError(problems)
-    plan = make_plan(config, dataset)
+    plan = make_plan(config, dataset, kind)
     problem = schedule_problem(config.optimizer, plan.steps)
     if problem:
         raise ConfigError([problem])

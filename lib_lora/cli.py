@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a LoRA on a checkpoint file", allow_abbrev=False)
     add_options(train)
     train.set_defaults(command=_train)
+    counted = commands.add_parser("estimate", help="how much memory a training takes", allow_abbrev=False)
+    add_options(counted)
+    counted.add_argument("--device", choices=("cuda", "cpu"), help="what it would run on; default: what there is")
+    counted.add_argument("--json", action="store_true", help="one JSON object, in bytes")
+    counted.set_defaults(command=_estimate)
     replay = commands.add_parser("replay", help="replay a recorded sd-scripts run")
     replay.add_argument("recording", type=_file)
     replay.add_argument("--checkpoint", type=_file, required=True)
@@ -70,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("lora", type=Path)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
+    cut = commands.add_parser("truncate", help="write a LoRA of fewer ranks out of one that was trained in units (DyLoRA)")
+    cut.add_argument("lora", type=Path)
+    cut.add_argument("--rank", type=int, required=True)
+    cut.add_argument("--out", type=Path, required=True, help="the file to write")
+    cut.set_defaults(command=_truncate)
     imported = commands.add_parser("import-kohya", help="what each key of a kohya_ss or sd-scripts file becomes")
     imported.add_argument("file", type=Path)
     imported.add_argument("--json", action="store_true", help="one JSON object and nothing else")
@@ -117,6 +127,27 @@ def _train(args: argparse.Namespace) -> str:
     return str(path)
 
 
+def _estimate(args: argparse.Namespace) -> str:
+    import torch
+
+    from lib_lora.check import find_images
+    from lib_lora.estimate.wanted import as_json, estimate, table
+    from lib_lora.hosts.standalone import StandaloneHost, default_device
+    from lib_lora.plan import make_plan
+
+    config = config_from(args)
+    if not config.run.checkpoint:
+        raise ConfigError(["Checkpoint (checkpoint): none given; use --checkpoint FILE."])
+    device = torch.device(args.device) if args.device else default_device()
+    full = config.precision.mixed_precision == "no"
+    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(), device, full_precision=full)
+    dataset = find_images(config) if config.data.data else None
+    if dataset is not None and dataset.problems:
+        raise ConfigError(list(dataset.problems))
+    found = estimate(config, host.look(), device, make_plan(config, dataset) if dataset else None)
+    return json.dumps(as_json(found)) if args.json else table(found)
+
+
 def _report(event: object) -> None:
     """Progress on stderr, one line an event."""
     text = _line(event)
@@ -127,7 +158,7 @@ def _report(event: object) -> None:
 def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     """What is said of an event."""
     if isinstance(event, Planned):
-        return event.plan.formula
+        return "\n".join(filter(None, (event.plan.model, event.plan.layers, event.plan.formula)))
     if isinstance(event, (Phase, Chosen, Note)):
         return event.text
     if isinstance(event, Encoded):
@@ -171,6 +202,12 @@ def _inspect(args: argparse.Namespace) -> str:
     metadata = found.pop("metadata")
     lines = [f"{key}: {value}" for key, value in found.items()]
     return "\n".join([*lines, *(f"  {key} = {value}" for key, value in sorted(metadata.items()))])
+
+
+def _truncate(args: argparse.Namespace) -> str:
+    from lib_lora.output.truncate import truncate
+
+    return str(truncate(args.lora.expanduser(), args.rank, args.out.expanduser()))
 
 
 def _import_kohya(args: argparse.Namespace) -> str:

@@ -38,5 +38,9 @@ class HostChanged(TrainLoraError):  # noqa: N818 - the name that the documents u
     """The model was moved or exchanged under a running job."""
 
 
+class ModelAway(HostChanged):
+    """The host cannot lend the model again for now; the text says what brings it back."""
+
+
 class LoraFileError(TrainLoraError):
     """A LoRA file that cannot be read, written or loaded."""

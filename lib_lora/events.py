@@ -25,6 +25,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Lent:
+    """The model was given back in the middle of the run; `text` says what the run waits for, for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A decision that the settings left to the run, with its reason."""
 
@@ -129,16 +136,19 @@ class Finished:
 
 
 Event = Union[
-    Planned, Phase, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note, SaveFailed, Finished
+    Planned, Phase, Lent, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note,
+    SaveFailed, Finished,
 ]  # fmt: skip
 
 
 class Stop:
-    """A request to end a run at the next step, from any thread; the first one counts. Or to save there and go on."""
+    """What is asked of a run, from any thread: to end at the next step (the first request counts), to stand, or to save there."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._save = threading.Event()
+        self._go = threading.Event()  # cleared while a person holds the run
+        self._go.set()
         self._keep = False
 
     def request_save(self) -> None:
@@ -156,6 +166,28 @@ class Stop:
         if not self._asked.is_set():
             self._keep = keep
             self._asked.set()
+        self._go.set()
+
+    def hold(self) -> None:
+        """Let the run stand after its step until `go_on`, or until its end is asked for."""
+        if not self.requested:
+            self._go.clear()
+
+    def go_on(self) -> None:
+        """Let a run that was held go on."""
+        self._go.set()
+
+    @property
+    def held(self) -> bool:
+        return not self._go.is_set()
+
+    def wait_while_held(self) -> None:
+        """Returns when nobody holds the run."""
+        self._go.wait()
+
+    def wait_for_request(self, seconds: float) -> None:
+        """Returns when the end is asked for, or after `seconds`."""
+        self._asked.wait(seconds)
 
     @property
     def requested(self) -> bool:

@@ -16,6 +16,7 @@ from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
+from lib_lora.model.family import Kind
 from lib_lora.model.layer_table import layers_text
 
 
@@ -38,7 +39,8 @@ class Plan:
     """Derived numbers of a run.
 
     `samples` are all that were found, also those held out. `buckets` holds the index of every sample that is trained on, once per
-    showing in an epoch. `heldout` are the indices of those that are not.
+    showing in an epoch. `heldout` are the indices of those that are not. `model` and `layers` are words, empty where the model is
+    not known yet.
     """
 
     samples: tuple[Sample, ...]
@@ -54,6 +56,7 @@ class Plan:
     formula: str
     heldout: tuple[int, ...] = ()
     layers: str = ""
+    model: str = ""
 
     @property
     def trained(self) -> list[int]:
@@ -82,8 +85,8 @@ def _update(step: int, epoch: int, batches: Sequence[list[int]]) -> list[Batch]:
     return [Batch(step, epoch, indices, first) for indices, first in zip(batches, firsts)]
 
 
-def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
-    """The plan of a run.
+def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -> Plan:
+    """The plan of a run. `kind`: what the model is, where that is known.
 
     Raises:
         DatasetError: an image is too small or too long for every bucket.
@@ -114,7 +117,8 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         steps,
         _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
         heldout,
-        layers_text(config),
+        layers_text(config, kind.family) if kind else "",
+        kind.words(declared=config.objective.v_parameterization) if kind else "",
     )
 
 

@@ -1,14 +1,18 @@
-"""Gradients of a text encoder's pairs, held against differences of its own values."""
+"""Gradients of a text encoder's pairs, and of a word's vectors before it, held against differences of its own values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from lib_lora.data.tokens import caption_ids, load_tokenizer
 from lib_lora.model.adapter import attached
-from lib_lora.model.base import Target
+from lib_lora.model.base import Target, Word
 from lib_lora.model.conditioning import TextEncoder
+from lib_lora.model.words import spoken
 from tests.pairs import new_pair
 
 STEP = 1e-5
@@ -43,3 +47,31 @@ def slopes(encoder: TextEncoder, targets: Sequence[Target]) -> tuple[float, floa
         by_backward = sum(float((p.up.grad * d).sum()) for p, d in zip(pairs, directions) if p.up.grad is not None)
         after, before = moved(STEP), moved(-2 * STEP)
     return by_backward, (after - before) / (2 * STEP)
+
+
+def word_slopes(encoder: TextEncoder) -> tuple[float, float]:
+    """The slope along a random direction of a word's two vectors, by backward and by two values. The encoder is in fp64."""
+    base: Any = SimpleNamespace(text_encoders=(encoder,), tokenizer=load_tokenizer())
+    generator = torch.Generator().manual_seed(5)
+    width = encoder.token_embedding(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    start, direction = torch.randn(2, 2, width, generator=generator, dtype=torch.float64)
+    vectors = torch.nn.Parameter(0.05 * start)
+    with spoken(base, [Word("other", (0.05 * direction,)), Word("ohwx", (vectors,))]):
+        ids = torch.tensor(caption_ids(base.tokenizer, "a photo of ohwx, ohwx", 75, encoder.pad_id))
+        with torch.no_grad():
+            weights = torch.randn(encoder.read(ids, 1).hidden.shape, generator=generator, dtype=torch.float64)
+
+        def value() -> torch.Tensor:
+            """Of everything that the encoder says."""
+            read = encoder.read(ids, 1)
+            total = (read.hidden * weights).mean()
+            return total if read.pooled is None else total + read.pooled.pow(2).mean()
+
+        value().backward()  # type: ignore[no-untyped-call]
+        assert vectors.grad is not None
+        by_backward = float((vectors.grad * direction).sum())
+        with torch.no_grad():
+            vectors.add_(direction, alpha=STEP)
+            after = float(value())
+            vectors.sub_(direction, alpha=2 * STEP)
+            return by_backward, (after - float(value())) / (2 * STEP)

@@ -52,7 +52,7 @@ def write_mini_inpainting(folder: Path) -> Path:
 def write_mini_sd2(folder: Path, *, velocity: bool = False, inpaints: bool = False) -> Path:
     """A miniature of SD 2.x (130 MB): a fifth as wide, since its heads are 64 wide everywhere."""
     reshape = _nine_channels(_mini_sd2_shape) if inpaints else _mini_sd2_shape
-    name = f"sd2{'-inpainting' if inpaints else ''}-mini.safetensors"
+    name = f"sd2{'-inpainting' if inpaints else ''}{'-v' if velocity else ''}-mini.safetensors"
     path = _write(folder / name, reshape, _open_clip_shapes("cond_stage_model.model."))
     write_sd2(path, load_file(path), velocity=velocity)
     return path
@@ -61,7 +61,8 @@ def write_mini_sd2(folder: Path, *, velocity: bool = False, inpaints: bool = Fal
 def write_mini_sdxl(folder: Path, *, velocity: bool = False, inpaints: bool = False) -> Path:
     """A miniature of SDXL (70 MB): U-Net a tenth as wide, with two transformers in its lowest level."""
     reshape = _nine_channels(_mini_sdxl_shape) if inpaints else _mini_sdxl_shape
-    path = _write(folder / f"sdxl{'-inpainting' if inpaints else ''}-mini.safetensors", reshape, shapes_of=SDXL_SHAPES)
+    name = f"sdxl{'-inpainting' if inpaints else ''}{'-v' if velocity else ''}-mini.safetensors"
+    path = _write(folder / name, reshape, shapes_of=SDXL_SHAPES)
     write_sdxl(path, load_file(path), velocity=velocity)
     return path
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from lib_lora.data.sizes import Size
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, attached, state_dict
@@ -21,6 +21,7 @@ from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
 from lib_lora.output.lora_file import read
+from lib_lora.output.truncate import truncate
 from lib_lora.sample import Request, sample
 from lib_lora.train import train
 from lib_lora.training.weights import frozen_pairs
@@ -240,11 +241,48 @@ def test_the_webuis_rule_trains_on_as_many_chunks_as_are_needed(host: Standalone
     assert losses["webui", 0] != pytest.approx(losses["kohya", 0], rel=1e-6)
 
 
+def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, tmp_path: Path) -> None:
+    _, prefixes, _ = trained(host, squares, WHOLE, rank=4, alpha=4, unit=1)
+    _, again, _ = trained(host, squares, WHOLE, rank=4, alpha=4, unit=1, gradient_checkpointing="on")
+    _, whole, _ = trained(host, squares, WHOLE, rank=4, alpha=4)
+    _, halves, _ = trained(host, squares, HALVES, rank=4, alpha=4, unit=1, gradient_accumulation_steps=2)
+    assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 1e-4 and farthest(prefixes, whole) > 1e-4
+    state, metadata = run(host, squares, name="whole", rank=4, alpha=2, unit=2, conv_dim=1, save_precision="fp16")
+    assert metadata["ss_network_module"] == "networks.dylora" and json.loads(metadata["ss_network_args"])["unit"] == "2"
+    source, out = host.lora_folder() / "whole.safetensors", tmp_path / "two.safetensors"
+    small, told = read(truncate(source, 2, out))
+    assert set(small) == set(state) and all(value.dtype == torch.float16 for value in small.values())
+    for key, value in state.items():
+        cut = {"lora_down.weight": value[:2], "lora_up.weight": value[:, :2]} if value.dim() else {}
+        assert torch.equal(small[key], cut.get(key.partition(".")[2], value))
+    integer = torch.tensor(2)  # as sd-scripts may write alphas
+    theirs = {key: value if value.dim() else integer.clone() for key, value in state.items()}
+    save_file(theirs, tmp_path / "theirs.safetensors", {"ss_network_module": "networks.dylora"})
+    one, _ = read(truncate(tmp_path / "theirs.safetensors", 1, tmp_path / "one.safetensors"))
+    assert all(
+        torch.equal(one[key], small[key][:1] if "lora_down" in key else small[key][:, :1]) for key in one if "alpha" not in key
+    )
+    assert told["ss_network_dim"] == "2" and told["ss_training_comment"].startswith("cut down from rank 4 to 2")
+    assert told["sshs_model_hash"] != metadata["sshs_model_hash"]
+    with pytest.raises(LoraFileError, match="is there"):
+        truncate(source, 2, out)
+    for rank in (0, 3, 4):
+        with pytest.raises(LoraFileError, match=f"got {rank}, must be a multiple of 2"):
+            truncate(source, rank, tmp_path / "other.safetensors")
+    run(host, squares, name="usual")
+    with pytest.raises(LoraFileError, match="was not trained to be cut down"):
+        truncate(host.lora_folder() / "usual.safetensors", 1, tmp_path / "other.safetensors")
+
+
 TYPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "dora": ({}, {"lora_down.weight", "lora_up.weight", "dora_scale"}),
     "loha": ({}, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
     "lokr": ({"factor": 4, "conv_dim": 2}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}),
+    "ia3": ({}, {"weight", "on_input"}),
+    "diag-oft": ({"conv_dim": 2, "rank": 4}, {"oft_blocks"}),
+    "glora": ({"alpha": 2}, {"a1.weight", "a2.weight", "b1.weight", "b2.weight"}),
 }
+LAYERS = {"lokr": 12 + 278, "diag-oft": 12 + 278, "ia3": 10 + 80, "glora": 12 + 160}
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -252,9 +290,10 @@ def test_every_type_is_trained_saved_and_gone_on_with(kind: str, host: Standalon
     options, ends = TYPES[kind]
     flat = {"adapter_type": kind, "network_dropout": 0.1, **options}
     state, metadata = run(host, squares, name="first", unet_lr=0.01, **flat)
-    assert {key.partition(".")[2] for key in state} == ends | {"alpha"}
+    assert {key.partition(".")[2] for key in state} == ends | ({"alpha"} if kind != "ia3" else set())
     layers = len({key.partition(".")[0] for key in state})
-    assert layers == 12 + (278 if kind == "lokr" else 192)
+    assert layers == LAYERS.get(kind, 12 + 192)
+    assert kind != "diag-oft" or not any(value for key, value in state.items() if key.endswith(".alpha")), "a limit of 0 is none"
     assert metadata["ss_network_module"] == "lycoris.kohya"
     arguments = json.loads(metadata["ss_network_args"])
     assert arguments["algo"] == {"dora": "locon"}.get(kind, kind)

@@ -8,6 +8,8 @@ from lib_lora.config.adapter_rules import RULES
 from lib_lora.config.groups import build_config
 
 LISTS = ",".join(["4"] * 25)
+LISTS_XL = ",".join(["4"] * 23)
+ENDS_XL = ",".join(["4", *["0"] * 21, "4"])  # which have no layers
 
 
 def problems(**flat: object) -> list[str]:
@@ -30,8 +32,10 @@ def problems(**flat: object) -> list[str]:
         ({"up_lr_weight": "1;2"}, "up_lr_weight"),
         ({"block_lr_zero_threshold": 0.1}, "block_lr_zero_threshold"),
         ({"block_dims": ",".join(["0"] * 25), "text_encoder_lr": 0}, "nothing would be trained"),
+        ({"block_dims": ENDS_XL, "text_encoder_lr": 0}, "nothing would be trained"),
+        ({"mid_lr_weight": "1,1,1,1"}, "mid_lr_weight"),
         (
-            {"down_lr_weight": "zeros", "mid_lr_weight": "0", "up_lr_weight": "zeros", "text_encoder_lr": 0},
+            {"down_lr_weight": "zeros", "mid_lr_weight": "0,0,0", "up_lr_weight": "zeros", "text_encoder_lr": 0},
             "nothing would be trained",
         ),
         ({"dim_from_weights": True}, "network_weights"),
@@ -47,6 +51,14 @@ def problems(**flat: object) -> list[str]:
         ({"adapter_type": "dora", "decompose_both": True}, "decompose_both"),
         ({"adapter_type": "lokr", "loraplus_lr_ratio": 4}, "adapter_type"),
         ({"adapter_type": "dora", "base_weights": ["a"]}, "base_weights"),
+        ({"adapter_type": "diag-oft", "base_weights": ["a"]}, "base_weights"),
+        ({"adapter_type": "ia3", "conv_dim": 4}, "conv_dim"),
+        ({"adapter_type": "glora", "block_dims": LISTS, "conv_block_dims": LISTS}, "conv_block_dims"),
+        ({"adapter_type": "glora", "scale_weight_norms": 1}, "scale_weight_norms"),
+        ({"adapter_type": "glora", "alpha": 8}, "alpha"),
+        ({"adapter_type": "loha", "unit": 4}, "unit"),
+        ({"unit": 16}, "unit"),
+        ({"adapter_type": "glora", "block_dims": LISTS, "block_alphas": LISTS}, "block_alphas"),
         ({"mid_lr_weight": "0.5", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "down_lr_weight"),
     ],
     ids=str,
@@ -62,6 +74,8 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
      {"dim_from_weights": True, "network_weights": "a"}, {"base_weights": ["a", "b"], "base_weights_multiplier": ["-0.5"]},
      {"block_dims": ",".join(["0"] * 25)}, {"mid_lr_weight": "0.5", "conv_block_dims": LISTS, "conv_block_alphas": LISTS},
      {"adapter_type": "lokr", "factor": 4, "full_matrix": True, "decompose_both": True, "base_weights": ["a"]},
+     {"adapter_type": "diag-oft", "conv_dim": 4, "alpha": 8}, {"adapter_type": "ia3", "alpha": 1}, {"adapter_type": "glora"}, {"unit": 15},
+     {"block_dims": LISTS_XL, "block_alphas": LISTS_XL, "mid_lr_weight": "1,1,1", "text_encoder_lr": 0},
      {"adapter_type": "dora", "loraplus_lr_ratio": 4}, {"train_layers": "attention", "conv_alpha": 4},
      {"block_dims": ",".join(["0"] * 25), "conv_dim": 4, "text_encoder_lr": 0}],
     ids=str,
@@ -71,4 +85,4 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 16
+    assert len(RULES) == 20

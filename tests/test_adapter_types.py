@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.model.adapter import Adapter, attached, joined, pairs_from_state, parameters, state_dict
+from lib_lora.model.adapter import Adapter, attached, by_layer, joined, pairs_from_state, parameters, state_dict
 from lib_lora.model.base import Target
-from lib_lora.model.delta import delta, factorization, kind_of
+from lib_lora.model.delta import delta, factorization, from_file, kind_of
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.kinds import new_adapter, new_tensors
 from lib_lora.model.norms import delta_norm, limit_norms
+from lib_lora.output.lora_file import read, serialise, write
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 2, 3.0
@@ -28,7 +29,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "lokr": {"factor": 2},
     "lokr whole": {"factor": 2, "full_matrix": True},
     "lokr split": {"factor": 6, "decompose_both": True},
+    "ia3": {},
+    "ia3 inputs": {},
+    "diag-oft": {},
+    "glora": {},
 }
+LINEAR = ("glora",)  # types that convolutions cannot have
 
 
 def layers() -> dict[str, nn.Module]:
@@ -46,7 +52,9 @@ def config(kind: str) -> AdapterConfig:
 
 
 def fresh(kind: str, module: nn.Module) -> Adapter:
-    return new_adapter(Target("layer", module, "unet"), RANK, ALPHA, config(kind), 1, CPU, torch.float32)
+    name = "layer_ff_net_2" if kind == "ia3 inputs" else "layer"
+    alpha = 0.0 if kind == "diag-oft" else ALPHA
+    return new_adapter(Target(name, module, "unet"), RANK, alpha, config(kind), 1, CPU, torch.float32)
 
 
 def drawn(kind: str, module: nn.Module, seed: int = 0) -> Adapter:
@@ -61,7 +69,17 @@ def drawn(kind: str, module: nn.Module, seed: int = 0) -> Adapter:
 def by_hand(adapter: Adapter, weight: torch.Tensor) -> torch.Tensor:
     """The merged weight, from the formulas of the webui's loader, entry by entry where it is a Kronecker product."""
     t = {key: value.flatten(1) if "lora" in key else value for key, value in adapter.named().items()}
-    if "hada_w1_a" in t:
+    if "ia3_in" in t:
+        change = torch.stack([weight[:, i] * number for i, number in enumerate(t["ia3_in"])], 1)
+    elif "ia3_out" in t:
+        change = torch.stack([weight[i] * number for i, number in enumerate(t["ia3_out"])])
+    elif "oft_blocks" in t:
+        q, eye = t["oft_blocks"] - t["oft_blocks"].transpose(1, 2), torch.eye(t["oft_blocks"].shape[-1])
+        turns = [torch.linalg.solve(eye - part, eye + part) for part in q]  # (1 − Q)⁻¹ (1 + Q) is the same
+        change = torch.block_diag(*turns).t() @ weight.flatten(1) - weight.flatten(1)
+    elif "a1.weight" in t:
+        change = weight @ (t["a2.weight"] @ t["a1.weight"]) + t["b2.weight"] @ t["b1.weight"]
+    elif "hada_w1_a" in t:
         change = (t["hada_w1_a"] @ t["hada_w1_b"]) * (t["hada_w2_a"] @ t["hada_w2_b"]) * (ALPHA / RANK)
     elif any(key.startswith("lokr") for key in t):
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
@@ -89,7 +107,11 @@ def input_for(module: nn.Module) -> torch.Tensor:
     return torch.randn(2, 12, 6, 4) if isinstance(module, nn.Conv2d) else torch.randn(2, 7, 12)
 
 
-CASES = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, name in itertools.product(KINDS, layers())]
+CASES = [
+    pytest.param(kind, name, id=f"{kind}-{name}")
+    for kind, name in itertools.product(KINDS, layers())
+    if kind not in LINEAR or name in ("linear", "no bias")
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -113,13 +135,15 @@ def test_a_file_gives_the_same_adapter_and_its_delta_merged_the_same_answer(kind
     module = layers()[name].requires_grad_(False)
     adapter, x = drawn(kind, module), input_for(module)
     state = state_dict([adapter])
-    tensors = {key.removeprefix("layer."): value for key, value in state.items()}
-    assert kind_of(tensors) == kind.split()[0] and float(tensors.pop("alpha")) == ALPHA
+    tensors = from_file(by_layer(state)[adapter.target.name])
+    assert kind_of(tensors) == kind.split()[0] and float(tensors.pop("alpha", torch.tensor(ALPHA))) == adapter.alpha
     with attached([adapter]):
         ours = module(x)
     with attached(pairs_from_state([adapter.target], state, CPU)):
         assert torch.equal(module(x), ours)
-    assert torch.allclose(plain(module, x, module.weight + delta(tensors, ALPHA, module.weight)), ours, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(
+        plain(module, x, module.weight + delta(tensors, adapter.alpha, module.weight)), ours, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -134,8 +158,7 @@ def test_a_new_one_changes_nothing_and_learns(kind: str, name: str) -> None:
     assert all(grad is not None for grad in gradients) and any(bool(grad.any()) for grad in gradients if grad is not None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["linear", "3×3"])
+@pytest.mark.parametrize(("kind", "name"), [case for case in CASES if case.values[1] in ("linear", "3×3")])
 def test_half_precision_is_near(kind: str, name: str) -> None:
     """Autocast over a base in bf16: within bf16's own rounding of fp32."""
     module = layers()[name].requires_grad_(False)
@@ -151,7 +174,7 @@ def test_half_precision_is_near(kind: str, name: str) -> None:
     assert all(value.grad is not None and bool(torch.isfinite(value.grad).all()) for value in parameters([adapter]))
 
 
-@pytest.mark.parametrize("kind", ["loha", "lokr", "dora"])
+@pytest.mark.parametrize("kind", ["loha", "lokr", "dora", "diag-oft", "glora"])
 def test_what_is_left_out_at_random(kind: str) -> None:
     module = nn.Linear(12, 24).requires_grad_(False)
     adapter, x = drawn(kind, module), torch.randn(2, 7, 12)
@@ -169,7 +192,7 @@ def test_what_is_left_out_at_random(kind: str) -> None:
         assert torch.allclose(module(x), nn.functional.linear(x, module.weight, module.bias), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if config(kind).adapter_type not in ("ia3", "diag-oft", "glora")])
 def test_norms_are_limited(kind: str) -> None:
     module = nn.Linear(12, 24).requires_grad_(False)
     adapter = drawn(kind, module)
@@ -188,7 +211,7 @@ def test_norms_are_limited(kind: str) -> None:
 def test_different_types_below_are_one() -> None:
     module = nn.Linear(12, 24).requires_grad_(False)
     pairs = [drawn(kind, module, seed) for seed, kind in enumerate(KINDS)]
-    x, strengths = torch.randn(3, 12), [0.5, -1.0, 2.0, 1.0, 0.3, 0.7]
+    x, strengths = torch.randn(3, 12), [0.5, -1.0, 2.0, 1.0, 0.3, 0.7, -0.4, 0.2, 1.5, 0.6]
     change = sum((by_hand(pair, module.weight) - module.weight) * strength for pair, strength in zip(pairs, strengths))
     with attached([], [joined(pairs, strengths)]):
         assert torch.allclose(module(x), plain(module, x, module.weight + change), rtol=1e-4, atol=1e-4)
@@ -237,16 +260,67 @@ def test_beginnings_are_lycoris() -> None:
     assert dora["dora_scale"].shape == (1, 400) and torch.allclose(dora["dora_scale"][0], weight.norm(dim=0))
     conv = new_tensors(torch.randn(6, 5, 3, 3), 4, AdapterConfig(adapter_type="dora"), draw)
     assert conv["dora_scale"].shape == (1, 5, 1, 1)
+    oft = new_tensors(weight, 16, AdapterConfig(adapter_type="diag-oft"), draw)
+    assert (
+        oft["oft_blocks"].shape == (40, 15, 15) and not oft["oft_blocks"].any()
+    )  # as LyCORIS': at most 16, and 600 is divided by it
+    glora = new_tensors(weight, 4, AdapterConfig(adapter_type="glora"), draw)
+    assert not glora["a2.weight"].any() and not glora["b2.weight"].any()
+    assert all(float(glora[key].abs().max()) == pytest.approx(0.05, rel=0.01) for key in ("a1.weight", "b1.weight"))
 
 
-@pytest.mark.parametrize("case", ["linear", "conv"])
-@pytest.mark.parametrize("kind", ["loha", "lokr", "lokr whole", "dora"])
+LYCORIS = ["loha", "lokr", "lokr whole", "dora", "ia3", "ia3 inputs", "diag-oft", "diag-oft limited", "glora"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"), [pair for pair in itertools.product(LYCORIS, ["linear", "conv"]) if pair != ("glora", "conv")]
+)
 def test_deltas_are_lycoris(kind: str, case: str) -> None:
-    """Of LyCORIS 4.1.3's own modules, drawn at random; `get_merged_weight` minus the weight (rank 2, alpha 3)."""
+    """Of LyCORIS 4.1.3's own modules, drawn at random, and its `get_merged_weight` (rank 2, alpha 3); GLoRA of 2.2.0 (alpha 2)."""
     recorded = load_file(Path(__file__).parent / "data" / "lycoris-deltas.safetensors")
     prefix = f"{kind}/{case}/"
     found = {key.removeprefix(prefix): value for key, value in recorded.items() if key.startswith(prefix)}
     wanted, weight, alpha = found.pop("merged"), found.pop("weight"), float(found.pop("alpha"))
+    if kind.startswith("ia3"):
+        found = from_file({"weight": found["vector"], "on_input": found["on_input"]})
     assert kind_of(found) == kind.split()[0]
     ours = weight + delta(found, alpha, weight)
     assert torch.allclose(ours, wanted, rtol=1e-5, atol=1e-6) and not torch.allclose(ours, weight, atol=1e-2)
+
+
+NEW_ORDER = {"a1": (6, 2), "a2": (2, 6), "b1": (8, 2), "b2": (2, 6)}  # of LyCORIS since 3.0
+
+
+def test_what_is_no_such_adapter() -> None:
+    weight, conv = torch.randn(8, 6), torch.randn(8, 6, 3, 3)
+    for tensors, of in (
+        ({"ia3_in": torch.zeros(1)}, weight),  # would be spread over all inputs
+        ({"ia3_in": torch.zeros(8)}, weight),
+        ({"oft_blocks": torch.zeros(3, 2, 2)}, weight),
+        ({"oft_blocks": torch.zeros(2, 4, 2, 2)}, weight),  # a BOFT's
+        ({f"{key}.weight": torch.zeros(shape) for key, shape in NEW_ORDER.items()}, weight),
+        ({f"{key}.weight": torch.zeros(shape[::-1]) for key, shape in NEW_ORDER.items()}, conv),
+    ):
+        with pytest.raises((RuntimeError, ValueError)):
+            delta(tensors, 1.0, of)
+    assert kind_of({"weight", "alpha"}) == kind_of({"oft_blocks", "dora_scale"}) == kind_of({"a1.weight", "b1.weight"}) == ""
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_file_merged_into_half_precision_weights(
+    dtype: torch.dtype, kind: str, name: str, tmp_path: Path
+) -> None:
+    """Within 1e-2 of the layer as it was trained: file and weights are rounded, and the sum once more."""
+    module = layers()[name].requires_grad_(False)
+    adapter, x = drawn(kind, module), input_for(module)
+    with attached([adapter]):
+        trained = module(x)
+    write(tmp_path / "a.safetensors", serialise(state_dict([adapter]), dtype, {}))
+    (read_back,) = pairs_from_state([adapter.target], read(tmp_path / "a.safetensors")[0], CPU)
+    weight = module.weight.to(dtype)
+    change = delta(read_back.named(), read_back.alpha, weight)
+    merged = (weight + change).to(dtype)
+    answer = plain(module, x, merged.float())
+    assert float((answer - trained).norm() / trained.norm()) < 1e-2
+    assert not torch.equal(answer, trained), "nothing was rounded"

@@ -14,7 +14,17 @@ from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair
 from lib_lora.model.base import Part, Target
-from lib_lora.model.blocks import block_alphas, block_index, block_ranks, conv_alphas, conv_ranks, rank_and_alpha, rate_factors
+from lib_lora.model.blocks import (
+    SD,
+    XL,
+    block_alphas,
+    block_index,
+    block_ranks,
+    conv_alphas,
+    conv_ranks,
+    rank_and_alpha,
+    rate_factors,
+)
 from lib_lora.model.norms import delta_norm, limit_norms
 from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater
@@ -40,11 +50,30 @@ FALLING = [1.5, 1.409091, 1.318182, 1.227273, 1.136364, 1.045455, 0.954545, 0.86
     ids=str,
 )
 def test_rate_factors(options: dict[str, Any], factors: list[float]) -> None:
-    assert rate_factors(AdapterConfig(**options)) == pytest.approx(factors, abs=1e-6)
+    assert rate_factors(AdapterConfig(**options), SD) == pytest.approx(factors, abs=1e-6)
+
+
+NINE = [1.0] * 9
+
+
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [  # from parse_block_lr_kwargs of an SDXL: embeddings, 9 down, 3 in the middle, 9 up, the end
+        ({"down_lr_weight": "cosine"}, [1, 0.980785, 0.92388, 0.83147, 0.707107, 0.55557, 0.382683, 0.19509, 0, *[1.0] * 12]),
+        ({"up_lr_weight": "sine+.25"}, [*NINE, *[1.0] * 3, 0.25, 0.44509, 0.632683, 0.80557, 0.957107, 1.08147, 1.17388, 1.230785, 1.25]),
+        ({"down_lr_weight": "linear", "mid_lr_weight": "0.5", "up_lr_weight": "reverse_linear+0.5"},
+         [*[i / 8 for i in range(9)], 0.5, 1, 1, *[i / 8 + 0.5 for i in range(8, -1, -1)]]),
+        ({"down_lr_weight": "0,0,1,,0.5,0.3", "block_lr_zero_threshold": 0.4}, [0, 0, 1, 0, 0.5, 0, *[1.0] * 15]),
+        ({"mid_lr_weight": "0.1,,2", "block_lr_zero_threshold": 0.1}, [*NINE, 0, 0, 2, *NINE]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rate_factors_of_sdxl(options: dict[str, Any], factors: list[float]) -> None:
+    assert rate_factors(AdapterConfig(**options), XL) == pytest.approx([1.0, *factors, 1.0], abs=1e-6)
 
 
 def test_no_factors_are_none() -> None:
-    assert rate_factors(AdapterConfig()) is None
+    assert rate_factors(AdapterConfig(), SD) is None
 
 
 @pytest.mark.parametrize(
@@ -58,6 +87,32 @@ def test_block_index(place: str, index: int) -> None:
     assert block_index(f"lora_unet_{place}_transformer_blocks_0_attn1_to_q") == index
 
 
+@pytest.mark.parametrize(
+    ("place", "index"),
+    [("input_blocks_1_0_in_layers_2", 2), ("input_blocks_3_0_op", 4), ("input_blocks_4_1_proj_in", 5), ("middle_block_0_in_layers_2", 10),
+     ("input_blocks_8_1_transformer_blocks_3_attn1_to_q", 9), ("middle_block_1_proj_out", 11), ("middle_block_2_out_layers_3", 12),
+     ("output_blocks_0_0_skip_connection", 13), ("output_blocks_2_2_conv", 15), ("output_blocks_5_1_transformer_blocks_0_ff_net_2", 18),
+     ("output_blocks_8_0_in_layers_2", 21)],
+)  # fmt: skip
+def test_block_index_of_sdxl(place: str, index: int) -> None:
+    """From get_block_index with is_sdxl."""
+    assert block_index(f"lora_unet_{place}") == index
+
+
+def test_ranks_and_factors_of_sdxls_blocks() -> None:
+    dims = ",".join(str(i) for i in range(23))
+    adapter = AdapterConfig(rank=7, alpha=3.0, block_dims=dims, mid_lr_weight="1,0", up_lr_weight="0.5,2")
+    assert rank_and_alpha("lora_unet_input_blocks_4_1_proj_in", adapter) == (5, 3.0)
+    assert rank_and_alpha("lora_unet_output_blocks_1_1_proj_in", adapter)[0] == 14
+    assert rank_and_alpha("lora_unet_middle_block_1_proj_in", adapter)[0] == 0, "its factor is 0"
+    assert rank_and_alpha("lora_te2_text_model_encoder_layers_0_mlp_fc1", adapter) == (7, 3.0)
+    first, second = (pair(f"lora_unet_output_blocks_{i}_1_proj_in") for i in (0, 1))
+    rates = {
+        id(value): g["lr"] for g in parameter_groups([first, second], OptimizerConfig(**RATES), adapter) for value in g["params"]
+    }
+    assert (rates[id(first.down)], rates[id(second.up)]) == (5e-4, 2e-3)
+
+
 def test_other_layers_have_no_block() -> None:
     assert block_index("lora_te_text_model_encoder_layers_0_mlp_fc1") is None
     assert block_index("lora_unet_conv_in") is None
@@ -67,7 +122,7 @@ def test_ranks_and_alphas() -> None:
     dims = ",".join(str(i) for i in range(25))
     alphas = ",".join(str(i / 2) for i in range(25))
     adapter = AdapterConfig(rank=7, alpha=3.0, block_dims=dims, block_alphas=alphas, mid_lr_weight="0")
-    assert block_ranks(adapter) == list(range(25)) and block_alphas(adapter)[3] == 1.5
+    assert block_ranks(adapter, SD) == list(range(25)) and block_alphas(adapter, SD)[3] == 1.5
     assert rank_and_alpha("lora_unet_down_blocks_1_attentions_0_proj_in", adapter) == (4, 2.0)
     assert rank_and_alpha("lora_te_text_model_encoder_layers_0_mlp_fc1", adapter) == (7, 3.0)
     assert rank_and_alpha("lora_unet_mid_block_attentions_0_proj_in", adapter)[0] == 0, "its factor is 0"
@@ -106,13 +161,13 @@ def test_convolutions_per_block() -> None:
 @pytest.mark.parametrize(
     ("read", "options", "said"),
     [
-        (block_ranks, {"block_dims": "4,4"}, "must be 25 whole numbers"),
-        (block_ranks, {"block_dims": ",".join(["2.5"] * 25)}, "must be 25 whole numbers"),
-        (block_ranks, {"block_dims": ",".join(["-1"] * 25)}, "must be 25 whole numbers"),
+        (block_ranks, {"block_dims": "4,4"}, "must be 25 .for SDXL 23. whole numbers"),
+        (block_ranks, {"block_dims": ",".join(["2.5"] * 25)}, "must be 25 .for SDXL 23. whole numbers"),
+        (block_ranks, {"block_dims": ",".join(["-1"] * 25)}, "must be 25 .for SDXL 23. whole numbers"),
         (block_ranks, {"block_dims": "four"}, "not numbers"),
-        (block_alphas, {"block_alphas": "1"}, "must be 25 numbers"),
-        (conv_ranks, {"conv_block_dims": "4,4"}, "must be 25 whole numbers"),
-        (conv_alphas, {"conv_block_alphas": "4,4"}, "must be 25 numbers"),
+        (block_alphas, {"block_alphas": "1"}, "must be 25 .for SDXL 23. numbers"),
+        (conv_ranks, {"conv_block_dims": "4,4"}, "must be 25 .for SDXL 23. whole numbers"),
+        (conv_alphas, {"conv_block_alphas": "4,4"}, "must be 25 .for SDXL 23. numbers"),
         (block_alphas, {"block_alphas": "inf," * 24 + "1"}, "not finite"),
         (rate_factors, {"down_lr_weight": ",".join(["1"] * 13)}, "at most 12"),
         (rate_factors, {"down_lr_weight": "0.5"}, "one of cosine, sine, linear"),
@@ -125,7 +180,7 @@ def test_convolutions_per_block() -> None:
 )
 def test_bad_values_are_one_sentence(read: Any, options: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        read(AdapterConfig(**options))
+        read(AdapterConfig(**options), SD)
     assert len(caught.value.problems) == 1 and next(iter(options)) in caught.value.problems[0]
 
 

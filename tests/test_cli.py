@@ -94,7 +94,7 @@ def test_network_args(tmp_path: Path) -> None:
 
 def test_a_file_with_what_is_not_supported_is_refused_with_every_reason(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(
-        json.dumps({"LoRA_type": "LyCORIS/GLoRA", "debug_dataset": True, "new": 1, "xformers": "xformers", "v2": False})
+        json.dumps({"LoRA_type": "LyCORIS/BOFT", "debug_dataset": True, "new": 1, "xformers": "xformers", "v2": False})
     )
     with pytest.raises(ConfigError) as caught:
         parsed("--config", str(tmp_path / "c.json"))
@@ -117,6 +117,8 @@ def test_train_inspect_and_exit_codes(
     assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or switch Overwrite (overwrite) on.\n"
     assert main(["inspect", str(out / "blob.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ranks"] == [2]
+    assert main(["truncate", str(out / "blob.safetensors"), "--rank", "1", "--out", str(out / "less.safetensors")]) == 2
+    assert "was not trained to be cut down" in capsys.readouterr().err
 
 
 def test_wrong_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

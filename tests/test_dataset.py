@@ -165,3 +165,15 @@ def test_pipes_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     write_picture(tmp_path / ".b.png")
     os.mkfifo(tmp_path / "c.png")
     assert [name for name, _, _ in shown(look(tmp_path))] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are always text there")
+@pytest.mark.parametrize("inside", [b"caf\xe9.png", b"1_caf\xe9/a.png"])
+def test_names_that_are_no_text_are_told(inside: bytes, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "a.png")
+    target = os.path.join(os.fsencode(tmp_path), b"all", inside)  # noqa: PTH118 - bytes
+    os.makedirs(os.path.dirname(target))  # noqa: PTH103, PTH120
+    os.rename(picture, target)  # noqa: PTH104
+    found = scan([str(tmp_path / "all")], captions=CaptionSource(trigger="x", filenames=True), repeats=1)
+    assert len(found.problems) == 1 and "the name is not UTF-8; rename it." in found.problems[0]
+    found.problems[0].encode()

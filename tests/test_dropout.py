@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.model.adapter import LoraPair, attached
+from lib_lora.model.adapter import LoraPair, attached, pairs_from_state, state_dict
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.surgery import frozen
+from lib_lora.output.truncate import truncated
 
 SIDE, RANK, SCALE = 64, 64, 0.5
 
@@ -116,3 +117,39 @@ def test_it_ends_also_after_an_error() -> None:
         assert dropout.active
         raise RuntimeError
     assert not dropout.active and not Dropout(AdapterConfig(), 1).used
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_prefixes_of_a_dylora(kind: str) -> None:
+    """Whole units, b ranks at alpha / b, each b as often, the same for every layer and sample of a step."""
+    seen = []
+    for step in range(200):
+        found = added(kind, (step, 0, 4), unit=16)[0, 0, 0] if kind == "conv" else added(kind, (step, 0, 4), unit=16)[0, 0]
+        kept = int((found.abs() > 1e-6).sum())
+        assert (
+            torch.allclose(found[:kept], torch.tensor(SCALE * RANK / kept), atol=1e-5) and not (found[kept:].abs() > 1e-6).any()
+        )
+        seen.append(kept)
+    assert set(seen) == {16, 32, 48, 64} and min(seen.count(kept) for kept in set(seen)) > 30
+    whole = added(kind, (3, 0, 4), unit=16)
+    assert torch.allclose(added(kind, (3, 2, 4), unit=16, name="other"), whole, atol=1e-6), "of the step alone"
+    assert int((added(kind, (3, 0, 4), unit=63)[0].reshape(-1, RANK)[0].abs() > 1e-6).sum()) in (63, 64), (
+        "the last unit is what is left"
+    )
+
+
+def test_a_dylora_cut_down_is_what_was_trained() -> None:
+    """The answer with a prefix is that of the file's first ranks, with the same alpha."""
+    module, x = layer("linear")
+    torch.manual_seed(1)
+    pair = LoraPair(Target("layer", module, "unet"), nn.Parameter(torch.randn(8, SIDE)), nn.Parameter(torch.randn(SIDE, 8)), 3.0)
+    dropout = Dropout(AdapterConfig(unit=2), 1)
+    with torch.no_grad(), frozen([module]):
+        with attached([pair], dropout=dropout), dropout.during(4, 0, 4):
+            trained = module(x)
+        answers = []
+        for rank in (2, 4, 6, 8):
+            state = truncated(state_dict([pair]), rank)
+            with attached(pairs_from_state([pair.target], state, torch.device("cpu"))):
+                answers.append(torch.allclose(module(x), trained, rtol=1e-4, atol=1e-4))
+    assert sum(answers) == 1

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lib_lora.check import check
 from lib_lora.config.groups import build_config
 from lib_lora.data.augment import drawn_look
 from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
+from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError
-from lib_lora.events import Chosen, Event, Finished, StepDone, Stop
+from lib_lora.events import Chosen, Event, Finished, Planned, StepDone, Stop
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
-from lib_lora.model.family import SD1, SD2, SDXL
+from lib_lora.model.family import SD1, SD2, SDXL, Kind
 from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
 from lib_lora.train import train
+from lib_lora.training.draws import draw
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
 from tests.conftest import small_config, write_picture
-from tests.finite_differences import slopes
+from tests.finite_differences import slopes, word_slopes
 from tests.pairs import new_pair
+from tests.synthetic import write_mini_sd2, write_mini_sdxl
+from tests.webui_configs import write_sdxl
 
 DATA = Path(__file__).parent / "data"
 NAMES = json.loads((DATA / "kohya-names.json").read_text())  # names and shapes, made by sd-scripts' own LoRANetwork, rank 4
+READ = "read from the keys and shapes of the checkpoint file"
 FAMILIES = ["mini_inpainting", "mini_sd2", "mini_sdxl"]
 
 
@@ -101,7 +107,10 @@ def test_a_whole_run(family: str, request: pytest.FixtureRequest, photos: Path, 
     events = run(small_config(photos, tmp_path, preview_steps=2, gradient_checkpointing="on"), host)
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
-    assert next(e.text for e in events if isinstance(e, Chosen)) == f"Model: {base.family.name}, which predicts noise."
+    assert (
+        next(e.text for e in events if isinstance(e, Chosen))
+        == f"Model: {base.family.name}, predicts noise (nothing says v); {READ}."
+    )
     state, metadata = read(events[-1].path)
     assert {key.partition(".")[0] for key in state} == names
     ups = [value for key, value in state.items() if key.endswith("lora_up.weight")]
@@ -143,7 +152,7 @@ def test_a_step_of_sdxl_is_that_of_diffusers_own_pipeline(sdxl: DiffusersModel) 
     from diffusers import DDPMScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
-    from lib_lora.data.tokens import VOCABULARY, caption_ids
+    from lib_lora.data.tokens import VOCABULARY
 
     first = CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True)
     second = CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True, pad_token="!")
@@ -209,6 +218,8 @@ def test_text_encoder_gradients_are_those_of_finite_differences(
                 targets = [target for target in base.targets() if target.name.startswith(prefix + "_")]
                 by_backward, by_values = slopes(encoder, targets)
                 assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4, base.family.name
+                by_backward, by_values = word_slopes(encoder)
+                assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4, base.family.name
 
 
 def test_sd2_may_predict_v(mini_sd2: Path, photos: Path, tmp_path: Path) -> None:
@@ -221,26 +232,144 @@ def test_sd2_may_predict_v(mini_sd2: Path, photos: Path, tmp_path: Path) -> None
     losses = [[event.loss for event in events if isinstance(event, StepDone)] for events in (by_hand, by_file)]
     assert losses[0] == losses[1]
     texts = [next(event.text for event in events if isinstance(event, Chosen)) for events in (by_hand, by_file)]
-    assert texts == ["Model: SD 2.x, which predicts v, as the settings say.",
-                     "Model: SD 2.x, which predicts v, as the checkpoint says."]  # fmt: skip
+    assert texts == [f"Model: SD 2.x, predicts v (declared by hand); {READ}.",
+                     f"Model: SD 2.x, predicts v (v.yaml says so); {READ}."]  # fmt: skip
     metadata = read(tmp_path / "file.safetensors")[1]
     assert metadata["ss_base_model_version"] == "sd_v2_v" and metadata["modelspec.prediction_type"] == "v"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"
 
 
+@pytest.mark.parametrize("said_by", ["its mark", "a yaml beside it", "the settings", "nothing"])
+def test_sdxl_that_predicts_v(said_by: str, mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
+    """A whole run: the first loss is the one worked out here from velocities, and a file tells it."""
+    checkpoint = tmp_path / "xl.safetensors"
+    if said_by == "its mark":
+        save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, checkpoint)
+    else:
+        checkpoint.symlink_to(mini_sdxl)
+    if said_by == "a yaml beside it":
+        write_sdxl(checkpoint, load_file(mini_sdxl), velocity=True)
+    host = StandaloneHost(checkpoint, tmp_path / "out")
+    events = run(small_config(photos, tmp_path / "out", v_parameterization=said_by == "the settings"), host)
+    assert isinstance(events[0], Planned) and isinstance(events[-1], Finished) and events[-1].path is not None
+    words = {"its mark": "v (the tensor v_pred in the file says so)", "a yaml beside it": "v (xl.yaml says so)",
+             "the settings": "v (declared by hand)", "nothing": "noise (nothing says v)"}[said_by]  # fmt: skip
+    assert events[0].plan.model == f"SDXL, predicts {words}; {READ}"
+    with host.borrow_model() as base:
+        wanted = first_loss(base, host, photos, velocity=said_by != "nothing")
+    assert next(event.loss for event in events if isinstance(event, StepDone)) == pytest.approx(wanted, rel=1e-4)
+    metadata = read(events[-1].path)[1]
+    assert metadata["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert metadata["modelspec.prediction_type"] == ("epsilon" if said_by == "nothing" else "v")
+
+
+def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velocity: bool) -> float:
+    """V = √ᾱ ε − √(1 − ᾱ) x  (Salimans & Ho 2022, Progressive Distillation), of the first step's own draws and batch."""
+    config = small_config(photos, host.lora_folder(), name="again")
+    plan = check(config, host)
+    pictures = Pictures(config, plan, base)
+    list(pictures.encode())
+    batch = next(iter(plan.updates(config.run.seed)))[0]
+    shown = pictures.shown(batch)
+    drawn = draw(config.objective, shown.latents, base.alphas_cumprod, config.run.seed, batch.step, batch.first)
+    kept = base.alphas_cumprod[drawn.timesteps][:, None, None, None]
+    noise = (drawn.noisy_latents - kept.sqrt() * shown.latents) / (1 - kept).sqrt()
+    target = kept.sqrt() * noise - (1 - kept).sqrt() * shown.latents if velocity else noise
+    captions = [plan.samples[index].caption for index in batch.indices]
+    ids = tuple(
+        torch.tensor([caption_ids(base.tokenizer, caption, 75, encoder.pad_id) for caption in captions])
+        for encoder in base.text_encoders
+    )
+    with torch.no_grad():
+        given = encode(base.text_encoders, TextInputs(ids), 1)
+        told = Conditioning(given.context, given.pooled, shown.sizes)
+        return float((base.predict(drawn.noisy_latents, drawn.timesteps, told) - target).pow(2).mean())
+
+
+@pytest.mark.parametrize("write", [write_mini_sd2, write_mini_sdxl], ids=["SD 2.x", "SDXL"])
+def test_inpainting_models_of_other_families(write: Any, photos: Path, tmp_path: Path) -> None:
+    """A whole run on nine channels; the step is that of diffusers' U-Net on noisy latents, ones and the latents of grey."""
+    host = StandaloneHost(write(tmp_path, inpaints=True), tmp_path / "out")
+    kind = host.kind()
+    assert kind is not None and kind.family.name == f"{kind.family.name.removesuffix(' inpainting')} inpainting"
+    events = run(small_config(photos, tmp_path / "out", steps=2), host)
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    state, metadata = read(events[-1].path)
+    plain = replace(kind.family, inpaints=False)
+    assert metadata["ss_base_model_version"] == plain.base_version(velocity=False)
+    with host.borrow_model() as base, torch.no_grad():
+        assert base.unet.conv_in.weight.shape[1] == 9 and {k.partition(".")[0] for k in state} == {t.name for t in base.targets()}  # type: ignore[union-attr,operator]
+        noisy, timesteps = torch.randn(1, 4, 8, 16), torch.tensor([500])
+        grey = base.vae.encode(torch.zeros(1, 3, 64, 128)).latent_dist.mean * kind.family.latent_scale
+        seen = torch.cat([noisy, torch.ones(1, 1, 8, 16), grey], dim=1)
+        sdxl = plain.card == "SDXL"
+        given = Conditioning(
+            torch.randn(1, 77, base.unet.config.cross_attention_dim),  # type: ignore[union-attr]
+            torch.randn(1, 256) if sdxl else None, torch.tensor([[64, 128, 0, 0, 64, 128]]) if sdxl else None,
+        )  # fmt: skip
+        added = {"text_embeds": given.pooled, "time_ids": given.sizes} if sdxl else None
+        wanted = base.unet(seen, timesteps, given.context, added_cond_kwargs=added).sample
+        assert torch.allclose(base.predict(noisy, timesteps, given), wanted, atol=1e-6)
+
+
+def test_sdxl_is_trained_by_block(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
+    """Ranks of the 23 blocks, and AdamW's first step is as long as a block's rate."""
+    host = StandaloneHost(mini_sdxl, tmp_path)
+    dims = ["2"] * 23
+    dims[5], dims[8] = "3", "0"
+    flat = {"block_dims": ",".join(dims), "mid_lr_weight": "1,0.5", "up_lr_weight": "zeros", "text_encoder_lr": 0, "steps": 1}
+    events = run(small_config(photos, tmp_path, **flat), host)
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    state, _ = read(events[-1].path)
+    blocks = {key.removeprefix("lora_unet_").rpartition("_transformer_blocks")[0] or "" for key in state} - {""}
+    assert blocks == {"input_blocks_4_1", "input_blocks_5_1", "input_blocks_8_1", "middle_block_1"}
+    assert state["lora_unet_input_blocks_4_1_proj_in.lora_down.weight"].shape[0] == 3
+    largest = {block: max(float(v.abs().max()) for k, v in state.items() if block in k and "lora_up" in k) for block in blocks}
+    assert largest["middle_block_1"] == pytest.approx(5e-4, rel=1e-3) and largest["input_blocks_5_1"] == pytest.approx(
+        1e-3, rel=1e-3
+    )
+
+
+def test_blocks_of_another_family_are_told_before_the_start(
+    mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    for checkpoint, count, name in ((mini_sdxl, 25, "SDXL"), (mini_checkpoint, 23, "SD 1.x")):
+        config = small_config(photos, tmp_path, block_dims=",".join(["4"] * count))
+        with pytest.raises(
+            ConfigError, match=f"block_dims.: got .* must be 25 .for SDXL 23. .*; the model is {name}.$"
+        ) as caught:
+            check(config, StandaloneHost(checkpoint, tmp_path))
+        assert len(caught.value.problems) == 1
+    still = small_config(photos, tmp_path, mid_lr_weight="0", down_lr_weight="zeros", up_lr_weight="zeros", text_encoder_lr=0)
+    assert check(still, StandaloneHost(mini_sdxl, tmp_path)).model.startswith("SDXL"), "two of its middle blocks are trained"
+    with pytest.raises(ConfigError, match="no block has both above 0; the model is SD 1.x"):
+        check(still, StandaloneHost(mini_checkpoint, tmp_path))
+
+
+def test_a_lora_of_another_family_is_refused_by_name(
+    mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    run(small_config(photos, tmp_path, name="xl"), StandaloneHost(mini_sdxl, tmp_path))
+    path = str(tmp_path / "xl.safetensors")
+    for option, title in (("network_weights", "Continue from"), ("base_weights", "Merged first")):
+        config = small_config(photos, tmp_path, **{option: path if option == "network_weights" else [path]})
+        assert check(config, StandaloneHost(mini_sdxl, tmp_path)).steps == 3
+        with pytest.raises(ConfigError, match=f"{title}.*is a LoRA of SDXL, but the model is SD 1.x") as caught:
+            check(config, StandaloneHost(mini_checkpoint, tmp_path))
+        assert len(caught.value.problems) == 1
+
+
 def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path) -> None:
     with StandaloneHost(mini_sd2, tmp_path).borrow_model() as base:
-        base.predicts_v = True
+        base.kind = Kind(base.family, "a test", "a test says so")
         with pytest.raises(ConfigError, match="v_pred_like_loss"):
             suited(build_config({"name": "x", "data": ["y"], "v_pred_like_loss": 0.5}), base)
 
 
 def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, tmp_path / "v.safetensors")
     with StandaloneHost(tmp_path / "v.safetensors", tmp_path).borrow_model() as base:
-        assert base.predicts_v
+        assert base.kind.words(declared=False) == f"SDXL, predicts v (the tensor v_pred in the file says so); {READ}"
 
 
 def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
@@ -248,8 +377,6 @@ def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
     assert config.text.clip_skip == 1 and "Clip skip: not used" in told[1]
     assert "Text encoders: both are trained" in told[2]
     assert len(suited(build_config({"name": "x", "data": ["y"], "text_encoder_lr": 0}), sdxl)[1]) == 1
-    with pytest.raises(ConfigError, match="of the 25 blocks"):
-        suited(build_config({"name": "x", "data": ["y"], "up_lr_weight": "sine"}), sdxl)
 
 
 def test_clip_skip_leaves_sd2_early(mini_sd2: Path, tmp_path: Path) -> None:
@@ -273,8 +400,6 @@ def test_inpainting_reads_a_mask_of_ones_and_grey(mini_inpainting: Path, tmp_pat
 
 def test_files_of_sd2_with_convolutions_are_gone_on_with(mini_sd2: Path, photos: Path, tmp_path: Path) -> None:
     """As sd-scripts writes them."""
-    from safetensors.torch import save_file
-
     host = StandaloneHost(mini_sd2, tmp_path)
     run(small_config(photos, tmp_path, name="linear"), host)
     state, _ = read(tmp_path / "linear.safetensors")

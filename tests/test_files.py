@@ -89,6 +89,21 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, broken: str, mon
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "secret"
+    target.write_bytes(b"old")
+    for name in ("a.safetensors", "a.png", "b.json"):
+        (tmp_path / name).symlink_to(target)
+    write(tmp_path / "a.safetensors", b"new")
+    write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
+    write_card(tmp_path / "b.safetensors", activation_text="x", sd_version="SD1", preferred_weight=1.0)
+    assert target.read_bytes() == b"old" and not any(
+        (tmp_path / name).is_symlink() for name in ("a.safetensors", "a.png", "b.json")
+    )
+    assert (tmp_path / "a.safetensors").read_bytes() == b"new"
+
+
 def test_metadata_is_text_and_says_what_kohya_says() -> None:
     found = metadata(clip_skip=2)
     assert all(isinstance(value, str) for value in found.values())
@@ -207,6 +222,32 @@ TYPES: dict[str, dict[str, torch.Tensor]] = {
 }
 
 
+OF_THE_WEIGHT: dict[str, tuple[str, dict[str, torch.Tensor], list[int]]] = {  # name, tensors, ranks
+    "(IA)³": ("(IA)³", {"weight": torch.randn(6), "on_input": torch.tensor(1)}, []),
+    "OFT": ("OFT", {"oft_blocks": torch.randn(2, 3, 3), "alpha": torch.tensor(0.0)}, []),
+    **{
+        f"GLoRA, {order}": ("GLoRA", {f"{key}.weight": torch.randn(shape) for key, shape in shapes.items()}, [2])
+        for order, shapes in {
+            "before 3.0": {"a1": (2, 6), "a2": (6, 2), "b1": (2, 6), "b2": (6, 2)},
+            "since 3.0": {"a1": (6, 2), "a2": (2, 6), "b1": (6, 2), "b2": (2, 6)},
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("case", OF_THE_WEIGHT)
+def test_inspect_of_types_that_multiply_the_weight(case: str, tmp_path: Path) -> None:
+    name, tensors, ranks = OF_THE_WEIGHT[case]
+    state = {f"lora_unet_a.{key}": value for key, value in tensors.items()}
+    write(tmp_path / "a.safetensors", serialise(state, torch.float16, {}))
+    found = describe(tmp_path / "a.safetensors")
+    assert (found["type"], found["ranks"], found["incomplete"], found["modules"]) == (name, ranks, [], 1)
+    assert "norm_max" not in found and found["strongest"] == [], "there is no norm without the weight"
+    order = found.get("glora_order", "")
+    assert ("LyCORIS " + case.removeprefix("GLoRA, ") in order) if name == "GLoRA" else order == ""
+    assert ("the webui's loader fails" in order) == (case == "GLoRA, since 3.0")
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
     tensors = TYPES[kind]
@@ -225,7 +266,7 @@ def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
 
 
 def test_inspect_of_a_file_without_a_known_type(tmp_path: Path) -> None:
-    write(tmp_path / "a.safetensors", serialise({"lora_unet_a.oft_blocks": torch.zeros(2, 3, 3)}, torch.float32, {}))
+    write(tmp_path / "a.safetensors", serialise({"lora_unet_a.hada_w1_a": torch.zeros(2, 3)}, torch.float32, {}))
     with pytest.raises(LoraFileError, match="holds no LoRA"):
         describe(tmp_path / "a.safetensors")
 

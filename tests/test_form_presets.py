@@ -13,7 +13,6 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import build_config  # noqa: E402
 from lib_lora.config.presets import PERSONAL, PRESETS  # noqa: E402
-from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.kohya.files import parse_toml  # noqa: E402
 from lib_lora.kohya.importing import import_file  # noqa: E402
 from lib_lora.ui.form_presets import (  # noqa: E402
@@ -26,10 +25,11 @@ from lib_lora.ui.form_presets import (  # noqa: E402
     set_options,
     shown,
 )
+from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 from tests.test_kohya_import import BASIC  # noqa: E402
-from tests.test_tab import Host, order, values  # noqa: E402
+from tests.test_tab import Host, order, queue_of, values  # noqa: E402
 
 
 def applied(answer: list[Any]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_a_file_does_not_make_the_server_read_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bar() -> PresetBar:
-    made = PresetBar()
+    made = PresetBar(Guard(), Path("taken"))
     made._options = order()
     return made
 
@@ -125,7 +125,7 @@ def test_illegal_settings_are_told_instead_of_written(bar: PresetBar) -> None:
 
 
 def test_the_tab_has_it_and_gradio_takes_its_answers(tmp_path: Path) -> None:
-    blocks = TrainTab(Runner(Host(tmp_path / "loras")), tmp_path / ".private").build()
+    blocks = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", Guard()).build()
     made = {item.elem_id: item for item in blocks.blocks.values() if getattr(item, "elem_id", None)}
     for name in ("preset", "import", "form_of", "export", "exported"):
         assert made[f"train_lora_{name}"].do_not_save_to_config

@@ -1,4 +1,4 @@
-"""What needs CUDA; what of it was run is in docs/unmeasured.md."""
+"""What needs CUDA; what of it was run is in docs/gpu.md."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from lib_lora.events import Finished, Planned, StepDone, Stop
 from lib_lora.hosts.architecture import TEXT, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.family import Family
+from lib_lora.model.family import Family, Kind
+from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
 from lib_lora.training.checkpointing import ENOUGH_BYTES, ENOUGH_BYTES_SDXL
+from lib_lora.training.words import start_word
 from tests.conftest import small_config
 from tests.recorded import RECORDED
 from tests.synthetic import SDXL_SHAPES, SHAPES, write_mini_sd2, write_mini_sdxl
@@ -57,6 +59,23 @@ def test_number_formats(flat: dict[str, object], host: StandaloneHost, photos: P
     losses, state = trained(host, photos, **flat, steps=8)
     assert all(math.isfinite(loss) for loss in losses)
     assert any(float(value.abs().max()) > 0 for key, value in state.items() if "lora_up" in key)
+
+
+@pytest.mark.parametrize("flat", [{"mixed_precision": "fp16", "text_encoder_lr": 0}, {"mixed_precision": "bf16", "full_bf16": True},
+                                  {"mixed_precision": "fp16", "gradient_checkpointing": "on", "preview_steps": 1}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("family", ["mini_checkpoint", "mini_sdxl"])
+def test_an_embedding(family: str, flat: dict[str, object], request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> None:
+    """On weights in half precision: the first loss is that of a run without, since it begins as the trigger; then it moves."""
+    host = StandaloneHost(request.getfixturevalue(family), tmp_path / "out", torch.device("cuda"))
+    plain, _ = trained(host, photos, name="plain", steps=1, **flat)
+    losses, state = trained(host, photos, steps=6, embedding_vectors=1, embedding_lr=0.01, **flat)
+    assert all(math.isfinite(loss) for loss in losses) and losses[0] == pytest.approx(plain[0], rel=1e-3)
+    (word,) = bundled(state)
+    with host.borrow_model() as base:
+        start = start_word(small_config(photos, tmp_path, embedding_vectors=1), base)
+    assert start is not None
+    moved = [float((now - then.detach().cpu()).abs().max()) for now, then in zip(word.vectors, start.vectors)]
+    assert all(0.01 < distance < 0.1 for distance in moved), moved
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
@@ -167,7 +186,7 @@ def full_shape(shapes_of: Path, device: torch.device) -> DiffusersModel:
         vae = AutoencoderKL(**vae_config(weights)).eval()
         configs = [text_config(weights, prefix) for prefix in TEXT[family.card]]
         encoders = [kind(CLIPTextConfig(**config)).half().eval() for kind, config in zip(kinds, configs)]
-    return DiffusersModel(Modules(unet, vae, tuple(encoders), family), device)
+    return DiffusersModel(Modules(unet, vae, tuple(encoders), Kind(family, "its shapes")), device)
 
 
 @pytest.mark.parametrize(("shapes_of", "side", "bound"), [(SHAPES, 512, ENOUGH_BYTES), (SDXL_SHAPES, 1024, ENOUGH_BYTES_SDXL)])

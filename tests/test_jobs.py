@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, LoraFileError, ModelError
-from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Phase, Sampled, Saved, SavedBetween, StepDone, Stop
+from lib_lora.events import BestSaved, Event, Finished, HeldOut, Lent, Note, Phase, Sampled, Saved, SavedBetween, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
@@ -141,6 +142,46 @@ def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path,
     assert last["state"] == "done" and last["step"] < 500
     again = wait(runner.start(small_config(photos, tmp_path, steps=last["step"] + 2, resume="blob", overwrite=True)))
     assert (again["first_step"], again["loss_count"], again["state"]) == (last["step"], 2, "done")
+
+
+def test_a_lent_model_is_seen() -> None:
+    """The state says so, the phase why; the speed is not that of the break."""
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
+    for step in (1, 2, 3):
+        job.apply(StepDone(step, 9, 1, 0.5, (1e-4,)))
+    assert job.snapshot()["state"] == "running" and job.snapshot()["steps_per_s"]
+    job.apply(Lent("lent to somebody"))
+    seen = job.snapshot()
+    assert (seen["state"], seen["phase"], seen["steps_per_s"]) == ("lent", "lent to somebody", None)
+    job.hold()
+    assert job.snapshot()["state"] == "paused"
+    job.go_on()
+    job.apply(Phase("training"))
+    assert (job.snapshot()["state"], job.snapshot()["phase"]) == ("running", "training")
+
+
+def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page may be built anew while the model is lent out; the run takes it back afterwards."""
+    taken_back = threading.Event()
+
+    def train(_config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+        yield Lent("lent")
+        taken_back.wait(30)
+        yield Phase("training")
+        yield Finished(None, 1)
+
+    monkeypatch.setattr(runner_room, "train", train)
+    runner = Runner(NoHost())
+    job = runner.start(build_config({"name": "x"}))
+    wait_for(lambda: job.snapshot()["state"] == "lent")
+    before = time.monotonic()
+    runner.pause(20)
+    assert time.monotonic() - before < 5
+    taken_back.set()
+    time.sleep(0.2)
+    assert job.running, "it goes on when the page is there"
+    runner.resume()
+    assert wait(job)["state"] == "stopped"
 
 
 def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:

@@ -221,6 +221,10 @@ def test_values_as_toml() -> None:
     [
         {"adapter_type": "dora"},
         {"adapter_type": "loha", "conv_dim": 4, "conv_alpha": 2},
+        {"adapter_type": "ia3"},
+        {"unit": 4, "conv_dim": 16},
+        {"adapter_type": "diag-oft", "conv_dim": 4, "rank": 8},
+        {"adapter_type": "glora"},
         {"adapter_type": "lokr", "factor": 8, "full_matrix": True, "decompose_both": True, "conv_alpha": 3},
     ],
     ids=str,
@@ -239,5 +243,9 @@ def test_types_are_lycoris_there() -> None:
     assert dora["network_args"] == ["algo=locon", "dora_wd=True", "wd_on_output=False", "preset=attn-mlp"]
     lokr = parse_toml(export_kohya(build_config({"adapter_type": "lokr", "factor": 8, "conv_dim": 4, "conv_alpha": 2})))
     assert sorted(lokr["network_args"]) == ["algo=lokr", "conv_alpha=2", "conv_dim=4", "factor=8"]
+    ia3 = parse_toml(export_kohya(build_config({"adapter_type": "ia3"})))
+    assert sorted(ia3["network_args"]) == ["algo=ia3", "preset=ia3"] and ia3["network_module"] == "lycoris.kohya"
+    dylora = parse_toml(export_kohya(build_config({"unit": 4})))
+    assert (dylora["network_module"], dylora["network_args"]) == ("networks.dylora", ["unit=4"])
     form = json.loads(export_kohya(build_config({"adapter_type": "loha", "conv_dim": 4}), "json"))
     assert (form["LoRA_type"], form["LyCORIS_preset"], form["conv_dim"]) == ("LyCORIS/LoHa", "full", 4)

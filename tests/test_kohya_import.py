@@ -342,6 +342,10 @@ def test_kinds_of_lora() -> None:
         ("LyCORIS/LoCon", {"dora_wd": True}, "dora"),
         ("LyCORIS/LoHa", {"factor": 4}, "loha"),
         ("LyCORIS/LoKr", {"factor": 4, "decompose_both": True}, "lokr"),
+        ("LyCORIS/Diag-OFT", {}, "diag-oft"),
+        ("LyCORIS/iA3", {}, "ia3"),
+        ("LyCORIS/GLoRA", {}, "glora"),
+        ("Kohya DyLoRA", {"unit": 2}, "lora"),
         ("Standard", {"dora_wd": True, "factor": 4}, "lora"),
     ],
     ids=str,
@@ -349,8 +353,9 @@ def test_kinds_of_lora() -> None:
 def test_types_of_the_form(kind: str, fields: dict[str, object], wanted: str) -> None:
     found = gui(LoRA_type=kind, conv_dim=8, conv_alpha=2, LyCORIS_preset="full", **fields)
     assert found.not_supported == [] and found.flat["adapter_type"] == wanted
+    assert found.flat.get("unit") == fields.get("unit")
     assert (found.flat.get("factor"), found.flat.get("decompose_both")) == ((4, True) if wanted == "lokr" else (None, None))
-    assert found.flat.get("conv_dim") == (None if kind == "Standard" else 8)
+    assert found.flat.get("conv_dim") == (None if kind in ("Standard", "LyCORIS/iA3", "LyCORIS/GLoRA") else 8)
 
 
 LYCORIS = 'network_module = "lycoris.kohya"\nnetwork_dim = 6\nnetwork_alpha = 2\nnetwork_args = '
@@ -365,11 +370,21 @@ def test_types_of_a_toml() -> None:
     lokr = toml(LYCORIS + '["algo=lokr", "conv_dim=3", "conv_alpha=1", "factor=8", "full_matrix=True"]')
     assert [lokr.flat[key] for key in ("adapter_type", "conv_dim", "conv_alpha", "factor", "full_matrix")] == [
         "lokr", 3, 1.0, 8, True]  # fmt: skip
+    dylora = toml('network_module = "networks.dylora"\nnetwork_dim = 8\nnetwork_args = ["unit=4"]')
+    assert dylora.not_supported == [] and (dylora.flat["unit"], dylora.flat["rank"]) == (4, 8)
+    assert toml('network_module = "networks.dylora"').flat["unit"] == 1, "kohya's default"
+    assert "unit" not in toml('network_module = "networks.lora"\nnetwork_args = ["unit=4"]').flat
+    oft = toml(LYCORIS + '["algo=diag-oft", "conv_dim=3", "constraint=0", "rescaled=False"]')
+    assert oft.not_supported == [] and (oft.flat["adapter_type"], oft.flat["conv_dim"]) == ("diag-oft", 3)
+    for algo, preset in (("ia3", "ia3"), ("glora", "full"), ("ia3", "full")):
+        found = toml(LYCORIS + f'["algo={algo}", "preset={preset}", "conv_dim=3"]')
+        assert found.not_supported == [] and found.flat["adapter_type"] == algo and "conv_dim" not in found.flat
+    assert verdict(toml(LYCORIS + '["algo=loha", "preset=ia3"]'), "network_args") == "not_supported"
     assert toml(LYCORIS + '["dropout=0"]').flat["adapter_type"] == "lora", "LyCORIS' default"
 
 
 @pytest.mark.parametrize(
-    "argument", ["algo=ia3", "algo=boft", "preset=attn-only", "wd_on_output=True", "use_tucker=True", "dora_wd=True"]
+    "argument", ["algo=full", "algo=boft", "preset=attn-only", "wd_on_output=True", "use_tucker=True", "dora_wd=True"]
 )
 def test_what_of_lycoris_is_not_trained(argument: str) -> None:
     algo = "" if argument.startswith("algo") else '"algo=loha", '

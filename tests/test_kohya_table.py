@@ -14,8 +14,10 @@ from lib_lora.kohya.rules import RULES
 from lib_lora.kohya.table import NETWORK_ARGS, key_table, options_by_kohya
 
 KEYS = json.loads((Path(__file__).parent / "data" / "kohya-keys.json").read_text())
-IN_ARGS = {NETWORK_ARGS + key for name in ("network_args_lora", "network_args_lycoris") for key in KEYS[name]}
-EVERY = {*KEYS["sd_scripts"], *KEYS["kohya_ss"], *KEYS["dataset"], *IN_ARGS}
+IN_ARGS = {
+    NETWORK_ARGS + key for name in ("network_args_lora", "network_args_dylora", "network_args_lycoris") for key in KEYS[name]
+}
+EVERY = {*KEYS["sd_scripts"], *KEYS["kohya_ss"], *KEYS["dataset"], *KEYS["textual_inversion"], *IN_ARGS}
 OURS = {opt.name for opt in all_options()}
 
 

@@ -55,11 +55,14 @@ def test_bounds_hold(opt: Option) -> None:
 
 def test_kohyas_names_are_kohyas_and_options_without_one_are_meant_to_have_none() -> None:
     names = {opt.declaration.kohya for opt in OPTIONS if opt.declaration.kohya}
-    inside = {f"network_args.{key}" for key in KEYS["network_args_lora"] + KEYS["network_args_lycoris"]}
+    inside = {
+        f"network_args.{key}" for key in KEYS["network_args_lora"] + KEYS["network_args_dylora"] + KEYS["network_args_lycoris"]
+    }
     assert names <= {*KEYS["sd_scripts"], *inside}
     assert {opt.name for opt in OPTIONS if opt.declaration.kohya is None} == {
         "adapter_type", "train_layers", "repeats", "resolution_height", "trigger", "filename_captions", "token_rule", "stop_text_encoder_training", "ema_decay",
-        "overwrite", "preview_steps"}  # fmt: skip
+        "overwrite", "preview_steps", "generate_while_training", "embedding_vectors", "embedding_lr", "init_word",
+        "stop_embedding_training"}  # fmt: skip
 
 
 def test_only_folders_and_files_that_the_webui_decides_have_no_place_in_the_form() -> None:
@@ -150,3 +153,10 @@ def test_the_page_of_options_is_current() -> None:
     from tools.options_table import PAGE, page
 
     assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tools.options_table"
+
+
+@pytest.mark.parametrize("name", ["trigger", "name", "data"])
+def test_half_a_surrogate_pair_is_no_text(name: str) -> None:
+    """A browser may send it in JSON; no file could hold it."""
+    with pytest.raises(ConfigError, match="must be a"):
+        build_config({name: ["\ud83d"] if name == "data" else "\ud83d"})

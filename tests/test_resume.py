@@ -54,6 +54,8 @@ RUNS = {
                     "module_dropout": 0.1, "stop_text_encoder_training": 4, "scale_weight_norms": 0.5},
     "live": {"cache_latents": False, "random_crop": True, "color_aug": True, "flip_aug": True, "validation_split": 0.25,
              "validate_every_n_steps": 2},
+    "embedding": {"embedding_vectors": 2, "ema_decay": 0.9, "stop_embedding_training": 4, "text_encoder_lr": 0,
+                  "validation_split": 0.25, "validate_every_n_steps": 2},
     "SGDNesterov": {"optimizer": "SGDNesterov", "unet_lr": 0.1, "text_encoder_lr": 0},
 }  # fmt: skip
 

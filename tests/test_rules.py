@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,12 @@ def test_optimizers_of_missing_packages_are_told_with_all_their_rules(monkeypatc
     assert "needs none; choose constant" in problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine")[0]
     assert problems(optimizer="AdaFactor", optimizer_args=["relative_step=False"]) == []
     assert problems(optimizer="AdaFactor", lr_scheduler="adafactor") == []
+
+
+@pytest.mark.parametrize("name", ["a1²3", "m²", "①", "x₂"])
+def test_digits_that_the_webui_cannot_sort(name: str) -> None:
+    """Its `natural_sort_key` takes `int` of whatever `isdigit`."""
+    with pytest.raises(ValueError, match="invalid literal"):
+        [int(part) for part in re.split("([0-9]+)", name) for part in part if part.isdigit()]
+    assert "raised, lowered or circled digits" in str(name_problem(name))
+    assert name_problem("١٢3") is None and int("١") == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import inspect
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +17,20 @@ import torch
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
+from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
+from lib_lora.jobs.queue_entry import Entry  # noqa: E402
+from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
+from lib_lora.model.base import ModelInfo  # noqa: E402
+from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
+from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
+from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
+GUARD = Guard()
 SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
 
 
@@ -32,16 +43,29 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
+    held: Kind | None = None
+
     def problems(self) -> list[str]:
         return self.told
+
+    def kind(self) -> Kind | None:
+        return self.held
 
     def lora_folder(self) -> Path:
         return self.folder
 
+    def look(self) -> None:
+        return None
+
+
+def queue_of(host: Any, folder: Path) -> Queue:
+    """An empty queue that trains nothing."""
+    return Queue(Runner(host), Store(folder / ".jobs", folder / ".private"))
+
 
 @pytest.fixture
 def tab(tmp_path: Path) -> TrainTab:
-    made = TrainTab(Runner(Host(tmp_path / "loras", "No checkpoint is loaded.")), tmp_path / ".private")
+    made = TrainTab(queue_of(Host(tmp_path / "loras", "No checkpoint is loaded."), tmp_path), tmp_path / ".private", GUARD)
     made.build()
     return made
 
@@ -53,6 +77,29 @@ def values(**changes: object) -> list[Any]:
 
 def order() -> list[Any]:
     return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
+
+
+def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = values(data=str(photos), trigger="ohwx")
+    assert tab.memory(None, *asked) == "" and tab.memory(None, *values()) == ""
+    counts = []
+
+    class Model:
+        def info(self) -> ModelInfo:
+            return ModelInfo("m.safetensors", None, None)
+
+    def counted(*args: object) -> str:
+        counts.append(args)
+        return "1.5 GB <at most>"
+
+    monkeypatch.setattr(Host, "look", lambda self: Model())
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", counted)
+    monkeypatch.setattr("lib_lora.ui.memory.short", lambda found: found)
+    assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
+    tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2))
+    assert len(counts) == 2, "another batch is another question"
+    monkeypatch.setattr("lib_lora.ui.memory.estimate", lambda *args: 1 / 0)
+    assert "cannot be told" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
 
 @pytest.mark.parametrize("opt", SHOWN, ids=lambda opt: opt.name)
@@ -96,6 +143,24 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     for part in ("3_blob: 4 images × 3", "3 of 4 from files", "ohwx, a blob, number 0", "× 2 epochs", "512x512"):
         assert part in html
     assert "Name" not in html
+
+
+def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    host.told = []
+    assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
+    host.held = Kind(SDXL, "the model that the webui holds")
+    html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
+    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+
+
+def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:
+    host: Any = tab._runner.host
+    assert "No checkpoint is loaded." in tab.report(None, *values(data=str(photos), name="x"))
+    host.told, host.held = [], Kind(SD1, "a test")
+    html = tab.report(None, *values(data=str(photos), name="x", block_dims=",".join(["4"] * 23)))
+    assert html.count("<li>") == 1 and "the model is SD 1.x." in html
 
 
 def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
@@ -150,6 +215,82 @@ def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: P
     assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
 
 
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for uploads that gradio serves."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    return tmp_path / "gradio"
+
+
+def test_what_is_dropped_leaves_the_folder_that_gradio_serves(served: Path, tmp_path: Path) -> None:
+    field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
+    sent = [write_picture(served / "abc" / "猫.png"), write_picture(served / "def" / "猫.png", seed=1)]
+    content = [path.read_bytes() for path in sent]
+    entries = [{"name": str(path), "data": None, "is_file": True} for path in sent]
+    taken = [Path(file.name) for file in field.preprocess(entries)]
+    assert not any(path.exists() for path in sent)
+    assert [path.read_bytes() for path in taken] == content and {path.name for path in taken} == {"猫.png"}
+    assert all(tmp_path / ".taken" in path.parents for path in taken)
+    assert [Path(file.name) for file in field.preprocess(entries)] == taken, "a later event finds them"
+    assert field.get_block_name() == "file" and field.preprocess(None) is None and field.preprocess([]) is None
+
+
+@pytest.mark.parametrize("name", ["{outside}", "{served}/../secret.png", "{served}/a/../../secret.png", "{served}/link/x.png",
+                                  "{served}/a/link.png", "{served}/deep/er/x.png", "{served}/flat.png", "..", "", "a\0b", 3, None, ["x"]])  # fmt: skip
+def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: TrainTab, tmp_path: Path) -> None:
+    secret = write_picture(tmp_path / "secret.png")
+    for path in ("deep/er/x.png", "flat.png", "a/x.png"):
+        write_picture(served / path)
+    (served / "a" / "link.png").symlink_to(secret)
+    write_picture(tmp_path / "elsewhere" / "x.png")
+    (served / "link").symlink_to(tmp_path / "elsewhere")
+    if isinstance(name, str):
+        name = name.format(outside=secret, served=served)
+    field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
+    files = field.preprocess([{"name": name, "data": "data:image/png;base64,AAAA", "is_file": True}])
+    assert "is not there any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
+    assert not list((tmp_path / ".taken").rglob("*")) and secret.is_file() and (tmp_path / "elsewhere" / "x.png").is_file()
+
+
+def test_events_need_the_key(tmp_path: Path) -> None:
+    started: list[object] = []
+    queue = queue_of(Host(tmp_path), tmp_path)
+    for name in ("submit", "move", "remove", "go_on", "start", "hold"):
+        setattr(queue, name, lambda *given: started.append(given))
+    blocks = TrainTab(queue, tmp_path, GUARD).build()
+    parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
+    key = next(number for number, name in parts.items() if name == "train_lora_key")
+    answered = [event for event in blocks.dependencies if event["backend_fn"]]
+    bare = [event for event in answered if key not in event["inputs"]]
+    harmless = {"train_lora_preset", "train_lora_import"}  # fill the form
+    assert {parts[target] for event in bare for target in event["targets"]} == harmless
+    for event, function in zip(blocks.dependencies, blocks.fns):
+        if event in answered and event not in bare:
+            assert event["inputs"][0] == key and event["js"].startswith("trainLora")
+            told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
+            told = asyncio.run(told) if inspect.iscoroutine(told) else told
+            assert "may not train" in str(told)
+    assert len(answered) - len(bare) == 20 and not started and "--gradio-auth" in REFUSED
+
+
+def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:
+    made = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", GUARD, hides_folders=True)
+    parts = {part["props"].get("elem_id"): part["props"] for part in made.build().get_config_file()["components"]}
+    named = {"data": str(photos), "reg_data": "x", "mask_data": "x", "network_weights": "x", "base_weights": "x"}
+    for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
+        if name in named:
+            assert not parts[f"train_lora_{name}"]["visible"]
+        for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
+            assert html.count("<li>") == 1 and f"({name}): the webui was started with --hide-ui-dir-config" in html
+    drop = dropped(write_picture(tmp_path / "up" / "a.png"))
+    allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
+    assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
+    write_picture(tmp_path / ".jobs" / "id" / "drop" / "a.png")
+    repeated = made.report(None, *values(data=f"{tmp_path / '.jobs' / 'id' / 'drop'}|2", trigger="ohwx", steps=3))
+    assert "Images" in repeated and "--hide-ui-dir-config" not in repeated, "images that were dropped for a job"
+    assert (tmp_path / ".private").is_dir()
+
+
 def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
     drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
     for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
@@ -165,17 +306,63 @@ def test_old_drops_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
-    import asyncio
-
     for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.go_on, tab.save_now):
         assert asyncio.run(answer()) == ""
     assert "There is no other LoRA" in tab.use_best()
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
-    blocks = TrainTab(Runner(Host(tmp_path)), tmp_path).build()
+    blocks = TrainTab(queue_of(Host(tmp_path), tmp_path), tmp_path, GUARD).build()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
     assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)
     assert parts["train_lora_sample_prompts"]["lines"] == 4
+
+
+def test_a_job_that_waits_is_told_its_place(tab: TrainTab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tab._queue, "submit", lambda config: Placed(f"<{config.run.name}>", place=2))
+    html = tab.start(None, *values(name="x"))
+    assert "&lt;x&gt; waits; its place in the queue is 2." in html and "data-job" not in html
+    assert html != tab.start(None, *values(name="x"))
+
+
+ODD = {
+    "name": "é x", "data": ["a b", "c|3"], "unet_lr": 5e-5, "rank": 7, "optimizer": "Lion", "optimizer_args": "a=1 b=(2, 3)",
+    "sample_prompts": "one\ntwo", "overwrite": True, "validation_split": 0.25, "base_weights": ["w 1", "w 2"], "block_dims": "1,2",
+}  # fmt: skip
+
+
+def test_repeat_fills_every_field_so_that_the_same_settings_come_back(tab: TrainTab) -> None:
+    """The components are given what `start` reads again; the drop field is emptied, since the job has its own images."""
+    known = {opt.name for opt in order()}
+    config = build_config({name: value for name, value in ODD.items() if name in known})
+    entry = Entry("id", json.loads(json.dumps(config.to_flat())), 1.0, "finished")
+    tab._queue._set((entry,))
+    told, files, *fields = tab._jobs.repeat("id")
+    assert "settings of é x: change them, and press Train." in told and files["value"] is None
+    flat = tab._settings(None, [field["value"] for field in fields])
+    assert build_config(flat) == config
+    assert len(known & ODD.keys()) > 8
+
+
+def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> None:
+    entry = Entry("id", {"name": "cat"}, 1.0, "finished", state_folder=str(tmp_path))
+    tab._queue._set((entry,))
+    resume = [opt.name for opt in order()].index("resume")
+    assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
+    told, _, *fields = tab._jobs.extend("id")
+    assert fields[resume]["value"] == tmp_path.name and "Epochs or Steps must lead beyond" in told
+    told, files, *fields = tab._jobs.repeat("gone")
+    assert "not there any more" in told and not [field for field in (files, *fields) if "value" in field]
+    tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
+    assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
+
+
+def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
+    jobs = tab._jobs
+    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.go_on, jobs.start, jobs.hold)]
+    assert ["not there any more" in answer for answer in answers] == [True] * 4 + [False] * 2
+    assert len(set(answers)) == 6 and tab._queue.held
+    asyncio.run(jobs.start(""))
+    assert not tab._queue.held

@@ -7,17 +7,20 @@ from typing import Literal
 
 from lib_lora.config.options import option
 
+MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight, and are nothing without it
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """The LoRA itself."""
 
-    adapter_type: Literal["lora", "dora", "loha", "lokr"] = option(
+    adapter_type: Literal["lora", "dora", "loha", "lokr", "ia3", "diag-oft", "glora"] = option(
         "lora",
         label="Type",
         kohya=None,
         place="advanced",
-        help="lora works everywhere; dora learns direction and strength apart, and is slower; loha and lokr are LyCORIS'.",
+        help="lora works everywhere; dora learns direction and strength apart, and is slower; the others are LyCORIS'. Of ia3, "
+        "diag-oft and glora nothing is scaled by Alpha; ia3 has no rank, and diag-oft's is the size of its blocks.",
     )
     rank: int = option(
         16,
@@ -83,6 +86,16 @@ class AdapterConfig:
         place="advanced",
         help="LoKr's smaller matrix is a product of the rank too.",
     )
+    unit: int = option(
+        0,
+        label="DyLoRA: unit",
+        kohya="network_args.unit",
+        ge=0,
+        le=1024,
+        place="advanced",
+        help="Trains at each step only the first so many ranks, a random multiple of this, so that the LoRA may be cut down "
+        "afterwards (truncate); 0 trains all.",
+    )
     network_dropout: float = option(
         0.0,
         label="Dropout",
@@ -124,14 +137,15 @@ class AdapterConfig:
         label="Ranks per block",
         kohya="network_args.block_dims",
         place="advanced",
-        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; with rank 0 a block is not trained.",
+        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; for SDXL 23: one, 9 down, 3 in the "
+        "middle, 9 up, one. With rank 0 a block is not trained.",
     )
     block_alphas: str = option(
         "",
         label="Alphas per block",
         kohya="network_args.block_alphas",
         place="advanced",
-        help="25 alphas, as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
+        help="As many alphas as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
     )
     conv_block_dims: str = option(
         "",
@@ -152,22 +166,22 @@ class AdapterConfig:
         label="Rate factors, down",
         kohya="network_args.down_lr_weight",
         place="advanced",
-        help="Factors on the U-Net's rate in its 12 blocks down, as 1,1,0.5 (the rest is 1); or cosine, sine, linear, "
-        "reverse_linear, zeros, each with +number to add to it.",
+        help="Factors on the U-Net's rate in its 12 blocks down (9 of SDXL), as 1,1,0.5 (the rest is 1); or cosine, sine, "
+        "linear, reverse_linear, zeros, each with +number to add to it.",
     )
     mid_lr_weight: str = option(
         "",
         label="Rate factor, middle",
         kohya="network_args.mid_lr_weight",
         place="advanced",
-        help="Factor on the U-Net's learning rate in its middle block.",
+        help="Factor on the U-Net's learning rate in its middle block; up to three for SDXL.",
     )
     up_lr_weight: str = option(
         "",
         label="Rate factors, up",
         kohya="network_args.up_lr_weight",
         place="advanced",
-        help="As Rate factors, down, for the 12 blocks up.",
+        help="As Rate factors, down, for the blocks up.",
     )
     block_lr_zero_threshold: float = option(
         0.0,

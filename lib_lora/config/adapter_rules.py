@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.model.blocks import (
+    LAYOUTS,
+    Layout,
     block_alphas,
     block_ranks,
     conv_alphas,
     conv_ranks,
     down_factors,
-    middle_factor,
+    has_factors,
+    middle_factors,
     rate_factors,
+    trains_convolutions,
     up_factors,
 )
 
@@ -27,7 +31,7 @@ def ranks_can_be_read(config: TrainConfig) -> str | None:
 
 def alphas_can_be_read(config: TrainConfig) -> str | None:
     adapter = config.adapter
-    if adapter.block_alphas and not (adapter.block_dims or _has_factors(adapter)):
+    if adapter.block_alphas and not (adapter.block_dims or has_factors(adapter)):
         return (
             "Alphas per block (block_alphas): work only with Ranks per block (block_dims) or rate factors; "
             "give those, or leave this empty."
@@ -37,7 +41,7 @@ def alphas_can_be_read(config: TrainConfig) -> str | None:
 
 def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
     adapter = config.adapter
-    if adapter.conv_block_dims and not (adapter.block_dims or _has_factors(adapter)):
+    if adapter.conv_block_dims and not (adapter.block_dims or has_factors(adapter)):
         return (
             "Ranks of convolutions per block (conv_block_dims): work only with Ranks per block (block_dims) or rate factors; "
             "give those, or leave this empty."
@@ -60,7 +64,7 @@ def factors_down_can_be_read(config: TrainConfig) -> str | None:
 
 
 def factor_of_the_middle_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(middle_factor, config)
+    return _problem(middle_factors, config)
 
 
 def factors_up_can_be_read(config: TrainConfig) -> str | None:
@@ -68,7 +72,7 @@ def factors_up_can_be_read(config: TrainConfig) -> str | None:
 
 
 def threshold_has_factors(config: TrainConfig) -> str | None:
-    if config.adapter.block_lr_zero_threshold == 0 or _has_factors(config.adapter):
+    if config.adapter.block_lr_zero_threshold == 0 or has_factors(config.adapter):
         return None
     return "Smallest factor (block_lr_zero_threshold): works only with rate factors, such as Rate factors, down (down_lr_weight)."
 
@@ -76,12 +80,7 @@ def threshold_has_factors(config: TrainConfig) -> str | None:
 def some_block_is_trained(config: TrainConfig) -> str | None:
     if config.optimizer.text_encoder_lr > 0 or config.optimizer.unet_lr == 0:
         return None
-    try:
-        ranks, factors = block_ranks(config.adapter), rate_factors(config.adapter)
-        ranks = [rank + conv_rank for rank, conv_rank in zip(ranks, conv_ranks(config.adapter))]
-    except ConfigError:
-        return None  # told by itself
-    if any(rank > 0 and factor > 0 for rank, factor in zip(ranks, factors or [1.0] * len(ranks))):
+    if any(trains_some_block(config.adapter, layout) for layout in LAYOUTS):
         return None
     return (
         "Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0; nothing would be trained."
@@ -144,17 +143,57 @@ def type_has_upper_matrices(config: TrainConfig) -> str | None:
 
 
 def type_knows_the_weight(config: TrainConfig) -> str | None:
-    if config.adapter.adapter_type != "dora" or not config.adapter.base_weights:
+    kind = config.adapter.adapter_type
+    if kind not in ("dora", *MULTIPLYING) or not config.adapter.base_weights:
         return None
     return (
-        "Type (adapter_type): dora is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
+        f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
         "choose lora, or leave those out."
     )
 
 
+def type_has_convolutions(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.adapter_type not in ("ia3", "glora") or not trains_convolutions(adapter):
+        return None
+    return (
+        f"Rank of convolutions (conv_dim): the webui reads no {adapter.adapter_type} of convolutions; set it to 0 and Ranks of "
+        "convolutions per block (conv_block_dims) to nothing, or choose another Type (adapter_type)."
+    )
+
+
+def type_has_a_norm(config: TrainConfig) -> str | None:
+    kind = config.adapter.adapter_type
+    if kind not in MULTIPLYING or config.adapter.scale_weight_norms == 0:
+        return None
+    return f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0."
+
+
+def type_is_scaled(config: TrainConfig) -> str | None:
+    """LyCORIS scales a GLoRA, the webui's loader does not."""
+    adapter = config.adapter
+    if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not adapter.block_alphas):
+        return None
+    return (
+        f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave "
+        "Alphas per block (block_alphas) empty."
+    )
+
+
+def units_divide_ranks(config: TrainConfig) -> str | None:
+    adapter = config.adapter
+    if adapter.unit == 0:
+        return None
+    if adapter.adapter_type != "lora":
+        return f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0."
+    if adapter.unit >= adapter.rank:
+        return f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks."
+    return None
+
+
 def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
-    several = _has_factors(config.adapter) or any(
+    several = has_factors(config.adapter) or any(
         (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
     )
     if not several or not (optimizer_spec(optimizer.optimizer).one_rate or optimizer.lr_scheduler == "adafactor"):
@@ -165,18 +204,45 @@ def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
     )
 
 
-def _has_factors(adapter: AdapterConfig) -> bool:
-    return bool(adapter.down_lr_weight or adapter.mid_lr_weight or adapter.up_lr_weight)
-
-
-def _problem(read: Callable[[AdapterConfig], object], config: TrainConfig) -> str | None:
+def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
+    """Whether a block has a rank and a factor; also where lists cannot be read, which is told by itself."""
     try:
-        read(config.adapter)
-    except ConfigError as error:
-        return error.problems[0]
-    return None
+        ranks, factors = block_ranks(adapter, layout), rate_factors(adapter, layout) or [1.0] * layout.blocks
+        ranks = [rank + conv_rank for rank, conv_rank in zip(ranks, conv_ranks(adapter, layout))]
+    except ConfigError:
+        return not any(_reads_all(adapter, other) for other in LAYOUTS)
+    inner = slice(layout.ends, layout.blocks - layout.ends)
+    return any(rank > 0 and factor > 0 for rank, factor in zip(ranks[inner], factors[inner]))
 
 
+def block_problems(adapter: AdapterConfig, layout: Layout) -> list[str]:
+    """What of the settings of single blocks does not fit a U-Net with these blocks, a sentence each."""
+    problems = []
+    for read in READERS:
+        try:
+            read(adapter, layout)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _reads_all(adapter: AdapterConfig, layout: Layout) -> bool:
+    return not block_problems(adapter, layout)
+
+
+def _problem(read: Callable[[AdapterConfig, Layout], object], config: TrainConfig) -> str | None:
+    """The sentence that says why an option fits the blocks of no family."""
+    problem = None
+    for layout in reversed(LAYOUTS):
+        try:
+            read(config.adapter, layout)
+            return None
+        except ConfigError as error:
+            problem = error.problems[0]
+    return problem
+
+
+READERS = (block_ranks, block_alphas, conv_ranks, conv_alphas, down_factors, middle_factors, up_factors)
 RULES: tuple[Rule, ...] = (
     ranks_can_be_read,
     alphas_can_be_read,
@@ -194,4 +260,8 @@ RULES: tuple[Rule, ...] = (
     type_has_its_options,
     type_has_upper_matrices,
     type_knows_the_weight,
+    type_has_convolutions,
+    type_has_a_norm,
+    type_is_scaled,
+    units_divide_ranks,
 )

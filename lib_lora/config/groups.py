@@ -13,6 +13,7 @@ from typing import Any
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.data import DataConfig
+from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.options import Option, options_of, parse_value
@@ -34,6 +35,7 @@ class TrainConfig:
     data: DataConfig = _group(DataConfig, "Images and buckets")
     text: TextConfig = _group(TextConfig, "Captions")
     adapter: AdapterConfig = _group(AdapterConfig, "LoRA")
+    embedding: EmbeddingConfig = _group(EmbeddingConfig, "Embedding of the trigger word")
     optimizer: OptimizerConfig = _group(OptimizerConfig, "Learning")
     objective: ObjectiveConfig = _group(ObjectiveConfig, "Loss and noise")
     precision: PrecisionConfig = _group(PrecisionConfig, "Number formats")
@@ -87,6 +89,7 @@ def _group_class(name: str) -> type:
         "data": DataConfig,
         "text": TextConfig,
         "adapter": AdapterConfig,
+        "embedding": EmbeddingConfig,
         "optimizer": OptimizerConfig,
         "objective": ObjectiveConfig,
         "precision": PrecisionConfig,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from lib_lora.config.adapter import AdapterConfig
 
-LYCORIS = "lycoris.kohya"
-ALGO = {"lora": "locon", "dora": "locon", "loha": "loha", "lokr": "lokr"}
+LYCORIS, DYLORA = "lycoris.kohya", "networks.dylora"
+ALGO = {"lora": "locon", "dora": "locon"}  # the others have the same name there
 WITHOUT_CONVOLUTIONS = "attn-mlp"  # the preset that leaves convolutional blocks alone
+PRESET_OF_IA3 = "ia3"  # the preset of the few layers that it is meant for
 
 
 def network_module(adapter: AdapterConfig) -> str:
     """Kohya's own module for a LoRA, LyCORIS' for every other type."""
-    return "networks.lora" if adapter.adapter_type == "lora" else LYCORIS
+    if adapter.adapter_type != "lora":
+        return LYCORIS
+    return DYLORA if adapter.unit else "networks.lora"
 
 
 def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:
@@ -21,9 +24,16 @@ def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:
     """
     if adapter.adapter_type == "lora":
         return {}
-    arguments = {"algo": ALGO[adapter.adapter_type]}
+    arguments = {"algo": ALGO.get(adapter.adapter_type, adapter.adapter_type)}
     if adapter.adapter_type == "dora":
         arguments.update({"dora_wd": "True", "wd_on_output": "False"})
     if adapter.conv_dim == 0:
-        return {**arguments, "preset": WITHOUT_CONVOLUTIONS}
+        return {**arguments, "preset": preset(adapter)}
     return {**arguments, "conv_dim": str(adapter.conv_dim), "conv_alpha": str(adapter.conv_alpha)}
+
+
+def preset(adapter: AdapterConfig) -> str:
+    """LyCORIS' name for the layers that are trained."""
+    if adapter.adapter_type == "ia3":
+        return PRESET_OF_IA3
+    return "full" if adapter.conv_dim else WITHOUT_CONVOLUTIONS

@@ -25,6 +25,8 @@ def name_problem(name: str) -> str | None:
         return start + 'it must be a plain file name without a path or any of < > : " / \\ | ? *.'
     if not all(c.isalnum() or c in " _-.+()" or unicodedata.category(c).startswith("M") for c in name):
         return start + "it may hold letters, digits, spaces and _ - . + ( ) only."
+    if any(c.isdigit() and not c.isdecimal() for c in name):  # as ², on which the webui's sorting of its cards breaks
+        return start + "it may not hold raised, lowered or circled digits; use 0 to 9."
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return start + "it must not start or end with a dot or a space."
     if len(name.encode()) > MAX_BYTES:

@@ -91,7 +91,7 @@ def parse_value(opt: Option, raw: Any) -> Any:
     parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
     try:
         value = parsers[opt.kind](raw)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{opt.title}: got {_shown(raw)}, must be {_allowed(opt)}.") from error
     problem = bounds_problem(opt, value)
     if problem:
@@ -121,7 +121,8 @@ def _allowed(opt: Option) -> str:
 
 
 def _shown(raw: Any) -> str:
-    text = repr(raw) if isinstance(raw, str) or raw is None else str(raw)
+    whole = isinstance(raw, int) and abs(raw) >= 10**80  # Python writes out no number of more than 4300 digits
+    text = "a very large number" if whole else repr(raw) if isinstance(raw, str) or raw is None else str(raw)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -153,7 +154,10 @@ def _parse_tuple(raw: Any) -> tuple[str, ...]:
 def _parse_str(raw: Any) -> str:
     if raw is None:
         return ""
-    return raw.strip() if isinstance(raw, str) else _refuse(raw)
+    if not isinstance(raw, str):
+        _refuse(raw)
+    raw.encode()  # half of a surrogate pair could be stored nowhere
+    return str(raw.strip())
 
 
 def _refuse(raw: Any) -> typing.NoReturn:

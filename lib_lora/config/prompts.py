@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_BYTES = 2**20
 FLAGS = "--n (negative) --w --h (size) --d (seed) --l (guidance) --s (steps)"
 _NUMBERS = {"w": int, "h": int, "d": int, "s": int, "l": float}
 _FLAG = re.compile(r"([A-Za-z]+) (.+)", re.DOTALL)
@@ -31,16 +32,25 @@ def read_prompts(value: str) -> list[Prompt]:
         ValueError: with what is wrong, in words that go on after the option's name.
     """
     text = value.strip()
-    if "\n" not in text and text.lower().endswith((".txt", ".toml", ".json")):
+    if names_a_file(text):
         text = _file_text(Path(text).expanduser())
     numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     return [_prompt(number, line) for number, line in numbered if line and not line.startswith("#")]
+
+
+def names_a_file(value: str) -> bool:
+    """Whether the option names a file of prompts, and is none itself."""
+    return "\n" not in value.strip() and value.strip().lower().endswith((".txt", ".toml", ".json"))
 
 
 def _file_text(path: Path) -> str:
     if path.suffix.lower() != ".txt":
         raise ValueError(f"got {str(path)!r}, must be a .txt with one prompt a line")
     try:
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise OSError("it is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES // 2**20} MB")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ValueError(f"got {str(path)!r}, which cannot be read ({error})") from error

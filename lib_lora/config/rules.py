@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_lora.config import adapter_rules, data_rules, run_rules, training_rules
+from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import Rule, TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
@@ -139,13 +139,15 @@ def arguments_can_be_read(config: TrainConfig) -> str | None:
 
 
 def one_rate_for_all(config: TrainConfig) -> str | None:
-    optimizer = config.optimizer
+    optimizer, embedding = config.optimizer, config.embedding
     rates = {rate for rate in (optimizer.unet_lr, optimizer.text_encoder_lr) if rate > 0}
+    rates |= {embedding.embedding_lr} if embedding.embedding_vectors else set()
     if len(rates) < 2 or not optimizer_spec(optimizer.optimizer).one_rate:
         return None
+    last = " and Learning rate, embedding (embedding_lr)" if embedding.embedding_vectors else ""
     return (
         f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all; give Learning rate, U-Net (unet_lr) and "
-        "Learning rate, text encoder (text_encoder_lr) the same value, usually 1."
+        f"Learning rate, text encoder (text_encoder_lr){last} the same value, usually 1."
     )
 
 
@@ -184,6 +186,7 @@ RULES: tuple[Rule, ...] = (
     schedule_fits_the_optimizer,
     *data_rules.RULES,
     *adapter_rules.RULES,
+    *embedding_rules.RULES,
     *run_rules.RULES,
     *training_rules.RULES,
 )

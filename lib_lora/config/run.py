@@ -34,6 +34,13 @@ class RunConfig:
         kohya=None,
         help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.",
     )
+    generate_while_training: bool = option(
+        True,
+        label="Generate while training",
+        kohya=None,
+        place="advanced",
+        help="Pictures and all else that waits for the model get it between two steps. Off: they wait for the end.",
+    )
     preview_steps: int = option(
         20,
         label="Preview steps",

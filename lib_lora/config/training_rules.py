@@ -34,8 +34,8 @@ def fp16_holds_the_squares(config: TrainConfig) -> str | None:
     if isinstance(eps, float) and eps >= _SMALLEST_FP16:
         return None
     return (
-        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and the loss is not "
-        "a number after a step; choose AdamW8bit or Lion, give it eps=1e-6, or take bf16 (full_bf16)."
+        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and a step later "
+        "the loss is not a number; choose AdamW8bit or Lion, give it eps=1e-6, or take bf16 (full_bf16)."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib_lora.errors import DatasetError
 
+MAX_BYTES = 2**20
 DEFAULT_EXTENSION, SECOND_EXTENSION = ".txt", ".caption"
 
 
@@ -25,12 +26,14 @@ def read_caption(image: Path, source: CaptionSource) -> str | None:
     """First line of the caption file beside `image` (all lines, joined by newlines, where asked for), or None.
 
     Raises:
-        DatasetError: the file is not UTF-8 text.
+        DatasetError: the file is not UTF-8 text, or far longer than a caption.
     """
     extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
     for extension in extensions:
         path = image.with_name(image.stem + extension)
         if path.is_file():
+            if path.stat().st_size > MAX_BYTES:
+                raise DatasetError([f"Caption file {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shorten or remove it."])
             try:
                 text = path.read_text(encoding="utf-8-sig")
             except UnicodeDecodeError as error:

@@ -72,6 +72,8 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
 
 
 def _sample(folder: Folder, path: Path, captions: CaptionSource) -> Sample | Iterable[str]:
+    if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
+        return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         stat = path.stat()
         size = checked_size(path, stat.st_mtime_ns, stat.st_size)
@@ -87,6 +89,15 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource) -> Sample | Ite
         file = path.stem + captions.extension
         return [f"Image {path.name!r} has no caption; write {file} beside it, or give a Trigger word (trigger)."]
     return Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name on the disk can be written anywhere else."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=4 * MAX_IMAGES)

@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from lib_lora.config.data import Interpolation
 from lib_lora.data.buckets import Placement
 from lib_lora.data.folders import KINDS
+from lib_lora.data.jpeg import MAX_SCANS, scans
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
@@ -136,6 +137,9 @@ def _open(path: Path) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])
+    if image.format in {"JPEG", "MPO"} and scans(path.read_bytes()) > MAX_SCANS:
+        image.close()
+        raise DatasetError([f"Image {path.name!r} is a JPEG of more than {MAX_SCANS} scans; save it anew or remove it."])
     return image
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lib_lora.config.text import TextConfig
 from lib_lora.data.attention_weights import Weighted, attention_weights
 from lib_lora.data.tokens import CHUNK, Tokenizer, chunked, plain_ids
+from lib_lora.data.words import units
 
 BODY = CHUNK - 2
 SHOWN_CHARACTERS, ENOUGH_CHARACTERS = 40, 40  # of a caption; no 40 characters are less than a token
@@ -81,7 +82,10 @@ def _kohya_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_le
 
 
 def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int, pad_id: int | None) -> list[_Chunk]:
-    """Begin, 75 tokens, end, each; what follows the last comma goes to the next chunk when the comma is near the end."""
+    """Begin, 75 tokens, end, each; what follows the last comma goes to the next chunk when the comma is near the end.
+
+    So does a word with an embedding that does not fit any more; sd-scripts' rule cuts it.
+    """
     comma = plain_ids(tokenizer, ",")[0]
     chunks: list[_Chunk] = []
     current, last_comma = _Chunk(), -1
@@ -96,15 +100,15 @@ def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_le
         if piece.is_break:
             next_chunk(BODY)
             continue
-        for token in plain_ids(tokenizer, piece.text):
-            if token == comma:
+        for unit in units(plain_ids(tokenizer, piece.text)):
+            if unit[0] == comma:
                 last_comma = len(current.ids)
             elif len(current.ids) == BODY and last_comma != -1 and BODY - last_comma <= COMMA_BACKTRACK:
                 next_chunk(last_comma + 1)
-            if len(current.ids) == BODY:
+            if len(current.ids) + len(unit) > BODY:
                 next_chunk(BODY)
-            current.ids.append(token)
-            current.weights.append(piece.weight)
+            current.ids += unit
+            current.weights += [piece.weight] * len(unit)
     if current.ids or not chunks:
         next_chunk(BODY)
     return chunks[: max_token_length // BODY]

@@ -16,9 +16,11 @@ from torch import nn
 from lib_lora.errors import ModelError
 from lib_lora.hosts.architecture import TEXT, UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
-from lib_lora.model.family import Family
+from lib_lora.model.family import Family, Kind
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
+KEYS = "the keys and shapes of the checkpoint file"
+MARKED = f"the tensor {V_MARK} in the file says so"
 TRAINABLE = "SD 1.x, SD 2.x, SDXL and their inpainting models can be trained"
 
 
@@ -29,8 +31,7 @@ class Modules:
     unet: nn.Module
     vae: nn.Module
     text_encoders: tuple[nn.Module, ...]
-    family: Family
-    predicts_v: bool = False
+    kind: Kind
 
 
 class _Shape(tuple[int, ...]):
@@ -78,44 +79,74 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     Raises:
         ModelError: a tensor is missing, or the file is of no family that can be trained.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    made = empty_modules(path)
+    unet, vae, encoders = made.unet, made.vae, made.text_encoders
+    _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)  # type: ignore[arg-type]
+    _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)  # type: ignore[arg-type]
+    for prefix, encoder in zip(TEXT[made.kind.family.card], encoders):
+        _fill(encoder, text_weights(_read(path, prefix), prefix, encoder), dtype)
+    return made
+
+
+def empty_modules(path: Path) -> Modules:
+    """The networks without content, on torch's meta device in fp32, from the file's header alone.
+
+    Raises:
+        ModelError: the file is of no family that can be trained.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     shapes = read_shapes(path)
     family = family_of(shapes)
     if isinstance(family, str):
         raise ModelError(f"The checkpoint {path.name!r} is {family}; only {TRAINABLE}.")
+    encoders: list[nn.Module] = []
     with torch.device("meta"):
         unet = UNet2DConditionModel(**unet_config(shapes))
         vae = AutoencoderKL(**vae_config(shapes))
-    _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)
-    _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)
-    encoders: list[nn.Module] = []
-    for prefix in TEXT[family.card]:
-        config = text_config(shapes, prefix)
-        if family.is_v2:
-            config["num_hidden_layers"] -= 1  # the last one is never used
-        projected = len(encoders) == 1
-        with torch.device("meta"):
-            kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-            encoder = kind(CLIPTextConfig(**config))
-        _fill(encoder, text_weights(_read(path, prefix), prefix, encoder), dtype)
-        encoders.append(encoder.eval())
-    return Modules(unet.eval(), vae.eval(), tuple(encoders), family, predicts_v(path, shapes))
+        for prefix in TEXT[family.card]:
+            config = text_config(shapes, prefix)
+            if family.is_v2:
+                config["num_hidden_layers"] -= 1  # the last one is never used
+            kind = CLIPTextModelWithProjection if encoders else CLIPTextModel  # the second one's output is projected
+            encoders.append(kind(CLIPTextConfig(**config)).eval())
+    return Modules(unet.eval(), vae.eval(), tuple(encoders), Kind(family, KEYS, says_v(path, shapes)))
 
 
-def predicts_v(path: Path, shapes: Mapping[str, Any]) -> bool:
-    """Whether the file itself, or a webui's configuration `NAME.yaml` beside it, says so."""
+def kind_of_file(path: Path) -> Kind:
+    """What the checkpoint is, from its header and a configuration beside it alone.
+
+    Raises:
+        ModelError: it cannot be read, or is of no family that can be trained.
+    """
+    problem = file_problem(path)
+    if problem:
+        raise ModelError(problem)
+    shapes = read_shapes(path)
+    family = family_of(shapes)
+    assert isinstance(family, Family)  # others have a problem
+    return Kind(family, KEYS, says_v(path, shapes))
+
+
+def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
+    """What says that the model predicts v: the file itself, or a webui's configuration `NAME.yaml` beside it; empty for nothing.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+    """
     if V_MARK in shapes:
-        return True
+        return MARKED
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
-        return False
+        return ""
     try:
         parameters = yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"]
         scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
-        return bool(parameters.get("parameterization") == "v" or scaling.endswith(".VScaling"))
+        found = parameters.get("parameterization") == "v" or scaling.endswith(".VScaling")
+        return f"{beside.name} says so" if found else ""
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({error!r}).") from error
 
@@ -147,7 +178,7 @@ def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
     cast = {}
     for key in list(weights):  # one after the other, so that there are never two copies of all
         value = weights.pop(key)
-        cast[key] = value.to(dtype) if value.is_floating_point() else value
+        cast[key] = value.to(dtype) if value.is_floating_point() else value.clone()  # a view would keep the whole file mapped
     missing, _ = module.load_state_dict(cast, strict=False, assign=True)
     if missing:
         raise ModelError(f"The checkpoint lacks {len(missing)} tensors, such as {missing[0]!r}.")

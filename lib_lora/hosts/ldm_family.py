@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from lib_lora.model.family import SD1, SD2, SDXL, Family, inpainting
+from lib_lora.hosts.architecture import V_MARK
+from lib_lora.hosts.checkpoint import MARKED, read_shapes
+from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind, inpainting
 
 
 def family_of(latent_diffusion: Any) -> Family | str:
@@ -22,9 +25,20 @@ def family_of(latent_diffusion: Any) -> Family | str:
     return family if channels == 4 else inpainting(family)
 
 
-def predicts_v(latent_diffusion: Any) -> bool:
-    """As the webui reads it from the model's configuration. It takes an SDXL without one for a model that predicts noise."""
-    return bool(latent_diffusion.parameterization == "v")
+def kind_of(latent_diffusion: Any, family: Family) -> Kind:
+    """What the model is; `family` as `family_of` says."""
+    return Kind(family, "the model that the webui holds", _says_v(latent_diffusion))
+
+
+def _says_v(latent_diffusion: Any) -> str:
+    """What says that the model predicts v: the webui's configuration, or the mark of some SDXL files, which it does not read."""
+    if latent_diffusion.parameterization == "v":
+        return "its configuration says so"
+    if not getattr(latent_diffusion, "is_sdxl", False):
+        return ""
+    file = Path(str(latent_diffusion.sd_checkpoint_info.filename))
+    marked = file.suffix == ".safetensors" and V_MARK in read_shapes(file)
+    return f"{MARKED}; the webui itself needs {file.stem}.yaml for that" if marked else ""
 
 
 def embedder(wrapper: Any) -> Any:

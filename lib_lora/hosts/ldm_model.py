@@ -12,15 +12,15 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
-from lib_lora.hosts.ldm_family import embedder, predicts_v
+from lib_lora.hosts.ldm_family import embedder, kind_of
 from lib_lora.model.attention import fused_attention_forwards
-from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
 from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
-from lib_lora.model.surgery import forwards_replaced, frozen
+from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
 from lib_lora.model.targets import ldm_unet_targets, sdxl_unet_targets, text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 
@@ -33,11 +33,24 @@ class LdmModel:
     """
 
     def __init__(
-        self, latent_diffusion: Any, device: torch.device, info: ModelInfo, still_held: Callable[[], bool] = lambda: True
+        self,
+        latent_diffusion: Any,
+        device: torch.device,
+        info: ModelInfo,
+        still_held: Callable[[], bool] = lambda: True,
+        words: tuple[Word, ...] = (),
     ) -> None:
         self.device = device
+        self._info = info
+        self.words = words
+        self._surroundings = Surroundings(self)
+        self.hold(latent_diffusion, still_held)
+
+    def hold(self, latent_diffusion: Any, still_held: Callable[[], bool]) -> None:
+        """Stand on these modules from now on: those of the same checkpoint, which the host may have built anew meanwhile."""
+        device, info = self.device, self._info
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
-        self.predicts_v = predicts_v(latent_diffusion)
+        self.kind = kind_of(latent_diffusion, info.family)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
         self.text_encoders = _readers(latent_diffusion, is_sdxl=info.family.card == SDXL.card)
         self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)
@@ -45,10 +58,8 @@ class LdmModel:
         self.whole = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
         original = getattr(latent_diffusion, "alphas_cumprod_original", latent_diffusion.alphas_cumprod)
         self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
-        self._info = info
         self._still_held = still_held
         self._sentinels = [next(module.parameters()) for module in networks(self)]
-        self._surroundings = Surroundings(self)
 
     def verify(self) -> None:
         if not self._still_held():
@@ -89,9 +100,13 @@ class LdmModel:
 
 @contextmanager
 def made_trainable(model: LdmModel) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; the exit brings everything back."""
+    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; others' patches have no part in it.
+
+    The exit brings everything back.
+    """
     with ExitStack() as stack:
         stack.enter_context(frozen(model.whole))
+        stack.enter_context(others_aside([*networks(model), model.vae]))
         stack.enter_context(_in_fp32(model.vae))
         stack.enter_context(forwards_replaced(fused_attention_forwards(model.unet)))
         for encoder in model.text_encoders:

@@ -13,17 +13,18 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
-from lib_lora.hosts.checkpoint import Modules, file_problem, legacy_hash, load_modules, sha256
+from lib_lora.hosts.checkpoint import Modules, empty_modules, kind_of_file, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
-from lib_lora.model.base import ModelInfo, Target, networks
+from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder
 from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.family import SDXL
+from lib_lora.model.family import SDXL, Kind
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.model.words import bundled, check_fits, without_bundle
 from lib_lora.objective.noise import scaled_linear_alphas_cumprod
 from lib_lora.output.lora_file import read
 
@@ -33,11 +34,12 @@ class DiffusersModel:
 
     def __init__(self, modules: Modules, device: torch.device, checkpoint: Path | None = None) -> None:
         self.device = device
-        self.family, self.predicts_v = modules.family, modules.predicts_v
+        self.kind, self.family = modules.kind, modules.kind.family
         self.unet: nn.Module = modules.unet.to(device)
         self.text_encoders = _readers(modules, device)
         self.vae: Any = modules.vae.to(device)
         self.tokenizer: Tokenizer = load_tokenizer()
+        self.words: tuple[Word, ...] = ()
         self.alphas_cumprod = scaled_linear_alphas_cumprod().to(device)
         self._checkpoint = checkpoint
         self._surroundings = Surroundings(self)
@@ -82,7 +84,7 @@ def _readers(modules: Modules, device: torch.device) -> tuple[TextEncoder, ...]:
     """The text encoders as their family reads them; the files' own are padded with the end token, open_clip's with 0."""
     encoders = [encoder.to(device) for encoder in modules.text_encoders]
     if len(encoders) == 1:
-        return (ClipEncoder(encoders[0], 0 if modules.family.is_v2 else None),)
+        return (ClipEncoder(encoders[0], 0 if modules.kind.family.is_v2 else None),)
     return (PenultimateClipEncoder(encoders[0]), PenultimateClipEncoder(encoders[1], 0))
 
 
@@ -97,8 +99,14 @@ class StandaloneHost:
         self._model: DiffusersModel | None = None
 
     def problems(self) -> list[str]:
-        problem = file_problem(self._checkpoint)
-        return [problem] if problem else []
+        try:
+            kind_of_file(self._checkpoint)
+        except ModelError as error:
+            return error.problems
+        return []
+
+    def kind(self) -> Kind | None:
+        return None if self.problems() else kind_of_file(self._checkpoint)
 
     def device(self) -> torch.device:
         return self._device
@@ -115,17 +123,47 @@ class StandaloneHost:
             problems = self.problems()
             if problems:
                 raise ModelError(problems[0])
-            dtype = torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
-            self._model = DiffusersModel(load_modules(self._checkpoint, dtype), self._device, self._checkpoint)
+            self._model = DiffusersModel(load_modules(self._checkpoint, self._dtype()), self._device, self._checkpoint)
         model = self._model
         with frozen([*networks(model), model.vae]), forwards_replaced(lean_forwards(networks(model), self._device)):
             yield model
+
+    def someone_waits(self) -> bool:
+        """Nobody else uses it."""
+        return False
+
+    @contextmanager
+    def borrow_again(self, base: DiffusersModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        with self.borrow_model():
+            yield
+
+    def look(self) -> DiffusersModel:
+        """The model that `borrow_model` would lend, without content unless it was loaded before.
+
+        Raises:
+            ModelError: the file cannot be read, or is of no family that can be trained.
+        """
+        if self._model is not None:
+            return self._model
+        problems = self.problems()
+        if problems:
+            raise ModelError(problems[0])
+        modules = empty_modules(self._checkpoint)
+        for module in (modules.unet, *modules.text_encoders):
+            for parameter in module.parameters():
+                parameter.data = parameter.data.to(self._dtype())
+        return DiffusersModel(modules, torch.device("meta"), self._checkpoint)
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
 
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None
         state, _ = read(path)
-        pairs_from_state(adaptable(self._model), state, torch.device("cpu"))
+        pairs_from_state(adaptable(self._model), without_bundle(state), torch.device("cpu"))
+        for word in bundled(state):
+            check_fits(word, self._model)
 
     def announce(self, path: Path) -> None:
         """Nobody to tell."""

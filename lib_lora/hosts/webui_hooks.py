@@ -1,4 +1,4 @@
-"""What the extension registers with the webui: the tab, the route that the tab polls, and the one of its sample pictures."""
+"""What the extension registers with the webui: the tab, and its routes. Each begins with a question to the guard."""
 
 from __future__ import annotations
 
@@ -6,17 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from modules import paths, script_callbacks
+from modules import paths, script_callbacks, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
+from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
+from lib_lora.jobs.queue import Queue
+from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.output.samples import thumbnail
+from lib_lora.ui.guard import Guard
 from lib_lora.ui.tab import TrainTab
+
+
+def _guard() -> Guard:
+    """What the webui's flags say of people and sites. Credentials are read as the webui reads them (`modules.api.api.Api`)."""
+    flags = shared.cmd_opts
+    pairs = [pair.split(":", 1) for pair in (getattr(flags, "api_auth", None) or "").split(",") if ":" in pair]
+    return Guard(
+        api_users={name: password for name, password in pairs},
+        trust_everybody=bool(getattr(flags, "enable_insecure_extension_access", False)),
+        origins=tuple((getattr(flags, "cors_allow_origins", None) or "").split(",")),
+        origins_pattern=getattr(flags, "cors_allow_origins_regex", None),
+    )
+
 
 # survives "Reload UI", which runs scripts again but keeps this package
 RUNNER = Runner(WebuiHost())
+GUARD = _guard()
 RELOAD_WAIT_S = 20.0
 PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
+UPLOADS = PRIVATE_FOLDER / "uploads"
+QUEUE = Queue(RUNNER, Store(PRIVATE_FOLDER / "queue", UPLOADS), WebuiCheckpoints())
 
 
 def register() -> None:
@@ -33,32 +53,31 @@ def _hold_still() -> None:
 
 
 def _tab() -> list[tuple[Any, str, str]]:
-    return [(TrainTab(RUNNER, PRIVATE_FOLDER / "uploads").build(), "Train LoRA", "train_lora")]
+    hides_folders = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
+    return [(TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build(), "Train LoRA", "train_lora")]
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
+    async def key(request: Request) -> dict[str, str]:
+        """What the tab's events bring along: handed to pages that may change something."""
+        GUARD.change(app, request)
+        return {"key": GUARD.key}
+
     async def status(request: Request, since: int = 0) -> dict[str, Any]:
-        _require_login(app, request)
+        GUARD.look(app, request)
         job = RUNNER.job
-        return {"job": job.snapshot(since) if job else None}
+        return {"job": job.snapshot(since) if job else None, "queue": QUEUE.revision}
 
     async def sample(request: Request, job: str, step: int, place: int) -> Response:
         """A small picture of the samples that the current job lists, and of nothing else."""
-        _require_login(app, request)
+        GUARD.look(app, request)
         current = RUNNER.job
         path = current.sample(step, place) if current and current.id == job else None
         if path is None or not path.is_file():
             raise HTTPException(404, "No such sample")
         return Response(thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
+    app.add_api_route("/train-lora/key", key, methods=["POST"])
     app.add_api_route("/train-lora/status", status, methods=["GET"])
     app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
-
-
-def _require_login(app: Any, request: Request) -> None:
-    """Where people log in (--gradio-auth), only they see the progress; gradio itself guards its own routes alone."""
-    if getattr(app, "auth", None) is None:
-        return
-    tokens = getattr(app, "tokens", {})
-    if not any(request.cookies.get(name) in tokens for name in ("access-token", "access-token-unsecure")):
-        raise HTTPException(401, "Not authenticated")
+    add_queue_routes(app, QUEUE, GUARD)

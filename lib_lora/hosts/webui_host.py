@@ -9,26 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modules import call_queue, devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
+from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
 
-from lib_lora.errors import ModelError
+from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import family_of
+from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
-from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Family
+from lib_lora.hosts.webui_model import WebuiModel, model_info
+from lib_lora.hosts.webui_queue import Place
+from lib_lora.model.family import Kind
 
 
 class WebuiHost:
     """A `Host` inside stable-diffusion-webui v1.10."""
 
+    def __init__(self) -> None:
+        self._place = Place()
+
     def problems(self) -> list[str]:
-        found = [_device_problem(), _memory_mode_problem()]
+        found = [_device_problem(), _memory_mode_problem(), _replaced_unet_problem()]
         if not sd_models.checkpoints_list:
             found.append("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
         elif sd_models.model_data.sd_model is not None:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
+
+    def kind(self) -> Kind | None:
+        latent_diffusion = sd_models.model_data.sd_model
+        if latent_diffusion is None:
+            return None
+        family = family_of(latent_diffusion)
+        return None if isinstance(family, str) else kind_of(latent_diffusion, family)
 
     def device(self) -> torch.device:
         return devices.device
@@ -40,25 +51,44 @@ class WebuiHost:
         return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
 
     @contextmanager
-    def borrow_model(self) -> Iterator[LdmModel]:
-        """See `Host`. Waits for the queue lock; the whole run holds it."""
+    def borrow_model(self) -> Iterator[WebuiModel]:
+        """See `Host`. Waits for the queue lock, and holds it until the exit."""
         with ExitStack() as stack:
-            call_queue.queue_lock.acquire()
-            stack.callback(call_queue.queue_lock.release)
-            shared.state.begin(job="train-lora")
-            stack.callback(shared.state.end)
-            if devices.device.type == "cuda":
-                torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+            self._place.take(stack)
+            _begin(stack)
             latent_diffusion = _current_model()
             _make_clean(latent_diffusion, stack)
-            model = LdmModel(
-                latent_diffusion,
-                devices.device,
-                _info(latent_diffusion),
-                still_held=lambda: sd_models.model_data.sd_model is latent_diffusion,
-            )
+            model = WebuiModel(latent_diffusion)
             stack.enter_context(made_trainable(model))
             yield model
+
+    def look(self) -> LdmModel | None:
+        held = sd_models.model_data.sd_model
+        if held is None or model_problem(held):
+            return None
+        return LdmModel(held, devices.device, model_info(held))
+
+    def someone_waits(self) -> bool:
+        return self._place.wanted
+
+    @contextmanager
+    def borrow_again(self, base: WebuiModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        """See `Host`. What the settings name is loaded; where that is another checkpoint, ours is away."""
+        with ExitStack() as stack:
+            self._place.take_again(stack)
+            if not insist:
+                base.require_selected()
+            _begin(stack)
+            try:
+                latent_diffusion = _current_model(base.checkpoint)
+                if insist:
+                    stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
+                _make_clean(latent_diffusion, stack)
+            except (ModelError, OSError, RuntimeError) as error:
+                raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
+            base.hold_again(latent_diffusion, needs_vae=needs_vae)
+            stack.enter_context(made_trainable(base))
+            yield
 
     def check_lora(self, path: Path) -> None:
         webui_networks.check(path)
@@ -93,14 +123,35 @@ def _device_problem() -> str | None:
 def _memory_mode_problem() -> str | None:
     for name in ("lowvram", "medvram"):
         if getattr(shared.cmd_opts, name, False):
-            return (
-                f"The webui runs with --{name}, which moves the model away while it is used; start it without --{name} to train."
-            )
-    return None
+            return _moved_problem(name)
+    moved = getattr(sd_models.model_data.sd_model, "lowvram", False)  # without those two flags, an SDXL's own
+    return _moved_problem("medvram-sdxl") if moved else None
 
 
-def _current_model() -> Any:
-    """The model that the webui's settings name, loaded and on its device.
+def _moved_problem(flag: str) -> str:
+    return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
+
+
+def _replaced_unet_problem() -> str | None:
+    """Another extension's U-Net stands in for the model's, made before any LoRA (TensorRT)."""
+    if sd_models.model_data.sd_model is None:  # the question would load it
+        return None
+    option = sd_unet.get_unet_option()
+    if option is None:
+        return None
+    return f"The U-Net is replaced by {option.label!r}, where a LoRA has no effect; set SD Unet to None in the settings to train."
+
+
+def _begin(stack: ExitStack) -> None:
+    """Tell the webui that a job has begun."""
+    shared.state.begin(job="train-lora")
+    stack.callback(shared.state.end)
+    if devices.device.type == "cuda":
+        torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+
+
+def _current_model(checkpoint: Any = None) -> Any:
+    """The model of `checkpoint`, or else the one that the webui's settings name, loaded and on its device.
 
     Raises:
         ModelError: there is none, or it cannot be trained.
@@ -108,7 +159,8 @@ def _current_model() -> Any:
     if not sd_models.checkpoints_list:
         raise ModelError("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
     if sd_models.model_data.sd_model is not None:
-        sd_models.reload_model_weights()
+        with sd_models.SkipWritingToConfig():  # what is selected stays selected
+            sd_models.reload_model_weights(info=checkpoint)
     latent_diffusion = shared.sd_model
     if latent_diffusion is None:
         raise ModelError("The webui could not load its checkpoint; select another one and try again.")
@@ -116,7 +168,7 @@ def _current_model() -> Any:
     if problem:
         raise ModelError(problem)
     if getattr(latent_diffusion, "lowvram", False):
-        raise ModelError("The loaded model is moved between devices while it is used (lowvram or medvram); it cannot be trained.")
+        raise ModelError(_moved_problem("medvram-sdxl"))
     if next(latent_diffusion.model.parameters()).device.type != devices.device.type:
         sd_models.send_model_to_device(latent_diffusion)
     return latent_diffusion
@@ -132,12 +184,6 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
-
-
-def _info(latent_diffusion: Any) -> ModelInfo:
-    checkpoint, family = latent_diffusion.sd_checkpoint_info, family_of(latent_diffusion)
-    assert isinstance(family, Family)  # others were refused
-    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256, family)
 
 
 def _forget_conditioning() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lib_lora.errors import LoraFileError, ModelError
+from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
 
@@ -44,7 +45,7 @@ def check(path: Path) -> None:
     """
     networks = _networks()
     state, _ = read(path)
-    wanted = {key.partition(".")[0] for key in state}
+    wanted = {key.partition(".")[0] for key in without_bundle(state)}
     if networks is None:
         return
     try:
@@ -52,6 +53,9 @@ def check(path: Path) -> None:
             loaded = networks.load_network(path.stem, networks.network.NetworkOnDisk(path.stem, str(path)))
     except (AssertionError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise LoraFileError(f"The webui's Lora extension cannot load the new file ({error}).") from error
+    missing = {word.name for word in bundled(state) if word.name not in getattr(loaded, "bundle_embeddings", {})}
+    if missing:
+        raise LoraFileError(f"The webui's Lora extension does not find the embedding {missing.pop()!r} in the new file.")
     matched = {module.network_key.partition(".")[0] for module in loaded.modules.values()}
     if matched != wanted:
         missing = sorted(wanted - matched)

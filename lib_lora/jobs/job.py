@@ -20,6 +20,7 @@ from lib_lora.events import (
     Event,
     Finished,
     HeldOut,
+    Lent,
     Note,
     Phase,
     Planned,
@@ -27,12 +28,13 @@ from lib_lora.events import (
     Saved,
     SavedBetween,
     SaveFailed,
+    StateSaved,
     StepDone,
     Stop,
 )
 from lib_lora.jobs.memory import memory_gb
 
-State = Literal["running", "paused", "stopping", "done", "stopped", "failed"]
+State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
 _SPEED_STEPS = 20  # speed is the mean over this many steps
 
 
@@ -43,8 +45,6 @@ class Job:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self.stop = Stop()
-        self.go = threading.Event()  # cleared while a person holds the run
-        self.go.set()
         self._lock = threading.Lock()
         self._state: State = "running"
         self._phase = "checking images and settings"
@@ -59,6 +59,7 @@ class Job:
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
         self._problems: list[str] = []
         self._saved: str | None = None
+        self._state_folder: Path | None = None
         self._notes: list[str] = []
         self._choices: list[str] = []
         self._device = device
@@ -74,6 +75,11 @@ class Job:
         """The best LoRA, while it stands beside the last one."""
         return self._best
 
+    @property
+    def state_folder(self) -> Path | None:
+        """The newest state that this run saved."""
+        return self._state_folder
+
     def best_used(self, last: Path) -> None:
         """The best LoRA bears the name now; the last one is `last`."""
         with self._lock:
@@ -83,13 +89,13 @@ class Job:
 
     def hold(self) -> None:
         """Let the run stand after its step until `go_on`."""
-        self.go.clear()
+        self.stop.hold()
 
     def go_on(self) -> None:
         """Let a run that was held go on; its speed is measured anew."""
         with self._lock:
             self._times.clear()
-        self.go.set()
+        self.stop.go_on()
 
     def sample(self, step: int, place: int) -> Path | None:
         """The picture of a prompt after a step of this run."""
@@ -103,12 +109,16 @@ class Job:
         with self._lock:
             self._memory = memory
             self._note_file(event)
+            self._state = "lent" if isinstance(event, Lent) else "running"
             if isinstance(event, Planned):
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
                 self._phase = event.text
             elif isinstance(event, SaveFailed):
                 self._phase = f"waiting for room on the disk; press Continue to save again. {event.text}"
+            elif isinstance(event, Lent):
+                self._phase = event.text
+                self._times.clear()  # the speed is measured anew
             elif isinstance(event, Chosen):
                 self._choices.append(event.text)
             elif isinstance(event, Encoded):
@@ -128,6 +138,8 @@ class Job:
             self._saved = event.path.stem
         elif isinstance(event, SavedBetween):
             self._between = [name for name in self._between if name != event.removed] + [event.path.stem]
+        elif isinstance(event, StateSaved):
+            self._state_folder = event.folder
         elif isinstance(event, Sampled):
             self._sampled.append(event)
         elif isinstance(event, HeldOut):
@@ -155,7 +167,7 @@ class Job:
         with self._lock:
             state = self._state
             if self.running:
-                state = "stopping" if self.stop.requested else state if self.go.is_set() else "paused"
+                state = "stopping" if self.stop.requested else "paused" if self.stop.held else state
             speed = self._speed()
             return {
                 "id": self.id,

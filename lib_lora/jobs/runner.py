@@ -5,18 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
+from collections.abc import Generator
+from contextlib import closing
+from typing import Protocol, cast
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import SaveFailed
+from lib_lora.events import Event, Lent, SaveFailed
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.output.promote import use_best
 from lib_lora.train import train
-from lib_lora.training.failures import give_memory_back
 
 log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Is told of every job, by the job's thread."""
+
+    def happened(self, job: Job, event: Event) -> None:
+        """The job has taken note of the event. An error that is raised here ends the run with its sentence."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """The job is over, and the model was given back."""
+        ...
 
 
 class Runner:
@@ -28,6 +43,11 @@ class Runner:
         self._job: Job | None = None
         self._go, self._stands = threading.Event(), threading.Event()
         self._go.set()
+        self._watcher: Watcher | None = None
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of every job from now on."""
+        self._watcher = watcher
 
     @property
     def job(self) -> Job | None:
@@ -51,11 +71,10 @@ class Runner:
         job = self._job
         if job is not None and job.running:
             job.stop.request(keep=keep)
-            job.go_on()
 
     def hold(self) -> None:
-        """Let the running job stand after its step until `go_on`; it keeps the model meanwhile."""
-        if self._job is not None and self._job.running and not self._job.stop.requested:
+        """Let the running job stand after its step until `go_on`; one that lends its model gives it back meanwhile."""
+        if self._job is not None and self._job.running:
             self._job.hold()
 
     def go_on(self) -> None:
@@ -115,18 +134,29 @@ class Runner:
         finally:
             self._stands.set()
             give_memory_back(self.host.device())
+            if self._watcher is not None:
+                self._watcher.ended(job)
 
     def _follow(self, job: Job) -> None:
-        """Take event after event; between two of them the job can be held."""
-        events = train(job.config, self.host, job.stop)
+        """Take event after event; between two of them the job can be held. One that lends its model holds itself for a person."""
+        lends = job.config.run.generate_while_training
         self._stands.clear()
-        for event in events:
-            job.apply(event)
-            if isinstance(event, SaveFailed) and not job.stop.requested:  # held until somebody made room, or stops it
-                job.hold()
-                event.try_again()
-            while job.running and not (self._go.is_set() and job.go.is_set()):
-                self._stands.set()
-                self._go.wait()
-                job.go.wait()
-            self._stands.clear()
+        run = cast("Generator[Event, None, None]", train(job.config, self.host, job.stop))
+        with closing(run) as events:  # so that the model is given back when the watcher ends the run
+            for event in events:
+                if isinstance(event, Lent):
+                    self._stands.set()
+                job.apply(event)
+                if self._watcher is not None:
+                    self._watcher.happened(job, event)
+                waits = not lends or isinstance(event, SaveFailed)
+                if isinstance(event, SaveFailed) and not job.stop.requested:  # held until somebody made room, or stops it
+                    job.hold()
+                    event.try_again()
+                while job.running and not (self._go.is_set() and (not waits or not job.stop.held)):
+                    self._stands.set()
+                    self._go.wait()
+                    if waits:
+                        job.stop.wait_while_held()
+                if not isinstance(event, Lent):  # without the model it stands
+                    self._stands.clear()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
-from lib_lora.config.lycoris import WITHOUT_CONVOLUTIONS, lycoris_arguments, network_module
+from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
@@ -22,6 +22,7 @@ from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPT
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
+from lib_lora.kohya.types import KINDS_OF_FORM
 
 ExportForm = Literal["toml", "json", "dataset"]
 # options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
@@ -48,7 +49,7 @@ _BY_HAND = {
 }
 REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
-_OF_LOKR = ("factor", "full_matrix", "decompose_both")
+_OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 
 
 def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
@@ -103,7 +104,7 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
         value, name = config.value(opt), opt.declaration.kohya
         if opt.name in _BY_HAND or name in settings or _as_absent(opt, value):
             continue
-        if name is None or (opt.name in _OF_LOKR and config.adapter.adapter_type != "lokr"):
+        if name is None or _OF_TYPE.get(opt.name, config.adapter.adapter_type) != config.adapter.adapter_type:
             if opt.name != "resolution_height":
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
@@ -237,6 +238,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
+    form["unit"] = max(1, config.adapter.unit)  # the least that the form has
     form["keep_tokens"] = _keep_tokens(config)
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
@@ -260,11 +262,13 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
     """The form's standard LoRA has no fields for convolutions."""
     adapter = config.adapter
     if adapter.adapter_type == "lora":
+        if adapter.unit:
+            return {"LoRA_type": "Kohya DyLoRA"}
         conv = any(config.value(opt) != opt.default for opt in all_options() if opt.name.startswith("conv_"))
         return {"LoRA_type": "Kohya LoCon" if conv else "Standard"}
-    kinds = {"dora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr"}
-    preset = "full" if adapter.conv_dim else WITHOUT_CONVOLUTIONS
-    return {"LoRA_type": kinds[adapter.adapter_type], "LyCORIS_preset": preset, "dora_wd": adapter.adapter_type == "dora"}
+    dora = adapter.adapter_type == "dora"
+    kind = "LyCORIS/LoCon" if dora else next(name for name, kind in KINDS_OF_FORM.items() if kind == adapter.adapter_type)
+    return {"LoRA_type": kind, "LyCORIS_preset": preset(adapter), "dora_wd": dora}
 
 
 def _form_value(opt: Option, value: Any) -> Any:

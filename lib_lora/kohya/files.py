@@ -18,8 +18,8 @@ from lib_lora.kohya.table import NETWORK_ARGS, key_table
 
 Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
 OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
-MAX_BYTES = 1024 * 1024  # settings have a few KB
 COMPOSITE = ("network_args", "additional_parameters")
+MAX_BYTES, MAX_DEPTH, MAX_NUMBER = 256 * 2**10, 20, 2**63
 _TOML_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
 
 
@@ -52,16 +52,13 @@ def read_file(path: Path) -> dict[str, Any]:
     """The file as a dictionary; its content decides, its ending is only tried first.
 
     Raises:
-        ConfigError: it is neither JSON nor TOML, or holds no table of keys.
+        ConfigError: it is neither JSON nor TOML, holds no table of keys, or is larger or deeper than settings are.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(
-                [
-                    f"Settings file (config): {str(path)!r} has {size // 1024} KB, at most {MAX_BYTES // 1024} are read; choose another."
-                ]
-            )
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise OSError("it is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES // 2**10} KB")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # a path with a null character too
         raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read ({error})."]) from error
@@ -76,12 +73,30 @@ def read_file(path: Path) -> dict[str, Any]:
             problem = problem or error
             continue
         if isinstance(found, dict) and (found or problem is None):  # an empty text is TOML too, but not meant to be
-            return found
+            problem = _unfit(found)
+            if problem is None:
+                return found
+            break
         problem = problem or ValueError("it holds no keys")
         break
     what = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     reason = " ".join(str(problem).split())
     raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read as {what} ({reason})."])
+
+
+def _unfit(settings: dict[str, Any]) -> ValueError | None:
+    """What no settings hold, and what reads them further would choke on."""
+    level: list[Any] = [settings]
+    for _ in range(MAX_DEPTH):
+        if any(type(value) is int and abs(value) >= MAX_NUMBER for value in level):
+            return ValueError("it holds a whole number of more than 64 bits")
+        inside = [
+            list(value.values()) if isinstance(value, dict) else value for value in level if isinstance(value, (dict, list))
+        ]
+        level = [value for values in inside for value in values]
+        if not level:
+            return None
+    return ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -91,9 +106,25 @@ def parse_toml(text: str) -> dict[str, Any]:
             reader = importlib.import_module(name)
         except ImportError:
             continue
+        if _has_deep_keys(text):
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         found: dict[str, Any] = reader.loads(text)
         return found
     raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or give the settings as JSON."])
+
+
+def _has_deep_keys(text: str) -> bool:
+    """Whether a key such as a.b.c has too many parts. The readers need memory by the square of them: 100 KB take all there is."""
+    parts = 0
+    for part in text.split("."):
+        inside = part.strip(" \t")
+        is_key = (
+            "\n" not in inside and inside != "" and (any(c in inside for c in "\"'") or not re.search(r"[\s=,{}\[\]]", inside))
+        )
+        parts = parts + 1 if is_key else 0
+        if parts > MAX_DEPTH:
+            return True
+    return False
 
 
 def source_of(

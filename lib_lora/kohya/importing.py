@@ -18,6 +18,7 @@ from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, c
 from lib_lora.kohya.spelling import BLANK, TRIGGER_KEPT, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
+from lib_lora.kohya.words import WORD_RULES
 
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
 # sd-scripts' own values of what is absent from a complete configuration, where ours differ
@@ -148,7 +149,7 @@ def _finding(entry: Entry, context: Context) -> Finding:
         return Finding("ignored", "Said again further down, which wins.")
     if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
         return _own(entry, context)
-    rule = RULES.get(entry.name) or TYPE_RULES.get(entry.name)
+    rule = {**RULES, **TYPE_RULES, **WORD_RULES}.get(entry.name)
     found = rule(entry.value, context) if rule else None
     if found is not None:
         return _checked(found)

@@ -106,18 +106,18 @@ GROUPS: tuple[Group, ...] = (
     ),
     _group(
         "not_supported",
-        "LyCORIS' own refinements and DyLoRA are not trained.",
-        "bypass_mode constrain rank_dropout_scale rescaled train_norm train_on_input unit use_cp use_scalar use_tucker "
+        "LyCORIS' own refinements and its DyLoRA are not trained.",
+        "bypass_mode constrain rank_dropout_scale rescaled train_norm train_on_input use_cp use_scalar use_tucker "
         "network_args.use_tucker network_args.use_cp network_args.use_conv_cp network_args.disable_conv_cp "
         "network_args.use_scalar network_args.rs_lora network_args.bypass_mode network_args.train_norm "
         "network_args.block_size network_args.constraint network_args.constrain network_args.rescaled "
         "network_args.rank_dropout_scale network_args.unbalanced_factorization network_args.train_on_input "
-        "network_args.train_t5xxl network_args.unit",
+        "network_args.train_t5xxl",
         "LoRA_type",
     ),
     _group(
         "not_supported",
-        "LyCORIS' presets full and attn-mlp are trained; see Which layers of the U-Net (train_layers).",
+        "LyCORIS' presets full, attn-mlp and ia3 are trained; see Which layers of the U-Net (train_layers).",
         "LyCORIS_preset network_args.preset",
         "LoRA_type",
     ),
@@ -191,7 +191,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "huggingface_repo_type": ("model",),
     "huggingface_repo_visibility": ("private", "public"),
     "LyCORIS_preset": ("full",),
-    "unit": (1,),
     "constrain": (0,),
     "show_timesteps": ("none",),
     "network_args.preset": ("full",),
@@ -245,6 +244,9 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "network_args.algo": ("adapter_type",),
     "dora_wd": ("adapter_type",),
     "network_args.dora_wd": ("adapter_type",),
+    "token_string": ("trigger", "embedding_vectors"),
+    "num_vectors_per_token": ("embedding_vectors",),
+    "init_word": ("init_word",),
     "network_args": (),
     "additional_parameters": (),
 }
@@ -264,11 +266,15 @@ WHY_DECIDING: dict[str, str] = {
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",
-    "LoRA_type": "Standard, Kohya LoCon, and LyCORIS' LoCon, LoHa and LoKr are trained; others are not.",
-    "network_module": "networks.lora is trained, and lycoris.kohya with the algorithms lora, locon, loha and lokr.",
-    "network_args.algo": "LyCORIS' algorithm: lora, locon, loha or lokr.",
+    "LoRA_type": "Standard, Kohya LoCon, Kohya DyLoRA, and LyCORIS' LoCon, LoHa, LoKr, iA3, Diag-OFT and GLoRA are trained; "
+    "others are not.",
+    "network_module": "networks.lora and networks.dylora are trained, and lycoris.kohya with the algorithms below.",
+    "network_args.algo": "LyCORIS' algorithm: lora, locon, loha, lokr, ia3, diag-oft or glora.",
     "dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
     "network_args.dora_wd": "DoRA, over LoRA and LoCon, with strengths of inputs.",
+    "token_string": "Of textual inversion: the trigger word, whose embedding is trained together with the LoRA.",
+    "num_vectors_per_token": "Of textual inversion, with token_string: how many tokens the word is trained as.",
+    "init_word": "Of textual inversion, with token_string: what the word means at first.",
     "network_args": "Each of its arguments is looked at by itself.",
     "additional_parameters": "Each of its arguments is looked at by itself.",
 }

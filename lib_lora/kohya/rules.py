@@ -360,7 +360,7 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
         if any(key.startswith(("datasets[", "dataset_config.")) for key in context.last.values()):
             defaults["repeats"] = 1
         found.update({name: value for name, value in defaults.items() if name not in flat})
-    if context.form not in ("ours", "dataset") or set(DECIDING) & set(context.values):
+    if context.form not in ("ours", "dataset") or (set(DECIDING) - {"init_word"}) & set(context.values):
         found.update(_rates(context))
     if context.form != "ours" and _makes_its_own_rate(flat.get("optimizer"), flat.get("optimizer_args")):
         found["lr_scheduler"] = "adafactor"

@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lib_lora.config.lycoris import LYCORIS, WITHOUT_CONVOLUTIONS
+from lib_lora.config.lycoris import DYLORA, LYCORIS, PRESET_OF_IA3, WITHOUT_CONVOLUTIONS
 from lib_lora.kohya.rules import Context, Finding, Rule, empty
 from lib_lora.kohya.spelling import BLANK, truth
 
-ALGORITHMS = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr"}
+_OWN = ("loha", "lokr", "ia3", "diag-oft", "glora")  # of the same name here and there
+ALGORITHMS = {"lora": "lora", "locon": "lora", **{name: name for name in _OWN}}
+TRAINED = "lora, locon, loha, lokr, ia3, diag-oft and glora"
 KINDS_OF_FORM = {
     "Standard": "lora",
     "Kohya LoCon": "lora",
+    "Kohya DyLoRA": "lora",
     "LyCORIS/LoCon": "locon",
     "LyCORIS/LoHa": "loha",
     "LyCORIS/LoKr": "lokr",
+    "LyCORIS/iA3": "ia3",
+    "LyCORIS/Diag-OFT": "diag-oft",
+    "LyCORIS/GLoRA": "glora",
 }
 MORE_LAYERS = "LyCORIS also trains the U-Net's first and last convolution and its time embedding, which are left alone here."
+LINEAR_LAYERS = {
+    "ia3": "The layers of LyCORIS' preset ia3, and four of the text encoder's attentions: the webui reads no fewer of SDXL's.",
+    "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and "
+    "b2 the other way round.",
+}
+PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
 OVER_INPUTS = "Strengths belong to inputs here, which is what the webui reads; LyCORIS' own default is outputs (wd_on_output)."
 
 
@@ -45,28 +57,37 @@ def _kind_of_form(value: Any, context: Context) -> Finding | None:
         return empty()
     kind = _adapter_type(context)
     if not isinstance(value, str) or value not in KINDS_OF_FORM or kind is None:
-        return Finding("not_supported", f"{value}: trained are LoRA, LoCon, LoHa, LoKr and DoRA.")
+        return Finding("not_supported", f"{value}: trained are LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³, Diag-OFT and GLoRA.")
     why = "A LoRA of linear layers and 1×1 convolutions, as kohya's."
     if value == "Kohya LoCon":
         why = "A LoRA of convolutions too; conv_dim is their rank."
-    return Finding("used", MORE_LAYERS if value.startswith("LyCORIS/") else why, {"adapter_type": kind})
+    if value == "Kohya DyLoRA":
+        why = PREFIXES
+    return Finding("used", _layers(kind) if value.startswith("LyCORIS/") else why, {"adapter_type": kind})
 
 
 def _module(value: Any, context: Context) -> Finding | None:
     if value in BLANK:
         return empty()
-    if value == LYCORIS and _adapter_type(context):
-        return Finding("used", MORE_LAYERS, {"adapter_type": _adapter_type(context)})
+    kind = _adapter_type(context)
+    if value == LYCORIS and kind:
+        return Finding("used", _layers(kind), {"adapter_type": kind})
     if value == "networks.lora":
         return Finding("used", "A LoRA of linear layers and 1×1 convolutions, with conv_dim of the others too, as kohya's.")
-    return Finding("not_supported", f"{value}: trained are networks.lora, and lycoris.kohya with lora, locon, loha or lokr.")
+    if value == DYLORA:
+        return Finding("used", PREFIXES)
+    return Finding("not_supported", f"{value}: trained are networks.lora, networks.dylora, and lycoris.kohya with {TRAINED}.")
+
+
+def _layers(kind: str) -> str:
+    return LINEAR_LAYERS.get(kind, MORE_LAYERS)
 
 
 def _algo(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) is None:
         return Finding("ignored", "kohya's own LoRA does not read it.")
     if str(value).lower() not in ALGORITHMS:
-        return Finding("not_supported", f"{value}: of LyCORIS' algorithms lora, locon, loha and lokr are trained.")
+        return Finding("not_supported", f"{value}: of LyCORIS' algorithms {TRAINED} are trained.")
     return Finding("used", "The type.", {"adapter_type": _adapter_type(context)})
 
 
@@ -87,6 +108,17 @@ def _of_lokr(value: Any, context: Context) -> Finding | None:
     return None
 
 
+def _is_dylora(context: Context) -> bool:
+    return bool(context.given("LoRA_type") == "Kohya DyLoRA" or context.given("network_module") == DYLORA)
+
+
+def _unit(value: Any, context: Context) -> Finding | None:
+    """The form keeps it filled when another type is chosen."""
+    if not _is_dylora(context) and (context.form == "kohya_ss" or context.given("network_module")):
+        return Finding("ignored", "Only DyLoRA has units.")
+    return None
+
+
 def _of_convolutions(value: Any, context: Context) -> Finding | None:
     """The form keeps these fields filled when the chosen type has none."""
     if context.form == "kohya_ss" and context.values.get("LoRA_type") == "Standard":
@@ -95,6 +127,8 @@ def _of_convolutions(value: Any, context: Context) -> Finding | None:
 
 
 def _conv_dim(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) in LINEAR_LAYERS:
+        return Finding("ignored", "Convolutions of this type are not trained: the webui does not read them.")
     if _algorithm(context) and _preset(context) == WITHOUT_CONVOLUTIONS:
         return Finding("ignored", "LyCORIS' preset leaves convolutions alone.")
     return _of_convolutions(value, context)
@@ -103,6 +137,8 @@ def _conv_dim(value: Any, context: Context) -> Finding | None:
 def _preset_rule(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) is None:
         return Finding("ignored", "kohya's own LoRA does not read it.")
+    if value == PRESET_OF_IA3 and _algorithm(context) == "ia3":
+        return Finding("used", LINEAR_LAYERS["ia3"], {})
     if value == WITHOUT_CONVOLUTIONS:
         return Finding("used", "Convolutions are left alone.", {"conv_dim": 0})
     return None
@@ -113,8 +149,10 @@ def _preset(context: Context) -> Any:
 
 
 def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha."""
-    if _algorithm(context) is None or "conv_dim" in flat or _preset(context) not in (None, "full"):
+    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha; kohya's unit, which is 1."""
+    if _is_dylora(context):
+        return {} if "unit" in flat else {"unit": 1}
+    if _algorithm(context) in (None, *LINEAR_LAYERS) or "conv_dim" in flat or _preset(context) not in (None, "full"):
         return {}
     rank = {"conv_dim": flat["rank"]} if "rank" in flat else {}
     return {**rank, **({"conv_alpha": flat["alpha"]} if "alpha" in flat and "conv_alpha" not in flat else {})}
@@ -129,6 +167,8 @@ TYPE_RULES: dict[str, Rule] = {
     **{prefix + name: _of_lokr for prefix in ("", "network_args.") for name in ("factor", "full_matrix", "decompose_both")},
     **{name: _of_convolutions for name in ("conv_alpha", "conv_block_dims", "conv_block_alphas")},
     **{prefix + "conv_dim": _conv_dim for prefix in ("", "network_args.")},
+    "unit": _unit,
+    "network_args.unit": _unit,
     "LyCORIS_preset": _preset_rule,
     "network_args.preset": _preset_rule,
 }

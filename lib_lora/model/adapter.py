@@ -64,9 +64,8 @@ def state_dict(pairs: Sequence[Adapter]) -> State:
     """The tensors of a LoRA file, under kohya's and LyCORIS' keys, fp32 on the CPU."""
     state: State = {}
     for pair in pairs:
-        for key, value in pair.named().items():
-            state[f"{pair.target.name}.{key}"] = value.detach().float().cpu().clone()
-        state[f"{pair.target.name}.alpha"] = torch.tensor(float(pair.alpha))
+        tensors = {key: value.detach().float().cpu().clone() for key, value in pair.named().items()}
+        state.update({f"{pair.target.name}.{key}": value for key, value in algebra.to_file(tensors, pair.alpha).items()})
     return state
 
 
@@ -100,11 +99,16 @@ def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: t
         raise LoraFileError(
             f"The LoRA's layer {target.name!r} lacks a tensor or is of an unknown type; it has {', '.join(sorted(tensors))}."
         )
-    values = {key: value for key, value in tensors.items() if key != "alpha"}
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else float(algebra.rank_of(values) or 1)
+    values = {key: value for key, value in algebra.from_file(tensors).items() if key != "alpha"}
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else _usual_alpha(values)
     if not _fits(values, alpha, weight_of(target)):
         raise LoraFileError(f"The LoRA's layer {target.name!r} does not fit the model.")
     return made_of(target, {key: value.detach().to(device, dtype, copy=True) for key, value in values.items()}, alpha)
+
+
+def _usual_alpha(values: State) -> float:
+    """Where a file has none: the rank, so that nothing is scaled; of an OFT no limit."""
+    return 0.0 if algebra.kind_of(values) == "diag-oft" else float(algebra.rank_of(values) or 1)
 
 
 def _fits(tensors: State, alpha: float, weight: torch.Tensor) -> bool:

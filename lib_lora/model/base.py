@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
 from lib_lora.model.conditioning import Conditioning, TextEncoder
-from lib_lora.model.family import SD1, Family
+from lib_lora.model.family import SD1, Family, Kind
 
 Part = Literal["text_encoder", "unet"]
 
@@ -24,6 +24,19 @@ class Target:
     name: str
     module: nn.Module
     part: Part
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with an embedding: its vectors for each text encoder, `[n, width]`; those that are trained are parameters."""
+
+    name: str
+    vectors: tuple[torch.Tensor, ...]
+
+    @property
+    def count(self) -> int:
+        """How many tokens it is read as."""
+        return self.vectors[0].shape[0]
 
 
 @dataclass(frozen=True)
@@ -39,16 +52,19 @@ class ModelInfo:
 class BaseModel(Protocol):
     """A borrowed, frozen model. All tensors it takes and gives live on `device`.
 
-    `predicts_v`: what is known of it beside the settings; a model that is not known to predict v may be declared to.
+    `kind`: what is known of it beside the settings; a model that is not known to predict v may be declared to. `family` is its
+    family with the model's own numbers.
+    `words`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
     """
 
     family: Family
-    predicts_v: bool
+    kind: Kind
     device: torch.device
     unet: nn.Module
     text_encoders: tuple[TextEncoder, ...]
     vae: nn.Module
     tokenizer: Tokenizer
+    words: tuple[Word, ...]
     alphas_cumprod: torch.Tensor
 
     def verify(self) -> None:
@@ -92,6 +108,10 @@ class Host(Protocol):
         """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
         ...
 
+    def kind(self) -> Kind | None:
+        """What its model is, as far as it can be told without touching it; None before one is loaded, or where it is refused."""
+        ...
+
     def device(self) -> torch.device:
         """Where the model computes."""
         ...
@@ -106,6 +126,27 @@ class Host(Protocol):
 
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
+        ...
+
+    def look(self) -> BaseModel | None:
+        """The model that would be lent, only to be looked at: nothing is loaded or changed. None where there is none."""
+        ...
+
+    def someone_waits(self) -> bool:
+        """Whether anybody waits for the model while it is borrowed. Asked after every step; never blocks."""
+        ...
+
+    def borrow_again(self, base: Any, *, needs_vae: bool, insist: bool) -> AbstractContextManager[None]:
+        """Lend a model again that `borrow_model` lent and that was given back since: those who wait go first.
+
+        Args:
+            base: what was lent; it is the same object afterwards, perhaps on other modules.
+            needs_vae: whether its VAE must be the same, too.
+            insist: whether another model that was chosen meanwhile makes way until the exit.
+
+        Raises:
+            ModelAway: it is not there, or not the same, for now; nothing was changed.
+        """
         ...
 
     def check_lora(self, path: Path) -> None:

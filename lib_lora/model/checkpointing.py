@@ -5,7 +5,7 @@ Put on single blocks, since the host's own ways need `train()` mode, inputs that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -17,10 +17,17 @@ from lib_lora.model.surgery import Forward
 _BLOCKS = {"BasicTransformerBlock", "ResBlock", "ResnetBlock2D", "CLIPEncoderLayer", "ResidualAttentionBlock"}
 
 
-def checkpointed_forwards(networks: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
-    """A replacement `forward` for every block in `networks`; use with `forwards_replaced`."""
+def checkpointed_forwards(
+    networks: Iterable[nn.Module], wrapped: Callable[[nn.Module], Forward] | None = None
+) -> dict[nn.Module, Forward]:
+    """A replacement `forward` for every block in `networks`; use with `forwards_replaced`.
+
+    Args:
+        networks: whose blocks.
+        wrapped: makes the replacement, where it is not to be torch's.
+    """
     modules = [module for network in networks for module in network.modules()]
-    return {module: _forward(module) for module in modules if type(module).__name__ in _BLOCKS}
+    return {module: (wrapped or _forward)(module) for module in modules if type(module).__name__ in _BLOCKS}
 
 
 def _forward(block: nn.Module) -> Forward:

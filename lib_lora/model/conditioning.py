@@ -60,6 +60,11 @@ class TextEncoder(Protocol):
     @property
     def pad_id(self) -> int | None: ...
 
+    @property
+    def token_embedding(self) -> nn.Module:
+        """What looks tokens up: ids `[n, 77]` -> `[n, 77, width]`."""
+        ...
+
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
         """What is said of `ids`, `[n, 77]`. `clip_skip`: 1 for the family's own layer, n for the n-th from the end."""
         ...

@@ -2,12 +2,16 @@
 
 Tensors go by the end of their key in a file (`lora_up.weight`, `hada_w1_a` …); formulas as in LyCORIS and the webui's loader.
 
-    LoRA  s · up down                                        Hu et al. 2021
-    LoHa  s · (w1_a w1_b) ∘ (w2_a w2_b)                      Hyeon-Woo et al. 2022, FedPara
-    LoKr  s · w1 ⊗ w2, each whole or a product               Yeh et al. 2024, LyCORIS
-    DoRA  m · (W + Δ) / ‖W + Δ‖ − W, Δ as LoRA's             Liu et al. 2024, norms of input columns
+    LoRA   s · up down                                       Hu et al. 2021
+    LoHa   s · (w1_a w1_b) ∘ (w2_a w2_b)                     Hyeon-Woo et al. 2022, FedPara
+    LoKr   s · w1 ⊗ w2, each whole or a product              Yeh et al. 2024, LyCORIS
+    DoRA   m · (W + Δ) / ‖W + Δ‖ − W, Δ as LoRA's            Liu et al. 2024, norms of input columns
+    (IA)³  W ∘ v, a number for every input or output         Liu et al. 2022, v = l − 1
+    OFT    (Rᵀ − 1) W, R = (1 + Q)(1 − Q)⁻¹ in blocks        Qiu et al. 2023, Cayley's form of rotations of outputs
+    GLoRA  W a2 a1 + b2 b1                                   Chavan et al. 2023, A and B of low rank
 
-s = alpha / rank; 1 for a LoKr of two whole matrices.
+s = alpha / rank; 1 for a LoKr of two whole matrices. The last three have no s; alpha of an OFT is the most that Q's norm may be,
+in numbers of outputs, 0 for any. (IA)³ is held here as `ia3_in` or `ia3_out`, by the axis of v (`from_file`, `to_file`).
 """
 
 from __future__ import annotations
@@ -20,25 +24,30 @@ Tensors = Mapping[str, torch.Tensor]
 
 DOWN, UP, SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+IA3_IN, IA3_OUT, BLOCKS = "ia3_in", "ia3_out", "oft_blocks"
+GENERAL = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
+_WHOLE = {  # the tensors of a layer, but for alpha and dora_scale
+    frozenset({DOWN, UP}): "lora",
+    frozenset(HADAMARD): "loha",
+    frozenset({"diff"}): "full",
+    frozenset({IA3_IN}): "ia3",
+    frozenset({IA3_OUT}): "ia3",
+    frozenset({"weight", "on_input"}): "ia3",
+    frozenset({BLOCKS}): "diag-oft",
+    frozenset(GENERAL): "glora",
+}
+_DECOMPOSED = {"lora": "dora", "loha": "loha+dora", "lokr": "lokr+dora", "full": "full+dora"}
 _HALF_KEYS = [({f"lokr_w{half}"}, {f"lokr_w{half}_a", f"lokr_w{half}_b"}) for half in (1, 2)]
 
 
 def kind_of(keys: Collection[str]) -> str:
-    """lora, dora, loha, lokr, full, the last three with `+dora` too; "" for what is none of them, or not whole."""
+    """lora, dora, loha, lokr, full, the last three with `+dora` too, ia3, diag-oft, glora; "" for what is none, or not whole."""
     names = set(keys) - {"alpha"}
     rest = names - {SCALE}
-    found = ""
-    if rest == {DOWN, UP}:
-        found = "lora"
-    elif rest == set(HADAMARD):
-        found = "loha"
-    elif any(rest == first | second for first in _HALF_KEYS[0] for second in _HALF_KEYS[1]):
+    found = _WHOLE.get(frozenset(rest), "")
+    if any(rest == first | second for first in _HALF_KEYS[0] for second in _HALF_KEYS[1]):
         found = "lokr"
-    elif rest == {"diff"}:
-        found = "full"
-    if not found or rest == names:
-        return found
-    return "dora" if found == "lora" else f"{found}+dora"
+    return found if rest == names else _DECOMPOSED.get(found, "")
 
 
 def rank_of(tensors: Tensors) -> int | None:
@@ -46,7 +55,23 @@ def rank_of(tensors: Tensors) -> int | None:
     for key in (DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if key in tensors:
             return len(tensors[key])
-    return None
+    return min(tensors["a1.weight"].shape) if "a1.weight" in tensors else None  # in either order of its factors
+
+
+def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors as adapters hold them: (IA)³'s vector by its axis, everything else as it is."""
+    if kind_of(tensors) != "ia3" or "weight" not in tensors:
+        return dict(tensors)
+    rest = {key: value for key, value in tensors.items() if key not in ("weight", "on_input")}
+    return {**rest, IA3_IN if float(tensors["on_input"]) else IA3_OUT: tensors["weight"].flatten()}
+
+
+def to_file(tensors: Tensors, alpha: float) -> dict[str, torch.Tensor]:
+    """The tensors as files hold them, with alpha where the type has one."""
+    if kind_of(tensors) == "ia3":
+        ((key, value),) = tensors.items()
+        return {"weight": value, "on_input": torch.tensor(float(key == IA3_IN))}
+    return {**tensors, "alpha": torch.tensor(float(alpha))}
 
 
 def scale_of(tensors: Tensors, alpha: float | None) -> float:
@@ -59,15 +84,27 @@ def delta(tensors: Tensors, alpha: float | None, weight: torch.Tensor) -> torch.
     """What is added to `weight`, fp32, of its shape.
 
     Raises:
-        ValueError: a type that is unknown, or a DoRA over the other axis.
+        ValueError: a type that is unknown, a DoRA over the other axis, or a GLoRA beside a convolution.
         RuntimeError: shapes do not fit.
     """
+    kind = kind_of(tensors)
+    values = {key: value.float() for key, value in tensors.items()}
+    if kind == "ia3":
+        return scaled(weight.float(), values.get(IA3_IN), values.get(IA3_OUT))
+    if kind == "diag-oft":
+        return rotated(weight.float(), values[BLOCKS], alpha or 0.0)
+    if kind == "glora":
+        return general(weight.float(), *(values[key] for key in GENERAL))
     plain = plain_delta(tensors, alpha, weight.shape)
-    return decomposed(weight.float(), plain, tensors[SCALE].float()) if SCALE in tensors else plain
+    return decomposed(weight.float(), plain, values[SCALE]) if SCALE in tensors else plain
 
 
 def plain_delta(tensors: Tensors, alpha: float | None, shape: Sequence[int]) -> torch.Tensor:
-    """The same before DoRA's step, which alone needs the weight."""
+    """The same without the weight: of DoRA before its step.
+
+    Raises:
+        ValueError: a type that is unknown, or one of those that are nothing without the weight.
+    """
     kind = kind_of(tensors).removesuffix("+dora")
     scale = scale_of(tensors, alpha)
     values = {key: value.float() for key, value in tensors.items()}
@@ -113,6 +150,46 @@ def input_norms(weight: torch.Tensor) -> torch.Tensor:
     """The norm of what each input contributes. Shapes: `[out, in, …]` -> `[1, in, …]` of ones."""
     norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=[0, *range(2, weight.dim())], keepdim=True)
     return norms
+
+
+def scaled(weight: torch.Tensor, inputs: torch.Tensor | None, outputs: torch.Tensor | None) -> torch.Tensor:
+    """(IA)³'s delta. Shapes: `[out, in, …]`, and `[in]` or `[out]`."""
+    ones = [1] * (weight.dim() - 2)
+    if inputs is not None:
+        return weight * inputs.reshape(1, weight.shape[1], *ones)
+    assert outputs is not None
+    return weight * outputs.reshape(weight.shape[0], 1, *ones)
+
+
+def rotated(weight: torch.Tensor, blocks: torch.Tensor, constraint: float = 0.0) -> torch.Tensor:
+    """OFT's delta. As R − 1 = 2 Q (1 − Q)⁻¹, nothing is lost to the 1.
+
+    Shapes: `[out, …]`, `[count, size, size]` with out = count · size.
+
+    Raises:
+        ValueError: `blocks` are not those of an OFT, but of a BOFT, or of another layer.
+    """
+    if blocks.dim() != 3 or blocks.shape[0] * blocks.shape[1] != len(weight):
+        raise ValueError(f"oft_blocks are {tuple(blocks.shape)} beside {len(weight)} outputs")
+    count, size, _ = blocks.shape
+    q = blocks - blocks.transpose(1, 2)
+    if constraint > 0:
+        norm = torch.linalg.vector_norm(q)
+        q = q * ((norm.clamp(max=constraint * len(weight)) + 1e-8) / (norm + 1e-8))
+    inverse: torch.Tensor = torch.linalg.inv(torch.eye(size, device=q.device) - q)
+    turn = 2 * q @ inverse
+    return (turn.transpose(1, 2) @ weight.reshape(count, size, -1)).reshape(weight.shape)
+
+
+def general(weight: torch.Tensor, a1: torch.Tensor, a2: torch.Tensor, b1: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
+    """GLoRA's delta. Shapes: `[out, in]`; a1 and b1 `[rank, in]`, a2 `[in, rank]`, b2 `[out, rank]`.
+
+    Raises:
+        ValueError: `weight` is a convolution's, which the webui's loader cannot read.
+    """
+    if weight.dim() != 2:
+        raise ValueError(f"a GLoRA beside a weight of {weight.dim()} dimensions")
+    return weight @ a2 @ a1 + b2 @ b1
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What of the adapters is left out at random in a training step (kohya `networks/lora.py` LoRAModule.forward).
+"""What of the adapters is left out at random in a training step (kohya `networks/lora.py` LoRAModule.forward; DyLoRA).
 
 Draws are functions of (seed, step, layer, place in the step): a forward that is computed again for backward, a resumed run, and
 several batches in place of a large one all draw the same.
@@ -30,6 +30,7 @@ class Dropout:
 
     def __init__(self, adapter: AdapterConfig, seed: int) -> None:
         self._values, self._ranks, self._modules = adapter.network_dropout, adapter.rank_dropout, adapter.module_dropout
+        self._unit = adapter.unit
         self._seed = seed
         self._moment: _Moment | None = None
 
@@ -45,7 +46,7 @@ class Dropout:
     @property
     def used(self) -> bool:
         """Whether anything is ever left out."""
-        return max(self._values, self._ranks, self._modules) > 0
+        return max(self._values, self._ranks, self._modules, self._unit) > 0
 
     @property
     def active(self) -> bool:
@@ -61,6 +62,9 @@ class Dropout:
     def applied(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
         """Values and ranks of `hidden` left out, and what stays made stronger by as much.
 
+        Of a DyLoRA (Valipour et al. 2022) the first b ranks stay and learn, scaled by alpha / b in place of alpha / rank, as they
+        are when the file is cut down to b with the same alpha.
+
         Shapes:
             hidden: down(x), `[n · B, tokens, rank]` or `[B, rank, h, w]`; rows of one sample (its chunks of text) lie together.
         """
@@ -69,6 +73,8 @@ class Dropout:
         if self._values > 0:
             kept = self._drawn(tuple(hidden.shape), "dropout", name) >= self._values
             hidden = hidden * (kept.to(hidden.device) / (1 - self._values)).to(hidden.dtype)
+        if self._unit > 0:
+            hidden = self._prefix(hidden)
         if self._ranks > 0:
             rank_axis = 1 if hidden.dim() == 4 else -1
             kept = self._drawn((len(hidden), hidden.shape[rank_axis]), "rank dropout", name) > self._ranks
@@ -76,6 +82,18 @@ class Dropout:
             shape[rank_axis] = hidden.shape[rank_axis]
             hidden = hidden * (kept.to(hidden.device) / (1 - self._ranks)).to(hidden.dtype).reshape(shape)
         return hidden
+
+    def _prefix(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What stays is a multiple of the unit, the same in every layer of a step, and at most the layer's rank."""
+        assert self._moment is not None
+        rank_axis = 1 if hidden.dim() == 4 else -1
+        rank = hidden.shape[rank_axis]
+        chance = uniform(self._seed, "dylora", self._moment.step)
+        kept = min(rank, self._unit * (1 + int(chance * -(-rank // self._unit))))
+        shape = [1] * hidden.dim()
+        shape[rank_axis] = rank
+        factors = (torch.arange(rank, device=hidden.device) < kept) * (rank / kept)
+        return hidden * factors.to(hidden.dtype).reshape(shape)
 
     def _drawn(self, shape: tuple[int, ...], what: str, name: str) -> torch.Tensor:
         """Numbers from 0 to 1, drawn for every sample by itself."""

@@ -69,6 +69,26 @@ SDXL = Family(
 )
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a model is, and where that was read.
+
+    `read_from`: what says the family, in words.
+    `v_from`: what says that the model predicts v, in words; empty where nothing does.
+    """
+
+    family: Family
+    read_from: str
+    v_from: str = ""
+
+    def words(self, *, declared: bool) -> str:
+        """For a person, before a run begins. `declared`: the settings say that the model predicts v."""
+        predicts = "noise (nothing says v)"
+        if self.v_from or declared:
+            predicts = f"v ({self.v_from or 'declared by hand'})"
+        return f"{self.family.name}, predicts {predicts}; read from {self.read_from}"
+
+
 def inpainting(family: Family) -> Family:
     """The same family with a U-Net that fills in what a mask leaves out; its LoRAs are those of the family."""
     return replace(family, name=f"{family.name} inpainting", inpaints=True)

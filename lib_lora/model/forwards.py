@@ -12,8 +12,9 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from lib_lora.model import delta as algebra
+from lib_lora.model.computing import autocast_dtype, without_autocast
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.kinds import Adapter, LoraPair
+from lib_lora.model.kinds import Adapter, LoraPair, weight_of
 from lib_lora.model.lean import LoraLinear, applied, conv_forward, in_fp32, linear_forward
 from lib_lora.model.surgery import Forward
 
@@ -113,14 +114,7 @@ def _through_delta(adapter: Adapter, x: torch.Tensor, *, with_base: bool) -> tor
 
 def _working_dtype(x: torch.Tensor, adapter: Adapter) -> torch.dtype:
     """What the layer's product is computed in: autocast's, or the weight's."""
-    on = torch.is_autocast_cpu_enabled() if x.device.type == "cpu" else torch.is_autocast_enabled()
-    if not on:
-        weight = adapter.target.module.weight
-        assert isinstance(weight, torch.Tensor)
-        return weight.dtype
-    if hasattr(torch, "get_autocast_dtype"):
-        return torch.get_autocast_dtype(x.device.type)
-    return torch.get_autocast_cpu_dtype() if x.device.type == "cpu" else torch.get_autocast_gpu_dtype()
+    return autocast_dtype(x) or weight_of(adapter.target).dtype
 
 
 class DeltaLayer(Function):
@@ -139,7 +133,7 @@ class DeltaLayer(Function):
     ) -> torch.Tensor:
         ctx.layer, ctx.keys, ctx.alpha, ctx.with_base, ctx.dtype = module, keys, alpha, with_base, dtype
         ctx.save_for_backward(x, *tensors)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             change = algebra.delta(dict(zip(keys, tensors)), alpha, module.weight)
             bias = module.bias if with_base else None
             parts = _weights(module.weight, change, dtype, with_base=with_base)
@@ -152,7 +146,7 @@ class DeltaLayer(Function):
         x, *tensors = ctx.saved_tensors
         module, dtype = ctx.layer, ctx.dtype
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             with torch.enable_grad():
                 change = algebra.delta(dict(zip(ctx.keys, leaves)), ctx.alpha, module.weight)
             grad_x = None

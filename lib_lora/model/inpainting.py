@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lib_lora.model.computing import without_autocast
+
 if TYPE_CHECKING:
     from lib_lora.model.base import BaseModel
 
@@ -34,6 +36,6 @@ class Surroundings:
     @torch.no_grad()
     def _grey(self, height: int, width: int) -> torch.Tensor:
         base = self._base
-        with torch.autocast(base.device.type, enabled=False):
+        with without_autocast(base.alphas_cumprod):
             mean, _ = base.encode_image(torch.zeros(1, 3, 8 * height, 8 * width, device=base.device))
         return torch.cat([torch.ones_like(mean[:, :1]), mean * base.family.latent_scale], dim=1)

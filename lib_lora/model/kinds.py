@@ -19,7 +19,11 @@ from lib_lora.randomness import generator
 State = dict[str, torch.Tensor]
 Shape = tuple[int, ...]
 
-_ZERO = (algebra.UP, algebra.SCALE, "hada_w2_a", "lokr_w2", "lokr_w2_b")
+_ZERO = (
+    *(algebra.UP, algebra.SCALE, "hada_w2_a", "lokr_w2", "lokr_w2_b"),
+    *(algebra.IA3_IN, algebra.IA3_OUT, algebra.BLOCKS, "a2.weight", "b2.weight"),
+)
+SCALED_INPUTS = ("_ff_net_2", "_mlp_fc2")  # where (IA)³ scales what comes in: the second layers of feed-forwards
 _SPREAD = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}  # standard deviations
 
 
@@ -103,6 +107,12 @@ def with_alpha(adapter: Adapter, alpha: float) -> Adapter:
     return dataclasses.replace(adapter, alpha=alpha)
 
 
+def with_target(adapter: Adapter, target: Target) -> Adapter:
+    """The same tensors beside another layer of the same shape."""
+    assert isinstance(adapter, (LoraPair, WeightAdapter))
+    return dataclasses.replace(adapter, target=target)
+
+
 def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:
     """The adapter that holds `tensors`."""
     parameters = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
@@ -114,14 +124,24 @@ def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *
 def new_adapter(
     target: Target, rank: int, alpha: float, adapter: AdapterConfig, seed: int, device: torch.device, dtype: torch.dtype
 ) -> Adapter:
-    """An adapter that changes nothing yet."""
-    tensors = new_tensors(weight_of(target), rank, adapter, generator(seed, "init", target.name))
+    """An adapter that changes nothing yet; on the meta device one without values."""
+    if device.type == "meta":
+        shapes = tensor_shapes(tuple(weight_of(target).shape), rank, adapter, target.name)
+        return made_of(target, {key: torch.empty(shape, device=device, dtype=dtype) for key, shape in shapes.items()}, alpha)
+    tensors = new_tensors(weight_of(target), rank, adapter, generator(seed, "init", target.name), target.name)
     return made_of(target, {key: value.to(device, dtype) for key, value in tensors.items()}, alpha)
 
 
-def tensor_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[str, Shape]:
-    """The tensors of an adapter beside a weight of shape `weight`, by the end of their key."""
+def tensor_shapes(weight: Shape, rank: int, adapter: AdapterConfig, name: str = "") -> dict[str, Shape]:
+    """The tensors of an adapter beside a weight of shape `weight`, by the end of their key; of (IA)³ the layer's name decides."""
     out, inner, kernel = weight[0], weight[1:], weight[2:]
+    if adapter.adapter_type == "ia3":
+        return {algebra.IA3_IN: inner[:1]} if name.endswith(SCALED_INPUTS) else {algebra.IA3_OUT: (out,)}
+    if adapter.adapter_type == "diag-oft":
+        size, count = algebra.factorization(out, rank)
+        return {algebra.BLOCKS: (count, size, size)}
+    if adapter.adapter_type == "glora":
+        return dict(zip(algebra.GENERAL, [(rank, *inner), (*inner, rank), (rank, *inner), (out, rank)]))
     if adapter.adapter_type == "loha":
         return dict(zip(algebra.HADAMARD, [(out, rank), (rank, math.prod(inner))] * 2))
     if adapter.adapter_type == "lokr":
@@ -147,9 +167,10 @@ def _kronecker_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[
     return shapes
 
 
-def new_tensors(weight: torch.Tensor, rank: int, adapter: AdapterConfig, draw: torch.Generator) -> State:
+def new_tensors(weight: torch.Tensor, rank: int, adapter: AdapterConfig, draw: torch.Generator, name: str = "") -> State:
     """The tensors at the beginning, fp32 on the CPU: kohya's for LoRA, LyCORIS' for the others; one factor is zero."""
-    tensors = {key: _drawn(key, shape, draw) for key, shape in tensor_shapes(tuple(weight.shape), rank, adapter).items()}
+    shapes = tensor_shapes(tuple(weight.shape), rank, adapter, name)
+    tensors = {key: _drawn(key, shape, draw) for key, shape in shapes.items()}
     if algebra.SCALE in tensors:
         tensors[algebra.SCALE] = algebra.input_norms(weight.detach().float().cpu())
     return tensors

@@ -1,4 +1,4 @@
-"""Every layer of SD 1.x that can get an adapter, with the shape of its weight: what can be told before a model is there."""
+"""Every layer of a family that can get an adapter, with the shape of its weight: what can be told before a model is there."""
 
 from __future__ import annotations
 
@@ -9,65 +9,93 @@ from collections.abc import Iterator
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError
 from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.kinds import Shape, tensor_shapes
 
 CHANNELS = (320, 640, 1280, 1280)
-TEXT, TIME = 768, 1280
+TIME = 1280
+CONTEXT = {SD1.card: 768, SD2.card: 1024, SDXL.card: 2048}
+TEXT = {SD1.card: ((12, 768),), SD2.card: ((23, 1024),), SDXL.card: ((12, 768), (32, 1280))}  # layers and width of the encoders
+XL_DEPTHS = (0, 2, 10)  # transformers in a level of SDXL's U-Net
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 HEADER = 100  # bytes that a file's header takes for each tensor
 
 Layers = Iterator[tuple[str, Shape]]
 
 
-def layers_text(config: TrainConfig) -> str:
-    """How many layers of an SD 1.x are trained, and how large the file gets; "" where a file to go on with decides."""
+def layers_text(config: TrainConfig, family: Family) -> str:
+    """How many layers of a model of full size are trained, and how large the file gets.
+
+    "" where a file to go on with decides.
+    """
     if config.adapter.network_weights:
         return ""
-    rates = {"te": config.optimizer.text_encoder_lr, "unet": config.optimizer.unet_lr}
     counts, tensors = {"te": 0, "unet": 0}, list[Shape]()
+    rates = {"te": config.optimizer.text_encoder_lr, "unet": config.optimizer.unet_lr}
     try:
-        for name, shape in sd1_layers():
-            part, rank = name.split("_")[1], rank_and_alpha(name, config.adapter)[0]
+        for name, shape in layers_of(family.card):
+            part, rank = "unet" if name.startswith("lora_unet_") else "te", rank_and_alpha(name, config.adapter)[0]
             if rates[part] > 0 and rank > 0:
                 counts[part] += 1
-                tensors += [*tensor_shapes(shape, rank, config.adapter).values(), ()]  # and its alpha
+                tensors += [*tensor_shapes(shape, rank, config.adapter, name).values(), ()]  # and its alpha
     except ConfigError:
         return ""  # ranks or factors that cannot be read: their rules tell
     size = len(tensors) * HEADER + BYTES[config.precision.save_precision] * sum(math.prod(sides) for sides in tensors)
-    return (
-        f"{sum(counts.values())} layers of an SD 1.x: {counts['te']} of the text encoder, {counts['unet']} of the U-Net; "
-        f"a file of {size / 1e6:.1f} MB"
-    )
+    encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
+    parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
+    return f"{sum(counts.values())} layers of an {family.name}: {parts}; a file of {size / 1e6:.1f} MB"
 
 
 @functools.cache
-def sd1_layers() -> tuple[tuple[str, Shape], ...]:
-    """Names as in kohya's files, text encoder first."""
-    return (*_text_encoder(), *_transformers(), *_convolutions())
+def layers_of(card: str) -> tuple[tuple[str, Shape], ...]:
+    """Names as in kohya's files of the family that a webui calls `card`; text encoders first."""
+    family = {SD1.card: SD1, SD2.card: SD2, SDXL.card: SDXL}[card]
+    text = [layer for prefix, sizes in zip(family.text_prefixes, TEXT[card]) for layer in _text_encoder(prefix, *sizes)]
+    if card == SDXL.card:
+        return (*text, *_xl_transformers(), *_xl_convolutions())
+    return (*text, *_transformers(family), *_convolutions())
 
 
-def _text_encoder() -> Layers:
+def _text_encoder(prefix: str, layers: int, width: int) -> Layers:
     sides = {"self_attn_q_proj": 1, "self_attn_k_proj": 1, "self_attn_v_proj": 1, "self_attn_out_proj": 1, "mlp_fc1": 4}
-    for number in range(12):
-        start = f"lora_te_text_model_encoder_layers_{number}_"
+    for number in range(layers):
+        start = f"{prefix}_text_model_encoder_layers_{number}_"
         for name, factor in sides.items():
-            yield start + name, (factor * TEXT, TEXT)
-        yield start + "mlp_fc2", (TEXT, 4 * TEXT)
+            yield start + name, (factor * width, width)
+        yield start + "mlp_fc2", (width, 4 * width)
 
 
-def _transformers() -> Layers:
+def _transformers(family: Family) -> Layers:
     places = [(f"down_blocks_{level}_attentions_{i}", CHANNELS[level]) for level in range(3) for i in range(2)]
     places += [("mid_block_attentions_0", CHANNELS[3])]
     places += [(f"up_blocks_{level}_attentions_{i}", CHANNELS[3 - level]) for level in range(1, 4) for i in range(3)]
     for place, width in places:
-        start, block = f"lora_unet_{place}_", f"lora_unet_{place}_transformer_blocks_0_"
-        yield start + "proj_in", (width, width, 1, 1)
-        yield start + "proj_out", (width, width, 1, 1)
-        for attention, context in (("attn1", width), ("attn2", TEXT)):
+        yield from _transformer(f"lora_unet_{place}_", width, 1, family)
+
+
+def _xl_transformers() -> Layers:
+    for place, level in _xl_places():
+        if XL_DEPTHS[level]:
+            yield from _transformer(f"lora_unet_{place}_1_", CHANNELS[level], XL_DEPTHS[level], SDXL)
+
+
+def _transformer(start: str, width: int, depth: int, family: Family) -> Layers:
+    around = (width, width, 1, 1) if family is SD1 else (width, width)
+    yield start + "proj_in", around
+    yield start + "proj_out", around
+    for number in range(depth):
+        block = f"{start}transformer_blocks_{number}_"
+        for attention, context in (("attn1", width), ("attn2", CONTEXT[family.card])):
             for name, inner in (("to_q", width), ("to_k", context), ("to_v", context), ("to_out_0", width)):
                 yield f"{block}{attention}_{name}", (width, inner)
         yield block + "ff_net_0_proj", (8 * width, width)
         yield block + "ff_net_2", (width, 4 * width)
+
+
+def _xl_places() -> list[tuple[str, int]]:
+    """The blocks of SDXL's U-Net that have residual blocks, with their levels; one of the middle stands for all of it."""
+    places = [(f"input_blocks_{3 * level + 1 + i}", level) for level in range(3) for i in range(2)] + [("middle_block", 2)]
+    return places + [(f"output_blocks_{3 * level + i}", 2 - level) for level in range(3) for i in range(3)]
 
 
 def _convolutions() -> Layers:
@@ -80,17 +108,45 @@ def _convolutions() -> Layers:
     for i in range(2):
         yield from _residual(f"lora_unet_mid_block_resnets_{i}", CHANNELS[3], CHANNELS[3])
     for level in range(4):
-        width, before, after = (CHANNELS[min(max(3 - level + step, 0), 3)] for step in (0, 1, -1))
-        for i in range(3):
-            inner = (before if i == 0 else width) + (after if i == 2 else width)  # what comes over from the way down is joined
-            yield from _residual(f"lora_unet_up_blocks_{level}_resnets_{i}", inner, width)
+        for i, inner in enumerate(_joined(level, CHANNELS)):
+            yield from _residual(f"lora_unet_up_blocks_{level}_resnets_{i}", inner, CHANNELS[3 - level])
         if level < 3:
-            yield f"lora_unet_up_blocks_{level}_upsamplers_0_conv", (width, width, 3, 3)
+            yield f"lora_unet_up_blocks_{level}_upsamplers_0_conv", (CHANNELS[3 - level], CHANNELS[3 - level], 3, 3)
 
 
-def _residual(start: str, inner: int, width: int) -> Layers:
-    yield start + "_conv1", (width, inner, 3, 3)
-    yield start + "_time_emb_proj", (width, TIME)
-    yield start + "_conv2", (width, width, 3, 3)
+def _xl_convolutions() -> Layers:
+    channels = CHANNELS[:3]
+    for level, width in enumerate(channels):
+        for i in range(2):
+            inner = channels[max(level - 1, 0)] if i == 0 else width
+            yield from _residual(f"lora_unet_input_blocks_{3 * level + 1 + i}_0", inner, width, _LDM)
+        if level < 2:
+            yield f"lora_unet_input_blocks_{3 * level + 3}_0_op", (width, width, 3, 3)
+    for i in (0, 2):
+        yield from _residual(f"lora_unet_middle_block_{i}", channels[2], channels[2], _LDM)
+    for level in range(3):
+        width = channels[2 - level]
+        for i, inner in enumerate(_joined(level, channels)):
+            yield from _residual(f"lora_unet_output_blocks_{3 * level + i}_0", inner, width, _LDM)
+        if level < 2:
+            yield f"lora_unet_output_blocks_{3 * level + 2}_2_conv", (width, width, 3, 3)
+
+
+def _joined(level: int, channels: tuple[int, ...]) -> list[int]:
+    """What the three residual blocks of a level up read: what comes over from the way down is joined."""
+    last = len(channels) - 1
+    width, before, after = (channels[min(max(last - level + step, 0), last)] for step in (0, 1, -1))
+    return [(before if i == 0 else width) + (after if i == 2 else width) for i in range(3)]
+
+
+_DIFFUSERS = ("conv1", "time_emb_proj", "conv2", "conv_shortcut")
+_LDM = ("in_layers_2", "emb_layers_1", "out_layers_3", "skip_connection")
+
+
+def _residual(start: str, inner: int, width: int, names: tuple[str, ...] = _DIFFUSERS) -> Layers:
+    first, time, second, shortcut = names
+    yield f"{start}_{first}", (width, inner, 3, 3)
+    yield f"{start}_{time}", (width, TIME)
+    yield f"{start}_{second}", (width, width, 3, 3)
     if inner != width:
-        yield start + "_conv_shortcut", (width, inner, 1, 1)
+        yield f"{start}_{shortcut}", (width, inner, 1, 1)

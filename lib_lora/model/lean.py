@@ -16,6 +16,7 @@ from torch import nn
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv2d_input
 
+from lib_lora.model.computing import autocast_dtype, device_type
 from lib_lora.model.products import product
 from lib_lora.model.surgery import Forward
 
@@ -40,8 +41,8 @@ def lean_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[n
 
 def in_fp32(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether a layer computes in plain fp32 on a CPU: no autocast, no half precision."""
-    autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
-    return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not autocast
+    plain = x.dtype == weight.dtype == torch.float32 and device_type(x) == "cpu"
+    return plain and autocast_dtype(x) is None and not torch.is_autocast_enabled()
 
 
 def applied(function: Any, *inputs: Any) -> torch.Tensor:

@@ -49,6 +49,13 @@ class OpenClipEncoder:
     turned: bool = False
     pad_id: int | None = 0
 
+    @property
+    def token_embedding(self) -> nn.Module:
+        """See TextEncoder."""
+        embedding = self.module.token_embedding
+        assert isinstance(embedding, nn.Module)
+        return embedding
+
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
         """SDXL: the hidden states before the last layer, and pooled text. SD 2.x: the same states after the last layer norm."""
         model: Any = self.module

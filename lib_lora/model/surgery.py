@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -30,6 +32,24 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
             parameter.grad = None
         for submodule, flag in zip(submodules, training):
             submodule.training = flag
+
+
+@contextmanager
+def others_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Without what others hung on single modules: a `forward` of an instance's own, and hooks. The exit brings it back."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    submodules = [submodule for module in modules for submodule in module.modules()]
+    hooks = [(submodule, kind, getattr(submodule, kind)) for submodule in submodules for kind in kinds]
+    hooks = [(submodule, kind, hung) for submodule, kind, hung in hooks if hung]
+    patched = [submodule for submodule in submodules if "forward" in submodule.__dict__]
+    try:
+        for submodule, kind, _ in hooks:
+            setattr(submodule, kind, OrderedDict())
+        with forwards_replaced({submodule: MethodType(type(submodule).forward, submodule) for submodule in patched}):
+            yield
+    finally:
+        for submodule, kind, hung in hooks:
+            setattr(submodule, kind, hung)
 
 
 @contextmanager

@@ -21,12 +21,23 @@ def clip_core(text_encoder: nn.Module) -> nn.Module:
     return core
 
 
+def _token_embedding(text_encoder: nn.Module) -> nn.Module:
+    core: Any = clip_core(text_encoder)
+    embedding: nn.Module = core.embeddings.token_embedding
+    return embedding
+
+
 @dataclass(frozen=True)
 class ClipEncoder:
     """CLIP with its last layer norm: SD 1.x, and SD 2.x without its last layer. `module`: transformers' CLIPTextModel."""
 
     module: nn.Module
     pad_id: int | None = None
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """See TextEncoder."""
+        return _token_embedding(self.module)
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
         """The last hidden states, or with clip skip n the n-th from the end, after the last layer norm."""
@@ -52,6 +63,11 @@ class PenultimateClipEncoder:
     module: nn.Module
     pad_id: int | None = None
     turned: bool = False
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """See TextEncoder."""
+        return _token_embedding(self.module)
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
         """As sd-scripts `_get_hidden_states_sdxl`, which knows no clip skip."""

@@ -10,6 +10,7 @@ import torch
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
+from lib_lora.errors import HostChanged
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.patience import patiently
@@ -82,6 +83,18 @@ class Between:
         except StateError as error:
             yield Note(f"The LoRA is saved, but not the state to go on from ({error}).")
 
+    def rescue(self, done: StepDone, error: HostChanged) -> Iterator[Event]:
+        """The model is gone, and with it the file: the state alone needs no model.
+
+        Raises:
+            HostChanged: always; it says where the state is.
+        """
+        saved = self._save_state("", done)
+        yield saved
+        raise HostChanged(
+            f"{error} The state after step {done.step} is saved: Resume from (resume) {saved.folder.name!r} goes on from there."
+        ) from error
+
     def best(self) -> Iterator[Event]:
         """NAME-best, where a later measurement was worse."""
         best = self._best
@@ -131,7 +144,7 @@ class Between:
             "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
             "configuration": self._config.to_flat(),
-            "data": self._fingerprint,
+            "data": self._fingerprint or data_fingerprint(self._plan),
             "model": self._result.model.legacy_hash,
             "precision": self._session.precision.name,
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},

@@ -12,6 +12,8 @@ from PIL import Image
 from lib_lora.data.images import Pixels
 from lib_lora.output.atomic import write_atomically
 
+MAX_CARD_BYTES = 2**20
+
 
 def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_weight: float) -> Path:
     """Write the webui's user metadata beside `lora`; entries a person made before are kept.
@@ -48,8 +50,9 @@ def _own_entries(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_CARD_BYTES else None
+        json.dumps(found)  # what is nested too deep to be written again
+    except (OSError, ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
         return found

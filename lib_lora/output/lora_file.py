@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
+from lib_lora.output.header import LENGTH_BYTES, header_problem
 
 State = dict[str, torch.Tensor]
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
@@ -52,10 +53,20 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
         LoraFileError: it is missing or no safetensors file.
     """
     try:
+        _check_start(path)
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
+
+
+def _check_start(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would never answer
+        raise OSError("it is no file")
+    with path.open("rb") as file:
+        problem = header_problem(file.read(LENGTH_BYTES))
+    if problem:
+        raise SafetensorError(problem)
 
 
 def _hashes(content: bytes) -> dict[str, str]:

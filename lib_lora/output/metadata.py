@@ -103,6 +103,7 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         "ss_network_dropout": config.adapter.network_dropout or None,
         "ss_scale_weight_norms": config.adapter.scale_weight_norms or None,
         **_network_args(config),
+        **_embedding_entries(config),
         "ss_learning_rate": optimizer.unet_lr or optimizer.text_encoder_lr,
         "ss_unet_lr": optimizer.unet_lr,
         "ss_text_encoder_lr": optimizer.text_encoder_lr,
@@ -133,6 +134,16 @@ def _network_args(config: TrainConfig) -> dict[str, Any]:
              if config.value(opt) != opt.default}  # fmt: skip
     given = {**given, **lycoris_arguments(config.adapter)}
     return {"ss_network_args": {**given, "dropout": config.adapter.network_dropout or None}} if given else {}
+
+
+def _embedding_entries(config: TrainConfig) -> dict[str, Any]:
+    """The word whose embedding is bundled in the file; a key of our own."""
+    embedding = config.embedding
+    if embedding.embedding_vectors == 0:
+        return {}
+    told = {"num_vectors_per_token": embedding.embedding_vectors, "init_word": embedding.init_word or config.text.trigger,
+            "learning_rate": embedding.embedding_lr, "stop": embedding.stop_embedding_training or None}  # fmt: skip
+    return {"ss_bundle_embeddings": {config.text.trigger: told}}
 
 
 def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:

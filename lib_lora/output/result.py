@@ -17,6 +17,7 @@ from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.events import Note
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.model.base import BaseModel, Host, ModelInfo
+from lib_lora.model.words import bundle
 from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
@@ -43,9 +44,10 @@ class Result:
         return self._base.info()
 
     def adapters(self) -> State:
-        """CPU copies of the adapters that are to be kept."""
+        """CPU copies of the adapters that are to be kept, and of the trained word's vectors."""
+        word = self._session.word
         with self._session.result():
-            return state_dict(self._session.pairs)
+            return {**state_dict(self._session.pairs), **({} if word is None else bundle(word))}
 
     def write(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None

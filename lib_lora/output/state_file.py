@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,10 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from lib_lora.output.atomic import sync_folder, write_atomically
+from lib_lora.output.header import LENGTH_BYTES, header_problem
 from lib_lora.training.tree import StateError, Tensors
 
 VALUES, TENSORS = "state.json", "state.tensors"
 FORMAT = 1
+MAX_VALUES_BYTES = 64 * 2**20
 
 
 def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> None:
@@ -64,16 +67,19 @@ def read_values(folder: Path) -> dict[str, Any]:
     """
     path = folder / VALUES
     start = f"Resume from (resume): {str(folder)!r} "
+    if not path.is_file():
+        raise StateError(start + f"holds no {VALUES}; choose the folder of a saved state.")
+    damaged = start + "is damaged; choose an older state."
     try:
+        if path.stat().st_size > MAX_VALUES_BYTES:
+            raise StateError(damaged)
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StateError(start + f"holds no {VALUES}; choose the folder of a saved state.") from error
-    except (OSError, ValueError) as error:
-        raise StateError(start + "is damaged; choose an older state.") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise StateError(start + "was written by another version; train from the start.")
-    if values.pop("sha256", None) != _digest(values):
-        raise StateError(start + "is damaged; choose an older state.")
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise StateError(start + "was written by another version; train from the start.")
+        if values.pop("sha256", None) != _digest(values):
+            raise StateError(damaged)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(damaged) from error
     return values
 
 
@@ -85,12 +91,17 @@ def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
     """
     start = f"Resume from (resume): {str(folder)!r} "
     try:
+        if (folder / TENSORS).exists() and not (folder / TENSORS).is_file():  # a pipe would never answer
+            raise OSError(errno.EINVAL, "it is no file")
         content = (folder / TENSORS).read_bytes()
     except OSError as error:
         raise StateError(start + f"lacks its {TENSORS} ({error.strerror}); choose an older state.") from error
     if hashlib.sha256(content).hexdigest() != values.get("tensors_sha256"):
         raise StateError(start + "is damaged; choose an older state.")
+    problem = header_problem(content[:LENGTH_BYTES])
     try:
+        if problem:
+            raise SafetensorError(problem)
         return dict(load(content))
     except SafetensorError as error:
         raise StateError(start + f"is damaged ({error}); choose an older state.") from error

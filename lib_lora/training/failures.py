@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,13 +13,6 @@ from lib_lora.model.base import BaseModel
 
 class OutOfMemoryError(TrainLoraError):
     """The GPU has not enough memory for these settings."""
-
-
-def give_memory_back(device: torch.device) -> None:
-    """Return what failed work left in torch's cache, so that it can be used anew."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 @contextmanager

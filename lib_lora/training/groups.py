@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.model.adapter import Adapter, parameters
-from lib_lora.model.blocks import block_index, rate_factor, rate_factors
+from lib_lora.model.base import Word
+from lib_lora.model.blocks import block_index, has_factors, rate_factor
 from lib_lora.model.delta import UP
 from lib_lora.model.kinds import is_learning
 
@@ -27,9 +29,14 @@ def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter:
     return groups
 
 
+def word_groups(word: Word | None, config: EmbeddingConfig) -> list[dict[str, Any]]:
+    """The vectors of a trained word, of all text encoders, as one group with a rate of its own."""
+    return [{"params": list(word.vectors), "lr": config.embedding_lr}] if word is not None else []
+
+
 def _blocks(pairs: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
     """Pairs that share a rate."""
-    if rate_factors(adapter) is None:
+    if not has_factors(adapter):
         return [list(pairs)] if pairs else []
     blocks: dict[int | None, list[Adapter]] = {}
     for pair in pairs:

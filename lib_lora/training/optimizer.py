@@ -115,13 +115,15 @@ class Updater:
         steps: int,
         precision: Precision,
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        further: Sequence[dict[str, Any]] = (),
     ) -> None:
+        """`further`: parameter groups beside those of `pairs`."""
         self._pairs, self._largest_norm = list(pairs), adapter.scale_weight_norms
-        self._parameters: list[nn.Parameter] = list(parameters(pairs))
+        self._parameters: list[nn.Parameter] = [*parameters(pairs), *(value for group in further for value in group["params"])]
         self._max_grad_norm = config.max_grad_norm
         self._accumulation = config.gradient_accumulation_steps
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
-        self.optimizer = make_optimizer(config, parameter_groups(pairs, config, adapter))
+        self.optimizer = make_optimizer(config, [*parameter_groups(pairs, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         self.begun = 0  # how often `update` was called
         self._scales_loss = precision.scales_loss

@@ -70,7 +70,7 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
         return Resumed(folder, step, state, values["model"], precision, (*told, *_other_versions(values)))
     except StateError as error:
         raise ConfigError(error.problems) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError([f"{TITLE}{config.run.resume!r} is damaged ({error!r}); choose an older state."]) from error
 
 

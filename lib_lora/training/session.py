@@ -12,16 +12,20 @@ import torch
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
+from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.kinds import is_learning
+from lib_lora.model.kinds import is_learning, with_target
 from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.words import spoken
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.draws import draw
-from lib_lora.training.failures import explained, give_memory_back
+from lib_lora.training.failures import explained
+from lib_lora.training.groups import word_groups
 from lib_lora.training.heldout import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.pictures import Pictures
@@ -31,6 +35,7 @@ from lib_lora.training.step import DivergedError, StepInputs, compute_loss, trai
 from lib_lora.training.texts import Texts
 from lib_lora.training.tree import StateError
 from lib_lora.training.weights import frozen_pairs, start_pairs
+from lib_lora.training.words import start_word
 
 MOST_DIVERGED = 5  # steps in a row without a loss that is a number
 
@@ -45,7 +50,11 @@ class Session:
         self.pairs = start_pairs(config, base, precision.weights)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
-        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter)
+        self.word = start_word(config, base)
+        self._trains_word = self.word is not None
+        self._words = (*base.words, *([self.word] if self.word is not None else []))
+        further = word_groups(self.word, config.embedding)
+        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter, further)
 
         self._diverged, self._told = 0, list[str]()
 
@@ -59,6 +68,7 @@ class Session:
         self._base.verify()
         number, epoch = batches[0].step, batches[0].epoch
         self._stop_text_encoder(number)
+        self._stop_word(number)
         rates = tuple(self.updater.learning_rates())
         with explained(self._base, f"step {number + 1}"):
             try:
@@ -102,15 +112,27 @@ class Session:
                 self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
             )
 
+    def renew(self) -> None:
+        """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
+        targets = {target.name: target for target in adaptable(self._base)}
+        for pairs in (self.pairs, self._frozen):
+            pairs[:] = [with_target(pair, targets[pair.target.name]) for pair in pairs]
+
+    def undo(self) -> None:
+        """Forget what a step that failed half-way added up; the same step can be made again."""
+        self.updater.drop_gradients()
+
     @contextmanager
     def result(self) -> Iterator[None]:
         """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
         with self.updater.kept_weights(), self._attached():
             yield
 
-    def _attached(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
         """The one place that says what is attached: steps, pictures and measurements see the same."""
-        return attached(self.pairs, self._frozen, self._dropout)
+        with attached(self.pairs, self._frozen, self._dropout), spoken(self._base, self._words):
+            yield
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -130,7 +152,8 @@ class Session:
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
-        trained = config.optimizer.text_encoder_lr > 0  # then a context kept from the steps may be of other weights
+        # where texts are trained, a context kept from the steps may be of other weights
+        trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
@@ -156,11 +179,23 @@ class Session:
             for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
                 parameter.requires_grad_(False)
 
+    def _stop_word(self, step: int) -> None:
+        """Leave the word's vectors as they are from the step on that the configuration says."""
+        stop = in_steps(self.config.embedding.stop_embedding_training, self._plan.steps)
+        if self._trains_word and 0 < stop <= step:
+            self._trains_word = False
+            for vectors in self._vectors():
+                vectors.requires_grad_(False)
+
+    def _vectors(self) -> tuple[torch.Tensor, ...]:
+        return () if self.word is None else self.word.vectors
+
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
         names = [pair.target.name for pair in self.pairs]
         adapters = [parameter.detach() for parameter in parameters(self.pairs)]
-        return {"layers": names, "adapters": adapters, "updater": self.updater.state_dict()}
+        vectors = [value.detach() for value in self._vectors()]
+        return {"layers": names, "adapters": adapters, "vectors": vectors, "updater": self.updater.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state()` of another run with the same settings.
@@ -168,13 +203,14 @@ class Session:
         Raises:
             StateError: it is of other layers, or of another optimizer.
         """
-        mine = list(parameters(self.pairs))
+        mine = [*parameters(self.pairs), *self._vectors()]
+        saved = [*state["adapters"], *state.get("vectors", [])]
         fits = state["layers"] == [pair.target.name for pair in self.pairs]
-        fits = fits and [value.shape for value in state["adapters"]] == [value.shape for value in mine]
+        fits = fits and [value.shape for value in saved] == [value.shape for value in mine]
         if not fits:
             raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
         with torch.no_grad():
-            for parameter, value in zip(mine, state["adapters"]):
+            for parameter, value in zip(mine, saved):
                 parameter.copy_(value)
         try:
             self.updater.load_state_dict(state["updater"])
@@ -191,7 +227,7 @@ class Session:
             drawn.noisy_latents.to(device),
             drawn.target.to(device),
             drawn.timesteps.to(device),
-            self._texts.tokens(captions) if self._trains_text else self._texts.context(captions),
+            self._texts.tokens(captions) if self._trains_text or self._trains_word else self._texts.context(captions),
             shown.sizes.to(device),
             mask=None if shown.mask is None else shown.mask.to(device),
             loss_weights=self._loss_weights(batch),

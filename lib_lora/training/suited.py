@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lib_lora.config.adapter_rules import block_problems, trains_some_block
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import BaseModel
-from lib_lora.model.blocks import uses_blocks
-from lib_lora.model.family import SDXL
+from lib_lora.model.blocks import SD, XL
+from lib_lora.model.family import SDXL, Kind
+
+
+def model_problems(config: TrainConfig, kind: Kind) -> list[str]:
+    """Settings that do not go with a model of this kind, and that go with another: told before the model is touched."""
+    family, objective = kind.family, config.objective
+    problems = _block_problems(config, kind)
+    if kind.v_from and not objective.v_parameterization:
+        fitted = replace(config, objective=replace(objective, v_parameterization=True))
+        others = config_problems(config, None)
+        problems += [problem for problem in config_problems(fitted, None) if problem not in others]
+    return [f"{problem.removesuffix('.')}; the model is {family.name}." for problem in problems]
+
+
+def _block_problems(config: TrainConfig, kind: Kind) -> list[str]:
+    layout = XL if kind.family.card == SDXL.card else SD
+    other = SD if layout is XL else XL
+    problems = block_problems(config.adapter, layout)
+    if problems and block_problems(config.adapter, other):
+        return [problem for problem in problems if problem not in config_problems(config, None)]  # of no family: its rule tells
+    only_unet = config.optimizer.text_encoder_lr == 0 and config.optimizer.unet_lr > 0
+    if not problems and only_unet and not trains_some_block(config.adapter, layout):
+        return ["Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0."]
+    return problems
 
 
 def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]]:
@@ -18,17 +42,10 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
     Raises:
         ConfigError: settings that do not go with this model.
     """
-    family = base.family
-    velocity = config.objective.v_parameterization or base.predicts_v
-    source = "as the checkpoint says" if base.predicts_v else "as the settings say"
-    told = [f"Model: {family.name}, which predicts {'v, ' + source if velocity else 'noise'}."]
-    if uses_blocks(config.adapter) and family.card == SDXL.card:
-        raise ConfigError(
-            [
-                "Ranks, alphas and rate factors per block (block_dims, block_alphas, down_lr_weight, mid_lr_weight, "
-                f"up_lr_weight): the model is {family.name}, but they are of the 25 blocks of SD 1.x and 2.x; leave them empty."
-            ]
-        )
+    family, kind = base.family, base.kind
+    told = [f"Model: {kind.words(declared=config.objective.v_parameterization)}."]
+    problems = model_problems(config, kind)
+    velocity = config.objective.v_parameterization or bool(kind.v_from)
     text, objective = config.text, replace(config.objective, v_parameterization=velocity)
     if text.clip_skip > 1 and not family.clip_skip:
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
@@ -40,14 +57,12 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
         )
     layers = _text_layers(base)
     if text.clip_skip > layers:
-        raise ConfigError([f"Clip skip (clip_skip): got {text.clip_skip}, but the text encoder has {layers} layers; lower it."])
+        problems.append(f"Clip skip (clip_skip): got {text.clip_skip}, but the text encoder has {layers} layers; lower it.")
     if family.inpaints:
         told.append("Inpainting: the whole picture counts as masked, as when the webui draws from a prompt alone.")
-    fitted = replace(config, text=text, objective=objective)
-    problems = config_problems(fitted, None) if velocity != config.objective.v_parameterization else []
     if problems:
         raise ConfigError(problems)
-    return fitted, told
+    return replace(config, text=text, objective=objective), told
 
 
 def _text_layers(base: BaseModel) -> int:

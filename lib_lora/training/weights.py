@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -16,25 +18,31 @@ from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.delta import DOWN, SCALE, UP, kind_of, rank_of
+from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.targets import fitted
+from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
 _CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
+_READS_TEXT = re.compile(r"_(attn2_to_[kv]|self_attn_[a-z]+_proj|mlp_fc1)$")  # layers that are as wide as the text encoder
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
-def weights_problems(config: TrainConfig) -> list[str]:
-    """What is wrong with the files that the configuration names, as far as they tell it without a model."""
+def weights_problems(config: TrainConfig, kind: Kind | None = None) -> list[str]:
+    """What is wrong with the files that the configuration names, as far as they tell it without a model.
+
+    `kind`: what the model is, where that is known; a file of another family is refused then.
+    """
     adapter = config.adapter
     try:
-        problems = _continue_problems(config) if adapter.network_weights else []
+        problems = _continue_problems(config, kind) if adapter.network_weights else []
     except ConfigError:
         problems = []  # ranks, alphas or factors that cannot be read: their rules tell
     for path in adapter.base_weights:
         try:
-            _layers(path, _BASE)
+            problems += _family_problems(path, _BASE, layers_of(path, _BASE), kind)
         except LoraFileError as error:
             problems.append(str(error))
     return problems
@@ -51,7 +59,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
     """
     adapter, seed = config.adapter, config.run.seed
     targets = adaptable(base)
-    state = fitted(targets, read(Path(adapter.network_weights))[0]) if adapter.network_weights else {}
+    state = fitted(targets, without_bundle(read(Path(adapter.network_weights))[0])) if adapter.network_weights else {}
     loaded = {pair.target.name: pair for pair in pairs_from_state(targets, state, base.device, dtype)}
     pairs = []
     for target in targets:
@@ -90,14 +98,20 @@ def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
     return rates[part] > 0 and rank_and_alpha(name, config.adapter)[0] > 0
 
 
-def _continue_problems(config: TrainConfig) -> list[str]:
-    """The file is read and fits the type, the ranks and the alphas that are asked for."""
+def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
+    """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
-        layers = _layers(adapter.network_weights, _CONTINUE)
+        layers = layers_of(adapter.network_weights, _CONTINUE)
     except LoraFileError as error:
         return [str(error)]
+    problems = _family_problems(adapter.network_weights, _CONTINUE, layers, of_model)
+    if problems:
+        return problems
     start = f"{_CONTINUE}: {adapter.network_weights!r} "
+    problem = _word_problem(config, start)
+    if problem:
+        return [problem]
     for name, tensors in layers.items():
         kind = kind_of(tensors)
         if kind != adapter.adapter_type:
@@ -110,8 +124,46 @@ def _continue_problems(config: TrainConfig) -> list[str]:
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
+def family_of_lora(layers: Mapping[str, State]) -> Family | None:
+    """The family whose names and widths the layers of a file have; None where neither tells it."""
+    if any(name.startswith(("lora_te1_", "lora_te2_")) or is_of_sdxl(name) for name in layers):
+        return SDXL
+    widths = {tensors[DOWN].shape[1] for name, tensors in layers.items() if DOWN in tensors and _READS_TEXT.search(name)}
+    return next((family for family, width in ((SD1, 768), (SD2, 1024)) if width in widths), None)
+
+
+def _family_problems(path: str, title: str, layers: dict[str, State], kind: Kind | None) -> list[str]:
+    found = family_of_lora(layers)
+    if kind is None or found is None or found.card == kind.family.card:
+        return []
+    return [f"{title}: {path!r} is a LoRA of {found.name}, but the model is {kind.family.name}; choose a file of that family."]
+
+
+def goes_on(kind: str) -> bool:
+    """Whether layers of this type can be trained."""
+    return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
+
+
+def _word_problem(config: TrainConfig, start: str) -> str | None:
+    """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
+    wanted = (config.text.trigger, config.embedding.embedding_vectors)
+    try:
+        words = [(word.name, word.count) for word in bundled(read(Path(config.adapter.network_weights))[0])]
+    except LoraFileError as error:
+        return str(error)
+    if len(words) > 1:
+        return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
+    if words and words[0] != wanted:
+        name, count = words[0]
+        return start + (
+            f"holds the embedding {name!r} of {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
+            f"(embedding_vectors) to {count}."
+        )
+    return None
+
+
 def _choose(kind: str) -> str:
-    return f"; set Type (adapter_type) to {kind}" if kind in get_args(get_type_hints(AdapterConfig)["adapter_type"]) else ""
+    return f"; set Type (adapter_type) to {kind}" if goes_on(kind) else ""
 
 
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
@@ -128,8 +180,8 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     return [start + told]
 
 
-def _layers(path: str, title: str) -> dict[str, State]:
-    """Layer -> tensors of a LoRA file of SD 1.x, of the types that are known here.
+def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
+    """Layer -> tensors of a LoRA file, of the types that are known here.
 
     Raises:
         LoraFileError: one sentence, with the option's `title`.
@@ -138,7 +190,9 @@ def _layers(path: str, title: str) -> dict[str, State]:
         state, _ = read(Path(path))
     except LoraFileError as error:
         raise LoraFileError(f"{title}: {error}") from error
-    layers = by_layer(state)
+    if title == _BASE and len(without_bundle(state)) < len(state):
+        raise LoraFileError(f"{title}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out.")
+    layers = by_layer(without_bundle(state))
     for name, tensors in layers.items():
         if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
@@ -157,7 +211,7 @@ def _layers(path: str, title: str) -> dict[str, State]:
 
 def _has_place(name: str) -> bool:
     """Whether a model that is trained here has such a layer."""
-    return name.startswith(_TEXT) or (name.startswith("lora_unet_") and (block_index(name) is not None or is_of_sdxl(name)))
+    return name.startswith(_TEXT) or (name.startswith("lora_unet_") and block_index(name) is not None)
 
 
 def _part(name: str) -> Part:

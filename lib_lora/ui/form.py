@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from lib_lora.config.groups import all_options
+from lib_lora.config.names import name_problem
 from lib_lora.config.optimizers import OPTIMIZERS
 from lib_lora.config.options import Option
+from lib_lora.config.prompts import names_a_file
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
 LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier"}  # several texts, one a line; paths have spaces in them
 PROMPT_LINES = 4
+# what names folders and files of the machine; not there where the webui was started with --hide-ui-dir-config
+PATHS = ("data", "reg_data", "mask_data", "network_weights", "base_weights")
 
 
 def form_options(place: str) -> list[Option]:
@@ -49,6 +53,13 @@ def component(opt: Option) -> Any:
     return made
 
 
+def shown(opt: Option, value: Any) -> Any:
+    """`value` as the component of `opt` holds it."""
+    if opt.kind is tuple:
+        return ("\n" if opt.name in LINES else " ").join(value)
+    return decimal(value) if opt.kind is float else value
+
+
 def decimal(number: float) -> str:
     """`number` without an exponent: 0.00005, 16."""
     return f"{number:.12f}".rstrip("0").rstrip(".")
@@ -63,6 +74,20 @@ def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str,
     """Option name -> what its component holds; an emptied number field counts as wrong, not as default."""
     flat = dict(zip((opt.name for opt in options), values))
     return {name: _lines(value) if name in LINES else value for name, value in flat.items()}
+
+
+def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
+    """A sentence for every option that names a folder or file of the machine, where the webui hides those."""
+    given = {name: bool(flat[name]) for name in PATHS}
+    given["resume"] = bool(flat["resume"]) and name_problem(flat["resume"]) is not None
+    given["sample_prompts"] = names_a_file(flat["sample_prompts"])
+    titles = {opt.name: opt.title for opt in all_options()}
+    return [
+        f"{titles[name]}: the webui was started with --hide-ui-dir-config, so folders and files of its machine cannot be named; "
+        "leave it empty, and drop images."
+        for name, is_given in given.items()
+        if is_given
+    ]
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, Said, import_file
 from lib_lora.kohya.known import NOT_INHERITED
-from lib_lora.ui.form import LINES, decimal, settings_from
+from lib_lora.ui.form import settings_from, shown
+from lib_lora.ui.form_files import DroppedFiles
+from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
 DEFAULTS = "Defaults"
@@ -43,7 +45,8 @@ def set_options() -> list[Option]:
 class PresetBar:
     """Presets, import and export."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard, taken: Path) -> None:
+        self._guard, self._taken = guard, taken
         self._exports = tempfile.TemporaryDirectory(prefix="train-lora-")  # gradio serves files of the temporary folder
 
     def build(self) -> None:
@@ -55,8 +58,12 @@ class PresetBar:
             )  # fmt: skip
         self.told = gr.HTML("", elem_id="train_lora_preset_told")
         with gr.Accordion("Import and export", open=False, elem_id="train_lora_files_of_settings"):
-            self.file = gr.File(label="Import: kohya_ss JSON, sd-scripts TOML, or ours", file_types=[".json", ".toml"],
-                                elem_id="train_lora_import")  # fmt: skip
+            self.file = DroppedFiles(
+                self._taken,
+                label="Import: kohya_ss JSON, sd-scripts TOML, or ours",
+                file_types=[".json", ".toml"],
+                elem_id="train_lora_import",
+            )
             with gr.Row():
                 self.form = gr.Dropdown(
                     choices=list(EXPORTS), value=next(iter(EXPORTS)), label="Export as", elem_id="train_lora_form_of"
@@ -66,8 +73,8 @@ class PresetBar:
         for item in (self.preset, self.file, self.form, self.export, self.exported):
             item.do_not_save_to_config = True
 
-    def wire(self, options: Sequence[Option], components: Mapping[str, Any]) -> None:
-        """Connect to the form. `options`: those of `components`, in the order of the form."""
+    def wire(self, options: Sequence[Option], components: Mapping[str, Any], key: Any) -> None:
+        """Connect to the form. `options`: those of `components`, in the order of the form; `key`: see `Guard`."""
         self._options = list(options)
         fields = [components[opt.name] for opt in set_options()]
         chosen = self.preset.input(choose_preset, inputs=[self.preset], outputs=[self.told, *fields], show_progress="hidden")
@@ -75,7 +82,9 @@ class PresetBar:
         for event in (chosen, read):
             event.then(None, inputs=[], outputs=[], _js=CHANGED)
         everything = [components[opt.name] for opt in self._options]
-        self.export.click(self.write, inputs=[self.form, *everything], outputs=[self.told, self.exported], show_progress="hidden")
+        write = self._guard.guarded(self.write, lambda: [list_html([REFUSED], "problem"), gr.update()])
+        self.export.click(write, inputs=[key, self.form, *everything], outputs=[self.told, self.exported],
+                          _js="trainLoraWithKey", show_progress="hidden")  # fmt: skip
 
     def write(self, form: str, *values: Any) -> list[Any]:
         """The form's settings as a file, or what is wrong with them."""
@@ -100,13 +109,6 @@ def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
         return {stem.with_name(f"{stem.name}.json"): json.dumps(config.to_flat(), indent=2, ensure_ascii=False) + "\n"}
     end = {"toml": ".toml", "json": "-kohya_ss.json", "dataset": "-dataset.toml"}[kind]
     return export_files(config, kind, stem.with_name(stem.name + end), relative=True)  # type: ignore[arg-type]
-
-
-def shown(opt: Option, value: Any) -> Any:
-    """`value` as the component of `opt` holds it."""
-    if opt.kind is tuple:
-        return ("\n" if opt.name in LINES else " ").join(value)
-    return decimal(value) if opt.kind is float else value
 
 
 def choose_preset(title: str | None) -> list[Any]:

@@ -21,6 +21,7 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
     rows = [
         ("Steps", f"<b>{plan.steps}</b>"),
         ("Formula", escape(plan.formula)),
+        ("Model", escape(plan.model or "not loaded yet; what it is, is told when the run starts")),
         *([("Layers", escape(plan.layers))] if plan.layers else []),
         ("Images", f"{len(learned)}{heldout}"),
         ("Folders", folders),

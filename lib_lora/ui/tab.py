@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,19 @@ from lib_lora.config.groups import build_config, group_titles
 from lib_lora.config.options import Option
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.jobs.runner import Runner
+from lib_lora.jobs.queue import Queue
 from lib_lora.plan import make_plan
-from lib_lora.ui.form import component, form_options, settings_from
-from lib_lora.ui.form_presets import PresetBar
+from lib_lora.training.suited import model_problems
+from lib_lora.training.weights import weights_problems
+from lib_lora.ui.form import PATHS, component, form_options, hidden_path_problems, settings_from
+from lib_lora.ui.form_again import AgainBar
+from lib_lora.ui.form_files import DroppedFiles
+from lib_lora.ui.form_presets import CHANGED, PresetBar
+from lib_lora.ui.guard import REFUSED, Guard
+from lib_lora.ui.memory import MemoryRow
 from lib_lora.ui.report import list_html, plan_html
-from lib_lora.ui.uploads import keep_uploads
+from lib_lora.ui.tab_queue import QueueSection
+from lib_lora.ui.uploads import TAKEN, keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
 # basic options in the rows they are shown in
@@ -36,33 +43,63 @@ ROWS: tuple[tuple[str, ...], ...] = (
 
 
 class TrainTab:
-    """Builds the tab, and answers its events."""
+    """Builds the tab, and answers its events.
 
-    def __init__(self, runner: Runner, uploads: Path) -> None:
-        self._runner = runner
+    Args:
+        queue: takes trainings, and runs them on its runner.
+        uploads: private folder for dropped files.
+        guard: says who may use the events.
+        hides_folders: no field for folders and files of the machine, and nothing that names them is taken.
+    """
+
+    def __init__(self, queue: Queue, uploads: Path, guard: Guard, *, hides_folders: bool = False) -> None:
+        self._queue, self._runner = queue, queue.runner
         self._uploads = uploads
+        self._guard = guard
+        self._hides_folders = hides_folders
         self._options: list[Option] = []
         self._serial = itertools.count()
+        self._jobs = QueueSection(queue, guard)
+        self._memory = MemoryRow(self._runner.host)
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
         with gr.Blocks(analytics_enabled=False) as blocks:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
+                key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript, event by event
+                key.do_not_save_to_config = True
                 with gr.Column(scale=3, elem_id="train_lora_form"):
-                    inputs, files = self._build_form()
+                    inputs, files = self._build_form(key)
                 with gr.Column(scale=2, elem_id="train_lora_side"):
-                    report, message, buttons = self._build_side()
-            everything = [files, *inputs]
+                    report, memory, message, buttons = self._build_side()
+            everything = [key, files, *inputs]
             # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
-            renew.click(self.report, inputs=everything, outputs=[report], show_progress="hidden")
+            told = renew.click(
+                self._guarded(self.report), inputs=everything, outputs=[report], _js="trainLoraReport", show_progress="hidden"
+            )
+            told.then(
+                self._guarded(self.memory),
+                inputs=everything,
+                outputs=[memory],
+                _js="trainLoraReport",
+                show_progress="hidden",
+            )
             train, *others = buttons
-            train.click(self.start, inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden")
+            train.click(
+                self._guarded(self.start), inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden"
+            )
             answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
-                button.click(answer, inputs=[], outputs=[message], show_progress="hidden")
+                button.click(
+                    self._guarded(answer), inputs=[key], outputs=[message], _js="trainLoraWithKey", show_progress="hidden"
+                )
+            self._jobs.build(self._options, inputs, key, files, message)
         return blocks
+
+    def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        return self._guard.guarded(answer, lambda: self._refused([REFUSED]))
 
     def report(self, files: Any, *values: Any) -> str:
         """What the form describes: the plan, or what is wrong with it. No two answers are the same text: see the JavaScript."""
@@ -75,26 +112,44 @@ class TrainTab:
                 return HINT
             config = build_config(flat)
             dataset = find_images(config)
-            problems = [*dataset.problems, *config_problems(config, self._runner.host.lora_folder())]
+            host = self._runner.host
+            kind = host.kind()
+            problems = [*dataset.problems, *config_problems(config, host.lora_folder()), *host.problems()]
+            problems += [*weights_problems(config, kind), *(model_problems(config, kind) if kind else [])]
             if not config.run.name:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset), dataset) + list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 
+    def memory(self, files: Any, *values: Any) -> Any:
+        """How much memory the run would take; by itself, since counting takes a moment and the report should not wait."""
+        try:
+            flat = self._settings(files, values)
+            if not flat["data"]:
+                return ""
+            config = build_config(flat)
+            dataset = find_images(config)
+            if dataset.problems or not dataset.samples:
+                return ""
+            row = self._memory.html(config, make_plan(config, dataset))
+        except TrainLoraError:
+            return ""  # told by the report
+        return gr.update() if row is None else row
+
     def start(self, files: Any, *values: Any) -> str:
-        """Begin training; an answer within a second whatever happens."""
+        """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
         try:
             flat = self._settings(files, values)
         except DatasetError as error:
             return self._refused(error.problems)
         try:
-            job = self._runner.start(build_config(flat))
-        except ConfigError as error:
+            placed = self._queue.submit(build_config(flat))
+        except TrainLoraError as error:
             return self._refused([*error.problems, *self._other_problems(flat)])
-        return f"<p class='train-lora-hint' data-job='{job.id}'>{escape(job.config.run.name)}</p>"
+        return self._jobs.placed_html(placed)
 
     def _refused(self, problems: Sequence[str]) -> str:
         return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
@@ -151,18 +206,26 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
+        states = {entry.state_folder for entry in self._queue.entries}  # these and images of jobs fill the form
+        named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
+                 "resume": "" if flat["resume"] in states else flat["resume"]}  # fmt: skip
+        problems = hidden_path_problems(named) if self._hides_folders else []
+        if problems:
+            raise DatasetError(problems)
         folders = list(flat["data"])
         dropped = [Path(file.name) for file in files or []]
         if dropped:
             folders.append(str(keep_uploads(dropped, self._uploads, flat["caption_extension"])))
         return {**flat, "data": tuple(folders)}
 
-    def _build_form(self) -> tuple[list[Any], Any]:
+    def _build_form(self, key: Any) -> tuple[list[Any], Any]:
         """All components in the order of `self._options`, and the drop field."""
         made: dict[str, Any] = {}
         basic = {opt.name: opt for opt in form_options("basic")}
-        presets = PresetBar()
-        files = gr.File(label="Drop images here", file_count="multiple", elem_id="train_lora_files")
+        taken = self._uploads / TAKEN
+        presets = PresetBar(self._guard, taken)
+        finished = AgainBar(self._guard, self._runner.host.lora_folder)
+        files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
         made["data"] = component(basic["data"])
         for number, row in enumerate(ROWS):
@@ -170,6 +233,7 @@ class TrainTab:
                 made.update({name: component(basic[name]) for name in row})
             if number == 0:  # what a preset leaves as it is stands above it
                 presets.build()
+                finished.build(visible=not self._hides_folders)
         advanced = form_options("advanced")
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
@@ -179,11 +243,15 @@ class TrainTab:
                         with gr.Row():
                             made.update({opt.name: component(opt) for opt in members[first : first + 2]})
         self._options = [*basic.values(), *advanced]
-        presets.wire(self._options, made)
+        presets.wire(self._options, made, key)
+        finished.wire(made, key, CHANGED)
+        for name in PATHS if self._hides_folders else ():
+            made[name].visible = False
         return [made[opt.name] for opt in self._options], files
 
-    def _build_side(self) -> tuple[Any, Any, list[Any]]:
+    def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")
+        memory = gr.HTML("", elem_id="train_lora_memory")
         hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they mean something
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
@@ -199,4 +267,4 @@ class TrainTab:
         buttons = [train, stop, keep, pause, go_on, save, best]
         for item in buttons:
             item.do_not_save_to_config = True
-        return report, message, buttons
+        return report, memory, message, buttons

@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
 from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20
+TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
+TAKEN_FOR_S = 24 * 3600
+
+
+def take_over(uploaded: Any, served: Path, taken: Path) -> Path:
+    """Move a file that gradio has just stored into the private folder `taken`, and return where it is.
+
+    Args:
+        uploaded: the path as the page sends it. Anything but a file in a folder directly below `served` is not looked at.
+        served: gradio's folder for uploads; its file route serves all of it.
+        taken: the private folder.
+
+    Returns:
+        The same path for the same upload, however often it is asked for; nothing may be there.
+    """
+    text = uploaded if isinstance(uploaded, str) else repr(uploaded)
+    target = (
+        taken / hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32] / (Path(text).name.replace("\0", "") or "file")
+    )
+    if not isinstance(uploaded, str) or "\0" in uploaded:
+        return target
+    source = Path(uploaded)
+    if not source.is_file() or source.resolve().parent.parent != served.resolve():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(str(source), target)
+    return target
 
 
 def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEFAULT_EXTENSION) -> Path:
@@ -20,12 +50,15 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
     `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it.
 
     Raises:
-        DatasetError: two files have one name, so that captions could not be told apart.
+        DatasetError: two files have one name, so that captions could not be told apart, or one is not there.
     """
     names = [file.name for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
+    gone = [file.name for file in files if not file.is_file()]
+    if gone:
+        raise DatasetError([f"The dropped file {name!r} is not there any more; drop it again." for name in gone])
     captions = (DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension.strip() or DEFAULT_EXTENSION)
     listed = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or file.name.endswith(captions))
     digest = hashlib.sha256()
@@ -39,14 +72,25 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for file in listed:
-        shutil.copyfile(file, partial / file.name)
+        _place(file, partial / file.name)
     partial.replace(folder)
     _forget_old(root)
     return folder
 
 
+def _place(source: Path, target: Path) -> None:
+    """The same content at `target`, without a copy where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def _forget_old(root: Path) -> None:
-    """Private copies do not pile up: only the newest drops stay."""
+    """Private copies do not pile up: only the newest drops stay, and what came from the page for a day."""
     drops = sorted(root.glob("drop-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in drops[KEPT_DROPS:]:
         shutil.rmtree(old)
+    for folder in (root / TAKEN).glob("*"):
+        if time.time() - folder.stat().st_mtime > TAKEN_FOR_S:
+            shutil.rmtree(folder)

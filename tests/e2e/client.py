@@ -30,8 +30,8 @@ SMALL_RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def generate(server: Server, prompt: str) -> Picture:
-    """The picture of a seeded txt2img, `[64, 64, 3]`."""
+def generate(server: Server, prompt: str, **changes: Any) -> Picture:
+    """The (first) picture of a seeded txt2img, `[64, 64, 3]`."""
     asked = {
         "prompt": prompt,
         "width": 64,
@@ -40,6 +40,7 @@ def generate(server: Server, prompt: str) -> Picture:
         "seed": 7,
         "sampler_name": "Euler",
         "scheduler": "Automatic",
+        **changes,
     }
     content = base64.b64decode(server.post("/sdapi/v1/txt2img", asked)["images"][0])
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -71,6 +72,18 @@ def wait_for_end(server: Server, job_id: str) -> dict[str, Any]:
             return job
         time.sleep(0.05)
     raise TimeoutError(f"job {job_id} has not ended after {RUN_S} s: {status(server)}")
+
+
+def wait_for_step(server: Server, job_id: str, step: int) -> None:
+    """Until the running job has made `step` steps."""
+    deadline = time.monotonic() + RUN_S
+    while time.monotonic() < deadline:
+        job = status(server)
+        assert job and job["id"] == job_id and job["state"] not in ENDED, job
+        if job["step"] >= step:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"job {job_id} is not at step {step} after {RUN_S} s: {status(server)}")
 
 
 def end_job(server: Server) -> None:

@@ -37,11 +37,13 @@ class Webui:
 
 
 class Server:
-    """One running webui. `data` is its data folder."""
+    """One running webui. `data` is its data folder, `api_user` name and password of its API, if it has any."""
 
-    def __init__(self, webui: Webui, data: Path, *flags: str) -> None:
+    def __init__(self, webui: Webui, data: Path, *flags: str, api_user: tuple[str, str] | None = None) -> None:
         self.data = data
+        self._api_user = api_user
         self.lora_folder = data / "models" / "Lora"
+        self.uploads = data.parent / "gradio"  # see `_environment`
         self.log = data.parent / f"{data.name}.log"
         self._webui, self._flags = webui, flags
         self._port = _free_port()
@@ -49,7 +51,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return self.url_at("127.0.0.1")
+
+    def url_at(self, address: str) -> str:
+        """The same webui under another address of this machine; it listens there with --listen."""
+        return f"http://{address}:{self._port}"
 
     def start(self) -> None:
         """Returns when the page and the API answer.
@@ -96,18 +102,19 @@ class Server:
 
     def get(self, path: str, **options: Any) -> Any:
         """The JSON that a GET answers."""
-        return _json(requests.get(self.url + path, timeout=120, **options))
+        return _json(requests.get(self.url + path, timeout=120, auth=self._api_user, **options))
 
     def post(self, path: str, body: Any = None) -> Any:
         """The JSON that a POST answers."""
-        return _json(requests.post(self.url + path, json=body, timeout=300))
+        return _json(requests.post(self.url + path, json=body, timeout=300, auth=self._api_user))
 
     def _answers(self) -> bool:
         """Asks only once the log says that all is up: a request before that makes the webui crash ("Cannot add middleware")."""
         if not self.starts():
             return False
         try:
-            return all(requests.get(self.url + path, timeout=5).ok for path in ("/", "/sdapi/v1/options", "/e2e/ready"))
+            asked = ("/", "/sdapi/v1/options", "/e2e/ready")
+            return all(requests.get(self.url + path, timeout=5, auth=self._api_user).ok for path in asked)
         except requests.RequestException:
             return False
 

@@ -103,6 +103,7 @@ def test_refusal_does_not_repeat_an_older_failure(tab: Tab, photos: Path, bad_fo
         ("lowvram", "runs with --lowvram"),
         ("medvram", "runs with --medvram"),
         ("no checkpoint", "No checkpoint is loaded"),
+        ("replaced unet", "The U-Net is replaced by '[TRT] tiny'"),
     ],
 )
 def test_unsupported_model(server: Server, photos: Path, fault: str, sentence: str) -> None:
@@ -114,8 +115,8 @@ def test_unsupported_model(server: Server, photos: Path, fault: str, sentence: s
     assert len([problem for problem in job["problems"] if sentence in problem]) == 1, job["problems"]
 
 
-def test_second_training_is_refused(server: Server, photos: Path) -> None:
-    """One at a time; the sentence names the one that runs, which is not disturbed."""
+def test_second_training_beside_the_queue_is_refused(server: Server, photos: Path) -> None:
+    """The runner itself knows one at a time; the sentence names the one that runs, which is not disturbed."""
     client.break_(server, "slow steps")
     first = client.begin(server, photos, "first")
     answer = requests.post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,45 @@ def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server
     tab.wait_for_state("done")
     assert client.lists(server, "dropped")
     kept = _kept(server, *(path.name for path in photos.iterdir()))
-    assert sorted(path.name for path in kept) == ["cat.jpg", "cat.txt", "rocket.jpg", "woman.jpg"]
+    names = ["cat.jpg", "cat.txt", "rocket.jpg", "woman.jpg"]
+    assert sorted({path.name for path in kept}) == names
+    assert {path.relative_to(server.data / ".train-lora").parts[0] for path in kept} == {"uploads", "queue"}
+    assert _left_in_gradios_folder(server, *names) == []
     assert _answer(server, server.lora_folder / "dropped.json") == 200, "the webui serves what lies in its data folder"
-    assert {path.name: _answer(server, path) for path in kept} == {path.name: 403 for path in kept}
+    assert {path: _answer(server, path) for path in kept} == dict.fromkeys(kept, 403)
+
+
+def test_private_files_are_not_served_whatever_the_path(server: Server, photos: Path) -> None:
+    """States and samples of a run, asked for in ways that servers have been fooled by."""
+    client.train(server, photos, "private", save_state=True, sample_every_n_steps=6, sample_prompts="ohwx --s 1")
+    private = server.data / ".train-lora"
+    files = [path for path in private.rglob("*") if path.is_file() and "private" in str(path)]
+    assert {path.suffix for path in files} >= {".json", ".tensors", ".png"}
+    (server.data / "seen").symlink_to(private)
+    try:
+        for path in files:
+            inside = path.relative_to(server.data)
+            asked = [
+                f"file={path}", f"file/{path}", f"file={inside}", f"file={server.data}/models/../{inside}", f"file={server.data}//{inside}",
+                f"file={str(path).replace('.train', '%2etrain')}", f"file={str(path).replace('/', '%2f')}",
+                f"file={server.data}/models/%2e%2e/{inside}", f"sd_extra_networks/thumb?filename={path}",
+                f"sd_extra_networks/thumb?filename={server.lora_folder}/../../{inside}", f"file={server.data}/seen/../{inside}",
+            ]  # fmt: skip
+            answers = {way: _raw_status(server, way) for way in asked}
+            assert all(status >= 400 for status in answers.values()), answers
+        sample = next(path for path in files if path.suffix == ".png")
+        job = client.status(server)
+        assert job and _raw_status(server, f"train-lora/sample/{job['id']}/6/0") == 200 and sample.is_file()
+    finally:
+        (server.data / "seen").unlink()
+
+
+def _raw_status(server: Server, path: str) -> int:
+    """The status of a GET whose path is sent as it is."""
+    address = server.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=30)
+    connection.request("GET", f"/{path}")
+    return connection.getresponse().status
 
 
 def test_slow_upload_is_not_disturbed(tab: Tab, tmp_path: Path) -> None:
@@ -56,12 +93,18 @@ def test_same_files_are_kept_once(tab: Tab, server: Server, tmp_path: Path) -> N
     kept = _kept(server, "cup.jpg")
     tab.fill(steps=3)
     tab.wait_for_report("stopped at 3 steps")
-    assert len(kept) == 1 and _kept(server, "cup.jpg") == kept
+    assert len({path.stat().st_ino for path in kept}) == 1 and _kept(server, "cup.jpg") == kept
+    assert _left_in_gradios_folder(server, "cup.jpg") == []
 
 
 def _kept(server: Server, *names: str) -> list[Path]:
     """Where in the data folder these files lie, hidden folders included."""
     return [path for path in server.data.rglob("*") if path.name in names]
+
+
+def _left_in_gradios_folder(server: Server, *names: str) -> list[Path]:
+    """What gradio would serve to everybody who knows the path."""
+    return [path for path in server.uploads.rglob("*") if path.name in names]
 
 
 def _answer(server: Server, path: Path) -> int:

@@ -220,11 +220,11 @@ class Watch:
     def _synced(self, handle: int) -> None:
         self.point("fsync")
         self._fsync(handle)
-        self.log.append(("fsync", os.readlink(f"/proc/self/fd/{handle}"), ""))
+        self.log.append(("fsync", str(Path(f"/proc/self/fd/{handle}").readlink()), ""))
         self.point("after fsync")
 
     def _opened(self, handle: int, *args: Any, **kwargs: Any) -> Any:
-        self.log.append(("write", os.readlink(f"/proc/self/fd/{handle}"), ""))
+        self.log.append(("write", str(Path(f"/proc/self/fd/{handle}").readlink()), ""))
         return _Written(self._fdopen(handle, *args, **kwargs), self, self._rng)
 
 

@@ -67,7 +67,7 @@ def no_space(monkeypatch: pytest.MonkeyPatch, where: str, error: int = errno.ENO
 
     def opened(handle: int, *args: Any, **kwargs: Any) -> Any:
         file = real(handle, *args, **kwargs)
-        path = os.readlink(f"/proc/self/fd/{handle}")
+        path = str(Path(f"/proc/self/fd/{handle}").readlink())
         return Full(file) if where in path and not room else file
 
     monkeypatch.setattr(atomic.os, "fdopen", opened)
@@ -81,7 +81,7 @@ def patient(make_room: Any) -> Any:
         if isinstance(event, SaveFailed):
 
             def later() -> None:
-                while job.go.is_set():
+                while not job.stop.held:
                     threading.Event().wait(0.01)
                 assert job.snapshot()["state"] == "paused" and "press Continue" in job.snapshot()["phase"]
                 make_room()

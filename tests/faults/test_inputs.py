@@ -101,7 +101,7 @@ def test_a_file_of_fifty_megabytes(tmp_path: Path) -> None:
      ("epochs", 10**9), ("resolution", 7), ("resolution", 63), ("resolution", 99999), ("steps", -1), ("seed", 2**70)],
 )  # fmt: skip
 def test_numbers_out_of_range(name: str, value: Any, house: House, quick: Any) -> None:
-    """rank 0, -1, 10^9, rates that are no numbers, batch 10^6, resolution 7, 63, 99999 and others: one sentence that names the option."""
+    """Rank 0, -1, 10^9, rates that are no numbers, batch 10^6, resolution 7, 63, 99999 and others: one sentence that names the option."""
     try:
         config = build_config({name: value})
     except ConfigError as error:

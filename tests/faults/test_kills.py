@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ Figure = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def campaign(loaded: Any, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+def campaign(loaded: Any, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     folder = tmp_path_factory.mktemp("kills")
     for number in range(2):
         write_picture(folder / "photos" / "2_blob" / f"{number}.png", 64, 64, seed=number)
@@ -34,7 +35,10 @@ def campaign(loaded: Any, mini_checkpoint: Path, tmp_path_factory: pytest.TempPa
         host._model = loaded
         return host
 
-    return Campaign(make_host, folder / "photos", folder)
+    gc.collect()
+    gc.freeze()  # children need not look through all that was imported
+    yield Campaign(make_host, folder / "photos", folder)
+    gc.unfreeze()
 
 
 @pytest.mark.case(28, 30)

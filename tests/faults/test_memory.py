@@ -138,7 +138,7 @@ def test_gradients_without_a_number_change_nothing(house: House, quick: Any, mon
 
 @pytest.mark.case(5)
 def test_the_scaler_skips_and_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's own scaler at 2^24 with gradients that overflow: scale halved, update and schedule left out, then all goes on."""
+    """The scaler of torch at 2^24 with gradients that overflow: scale halved, update and schedule left out, then all goes on."""
     from lib_lora.config.optimizer import OptimizerConfig
     from lib_lora.training.precision import Precision
     from tests.test_optimizer import pair

@@ -42,9 +42,12 @@ def test_captions_that_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.case(22)
-def test_a_caption_of_two_megabytes_is_cut_and_told(house: House, quick: Any, photos: Path) -> None:
-    """A caption of 2 MB is trained on as far as it is read, and a note says how far that is."""
-    (photos / "3_blob" / "0.txt").write_text("word " * 400_000)
+def test_enormous_captions(house: House, quick: Any, photos: Path) -> None:
+    """A caption of 2 MB is refused; of one of 1 MB as much is trained on as is read, and a note says how much that is."""
+    caption = photos / "3_blob" / "0.txt"
+    caption.write_text("word " * 400_000)
+    assert house.run(quick()).told == ["Caption file '0.txt' is larger than 1 MB; shorten or remove it."]
+    caption.write_text("word " * 200_000)
     run = house.run(quick(steps=1))
     assert run.of(Finished)[0].path
     assert any("1 caption is longer than the 75 tokens" in note for note in run.told), run.told

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lib_lora.events import Chosen, Finished, StepDone, Stop
 from lib_lora.hosts.architecture import TEXT, text_config
 from lib_lora.hosts.text_weights import text_weights
 from lib_lora.model.adapter import attached, pairs_from_state, state_dict
+from lib_lora.model.family import SDXL
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
@@ -22,13 +23,14 @@ from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config
-from tests.finite_differences import slopes
+from tests.finite_differences import slopes, word_slopes
 from tests.pairs import new_pair
 from tests.pins.test_webui_adapter import fingerprint
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.synthetic import write_mini_sd2
 from tests.webui_configs import ARCH
 
+READ = "read from the model that the webui holds"
 IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[0] * 75]])
 
 
@@ -112,8 +114,9 @@ def test_gradients_of_open_clip_are_those_of_finite_differences(weights: dict[st
     encoder = open_clip({key: value.double() for key, value in weights.items()}, pools=pools)
     encoder = open_clip_encoder(encoder.module.double(), pools=pools)
     with forwards_replaced(encoder.forwards()):
-        by_backward, by_values = slopes(encoder, encoder.targets("lora_te2"))
-    assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4
+        found = [slopes(encoder, encoder.targets("lora_te2")), word_slopes(encoder)]
+    for by_backward, by_values in found:
+        assert by_backward == pytest.approx(by_values, rel=1e-5) and abs(by_values) > 1e-4
 
 
 def _held(checkpoint: Path, *, is_sd2: bool) -> Any:
@@ -123,12 +126,13 @@ def _held(checkpoint: Path, *, is_sd2: bool) -> Any:
 
 
 @pytest.mark.case(43)
-@pytest.mark.parametrize("family", ["SD 1.x inpainting", "SD 2.x"])
+@pytest.mark.parametrize("family", ["SD 1.x inpainting", "SD 2.x", "SD 2.x inpainting"])
 def test_a_whole_run_leaves_the_webui_as_it_was(
     family: str, mini_inpainting: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = mini_inpainting if family != "SD 2.x" else write_mini_sd2(tmp_path / "sd2", velocity=True)
-    model = _held(checkpoint, is_sd2=family == "SD 2.x")
+    inpaints, is_sd2 = family.endswith("inpainting"), family.startswith("SD 2")
+    checkpoint = write_mini_sd2(tmp_path / "sd2", velocity=not inpaints, inpaints=inpaints) if is_sd2 else mini_inpainting
+    model = _held(checkpoint, is_sd2=is_sd2)
     webui: SimpleNamespace = install(monkeypatch, model, tmp_path)
     from lib_lora.hosts.webui_host import WebuiHost
 
@@ -137,10 +141,25 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), Stop()))
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
-    said = "v, as the checkpoint says" if family == "SD 2.x" else "noise"
-    assert next(event.text for event in events if isinstance(event, Chosen)) == f"Model: {family}, which predicts {said}."
+    said = "v (its configuration says so)" if family == "SD 2.x" else "noise (nothing says v)"
+    assert next(e.text for e in events if isinstance(e, Chosen)) == f"Model: {family}, predicts {said}; {READ}."
     state, metadata = read(events[-1].path)
-    assert metadata["ss_v2"] == str(family == "SD 2.x")
+    assert metadata["ss_v2"] == str(is_sd2)
     ups = {key: value for key, value in state.items() if key.endswith("lora_up.weight")}
     assert all(bool(value.any()) for value in ups.values())
     assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()
+
+
+def test_the_mark_of_a_file_is_read_where_the_webui_does_not(mini_sdxl: Path, tmp_path: Path) -> None:
+    """An SDXL without a configuration is one that predicts noise to the webui, whatever its file says."""
+    from lib_lora.hosts.ldm_family import kind_of
+
+    held = SimpleNamespace(is_sdxl=True, parameterization="eps", sd_checkpoint_info=SimpleNamespace(filename=str(mini_sdxl)))
+    assert kind_of(held, SDXL).words(declared=False) == f"SDXL, predicts noise (nothing says v); {READ}"
+    marked = tmp_path / "marked.safetensors"
+    save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, marked)
+    held.sd_checkpoint_info.filename = str(marked)
+    said = "the tensor v_pred in the file says so; the webui itself needs marked.yaml for that"
+    assert kind_of(held, SDXL).words(declared=False) == f"SDXL, predicts v ({said}); {READ}"
+    held.parameterization = "v"
+    assert kind_of(held, SDXL).v_from == "its configuration says so"

@@ -200,6 +200,26 @@ def test_memory_modes_are_refused(host: Any, webui: SimpleNamespace, mode: str) 
     ]
 
 
+def test_an_sdxl_that_is_moved_is_refused_before_and_after_the_lock(host: Any, webui: SimpleNamespace, model: Any) -> None:
+    """--medvram-sdxl is no matter of other families: the model itself says it."""
+    model.lowvram = True
+    try:
+        assert ["start it without --medvram-sdxl to train" in problem for problem in host.problems()] == [True]
+        with pytest.raises(ModelError, match="--medvram-sdxl"), host.borrow_model():
+            pass
+    finally:
+        model.lowvram = False
+    assert host.problems() == []
+
+
+def test_a_replaced_unet_is_refused_by_name(host: Any, webui: SimpleNamespace) -> None:
+    webui.sd_unet.get_unet_option = lambda option=None: SimpleNamespace(label="[TRT] mini")
+    (problem,) = host.problems()
+    assert problem.startswith("The U-Net is replaced by '[TRT] mini'") and "set SD Unet to None" in problem
+    webui.sd_models.model_data.sd_model = None
+    assert host.problems() == [], "the webui would load its checkpoint for the answer"
+
+
 def test_no_checkpoint(host: Any, webui: SimpleNamespace) -> None:
     webui.sd_models.checkpoints_list.clear()
     webui.sd_models.model_data.sd_model = None
@@ -277,6 +297,17 @@ def test_keys_without_a_layer_fail_the_self_test(
     networks.load_network = lambda name, on_disk: SimpleNamespace(modules={"a": SimpleNamespace(network_key="lora_unet_x.alpha")})
     with pytest.raises(LoraFileError, match="finds no layer for 204 keys"):
         list(train(small_config(photos, tmp_path), host, Stop()))
+    assert not list((tmp_path / "Lora").iterdir())
+
+
+def test_an_embedding_that_is_not_found_fails_the_self_test(
+    host: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = lora_extension(monkeypatch, lambda module: None)
+    networks.network = SimpleNamespace(NetworkOnDisk=lambda name, path: path)
+    networks.load_network = lambda name, on_disk: SimpleNamespace(modules={}, bundle_embeddings={"other": None})
+    with pytest.raises(LoraFileError, match="does not find the embedding 'ohwx'"):
+        list(train(small_config(photos, tmp_path, embedding_vectors=1, steps=1), host, Stop()))
     assert not list((tmp_path / "Lora").iterdir())
 
 

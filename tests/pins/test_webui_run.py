@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from lib_lora.config.groups import build_config
-from lib_lora.events import Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.errors import ConfigError
+from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_entry import Entry
+from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture
@@ -44,14 +48,37 @@ def test_a_run_with_everything_in_between_goes_on_bit_for_bit(
     assert fingerprint(model) == before and not webui.call_queue.queue_lock.locked()
 
 
+def test_an_embedding_is_trained_beside_those_of_the_webui(
+    host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
+) -> None:
+    """In place, and on no weight of the model's. An embedding of another family is none here."""
+    before = fingerprint(model)
+    database = webui.sd_hijack.model_hijack.embedding_db
+    own = SimpleNamespace(name="blob", vec=torch.randn(3, 64))
+    sdxls = SimpleNamespace(name="number", vec={"clip_l": torch.randn(1, 64), "clip_g": torch.randn(1, 64)})
+    database.ids_lookup = {1: [([1], own)], 2: [([2], sdxls)]}
+    flat = {"embedding_vectors": 2, "embedding_lr": 0.1, "text_encoder_lr": 0, "preview_steps": 1}
+    events = list(train(small_config(photos, tmp_path, **flat), host, Stop()))
+    assert isinstance(events[-1], Finished) and events[-1].path is not None
+    told = [event.text for event in events if isinstance(event, Chosen)]
+    assert "Captions: 'blob' of the webui's embeddings folder are read as in prompts, by their embeddings." in told
+    (word,) = bundled(read(events[-1].path)[0])
+    start = model.cond_stage_model.transformer.text_model.embeddings.token_embedding.weight[47993]  # ohwx
+    assert word.name == "ohwx" and bool(((word.vectors[0] - start).abs() > 0.05).any(dim=1).all())
+    assert fingerprint(model) == before
+    own.name = "Ohwx"
+    with pytest.raises(ConfigError, match="'ohwx' is the embedding 'Ohwx'"):
+        list(train(small_config(photos, tmp_path, name="b", **flat), host, Stop()))
+    assert fingerprint(model) == before
+
+
 def test_only_pictures_of_the_current_job_are_shown(
     webui: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     testclient = pytest.importorskip("fastapi.testclient")
     from fastapi import FastAPI
 
-    from lib_lora.hosts import webui_hooks
-
+    webui_hooks = importlib.import_module("lib_lora.hosts.webui_hooks")
     app = FastAPI()
     webui_hooks._add_routes(None, app)
     client = testclient.TestClient(app)
@@ -67,3 +94,36 @@ def test_only_pictures_of_the_current_job_are_shown(
     assert client.get(f"/train-lora/sample/{job.id}/5/0").status_code == 401
     assert client.get(f"/train-lora/sample/{job.id}/5/0", cookies={"access-token": "abc"}).status_code == 200
     assert "lib_lora.hosts.webui_hooks" in sys.modules
+
+
+def test_the_list_of_jobs_is_told_to_those_who_are_logged_in(webui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    testclient = pytest.importorskip("fastapi.testclient")
+    from fastapi import FastAPI
+
+    from lib_lora.hosts import webui_hooks
+
+    app = FastAPI()
+    webui_hooks._add_routes(None, app)
+    client = testclient.TestClient(app)
+    entry = Entry("abc", {"name": "cat", "rank": 4}, 1.0, "failed", problems=("Gone.",))
+    monkeypatch.setattr(webui_hooks.QUEUE, "_entries", (entry,))
+    listed = client.get("/train-lora/queue").json()
+    assert [(job["id"], job["name"], job["problems"]) for job in listed["jobs"]] == [("abc", "cat", ["Gone."])]
+    assert listed["revision"] == client.get("/train-lora/status").json()["queue"]
+    assert client.get("/train-lora/queue/abc").json()["settings"] == [["Rank", "rank", "4"], ["Name", "name", "cat"]]
+    assert client.get("/train-lora/queue/other").status_code == 404
+    app.auth, app.tokens = {"me": "secret"}, {"abc": "me"}
+    assert [client.get(f"/train-lora/queue{path}").status_code for path in ("", "/abc")] == [401, 401]
+    assert client.get("/train-lora/queue", cookies={"access-token": "abc"}).status_code == 200
+
+
+def test_a_job_is_meant_for_the_checkpoint_that_is_selected(webui: SimpleNamespace, model: Any) -> None:
+    from lib_lora.hosts.webui_jobs import WebuiCheckpoints
+
+    checkpoints = WebuiCheckpoints()
+    name = f"{model.sd_checkpoint_info.name} [abcd1234]"
+    assert checkpoints.chosen() == checkpoints.lent() == name
+    webui.sd_models.model_data.sd_model = None
+    assert checkpoints.lent() == ""
+    webui.sd_models.checkpoints_list.clear()
+    assert checkpoints.chosen() == ""

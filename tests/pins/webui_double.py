@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -41,9 +43,48 @@ def as_webui_holds_it(model: Any, checkpoint: Path) -> Any:
     return model
 
 
-def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> SimpleNamespace:
-    """Put the double into `sys.modules`; returns its modules by name."""
-    lock = threading.Lock()
+class Queue:
+    """First come, first served, as the webui's `FIFOLock`: who waited longest is woken, and then anyone can take it."""
+
+    def __init__(self) -> None:
+        self._lock, self._guard = threading.Lock(), threading.Lock()
+        self._pending_threads: deque[threading.Event] = deque()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        with self._guard:
+            if self._lock.acquire(False):
+                return True
+            woken = threading.Event()
+            if blocking:
+                self._pending_threads.append(woken)
+        if blocking:
+            woken.wait()
+            self.before_taking()
+            self._lock.acquire()
+        return blocking
+
+    def release(self) -> None:
+        with self._guard:
+            if self._pending_threads:
+                self._pending_threads.popleft().set()
+            self._lock.release()
+
+    def before_taking(self) -> None:
+        """Where a woken thread may be overtaken; for tests."""
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: Any) -> SimpleNamespace:
+    """Put the double into `sys.modules`; returns its modules by name. `flags`: of the command line, `cmd_opts`."""
+    lock = Queue()
     state = SimpleNamespace(begun=0, ended=0)
 
     def begin(job: str = "(unknown)") -> None:
@@ -55,6 +96,8 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
 
     state.begin, state.end = begin, end
     model_data = SimpleNamespace(sd_model=model)
+    database = SimpleNamespace(ids_lookup={}, load_textual_inversion_embeddings=lambda force_reload=False: None)
+    selected = SimpleNamespace(info=getattr(model, "sd_checkpoint_info", None))
     processing = SimpleNamespace(
         StableDiffusionProcessing=SimpleNamespace(cached_c=[1, 2], cached_uc=[1, 2]),
         StableDiffusionProcessingTxt2Img=SimpleNamespace(cached_hr_c=[1, 2], cached_hr_uc=[1, 2]),
@@ -65,15 +108,16 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
         "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
-        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"])},
+        "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"], embedding_db=database)},
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
             "reload_model_weights": lambda sd_model=None, info=None, forced_reload=False: model_data.sd_model,
             "send_model_to_device": lambda m: m.to("cpu"),
+            "select_checkpoint": lambda: selected.info, "SkipWritingToConfig": nullcontext, "selected": selected,
         },
-        "sd_unet": {"apply_unet": lambda option=None: None},
+        "sd_unet": {"apply_unet": lambda option=None: None, "get_unet_option": lambda option=None: None},
         "shared": {
-            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False),
+            "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
             "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
         },
     }  # fmt: skip
@@ -84,6 +128,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path) -> Simple
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks"):
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

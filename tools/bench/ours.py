@@ -5,12 +5,9 @@ python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import platform
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,18 +19,18 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone, Stop
+from lib_lora.hosts.checkpoint import kind_of_file
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
-from lib_lora.jobs.memory import memory_gb
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.family import Kind
 from lib_lora.output.inspect import describe
 from lib_lora.train import train
 from tests.pins.webui_double import load_ldm
 from tools.bench.case import CASES, Case
 from tools.bench.counting import count_step
-
-CPU = torch.device("cpu")
+from tools.bench.peak import CPU, MemoryPeak
 
 
 class LdmHost:
@@ -47,6 +44,9 @@ class LdmHost:
     def problems(self) -> list[str]:
         return []
 
+    def kind(self) -> Kind:
+        return kind_of_file(self._checkpoint)
+
     def device(self) -> torch.device:
         return CPU
 
@@ -58,9 +58,20 @@ class LdmHost:
 
     @contextmanager
     def borrow_model(self) -> Iterator[LdmModel]:
-        model = LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+        model = self.look()
         with made_trainable(model):
             yield model
+
+    def look(self) -> LdmModel:
+        return LdmModel(self.model, CPU, ModelInfo(self._checkpoint.name, None, None))
+
+    def someone_waits(self) -> bool:
+        return False
+
+    @contextmanager
+    def borrow_again(self, base: LdmModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        with made_trainable(base):
+            yield
 
     def check_lora(self, path: Path) -> None:
         assert describe(path)["modules"] > 0
@@ -77,28 +88,6 @@ def configuration(case: Case, pictures: Path, out: Path) -> TrainConfig:
     flat = from_kohya({**case.options, "max_train_steps": case.steps}).flat
     extra = {"data": [str(pictures)], "out": str(out), "name": "bench", "overwrite": True, "preview_steps": 0}
     return build_config({**flat, "resolution": case.side, "enable_bucket": False, **extra})
-
-
-class MemoryPeak:
-    """The largest resident size seen while it is open, sampled every 10 ms, in GiB."""
-
-    def __enter__(self) -> MemoryPeak:
-        gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind is no room for training
-        self.before = self.peak = memory_gb(CPU) or 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            self.peak = max(self.peak, memory_gb(CPU) or 0.0)
 
 
 def main(name: str, checkpoint: Path, pictures: Path, out: Path, *, count: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """For pytest: `@pytest.mark.case(9)` on any test says which case of the fault campaign it is; `--faults LANE` gathers them.
 
-`--faults` also asks for the long figures, writes `build/faults/LANE.json`, and renews `docs/faults.md` from all lanes of the folder.
-A test tells what it measured with the `figure` fixture.
+`--faults` also asks for the long figures, writes `build/faults/LANE.json`, and renews `docs/faults.md` from all lanes of
+the folder. A test tells what it measured with the `figure` fixture.
 """
 
 from __future__ import annotations

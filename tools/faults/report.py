@@ -18,8 +18,8 @@ Written by `make faults` from the outcomes of its tests; every test that breaks 
 `passed`: all tests of the case passed. `fails`: what is not as the case wants it. `GPU`, `Windows`: nothing but that can show it.
 Where a case is to be repeated on a GPU, that half was not run here unless it says so.
 Behind each line stands where it ran: on the standalone host, under the webui's exact versions on ldm's classes, in a real webui.
-*House checked*: afterwards the host draws the same picture as before, every tensor and hook of the model is as before, no file that
-is broken or temporary is left, the lock is free, and what was told were single sentences.
+*House checked*: afterwards the host draws the same picture as before, every tensor and hook of the model is as before, no file
+that is broken or temporary is left, the lock is free, and what was told were single sentences.
 
 | case | status | what was done |
 |---|---|---|

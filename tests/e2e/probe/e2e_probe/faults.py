@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from modules import sd_models, shared
+from modules import call_queue, sd_models, shared
 
 _broken = ExitStack()
 SLOW_STEP_S = 0.25
@@ -24,6 +24,22 @@ def break_(name: str) -> None:
 def heal() -> None:
     """Leave all faults."""
     _broken.close()
+
+
+@contextmanager
+def _patched_forwards() -> Iterator[None]:
+    """Another extension hangs its own `forward` and a hook on the U-Net, while it has the model, and leaves them there."""
+    unet = shared.sd_model.model.diffusion_model
+    with call_queue.queue_lock:
+        whole, layer = unet.forward, unet.time_embed[0]
+        unet.forward = lambda *inputs, **named: whole(*inputs, **named) * 0.5
+        hook = layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    try:
+        yield
+    finally:
+        with call_queue.queue_lock:
+            del unet.forward
+            hook.remove()
 
 
 def _kind(flag: str) -> Callable[[], Any]:
@@ -75,12 +91,23 @@ def _unloadable_file() -> Any:
     return mock.patch.object(networks, "load_network", mock.Mock(side_effect=AssertionError("e2e: cannot be loaded")))
 
 
+def _replaced_unet() -> Any:
+    """As TensorRT's extension offers one for a checkpoint, and the webui's setting "Automatic" takes it."""
+    from modules import sd_unet
+
+    option = sd_unet.SdUnetOption()
+    option.label, option.model_name = "[TRT] tiny", shared.sd_model.sd_checkpoint_info.model_name
+    return mock.patch.object(sd_unet, "unet_options", [option])
+
+
 _FAULTS: dict[str, Callable[[], Any]] = {
     "slow steps": _slow_steps,
+    "patched forwards": _patched_forwards,
     "failing step": _failing_step,
     "full disk": _full_disk,
     "unloadable file": _unloadable_file,
     "no checkpoint": _no_checkpoint,
+    "replaced unet": _replaced_unet,
     **{flag: _kind(flag) for flag in ("is_sd3", "is_ssd")},
     **{flag: _memory_mode(flag) for flag in ("lowvram", "medvram")},
 }

@@ -27,7 +27,8 @@ def _tensors(model: nn.Module) -> dict[str, str]:
 
 
 def _tensor(tensor: torch.Tensor) -> str:
-    content = hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    plain = tensor.detach().cpu().contiguous()
+    content = hashlib.sha256((plain.view(torch.uint8) if plain.element_size() == 1 else plain).numpy().tobytes()).hexdigest()
     kind = type(tensor).__name__
     return (
         f"{content} {kind} {tensor.dtype} {tensor.device} {tuple(tensor.shape)} grad {tensor.requires_grad} {tensor.grad is None}"

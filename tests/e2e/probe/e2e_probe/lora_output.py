@@ -18,8 +18,8 @@ Outputs = dict[str, torch.Tensor]
 _PARTS = ("text_encoder", "text_encoder_2")
 
 
-def compare(name: str) -> dict[str, Any]:
-    """Errors and effects, relative, per part.
+def compare(name: str, here: str) -> dict[str, Any]:
+    """Errors and effects, relative, per part: of the file `name` in the webui against the file `here` in our adapters.
 
     Returns:
         numbers: `{part: {"error": x, "effect": x}}`, and whether the model without LoRA answers as before.
@@ -27,7 +27,7 @@ def compare(name: str) -> dict[str, Any]:
     with call_queue.queue_lock:
         before = _by_webui([])
         theirs = _by_webui([name])
-    ours = _by_us(name)
+    ours = _by_us(here)
     with call_queue.queue_lock:
         after = _by_webui([])
     numbers: dict[str, Any] = {

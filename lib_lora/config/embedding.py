@@ -1,0 +1,48 @@
+"""Options of the trigger word's own embedding, which is trained together with the LoRA (pivotal tuning)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_lora.config.options import option
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The trigger word's own vectors."""
+
+    embedding_vectors: int = option(
+        0,
+        label="Embedding vectors",
+        kohya=None,
+        ge=0,
+        le=64,
+        place="advanced",
+        help="Also trains what the trigger word itself means, as so many tokens, and bundles that in the LoRA file. 1 to 4 is "
+        "usual, 0 is off.",
+    )
+    embedding_lr: float = option(
+        5e-4,
+        label="Learning rate, embedding",
+        kohya=None,
+        ge=1e-9,
+        le=100.0,
+        place="advanced",
+        help="How fast the trigger word's vectors change.",
+    )
+    init_word: str = option(
+        "",
+        label="First meaning",
+        kohya=None,
+        place="advanced",
+        help="Words that the vectors begin as, such as cat. Empty: the tokens of the trigger word itself.",
+    )
+    stop_embedding_training: float = option(
+        0.0,
+        label="Stop the embedding",
+        kohya=None,
+        ge=0.0,
+        le=10000000.0,
+        place="advanced",
+        help="Steps after which the vectors are not trained any more, or a share of all below 1; 0 never stops them.",
+    )

@@ -1,0 +1,54 @@
+"""Rules of the trigger word's own embedding."""
+
+from __future__ import annotations
+
+import re
+
+from lib_lora.config.groups import Rule, TrainConfig
+
+# the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
+_FORBIDDEN = set(".,:|()[]{}<>\\")
+_COMMANDS = re.compile(r"\b(AND|BREAK)\b")
+
+
+def vectors_have_a_word(config: TrainConfig) -> str | None:
+    if config.embedding.embedding_vectors == 0:
+        return None
+    trigger = config.text.trigger
+    if not trigger:
+        return "Embedding vectors (embedding_vectors): need a word to stand for; give a Trigger word (trigger), such as ohwx_cat."
+    if _FORBIDDEN & set(trigger) or _COMMANDS.search(trigger):
+        return (
+            f"Trigger word (trigger): got {trigger!r}, but a word with an embedding must have none of . , : | ( ) [ ] {{ }} < > "
+            "\\ and not hold AND or BREAK, which prompts read otherwise; choose another word."
+        )
+    return None
+
+
+def embedding_is_trained(config: TrainConfig) -> str | None:
+    embedding = config.embedding
+    if embedding.embedding_vectors or not (embedding.init_word or embedding.stop_embedding_training):
+        return None
+    return (
+        "First meaning (init_word) and Stop the embedding (stop_embedding_training): work only with Embedding vectors "
+        "(embedding_vectors) above 0; set those, or leave these."
+    )
+
+
+def stop_is_a_whole_step(config: TrainConfig) -> str | None:
+    value = config.embedding.stop_embedding_training
+    if value < 1 or value == int(value):
+        return None
+    return f"Stop the embedding (stop_embedding_training): got {value:g}, must be a whole number of steps, or a share below 1."
+
+
+def schedule_leaves_the_rate(config: TrainConfig) -> str | None:
+    if config.embedding.embedding_vectors == 0 or config.optimizer.lr_scheduler != "adafactor":
+        return None
+    return (
+        "Learning rate schedule (lr_scheduler): adafactor makes one learning rate for all, so that Learning rate, embedding "
+        "(embedding_lr) has no effect; choose another, or set Embedding vectors (embedding_vectors) to 0."
+    )
+
+
+RULES: tuple[Rule, ...] = (vectors_have_a_word, embedding_is_trained, stop_is_a_whole_step, schedule_leaves_the_rate)

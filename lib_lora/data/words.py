@@ -1,0 +1,74 @@
+"""Words that are read as several tokens of their own: textual inversions, in captions and prompts.
+
+Their tokens have ids above CLIP's vocabulary. Where a word stands in a text is found as the webui finds it, by token ids
+(`EmbeddingDatabase.find_embedding_at_position`): in any case, and the longest word that begins at a place wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from lib_lora.data.tokens import Tokenizer, plain_ids
+
+FIRST = 49408  # the first id behind CLIP's vocabulary
+
+
+def placed(counts: Sequence[int]) -> list[range]:
+    """The ids of words with so many tokens each. Between two words one id is left out, so that runs of ids tell them apart."""
+    places, start = [], FIRST
+    for count in counts:
+        places.append(range(start, start + count))
+        start += count + 1
+    return places
+
+
+def units(ids: Sequence[int]) -> list[list[int]]:
+    """The tokens of a text, with those of one word together: the webui never cuts a word at the end of a chunk."""
+    found: list[list[int]] = []
+    for token in ids:
+        if found and token > FIRST and token == found[-1][-1] + 1:
+            found[-1].append(token)
+        else:
+            found.append([token])
+    return found
+
+
+class WordTokenizer:
+    """CLIP's tokenizer, which reads each of `names` as so many tokens as `counts` says. Of equal words the first one counts."""
+
+    def __init__(self, tokenizer: Tokenizer, names: Sequence[str], counts: Sequence[int]) -> None:
+        self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._tokenizer = tokenizer
+        read = [(plain_ids(tokenizer, name), place) for name, place in zip(names, placed(counts))]
+        self._words: dict[int, list[tuple[list[int], range]]] = {}
+        for ids, place in sorted((entry for entry in read if entry[0]), key=lambda entry: -len(entry[0])):
+            self._words.setdefault(ids[0], []).append((ids, place))
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """See `plain_ids`, the only one who asks."""
+        return SimpleNamespace(input_ids=self._replaced(self._tokenizer(text, **options).input_ids))
+
+    def _replaced(self, ids: list[int]) -> list[int]:
+        found: list[int] = []
+        position = 0
+        while position < len(ids):
+            word, place = self._at(ids, position)
+            found += place or ids[position : position + 1]
+            position += len(word) or 1
+        return found
+
+    def _at(self, ids: list[int], position: int) -> tuple[list[int], range]:
+        """The word that begins there, and its ids; both empty where none does."""
+        for word, place in self._words.get(ids[position], ()):
+            if ids[position : position + len(word)] == word:
+                return word, place
+        return [], range(0)
+
+
+def named_in(tokenizer: Tokenizer, names: Sequence[str], text: str) -> set[int]:
+    """Places in `names` of the words that stand in `text`."""
+    places = placed([1] * len(names))
+    found = set(plain_ids(WordTokenizer(tokenizer, names, [1] * len(names)), text))
+    return {number for number, place in enumerate(places) if place[0] in found}

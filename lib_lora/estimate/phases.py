@@ -1,0 +1,131 @@
+"""How many bytes each part of a run takes, counted on a model without content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.sizes import Size
+from lib_lora.estimate.ledger import Ledger
+from lib_lora.estimate.likeness import META, made_trainable
+from lib_lora.estimate.standing_in import recomputed, standing_in
+from lib_lora.model.adapter import Adapter, attached, parameters
+from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.computing import Acting
+from lib_lora.model.conditioning import Conditioning, TextInputs, encode
+from lib_lora.model.kinds import is_learning
+from lib_lora.model.surgery import forwards_replaced
+from lib_lora.training.step import StepInputs, compute_loss
+
+CHUNK = 77  # tokens that CLIP reads at once, begin and end among them
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes of a training step: kept at the end of forward, and alive at most, both without weights and adapters."""
+
+    kept: int
+    peak: int
+
+
+class Counter:
+    """Counts on `alike` (see `likeness`), as a device of kind `device_type` would take it, in autocast's format or None."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        alike: BaseModel,
+        device_type: str,
+        autocast: torch.dtype | None,
+        pairs: Sequence[Adapter],
+        frozen: Sequence[Adapter] = (),
+    ) -> None:
+        self._config, self._alike, self._device_type = config, alike, device_type
+        self._acting = Acting(device_type, autocast)
+        self._pairs, self._frozen = list(pairs), list(frozen)
+        self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self._pairs)
+
+    def step(self, size: Size, batch: int, *, checkpointing: bool) -> Step:
+        """Forward and backward of one step, of two batches where gradients are accumulated."""
+        blocks = checkpointed_forwards(networks(self._alike), recomputed) if checkpointing else {}
+        with self._trainable(), forwards_replaced(blocks), torch.enable_grad():
+            inputs = self._inputs(size, batch)
+            with self._ledger() as ledger:
+                for _ in range(min(self._config.optimizer.gradient_accumulation_steps, 2)):
+                    before = ledger.now
+                    with standing_in(self._acting):
+                        loss = compute_loss(self._alike, inputs, self._config.objective, self._config.text.clip_skip)
+                    kept = ledger.now - before
+                    with standing_in(Acting(self._device_type)):
+                        if loss.requires_grad:
+                            loss.backward()  # type: ignore[no-untyped-call]
+                    del loss
+                for parameter in parameters(self._pairs):
+                    parameter.grad = None
+        return Step(kept, ledger.peak)
+
+    def encoding(self, size: Size, batch: int) -> int:
+        """The VAE on `batch` pictures of `size`."""
+        with torch.no_grad(), standing_in(Acting(self._device_type)), self._ledger() as ledger:
+            self._alike.encode_image(torch.empty(batch, 3, size.height, size.width, device=META))
+        return int(ledger.peak)
+
+    def drawing(self, size: Size) -> int:
+        """One picture with guidance: the U-Net on two latents, then the VAE's decoder."""
+        latents = torch.empty(1, 4, size.height // 8, size.width // 8, device=META)
+        with self._trainable(), torch.no_grad():
+            inputs = self._inputs(size, 2)
+            with self._ledger() as ledger:
+                with standing_in(self._acting):
+                    compute_loss(self._alike, inputs, self._config.objective, self._config.text.clip_skip)
+                with standing_in(Acting(self._device_type)):
+                    self._alike.decode_latents(latents)
+        return int(ledger.peak)
+
+    def context_bytes(self) -> int:
+        """What is kept of one caption where no text encoder is trained."""
+        with torch.no_grad(), standing_in(self._acting):
+            found = self._context(1)
+        return sum(tensor_bytes([one]) for one in (found.context, found.pooled) if one is not None)
+
+    @contextmanager
+    def _trainable(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(made_trainable(self._alike, self._device_type))
+            stack.enter_context(attached(self._pairs, self._frozen))
+            yield
+
+    def _ledger(self) -> Ledger:
+        modules: list[nn.Module] = [*networks(self._alike), self._alike.vae]
+        weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        known = [*weights, *parameters(self._pairs), *parameters(self._frozen), self._alike.alphas_cumprod]
+        return Ledger(known, resident=self._device_type == "cpu")
+
+    def _inputs(self, size: Size, batch: int) -> StepInputs:
+        latents = torch.empty(batch, 4, size.height // 8, size.width // 8, device=META)
+        text: TextInputs | Conditioning = self._ids(batch)
+        if not self._trains_text:
+            with torch.no_grad(), standing_in(self._acting):
+                text = self._context(batch)
+        timesteps = torch.empty(batch, dtype=torch.int64, device=META)
+        sizes = torch.empty(batch, 6, dtype=torch.int64, device=META)
+        return StepInputs(latents, torch.empty_like(latents), timesteps, text, sizes)
+
+    def _ids(self, batch: int) -> TextInputs:
+        chunks = int(self._config.text.max_token_length) // (CHUNK - 2)
+        ids = torch.empty(batch, chunks, CHUNK, dtype=torch.int64, device=META)
+        return TextInputs(tuple(ids for _ in self._alike.text_encoders), None, self._config.text.token_rule == "webui")
+
+    def _context(self, batch: int) -> Conditioning:
+        return encode(self._alike.text_encoders, self._ids(batch), self._config.text.clip_skip)
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the values of `tensors`."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

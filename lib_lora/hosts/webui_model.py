@@ -1,0 +1,107 @@
+"""The model that the webui holds, and how it is known to be the same after the webui had it for a while."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import devices, sd_hijack, sd_models
+from torch import nn
+
+from lib_lora.errors import ModelAway
+from lib_lora.hosts.ldm_family import family_of
+from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.model.base import ModelInfo, Word, networks
+from lib_lora.model.family import Family
+
+SAMPLED = 16  # values of each tensor
+
+
+class WebuiModel(LdmModel):
+    """See `LdmModel`. Make it while no LoRA hangs on the model."""
+
+    def __init__(self, latent_diffusion: Any) -> None:
+        self.checkpoint = latent_diffusion.sd_checkpoint_info
+        super().__init__(
+            latent_diffusion,
+            devices.device,
+            model_info(latent_diffusion),
+            _still_held(latent_diffusion),
+            _words(is_sdxl=bool(latent_diffusion.is_sdxl)),
+        )
+        self._weights, self._vae_weights = mark(networks(self)), mark([self.vae])
+
+    def require_selected(self) -> None:
+        """Hold the queue lock.
+
+        Raises:
+            ModelAway: the webui's settings name another checkpoint, or it was unloaded.
+        """
+        ours, selected = self.checkpoint, sd_models.select_checkpoint()
+        if selected.filename != ours.filename:
+            raise ModelAway(
+                f"The checkpoint {selected.name!r} was selected; the training goes on when {ours.name!r} is selected again. "
+                "Stop and keep saves what is there."
+            )
+        held = sd_models.model_data.sd_model
+        if held is not None and next(held.model.parameters()).device.type != self.device.type:
+            raise ModelAway(f"The checkpoint {ours.name!r} was unloaded; the training goes on when it is loaded again.")
+
+    def hold_again(self, latent_diffusion: Any, *, needs_vae: bool) -> None:
+        """Stand on the modules that the webui holds now.
+
+        Raises:
+            ModelAway: they have other weights than those that were lent first.
+        """
+        self.hold(latent_diffusion, _still_held(latent_diffusion))
+        name = self.checkpoint.name
+        if mark(networks(self)) != self._weights:
+            raise ModelAway(
+                f"The weights of {name!r} were changed; the training goes on when it is loaded anew: select another checkpoint, "
+                "then this one."
+            )
+        if needs_vae and mark([self.vae]) != self._vae_weights:
+            raise ModelAway("Another VAE was selected, and images are still encoded; the training goes on with the first one.")
+
+
+def mark(modules: Sequence[nn.Module]) -> str:
+    """A hash of a few values of every parameter, alike in all number formats that hold them exactly."""
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        taken = [_sampled(parameter) for module in modules for parameter in module.parameters()]
+        digest.update(torch.cat(taken).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sampled(parameter: torch.Tensor) -> torch.Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // SAMPLED)].float()
+
+
+def _still_held(latent_diffusion: Any) -> Any:
+    """The webui loads another checkpoint into the same modules where it can, so the file counts, too."""
+    file = latent_diffusion.sd_checkpoint_info.filename
+    return lambda: sd_models.model_data.sd_model is latent_diffusion and latent_diffusion.sd_checkpoint_info.filename == file
+
+
+def _words(*, is_sdxl: bool) -> tuple[Word, ...]:
+    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
+    database = sd_hijack.model_hijack.embedding_db
+    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
+    found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
+    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == is_sdxl]  # others fail in prompts, too
+    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
+
+
+def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
+    """Of each text encoder; the webui has those of SDXL by name."""
+    return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
+
+
+def model_info(latent_diffusion: Any) -> ModelInfo:
+    checkpoint, family = latent_diffusion.sd_checkpoint_info, family_of(latent_diffusion)
+    assert isinstance(family, Family)  # others were refused
+    return ModelInfo(Path(checkpoint.filename).name, checkpoint.hash, checkpoint.sha256, family)

@@ -1,0 +1,72 @@
+"""Queue and history as a page shows them: plain values, ready for JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib_lora.config.groups import all_options
+from lib_lora.jobs.history import can_go_on, has_state
+from lib_lora.jobs.queue import Queue
+from lib_lora.jobs.queue_entry import Entry
+
+# named to everybody who may look: without the folders that they lie in
+PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
+
+
+def listing(queue: Queue) -> dict[str, Any]:
+    """All jobs, in the order in which they are shown; `place` counts those that wait."""
+    revision, entries = queue.revision, queue.entries
+    places = {entry.id: place for place, entry in enumerate((e for e in entries if e.state == "waiting"), 1)}
+    return {
+        "revision": revision,
+        "held": queue.held,
+        "trouble": queue.trouble,
+        "jobs": [{**_row(entry), "place": places.get(entry.id)} for entry in entries],
+    }
+
+
+def details(entry: Entry) -> dict[str, Any]:
+    """One job with all that is known of it; `settings` are those that differ from their defaults: label, name, value."""
+    changed = [
+        [opt.declaration.label, opt.name, _named(opt.name, entry.settings[opt.name])]
+        for opt in all_options()
+        if opt.name in entry.settings and _text(entry.settings[opt.name]) != _text(opt.default)
+    ]
+    return {
+        **_row(entry),
+        "started": entry.started,
+        "first_step": entry.first_step,
+        "curve": list(entry.curve),
+        "notes": list(entry.notes),
+        "between": list(entry.between),
+        "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
+        "settings": changed,
+    }
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "state": entry.state,
+        "when": entry.ended or entry.started or entry.queued,
+        "step": entry.step,
+        "total": entry.total,
+        "loss": entry.loss,
+        "checkpoint": entry.checkpoint,
+        "problems": list(entry.problems),
+        "saved": entry.saved,
+        "can_go_on": can_go_on(entry),
+        "has_state": entry.over and has_state(entry),
+    }
+
+
+def _named(name: str, value: Any) -> str:
+    if name not in PATHS:
+        return _text(value)
+    return _text([Path(part).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

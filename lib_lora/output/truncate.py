@@ -1,0 +1,76 @@
+"""A LoRA of fewer ranks out of one that was trained for it (DyLoRA), by leaving out the last ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from lib_lora.config.lycoris import DYLORA
+from lib_lora.errors import LoraFileError
+from lib_lora.model.adapter import State, by_layer
+from lib_lora.model.delta import DOWN, UP, kind_of
+from lib_lora.output.lora_file import read, serialise, write
+
+
+def truncate(source: Path, rank: int, out: Path) -> Path:
+    """Write the first `rank` ranks of the LoRA `source`, with its alphas as they are (sd-scripts `extract_lora_from_dylora.py`).
+
+    Layers that have no more ranks stay whole.
+
+    Raises:
+        LoraFileError: `source` was not trained in units, `rank` is no multiple of its unit or not less than its rank, or `out` is
+            there or cannot be written.
+    """
+    state, metadata = read(source)
+    unit, most = _unit(source, metadata), _largest_rank(source, state)
+    if not 0 < rank < most or rank % unit:
+        raise LoraFileError(
+            f"Rank (--rank): got {rank}, must be a multiple of {unit}, the LoRA's unit, and less than its rank, {most}."
+        )
+    if out.exists():
+        raise LoraFileError(f"File (--out): {str(out)!r} is there; choose another.")
+    told = {"ss_network_dim": str(rank), "ss_training_comment": _comment(metadata, most, rank)}
+    kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
+    dtype = next(value.dtype for key, value in state.items() if key.endswith(DOWN))  # sd-scripts may write alphas as integers
+    write(out, serialise(truncated(state, rank), dtype, {**kept, **told}))
+    return out
+
+
+def truncated(state: State, rank: int) -> State:
+    """The first `rank` ranks of every layer."""
+    cut = {DOWN: lambda value: value[:rank], UP: lambda value: value[:, :rank]}
+    found: State = {}
+    for name, tensors in by_layer(state).items():
+        for end, value in tensors.items():
+            found[f"{name}.{end}"] = cut[end](value).contiguous() if end in cut else value
+    return found
+
+
+def _unit(source: Path, metadata: Mapping[str, str]) -> int:
+    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given."""
+    if metadata.get("ss_network_module") != DYLORA:
+        raise LoraFileError(
+            f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
+            "Train with DyLoRA: unit (unit) above 0."
+        )
+    try:
+        return int(json.loads(metadata.get("ss_network_args", "{}")).get("unit", 1))
+    except ValueError as error:
+        raise LoraFileError(f"The unit of {str(source)!r} cannot be read ({error}).") from error
+
+
+def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:
+    layers = by_layer(dict(state))
+    others = [name for name, tensors in layers.items() if kind_of(tensors) != "lora"]
+    if others or not layers:
+        raise LoraFileError(f"{str(source)!r} is no LoRA that can be cut down; it has {len(others)} layers of other types.")
+    return max(len(tensors[DOWN]) for tensors in layers.values())
+
+
+def _comment(metadata: Mapping[str, str], most: int, rank: int) -> str:
+    before = metadata.get("ss_training_comment", "")
+    said = f"cut down from rank {most} to {rank}"
+    return f"{said}; {before}" if before not in ("", "None") else said

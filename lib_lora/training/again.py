@@ -1,0 +1,70 @@
+"""A finished LoRA -> the settings with which a run goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_lora.errors import LoraFileError
+from lib_lora.model.adapter import State
+from lib_lora.model.blocks import conv_place
+from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.training.weights import family_of_lora, goes_on, layers_of
+
+Sizes = set[tuple[int, float]]  # rank and alpha
+
+
+@dataclass(frozen=True)
+class Again:
+    """`settings`: option name -> value, all that must agree with the file. `words`: what it is."""
+
+    settings: Mapping[str, Any]
+    words: str
+
+
+def again(path: Path) -> Again:
+    """What to set to go on from the LoRA at `path`.
+
+    Where all layers have one rank and one alpha (convolutions another), these are set; otherwise ranks come from the file.
+
+    Raises:
+        LoraFileError: it cannot be read, or is of a kind that cannot be gone on with.
+    """
+    layers = layers_of(str(path))
+    kinds = {kind_of(tensors) for tensors in layers.values()}
+    kind = next(iter(kinds))
+    if len(kinds) > 1 or not goes_on(kind):
+        raise LoraFileError(
+            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with."
+        )
+    places: dict[bool, Sizes] = {False: set(), True: set()}
+    for name, tensors in layers.items():
+        rank = rank_of(tensors)
+        if rank is not None:
+            places[conv_place(name) == "conv"].add((rank, _alpha(tensors, rank)))
+    settings: dict[str, Any] = {"network_weights": str(path), "adapter_type": kind}
+    single = len(places[False]) == 1 and len(places[True]) <= 1
+    settings["dim_from_weights"] = not single
+    if single:
+        ((settings["rank"], settings["alpha"]),) = places[False]
+        settings["conv_dim"], settings["conv_alpha"] = next(iter(places[True]), (0, 1.0))
+    return Again(settings, _words(path, kind, layers, places))
+
+
+def _alpha(tensors: State, rank: int) -> float:
+    """What the file says, without the digits that half precision makes up."""
+    return float(f"{float(tensors['alpha']):.3g}") if "alpha" in tensors else float(rank)
+
+
+def _words(path: Path, kind: str, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:
+    family = family_of_lora(layers)
+    sizes = [f"rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(places[False])]
+    told = (
+        sizes[0] if len(sizes) == 1 else f"{len(sizes)} ranks and alphas, which are taken from the file" if sizes else "no ranks"
+    )
+    convolutions = "".join(f"; convolutions rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(places[True])[:1])
+    text = sum(name.startswith("lora_te") for name in layers)
+    of = f" of {family.name}" if family else ""
+    return f"{path.stem}: {kind}{of}, {told}{convolutions}; {text} layers of the text encoder, {len(layers) - text} of the U-Net."

@@ -1,0 +1,68 @@
+"""The model of a run: borrowed for as long as it lasts, and lent out between two steps when somebody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack
+from types import TracebackType
+
+from lib_lora.errors import ModelAway
+from lib_lora.events import Event, Lent, Phase, Stop
+from lib_lora.model.base import BaseModel, Host
+
+LENT = "lent to the webui, for a picture or whatever else waited"
+PAUSED = "paused; the webui has the model"
+LOOK_AGAIN_S = 1.0  # between two looks whether a model that is away is back
+
+
+class Loan:
+    """Enter it to borrow the model; `base` is the same object for the whole run, however often it was lent out."""
+
+    base: BaseModel
+
+    def __init__(self, host: Host, stop: Stop, *, lends: bool) -> None:
+        self._host, self._stop, self.lends = host, stop, lends
+        self._held = ExitStack()
+
+    def __enter__(self) -> Loan:
+        self.base = self._held.enter_context(self._host.borrow_model())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._held.__exit__(kind, error, trace)
+
+    def offer(self, *, needs_vae: bool) -> Generator[Event, None, bool]:
+        """Lend the model out where somebody waits for it, or a person holds the run; returns whether that was so.
+
+        It is held again afterwards, unless the end was asked for and nothing is to be kept. A run that ends now lends no more.
+        """
+        if not self.lends or self._stop.requested or not (self._stop.held or self._host.someone_waits()):
+            return False
+        yield from self.lend(needs_vae=needs_vae)
+        return True
+
+    def lend(self, *, needs_vae: bool) -> Generator[Event, None, None]:
+        """Give the model back, and take it again when all who waited had it and it is there as it was."""
+        self._held.close()
+        told = PAUSED if self._stop.held else LENT
+        yield Lent(told)
+        while True:
+            if self._stop.held:
+                self._stop.wait_while_held()
+                told = LENT
+                yield Lent(told)
+            stops, keeps = self._stop.requested, self._stop.keep
+            if stops and not keeps:
+                return
+            try:
+                self._held.enter_context(self._host.borrow_again(self.base, needs_vae=needs_vae, insist=stops))
+            except ModelAway as away:
+                if stops:
+                    raise
+                if told != f"waiting: {away}":
+                    told = f"waiting: {away}"
+                    yield Lent(told)
+                self._stop.wait_for_request(LOOK_AGAIN_S)
+                continue
+            yield Phase("training")
+            return

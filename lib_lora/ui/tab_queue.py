@@ -1,0 +1,144 @@
+"""Below the form: queue and history. JavaScript draws the list and presses hidden buttons with the id of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.config.groups import build_config
+from lib_lora.config.options import Option
+from lib_lora.errors import TrainLoraError
+from lib_lora.jobs.history import settings_to_repeat
+from lib_lora.jobs.queue import Placed, Queue
+from lib_lora.ui.form import shown
+from lib_lora.ui.form_presets import CHANGED
+from lib_lora.ui.guard import REFUSED, Guard
+from lib_lora.ui.report import list_html
+
+CHOSEN = "trainLoraChosen"  # JavaScript: the key, and the id of the job whose button was pressed
+
+
+class QueueSection:
+    """The list's place in the tab, and what its buttons do."""
+
+    def __init__(self, queue: Queue, guard: Guard) -> None:
+        self._queue, self._guard = queue, guard
+        self._options: list[Option] = []
+        self._serial = itertools.count()
+
+    def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, files: Any, message: Any) -> None:
+        """Make the components. `components` belong to `options`, `key` to the guard, `files` is the drop field."""
+        self._options = list(options)
+        with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
+            gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
+        chosen = gr.Textbox(value="", visible=False, elem_id="train_lora_queue_chosen")
+        chosen.do_not_save_to_config = True
+        answers: dict[str, Callable[[str], Any]] = {
+            "up": self.up,
+            "down": self.down,
+            "remove": self.remove,
+            "resume": self.go_on,
+            "start": self.start,
+            "hold": self.hold,
+        }
+        for name, answer in answers.items():
+            self._event(name, answer, [key, chosen], [message])
+        for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
+            filled = self._event(name, fill, [key, chosen], [message, files, *components])
+            filled.then(None, inputs=[], outputs=[], _js=CHANGED)
+
+    def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
+        """A hidden button that JavaScript presses for a job, with the guard's key."""
+        button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
+        button.do_not_save_to_config = True
+
+        def refused() -> Any:
+            told = list_html([REFUSED], "problem") + self._mark()
+            return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
+
+        guarded = self._guard.guarded(answer, refused)
+        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden")
+
+    def placed_html(self, placed: Placed) -> str:
+        """What is said of a job that was taken: its name, or its place among those that wait."""
+        name = escape(placed.name)
+        if placed.job is not None:
+            return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
+        text = (
+            f"{name} waits; its place in the queue is {placed.place}." if placed.place else f"{name} could not begin; see below."
+        )
+        return f"<p class='train-lora-hint train-lora-queued'>{text}</p>{self._mark()}"
+
+    async def up(self, entry: str) -> str:
+        """One place forward."""
+        return await self._done(lambda: self._queue.move(entry, -1))
+
+    async def down(self, entry: str) -> str:
+        """One place back."""
+        return await self._done(lambda: self._queue.move(entry, 1))
+
+    async def remove(self, entry: str) -> str:
+        """Forget a job."""
+        return await self._done(lambda: self._queue.remove(entry))
+
+    async def go_on(self, entry: str) -> str:
+        """Go on from its state."""
+        return await self._done(lambda: self._queue.go_on(entry))
+
+    async def start(self, _entry: str) -> str:
+        """Begin what waits."""
+        return await self._done(self._queue.start)
+
+    async def hold(self, _entry: str) -> str:
+        """Begin nothing more."""
+        return await self._done(self._queue.hold)
+
+    def repeat(self, entry: str) -> list[Any]:
+        """Fill the form with a job's settings, under a free name."""
+        return self._filled(entry, from_state=False)
+
+    def extend(self, entry: str) -> list[Any]:
+        """The same, to go on from the job's state."""
+        return self._filled(entry, from_state=True)
+
+    def _filled(self, entry_id: str, *, from_state: bool) -> list[Any]:
+        """A sentence, the emptied drop field (the job has its own images), and a value for every field."""
+        try:
+            entry = self._queue.entry(entry_id)
+            settings = settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state)
+            config = build_config(settings)
+        except TrainLoraError as error:
+            return self._unfilled(self._problems(error))
+        fields = [gr.update(value=shown(opt, config.value(opt))) for opt in self._options]
+        told = f"The form holds the settings of {entry.name}" + (
+            "; it goes on from the saved state, and Epochs or Steps must lead beyond that."
+            if from_state
+            else ": change them, and press Train."
+        )
+        return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", gr.update(value=None), *fields]
+
+    async def _done(self, change: Callable[[], Any]) -> str:
+        """Do it beside the event loop and beside the webui's worker threads, which may all be waiting for the model."""
+        try:
+            placed = await asyncio.get_running_loop().run_in_executor(None, change)
+        except TrainLoraError as error:
+            return self._problems(error)
+        return self.placed_html(placed) if isinstance(placed, Placed) else self._mark()
+
+    def _unfilled(self, told: str) -> list[Any]:
+        return [told, gr.update(), *(gr.update() for _ in self._options)]
+
+    def _refused(self) -> str:
+        return list_html([REFUSED], "problem") + self._mark()
+
+    def _problems(self, error: TrainLoraError) -> str:
+        return list_html(error.problems, "problem") + self._mark()
+
+    def _mark(self) -> str:
+        """No two answers are the same text, so that each is seen to arrive."""
+        return f"<i hidden data-queue-serial='{next(self._serial)}'></i>"

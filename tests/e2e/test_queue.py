@@ -1,0 +1,105 @@
+"""Queue and history in the browser: a job that fails, one behind it that does not, and all of them after a sudden end of the webui."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Locator
+
+from tests.e2e import client, pictures
+from tests.e2e.server import Server
+from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
+
+pytestmark = pytest.mark.e2e
+
+
+def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Server, photos: Path, tmp_path: Path) -> None:
+    _queue_four(tab, server, photos, tmp_path)
+    tab.shot("11-queue")
+    tab.page.locator("#train_lora_stop").click()
+    for name, word in {"first": "Stopped", "doomed": "Failed", "second": "Done"}.items():
+        _wait_for(tab, name, word)
+    assert "does not exist or is no folder" in _row(tab, "doomed").inner_text()
+    _wait_for(tab, "mine", "Running")
+    tab.wait_for_step(5)
+    before = _states(server)
+    assert before == {"mine": "running", "second": "finished", "doomed": "failed", "first": "stopped"}
+    assert client.lists(server, "second")
+    server.stop()  # killed in the middle of a step
+    server.log.unlink()
+    server.start()
+    tab.open()
+    _wait_for(tab, "mine", "Interrupted")
+    assert _states(server) == {**before, "mine": "interrupted"}
+    _look_and_repeat(tab, photos)
+    _go_on_and_remove(tab, server)
+
+
+def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
+    """`first` runs; `doomed`, whose images go away, `second` and `mine` wait in this order. `first` and `mine` have dropped images."""
+    tab.drop(sorted(pictures.write_photos(folder / "dropped", ("cat", "rocket")).iterdir()))
+    tab.fill(name="first", **{**client.SMALL_RUN, "steps": 400})
+    tab.wait_for_report("stopped at 400 steps")
+    client.break_(server, "slow steps")
+    tab.train_and_wait_for_job()
+    doomed = pictures.write_photos(folder / "doomed", ("cup",))
+    for place, (name, data) in enumerate({"second": photos, "doomed": doomed}.items(), 1):
+        assert server.post("/e2e/queue", {**client.SMALL_RUN, "data": str(data), "name": name}) == place
+    shutil.rmtree(doomed)
+    tab.fill(name="mine", save_state=True, save_every_n_steps=4, steps=12)
+    tab.train()
+    tab.page.locator("#train_lora_message.prose", has_text="mine waits; its place in the queue is 3.").wait_for(timeout=LOAD_MS)
+    _press(tab, "doomed", "Up")
+    _wait_for(tab, "doomed", "Waiting, 1")
+
+
+def _look_and_repeat(tab: Tab, photos: Path) -> None:
+    _press(tab, "mine", "Look at")
+    details = tab.page.locator("#train_lora_queue .train-lora-details")
+    details.filter(has_text="Save every … steps").wait_for(timeout=LOAD_MS)
+    assert details.locator("polyline").count() == 1
+    tab.page.locator("#train_lora_queue").scroll_into_view_if_needed()
+    tab.shot("12-history")
+    _press(tab, "second", "Repeat with changes")
+    tab.page.wait_for_function(
+        "gradioApp().querySelector('#train_lora_name textarea, #train_lora_name input').value === 'second-2'", timeout=LOAD_MS
+    )
+    assert (tab.value("unet_lr"), tab.value("data")) == ("0.01", str(photos))
+    assert "3 of 4 from files" in tab.wait_for_report("stopped at 6 steps"), "the dropped images of before are not in the form"
+
+
+def _go_on_and_remove(tab: Tab, server: Server) -> None:
+    """`mine` goes on from its newest state with its own images, which are removed with it; its LoRA stays."""
+    _press(tab, "mine", "Go on")
+    _wait_for(tab, "mine", "Done")
+    entry = str(_row(tab, "mine").get_attribute("data-job"))
+    job = server.get(f"/train-lora/queue/{entry}")
+    assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
+    drop = next(value for _, name, value in job["settings"] if name == "data")
+    images = server.data / ".train-lora" / "queue" / entry / drop
+    assert sorted(path.name for path in images.iterdir()) == ["cat.jpg", "cat.txt", "rocket.jpg"]
+    assert requests.get(f"{server.url}/file={images / 'cat.jpg'}", timeout=30).status_code == 403
+    _press(tab, "mine", "Remove")
+    _row(tab, "mine").wait_for(state="detached", timeout=LOAD_MS)
+    assert not images.parent.exists() and (server.lora_folder / "mine.safetensors").is_file()
+
+
+def _row(tab: Tab, name: str) -> Locator:
+    return tab.page.locator("#train_lora_queue tr.train-lora-job").filter(has=tab.page.get_by_text(name, exact=True))
+
+
+def _wait_for(tab: Tab, name: str, word: str) -> None:
+    _row(tab, name).locator("td:nth-child(2)", has_text=word).wait_for(timeout=RUN_MS)
+
+
+def _press(tab: Tab, name: str, button: str) -> None:
+    _row(tab, name).get_by_text(button, exact=True).click(timeout=LOAD_MS)
+
+
+def _states(server: Server) -> dict[str, Any]:
+    jobs = server.get("/train-lora/queue")["jobs"]
+    return {job["name"]: job["state"] for job in jobs if job["name"] in {"first", "doomed", "second", "mine"}}

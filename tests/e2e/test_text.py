@@ -1,0 +1,64 @@
+"""What a person writes is shown as it was written: nothing of it becomes a part of the page, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import client, pictures
+from tests.e2e.server import Server
+from tests.e2e.tab import LOAD_MS, Tab
+
+pytestmark = pytest.mark.e2e
+
+HOSTILE = "<img src=nowhere onerror=window.wasRun=1></script><svg/onload=window.wasRun=1>"
+SHORT = "<img src=nowhere onerror=window.wasRun=1>"
+
+
+def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Path) -> None:
+    """Captions, names of files and folders, the LoRA's name, trigger, prompts, and keys and values of a file of settings."""
+    photos = pictures.write_photos(tmp_path / "1_<img src=nowhere onerror=window.wasRun=1>", ("cat", "woman"))
+    (photos / "cat.txt").write_text(HOSTILE)
+    (photos / "<img src=nowhere onerror=window.wasRun=1>.txt").touch()
+    settings = tmp_path / "<img src=nowhere onerror=window.wasRun=1>.json"
+    settings.write_text(json.dumps({HOSTILE: HOSTILE, "network_dim": HOSTILE, "optimizer_type": SHORT, "lr_scheduler": HOSTILE}))
+
+    tab.fill(data=photos, name="text", **{**client.SMALL_RUN, "trigger": HOSTILE})
+    tab.fill(sample_every_n_steps=6, sample_prompts=f"{HOSTILE} --s 1")
+    report = tab.wait_for_report("stopped at 6 steps")
+    assert SHORT in report and f"1_{SHORT}" in report
+    tab.page.locator("#train_lora_files_of_settings > .label-wrap").click()
+    tab.page.locator("#train_lora_import input[type=file]").set_input_files(settings)
+    told = tab.page.locator("#train_lora_preset_told.prose")
+    told.filter(has_text="Unknown, and left out").wait_for(timeout=LOAD_MS)
+    assert HOSTILE in told.inner_text()
+    tab.fill(name=HOSTILE)
+    assert any(SHORT in line for line in tab.refused())
+    tab.fill(data=photos, name="text", **{**client.SMALL_RUN, "trigger": HOSTILE})
+    tab.fill(sample_every_n_steps=6, sample_prompts=f"{HOSTILE} --s 1")
+    tab.train_and_wait_for_job()
+    tab.wait_for_state("done")
+    assert HOSTILE in tab.page.locator("#train_lora_progress .train-lora-samples").inner_text()
+    tab.page.locator("#train_lora_test").click()
+    assert HOSTILE in tab.page.locator("#txt2img_prompt textarea").input_value()
+    tab.page.locator("#txt2img_lora_cards .card[data-name='text']").wait_for(state="attached", timeout=LOAD_MS)
+    _nothing_happened(tab)
+
+
+def test_hostile_names_of_dropped_files(tab: Tab, tmp_path: Path) -> None:
+    """Of names, gradio strips some letters; whatever stays is text."""
+    photos = pictures.write_photos(tmp_path / "mine", ("cat",))
+    (photos / "cat.txt").unlink()
+    (photos / "cat.jpg").rename(photos / "<img src=nowhere onerror=window.wasRun=1>.jpg")
+    tab.drop(sorted(photos.iterdir()))
+    tab.fill(name="x", **{**client.SMALL_RUN, "trigger": ""})
+    assert "has no caption" in tab.wait_for_report("has no caption")
+    _nothing_happened(tab)
+
+
+def _nothing_happened(tab: Tab) -> None:
+    tab.page.wait_for_timeout(500)
+    assert tab.page.evaluate("window.wasRun") is None
+    assert tab.page.locator("img[src=nowhere], svg[onload]").count() == 0

@@ -1,0 +1,102 @@
+"""A finished LoRA fills the settings with which a run goes on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib_lora.config.groups import all_options, build_config
+from lib_lora.errors import LoraFileError
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.family import SD1, SDXL, Kind
+from lib_lora.model.kinds import tensor_shapes
+from lib_lora.model.layer_table import layers_of
+from lib_lora.training.again import again
+from lib_lora.training.weights import is_trained, weights_problems
+
+
+def finished(path: Path, card: str = "SD1", dtype: torch.dtype = torch.float16, **flat: Any) -> Path:
+    """A LoRA file of every third layer that these settings train in a model of full size."""
+    config = build_config({"rank": 2, "alpha": 1, **flat})
+    state = {}
+    for name, shape in layers_of(card)[::3]:
+        if is_trained(config, name, "unet" if name.startswith("lora_unet") else "text_encoder"):
+            rank, alpha = rank_and_alpha(name, config.adapter)
+            shapes = tensor_shapes(shape, rank, config.adapter)
+            state.update({f"{name}.{key}": torch.zeros(sides, dtype=dtype) for key, sides in shapes.items()})
+            state[f"{name}.alpha"] = torch.tensor(alpha, dtype=dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    return path
+
+
+TABLE = [
+    ({}, {"rank": 2, "alpha": 1.0, "conv_dim": 0}, "old: lora of SD 1.x, rank 2, alpha 1; 24 layers of the text encoder, 64 of the U-Net."),
+    ({"alpha": 0.3, "conv_dim": 3, "conv_alpha": 0.7}, {"rank": 2, "alpha": 0.3, "conv_dim": 3, "conv_alpha": 0.7}, "convolutions rank 3, alpha 0.7"),
+    ({"adapter_type": "loha"}, {"adapter_type": "loha", "rank": 2}, "old: loha, rank 2"),
+    ({"adapter_type": "dora"}, {"adapter_type": "dora", "rank": 2}, "old: dora of SD 1.x"),
+    ({"adapter_type": "lokr"}, {"adapter_type": "lokr", "rank": 2}, "old: lokr"),
+    ({"block_dims": ",".join(["2", "3"] * 12 + ["4"])}, {"dim_from_weights": True}, "3 ranks and alphas, which are taken from the file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flat", "wanted", "words"), TABLE, ids=lambda value: str(value)[:40])
+def test_what_must_agree_is_set(flat: dict[str, Any], wanted: dict[str, Any], words: str, tmp_path: Path) -> None:
+    """And then nothing is wrong with the file, whatever half precision made of its alpha."""
+    path = finished(tmp_path / "old.safetensors", **flat)
+    found = again(path)
+    assert {name: found.settings.get(name) for name in wanted} == wanted and words in found.words
+    assert found.settings["dim_from_weights"] == ("block_dims" in flat)
+    assert weights_problems(build_config(dict(found.settings)), Kind(SD1, "a test")) == []
+
+
+def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
+    path = finished(tmp_path / "xl.safetensors", "SDXL")
+    found = again(path)
+    assert found.words.startswith("xl: lora of SDXL, rank 2")
+    assert weights_problems(build_config(dict(found.settings)), Kind(SDXL, "a test")) == []
+    told = weights_problems(build_config(dict(found.settings)), Kind(SD1, "a test"))
+    assert len(told) == 1 and "is a LoRA of SDXL, but the model is SD 1.x" in told[0]
+
+
+def test_sd2_is_told_by_its_widths(tmp_path: Path) -> None:
+    assert "lora of SD 2.x, rank 2" in again(finished(tmp_path / "two.safetensors", "SD2")).words
+
+
+def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "full.safetensors"
+    save_file({"lora_unet_mid_block_attentions_0_proj_in.diff": torch.zeros(4, 4)}, path)
+    with pytest.raises(LoraFileError, match="'full.safetensors' has type full, which cannot be gone on with"):
+        again(path)
+    with pytest.raises(LoraFileError, match="^Train again from: "):
+        again(tmp_path / "missing.safetensors")
+
+
+def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from lib_lora.ui.form_again import FIELDS, NOTHING, AgainBar
+    from lib_lora.ui.guard import Guard
+
+    bar = AgainBar(Guard(), lambda: tmp_path / "loras")
+    finished(tmp_path / "loras" / "people" / "old.safetensors", alpha=0.5)
+    (tmp_path / "loras" / ".hidden").mkdir()
+    (tmp_path / "loras" / ".hidden" / "no.safetensors").write_bytes(b"")
+    (tmp_path / "loras" / "broken.safetensors").write_bytes(b"no")
+    finished(tmp_path / "outside.safetensors")
+    assert bar.names() == [NOTHING, "broken.safetensors", str(Path("people", "old.safetensors"))]
+    told, *fields = bar.choose("people/old.safetensors")
+    held = {name: field["value"] for name, field in zip(FIELDS, fields) if "value" in field}
+    assert "rank 2, alpha 0.5" in told
+    config = build_config(held)
+    assert weights_problems(config) == [] and config.adapter.network_weights == str(
+        tmp_path / "loras" / "people" / "old.safetensors"
+    )
+    for name in ("broken.safetensors", "../outside.safetensors"):
+        told, *fields = bar.choose(name)
+        assert "train-lora-problem" in told and not any("value" in field for field in fields)
+    assert [field["value"] for field in bar.choose(NOTHING)[1:3]] == ["", False]
+    assert set(FIELDS) <= {opt.name for opt in all_options()}

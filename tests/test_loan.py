@@ -1,0 +1,220 @@
+"""Lending the model out between two steps: what the others see, and that the training does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import lib_lora.training.loan as loan_room
+from lib_lora.errors import HostChanged, ModelAway
+from lib_lora.events import Event, Finished, Lent, StateSaved, StepDone, Stop
+from lib_lora.hosts.checkpoint import load_modules
+from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
+from lib_lora.output.lora_file import read
+from lib_lora.train import train
+from tests.conftest import small_config
+from tests.test_train import fingerprint
+
+
+class BusyHost(StandaloneHost):
+    """Somebody waits after every step, and looks at the model while it is lent out."""
+
+    def __init__(self, checkpoint: Path, out: Path, meanwhile: Callable[[DiffusersModel], None] = lambda _: None) -> None:
+        super().__init__(checkpoint, out)
+        self._meanwhile = meanwhile
+        self.clean = ""
+        self.away: list[ModelAway] = []
+        self.again: list[tuple[bool, bool]] = []
+
+    def someone_waits(self) -> bool:
+        return True
+
+    @contextmanager
+    def borrow_model(self) -> Iterator[DiffusersModel]:
+        with super().borrow_model() as base:
+            yield base
+        self.clean = fingerprint(base)
+
+    @contextmanager
+    def borrow_again(self, base: DiffusersModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
+        self.again.append((needs_vae, insist))
+        assert base.unet.forward.__func__ is type(base.unet).forward
+        if self.away and not insist:
+            raise self.away.pop(0)
+        self._meanwhile(base)
+        with super().borrow_again(base, needs_vae=needs_vae, insist=insist):
+            yield
+
+
+def draw(base: DiffusersModel) -> None:
+    """What a generation leaves: other global random numbers."""
+    torch.randn(7)
+    with torch.no_grad():
+        base.decode_latents(torch.randn(1, 4, 8, 8))
+
+
+def rebuild(base: DiffusersModel, checkpoint: Path) -> None:
+    """Another checkpoint of another kind was loaded, then ours again: in new modules."""
+    again = DiffusersModel(load_modules(checkpoint, torch.float32), base.device, checkpoint)
+    for name in ("unet", "text_encoders", "vae", "tokenizer"):
+        setattr(base, name, getattr(again, name))
+
+
+def lora(out: Path) -> dict[str, torch.Tensor]:
+    return read(out / "blob.safetensors")[0]
+
+
+Alone = Callable[..., dict[str, torch.Tensor]]
+ALONE: dict[str, dict[str, torch.Tensor]] = {}
+
+
+@pytest.fixture
+def alone(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> Alone:
+    """The LoRA of a run with these settings that nobody disturbs; made once for all tests."""
+
+    def made(**flat: object) -> dict[str, torch.Tensor]:
+        if repr(flat) not in ALONE:
+            out = tmp_path / "alone"
+            list(train(small_config(photos, tmp_path, **flat), StandaloneHost(mini_checkpoint, out), Stop()))
+            ALONE[repr(flat)] = lora(out)
+        return ALONE[repr(flat)]
+
+    return made
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() and [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+KEPT = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "batch_size": 1, "network_dropout": 0.2, "optimizer": "AdamW",
+        "lr_scheduler": "cosine", "steps": 3}  # fmt: skip
+ANEW = {"cache_latents": False, "color_aug": True, "shuffle_caption": True, "gradient_checkpointing": "on", "steps": 3,
+        "conv_dim": 2, "scale_weight_norms": 0.5}  # fmt: skip
+
+
+@pytest.mark.parametrize("flat", [KEPT, ANEW], ids=["kept", "anew"])
+def test_a_run_that_lends_at_every_step_is_the_run_that_never_does(
+    flat: dict[str, object], photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
+) -> None:
+    busy = BusyHost(mini_checkpoint, tmp_path / "busy", draw)
+    events = list(train(small_config(photos, tmp_path, **flat), busy, Stop()))
+    lent = sum(isinstance(event, Lent) for event in events)
+    assert lent == len(busy.again) >= flat["steps"], "before every step, and while images are encoded"
+    assert busy.again[-1] == (flat is ANEW, False)
+    assert_same(alone(**flat), lora(tmp_path / "busy"))
+
+
+def test_adapters_find_their_layers_in_modules_built_anew(
+    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
+) -> None:
+    busy = BusyHost(mini_checkpoint, tmp_path / "busy", lambda base: rebuild(base, mini_checkpoint))
+    list(train(small_config(photos, tmp_path), busy, Stop()))
+    assert_same(alone(), lora(tmp_path / "busy"))
+
+
+def test_what_waits_sees_the_model_as_it_was(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    busy = BusyHost(mini_checkpoint, tmp_path / "busy", lambda base: seen.append(fingerprint(base)))
+    with busy.borrow_model():
+        pass
+    before = busy.clean
+    list(train(small_config(photos, tmp_path), busy, Stop()))
+    assert set(seen) == {before} and len(seen) >= 3
+
+
+def test_nothing_is_lent_where_that_is_off(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    busy = BusyHost(mini_checkpoint, tmp_path / "busy")
+    list(train(small_config(photos, tmp_path, generate_while_training=False), busy, Stop()))
+    assert busy.again == []
+
+
+def test_a_paused_run_gives_the_model_back(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    stop, told = Stop(), []
+    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    for event in train(small_config(photos, tmp_path), host, stop):
+        if isinstance(event, StepDone) and event.step == 2:
+            stop.hold()
+        if isinstance(event, Lent):
+            told.append(event.text)
+            assert "forward" not in host._model.unet.__dict__
+            assert not any("forward" in module.__dict__ for module in host._model.unet.modules())
+            stop.go_on()
+    assert told == [loan_room.PAUSED] and lora(tmp_path / "out")
+
+
+def away_from_step(host: BusyHost, photos: Path, tmp_path: Path, step: int, at: Callable[[Stop], None]) -> list[Event]:
+    """A run whose model is away from `step` on; `at` is called when the run says so."""
+    stop, events = Stop(), []
+    for event in train(small_config(photos, tmp_path), host, stop):
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == step:
+            host.away = [ModelAway("Gone.")] * 3
+        if isinstance(event, Lent) and event.text == "waiting: Gone.":
+            at(stop)
+    return events
+
+
+def test_a_model_that_is_away_is_waited_for(
+    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loan_room, "LOOK_AGAIN_S", 0.01)
+    events = away_from_step(BusyHost(mini_checkpoint, tmp_path / "busy"), photos, tmp_path, 2, lambda stop: None)
+    told = [event.text for event in events if isinstance(event, Lent)]
+    assert told.count("waiting: Gone.") == 1 and events[-1].steps == 3
+    assert_same(alone(), lora(tmp_path / "busy"))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    host = BusyHost(mini_checkpoint, tmp_path / "busy")
+    events = away_from_step(host, photos, tmp_path, 2, lambda stop: stop.request(keep=keep))
+    assert isinstance(events[-1], Finished) and events[-1].steps == 2
+    assert (events[-1].path is not None) == keep == host.again[-1][1], "it is insisted on the model for the file alone"
+
+
+def test_a_step_whose_model_was_taken_away_is_made_again(
+    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_away(monkeypatch, at_call=3)  # the second batch of the second step
+    host = StandaloneHost(mini_checkpoint, tmp_path / "again")
+    events = list(train(small_config(photos, tmp_path, **KEPT), host, Stop()))
+    assert sum(isinstance(event, Lent) for event in events) == 1
+    assert_same(alone(**KEPT), lora(tmp_path / "again"))
+
+
+def test_a_run_that_never_lends_leaves_its_state(
+    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was learned is not lost with the model."""
+    host, events = StandaloneHost(mini_checkpoint, tmp_path / "out"), []
+    with monkeypatch.context() as broken:
+        take_away(broken, at_call=2)
+        with pytest.raises(HostChanged, match=r"Unloaded\. The state after step 2 is saved: Resume from \(resume\) 'blob-state'"):
+            for event in train(small_config(photos, tmp_path, generate_while_training=False), host, Stop()):
+                events.append(event)
+    assert isinstance(events[-1], StateSaved)
+    list(train(small_config(photos, tmp_path, resume="blob-state"), host, Stop()))
+    assert_same(alone(), lora(tmp_path / "out"))
+
+
+def take_away(monkeypatch: pytest.MonkeyPatch, at_call: int) -> None:
+    """The forward pass number `at_call` (from 0) meets weights on another device."""
+    calls, whole = [], DiffusersModel.predict
+
+    def predict(base: DiffusersModel, *inputs: object) -> torch.Tensor:
+        calls.append(True)
+        if len(calls) == at_call + 1:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return whole(base, *inputs)
+
+    def verify(_: DiffusersModel) -> None:
+        if len(calls) == at_call + 1:
+            calls.append(True)  # from here on it is there again
+            raise HostChanged("Unloaded.")
+
+    monkeypatch.setattr(DiffusersModel, "predict", predict)
+    monkeypatch.setattr(DiffusersModel, "verify", verify)

@@ -1,0 +1,41 @@
+"""The memory of this process, watched while something runs."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from lib_lora.jobs.memory import give_memory_back, memory_gb
+
+CPU = torch.device("cpu")
+
+
+def settled_gb() -> float:
+    """GiB resident in this process, after what is not needed was given back."""
+    give_memory_back(CPU)  # what loading left behind is no room for training
+    return memory_gb(CPU) or 0.0
+
+
+class MemoryPeak:
+    """The largest resident size seen while it is open, sampled every 10 ms, in GiB."""
+
+    def __enter__(self) -> MemoryPeak:
+        self.before = self.peak = settled_gb()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def begin_again(self) -> float:
+        """The peak so far; from now on another one is looked for."""
+        peak, self.peak = self.peak, memory_gb(CPU) or 0.0
+        return peak
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.peak = max(self.peak, memory_gb(CPU) or 0.0)

@@ -1,4 +1,4 @@
-# make setup | demo | test | test-pins | check | e2e | bench; see README.md and CONTRIBUTING.md.
+# make setup | demo | test | test-pins | check | e2e | bench | faults; see README.md and CONTRIBUTING.md.
 
 comma := ,
 # a Python that really starts (version managers leave stubs that do not)
@@ -15,7 +15,7 @@ SOURCES := lib_lora scripts tests tools install.py
 
 export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 
-.PHONY: setup demo test test-pins check lint types format e2e bench pins-setup clean
+.PHONY: setup demo test test-pins check lint types format e2e bench faults pins-setup clean
 
 setup: $(READY)
 
@@ -72,6 +72,16 @@ e2e: setup
 bench: setup pins-setup
 	@test -n "$(PINS_PYTHON)"
 	@$(RUN) -m tools.bench $(PINS_VENV)/bin/python
+
+# the long fault campaign: all tests that name a case, with its full figures; renews docs/faults.md. With WEBUI_DIR in a real webui too
+faults: setup pins-setup
+	@test -n "$(PINS_PYTHON)"
+	rm -rf build/faults
+	@failed=0; \
+	if [ -n "$(WEBUI_DIR)" ]; then $(RUN) -m pytest --faults e2e -m "case and e2e" tests/e2e || failed=1; fi; \
+	$(PINS_VENV)/bin/python -m pytest --faults pins -m "case and not e2e" --ignore=tests/e2e || failed=1; \
+	$(RUN) -m pytest --faults dev -m "case and not e2e" --ignore=tests/e2e || failed=1; \
+	exit $$failed
 
 clean:
 	rm -rf $(VENV) $(PINS_VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -31,7 +31,8 @@
 
     // exponential mean with the bias of its start taken out
     function take(run, losses) {
-        for (const loss of losses) {
+        for (const told of losses) {
+            const loss = told === null ? run.losses[run.losses.length - 1] || 0 : told; // no number: a note says which step
             run.losses.push(loss);
             run.mean = 0.95 * run.mean + 0.05 * loss;
             run.means.push(run.mean / (1 - Math.pow(0.95, run.losses.length)));

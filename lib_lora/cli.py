@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import traceback
@@ -33,6 +34,8 @@ from lib_lora.events import (
 def main(argv: Sequence[str]) -> int:
     """Run one command; its result is the last line of stdout, all else goes to stderr."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console that lacks a letter is no reason to fail
     try:
         command: Callable[[argparse.Namespace], object] = args.command
         result = command(args)

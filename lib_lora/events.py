@@ -115,6 +115,18 @@ class Note:
     text: str
 
 
+@dataclass
+class SaveFailed:
+    """The disk refused a LoRA. Whoever runs the training may have room made and call `try_again`; else the run ends with it."""
+
+    text: str
+    again: bool = False
+
+    def try_again(self) -> None:
+        """Have the file written once more."""
+        self.again = True
+
+
 @dataclass(frozen=True)
 class Finished:
     """The model was given back. `path` is None when the run was stopped without keeping anything."""
@@ -124,7 +136,8 @@ class Finished:
 
 
 Event = Union[
-    Planned, Phase, Lent, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note, Finished
+    Planned, Phase, Lent, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note,
+    SaveFailed, Finished,
 ]  # fmt: skip
 
 

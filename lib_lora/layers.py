@@ -10,7 +10,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs.queue_entry", "jobs.runner", "tiny", "ui.form_presets", "ui.form_again", "ui.memory"),
     ("train", "jobs.job"),
     ("output.between", "output.promote"),
-    ("output.samples", "training.resume", "estimate.wanted"),
+    ("output.samples", "training.resume", "output.leftovers", "output.patience", "estimate.wanted"),
     ("output.result",),
     ("training.session", "training.loan", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
     ("training.pictures", "training.heldout", "estimate.account"),

@@ -48,6 +48,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
+@pytest.mark.case(70)
 def test_diffusers_gives_what_our_adapters_gave(trained: tuple[DiffusersModel, Path, dict[str, torch.Tensor]]) -> None:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 

@@ -74,6 +74,7 @@ def test_unreadable_files_get_one_sentence(tmp_path: Path, content: bytes) -> No
         read(tmp_path / "a.safetensors")
 
 
+@pytest.mark.case(27)
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
@@ -185,6 +186,7 @@ def test_two_folders_of_one_name_are_both_counted() -> None:
     assert set(json.loads(found["ss_dataset_dirs"])) == {"3_cat", "3_cat (2)"}
 
 
+@pytest.mark.case(66)
 def test_card_keeps_what_a_person_wrote(tmp_path: Path) -> None:
     lora = tmp_path / "猫.safetensors"
     (tmp_path / "猫.json").write_text(json.dumps({"notes": "mine", "preferred weight": 0.7, "extra": 1}))

@@ -15,6 +15,7 @@ from lib_lora.errors import DatasetError
 from tests.conftest import write_picture
 
 
+@pytest.mark.case(16)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_honoured(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
@@ -27,6 +28,7 @@ def test_exif_rotation_is_honoured(tmp_path: Path, orientation: int) -> None:
     assert image_size(path) == (Size(64, 32) if orientation > 4 else Size(32, 64))
 
 
+@pytest.mark.case(15)
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_becomes_white(tmp_path: Path, mode: str) -> None:
     hidden_red = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
@@ -36,6 +38,7 @@ def test_transparency_becomes_white(tmp_path: Path, mode: str) -> None:
     assert (pixels[:, 4:] == 255).all() and pixels[0, 0, 0] < 128
 
 
+@pytest.mark.case(15)
 def test_palette_with_transparency(tmp_path: Path) -> None:
     image = Image.new("P", (4, 4), 0)
     image.putpalette([200, 0, 0, 0, 200, 0])
@@ -44,6 +47,7 @@ def test_palette_with_transparency(tmp_path: Path) -> None:
     assert (load_pixels(tmp_path / "a.png") == 255).all()
 
 
+@pytest.mark.case(14)
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
     Image.fromarray(ramp).save(tmp_path / "a.png")
@@ -52,12 +56,14 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.abs(values.astype(int) - ramp // 257).max() <= 1
 
 
+@pytest.mark.case(10)
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     jpeg = write_picture(tmp_path / "a.jpg")
     jpeg.rename(tmp_path / "a.png")
     assert load_pixels(tmp_path / "a.png").shape == (96, 96, 3)
 
 
+@pytest.mark.case(15)
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
 def test_bmp(tmp_path: Path, mode: str) -> None:
     path = write_picture(tmp_path / "a.png", 40, 20)

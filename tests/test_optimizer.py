@@ -271,6 +271,7 @@ def test_precision_of_a_gpu(bf16: bool, wanted: str, monkeypatch: pytest.MonkeyP
             choose_precision(PrecisionConfig(mixed_precision="bf16"), torch.device("cuda"))
 
 
+@pytest.mark.case(5)
 def test_the_schedule_waits_while_the_scaler_skips(monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16 on CUDA: the first updates overflow and are skipped until the scale fits; a double stands for the scaler."""
     scales = iter([65536.0, 32768.0, 32768.0, 32768.0])

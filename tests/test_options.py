@@ -39,6 +39,7 @@ def test_every_option_goes_through_json_and_text(opt: Option) -> None:
     assert parse_value(opt, opt.default) == opt.default
 
 
+@pytest.mark.case(57)
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
 def test_bounds_hold(opt: Option) -> None:
     if opt.kind in (int, float):

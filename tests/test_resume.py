@@ -60,6 +60,7 @@ RUNS = {
 }  # fmt: skip
 
 
+@pytest.mark.case(31)
 @pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
 def test_it_equals_the_run_without_a_break(
     changes: dict[str, object], photos: Path, host: StandaloneHost, tmp_path: Path
@@ -76,6 +77,7 @@ def test_it_equals_the_run_without_a_break(
     assert all(torch.equal(state[key], whole[key]) for key in whole)
 
 
+@pytest.mark.case(31)
 def test_a_run_that_dies_within_an_accumulated_step(
     photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +220,7 @@ def test_damage_is_told_before_the_model_is_touched(
     assert untouched == []
 
 
+@pytest.mark.case(32)
 def test_another_checkpoint_is_refused_with_the_model_back(
     photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_bad_names(name: str) -> None:
     assert found is not None and found.startswith("Name (name):") and found.endswith(".")
 
 
+@pytest.mark.case(66)
 def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "My_Cat.safetensors").touch()

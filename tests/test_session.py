@@ -94,6 +94,7 @@ def test_full_bf16_trains_in_bf16(host: StandaloneHost, squares: Path) -> None:
     assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_up" in key)
 
 
+@pytest.mark.case(45)
 def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(host: StandaloneHost, squares: Path) -> None:
     """As the webui's setting "FP8 weight" leaves it: Linear and convolution in float8, the rest as before."""
     with host.borrow_model() as base:

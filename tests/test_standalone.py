@@ -111,6 +111,7 @@ def test_replay_of_a_recording_made_with_diffusers_and_peft(mini_checkpoint: Pat
         assert_equal_to_sd_scripts(replay(load_recording(DATA / "mini-recording.safetensors"), base))
 
 
+@pytest.mark.case(70)
 @pytest.mark.parametrize("recording", RECORDED, ids=lambda path: path.stem)
 def test_replay_of_sd_scripts(recording: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:

@@ -175,6 +175,7 @@ def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
     assert component(data).max_lines > 1
 
 
+@pytest.mark.case(20)
 def test_report_escapes(tab: TrainTab, tmp_path: Path) -> None:
     write_picture(tmp_path / "p" / "a.png")
     (tmp_path / "p" / "a.txt").write_text("<img src=x onerror=alert(1)>")

@@ -169,6 +169,7 @@ def test_a_card_that_fails_does_not_cost_the_lora(
     assert fingerprint(borrowed(host)) == before
 
 
+@pytest.mark.case(66)
 def test_a_name_that_is_taken_meanwhile_does_not_cost_the_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     for event in train(small_config(photos, tmp_path), host, Stop()):
         if isinstance(event, StepDone):
@@ -223,6 +224,7 @@ def test_a_folder_that_cannot_be_written_is_told_before(photos: Path, host: Stan
         run(small_config(photos, tmp_path), host)
 
 
+@pytest.mark.case(66)
 def test_overwriting_keeps_the_old_file_until_the_new_one_loads(
     photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_train_is_short() -> None:
     assert len((ROOT / "lib_lora" / "train.py").read_text().splitlines()) < 200
 
 
+@pytest.mark.case(61)
 def test_install_imports_nothing() -> None:
     assert list(imports(ROOT / "install.py")) == []
     assert set(imports(ROOT / "scripts" / "train_lora.py")) == {"lib_lora.hosts.webui_hooks.register"}

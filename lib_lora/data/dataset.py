@@ -56,7 +56,7 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
         return Dataset((), (), (f"{title}: none given; choose a folder or drop images.",), ())
     search = FolderSearch(title, repeats, [], [], is_reg)
     folders: list[Folder] = []
-    for text in (path.strip() for path in paths if path.strip()):
+    for text in (path.strip().strip('"') for path in paths if path.strip()):  # quoted, as file managers copy paths
         found = list(search.folders(text))
         folders += [folder for folder in found if folder.path not in {known.path for known in folders}]
     files = [(folder, path) for folder in folders for path in images_in(folder.path)]

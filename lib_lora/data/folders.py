@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}
 KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
@@ -72,6 +73,9 @@ class FolderSearch:
         return path.strip(), int(number)
 
     def _folder(self, path: Path, repeats: int | None) -> Folder:
+        others = sorted({p.suffix.lower() for p in path.iterdir() if p.suffix.lower() in OTHER_SUFFIXES})
+        if others:
+            self.notes.append(f"{path.name}: files of the kinds {' '.join(others)} are not used; save them as {KINDS}.")
         match = _REPEATS_NAME.fullmatch(path.name)
         if not match:
             return Folder(path, repeats or self.repeats, None, self.is_reg)

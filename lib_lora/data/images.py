@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from lib_lora.config.data import Interpolation
 from lib_lora.data.buckets import Placement
@@ -48,6 +49,8 @@ def load_pixels(path: Path) -> Pixels:
     with _reading(path) as image:
         upright = ImageOps.exif_transpose(image)
         assert upright is not None  # it is only when told to work in place
+        if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all inks for Adobe's, which are upside down
+            upright = ImageChops.invert(upright)
         return np.asarray(_rgb(upright), dtype=np.uint8)
 
 
@@ -118,12 +121,19 @@ def _reading(path: Path) -> Iterator[Image.Image]:
 
 
 def _open(path: Path) -> Image.Image:
-    if path.stat().st_size > MAX_BYTES:
-        raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
         image = Image.open(path, formats=FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        errno = getattr(error, "errno", None)
+        if errno:  # the system's own: gone, or not allowed
+            why = os.strerror(errno)
+            raise DatasetError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
         raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
+    if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
+        image.close()
+        raise DatasetError([f"Image {path.name!r} is animated; save the frame to be learned as a picture of its own."])
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])

@@ -15,6 +15,7 @@ from lib_lora.data.tokens import CHUNK, Tokenizer, chunked, plain_ids
 from lib_lora.data.words import units
 
 BODY = CHUNK - 2
+SHOWN_CHARACTERS, ENOUGH_CHARACTERS = 40, 40  # of a caption; no 40 characters are less than a token
 COMMA_BACKTRACK = 20  # tokens; the webui's default (comma_padding_backtrack)
 
 
@@ -41,6 +42,24 @@ def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig
         chunks += [_closed(tokenizer, _Chunk(), pad_id) for _ in range(most - len(chunks))]
     weights = [[chunk.weights for chunk in chunks] for chunks in lines] if text.weighted_captions else None
     return Tokens([[chunk.ids for chunk in chunks] for chunks in lines], weights)
+
+
+def cut_captions(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig) -> list[str]:
+    """A sentence where captions are longer than what is read of them, or nothing."""
+    limit = int(text.max_token_length)
+    long = [caption for caption in dict.fromkeys(captions) if len(caption) > limit and _is_longer(tokenizer, caption, limit)]
+    if not long:
+        return []
+    subject = "1 caption is" if len(long) == 1 else f"{len(long)} captions are"
+    return [
+        f"{subject} longer than the {limit} tokens that are read, such as {long[0][:SHOWN_CHARACTERS] + '…'!r}; "
+        "shorten it, or raise Caption length (max_token_length)."
+    ]
+
+
+def _is_longer(tokenizer: Tokenizer, caption: str, limit: int) -> bool:
+    """Whether a line of it is; what cannot fit is not counted to its end."""
+    return any(len(plain_ids(tokenizer, line[: ENOUGH_CHARACTERS * limit])) > limit for line in caption.splitlines())
 
 
 def _pieces(caption: str, text: TextConfig) -> list[Weighted]:

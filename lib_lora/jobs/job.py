@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from lib_lora.events import (
     Sampled,
     Saved,
     SavedBetween,
+    SaveFailed,
     StateSaved,
     StepDone,
     Stop,
@@ -112,6 +114,8 @@ class Job:
                 self._formula, self._total = event.plan.formula, event.plan.steps
             elif isinstance(event, Phase):
                 self._phase = event.text
+            elif isinstance(event, SaveFailed):
+                self._phase = f"waiting for room on the disk; press Continue to save again. {event.text}"
             elif isinstance(event, Lent):
                 self._phase = event.text
                 self._times.clear()  # the speed is measured anew
@@ -175,7 +179,7 @@ class Job:
                 "step": self._step,
                 "total": self._total,
                 "epoch": self._epoch,
-                "losses": self._losses[max(since, 0) :],
+                "losses": [loss if math.isfinite(loss) else None for loss in self._losses[max(since, 0) :]],
                 "loss_count": len(self._losses),
                 "first_step": self._first_step,
                 "held_out": [[event.step, event.loss] for event in self._held_out],

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Event, Lent
+from lib_lora.events import Event, Lent, SaveFailed
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
@@ -152,10 +152,14 @@ class Runner:
                 job.apply(event)
                 if self._watcher is not None:
                     self._watcher.happened(job, event)
-                while job.running and not (self._go.is_set() and (lends or not job.stop.held)):
+                waits = not lends or isinstance(event, SaveFailed)
+                if isinstance(event, SaveFailed) and not job.stop.requested:  # held until somebody made room, or stops it
+                    job.hold()
+                    event.try_again()
+                while job.running and not (self._go.is_set() and (not waits or not job.stop.held)):
                     self._stands.set()
                     self._go.wait()
-                    if not lends:
+                    if waits:
                         job.stop.wait_while_held()
                 if not isinstance(event, Lent):  # without the model it stands
                     self._stands.clear()

@@ -13,6 +13,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import HostChanged
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
+from lib_lora.output.patience import patiently
 from lib_lora.output.result import Result
 from lib_lora.output.samples import Sampler
 from lib_lora.output.state_file import remove_state, write_state
@@ -26,7 +27,7 @@ from lib_lora.training.tree import StateError, Tensors, to_plain
 
 
 class Between:
-    """Called after every step. What fails here ends the run, except samples and cards."""
+    """Called after every step. Samples, cards and states that fail are told; a LoRA that cannot be saved ends the run."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Between:
         """Whatever is due after a step; `asked`: somebody wants a file now.
 
         Raises:
-            LoraFileError, StateError: a file or state could not be written; no part of it is left.
+            LoraFileError: a file could not be written; no part of it is left.
         """
         measured = self._measured(done)
         if measured is not None:
@@ -102,7 +103,7 @@ class Between:
         yield Phase("saving the best")
         told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
         epoch = -(-best.step // self._plan.steps_per_epoch)
-        path = self._result.write("-best", best.step, epoch, best.adapters, told)
+        path = yield from patiently(lambda: self._result.write("-best", best.step, epoch, best.adapters, told))
         yield from self._result.card(path, preview=False)
         yield BestSaved(path, best.step, best.loss)
 
@@ -112,15 +113,23 @@ class Between:
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
-        path = self._result.write(save.ending, done.step, save.epochs_done)
+        path = yield from patiently(lambda: self._result.write(save.ending, done.step, save.epochs_done))
         if save.old is not None:
             self._remove(save.old)
         yield from self._result.card(path, preview=False)
         yield SavedBetween(path, done.step, None if save.old is None else f"{self._config.run.name}{save.old}")
         if self._config.run.save_state:
+            yield from self._save_state_between(save, done)
+
+    def _save_state_between(self, save: Save, done: StepDone) -> Iterator[Event]:
+        """A state that cannot be written is told; the older one stays then."""
+        try:
             yield self._save_state(save.ending, done)
-            if save.old_state is not None:
-                remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state")
+        except StateError as error:
+            yield Note(f"The state after step {done.step} is not saved, older ones stay ({error}).")
+            return
+        if save.old_state is not None:
+            remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state")
 
     def _remove(self, ending: str) -> None:
         """An older file of the run, and what stands beside it."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free, taken_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import Host
+from lib_lora.output.atomic import write_atomically
 from lib_lora.output.lora_file import write
 
 
@@ -26,16 +26,20 @@ def publish(config: TrainConfig, host: Host, content: bytes) -> Path:
     folder = host.lora_folder()
     name = free_name(config.run.name, folder, overwrite=config.run.overwrite)
     path, backup = folder / f"{name}.safetensors", folder / f"{name}.safetensors.bak"
+    existed, written = path.exists(), False
     try:
-        if path.exists():
-            shutil.copyfile(path, backup)
+        if existed:
+            write_atomically(backup, path.read_bytes())
         write(path, content)
+        written = True
         host.check_lora(path)
     except BaseException as error:
-        if backup.exists():
+        if written and existed:
             backup.replace(path)
-        else:
+        elif written:
             path.unlink(missing_ok=True)
+        else:
+            backup.unlink(missing_ok=True)  # the old file was not touched
         if isinstance(error, OSError):
             raise LoraFileError(f"The LoRA could not be saved as {str(path)!r} ({error}).") from error
         raise

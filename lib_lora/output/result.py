@@ -9,10 +9,11 @@ from pathlib import Path
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.names import next_free
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
-from lib_lora.errors import TrainLoraError
+from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.events import Note
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.model.base import BaseModel, Host, ModelInfo
@@ -35,6 +36,7 @@ class Result:
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, started_at: float) -> None:
         self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
         self._started_at = started_at
+        self._told: list[str] = []
 
     @cached_property
     def model(self) -> ModelInfo:
@@ -62,7 +64,19 @@ class Result:
         Raises:
             LoraFileError: the file cannot be written, or does not load; what was there before is there again.
         """
-        name = free_name(self._config.run.name + ending, self._host.lora_folder(), overwrite=self._config.run.overwrite)
+        folder = self._host.lora_folder()
+        name = free_name(self._config.run.name + ending, folder, overwrite=self._config.run.overwrite)
+        adapters = self.adapters() if adapters is None else adapters
+        try:
+            return self._write(name, step, epoch, adapters, extra or {})
+        except LoraFileError as error:
+            if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
+                raise
+        # Windows replaces no file that another program holds
+        self._told.append(f"Another program holds {name!r}, which cannot be overwritten; saved as {next_free(name, folder)!r}.")
+        return self._write(next_free(name, folder), step, epoch, adapters, extra or {})
+
+    def _write(self, name: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
         run = dataclasses.replace(self._config.run, name=name)
         config = dataclasses.replace(self._config, run=run)
         facts = RunFacts(
@@ -75,12 +89,14 @@ class Result:
         )
         metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
         dtype = FILE_DTYPES[config.precision.save_precision]
-        content = serialise(self.adapters() if adapters is None else adapters, dtype, {**metadata, **(extra or {})})
+        content = serialise(adapters, dtype, {**metadata, **extra})
         return publish(config, self._host, content)
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
         """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
         config = self._config
+        told, self._told = self._told, []
+        yield from map(Note, told)
         try:
             write_card(path, activation_text=config.text.trigger, sd_version=self.model.family.card, preferred_weight=1.0)
             if preview and config.run.preview_steps:

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lib_lora.output.atomic import write_atomically
+from lib_lora.output.atomic import sync_folder, write_atomically
 from lib_lora.output.header import LENGTH_BYTES, header_problem
 from lib_lora.training.tree import StateError, Tensors
 
@@ -45,6 +45,7 @@ def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> No
             old = temporary.with_suffix(".old")
             folder.replace(old)
         temporary.replace(folder)
+        sync_folder(folder.parent)  # before an older state goes
     except OSError as error:
         if old is not None and old.exists() and not folder.exists():
             old.replace(folder)

@@ -125,6 +125,8 @@ class Updater:
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
         self.optimizer = make_optimizer(config, [*parameter_groups(pairs, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
+        self.begun = 0  # how often `update` was called
+        self._scales_loss = precision.scales_loss
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
         if self._schedule_free:
@@ -136,11 +138,18 @@ class Updater:
             self._scaler.scale(loss / self._accumulation).backward()
         self._limit_norms()  # sd-scripts does so after every batch: it tells where a file to go on from has larger ones
 
-    def update(self) -> None:
-        """One optimizer step on the gradients that were added up."""
+    def update(self) -> bool:
+        """One optimizer step on the gradients that were added up. False where they are no numbers: nothing was changed then.
+
+        With a loss scaler it is the scaler that skips the step, lowers its scale, and nothing is wrong.
+        """
+        self.begun += 1
         if self._max_grad_norm > 0:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+            if not self._scales_loss and not bool(torch.isfinite(norm)):
+                self.drop_gradients()
+                return False
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -150,6 +159,7 @@ class Updater:
         self._limit_norms()
         if self._average is not None:
             self._average.update()
+        return True
 
     def _limit_norms(self) -> None:
         if self._largest_norm > 0:

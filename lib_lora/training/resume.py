@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
-from lib_lora.training.tree import StateError, from_plain
+from lib_lora.training.tree import StateError, Tensors, from_plain
 
 TITLE = "Resume from (resume): "
 # options that may differ: they name things, or say what is shown, measured and saved, not what is trained
@@ -26,13 +28,14 @@ MAY_DIFFER = {
 
 @dataclass(frozen=True)
 class Resumed:
-    """A state to go on from: `step` updates were made; `state` is nested values and CPU tensors."""
+    """A state to go on from: `step` updates were made; `state` is nested values and CPU tensors; `told` to the user."""
 
     folder: Path
     step: int
     state: dict[str, Any]
     model: str | None
     precision: str
+    told: tuple[str, ...] = ()
 
     def check_model(self, model: ModelInfo, precision: str) -> None:
         """Called once the model is there.
@@ -58,13 +61,13 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
     if not config.run.resume:
         return None
     try:
-        folder = find_state(config.run.resume, host.work_folder())
-        values = read_values(folder)
+        folder, values, tensors, told = _read(config.run.resume, host.work_folder())
         problems = _problems(config, plan, host, values)
         if problems:
             raise ConfigError(problems)
-        state = from_plain(values["state"], read_tensors(folder, values))
-        return Resumed(folder, int(values["position"]["step"]), state, values["model"], str(values["precision"]))
+        state = from_plain(values["state"], tensors)
+        step, precision = int(values["position"]["step"]), str(values["precision"])
+        return Resumed(folder, step, state, values["model"], precision, (*told, *_other_versions(values)))
     except StateError as error:
         raise ConfigError(error.problems) from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -77,15 +80,51 @@ def find_state(text: str, work: Path) -> Path:
     Raises:
         StateError: there is none.
     """
+    return _candidates(text, work)[0]
+
+
+def _candidates(text: str, work: Path) -> list[Path]:
+    """The folders that `text` may mean, the newest first; one alone where it names one."""
     given = Path(text.strip().strip('"')).expanduser()
     if given.is_dir():
-        return given if (given / VALUES).exists() else _newest(given) or given
+        return [given] if (given / VALUES).exists() else _newest_first(given) or [given]
     if given.name == str(given):  # a name, not a path
         named = next(iter(sorted(work.glob(f"*/{given.name}/{VALUES}"))), None) if set(given.name).isdisjoint("*?[") else None
-        found = _newest(work / given.name) or (named.parent if named else None)
+        found = _newest_first(work / given.name) or ([named.parent] if named else [])
         if found:
             return found
     raise StateError(f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one.")
+
+
+def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], Tensors, list[str]]:
+    """The newest whole state that `text` may mean, and a sentence on each newer one that is damaged.
+
+    Raises:
+        StateError: there is none; of the newest.
+    """
+    damaged: list[tuple[Path, StateError]] = []
+    candidates = _candidates(text, work)
+    for folder in candidates:
+        try:
+            values = read_values(folder)
+            tensors = read_tensors(folder, values)
+        except StateError as error:
+            damaged.append((folder, error))
+        else:
+            since = folder.stat().st_mtime_ns
+            newer = [other for other in candidates if _steps(other) < 0 and other.stat().st_mtime_ns > since]
+            others = [other for other, _ in damaged] + newer
+            told = [f"The state {other.name!r} is damaged; the run goes on from {folder.name!r}." for other in others]
+            return folder, values, tensors, told
+    raise damaged[0][1]
+
+
+def _other_versions(values: Mapping[str, Any]) -> list[str]:
+    """What is said where torch is not the one of the state: its numbers may differ in the last bits."""
+    before = values["versions"]["torch"]
+    if before == torch.__version__:
+        return []
+    return [f"The state was trained with torch {before}, this run has {torch.__version__}: it may differ in the last bits."]
 
 
 def data_fingerprint(plan: Plan) -> str:
@@ -111,15 +150,18 @@ def data_fingerprint(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def _newest(folder: Path) -> Path | None:
-    """Of the states in `folder`, the one with the most steps; of two, the one that was written last."""
-    found = []
-    for path in folder.glob(f"*/{VALUES}"):
-        try:
-            found.append((int(read_values(path.parent)["position"]["step"]), path.stat().st_mtime_ns, path.parent))
-        except (StateError, KeyError, TypeError, ValueError):
-            continue  # a damaged one does not hide an older one; named itself, it is told
-    return max(found)[2] if found else None
+def _newest_first(folder: Path) -> list[Path]:
+    """The states in `folder`, those with the most steps first; of two, the one that was written last. Then what is damaged."""
+    found = [(_steps(path.parent), path.stat().st_mtime_ns, path.parent) for path in folder.glob(f"*/{VALUES}")]
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def _steps(folder: Path) -> int:
+    """How far a state is; -1 where its values are damaged."""
+    try:
+        return int(read_values(folder)["position"]["step"])
+    except (StateError, KeyError, TypeError, ValueError):
+        return -1
 
 
 def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, Any]) -> list[str]:

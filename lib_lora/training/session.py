@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
+from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
@@ -20,7 +22,7 @@ from lib_lora.model.kinds import is_learning, with_target
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.words import spoken
 from lib_lora.plan import Batch, Plan
-from lib_lora.training.checkpointing import choose_checkpointing
+from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.draws import draw
 from lib_lora.training.failures import explained
 from lib_lora.training.groups import word_groups
@@ -29,11 +31,13 @@ from lib_lora.training.optimizer import Updater
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import in_steps
-from lib_lora.training.step import StepInputs, compute_loss, training_step
+from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
 from lib_lora.training.tree import StateError
 from lib_lora.training.weights import frozen_pairs, start_pairs
 from lib_lora.training.words import start_word
+
+MOST_DIVERGED = 5  # steps in a row without a loss that is a number
 
 
 class Session:
@@ -52,11 +56,13 @@ class Session:
         further = word_groups(self.word, config.embedding)
         self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter, further)
 
+        self._diverged, self._told = 0, list[str]()
+
     def step(self, batches: Sequence[Batch]) -> StepDone:
         """Train one step, on all of its batches. The loss is their mean.
 
         Raises:
-            DivergedError: the loss is not finite; the adapters are as before the step.
+            DivergedError: the loss was not finite for the last of MOST_DIVERGED steps; the adapters are as before them.
             HostChanged: the model was taken away.
         """
         self._base.verify()
@@ -64,13 +70,47 @@ class Session:
         self._stop_text_encoder(number)
         self._stop_word(number)
         rates = tuple(self.updater.learning_rates())
+        with explained(self._base, f"step {number + 1}"):
+            try:
+                losses = self._losses_with_less_memory(batches)
+                self._diverged = 0
+            except DivergedError:
+                self._diverged += 1
+                if self._diverged == MOST_DIVERGED:
+                    raise
+                self._told.append(f"The loss of step {number + 1} was not a number; the step was left out.")
+                losses = [math.nan]
+        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
+
+    def take_told(self) -> list[str]:
+        """Sentences on what went on since this was called last."""
+        told, self._told = self._told, []
+        return told
+
+    def _losses_with_less_memory(self, batches: Sequence[Batch]) -> list[float]:
+        """Once more with gradient checkpointing where memory is not enough without: draws and weights are the same."""
+        begun = self.updater.begun
+        try:
+            return self._losses(batches)
+        except torch.cuda.OutOfMemoryError:
+            if self.checkpointing.on or self.updater.begun != begun:  # an update that broke off cannot be made again
+                raise
+        self.updater.drop_gradients()
+        give_memory_back(self._base.device)
+        self.checkpointing = Choice(True, "the GPU's memory is not enough without")
+        self._told.append(
+            f"The GPU ran out of memory at step {batches[0].step + 1}: it is made again, and all further ones, with gradient "
+            "checkpointing, which is slower."
+        )
+        return self._losses(batches)
+
+    def _losses(self, batches: Sequence[Batch]) -> list[float]:
         config = self.config
-        with explained(self._base, f"step {number + 1}"), self._attached(), self._checkpointed():
+        with self._attached(), self._checkpointed():
             inputs = [self._inputs(batch) for batch in batches]
-            losses = training_step(
+            return training_step(
                 self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
             )
-        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
     def renew(self) -> None:
         """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""

@@ -43,6 +43,12 @@ class StepInputs:
     first: int = 0
 
 
+DIVERGED = (
+    "The loss is not a number any more. Lower the learning rates, or choose another Mixed precision (mixed_precision): fp16 "
+    "overflows in some models where bf16 does not."
+)
+
+
 class DivergedError(TrainLoraError):
     """The loss is not a number any more."""
 
@@ -69,7 +75,7 @@ def training_step(
     """The loss of every batch, after the adapters were updated once by all of them.
 
     Raises:
-        DivergedError: a loss is NaN or infinite; nothing was updated.
+        DivergedError: a loss or the norm of the gradients is NaN or infinite; nothing was updated.
     """
     losses = []
     with torch.enable_grad():
@@ -80,12 +86,10 @@ def training_step(
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     updater.drop_gradients()
-                    raise DivergedError(
-                        "The loss is not a number any more; the LoRA was not saved. Lower the learning rates, or choose another "
-                        "Mixed precision (mixed_precision): fp16 overflows in some models where bf16 does not."
-                    )
+                    raise DivergedError(DIVERGED)
                 updater.accumulate(loss)
-    updater.update()
+    if not updater.update():
+        raise DivergedError(DIVERGED)
     return losses
 
 

@@ -71,6 +71,7 @@ def test_run_survives_reload_of_the_ui(
     tab.wait_for_state("done")
 
 
+@pytest.mark.case(60)
 def test_disabled(page: Page, second: Server, pictures_drawn: dict[str, client.Picture]) -> None:
     """The tab is gone; the webui generates, and the LoRA works."""
     second.post("/sdapi/v1/options", {"disabled_extensions": [EXTENSION]})
@@ -78,6 +79,7 @@ def test_disabled(page: Page, second: Server, pictures_drawn: dict[str, client.P
     _works_without_us(page, second, pictures_drawn)
 
 
+@pytest.mark.case(60)
 def test_removed(page: Page, second: Server, pictures_drawn: dict[str, client.Picture]) -> None:
     """The folder is deleted and the webui started anew."""
     second.stop()

@@ -25,6 +25,7 @@ def test_lora_changes_the_picture_and_nothing_else_does(server: Server, photos: 
     assert client.lists(server, "pictures")
 
 
+@pytest.mark.case(46)
 def test_overwritten_lora_is_used_at_once(server: Server, photos: Path) -> None:
     """Not the old weights that the webui holds, nor the old file's encoding of the prompt."""
     client.train(server, photos, "twice")

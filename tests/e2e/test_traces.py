@@ -10,6 +10,7 @@ from tests.e2e.server import Server, Webui
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.case(61)
 def test_installer_installs_nothing_and_webui_is_untouched(webui: Webui, untouched: traces.Traces, server: Server) -> None:
     """install.py run as the webui runs it at every start, after all that the other tests did with the webui."""
     assert server.url

@@ -125,6 +125,7 @@ def _held(checkpoint: Path, *, is_sd2: bool) -> Any:
     return model
 
 
+@pytest.mark.case(43)
 @pytest.mark.parametrize("family", ["SD 1.x inpainting", "SD 2.x", "SD 2.x inpainting"])
 def test_a_whole_run_leaves_the_webui_as_it_was(
     family: str, mini_inpainting: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

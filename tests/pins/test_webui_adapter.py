@@ -57,6 +57,7 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.case(70)
 @pytest.mark.parametrize("recording", [DATA / "mini-recording.safetensors", *RECORDED], ids=lambda path: path.stem)
 def test_recording_replays_on_ldm_classes(recording: Path, host: Any) -> None:
     with host.borrow_model() as base:
@@ -105,6 +106,7 @@ def test_fused_attention_gives_ldms_own_result(model: Any) -> None:
     assert not torch.equal(fused, plain), "the replacement was not used"
 
 
+@pytest.mark.case(43, 45)
 def test_a_whole_run_leaves_the_webui_as_it_was(
     host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     assert webui.processing.StableDiffusionProcessingTxt2Img.cached_hr_uc == [None, None]
 
 
+@pytest.mark.case(43, 45)
 def test_a_run_on_top_of_other_loras_leaves_the_webui_as_it_was(host: Any, model: Any, photos: Path, tmp_path: Path) -> None:
     """A LoRA below, one to go on with, dropout, and captions read as the webui reads prompts; in half precision."""
     before = fingerprint(model)
@@ -134,6 +137,7 @@ def test_a_run_on_top_of_other_loras_leaves_the_webui_as_it_was(host: Any, model
     assert fingerprint(model) == before
 
 
+@pytest.mark.case(6)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_half_precision_vae_is_used_in_fp32_and_comes_back_exactly(host: Any, model: Any, dtype: torch.dtype) -> None:
     model.first_stage_model.to(dtype)
@@ -147,6 +151,7 @@ def test_a_half_precision_vae_is_used_in_fp32_and_comes_back_exactly(host: Any, 
         model.first_stage_model.float()
 
 
+@pytest.mark.case(44)
 def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace, model: Any) -> None:
     before = fingerprint(model)
     with pytest.raises(RuntimeError), host.borrow_model() as base:
@@ -186,6 +191,7 @@ def test_unclip_and_editing_are_refused(host: Any, model: Any, monkeypatch: pyte
     assert "is SD 1.x for editing or depth, with 8 channels" in host.problems()[0]
 
 
+@pytest.mark.case(47)
 @pytest.mark.parametrize("mode", ["lowvram", "medvram"])
 def test_memory_modes_are_refused(host: Any, webui: SimpleNamespace, mode: str) -> None:
     setattr(webui.shared.cmd_opts, mode, True)
@@ -229,6 +235,7 @@ def test_a_checkpoint_that_fails_to_load(host: Any, webui: SimpleNamespace) -> N
         pass
 
 
+@pytest.mark.case(47)
 @pytest.mark.parametrize("device", ["mps", "xpu", "privateuseone"])
 def test_other_devices_are_refused_by_name(host: Any, webui: SimpleNamespace, device: str) -> None:
     webui.devices.device = SimpleNamespace(type=device)
@@ -257,6 +264,7 @@ def lora_extension(monkeypatch: pytest.MonkeyPatch, restore: Any) -> ModuleType:
     return networks
 
 
+@pytest.mark.case(45)
 def test_an_applied_lora_is_taken_off_first(host: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = model.model.diffusion_model.input_blocks[1][1].proj_in
     clean = layer.weight.detach().clone()

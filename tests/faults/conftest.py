@@ -1,0 +1,61 @@
+"""The house that the faults happen in: the standalone host, or in the pins lane the webui's adapter on ldm's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import small_config
+from tests.faults.kills import SMALL
+from tests.house import HAS_LDM, House, house_as_before
+
+if HAS_LDM:
+    from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
+
+    @pytest.fixture(scope="session")
+    def ldm(mini_checkpoint: Path) -> Any:
+        return as_webui_holds_it(load_ldm(mini_checkpoint), mini_checkpoint)
+
+    @pytest.fixture
+    def host(ldm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        install(monkeypatch, ldm, tmp_path)
+        from lib_lora.hosts.webui_host import WebuiHost
+
+        return WebuiHost()
+
+else:
+    from lib_lora.hosts.standalone import StandaloneHost
+
+    @pytest.fixture(scope="session")
+    def loaded(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        """The model, loaded once."""
+        first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"))
+        with first.borrow_model() as base:
+            return base
+
+    @pytest.fixture
+    def host(loaded: Any, mini_checkpoint: Path, tmp_path: Path) -> Any:
+        found = StandaloneHost(mini_checkpoint, tmp_path / "out")
+        found._model = loaded
+        return found
+
+
+@pytest.fixture
+def house(host: Any) -> Iterator[House]:
+    """Trains, and is as before at the end of the test."""
+    with house_as_before(host) as house:
+        yield house
+
+
+@pytest.fixture
+def quick(photos: Path, tmp_path: Path) -> Any:
+    """Settings of a run of half a second, with changes."""
+
+    def config(**changes: object) -> Any:
+        flat = {**SMALL, "train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": 2, **changes}
+        return small_config(photos, tmp_path, **flat)
+
+    return config

@@ -1,0 +1,84 @@
+"""Case 44: an exception in every phase of a run; the host is bit for bit as before."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lib_lora.events import Finished
+from tests.house import House
+
+# room, what in it fails, at which call (0: the first)
+PLACES: list[tuple[str, str, int]] = [
+    ("lib_lora.train", "check", 0),
+    ("lib_lora.train", "suited", 0),
+    ("lib_lora.train", "choose_precision", 0),
+    ("lib_lora.train", "Pictures", 0),
+    ("lib_lora.training.pictures", "posteriors", 0),
+    ("lib_lora.training.pictures", "posteriors", 2),
+    ("lib_lora.training.pictures", "show", 1),
+    ("lib_lora.train", "Session", 0),
+    ("lib_lora.training.session", "start_pairs", 0),
+    ("lib_lora.training.session", "Updater", 0),
+    ("lib_lora.train", "Result", 0),
+    ("lib_lora.output.between", "data_fingerprint", 0),
+    ("lib_lora.training.session", "draw", 0),
+    ("lib_lora.training.texts", "encode", 0),
+    ("lib_lora.training.step", "compute_loss", 0),
+    ("lib_lora.training.step", "compute_loss", 1),
+    ("lib_lora.training.step", "batch_loss", 0),
+    ("lib_lora.training.optimizer.Updater", "accumulate", 0),
+    ("lib_lora.training.optimizer.Updater", "accumulate", 1),
+    ("lib_lora.training.optimizer.Updater", "update", 0),
+    ("lib_lora.training.optimizer.Updater", "update", 1),
+    ("lib_lora.training.averaging.MovingAverage", "update", 0),
+    ("lib_lora.output.samples", "sample", 0),
+    ("lib_lora.output.result", "state_dict", 0),
+    ("lib_lora.output.result", "file_metadata", 0),
+    ("lib_lora.output.result", "serialise", 1),
+    ("lib_lora.output.publish", "write", 0),
+    ("lib_lora.output.between", "write_state", 0),
+    ("lib_lora.output.result", "write_card", 0),
+    ("lib_lora.output.result", "sample", 0),
+]  # fmt: skip
+
+
+def owner(path: str) -> Any:
+    """A room, or a class in one."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name) if name[0].isupper() else importlib.import_module(path)
+
+
+@pytest.mark.case(44)
+@pytest.mark.parametrize(
+    ("room", "name", "call"), PLACES, ids=[f"{room}.{name} {call}".removeprefix("lib_lora.") for room, name, call in PLACES]
+)
+def test_an_exception_anywhere(
+    room: str, name: str, call: int, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
+) -> None:
+    """An exception in each phase, loading, caching, injecting, stepping, drawing, saving: the host is as before to the last bit."""
+    real, calls = getattr(owner(room), name), []
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call + 1:
+            raise RuntimeError("injected")
+        return real(*args, **kwargs)
+
+    flat = {"save_state": True, "save_every_n_steps": 1, "sample_every_n_steps": 1, "sample_prompts": "a --s 1", "preview_steps": 1,
+            "ema_decay": 0.9}  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(owner(room), name, fails)
+        run = house.run(quick(**flat))
+    assert len(calls) > call, "never reached"
+    assert len(run.told) == 1 and "injected" in run.told[0]
+    forgiven = (room, name) in {
+        ("lib_lora.output.samples", "sample"),
+        ("lib_lora.output.result", "write_card"),
+        ("lib_lora.output.result", "sample"),
+    }
+    assert bool(run.of(Finished)) == forgiven
+    figure(f"{len(PLACES)} places")

@@ -1,0 +1,91 @@
+"""Cases 43 and 68: the host bit for bit, and nothing that grows from run to run."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from lib_lora.data.sizes import Size
+from lib_lora.events import Finished, StepDone
+from lib_lora.jobs.job import Job
+from lib_lora.sample import Request, sample
+from lib_lora.training.precision import Precision
+from tests.house import HAS_LDM, House
+
+PICTURES = 12
+
+
+def twelve(host: Any) -> list[bytes]:
+    """Pictures of fixed seeds, drawn as the host draws."""
+    if HAS_LDM:
+        from modules import shared  # type: ignore[import-not-found]  # the double
+
+        from tests.pins.drawing import draw
+
+        return [draw(shared.sd_model, f"a cat, number {seed}", seed=seed).tobytes() for seed in range(PICTURES)]
+    with host.borrow_model() as base:
+        requests = [Request(f"a cat, number {seed}", Size(64, 64), 2, seed) for seed in range(PICTURES)]
+        return [sample(base, request, Precision("no", torch.float32)).tobytes() for request in requests]
+
+
+@pytest.mark.case(43)
+def test_a_run_leaves_the_host_bit_for_bit(house: House, quick: Any, figure: Callable[[str], None]) -> None:
+    """A whole run with states, samples and preview: tensors, types, flags, hooks and pictures of fixed seeds are the same."""
+    before = twelve(house.host)
+    flat = {
+        "save_state": True,
+        "save_every_n_steps": 1,
+        "sample_every_n_steps": 1,
+        "sample_prompts": "a --s 1",
+        "preview_steps": 1,
+    }
+    assert (
+        house.run(quick(train_layers="all", up_lr_weight="", down_lr_weight="", text_encoder_lr=1e-3, **flat))
+        .of(Finished)[0]
+        .path
+    )
+    assert twelve(house.host) == before and len(set(before)) == PICTURES
+    figure(f"{PICTURES} pictures")
+
+
+def alive() -> tuple[int, int, int]:
+    """Tensors, threads, open files of this process."""
+    gc.collect()
+    tensors = sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
+    return tensors, threading.active_count(), psutil.Process().num_fds()
+
+
+@pytest.mark.case(68)
+@pytest.mark.timeout(0)
+def test_runs_in_a_row_leave_nothing_behind(house: House, quick: Any, long: bool, figure: Callable[[str], None]) -> None:
+    """Runs in a row, every third one stopped and every fifth one failing: tensors, threads and open files stay, memory does not grow."""
+    warm, count = (3, 20) if long else (1, 2)
+    memory, counts = [], []
+
+    def at(number: int) -> Callable[[object, Job], None]:
+        def seen(event: object, job: Job) -> None:
+            if isinstance(event, StepDone) and number % 3 == 2:
+                job.stop.request(keep=False)
+            if isinstance(event, StepDone) and number % 5 == 4:
+                raise RuntimeError("injected")
+
+        return seen
+
+    flat = {"overwrite": True, "save_state": True, "sample_every_n_steps": 2, "sample_prompts": "a --s 1"}
+    for number in range(warm + count):
+        house.run(quick(**flat), at(number))
+        if number >= warm:
+            counts.append(alive())
+            memory.append(psutil.Process().memory_info().rss)
+    assert len(set(counts)) == 1, counts
+    if long:
+        slope = float(np.polyfit(range(count), memory, 1)[0]) * count / memory[0]
+        figure(f"fitted slope of memory over {count} runs {slope:+.2%}; tensors, threads, files always {counts[0]}")
+        assert slope <= 0.01

@@ -1,0 +1,132 @@
+"""kill -9: nothing unreadable under a final name, and the run goes on bit for bit."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_lora.hosts.standalone import StandaloneHost
+from tests.conftest import write_picture
+from tests.faults.kills import SAVING, Campaign
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+Figure = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def campaign(loaded: Any, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    folder = tmp_path_factory.mktemp("kills")
+    for number in range(2):
+        write_picture(folder / "photos" / "2_blob" / f"{number}.png", 64, 64, seed=number)
+
+    def make_host(out: Path) -> StandaloneHost:
+        host = StandaloneHost(mini_checkpoint, out)
+        host._model = loaded
+        return host
+
+    gc.collect()
+    gc.freeze()  # children need not look through all that was imported
+    yield Campaign(make_host, folder / "photos", folder)
+    gc.unfreeze()
+
+
+@pytest.mark.case(28, 30)
+@pytest.mark.timeout(0)
+def test_killed_at_random_moments(campaign: Campaign, long: bool, figure: Figure) -> None:
+    """Killed at random moments; nothing unreadable, gone on from the newest state to the same losses and tensors."""
+    wanted, rng = 200 if long else 20, random.Random(28)
+    before = campaign.resumed
+    for _ in range(wanted):
+        campaign.kill_at_random(rng)
+    figure(f"{campaign.resumed - before} of {wanted}")
+
+
+@pytest.mark.case(29, 30)
+@pytest.mark.timeout(0)
+def test_killed_at_every_operation_of_one_save(campaign: Campaign, long: bool, figure: Figure) -> None:
+    """Killed at every write, fsync and rename of one save of LoRA, card and state; gone on from bit for bit."""
+    points = campaign.points()
+    chosen = [number for number, (step, what) in enumerate(points) if step == 2 and (long or what.startswith(SAVING))]
+    assert sum(what == "write" for step, what in points if step == 2) == 4 and len(chosen) > 24
+    before = campaign.resumed
+    for number in chosen:
+        campaign.kill_at_point(number)
+    figure(f"{campaign.resumed - before} of {len(chosen)}")
+
+
+@pytest.mark.case(29, 30)
+@pytest.mark.timeout(0)
+def test_killed_while_saving(campaign: Campaign, long: bool, figure: Figure) -> None:
+    """Killed in random operations of all saves, in the middle of a write at a random byte; gone on from bit for bit."""
+    if not long:
+        pytest.skip("in make faults")
+    points, rng, before = campaign.points(), random.Random(29), campaign.resumed
+    for _ in range(500):
+        campaign.kill_at_point(rng.randrange(len(points)))
+    figure(f"{campaign.resumed - before} of 500")
+
+
+@pytest.mark.case(34)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_power_cut_finds_the_old_or_the_new(campaign: Campaign, figure: Figure) -> None:
+    """Replay of all writes: what gets a final name is synced before, with its folder, and nothing older goes before the new one is synced."""
+    unsynced: set[str] = set()  # files whose content may be lost
+    unnamed: dict[str, str] = {}  # folder -> a name in it that may be lost
+    renames = 0
+    for what, path, other in campaign.log():
+        if what == "write":
+            unsynced.add(path)
+            unnamed[str(Path(path).parent)] = path
+        elif what == "fsync":
+            unsynced.discard(path)
+            unnamed.pop(path, None)
+        elif what == "os.rename":
+            renames += 1
+            assert not [lost for lost in unsynced if lost == path or lost.startswith(path + "/")], f"{other} may be empty"
+            assert path not in unnamed, f"{other} may lack {unnamed[path]}"
+            if ".gone" in other or ".old" in other:
+                assert Path(path).parent not in map(Path, unnamed), f"{path} goes before its successor is there"
+            unnamed[str(Path(other).parent)] = other
+        elif what == "os.remove" and not Path(path).name.startswith("."):
+            assert str(Path(path).parent) not in unnamed, f"{path} goes before its successor is there"
+    assert renames > 10
+    figure(f"{renames} renames")
+
+
+@pytest.mark.case(28, 30)
+@pytest.mark.timeout(0)
+def test_a_cold_process_is_killed(campaign: Campaign, mini_checkpoint: Path, long: bool, figure: Figure) -> None:
+    """The command line in a process of its own, killed at random moments; gone on from bit for bit."""
+    if not long:
+        pytest.skip("in make faults")
+
+    def begin(name: str) -> tuple[Path, subprocess.Popen[bytes]]:
+        place = campaign.place(name)
+        flat = {key: value for key, value in campaign.config(place).to_flat().items() if value not in ("", [], None)}
+        settings = place / "settings.json"
+        settings.write_text(json.dumps({**flat, "checkpoint": str(mini_checkpoint)}))
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return place, subprocess.Popen([sys.executable, "-m", "lib_lora", "train", "--config", str(settings)], env=env,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    started = time.monotonic()
+    assert begin("cold")[1].wait() == 0
+    seconds, rng, before = time.monotonic() - started, random.Random(20), campaign.resumed
+    while campaign.resumed - before < 20:
+        place, process = begin("cold")
+        time.sleep(seconds * rng.uniform(0.2, 1.0))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            campaign.check(place)
+    figure("20 of 20")

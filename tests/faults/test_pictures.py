@@ -1,0 +1,231 @@
+"""Cases 8 to 21: image files that are none, are odd, or are gone."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from lib_lora.data.captions import CaptionSource
+from lib_lora.data.dataset import checked_size, scan
+from lib_lora.data.images import image_size, load_pixels
+from lib_lora.errors import DatasetError
+from lib_lora.events import Encoded, Finished, Planned
+from tests.conftest import write_picture
+from tests.house import House
+
+Figure = Callable[[str], None]
+
+
+def png(mode: str, width: int, height: int) -> bytes:
+    content = io.BytesIO()
+    Image.new(mode, (width, height)).save(content, "PNG")
+    return content.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    content = io.BytesIO()
+    frames[0].save(content, kind, save_all=True, append_images=frames[1:], duration=100)
+    return content.getvalue()
+
+
+def cut(kind: str, bytes_away: int | None) -> bytes:
+    rng, content = np.random.default_rng(0), io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(content, kind)
+    whole = content.getvalue()
+    return whole[: len(whole) // 2] if bytes_away is None else whole[:-bytes_away]
+
+
+UNREADABLE = r"'bad\.\w+' (is not a readable|cannot be read)"
+REFUSED: list[Any] = [
+    pytest.param("bad.png", lambda: b"", UNREADABLE, marks=pytest.mark.case(8), id="zero bytes"),
+    pytest.param("bad.jpg", lambda: cut("JPEG", None), UNREADABLE, marks=pytest.mark.case(9), id="half a JPEG"),
+    pytest.param("bad.png", lambda: cut("PNG", 30), UNREADABLE, marks=pytest.mark.case(9), id="PNG without its end"),
+    pytest.param("bad.jpg", lambda: b"<html>not here</html>", UNREADABLE, marks=pytest.mark.case(10), id="text"),
+    pytest.param("bad.png", lambda: png("1", 12000, 12000), "million pixels", marks=pytest.mark.case(11), id="144 MP"),
+    pytest.param("bad.png", lambda: png("1", 20000, 10000), "bad.png", marks=pytest.mark.case(11), id="200 MP"),
+    pytest.param("bad.webp", lambda: animation("WEBP"), "is animated", marks=pytest.mark.case(12), id="animated WEBP"),
+    pytest.param("bad.png", lambda: animation("PNG"), "is animated", marks=pytest.mark.case(12), id="animated PNG"),
+    pytest.param("bad.png", lambda: animation("GIF"), UNREADABLE, marks=pytest.mark.case(12), id="GIF named PNG"),
+    pytest.param("bad.png", lambda: tiff(), UNREADABLE, marks=pytest.mark.case(18), id="TIFF named PNG"),
+]  # fmt: skip
+
+
+def tiff() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "TIFF")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(("name", "content", "said"), REFUSED)
+def test_a_bad_file_is_named_before_the_start(
+    name: str, content: Callable[[], bytes], said: str, house: House, quick: Any, photos: Path
+) -> None:
+    """A bad file is named before a model is touched; the run begins once it is taken away."""
+    bad = photos / "3_blob" / name
+    bad.write_bytes(content())
+    failed = house.run(quick())
+    assert len(failed.told) == 1 and not failed.events, failed.told
+    assert re.search(said, failed.told[0]), failed.told
+    bad.unlink()
+    assert house.run(quick(steps=1)).of(Finished)[0].path
+
+
+@pytest.mark.case(11)
+@pytest.mark.parametrize("size", [(12000, 12000), (20000, 10000)])
+def test_bombs_are_refused_by_their_header_alone(size: tuple[int, int], tmp_path: Path, figure: Figure) -> None:
+    """Refused by the header: memory of the process grows by less than 100 MB, in less than a second of processor time."""
+    (tmp_path / "a.png").write_bytes(png("1", *size))
+    process, started = psutil.Process(), time.process_time()
+    before = process.memory_info().rss
+    with pytest.raises(DatasetError):
+        image_size(tmp_path / "a.png")
+    assert process.memory_info().rss - before < 100 * 2**20 and time.process_time() - started < 1
+    figure(f"{(tmp_path / 'a.png').stat().st_size // 1000} KB file of {size[0] * size[1] // 10**6} million pixels")
+
+
+def jpeg_of_inks(picture: Image.Image, *, adobe: bool) -> bytes:
+    """CMYK: as Adobe writes it (inverted, and marked), or plain and without the mark."""
+    content = io.BytesIO()
+    inks = picture.convert("CMYK")
+    if adobe:
+        inks.save(content, "JPEG", quality=95)
+        assert b"Adobe" in content.getvalue()
+        return content.getvalue()
+    Image.eval(inks, lambda value: 255 - value).save(content, "JPEG", quality=95)
+    marked = content.getvalue()
+    place = marked.index(b"\xff\xee")
+    length = int.from_bytes(marked[place + 2 : place + 4], "big")
+    return marked[:place] + marked[place + 2 + length :]
+
+
+@pytest.mark.case(13)
+@pytest.mark.parametrize("adobe", [True, False])
+def test_inks(adobe: bool, tmp_path: Path) -> None:
+    """CMYK with Adobe's mark (inverted) and without: the mean colour is within 10 of 255 of the picture it was made of."""
+    path = write_picture(tmp_path / "a.png", 96, 96)
+    with Image.open(path) as picture:
+        wanted = np.asarray(picture).mean(axis=(0, 1))
+        (tmp_path / "a.jpg").write_bytes(jpeg_of_inks(picture, adobe=adobe))
+    assert np.abs(load_pixels(tmp_path / "a.jpg").mean(axis=(0, 1)) - wanted).max() < 10
+
+
+@pytest.mark.case(14)
+def test_sixteen_bits_of_colour(tmp_path: Path) -> None:
+    """A 16-bit RGB ramp keeps at least 200 levels of every channel."""
+    ramp = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / "a.png"), np.stack([ramp, ramp.T, ramp[::-1]], axis=-1))
+    pixels = load_pixels(tmp_path / "a.png")
+    assert all(len(np.unique(pixels[..., channel])) >= 200 for channel in range(3))
+
+
+@pytest.mark.case(15)
+@pytest.mark.parametrize("mode", ["P", "1", "LA", "PA"])
+def test_odd_modes(mode: str, tmp_path: Path) -> None:
+    """Opaque palette, 1 bit, grey and palette with alpha come out as Pillow converts them."""
+    path = write_picture(tmp_path / "a.png", 40, 20)
+    with Image.open(path) as picture:
+        made = picture.convert("P").convert("PA") if mode == "PA" else picture.convert(mode)
+    if mode == "PA":
+        made = made.convert("RGBA")  # PNG has no such mode
+    made.save(path)
+    with Image.open(path) as picture:
+        assert np.array_equal(load_pixels(path), np.asarray(picture.convert("RGBA").convert("RGB")))
+
+
+@pytest.mark.case(17)
+@pytest.mark.parametrize("size", [(1, 1), (8, 4096), (10000, 40)])
+def test_extreme_sizes(size: tuple[int, int], house: House, quick: Any, photos: Path) -> None:
+    """1×1, 8×4096 and 10000×40 are scaled and cut to the bucket of the rule."""
+    Image.new("RGB", size, "red").save(photos / "3_blob" / "one.png")
+    assert house.run(quick(steps=1)).of(Finished)[0].path
+
+
+@pytest.mark.case(18)
+def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
+    """HEIC, AVIF, TIFF, PSD, SVG, ICO, GIF are not used, and a note says so and what to save them as."""
+    for suffix in ("heic", "avif", "tiff", "psd", "svg", "ico", "gif"):
+        (photos / "3_blob" / f"other.{suffix}").write_bytes(b"whatever")
+    notes = scan([str(photos)], captions=CaptionSource("x"), repeats=1).notes
+    assert len(notes) == 1 and ".heic" in notes[0] and "save them as PNG, JPEG" in notes[0]
+    run = house.run(quick(steps=1))
+    assert run.of(Planned)[0].plan.steps == 1 and run.of(Encoded)[-1].done == 4
+
+
+@pytest.mark.case(19)
+@pytest.mark.parametrize(
+    ("change", "said"), [("delete", "cannot be read"), ("exchange", "was changed"), ("lock", "cannot be read")]
+)
+def test_a_file_that_changes_after_the_check(
+    change: str, said: str, house: House, quick: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted, exchanged or locked between check and encoding: one sentence with its name, and no half run."""
+    victim = photos / "3_blob" / "0.png"
+    real = Path.stat
+
+    def locked(self: Path, **kwargs: Any) -> os.stat_result:
+        if self == victim:
+            raise PermissionError(13, "Permission denied")
+        return real(self, **kwargs)
+
+    def at(event: object, _: object) -> None:
+        if isinstance(event, Planned):
+            if change == "delete":
+                victim.unlink()
+            elif change == "exchange":
+                write_picture(victim, 40, 90)
+            else:
+                monkeypatch.setattr(Path, "stat", locked)
+
+    run = house.run(quick(), at)
+    monkeypatch.undo() if change == "lock" else None
+    assert len(run.told) == 1 and "'0.png'" in run.told[0] and not run.of(Finished), run.told
+    assert re.search(said, run.told[0]), run.told
+
+
+@pytest.mark.case(19)
+def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not be read is named before the start."""
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    checked_size.cache_clear()
+    monkeypatch.setattr("lib_lora.data.images.Image.open", locked)
+    problems = scan([str(photos)], captions=CaptionSource("x"), repeats=1).problems
+    assert len(problems) == 4 and "'0.png'" in problems[0]
+
+
+NAMES = ["猫.png", "🐱.png", "🐶.png", "e\u0301te\u0301.png", "été.png", "a\u202egpj.png", "x" * 251 + ".png", "two  spaces .png"]
+
+
+@pytest.mark.case(20)
+def test_names_of_every_kind(house: House, quick: Any, tmp_path: Path, photos: Path) -> None:
+    """Every script, emoji, composed and decomposed, turned around, 255 bytes, spaces: all trained, each with its own caption."""
+    folder = photos / "3_blob"
+    for number, name in enumerate(NAMES):
+        write_picture(folder / name, 64, 64, seed=number)
+        (folder / name).with_suffix(".txt").write_text(f"caption {number}", encoding="utf-8")
+    found = scan([str(folder)], captions=CaptionSource(), repeats=1)
+    assert found.problems == ()
+    captions = {sample.path.name: sample.caption for sample in found.samples}
+    assert {name: captions[name] for name in NAMES} == {name: f"caption {number}" for number, name in enumerate(NAMES)}
+    run = house.run(quick(steps=1))
+    assert run.of(Encoded)[-1].done == 4 + len(NAMES) and run.of(Finished)[0].path
+
+
+@pytest.mark.case(21)
+def test_quotes_around_a_pasted_path(photos: Path) -> None:
+    """Quotation marks that a file manager puts around a path are taken off."""
+    assert len(scan([f'"{photos}"'], captions=CaptionSource("x"), repeats=1).samples) == 4

@@ -1,0 +1,162 @@
+"""The five criteria of the fault campaign: after a fault the host is as before, and the user was told in single sentences."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.sizes import Size
+from lib_lora.errors import TrainLoraError
+from lib_lora.events import Event
+from lib_lora.jobs.job import Job
+from lib_lora.jobs.runner import Runner
+from lib_lora.output.lora_file import read
+from lib_lora.output.state_file import VALUES, read_tensors, read_values
+from lib_lora.sample import Request, sample
+from lib_lora.training.precision import Precision
+
+LORAS, PICTURES = {".safetensors", ".pt", ".ckpt"}, {".png"}
+HAS_LDM = importlib.util.find_spec("ldm") is not None
+
+
+@dataclass
+class Outcome:
+    """A run as it was seen: its events, and what its job shows at the end."""
+
+    events: list[Event]
+    job: dict[str, Any]
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def told(self) -> list[str]:
+        return [*self.job["problems"], *self.job["notes"]]
+
+
+class House:
+    """Runs trainings on a host, as the webui's job does."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+        self.told: list[str] = []
+
+    def run(self, config: TrainConfig, at: Callable[[Event, Job], None] | None = None) -> Outcome:
+        """A run to its end; `at` is called with every event, in the run's own thread."""
+        events: list[Event] = []
+
+        class Watched(Job):
+            def apply(self, event: Event) -> None:
+                super().apply(event)
+                events.append(event)
+                if at is not None:
+                    at(event, self)
+
+            def hold(self) -> None:
+                assert at is not None, f"the run stands: {self.snapshot()['phase']}"
+                super().hold()
+
+        job = Watched(config, self.host.device())
+        runner = Runner(self.host)
+        runner._job = job
+        runner._run(job)
+        found = Outcome(events, job.snapshot())
+        self.told += found.told
+        return found
+
+
+@contextmanager
+def house_as_before(host: Any) -> Iterator[House]:
+    """Whatever is done meanwhile: host generates, tensors equal, no broken file, lock free, single sentences."""
+    before, files = look(host), contents(host)
+    house = House(host)
+    yield house
+    assert look(host) == before, "the host is not as before"
+    for path, content in contents(host).items():
+        if files.get(path) != content:
+            assert_whole(path)
+    assert_no_broken_states(host.work_folder())
+    for sentence in house.told:
+        assert_one_sentence(sentence)
+
+
+def look(host: Any) -> dict[str, str]:
+    """A picture that the host draws, and the hash of everything that its model is."""
+    if not HAS_LDM:
+        with host.borrow_model() as base:
+            modules = {"unet": base.unet, "vae": base.vae, **{f"text {i}": e.module for i, e in enumerate(base.text_encoders)}}
+            picture = sample(base, Request("a cat", Size(64, 64), 2, 1), Precision("no", torch.float32))
+        return {"picture": hashlib.sha256(picture.tobytes()).hexdigest(), **{name: fingerprint(m) for name, m in modules.items()}}
+    from modules import call_queue, shared  # type: ignore[import-not-found]  # the double
+
+    from tests.pins.drawing import draw
+
+    assert call_queue.queue_lock.acquire(timeout=1), "the lock is not free"
+    try:
+        assert shared.state.begun == shared.state.ended
+        picture = draw(shared.sd_model, "a cat", seed=1)
+    finally:
+        call_queue.queue_lock.release()
+    return {"picture": hashlib.sha256(picture.tobytes()).hexdigest(), "model": fingerprint(shared.sd_model)}
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """Hash of every parameter and buffer, dtype, device, requires_grad, grad, mode, hooks and replaced forwards."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        said = f"{name}{tensor.dtype}{tensor.device}{tensor.requires_grad}{tensor.grad is None}"
+        digest.update(said.encode() + tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for name, child in module.named_modules():
+        hooks = len(child._forward_hooks), len(child._forward_pre_hooks), len(child._backward_hooks)
+        digest.update(f"{name}{child.training}{'forward' in vars(child)}{hooks}".encode())
+    return digest.hexdigest()
+
+
+def contents(host: Any) -> dict[Path, bytes]:
+    """Hash of every file in the LoRA folder and the work folder."""
+    folders = [folder for folder in (host.lora_folder(), host.work_folder()) if folder.is_dir()]
+    return {
+        path: hashlib.sha256(path.read_bytes()).digest() for folder in folders for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def assert_whole(path: Path) -> None:
+    """A file that a run left can be read by whoever reads its kind."""
+    assert path.suffix not in {".tmp", ".bak", ".part"}, f"{path.name} was left"
+    if path.suffix in LORAS:
+        tensors, _ = read(path)
+        assert tensors and all(bool(torch.isfinite(value.float()).all()) for value in tensors.values()), path
+    elif path.suffix in PICTURES:
+        with Image.open(path) as picture:
+            picture.load()
+    elif path.suffix == ".json":
+        assert isinstance(json.loads(path.read_text(encoding="utf-8")), dict), path
+
+
+def assert_no_broken_states(work: Path) -> None:
+    """Every folder that bears a state's name holds a whole one."""
+    for values in work.glob(f"*/*-state/{VALUES}"):
+        read_tensors(values.parent, read_values(values.parent))
+
+
+def assert_one_sentence(text: str) -> None:
+    """Cause and remedy in one line, no traceback."""
+    assert text.strip() and "\n" not in text.strip() and "Traceback" not in text, text
+    assert text.rstrip()[-1] in ".…)", text
+
+
+def sentences(error: TrainLoraError) -> list[str]:
+    """What a user is shown of an error."""
+    for text in error.problems:
+        assert_one_sentence(text)
+    return error.problems

@@ -1,0 +1,99 @@
+"""For pytest: `@pytest.mark.case(9)` on any test says which case of the fault campaign it is; `--faults LANE` gathers them.
+
+`--faults` also asks for the long figures, writes `build/faults/LANE.json`, and renews `docs/faults.md` from all lanes of
+the folder. A test tells what it measured with the `figure` fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.faults.cases import CASES
+from tools.faults.report import LANES, Outcome, Result, read_outcomes, report, write_outcomes
+
+ROOT = Path(__file__).parents[2]
+OUTCOMES, REPORT = ROOT / "build" / "faults", ROOT / "docs" / "faults.md"
+HOUSE = "house"  # the fixture that checks the five criteria
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--faults LANE`."""
+    parser.addoption("--faults", choices=sorted(LANES), help="run the long fault campaign, and renew docs/faults.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gather only where it was asked for."""
+    config.addinivalue_line("markers", "case(number, …): a case of the fault campaign (docs/faults.md)")
+    lane = config.getoption("--faults")
+    if lane:
+        config.pluginmanager.register(_Gatherer(lane), "faults-gatherer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A number that is no case is a mistake."""
+    known = {case.number for case in CASES}
+    for item in items:
+        unknown = set(numbers(item)) - known
+        if unknown:
+            raise pytest.UsageError(f"{item.nodeid}: no such case of the fault campaign: {sorted(unknown)}")
+
+
+def numbers(item: pytest.Item) -> list[int]:
+    """The cases that a test is of."""
+    return sorted({number for mark in item.iter_markers("case") for number in mark.args})
+
+
+def told(item: pytest.Item) -> str:
+    """What a test does: the first sentence of its docstring, or its name in words."""
+    function = getattr(item, "function", None)
+    doc = (getattr(function, "__doc__", None) or "").strip().split("\n\n")[0]
+    if doc:
+        return " ".join(doc.split()).rstrip(".")
+    return item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long figures were asked for."""
+    return bool(request.config.getoption("--faults"))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tell a number for the report."""
+    return lambda text: record_property("figure", text)
+
+
+class _Gatherer:
+    """Keeps what each test said of its cases."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self._outcomes: list[Outcome] = []
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        found: Any = yield
+        said = found.get_result()
+        if said.when == "call" or said.outcome != "passed":  # also what is skipped or fails before or after
+            self._outcomes += [self._outcome(number, item, said) for number in numbers(item)]
+
+    def _outcome(self, number: int, item: pytest.Item, said: Any) -> Outcome:
+        result: Result = said.outcome
+        why = ""
+        if getattr(said, "wasxfail", None) is not None:
+            result, why = ("known", said.wasxfail.removeprefix("reason: ")) if said.skipped else ("failed", "passes unexpectedly")
+        elif said.failed:
+            why = (str(said.longrepr.reprcrash.message) if hasattr(said.longrepr, "reprcrash") else "error").splitlines()[0][:200]
+        figures = tuple(str(value) for key, value in item.user_properties if key == "figure")
+        house = HOUSE in getattr(item, "fixturenames", ())
+        return Outcome(number, self._lane, item.nodeid, result, told(item), figures, house, why)
+
+    def pytest_sessionfinish(self) -> None:
+        """Renew the document."""
+        write_outcomes(OUTCOMES / f"{self._lane}.json", self._outcomes)
+        REPORT.write_text(report(read_outcomes(OUTCOMES)), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""What the tests said of each case -> `docs/faults.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tools.faults.cases import CASES, Case
+
+Result = Literal["passed", "failed", "skipped", "known"]  # known: fails, as its test says
+LANES = {"dev": "standalone host", "pins": "the webui's exact versions", "e2e": "real webui"}
+HEAD = """# Fault campaign
+
+Written by `make faults` from the outcomes of its tests; every test that breaks something on purpose names its case.
+`passed`: all tests of the case passed. `fails`: what is not as the case wants it. `GPU`, `Windows`: nothing but that can show it.
+Where a case is to be repeated on a GPU, that half was not run here unless it says so.
+Behind each line stands where it ran: on the standalone host, under the webui's exact versions on ldm's classes, in a real webui.
+*House checked*: afterwards the host draws the same picture as before, every tensor and hook of the model is as before, no file
+that is broken or temporary is left, the lock is free, and what was told were single sentences.
+
+| case | status | what was done |
+|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test said of one case. `figures` are numbers that it measured; `house`: the five criteria were checked."""
+
+    case: int
+    lane: str
+    test: str
+    result: Result
+    told: str
+    figures: tuple[str, ...] = ()
+    house: bool = False
+    why: str = ""
+
+
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Keep what one lane said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=1), encoding="utf-8")
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """What all lanes said that ran since the folder was emptied."""
+    found = [entry for path in sorted(folder.glob("*.json")) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return [Outcome(**{**entry, "figures": tuple(entry["figures"])}) for entry in found]
+
+
+def report(outcomes: Iterable[Outcome]) -> str:
+    """The document."""
+    by_case: dict[int, list[Outcome]] = {case.number: [] for case in CASES}
+    for outcome in outcomes:
+        by_case[outcome.case].append(outcome)
+    return HEAD + "".join(_row(case, by_case[case.number]) for case in CASES)
+
+
+def status(case: Case, outcomes: Sequence[Outcome]) -> str:
+    """One word."""
+    ran = [outcome for outcome in outcomes if outcome.result != "skipped"]
+    if any(outcome.result != "passed" for outcome in ran):
+        return "fails"
+    return case.needs or ("passed" if ran else "fails")
+
+
+def _row(case: Case, outcomes: Sequence[Outcome]) -> str:
+    ran = [outcome for outcome in outcomes if outcome.result != "skipped"]
+    parts = [f"{case.fault}: not tested"] if not ran else [f"{case.fault}. {_told(ran)}"]
+    if case.gpu and status(case, outcomes) == "passed":
+        parts.append("On a GPU: not run")
+    text = ". ".join(parts).replace("|", "\\|").replace("\n", " ")
+    return f"| {case.number} | {status(case, outcomes)} | {text[0].upper()}{text[1:]} |\n"
+
+
+def _told(outcomes: Sequence[Outcome]) -> str:
+    """Each test once, however many parameters it has, with where it ran."""
+    by_text: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_text.setdefault(outcome.told, []).append(outcome)
+    parts = []
+    for told, group in by_text.items():
+        figures = list(dict.fromkeys(figure for outcome in group for figure in outcome.figures))
+        lanes = [name for lane, name in LANES.items() if any(outcome.lane == lane for outcome in group)]
+        broken = [outcome.why for outcome in group if outcome.result != "passed"]
+        text = told + (f" ({'; '.join(figures)})" if figures else "") + f" [{', '.join(lanes)}]"
+        parts.append(f"{text}: fails: {broken[0]}" if broken else text)
+    house = "; house checked" if any(outcome.house for outcome in outcomes) else ""
+    return "; ".join(parts) + house

@@ -70,6 +70,7 @@ def settings(tmp_path: Path, text: str, suffix: str = ".json") -> Path:
         ("network_dim = -1" + "0" * 400, ".toml", "more than 64 bits"),
     ],
 )
+@pytest.mark.case(55)
 def test_settings_are_bounded(text: str, suffix: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
         import_file(settings(tmp_path, text, suffix))
@@ -140,6 +141,7 @@ def test_numbers_have_bounds() -> None:
         (lambda: _raw(b'{"a": NaN}'), "no readable safetensors"),
     ],
 )  # fmt: skip
+@pytest.mark.case(53)
 def test_loras_are_bounded(make: Callable[[], bytes], told: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(make())
@@ -155,6 +157,7 @@ def _raw(text: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+@pytest.mark.case(53)
 def test_mutated_loras_are_answered_with_a_sentence(tmp_path: Path) -> None:
     whole, rng, path = (
         save({"x.lora_down.weight": torch.zeros(2, 3)}, {"ss_a": "b"}),
@@ -188,6 +191,7 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt", ".bin"])
 @pytest.mark.parametrize("old", [True, False])
+@pytest.mark.case(51)
 def test_nothing_in_a_lora_is_run(suffix: str, old: bool, tmp_path: Path) -> None:
     path, canary = tmp_path / f"a{suffix}", tmp_path / "canary"
     torch.save({"a": Canary(canary)}, path, _use_new_zipfile_serialization=not old)
@@ -199,6 +203,7 @@ def test_nothing_in_a_lora_is_run(suffix: str, old: bool, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [VALUES, TENSORS])
+@pytest.mark.case(51)
 def test_nothing_in_a_state_is_run(name: str, tmp_path: Path) -> None:
     folder, canary = tmp_path / "state", tmp_path / "canary"
     write_state(folder, {"state": 1}, {"a": torch.ones(1)})
@@ -208,6 +213,7 @@ def test_nothing_in_a_state_is_run(name: str, tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+@pytest.mark.case(53)
 def test_states_are_bounded(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     write_state(folder, {"state": 1}, {"a": torch.ones(1)})
@@ -244,6 +250,7 @@ def test_captions_and_prompts_are_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.case(49)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("a.json", "a.safetensors", "a.txt", "b.png", "b.txt"):
         os.mkfifo(tmp_path / name)
@@ -289,6 +296,7 @@ def test_scans_are_counted_by_structure() -> None:
     assert scans(b"") == scans(b"\xff\xd8") == scans(b"\xff\xd8\xff") == scans(b"\xff\xd8\xff\xe1") == 0
 
 
+@pytest.mark.case(58)
 def test_mutated_pictures_are_answered_with_a_sentence(tmp_path: Path) -> None:
     rng, path = random.Random(3), tmp_path / "a.png"
     pixels = np.random.default_rng(0).integers(0, 255, (20, 25, 4), dtype=np.uint8)

@@ -89,6 +89,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, broken: str, mon
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.safetensors"]
 
 
+@pytest.mark.case(50)
 def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "elsewhere" / "secret"

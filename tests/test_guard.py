@@ -61,6 +61,7 @@ GOOD, WRONG = {"authorization": basic("bot:pa:ss")}, {"authorization": basic("bo
         (API, True, {}, 401), (API, True, COOKIE, 200), (API, True, GOOD, 200),
     ],
 )  # fmt: skip
+@pytest.mark.case(62)
 def test_any_login_is_asked_for(guard: Guard, login: bool, headers: dict[str, str], status: int) -> None:
     for check in (guard.look, guard.change):
         assert answer(check, app_of(login=login), request(**headers)) == status
@@ -88,6 +89,7 @@ def test_a_browser_is_asked_for_credentials_only_where_it_cannot_log_in() -> Non
         (request("not an address"), 403),
     ],
 )  # fmt: skip
+@pytest.mark.case(62)
 def test_without_login_only_this_machine_changes_something(asked: Request, status: int) -> None:
     assert answer(OPEN.change, app_of(login=False), asked) == status
     assert answer(OPEN.look, app_of(login=False), asked) == 200
@@ -108,6 +110,7 @@ def test_without_login_only_this_machine_changes_something(asked: Request, statu
         ({"sec_fetch_site": "cross-site"}, 403), ({"sec_fetch_site": "same-site"}, 403),
     ],
 )  # fmt: skip
+@pytest.mark.case(63)
 def test_pages_of_other_sites_change_nothing(headers: dict[str, str], status: int) -> None:
     for guard, login, more in (
         (OPEN, False, {}),

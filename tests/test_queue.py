@@ -131,6 +131,7 @@ def by_name(queue: Queue, name: str) -> Entry:
     return next(entry for entry in queue.entries if entry.name == name)
 
 
+@pytest.mark.case(39)
 def test_two_at_once_one_runs_the_other_is_told_its_place(script: Script, tmp_path: Path) -> None:
     queue, barrier, answers = new_queue(tmp_path), threading.Barrier(8), []
 
@@ -272,6 +273,7 @@ def test_a_name_that_runs_or_waits_is_refused(script: Script, tmp_path: Path) ->
     assert add(queue, "cat", overwrite=True).place == 2
 
 
+@pytest.mark.case(65)
 def test_a_queue_has_an_end(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_room, "MAX_WAITING", 2)
     queue = new_queue(tmp_path)
@@ -403,6 +405,7 @@ def test_one_that_goes_on_may_replace_its_own_files_and_no_other_lora(tmp_path: 
         '{"format": 1, "settings": {}, "queued": 1, "state": "waiting", "curve": ["x"]}', "\x00", " " * (5 * 2**20),
     ],
 )  # fmt: skip
+@pytest.mark.case(59)
 def test_what_cannot_be_read_is_shown_as_broken_and_harms_nothing(script: Script, tmp_path: Path, text: str) -> None:
     queue = new_queue(tmp_path)
     add(queue, "a")

@@ -96,6 +96,7 @@ def test_good_names(name: str) -> None:
     ["", "  ", "../x", "a/b", "C:\\x", "/etc/x", "NUL", "con.txt", ".", "..", ".hidden", "x.", "x ", "{x}", "Addams", "none",
      "a\nb", "a:b", "a<b", "é" * 51, "\u202egnp", "cat, dog", "a\x00"],
 )  # fmt: skip
+@pytest.mark.case(48)
 def test_bad_names(name: str) -> None:
     found = name_problem(name)
     assert found is not None and found.startswith("Name (name):") and found.endswith(".")

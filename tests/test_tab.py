@@ -176,6 +176,7 @@ def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
 
 
 @pytest.mark.case(20)
+@pytest.mark.case(56)
 def test_report_escapes(tab: TrainTab, tmp_path: Path) -> None:
     write_picture(tmp_path / "p" / "a.png")
     (tmp_path / "p" / "a.txt").write_text("<img src=x onerror=alert(1)>")

@@ -33,6 +33,7 @@ PIECES = (
 )  # fmt: skip
 
 
+@pytest.mark.case(54)
 def test_a_thousand_loras_are_listed_shown_and_edited(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them makes the webui stumble, and no text of a person's becomes HTML."""
     monkeypatch.setattr(atomic.os, "fsync", lambda _: None)

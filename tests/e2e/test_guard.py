@@ -67,6 +67,7 @@ def with_api_login(webui: Webui, untouched: traces.Traces, tmp_path_factory: pyt
     yield from run_server(Server(webui, data, "--api-auth", ":".join(API_USER), "--no-gradio-queue", api_user=API_USER))
 
 
+@pytest.mark.case(62)
 def test_without_login_others_cannot_train(page: Page, listening: Server, outside: str, photos: Path) -> None:
     """Through the network the tab says why; on the machine itself it trains."""
     far = Tab(page, listening.url_at(outside))
@@ -96,6 +97,7 @@ def test_without_login_the_key_is_for_this_machine(listening: Server, outside: s
     assert _key(listening.url, Origin=listening.url).status_code == 200
 
 
+@pytest.mark.case(63)
 def test_events_that_are_made_up_do_nothing(listening: Server, photos: Path, outside: str) -> None:
     """What gradio tells an event of its request can be invented; the key cannot."""
     before = client.status(listening)
@@ -121,6 +123,7 @@ def test_files_of_the_machine_are_not_copied(listening: Server, tmp_path: Path) 
     ] == []
 
 
+@pytest.mark.case(62, 63)
 def test_both_logins_are_asked_for(with_logins: Server, outside: str) -> None:
     """Nobody without one; with one, from everywhere."""
     session = requests.Session()
@@ -163,6 +166,7 @@ def test_logged_in_and_folders_hidden(page: Page, with_logins: Server, outside: 
     assert "started with --hide-ui-dir-config" in answer and "Images" not in answer
 
 
+@pytest.mark.case(62)
 def test_api_login_alone(browser: Browser, with_api_login: Server, photos: Path) -> None:
     """Programs need the credentials; the browser asks the person for them once, and the tab works."""
     for method, path in ROUTES:

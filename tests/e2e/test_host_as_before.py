@@ -32,6 +32,7 @@ def test_fingerprint_sees_everything(server: Server, lora: str) -> None:
     assert {"tensors", "modules", "classes", "program"} == set(before) and len(before["tensors"]) > 900
 
 
+@pytest.mark.case(43)
 def test_done(server: Server, pristine: client.Fingerprint, photos: Path) -> None:
     before, _, _ = _before(server)
     assert client.changes(pristine, before) == [], "an earlier test left something behind"
@@ -39,6 +40,7 @@ def test_done(server: Server, pristine: client.Fingerprint, photos: Path) -> Non
     assert client.changes(before, client.fingerprint(server)) == []
 
 
+@pytest.mark.case(35, 43)
 def test_stop(tab: Tab, server: Server, photos: Path) -> None:
     """Stop keeps nothing."""
     before, files, picture = _before(server)
@@ -54,6 +56,7 @@ def test_stop(tab: Tab, server: Server, photos: Path) -> None:
     assert np.array_equal(client.generate(server, client.PROMPT), picture)
 
 
+@pytest.mark.case(35)
 def test_stop_and_keep(tab: Tab, server: Server, photos: Path) -> None:
     """The LoRA as it was at that step is saved and works."""
     before, files, picture = _before(server)

@@ -52,7 +52,9 @@ def live(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPa
     vae = {key[len(first_stage) :]: value for key, value in other.items() if key.startswith(first_stage)}
     save_file(vae, models / "VAE" / VAE)
     for server in run_server(Server(webui, data)):
-        client.generate(server, client.PROMPT)  # the first load, which goes on behind the start, sets the selected checkpoint itself
+        client.generate(
+            server, client.PROMPT
+        )  # the first load, which goes on behind the start, sets the selected checkpoint itself
         yield server
 
 
@@ -118,6 +120,7 @@ def samples(server: Server, name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.case(40, 43)
 def test_a_picture_while_training(server: Server, photos: Path, undisturbed: Lora) -> None:
     """Pixel for pixel the one without a training; the LoRA is bit for bit that of the undisturbed run; the host is as before."""
     prompts = (f"{client.PROMPT} <lora:undisturbed:1>", client.PROMPT)  # the last one leaves no LoRA on the model
@@ -214,14 +217,16 @@ def many_at_once(server: Server) -> Any:
         return np.stack(list(pool.map(lambda _: client.generate(server, client.PROMPT), range(6))))
 
 
-EVENTS: tuple[Callable[[Server], Any], ...] = (
-    hires_fix, hires_fix_with_another_checkpoint, one_picture_of_another_checkpoint, xyz_plot, interrogate, interrupt_and_skip,
-    unload_and_reload, settings, another_vae, patched_forwards, many_at_once,
-)  # fmt: skip
+EVENTS: dict[Callable[[Server], Any], int] = {  # and their cases of the fault campaign
+    hires_fix: 41, hires_fix_with_another_checkpoint: 41, one_picture_of_another_checkpoint: 37, xyz_plot: 41, interrogate: 41,
+    interrupt_and_skip: 35, unload_and_reload: 38, settings: 40, another_vae: 37, patched_forwards: 45, many_at_once: 40,
+}  # fmt: skip
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+@pytest.mark.parametrize(
+    "event", [pytest.param(event, marks=pytest.mark.case(case), id=event.__name__) for event, case in EVENTS.items()]
+)
 def test_what_happens_meanwhile(event: Callable[[Server], Any], server: Server, photos: Path, undisturbed: Lora) -> None:
     """It gives what it gives without a training, before the training ends, and the training does not notice."""
     expected = event(server)
@@ -234,6 +239,7 @@ def test_what_happens_meanwhile(event: Callable[[Server], Any], server: Server, 
     assert_undisturbed(server, job, name, undisturbed)
 
 
+@pytest.mark.case(37)
 def test_another_checkpoint_is_selected(server: Server, photos: Path, undisturbed: Lora) -> None:
     """It is loaded and used; the training says what it waits for, and goes on when its own is selected again."""
     select(server, sd_model_checkpoint=OTHER)
@@ -251,6 +257,7 @@ def test_another_checkpoint_is_selected(server: Server, photos: Path, undisturbe
     assert_undisturbed(server, job, "switched", undisturbed)
 
 
+@pytest.mark.case(37)
 def test_stop_and_keep_while_another_checkpoint_is_selected(server: Server, photos: Path) -> None:
     """The LoRA is saved as it is; the selected checkpoint stays the webui's."""
     begin(server, photos, "kept elsewhere", sample_every_n_steps=0)
@@ -272,6 +279,7 @@ def test_another_vae_is_waited_out_where_images_are_still_encoded(server: Server
     assert client.wait_for_end(server, job)["state"] == "done"
 
 
+@pytest.mark.case(42)
 def test_the_ui_is_reloaded(server: Server, photos: Path, undisturbed: Lora) -> None:
     """While a picture is drawn, too: the picture is lost with the page, the training is not."""
     job, starts = begin(server, photos, "reloaded"), server.starts()
@@ -284,6 +292,7 @@ def test_the_ui_is_reloaded(server: Server, photos: Path, undisturbed: Lora) -> 
     assert_undisturbed(server, job, "reloaded", undisturbed)
 
 
+@pytest.mark.case(39)
 def test_two_people_press_train_at_once(server: Server, photos: Path) -> None:
     """One of them trains, the other is told the place in the list, and trains then."""
     together = threading.Barrier(2)
@@ -322,6 +331,7 @@ def test_samples_leave_the_webui_alone(server: Server, photos: Path) -> None:
     assert (server.data / "params.txt").read_bytes() == parameters
 
 
+@pytest.mark.case(40)
 def test_a_picture_in_the_browser(page: Any, server: Server, photos: Path) -> None:
     """Generate is pressed while the tab's training runs: the webui's own progress and picture, and the tab says where the model is."""
     tab = Tab(page, server.url)

@@ -51,6 +51,7 @@ def test_training_without_gradio_queue(page: Page, second: Server, photos: Path)
     tab.shot("9-no-gradio-queue")
 
 
+@pytest.mark.case(36, 42)
 def test_run_survives_reload_of_the_ui(
     page: Page, second: Server, photos: Path, pictures_drawn: dict[str, client.Picture]
 ) -> None:

@@ -17,6 +17,7 @@ from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.case(42)
 def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Server, photos: Path, tmp_path: Path) -> None:
     _queue_four(tab, server, photos, tmp_path)
     tab.shot("11-queue")

@@ -17,6 +17,7 @@ HOSTILE = "<img src=nowhere onerror=window.wasRun=1></script><svg/onload=window.
 SHORT = "<img src=nowhere onerror=window.wasRun=1>"
 
 
+@pytest.mark.case(56)
 def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Path) -> None:
     """Captions, names of files and folders, the LoRA's name, trigger, prompts, and keys and values of a file of settings."""
     photos = pictures.write_photos(tmp_path / "1_<img src=nowhere onerror=window.wasRun=1>", ("cat", "woman"))
@@ -47,6 +48,7 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     _nothing_happened(tab)
 
 
+@pytest.mark.case(56)
 def test_hostile_names_of_dropped_files(tab: Tab, tmp_path: Path) -> None:
     """Of names, gradio strips some letters; whatever stays is text."""
     photos = pictures.write_photos(tmp_path / "mine", ("cat",))

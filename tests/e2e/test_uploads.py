@@ -16,6 +16,7 @@ from tests.e2e.tab import Tab
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.case(64)
 def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server, tmp_path: Path) -> None:
     """Three images and one caption file, dropped; nobody else can fetch them from the webui."""
     photos = pictures.write_photos(tmp_path / "mine", ("cat", "rocket", "woman"))
@@ -37,6 +38,7 @@ def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server
     assert {path: _answer(server, path) for path in kept} == dict.fromkeys(kept, 403)
 
 
+@pytest.mark.case(64)
 def test_private_files_are_not_served_whatever_the_path(server: Server, photos: Path) -> None:
     """States and samples of a run, asked for in ways that servers have been fooled by."""
     client.train(server, photos, "private", save_state=True, sample_every_n_steps=6, sample_prompts="ohwx --s 1")

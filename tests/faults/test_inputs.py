@@ -1,4 +1,4 @@
-"""Cases 55, 57, 58, 60, 69: settings, numbers and pictures from anywhere, and odd machines."""
+"""Cases 49, 52, 55, 57, 58, 60, 69: settings, numbers and pictures from anywhere, and odd machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from PIL import Image
 
 import lib_lora.data.images as images_room
+from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.data.images import image_size, load_pixels
 from lib_lora.errors import ConfigError, DatasetError
@@ -190,3 +193,37 @@ def test_consoles_that_cannot_say_it(encoding: str, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONIOENCODING": encoding, "HOME": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-m", "lib_lora", "import-kohya", str(tmp_path / "a.json")], env=env, cwd=ROOT, capture_output=True, check=False)  # fmt: skip
     assert done.returncode == 0 and b"Error" not in done.stderr, done.stderr
+
+
+@pytest.mark.case(49)
+@pytest.mark.parametrize("kind", ["loop of links", "devices", "system folder", "link outside"])
+def test_hostile_folders_are_answered(kind: str, tmp_path: Path) -> None:
+    """Loops of links, devices and folders of the system are answered with a sentence, and no image outside is taken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    if kind == "loop of links":
+        (folder / "1_again").symlink_to(folder)
+    elif kind == "link outside":
+        (tmp_path / "secret").mkdir()
+        write_picture(tmp_path / "secret" / "x.txt.png").rename(tmp_path / "secret" / "x.dat")
+        (folder / "1_out").symlink_to(tmp_path / "secret")
+    named = {"devices": "/dev", "system folder": "/proc/self"}.get(kind, str(folder))
+    if not Path(named).is_dir():
+        pytest.skip("not on this system")
+    found = find_images(build_config({"data": [named]}))
+    assert found.samples == () and len(found.problems) == 1 and found.problems[0].endswith(".")
+
+
+@pytest.mark.case(52)
+def test_archives_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No archive is ever opened: one among images, or in place of them, is no image, whatever it is named."""
+    for name in ("ZipFile", "is_zipfile"):
+        monkeypatch.setattr(zipfile, name, lambda *_: pytest.fail("an archive was opened"))
+    monkeypatch.setattr(tarfile, "open", lambda *_: pytest.fail("an archive was opened"))
+    folder = tmp_path / "1_x"
+    write_picture(folder / "good.png")
+    for name in ("bomb.zip", "bomb.png", "bomb.tar.gz"):
+        (folder / name).write_bytes(b"PK\x03\x04" + bytes(200))
+    found = find_images(build_config({"data": [str(folder)]}))
+    assert [sample.path.name for sample in found.samples] == ["good.png"]
+    assert len(found.problems) == 1 and "'bomb.png'" in found.problems[0]

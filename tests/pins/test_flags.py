@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from tests.pins.webui_double import install
 
 
+@pytest.mark.case(62)
 def test_routes_ask_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = {"api_auth": "bot:one,other:two", "cors_allow_origins": "https://friend.example", "hide_ui_dir_config": True}
     install(monkeypatch, SimpleNamespace(), tmp_path, **flags)

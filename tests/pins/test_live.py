@@ -36,6 +36,7 @@ class Waiting(threading.Thread):
             self._work()
 
 
+@pytest.mark.case(40)
 def test_whoever_waits_has_the_model_as_it_was(
     host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def choose(webui: SimpleNamespace, model: Any, name: str) -> Any:
     return lambda: setattr(webui.sd_models.selected, "info", ours)
 
 
+@pytest.mark.case(37)
 def test_another_checkpoint_is_waited_out(
     host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +134,7 @@ def test_stop_and_keep_loads_our_checkpoint_for_the_file_and_brings_the_selected
     assert loaded == ["sd15-mini.safetensors", None]
 
 
+@pytest.mark.case(38)
 def test_a_checkpoint_that_does_not_load_again_is_told(
     host: Any, webui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,10 @@ def test_train_is_short() -> None:
 @pytest.mark.case(61)
 def test_install_imports_nothing() -> None:
     assert list(imports(ROOT / "install.py")) == []
-    assert set(imports(ROOT / "scripts" / "train_lora.py")) == {"lib_lora.hosts.webui_hooks.register"}
+    assert set(imports(ROOT / "scripts" / "train_lora.py")) == {
+        "lib_lora.hosts.webui_hooks.register",
+        "lib_lora.hosts.webui_missing.tell",
+    }
 
 
 RUNS_WHAT_IT_READS = {

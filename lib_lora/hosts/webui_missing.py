@@ -1,0 +1,24 @@
+"""Where the extension cannot be imported: a tab that says why, in place of the real one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from modules import script_callbacks
+
+from lib_lora import __version__
+from lib_lora.ui.tab_missing import build
+
+log = logging.getLogger(__name__)
+
+
+def tell(error: Exception) -> None:
+    """Call it at the import of scripts, before the webui builds its page."""
+    log.error("sd-webui-train-lora %s does not work in this webui", __version__, exc_info=error)
+    reason = f"{type(error).__name__}: {error}"
+
+    def tab() -> list[tuple[Any, str, str]]:
+        return [(build(reason), "Train LoRA", "train_lora")]
+
+    script_callbacks.on_ui_tabs(tab)

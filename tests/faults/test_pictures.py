@@ -167,9 +167,7 @@ def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"), [("delete", "cannot be read"), ("exchange", "was changed"), ("lock", "cannot be read")]
 )
-def test_a_file_that_changes_after_the_check(
-    change: str, said: str, house: House, quick: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_after_the_check(change: str, said: str, house: House, quick: Any, photos: Path) -> None:
     """Deleted, exchanged or locked between check and encoding: one sentence with its name, and no half run."""
     victim = photos / "3_blob" / "0.png"
     real = Path.stat
@@ -186,10 +184,10 @@ def test_a_file_that_changes_after_the_check(
             elif change == "exchange":
                 write_picture(victim, 40, 90)
             else:
-                monkeypatch.setattr(Path, "stat", locked)
+                patch.setattr(Path, "stat", locked)
 
-    run = house.run(quick(), at)
-    monkeypatch.undo() if change == "lock" else None
+    with pytest.MonkeyPatch.context() as patch:
+        run = house.run(quick(), at)
     assert len(run.told) == 1 and "'0.png'" in run.told[0] and not run.of(Finished), run.told
     assert re.search(said, run.told[0]), run.told
 

@@ -13,6 +13,9 @@ PINS_READY := $(PINS_VENV)/.ready-$(shell cat requirements/pins*.txt | cksum | t
 RUN := $(VENV)/bin/python
 SOURCES := lib_lora scripts tests tools install.py
 
+# tests in as many processes as there are cores, up to four; each computes with one thread
+PARALLEL := -n auto --maxprocesses 4
+
 export WEBUI_DIR WEBUI_PYTHON SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON
 
 .PHONY: setup demo test test-pins check lint types format e2e bench faults pins-setup clean
@@ -31,7 +34,7 @@ demo: setup
 	@$(RUN) -m tools.demo
 
 test: setup
-	$(RUN) -m pytest -m "not e2e" --ignore=tests/e2e
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL) -m "not e2e" --ignore=tests/e2e
 
 lint: setup
 	$(RUN) -m ruff format --check $(SOURCES)
@@ -58,7 +61,7 @@ $(PINS_READY):
 
 # the webui's exact versions: core, form, and the webui adapter on real ldm classes
 test-pins: pins-setup
-	@test -z "$(PINS_PYTHON)" || $(PINS_VENV)/bin/python -m pytest -m "not e2e" --ignore=tests/e2e
+	@test -z "$(PINS_PYTHON)" || OMP_NUM_THREADS=1 $(PINS_VENV)/bin/python -m pytest $(PARALLEL) -m "not e2e" --ignore=tests/e2e
 
 check: lint types test test-pins
 	@if [ -n "$(WEBUI_DIR)" ]; then $(MAKE) --no-print-directory e2e; \

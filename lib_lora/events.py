@@ -151,7 +151,7 @@ class Stop:
         self._gate.set()
         self._go = threading.Event()  # cleared while a person holds the run
         self._go.set()
-        self._keep = False
+        self._keep = self._leave = False
 
     def request_save(self) -> None:
         """Ask for a file of the moment after the next step."""
@@ -169,6 +169,13 @@ class Stop:
             self._keep = keep
             self._asked.set()
         self._go.set()
+
+    def request_leave(self) -> None:
+        """The program ends: ask for the end, with the state to go on from and no LoRA."""
+        if not self._asked.is_set():
+            self._leave = True
+        self.request(keep=False)
+        self.open_gate()
 
     def hold(self) -> None:
         """Let the run stand after its step until `go_on`, or until its end is asked for."""
@@ -210,3 +217,7 @@ class Stop:
     @property
     def keep(self) -> bool:
         return self._keep
+
+    @property
+    def leaves(self) -> bool:
+        return self._leave

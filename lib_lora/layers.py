@@ -3,7 +3,7 @@
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks", "hosts.webui_missing"),
     ("ui.tab_missing",),
-    ("hosts.webui_jobs", "cli", "ui.tab"),
+    ("hosts.webui_jobs", "hosts.webui_signals", "cli", "ui.tab"),
     ("ui.tab_queue", "jobs.queue_listing"),
     ("jobs.queue",),
     ("jobs.history",),
@@ -82,7 +82,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.tree",
     ),
     ("model.layer_table", "model.inpainting", "model.open_clip"),
-    ("model.lean", "model.words", "model.dropout", "model.kinds", "hosts.architecture", "hosts.text_weights", "training.suited"),
+    ("data.reader",),
+    (
+        "data.reader_main",
+        "model.lean",
+        "model.words",
+        "model.dropout",
+        "model.kinds",
+        "hosts.architecture",
+        "hosts.text_weights",
+        "training.suited",
+    ),
     ("model.products", "model.delta"),
     (
         "data.images",

@@ -89,6 +89,8 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
                 yield from result.card(path, preview=True)
                 yield from between.best()
                 remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)  # newer states are there now
+            elif last is not None and stop.leaves:
+                yield between.leave(last)
             del session, result, between
             if diverged is not None:
                 raise diverged

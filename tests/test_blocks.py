@@ -176,7 +176,7 @@ def test_convolutions_per_block() -> None:
         (rate_factors, {"up_lr_weight": "cosine+-1"}, "at least 0"),
         (rate_factors, {"mid_lr_weight": "1,2"}, "must be one number"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_bad_values_are_one_sentence(read: Any, options: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:

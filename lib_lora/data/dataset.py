@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,13 +9,15 @@ from pathlib import Path
 
 from lib_lora.data.captions import CaptionSource, read_caption, written_caption
 from lib_lora.data.folders import Folder, FolderSearch, images_in
-from lib_lora.data.images import image_size, load_pixels
+from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
 DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
 DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
+_PER_DECODER = 8  # fewer pictures are not worth the start of another process
+_checked: dict[tuple[Path, int, int], Size] = {}  # what was decoded whole once, by the file's state
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,18 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     if len(files) > MAX_IMAGES:
         problems.append(f"{title}: {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
         files = []
-    with ThreadPoolExecutor(max_workers=DECODERS) as pool:
-        read = list(pool.map(lambda item: _sample(item[0], item[1], captions), files))
+    with Readers() as readers, ThreadPoolExecutor(min(DECODERS, 1 + len(files) // _PER_DECODER)) as pool:
+        read = list(pool.map(lambda item: _sample(item[0], item[1], captions, readers), files))
     samples = tuple(item for item in read if isinstance(item, Sample))
     problems += dict.fromkeys(problem for item in read if not isinstance(item, Sample) for problem in item)
     return Dataset(samples, tuple(folders), tuple(problems), tuple(search.notes))
 
 
-def _sample(folder: Folder, path: Path, captions: CaptionSource) -> Sample | Iterable[str]:
+def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> Sample | Iterable[str]:
     if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
         return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
-        stat = path.stat()
-        size = checked_size(path, stat.st_mtime_ns, stat.st_size)
+        size = checked_size(path, readers)
         written = read_caption(path, captions)
     except DatasetError as error:
         return error.problems
@@ -100,10 +100,18 @@ def _is_text(name: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=4 * MAX_IMAGES)
-def checked_size(path: Path, mtime_ns: int, size_bytes: int) -> Size:
-    """Size of an image that was decoded whole once (a cut-off file shows only then); keyed by the file's state."""
-    del mtime_ns, size_bytes
-    size = image_size(path)
-    load_pixels(path)
-    return size
+def checked_size(path: Path, readers: Readers) -> Size:
+    """Size of an image that was decoded whole once, in a process apart.
+
+    Raises:
+        DatasetError: it cannot be read.
+        OSError: it is gone.
+    """
+    stat = path.stat()
+    key = (path, stat.st_mtime_ns, stat.st_size)
+    if key not in _checked:
+        size = readers.size(path)
+        if len(_checked) >= 4 * MAX_IMAGES:
+            _checked.clear()
+        _checked[key] = size
+    return _checked[key]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib_lora.data.dataset import Dataset, Sample, checked_size
 from lib_lora.data.folders import images_in
+from lib_lora.data.reader import Readers
 from lib_lora.errors import DatasetError
 
 NAMED = 5  # so many files are named in a sentence
@@ -29,7 +30,8 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     )
     missing = [sample.path.name for sample in samples if not sample.is_reg and sample.mask is None]
     problems = [f"Mask folder (mask_data): no mask image for {_named(missing)}; add one of the same name."] if missing else []
-    problems += [problem for sample in samples for problem in _mask_problems(sample)]
+    with Readers() as readers:
+        problems += [problem for sample in samples for problem in _mask_problems(sample, readers)]
     return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
@@ -38,12 +40,11 @@ def _masks_for(images: Path, root: Path) -> dict[str, Path]:
     return {path.stem: path for path in images_in(own if own.is_dir() else root)}
 
 
-def _mask_problems(sample: Sample) -> list[str]:
+def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
     if sample.mask is None:
         return []
     try:
-        stat = sample.mask.stat()
-        size = checked_size(sample.mask, stat.st_mtime_ns, stat.st_size)
+        size = checked_size(sample.mask, readers)
     except DatasetError as error:
         return [f"Mask folder (mask_data): {problem}" for problem in error.problems]
     except OSError as error:

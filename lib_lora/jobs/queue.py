@@ -170,6 +170,11 @@ class Queue:
             self.held = True
             self._changes += 1
 
+    def leave(self, timeout_s: float) -> None:
+        """The program ends: nothing begins any more, and what runs saves its state; returns then, or after `timeout_s`."""
+        self.hold()
+        self.runner.leave(timeout_s)
+
     def start(self) -> None:
         """Begin what waits, one after the other."""
         with self._lock:
@@ -206,10 +211,11 @@ class Queue:
             entry = self._running(job)
             if entry is not None:
                 self._current = None
-                state = _ENDS[job.snapshot()["state"]]
-                over = dataclasses.replace(self._seen(entry, job), state=state, ended=time.time())
+                seen = self._seen(entry, job)
+                over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
+                over = after_restart(seen) if job.stop.leaves else over
                 told = self.held or not self._waiting()  # else the next one begins, and its page would show that
-                self._keep(over, refused=entry.direct and state == "failed" and told)
+                self._keep(over, refused=entry.direct and over.state == "failed" and told)
             self._begin_next()
 
     def _keep(self, entry: Entry, *, refused: bool) -> None:

@@ -44,6 +44,7 @@ class Runner:
         self._go, self._stands = threading.Event(), threading.Event()
         self._go.set()
         self._watcher: Watcher | None = None
+        self._thread: threading.Thread | None = None
 
     def watch(self, watcher: Watcher) -> None:
         """Tell `watcher` of every job from now on."""
@@ -63,7 +64,8 @@ class Runner:
             if self._job is not None and self._job.running:
                 raise ConfigError([f"A training of {self._job.config.run.name!r} is running; wait for it, or stop it."])
             self._job = job = Job(config, self.host.device())
-        threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True)
+            self._thread.start()
         return job
 
     def stop(self, *, keep: bool) -> None:
@@ -86,6 +88,14 @@ class Runner:
         """Ask the running job for a file of the moment after its next step."""
         if self._job is not None and self._job.running:
             self._job.stop.request_save()
+
+    def leave(self, timeout_s: float) -> None:
+        """The program ends: a job that has learned something saves its state. Returns when it has, or after `timeout_s`."""
+        job, thread = self._job, self._thread
+        if job is not None and thread is not None and job.running and job.snapshot()["step"]:
+            job.stop.request_leave()
+            self._go.set()
+            thread.join(timeout_s)
 
     def use_best(self) -> str:
         """Give the best LoRA of the last job its name; the sentence that says what became of the last one.

@@ -95,6 +95,14 @@ class Between:
             f"{error} The state after step {done.step} is saved: Resume from (resume) {saved.folder.name!r} goes on from there."
         ) from error
 
+    def leave(self, done: StepDone) -> StateSaved:
+        """The program ends: the state alone, for which the model need not be there.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        return self._save_state("", done)
+
     def best(self) -> Iterator[Event]:
         """NAME-best, where a later measurement was worse."""
         best = self._best

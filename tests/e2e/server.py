@@ -53,6 +53,11 @@ class Server:
     def url(self) -> str:
         return self.url_at("127.0.0.1")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def url_at(self, address: str) -> str:
         """The same webui under another address of this machine; it listens there with --listen."""
         return f"http://{address}:{self._port}"
@@ -90,6 +95,15 @@ class Server:
             self._process.kill()  # the webui has nothing to save; its own way out takes seconds
             self._process.wait(30)
             self._process = None
+
+    def end_by(self, number: int) -> float:
+        """Send a signal as a person or a service does; the seconds until the process is gone."""
+        assert self._process is not None
+        started = time.monotonic()
+        self._process.send_signal(number)
+        self._process.wait(60)
+        self._process = None
+        return time.monotonic() - started
 
     def log_tail(self, lines: int = 60) -> str:
         """The end of the log, without progress bars."""

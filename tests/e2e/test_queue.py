@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,30 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
     assert _states(server) == {**before, "mine": "interrupted"}
     _look_and_repeat(tab, photos)
     _go_on_and_remove(tab, server)
+
+
+@pytest.mark.case(42)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_webui_that_is_told_to_end_saves_the_state(tab: Tab, server: Server, photos: Path, number: int) -> None:
+    """The webui is ended by Ctrl+C or a service while it trains: the training goes on from its last step after a restart."""
+    name = f"ended-by-{number}"
+    client.break_(server, "slow steps")
+    assert server.post("/e2e/queue", {**client.SMALL_RUN, "data": str(photos), "name": name, "steps": 12}) == 0
+    running = client.status(server)
+    assert running is not None
+    client.wait_for_step(server, running["id"], 3)
+    assert server.end_by(number) < 10
+    assert f"saving where the training of {name!r} is" in server.log_tail()
+    assert not (server.lora_folder / f"{name}.safetensors").exists()
+    server.log.unlink()
+    server.start()
+    tab.open()
+    _wait_for(tab, name, "Interrupted")
+    _press(tab, name, "Go on")
+    _wait_for(tab, name, "Done")
+    entry = str(_row(tab, name).get_attribute("data-job"))
+    gone_on = server.get(f"/train-lora/queue/{entry}")
+    assert gone_on["first_step"] >= 3 and gone_on["step"] == 12 and client.lists(server, name)
 
 
 def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:

@@ -12,17 +12,21 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 import lib_lora.data.images as images_room
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
+from lib_lora.data import dataset
 from lib_lora.data.images import image_size, load_pixels
+from lib_lora.data.reader import Reader, Readers
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
 from lib_lora.kohya.importing import import_file
@@ -151,15 +155,45 @@ def test_fuzzed_pictures(tmp_path: Path, long: bool, figure: Figure) -> None:
     figure(f"{count} files, {read} of them readable")
 
 
+WEAK_DECODER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from lib_lora.data import reader_main
+real = reader_main.load_pixels
+def load_pixels(path):
+    if path.name == "crash.png": os.abort()
+    if path.name == "endless.png": time.sleep(600)
+    return real(path)
+reader_main.load_pixels = load_pixels
+reader_main.main()
+"""
+
+
 @pytest.mark.case(58)
-@pytest.mark.xfail(reason="pictures are decoded in the webui's own process; a decoder that crashes takes it along", strict=True)
-def test_decoding_happens_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crafted picture that kills its decoder costs nothing but the picture."""
-    pids = []
-    real = images_room.Image.open
-    monkeypatch.setattr(images_room.Image, "open", lambda *args, **kwargs: pids.append(os.getpid()) or real(*args, **kwargs))
-    load_pixels(write_picture(tmp_path / "a.png"))
-    assert os.getpid() not in pids
+def test_a_decoder_that_crashes_or_never_ends(house: House, quick: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that crashes, and one that never ends: the file is named, the others are read, and no process is left."""
+    for name in ("crash.png", "endless.png"):
+        write_picture(photos / "3_blob" / name)
+    weak = partial(Reader, (sys.executable, "-c", WEAK_DECODER, str(ROOT)), seconds=5.0)
+    monkeypatch.setattr(dataset, "Readers", partial(Readers, weak))
+    monkeypatch.setattr(dataset, "_checked", {})
+    failed = house.run(quick())
+    assert sorted(failed.told) == [
+        "Image 'crash.png' ends the program that reads it; save it anew or remove it.",
+        "Image 'endless.png' takes longer than 5 s to read; save it anew or remove it.",
+    ]
+    assert psutil.Process().children() == []
+    for name in ("crash.png", "endless.png"):
+        (photos / "3_blob" / name).unlink()
+    assert house.run(quick()).of(Finished)
+
+
+@pytest.mark.case(58)
+def test_no_picture_is_decoded_here_before_it_was_decoded_apart(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While pictures are checked, none is opened in the webui's own process."""
+    monkeypatch.setattr(dataset, "_checked", {})
+    monkeypatch.setattr(images_room.Image, "open", lambda *_, **__: pytest.fail("opened here"))
+    assert find_images(build_config({"data": [str(photos)], "trigger": "x"})).problems == ()
 
 
 @pytest.mark.case(69)

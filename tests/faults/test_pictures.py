@@ -16,8 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from lib_lora.data import reader_main
 from lib_lora.data.captions import CaptionSource
-from lib_lora.data.dataset import checked_size, scan
+from lib_lora.data.dataset import scan
 from lib_lora.data.images import image_size, load_pixels
 from lib_lora.errors import DatasetError
 from lib_lora.events import Encoded, Finished, Planned
@@ -199,10 +200,9 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     def locked(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    checked_size.cache_clear()
     monkeypatch.setattr("lib_lora.data.images.Image.open", locked)
-    problems = scan([str(photos)], captions=CaptionSource("x"), repeats=1).problems
-    assert len(problems) == 4 and "'0.png'" in problems[0]
+    answered = reader_main.answer(photos / "3_blob" / "0.png")
+    assert answered == {"problems": ["Image '0.png' cannot be read (Permission denied); put it back, or make it readable."]}
 
 
 NAMES = ["猫.png", "🐱.png", "🐶.png", "e\u0301te\u0301.png", "été.png", "a\u202egpj.png", "x" * 251 + ".png", "two  spaces .png"]

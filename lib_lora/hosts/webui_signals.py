@@ -1,0 +1,58 @@
+"""Ctrl+C and SIGTERM end the webui at once; a training that is running saves where it is first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lib_lora.jobs.queue import Queue
+
+LEAVE_S = 9.0  # who stops a container or a service waits for ten
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def save_before_the_end(queue: Queue) -> None:
+    """Have `queue` leave before the handlers that are there now do what they do. To be called by the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python sets handlers there alone
+    for number in SIGNALS:
+        before = signal.getsignal(number)
+        if before not in (None, signal.SIG_IGN) and not isinstance(before, _Leaving):
+            signal.signal(number, _Leaving(queue, before))
+
+
+class _Leaving:
+    """A handler. The same signal once more, from a person or when all is saved, is for the handler that was there before."""
+
+    def __init__(self, queue: Queue, before: Any) -> None:
+        self._queue, self._before, self._asked = queue, before, False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        job = self._queue.runner.job
+        if self._asked or job is None or not job.running:
+            _pass_on(self._before, number, frame)
+            return
+        self._asked = True
+        print(
+            f"Train LoRA: saving where the training of {job.config.run.name!r} is. Once more ends the webui at once.", flush=True
+        )
+        # in a thread of its own: the main thread may hold a lock that is needed
+        threading.Thread(target=self._leave, args=(number,), name="train-lora-leaving", daemon=True).start()
+
+    def _leave(self, number: int) -> None:
+        try:
+            self._queue.leave(LEAVE_S)
+        finally:
+            os.kill(os.getpid(), number)
+
+
+def _pass_on(before: Callable[[int, FrameType | None], Any] | int, number: int, frame: FrameType | None) -> None:
+    if callable(before):
+        before(number, frame)
+    else:  # the system's own
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

@@ -1,0 +1,141 @@
+"""Case 42: the program is told to end while a training runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.jobs.queue import Queue
+from lib_lora.jobs.queue_store import Store
+from lib_lora.jobs.runner import Runner
+from lib_lora.output.lora_file import read
+
+ROOT = Path(__file__).parents[2]
+STEPS = 30
+# as the webui: a handler of its own for Ctrl+C that ends at once, none for SIGTERM, and a main thread that waits
+PROGRAM = """
+import json, os, signal, sys, time
+from pathlib import Path
+import torch
+from lib_lora.config.groups import build_config
+from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.hosts.webui_signals import save_before_the_end
+from lib_lora.jobs.queue import Queue
+from lib_lora.jobs.queue_store import Store
+from lib_lora.jobs.runner import Runner
+from lib_lora.training.session import Session
+
+torch.set_num_threads(1)
+checkpoint, folder, pace, held = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "held"
+step = Session.step
+Session.step = lambda *args: (time.sleep(pace), step(*args))[1]
+signal.signal(signal.SIGINT, lambda *_: os._exit(3))
+queue = Queue(Runner(StandaloneHost(checkpoint, folder / "out")), Store(folder / "queue"))
+for _ in range(3):
+    save_before_the_end(queue)  # as by Reload UI
+for line in sys.argv[5:]:
+    queue.submit(build_config(json.loads(line)))
+while True:
+    job = queue.runner.job.snapshot() if queue.runner.job else {"step": 0}
+    if job["step"] == 3 and held:
+        queue.runner.hold()
+    print(job["step"], job.get("state"), flush=True)
+    time.sleep(0.05)
+"""
+
+
+class Program:
+    """The program in a process of its own."""
+
+    def __init__(self, checkpoint: Path, folder: Path, *jobs: TrainConfig, pace: float = 0.1, held: bool = False) -> None:
+        lines = [json.dumps(job.to_flat()) for job in jobs]
+        command = [sys.executable, "-c", PROGRAM, str(checkpoint), str(folder), str(pace), "held" if held else "", *lines]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.said: list[str] = []
+
+    def wait_for(self, wanted: Callable[[int, str], bool]) -> None:
+        """Until step and state are so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line)
+            words = line.split()
+            if len(words) == 2 and words[0].isdigit() and wanted(int(words[0]), words[1]):
+                return
+        raise AssertionError("it ended:\n" + "".join(self.said[-30:]))
+
+    def ends(self, number: int, *, again: bool = False) -> tuple[int, float]:
+        """Its exit code after a signal, and the seconds that it took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        if again:
+            time.sleep(0.3)
+            self.process.send_signal(number)
+        said, _ = self.process.communicate(timeout=60)
+        self.said.append(said)
+        return self.process.returncode, time.monotonic() - started
+
+
+def reopened(checkpoint: Path, folder: Path) -> Queue:
+    return Queue(Runner(StandaloneHost(checkpoint, folder / "out")), Store(folder / "queue"))
+
+
+@pytest.mark.case(42)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 3)], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
+def test_a_signal_saves_the_state_first(
+    number: int, code: int, held: bool, mini_checkpoint: Path, tmp_path: Path, quick: Any, figure: Callable[[str], None]
+) -> None:
+    """SIGTERM or Ctrl+C while a training runs or is paused: its state is saved, what waits stays, and it goes on bit for bit."""
+    first, second = quick(steps=STEPS), quick(steps=STEPS, name="waits")
+    program = Program(mini_checkpoint, tmp_path, first, second, held=held)
+    program.wait_for(lambda step, state: step >= 3 and (state == "paused" or not held))
+    assert program.ends(number) == (code, pytest.approx(0, abs=10)), program.said[-3:]
+    assert "saving where the training of 'blob' is" in "".join(program.said)
+    assert not (tmp_path / "out" / "blob.safetensors").exists()
+
+    queue = reopened(mini_checkpoint, tmp_path)
+    assert {entry.name: entry.state for entry in queue.entries} == {"blob": "interrupted", "waits": "waiting"}
+    entry = next(entry for entry in queue.entries if entry.name == "blob")
+    assert 3 <= entry.step < STEPS and queue.held
+    queue.go_on(entry.id)
+    queue.start()
+    deadline = time.monotonic() + 120
+    while any(entry.state in {"running", "waiting"} for entry in queue.entries):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {entry.state for entry in queue.entries} == {"finished"}
+    gone_on, whole = (read(tmp_path / "out" / f"{name}.safetensors")[0] for name in ("blob", "waits"))
+    assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
+    figure(f"{signal.Signals(number).name}: the state of step {entry.step} was saved")
+
+
+@pytest.mark.case(42)
+def test_a_second_signal_ends_at_once(mini_checkpoint: Path, tmp_path: Path, quick: Any) -> None:
+    """Ctrl+C twice: the end is not waited for, and nothing half-written is left."""
+    program = Program(mini_checkpoint, tmp_path, quick(steps=STEPS), pace=4)
+    program.wait_for(lambda step, _: step >= 1)
+    code, seconds = program.ends(signal.SIGINT, again=True)
+    assert code == 3 and seconds < 2.5, "it waited for the step"
+    assert [entry.state for entry in reopened(mini_checkpoint, tmp_path).entries] == ["interrupted"]
+
+
+@pytest.mark.case(42)
+def test_with_no_training_a_signal_is_what_it_was(mini_checkpoint: Path, tmp_path: Path) -> None:
+    """Where nothing runs, the signal does at once what it does without the extension."""
+    for number, code in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 3)):
+        program = Program(mini_checkpoint, tmp_path)
+        program.wait_for(lambda step, _: step == 0)
+        assert program.ends(number)[0] == code and "saving" not in "".join(program.said)

@@ -82,7 +82,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.tree",
     ),
     ("model.layer_table", "model.inpainting", "model.open_clip"),
-    ("data.reader",),
     (
         "data.reader_main",
         "model.lean",
@@ -96,6 +95,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model.products", "model.delta"),
     (
         "data.images",
+        "data.reader",
+        "data.reader_main",
         "model.base",
         "model.text_encoders",
         "model.surgery",
@@ -104,7 +105,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output.lora_file",
     ),
     ("model.conditioning", "data.size_conditioning"),
-    ("config.rules",),
+    ("config.rules", "data.opening"),
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules", "config.embedding_rules"),
     (
         "data.buckets",

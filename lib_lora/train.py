@@ -18,7 +18,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
-from lib_lora.jobs.memory import give_memory_back
+from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.output.between import Between
 from lib_lora.output.leftovers import remove_leftovers
@@ -69,7 +69,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             yield from loan.offer(needs_vae=True, learned=False)
             if stop.requested:
                 break
-        give_memory_back(base.device)  # what encoding took is no room for training
+        give_caches_back(base.device)  # what encoding took is no room for training
         if encoded == pictures.total and not stop.requested:
             session = Session(trained, plan, base, pictures, precision)
             result = Result(trained, plan, base, host, session, started_at)

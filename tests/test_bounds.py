@@ -25,8 +25,9 @@ from lib_lora.config.prompts import MAX_BYTES as MAX_PROMPT_BYTES
 from lib_lora.config.prompts import read_prompts
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.captions import CaptionSource, read_caption
-from lib_lora.data.images import image_size, load_alpha, load_pixels
+from lib_lora.data.images import load_alpha, load_pixels
 from lib_lora.data.jpeg import MAX_SCANS, scans
+from lib_lora.data.opening import image_size
 from lib_lora.errors import ConfigError, DatasetError, LoraFileError
 from lib_lora.kohya.files import MAX_BYTES, MAX_DEPTH
 from lib_lora.kohya.importing import import_file

@@ -22,8 +22,13 @@ def memory_gb(device: torch.device) -> float | None:
 
 
 def give_memory_back(device: torch.device) -> None:
-    """Return what a run, or a part of one, left in the caches of torch and glibc, so that others can have it."""
+    """Return all that a run left, cycles of objects and caches, so that others can have it."""
     gc.collect()
+    give_caches_back(device)
+
+
+def give_caches_back(device: torch.device) -> None:
+    """Return what a part of a run left in the caches of torch and glibc."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":

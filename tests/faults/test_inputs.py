@@ -21,11 +21,11 @@ import psutil
 import pytest
 from PIL import Image
 
-import lib_lora.data.images as images_room
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.data import dataset
-from lib_lora.data.images import image_size, load_pixels
+from lib_lora.data.images import load_pixels
+from lib_lora.data.opening import image_size
 from lib_lora.data.reader import Reader, Readers
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
@@ -159,12 +159,12 @@ WEAK_DECODER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from lib_lora.data import reader_main
-real = reader_main.load_pixels
-def load_pixels(path):
+real = reader_main.decode
+def decode(path):
     if path.name == "crash.png": os.abort()
     if path.name == "endless.png": time.sleep(600)
     return real(path)
-reader_main.load_pixels = load_pixels
+reader_main.decode = load_pixels
 reader_main.main()
 """
 
@@ -192,7 +192,7 @@ def test_a_decoder_that_crashes_or_never_ends(house: House, quick: Any, photos: 
 def test_no_picture_is_decoded_here_before_it_was_decoded_apart(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While pictures are checked, none is opened in the webui's own process."""
     monkeypatch.setattr(dataset, "_checked", {})
-    monkeypatch.setattr(images_room.Image, "open", lambda *_, **__: pytest.fail("opened here"))
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("opened here"))
     assert find_images(build_config({"data": [str(photos)], "trigger": "x"})).problems == ()
 
 

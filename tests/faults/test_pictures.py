@@ -19,7 +19,8 @@ from PIL import Image
 from lib_lora.data import reader_main
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
-from lib_lora.data.images import image_size, load_pixels
+from lib_lora.data.images import load_pixels
+from lib_lora.data.opening import image_size
 from lib_lora.errors import DatasetError
 from lib_lora.events import Encoded, Finished, Planned
 from tests.conftest import write_picture
@@ -200,7 +201,7 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     def locked(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("lib_lora.data.images.Image.open", locked)
+    monkeypatch.setattr("PIL.Image.open", locked)
     answered = reader_main.answer(photos / "3_blob" / "0.png")
     assert answered == {"problems": ["Image '0.png' cannot be read (Permission denied); put it back, or make it readable."]}
 

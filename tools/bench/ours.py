@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone, Stop
-from lib_lora.hosts.checkpoint import kind_of_file
 from lib_lora.hosts.ldm_config import write_beside
+from lib_lora.hosts.ldm_family import kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Kind
+from lib_lora.model.family import SD1, Kind
 from lib_lora.output.inspect import describe
 from lib_lora.train import train
 from tests.pins.webui_double import load_ldm
@@ -45,7 +45,7 @@ class LdmHost:
         return []
 
     def kind(self) -> Kind:
-        return kind_of_file(self._checkpoint)
+        return kind_of(self.model, SD1)
 
     def device(self) -> torch.device:
         return CPU

@@ -1,0 +1,94 @@
+"""Image files, opened whatever their kind, and turned as the camera meant. Pillow alone: the process apart starts at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from lib_lora.data.folders import KINDS
+from lib_lora.data.jpeg import MAX_SCANS, scans
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64 * 10**6
+_TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
+_EXIF_ORIENTATION = 0x0112
+
+
+def image_size(path: Path) -> Size:
+    """Size as the picture is seen (EXIF rotation honoured), without decoding it where the format allows.
+
+    Raises:
+        DatasetError: the file is no image of a known format, too large, or damaged.
+    """
+    with reading(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    return Size(width, height) if turned else Size(height, width)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Image.Image]:
+    """The opened file; whatever Pillow says of damage while it is read becomes one sentence."""
+    with _open(path) as image:
+        try:
+            yield image
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
+        image = Image.open(path, formats=FORMATS)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        errno = getattr(error, "errno", None)
+        if errno:  # the system's own: gone, or not allowed
+            why = os.strerror(errno)
+            raise DatasetError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
+        raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
+    if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
+        image.close()
+        raise DatasetError([f"Image {path.name!r} is animated; save the frame to be learned as a picture of its own."])
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])
+    if image.format in {"JPEG", "MPO"} and scans(path.read_bytes()) > MAX_SCANS:
+        image.close()
+        raise DatasetError([f"Image {path.name!r} is a JPEG of more than {MAX_SCANS} scans; save it anew or remove it."])
+    return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as it is seen, decoded."""
+    turned = ImageOps.exif_transpose(image)
+    assert turned is not None  # it is only when told to work in place
+    turned.load()
+    if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all inks for Adobe's, which are upside down
+        return ImageChops.invert(turned)
+    return turned
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it has more than 8 bits per channel in a mode that Pillow would clip."""
+    return image.mode.startswith(("I", "F"))
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture that is not deep, in RGB: transparency composited on white."""
+    if has_alpha(image):
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether anything may show through."""
+    return image.mode in {"RGBA", "LA", "PA"} or ("transparency" in image.info and not is_deep(image))

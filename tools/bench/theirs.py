@@ -1,6 +1,6 @@
-"""One run of kohya sd-scripts in a process of its own, under its own interpreter: prints when each step began.
+"""One run of kohya sd-scripts in a process of its own, under its own interpreter: prints when it and each step began.
 
-    SD_SCRIPTS_PYTHON theirs.py SD_SCRIPTS_DIR CHECKPOINT PICTURES OUT OPTIONS_JSON
+    SD_SCRIPTS_PYTHON -m accelerate.commands.launch … theirs.py SD_SCRIPTS_DIR CHECKPOINT PICTURES OUT OPTIONS_JSON
 
 Nothing of sd-scripts is changed or copied: one of its functions is wrapped to note the time.
 """
@@ -13,6 +13,7 @@ import time
 
 def main() -> None:
     """Train as the options say; the last line is a JSON object."""
+    started = time.time()
     sd_scripts, checkpoint, pictures, out = map(os.path.abspath, sys.argv[1:5])
     options = json.loads(sys.argv[5])
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -39,7 +40,7 @@ def main() -> None:
     train_util.verify_command_line_training_args(args)
     args = train_util.read_config_from_file(args, parser)
     train_network.NetworkTrainer().train(args)
-    print(json.dumps({"begun": begun, "torch": torch.__version__}))
+    print(json.dumps({"started": started, "begun": begun, "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("model.layer_table", "model.inpainting", "model.open_clip"),
     (
-        "data.reader_main",
         "model.lean",
         "model.words",
         "model.dropout",

@@ -109,9 +109,10 @@ def checked_size(path: Path, readers: Readers) -> Size:
     """
     stat = path.stat()
     key = (path, stat.st_mtime_ns, stat.st_size)
-    if key not in _checked:
+    size = _checked.get(key)
+    if size is None:
         size = readers.size(path)
         if len(_checked) >= 4 * MAX_IMAGES:
             _checked.clear()
         _checked[key] = size
-    return _checked[key]
+    return size

@@ -69,6 +69,8 @@ class Reader:
             process.communicate()  # closes the pipes, and waits
 
     def _started(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:  # it ended while nothing was asked of it
+            self.close()
         if self._process is None:
             try:
                 self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -30,20 +31,21 @@ class _Leaving:
 
     def __init__(self, queue: Queue, before: Any) -> None:
         self._queue, self._before, self._asked = queue, before, False
+        self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         job = self._queue.runner.job
-        if self._asked or job is None or not job.running:
+        forked = os.getpid() != self._process
+        if forked or self._asked or job is None or not job.running or not job.snapshot()["step"]:  # nothing was learned
             _pass_on(self._before, number, frame)
             return
         self._asked = True
-        print(
-            f"Train LoRA: saving where the training of {job.config.run.name!r} is. Once more ends the webui at once.", flush=True
-        )
         # in a thread of its own: the main thread may hold a lock that is needed
-        threading.Thread(target=self._leave, args=(number,), name="train-lora-leaving", daemon=True).start()
+        threading.Thread(target=self._leave, args=(number, job.config.run.name), name="train-lora-leaving", daemon=True).start()
 
-    def _leave(self, number: int) -> None:
+    def _leave(self, number: int, name: str) -> None:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # whatever the console is, or is no more
+            print(f"Train LoRA: saving where the training of {name!a} is. Once more ends the webui at once.", flush=True)
         try:
             self._queue.leave(LEAVE_S)
         finally:

@@ -213,7 +213,7 @@ class Queue:
                 self._current = None
                 seen = self._seen(entry, job)
                 over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
-                over = after_restart(seen) if job.stop.leaves else over
+                over = after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
                 told = self.held or not self._waiting()  # else the next one begins, and its page would show that
                 self._keep(over, refused=entry.direct and over.state == "failed" and told)
             self._begin_next()

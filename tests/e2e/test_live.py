@@ -281,7 +281,7 @@ def test_another_vae_is_waited_out_where_images_are_still_encoded(server: Server
 
 @pytest.mark.case(42)
 def test_the_ui_is_reloaded(server: Server, photos: Path, undisturbed: Lora) -> None:
-    """While a picture is drawn, too: the picture is lost with the page, the training is not."""
+    """The page comes back, the training goes on, and a picture can be drawn."""
     job, starts = begin(server, photos, "reloaded"), server.starts()
     server.post("/e2e/reload-ui")
     deadline = time.monotonic() + 120

@@ -164,7 +164,7 @@ def decode(path):
     if path.name == "crash.png": os.abort()
     if path.name == "endless.png": time.sleep(600)
     return real(path)
-reader_main.decode = load_pixels
+reader_main.decode = decode
 reader_main.main()
 """
 

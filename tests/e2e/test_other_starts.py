@@ -30,8 +30,10 @@ def second(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="module")
-def pictures_drawn(second: Server) -> dict[str, client.Picture]:
+def pictures_drawn(second: Server, photos: Path) -> dict[str, client.Picture]:
     """Pictures with and without the LoRA, drawn when it was new."""
+    if not (second.lora_folder / f"{NAME}.safetensors").is_file():  # the first test was not asked for
+        client.train(second, photos, NAME, steps=12)
     return {prompt: client.generate(second, prompt) for prompt in (client.PROMPT, f"{client.PROMPT} <lora:{NAME}:1>")}
 
 

@@ -224,7 +224,7 @@ def test_consoles_that_cannot_say_it(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.case(49)
 @pytest.mark.parametrize("kind", ["loop of links", "devices", "system folder", "link outside"])
 def test_hostile_folders_are_answered(kind: str, tmp_path: Path) -> None:
-    """Loops of links, devices and folders of the system are answered with a sentence, and no image outside is taken."""
+    """Loops of links, devices and folders of the system are answered with a sentence."""
     folder = tmp_path / "photos"
     folder.mkdir()
     if kind == "loop of links":

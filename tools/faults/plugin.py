@@ -94,6 +94,8 @@ class _Gatherer:
         return Outcome(number, self._lane, item.nodeid, result, told(item), figures, house, why)
 
     def pytest_sessionfinish(self) -> None:
-        """Renew the document."""
-        write_outcomes(OUTCOMES / f"{self._lane}.json", self._outcomes)
+        """Renew the document. What the lane said before of tests that did not run this time stays."""
+        again = {outcome.test for outcome in self._outcomes}
+        others = [old for old in read_outcomes(OUTCOMES) if old.lane == self._lane and old.test not in again]
+        write_outcomes(OUTCOMES / f"{self._lane}.json", [*others, *self._outcomes])
         REPORT.write_text(report(read_outcomes(OUTCOMES)), encoding="utf-8")

@@ -49,6 +49,7 @@ def test_killed_at_random_moments(campaign: Campaign, long: bool, figure: Figure
     before = campaign.resumed
     for _ in range(wanted):
         campaign.kill_at_random(rng)
+    assert campaign.resumed - before == wanted
     figure(f"{campaign.resumed - before} of {wanted}")
 
 
@@ -62,6 +63,7 @@ def test_killed_at_every_operation_of_one_save(campaign: Campaign, long: bool, f
     before = campaign.resumed
     for number in chosen:
         campaign.kill_at_point(number)
+    assert campaign.resumed - before == len(chosen)
     figure(f"{campaign.resumed - before} of {len(chosen)}")
 
 
@@ -74,6 +76,7 @@ def test_killed_while_saving(campaign: Campaign, long: bool, figure: Figure) -> 
     points, rng, before = campaign.points(), random.Random(29), campaign.resumed
     for _ in range(500):
         campaign.kill_at_point(rng.randrange(len(points)))
+    assert campaign.resumed - before == 500
     figure(f"{campaign.resumed - before} of 500")
 
 

@@ -68,7 +68,7 @@ def run_ours(python: Path, name: str, checkpoint: Path, pictures: Path, build: P
 def run_theirs(case: Case, checkpoint: Path, pictures: Path, build: Path) -> Run:
     """One training of sd-scripts, begun as its documents say; the peak is the largest resident size of its process.
 
-    Times count from the launcher's start; `bare_first_step` from that of the script that it starts.
+    Times count from the start of the script; `launched_first_step` from that of the launcher before it.
     """
     options = {**case.options, "resolution": f"{case.side},{case.side}", "max_train_steps": case.steps}
     script = str(Path(__file__).with_name("theirs.py"))
@@ -90,9 +90,9 @@ def run_theirs(case: Case, checkpoint: Path, pictures: Path, build: Path) -> Run
     begun = told["begun"]
     return {
         "steps": [after - before for before, after in zip(begun[1:], begun[2:])],
-        "first_step": begun[1] - started,
-        "bare_first_step": begun[1] - told["started"],
-        "total": time.time() - started,
+        "first_step": begun[1] - told["started"],
+        "launched_first_step": begun[1] - started,
+        "total": time.time() - told["started"],
         "peak_gb": usage.ru_maxrss / 2**20,
         "torch": told["torch"],
     }
@@ -112,8 +112,8 @@ def compared(ours: Sequence[Run], theirs: Sequence[Run]) -> dict[str, float]:
     ratios = {"step": median_of_steps(ours) / median_of_steps(theirs)}
     for key, name in (("first_step", "first_step"), ("total", "total"), ("peak_gb", "peak_memory")):
         ratios[name] = statistics.median(run[key] for run in ours) / statistics.median(run[key] for run in theirs)
-    bare = statistics.median(run["bare_first_step"] for run in theirs)
-    ratios["first_step_without_launcher"] = statistics.median(run["first_step"] for run in ours) / bare
+    launched = statistics.median(run["launched_first_step"] for run in theirs)
+    ratios["first_step_from_launcher"] = statistics.median(run["first_step"] for run in ours) / launched
     return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 

@@ -16,6 +16,8 @@ from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import Host
+from lib_lora.model.family import SD1
+from lib_lora.model.rates import with_rates
 from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
@@ -30,8 +32,9 @@ def check(config: TrainConfig, host: Host) -> Plan:
     Raises:
         ConfigError: with every problem of settings, images and host at once.
     """
-    problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(config, host.device())
     kind = host.kind()
+    rated = with_rates(config, kind.family if kind else SD1)  # of a model that is not there yet, whatever optimizers try
+    problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(rated, host.device())
     problems += weights_problems(config, kind) + _folder_problems(host.lora_folder())
     problems += model_problems(config, kind) if kind else []
     dataset = find_images(config)
@@ -39,7 +42,7 @@ def check(config: TrainConfig, host: Host) -> Plan:
     if problems:
         raise ConfigError(problems)
     plan = make_plan(config, dataset, kind)
-    problem = schedule_problem(config.optimizer, plan.steps)
+    problem = schedule_problem(rated.optimizer, plan.steps)
     if problem:
         raise ConfigError([problem])
     return plan

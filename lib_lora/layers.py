@@ -104,7 +104,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output.lora_file",
     ),
     ("model.conditioning", "data.size_conditioning"),
-    ("config.rules", "data.opening"),
+    ("config.rules", "data.opening", "model.rates"),
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules", "config.embedding_rules"),
     (
         "data.buckets",

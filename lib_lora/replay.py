@@ -137,7 +137,7 @@ def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forwa
 def _inputs(recording: Recording, config: TrainConfig, base: BaseModel, texts: Texts, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
     captions = recording.captions[step]
-    read = texts.tokens(captions) if config.optimizer.text_encoder_lr > 0 else texts.context(captions)
+    read = texts.tokens(captions) if config.optimizer.text_rate > 0 else texts.context(captions)
     timesteps, target = tensors["timesteps"], tensors["noise"]
     if config.objective.v_parameterization:
         alphas = schedule(config.objective, base.alphas_cumprod)

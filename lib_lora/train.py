@@ -20,6 +20,7 @@ from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
+from lib_lora.model.rates import with_rates
 from lib_lora.output.between import Between
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.patience import patiently
@@ -73,8 +74,8 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
         if encoded == pictures.total and not stop.requested:
             session = Session(trained, plan, base, pictures, precision)
             result = Result(trained, plan, base, host, session, started_at)
-            # a state holds the settings as they were given
-            between = Between(config, plan, base, host, session, result)
+            # a state holds the settings as they were given, and the rates that they came to
+            between = Between(with_rates(config, base.family), plan, base, host, session, result)
             if resumed:
                 between.go_on(resumed)
             yield from _choices(session)

@@ -18,5 +18,6 @@ def sample(opt: Option) -> Any:
     if opt.kind is str:
         return ".cap" if opt.name == "caption_extension" else "some text"
     low, high = opt.declaration.ge or 0, opt.declaration.le or 0
-    near = [opt.default + 1, opt.default - 1] if opt.kind is int else [opt.default / 2 + 0.25, opt.default / 2]
+    start = opt.default or 0
+    near = [start + 1, start - 1] if opt.kind is int else [start / 2 + 0.25, start / 2]
     return next(value for value in near if low <= value <= high and value != opt.default)

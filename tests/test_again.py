@@ -21,7 +21,7 @@ from lib_lora.training.weights import is_trained, weights_problems
 
 def finished(path: Path, card: str = "SD1", dtype: torch.dtype = torch.float16, **flat: Any) -> Path:
     """A LoRA file of every third layer that these settings train in a model of full size."""
-    config = build_config({"rank": 2, "alpha": 1, **flat})
+    config = build_config({"rank": 2, "alpha": 1, "text_encoder_lr": 5e-5, **flat})
     state = {}
     for name, shape in layers_of(card)[::3]:
         if is_trained(config, name, "unet" if name.startswith("lora_unet") else "text_encoder"):

@@ -32,7 +32,8 @@ def test_every_option_can_be_given() -> None:
         kohya = opt.declaration.kohya
         flat = kohya if kohya and "." not in kohya else opt.name  # those of network_args are given inside it
         for name in {opt.name, opt.name.replace("_", "-"), flat}:
-            raw = {tuple: "dir", bool: "true", str: opt.choices[-1] if opt.choices else "x"}.get(opt.kind, str(opt.default))
+            usual = "" if opt.default is None else str(opt.default)
+            raw = {tuple: "dir", bool: "true", str: opt.choices[-1] if opt.choices else "x"}.get(opt.kind, usual)
             value = parsed(f"--{name}", raw).value(opt)
             assert value == {tuple: ("dir",), bool: True, str: raw}.get(opt.kind, opt.default)
 

@@ -375,7 +375,9 @@ def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
 def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
     config, told = suited(build_config({"name": "x", "data": ["y"], "clip_skip": 2}), sdxl)
     assert config.text.clip_skip == 1 and "Clip skip: not used" in told[1]
-    assert "Text encoders: both are trained" in told[2]
+    assert config.optimizer.text_encoder_lr == 0 and "Text encoders: not trained" in told[2]
+    given, told = suited(build_config({"name": "x", "data": ["y"], "text_encoder_lr": 1e-5}), sdxl)
+    assert given.optimizer.text_encoder_lr == 1e-5 and "Text encoders: both are trained" in told[1]
     assert len(suited(build_config({"name": "x", "data": ["y"], "text_encoder_lr": 0}), sdxl)[1]) == 1
 
 

@@ -92,7 +92,7 @@ def test_a_file_does_not_make_the_server_read_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bar() -> PresetBar:
-    made = PresetBar(Guard(), Path("taken"))
+    made = PresetBar(Guard(), Path("taken"), lambda: None)
     made._options = order()
     return made
 

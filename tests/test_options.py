@@ -26,7 +26,7 @@ def test_option_is_declared_whole(opt: Option) -> None:
     assert declared.place in {"basic", "advanced", "none"}
     if opt.kind in (int, float):
         assert declared.ge is not None and declared.le is not None
-        assert declared.ge <= opt.default <= declared.le
+        assert declared.unset if opt.default is None else declared.ge <= opt.default <= declared.le
 
 
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)

@@ -23,7 +23,7 @@ from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
 from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
-from lib_lora.ui.form import component, decimal, installed_suggestions  # noqa: E402
+from lib_lora.ui.form import component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
@@ -72,7 +72,7 @@ def tab(tmp_path: Path) -> TrainTab:
 
 def values(**changes: object) -> list[Any]:
     """What the form's components hold, in order: defaults but for `changes`."""
-    return [changes.get(opt.name, "" if opt.kind is tuple else opt.default) for opt in order()]
+    return [changes.get(opt.name, "" if opt.kind is tuple or opt.default is None else opt.default) for opt in order()]
 
 
 def order() -> list[Any]:
@@ -145,6 +145,15 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
     assert "Name" not in html
 
 
+def test_an_empty_rate_is_left_to_the_model() -> None:
+    opt = next(opt for opt in all_options() if opt.name == "text_encoder_lr")
+    made = component(opt)
+    assert made.value == shown(opt, None) == "" and made.placeholder == "0.00005; 0 for SDXL"
+    assert shown(opt, 0.0) == "0" and shown(opt, 5e-5) == "0.00005"
+    for text, wanted in (("", None), (" ", None), ("0", 0.0), ("0.00002", 2e-5)):
+        assert build_config(settings_from([opt], [text])).optimizer.text_encoder_lr == wanted
+
+
 def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
     host: Any = tab._runner.host
     host.told = []
@@ -152,7 +161,9 @@ def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: P
     host.held = Kind(SDXL, "the model that the webui holds")
     html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
     assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
-    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+    assert "722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
+    html = tab.report(None, *values(data=str(photos), name="x", text_encoder_lr="0.00001"))
+    assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html
 
 
 def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:

@@ -37,7 +37,7 @@ def lora(folder: Path, state: dict[str, torch.Tensor], name: str = "old") -> str
 
 
 def config(**flat: Any) -> TrainConfig:
-    return build_config({"rank": 4, "alpha": 2, **flat})
+    return build_config({"rank": 4, "alpha": 2, "text_encoder_lr": 5e-5, **flat})
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ sections), and dataset files of either kind.
   `prior_loss_weight` 0 would have been 1. `clip_skip`, `vae_batch_size` and `max_timestep` have no 0, and take the default;
   `network_alpha` 0 means the rank.
 - **Rates.** `learning_rate` stands in for a rate that is not given. 0 leaves a part untrained; in kohya_ss' form an empty
-  rate is 0, and when both are 0 both go by `learning_rate`.
+  rate is 0, and when both are 0 both go by `learning_rate`. Where nothing gives the text encoder a rate, the model's family
+  decides: 0.00005, for SDXL 0.
 - **Warm-up** in percent becomes a share of all steps. The schedule `constant` has none, and kohya_ss leaves it out too.
 - **Stop the text encoder** in percent becomes a share. kohya_ss shows it for LoRA without doing it; here it is done.
 - **Noise.** With `noise_offset_type` Original the multires options do not count, with Multires the offset options.
@@ -54,7 +55,8 @@ folders named N_name; for other folders (`DIR|N` too), and for regularisation im
 written beside the TOML. Where tags move, `keep_tokens` is one more, for the trigger word. What sd-scripts has no name
 for (averaging, a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger
 word is its `caption_prefix` there. Read back, all settings are as they were. Where we decide by the device
-(Mixed precision auto), sd-scripts gets its default, full precision.
+(Mixed precision auto), sd-scripts gets its default, full precision. A rate of the text encoder that was not given is written out,
+since sd-scripts would take the U-Net's: as the model in hand has it, or as SD 1.x has it, with a note, where none is known.
 """
 
 

@@ -31,7 +31,7 @@ def page() -> str:
 
 def _row(opt: Option) -> str:
     declared = opt.declaration
-    default = "" if opt.default in ("", ()) else str(opt.default)
+    default = "" if opt.default in ("", ()) else opt.default_words
     cells = [
         f"`{opt.name}`",
         declared.label,

@@ -81,7 +81,7 @@ def threshold_has_factors(config: TrainConfig) -> str | None:
 
 
 def some_block_is_trained(config: TrainConfig) -> str | None:
-    if config.optimizer.text_encoder_lr > 0 or config.optimizer.unet_lr == 0:
+    if config.optimizer.text_encoder_lr != 0 or config.optimizer.unet_lr == 0:
         return None
     if any(trains_some_block(config.adapter, layout) for layout in LAYOUTS):
         return None

@@ -115,4 +115,4 @@ def _metavar(opt: Option) -> str:
 
 def _help(opt: Option) -> str:
     choices = f" One of {', '.join(opt.choices)}." if opt.choices else ""
-    return f"{opt.declaration.help}{choices} Default: {opt.default}.".replace("%", "%%")
+    return f"{opt.declaration.help}{choices} Default: {opt.default_words}.".replace("%", "%%")

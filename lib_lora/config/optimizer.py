@@ -35,13 +35,15 @@ class OptimizerConfig:
         le=100.0,
         help="How fast the image network learns. 0.0001 is usual, 1 for Prodigy and D-Adaptation; 0 leaves it untrained.",
     )
-    text_encoder_lr: float = option(
-        5e-5,
+    text_encoder_lr: float | None = option(
+        None,
         label="Learning rate, text encoder",
         kohya="text_encoder_lr",
         ge=0.0,
         le=100.0,
-        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time.",
+        unset="0.00005; 0 for SDXL",
+        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time. "
+        "Empty: 0.00005, and 0 for SDXL, where the U-Net alone is usual.",
     )
     optimizer: str = option(
         "AdamW",
@@ -194,3 +196,14 @@ class OptimizerConfig:
         place="advanced",
         help="LoRA+ for the text encoder alone; 0 goes by LoRA+.",
     )
+
+    @property
+    def text_rate(self) -> float:
+        """The text encoder's rate, of settings that know the model's family: see `model.rates.with_rates`."""
+        assert self.text_encoder_lr is not None, "the rate of the text encoder hangs on a family that is not known here"
+        return self.text_encoder_lr
+
+    @property
+    def first_rate(self) -> float:
+        """The U-Net's rate, or the text encoder's where the U-Net has none."""
+        return self.unet_lr or self.text_rate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -26,6 +27,7 @@ class Declaration:
     le: float | None
     place: Place
     suggestions: tuple[str, ...] = ()
+    unset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Option:
         """Label and name, as error messages start: `Rank (rank)`."""
         return f"{self.declaration.label} ({self.name})"
 
+    @property
+    def default_words(self) -> str:
+        """The default for a person to read."""
+        return self.declaration.unset if self.default is None else str(self.default)
+
 
 def option(
     default: Any,
@@ -55,11 +62,12 @@ def option(
     le: float | None = None,
     place: Place = "basic",
     suggestions: tuple[str, ...] = (),
+    unset: str = "",
 ) -> Any:
     """Declare an option.
 
     Args:
-        default: its value when nothing is said.
+        default: its value when nothing is said; None where that hangs on the model.
         label: the words beside the field.
         help: one or two sentences for a person who has not trained before.
         kohya: sd-scripts' name for it, or None where sd-scripts has none.
@@ -67,8 +75,9 @@ def option(
         le: largest legal number.
         suggestions: texts that a form offers, where any text is legal.
         place: `basic` or `advanced` part of the form, or `none` for options of the command line only.
+        unset: what a default of None comes to, in words.
     """
-    declaration = Declaration(label, help, kohya, ge, le, place, suggestions)
+    declaration = Declaration(label, help, kohya, ge, le, place, suggestions, unset)
     return dataclasses.field(default=default, metadata={"option": declaration})
 
 
@@ -78,6 +87,8 @@ def options_of(group: str, cls: type) -> Iterator[Option]:
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         choices = tuple(typing.get_args(hint)) if typing.get_origin(hint) is Literal else None
+        if typing.get_origin(hint) is types.UnionType:  # `float | None`
+            hint = typing.get_args(hint)[0]
         kind = str if choices else typing.get_origin(hint) or hint
         yield Option(group, field.name, kind, field.default, field.metadata["option"], choices)
 
@@ -88,6 +99,8 @@ def parse_value(opt: Option, raw: Any) -> Any:
     Raises:
         ValueError: with one sentence that names the option, the value found and what is allowed.
     """
+    if opt.default is None and (raw is None or (isinstance(raw, str) and not raw.strip())):
+        return None
     parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
     try:
         value = parsers[opt.kind](raw)
@@ -103,7 +116,7 @@ def bounds_problem(opt: Option, value: Any) -> str | None:
     """The sentence that says why `value` is outside what `opt` allows, or None."""
     low, high = opt.declaration.ge, opt.declaration.le
     outside = isinstance(value, float) and not math.isfinite(value)
-    if opt.kind in (int, float):
+    if opt.kind in (int, float) and value is not None:
         outside = outside or (low is not None and value < low) or (high is not None and value > high)
     if opt.choices is not None:
         outside = value not in opt.choices

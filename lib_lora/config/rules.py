@@ -27,7 +27,7 @@ def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
 
 
 def something_is_trained(config: TrainConfig) -> str | None:
-    if config.optimizer.unet_lr > 0 or config.optimizer.text_encoder_lr > 0:
+    if config.optimizer.unet_lr > 0 or config.optimizer.text_encoder_lr != 0:  # where it is not given, the family decides
         return None
     return (
         "Learning rate, U-Net (unet_lr) and Learning rate, text encoder (text_encoder_lr): both are 0; nothing would be trained."
@@ -140,7 +140,7 @@ def arguments_can_be_read(config: TrainConfig) -> str | None:
 
 def one_rate_for_all(config: TrainConfig) -> str | None:
     optimizer, embedding = config.optimizer, config.embedding
-    rates = {rate for rate in (optimizer.unet_lr, optimizer.text_encoder_lr) if rate > 0}
+    rates = {rate for rate in (optimizer.unet_lr, optimizer.text_encoder_lr) if rate}
     rates |= {embedding.embedding_lr} if embedding.embedding_vectors else set()
     if len(rates) < 2 or not optimizer_spec(optimizer.optimizer).one_rate:
         return None

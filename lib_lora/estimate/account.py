@@ -16,6 +16,7 @@ from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.kinds import is_learning
+from lib_lora.model.rates import with_rates
 from lib_lora.training.optimizer import make_optimizer
 from lib_lora.training.precision import Precision
 from lib_lora.training.weights import frozen_pairs, start_pairs
@@ -88,7 +89,7 @@ def account(
         captions: how many different ones there are.
         preview: size of pictures that are drawn, if any.
     """
-    alike = likeness(base)
+    alike, config = likeness(base), with_rates(config, base.family)
     pairs, frozen = start_pairs(config, alike, precision.weights), frozen_pairs(config, alike)
     autocast = None if precision.dtype == torch.float32 else precision.dtype
     counter = Counter(config, alike, device_type, autocast, pairs, frozen)
@@ -140,7 +141,7 @@ def state_bytes(config: TrainConfig, pairs: Sequence[Adapter], device_type: str)
         states = 2 if "Adam" in spec.attribute else 1
         return sum(states * count * shape.numel() * (1 if "8bit" in spec.attribute and shape.numel() >= 4096 else 4)
                    for (shape, _), count in shapes.items())  # fmt: skip
-    rate = config.optimizer.unet_lr or config.optimizer.text_encoder_lr
+    rate = config.optimizer.first_rate
     total = 0
     for (shape, dtype), count in shapes.items():
         weight = nn.Parameter(torch.zeros(shape, dtype=dtype))

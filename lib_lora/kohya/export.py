@@ -19,10 +19,12 @@ from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
-from lib_lora.kohya.spelling import MOST_KEPT, NEVER, TRIGGER_KEPT, with_trigger_prefix
+from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
 from lib_lora.kohya.types import KINDS_OF_FORM
+from lib_lora.model.family import SD1, Family
+from lib_lora.model.rates import with_rates
 
 ExportForm = Literal["toml", "json", "dataset"]
 # options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
@@ -48,35 +50,47 @@ _BY_HAND = {
     "stop_text_encoder_training",
 }
 REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
+RATE_OF_SD = "text_encoder_lr was not given, and stands for SD 1.x and 2.x; for SDXL set it to 0 and network_train_unet_only."
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
 _OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 
 
-def export_kohya(config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "") -> str:
+def export_kohya(
+    config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "", family: Family | None = None
+) -> str:
     """The text of a file. Read back with names and paths, it gives `config` again (a dataset file: its images' part).
 
-    With `dataset_config` the folders are in the dataset file of that name instead.
+    With `dataset_config` the folders are in the dataset file of that name instead. `family`: of the model, where it is known; a
+    rate that was not given is its own, since without one sd-scripts would take the U-Net's.
     """
     if form == "dataset":
         return _dataset_text(config)
-    settings, arguments, own = _sd_scripts(config)
+    rated, notes = with_rates(config, family or SD1), list[str]()
+    settings, arguments, own = _sd_scripts(rated)
+    if rated != config:
+        own[OWN_TEXT_RATE] = rated.optimizer.text_rate
+        notes += [] if family else [RATE_OF_SD]
     if dataset_config:
         for names in (settings, own):
             for name in ("train_data_dir", "reg_data_dir", "data", "reg_data"):
                 names.pop(name, None)
         settings["dataset_config"] = dataset_config
     elif config.text.trigger and config.data.reg_data:
-        own["note"] = REACHES_ALL
-    return _toml_text(settings, arguments, own) if form == "toml" else _json_text(config, settings, arguments, own)
+        notes.append(REACHES_ALL)
+    own.update({"note": " ".join(notes)} if notes else {})
+    return _toml_text(settings, arguments, own) if form == "toml" else _json_text(rated, settings, arguments, own)
 
 
-def export_files(config: TrainConfig, form: ExportForm, path: Path, *, relative: bool = False) -> dict[Path, str]:
+def export_files(
+    config: TrainConfig, form: ExportForm, path: Path, *, relative: bool = False, family: Family | None = None
+) -> dict[Path, str]:
     """Path -> text: the file, and for sd-scripts a dataset file beside it where one parent folder does not say all."""
     if form != "toml" or not _needs_dataset_file(config):
-        return {path: export_kohya(config, form)}
+        return {path: export_kohya(config, form, family=family)}
     beside = path.with_name(f"{path.stem}-dataset.toml")
+    named = beside.name if relative else str(beside.absolute())
     return {
-        path: export_kohya(config, form, dataset_config=beside.name if relative else str(beside.absolute())),
+        path: export_kohya(config, form, dataset_config=named, family=family),
         beside: export_kohya(config, "dataset"),
     }
 
@@ -138,11 +152,11 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     found.update({"caption_prefix": prefix} if prefix else {})
     if _holds_trigger(config):
         found["keep_tokens"] = _keep_tokens(config)
-    found["learning_rate"] = optimizer.unet_lr or optimizer.text_encoder_lr
-    found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_encoder_lr
-    if optimizer.text_encoder_lr == 0 < optimizer.unet_lr:
+    found["learning_rate"] = optimizer.first_rate
+    found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_rate
+    if optimizer.text_rate == 0 < optimizer.unet_lr:
         found["network_train_unet_only"] = True
-    if optimizer.unet_lr == 0 < optimizer.text_encoder_lr:
+    if optimizer.unet_lr == 0 < optimizer.text_rate:
         found["network_train_text_encoder_only"] = True
     return found
 

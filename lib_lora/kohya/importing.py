@@ -15,7 +15,17 @@ from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
-from lib_lora.kohya.spelling import BLANK, TRIGGER_KEPT, ZERO_DROPPED, is_off, number, spelled, truth, unclear_argument
+from lib_lora.kohya.spelling import (
+    BLANK,
+    OWN_TEXT_RATE,
+    TRIGGER_KEPT,
+    ZERO_DROPPED,
+    is_off,
+    number,
+    spelled,
+    truth,
+    unclear_argument,
+)
 from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 from lib_lora.kohya.words import WORD_RULES
@@ -165,6 +175,8 @@ def _own(entry: Entry, context: Context) -> Finding:
     """One of our own options under its own name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
         return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in OURS})
+    if entry.name == OWN_TEXT_RATE:
+        return Finding("used", "While text_encoder_lr is still this one, it was not given.")
     if entry.name == TRIGGER_KEPT:
         return Finding("used", "One of keep_tokens is for the trigger word, which is kept anyway here.")
     if entry.name == "note" and entry.key.startswith(f"{OUR_SECTION}."):

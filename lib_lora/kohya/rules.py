@@ -13,6 +13,7 @@ from lib_lora.kohya.known import DECIDING, Verdict
 from lib_lora.kohya.spelling import (
     ALL_STEPS,
     BLANK,
+    OWN_TEXT_RATE,
     TRIGGER_KEPT,
     is_off,
     number,
@@ -94,6 +95,8 @@ def _rate(name: str) -> Rule:
             stands_in = [part for part in RATES if context.values.get(part) in BLANK]
             why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
             return Finding("used", why)
+        if name in rates and rates[name] is None:
+            return Finding("used", "As in the file that we wrote: not given, so that the model's family decides.", {name: None})
         why = "0 leaves this part untrained." if rates.get(name) == 0 else "Learning rate."
         return Finding("used", why, {name: rates[name]} if name in rates else {})
 
@@ -112,7 +115,8 @@ def _only(value: Any, context: Context) -> Finding:
 def _rates(context: Context) -> dict[str, Any]:
     """`learning_rate` stands in for a rate that is not given; 0 leaves a part untrained.
 
-    In kohya_ss' form an empty rate is 0, and two zeros mean that both go by `learning_rate`.
+    In kohya_ss' form an empty rate is 0, and two zeros mean that both go by `learning_rate`. None, in a file that we wrote, is a
+    rate that was not given: it is still the one that was written for sd-scripts.
     """
     raw = {name: context.values.get(name) for name in RATES}
     rates = {name: number(value) for name, value in raw.items()}
@@ -128,7 +132,9 @@ def _rates(context: Context) -> dict[str, Any]:
         found["text_encoder_lr"] = 0.0
     if truth(context.values.get("network_train_text_encoder_only")):
         found["unet_lr"] = 0.0
-    return {name: rate for name, rate in found.items() if rate is not None}
+    given = {name: rate for name, rate in found.items() if rate is not None}
+    written = number(context.values.get(OWN_TEXT_RATE))
+    return {**given, "text_encoder_lr": None} if written is not None and written == given.get("text_encoder_lr") else given
 
 
 def _resolution(value: Any, context: Context) -> Finding | None:

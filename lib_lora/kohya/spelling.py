@@ -31,6 +31,7 @@ ALL_STEPS = 0.999999  # a share of 1 would be one step
 NEVER = 100000
 MOST_KEPT = 255  # of tags
 TRIGGER_KEPT = "trigger_kept"  # in our section: one of keep_tokens is for the trigger
+OWN_TEXT_RATE = "text_encoder_lr_of_family"  # in our section: what stands for a rate that was not given
 
 
 def number(value: Any) -> float | None:

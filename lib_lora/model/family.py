@@ -15,6 +15,7 @@ class Family:
     predicts noise, and of one that predicts v.
     `card`: the webui's own word for the family, in a LoRA's card.
     `clip_skip`: whether the text encoder may be left early; SDXL has its own layers for that.
+    `text_encoder_lr`: the text encoders' learning rate where none is given.
     `inpaints`: the U-Net reads a mask and the latents of what the mask leaves, beside the noisy ones.
     """
 
@@ -27,6 +28,7 @@ class Family:
     card: str
     is_v2: bool = False
     clip_skip: bool = True
+    text_encoder_lr: float = 5e-5
     inpaints: bool = False
 
     def base_version(self, *, velocity: bool) -> str:
@@ -66,6 +68,7 @@ SDXL = Family(
     implementation="https://github.com/Stability-AI/generative-models",
     card="SDXL",
     clip_skip=False,
+    text_encoder_lr=0.0,
 )
 
 

@@ -51,7 +51,7 @@ class Between:
         Raises:
             StateError: it does not fit the model.
         """
-        resumed.check_model(self._result.model, self._session.precision.name)
+        resumed.check_model(self._result.model, self._session.precision.name, self._config)
         self._session.load_state(resumed.state["session"])
         self._best.load_state(resumed.state["best"])
 

@@ -22,7 +22,8 @@ def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter:
     """
     trained = [pair for pair in pairs if is_learning(pair)]
     text = [pair for pair in trained if pair.target.part == "text_encoder"]
-    groups = _halves(text, config.text_encoder_lr, config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio)
+    text_ratio = config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio
+    groups = _halves(text, config.text_rate, text_ratio) if text else []
     for block in _blocks([pair for pair in trained if pair.target.part == "unet"], adapter):
         rate = config.unet_lr * rate_factor(block[0].target.name, adapter)
         groups += _halves(block, rate, config.loraplus_unet_lr_ratio or config.loraplus_lr_ratio)

@@ -44,7 +44,7 @@ def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> tor
         raise ConfigError([problem])
     spec = optimizer_spec(config.optimizer)
     arguments = {**spec.defaults, **parse_arguments(config.optimizer_args), **spec.fixed}
-    rate: float | None = config.unet_lr or config.text_encoder_lr
+    rate: float | None = config.first_rate
     if spec.attribute == "Adafactor" and arguments.get("relative_step"):  # it makes its own rate, and refuses any other
         groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
         rate = None
@@ -68,7 +68,7 @@ def settings_problem(config: OptimizerConfig, device: torch.device) -> str | Non
         return None  # told by itself
     weight = nn.Parameter(torch.zeros(2, 2, device=device))
     try:
-        optimizer = make_optimizer(config, [{"params": [weight], "lr": config.unet_lr or config.text_encoder_lr}])
+        optimizer = make_optimizer(config, [{"params": [weight], "lr": config.first_rate}])
         scheduler = make_scheduler(config, optimizer, 10)
         if optimizer_spec(config.optimizer).schedule_free:
             cast(Any, optimizer).train()
@@ -90,7 +90,7 @@ def schedule_problem(config: OptimizerConfig, steps: int) -> str | None:
     """The sentence that says why a schedule class does not last for `steps`, or None: it is stepped through."""
     if not config.lr_scheduler_type:
         return None
-    rate = config.unet_lr or config.text_encoder_lr
+    rate = config.first_rate
     optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": rate}], lr=rate, momentum=0.9)
     scheduler = make_scheduler(config, optimizer, steps)
     for step in range(steps):

@@ -15,6 +15,7 @@ from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
+from lib_lora.model.rates import with_rates
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
 from lib_lora.training.tree import StateError, Tensors, from_plain
@@ -35,13 +36,14 @@ class Resumed:
     state: dict[str, Any]
     model: str | None
     precision: str
+    settings: Mapping[str, Any]
     told: tuple[str, ...] = ()
 
-    def check_model(self, model: ModelInfo, precision: str) -> None:
-        """Called once the model is there.
+    def check_model(self, model: ModelInfo, precision: str, config: TrainConfig) -> None:
+        """Called once the model is there. `config`: with the rates of its family.
 
         Raises:
-            StateError: the state is of another checkpoint, or of another number format.
+            StateError: the state is of another checkpoint, of another number format, or of other rates.
         """
         if self.model and model.legacy_hash and self.model != model.legacy_hash:
             raise StateError(f"{TITLE}the state was trained on another checkpoint than {model.name!r}; select that one.")
@@ -50,6 +52,9 @@ class Resumed:
                 f"{TITLE}the state was trained in {self.precision}, this run would be in {precision}; "
                 f"set Mixed precision (mixed_precision) to {self.precision}."
             )
+        problem = _settings_problem(config, self.settings)
+        if problem:
+            raise StateError(problem)
 
 
 def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
@@ -60,6 +65,8 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
     """
     if not config.run.resume:
         return None
+    kind = host.kind()
+    config = with_rates(config, kind.family) if kind else config
     try:
         folder, values, tensors, told = _read(config.run.resume, host.work_folder())
         problems = _problems(config, plan, host, values)
@@ -67,7 +74,8 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
             raise ConfigError(problems)
         state = from_plain(values["state"], tensors)
         step, precision = int(values["position"]["step"]), str(values["precision"])
-        return Resumed(folder, step, state, values["model"], precision, (*told, *_other_versions(values)))
+        return Resumed(folder, step, state, values["model"], precision, values["configuration"],
+                       (*told, *_other_versions(values)))  # fmt: skip
     except StateError as error:
         raise ConfigError(error.problems) from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -166,9 +174,9 @@ def _steps(folder: Path) -> int:
 
 def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, Any]) -> list[str]:
     step, problems = int(values["position"]["step"]), []
-    different = _different_options(config, values["configuration"])
+    different = _settings_problem(config, values["configuration"])
     if different:
-        problems.append(f"{TITLE}the state was trained with other settings: {'; '.join(different)}; set them back.")
+        problems.append(different)
     elif values["data"] != data_fingerprint(plan):  # other settings alone may make another plan of the same images
         problems.append(f"{TITLE}the state was trained on other images or captions; bring those back.")
     if step >= plan.steps:
@@ -182,13 +190,17 @@ def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, 
     return problems
 
 
-def _different_options(config: TrainConfig, saved: Mapping[str, Any]) -> list[str]:
-    """`Rank (rank) was 8, is 16` for every option that changes numbers and is not as it was."""
+def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | None:
+    """The sentence that names every option that changes numbers and is not as it was, or None.
+
+    A rate that is not given, of a model whose family is not known yet, is looked at once the model is there.
+    """
     now = json.loads(json.dumps(config.to_flat()))
     checked = [opt for opt in all_options() if opt.name not in MAY_DIFFER and (opt.group != "run" or opt.name == "seed")]
     default = json.loads(json.dumps({opt.name: opt.default for opt in checked}))
-    return [
+    different = [
         f"{opt.title} was {saved.get(opt.name, default[opt.name])!r}, is {now[opt.name]!r}"
         for opt in checked
-        if saved.get(opt.name, default[opt.name]) != now[opt.name]
+        if saved.get(opt.name, default[opt.name]) != now[opt.name] and not (opt.default is None and now[opt.name] is None)
     ]
+    return f"{TITLE}the state was trained with other settings: {'; '.join(different)}; set them back." if different else None

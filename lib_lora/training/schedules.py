@@ -31,7 +31,7 @@ def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, st
     if type(optimizer).__name__ == "Adafactor" and optimizer.defaults.get("relative_step"):
         from transformers.optimization import AdafactorSchedule
 
-        return AdafactorSchedule(optimizer, config.unet_lr or config.text_encoder_lr)
+        return AdafactorSchedule(optimizer, config.first_rate)
     return lr_scheduler.LambdaLR(optimizer, factor_by_step(config, steps))
 
 
@@ -56,7 +56,7 @@ def factor_by_step(config: OptimizerConfig, steps: int) -> Factor:
         "linear": lambda step: max(0.0, 1 - done(step)),
         "cosine": lambda step: max(0.0, _cosine(done(step), 0.5)),
         "cosine_with_restarts": lambda step: 0.0 if done(step) >= 1 else max(0.0, _cosine(cycles * done(step) % 1.0, 0.5)),
-        "polynomial": lambda step: _polynomial(done(step), config.lr_scheduler_power, config.unet_lr or config.text_encoder_lr),
+        "polynomial": lambda step: _polynomial(done(step), config.lr_scheduler_power, config.first_rate),
         "cosine_with_min_lr": lambda step: max(0.0, _above(_cosine(done(step), cycles / 2), least)),
         "inverse_sqrt": lambda step: 1 / math.sqrt((step + timescale - warmup) / timescale),
         "warmup_stable_decay": stable_then_decay,

@@ -153,7 +153,7 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
         # where texts are trained, a context kept from the steps may be of other weights
-        trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
+        trained = config.optimizer.text_rate > 0 or self.word is not None
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)

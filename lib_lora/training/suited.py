@@ -11,16 +11,19 @@ from lib_lora.errors import ConfigError
 from lib_lora.model.base import BaseModel
 from lib_lora.model.blocks import SD, XL
 from lib_lora.model.family import SDXL, Kind
+from lib_lora.model.rates import with_rates
 
 
 def model_problems(config: TrainConfig, kind: Kind) -> list[str]:
     """Settings that do not go with a model of this kind, and that go with another: told before the model is touched."""
     family, objective = kind.family, config.objective
-    problems = _block_problems(config, kind)
+    fitted = with_rates(config, family)
+    problems = _block_problems(fitted, kind)
     if kind.v_from and not objective.v_parameterization:
-        fitted = replace(config, objective=replace(objective, v_parameterization=True))
+        fitted = replace(fitted, objective=replace(objective, v_parameterization=True))
+    if fitted != config:
         others = config_problems(config, None)
-        problems += [problem for problem in config_problems(fitted, None) if problem not in others]
+        problems += [problem for problem in config_problems(fitted, None) if problem not in [*others, *problems]]
     return [f"{problem.removesuffix('.')}; the model is {family.name}." for problem in problems]
 
 
@@ -30,14 +33,14 @@ def _block_problems(config: TrainConfig, kind: Kind) -> list[str]:
     problems = block_problems(config.adapter, layout)
     if problems and block_problems(config.adapter, other):
         return [problem for problem in problems if problem not in config_problems(config, None)]  # of no family: its rule tells
-    only_unet = config.optimizer.text_encoder_lr == 0 and config.optimizer.unet_lr > 0
+    only_unet = config.optimizer.text_rate == 0 and config.optimizer.unet_lr > 0
     if not problems and only_unet and not trains_some_block(config.adapter, layout):
         return ["Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0."]
     return problems
 
 
 def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]]:
-    """What the model decides: whether v is predicted, and that SDXL knows no clip skip.
+    """What the model decides: whether v is predicted, a rate that was not given, and that SDXL knows no clip skip.
 
     Raises:
         ConfigError: settings that do not go with this model.
@@ -50,10 +53,16 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
     if text.clip_skip > 1 and not family.clip_skip:
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
         text = replace(text, clip_skip=1)
-    if family.card == SDXL.card and config.optimizer.text_encoder_lr > 0:
+    given, config = config.optimizer.text_encoder_lr is not None, with_rates(config, family)
+    if family.card == SDXL.card and config.optimizer.text_rate > 0:
         told.append(
-            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: set Learning rate, text "
-            "encoder (text_encoder_lr) to 0 for that."
+            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: leave Learning rate, "
+            "text encoder (text_encoder_lr) empty for that."
+        )
+    elif not given and config.optimizer.text_rate == 0:
+        told.append(
+            f"Text encoders: not trained, since for {family.name} the U-Net alone is usual; give Learning rate, text encoder "
+            "(text_encoder_lr) to train both."
         )
     layers = _text_layers(base)
     if text.clip_skip > layers:

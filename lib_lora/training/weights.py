@@ -20,6 +20,7 @@ from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.delta import BLOCKS, DOWN, SCALE, UP, factorization, kind_of, rank_of
 from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
+from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
@@ -95,8 +96,8 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
 
 def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
     """Whether the layer's part has a learning rate, and its block a rank and a factor."""
-    rates = {"unet": config.optimizer.unet_lr, "text_encoder": config.optimizer.text_encoder_lr}
-    return rates[part] > 0 and rank_and_alpha(name, config.adapter)[0] > 0
+    rate = config.optimizer.unet_lr if part == "unet" else config.optimizer.text_rate
+    return rate > 0 and rank_and_alpha(name, config.adapter)[0] > 0
 
 
 def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
@@ -110,6 +111,7 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     if problems:
         return problems
     start = f"{_CONTINUE}: {adapter.network_weights!r} "
+    config = with_rates(config, of_model.family if of_model else _family_of(adapter.network_weights, layers) or SD1)
     problem = _word_problem(config, start)
     if problem:
         return [problem]
@@ -138,10 +140,14 @@ def family_of_lora(layers: Mapping[str, State], metadata: Mapping[str, str]) -> 
 
 
 def _family_problems(path: str, title: str, layers: dict[str, State], kind: Kind | None) -> list[str]:
-    found = family_of_lora(layers, read(Path(path))[1])
+    found = _family_of(path, layers)
     if kind is None or found is None or found.card == kind.family.card:
         return []
     return [f"{title}: {path!r} is a LoRA of {found.name}, but the model is {kind.family.name}; choose a file of that family."]
+
+
+def _family_of(path: str, layers: Mapping[str, State]) -> Family | None:
+    return family_of_lora(layers, read(Path(path))[1])
 
 
 def goes_on(kind: str) -> bool:

@@ -42,7 +42,7 @@ def component(opt: Option) -> Any:
     elif opt.kind is int:
         made = gr.Number(value=opt.default, **common)
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
-        made = gr.Textbox(value=decimal(opt.default), max_lines=1, **common)
+        made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=opt.declaration.unset, **common)
     elif opt.name in LINES:
         made = gr.Textbox(value="", lines=1, max_lines=8, placeholder=_placeholder(opt), **common)
     elif opt.name == "sample_prompts":  # one text of several lines
@@ -57,6 +57,8 @@ def shown(opt: Option, value: Any) -> Any:
     """`value` as the component of `opt` holds it."""
     if opt.kind is tuple:
         return ("\n" if opt.name in LINES else " ").join(value)
+    if value is None:
+        return ""
     return decimal(value) if opt.kind is float else value
 
 
@@ -71,7 +73,7 @@ def installed_suggestions(opt: Option) -> list[str]:
 
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:
-    """Option name -> what its component holds; an emptied number field counts as wrong, not as default."""
+    """Option name -> what its component holds; an emptied number field counts as wrong, unless empty is a value of its option."""
     flat = dict(zip((opt.name for opt in options), values))
     return {name: _lines(value) if name in LINES else value for name, value in flat.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, Said, import_file
 from lib_lora.kohya.known import NOT_INHERITED
+from lib_lora.model.family import Family, Kind
 from lib_lora.ui.form import settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.guard import REFUSED, Guard
@@ -43,10 +44,10 @@ def set_options() -> list[Option]:
 
 
 class PresetBar:
-    """Presets, import and export."""
+    """Presets, import and export. `kind`: what the model in hand is."""
 
-    def __init__(self, guard: Guard, taken: Path) -> None:
-        self._guard, self._taken = guard, taken
+    def __init__(self, guard: Guard, taken: Path, kind: Callable[[], Kind | None]) -> None:
+        self._guard, self._taken, self._kind = guard, taken, kind
         self._exports = tempfile.TemporaryDirectory(prefix="train-lora-")  # gradio serves files of the temporary folder
 
     def build(self) -> None:
@@ -96,19 +97,20 @@ class PresetBar:
         if problems:
             return [list_html(problems, "problem"), gr.update()]
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
-        paths = []
-        for path, text in texts(config, EXPORTS[form], Path(self._exports.name) / name).items():
+        paths, kind = [], self._kind()
+        written = texts(config, EXPORTS[form], Path(self._exports.name) / name, kind.family if kind else None)
+        for path, text in written.items():
             path.write_text(text, encoding="utf-8")
             paths.append(str(path))
         return [gr.update(), gr.update(value=paths[0] if len(paths) == 1 else paths, visible=True)]
 
 
-def texts(config: TrainConfig, kind: str, stem: Path) -> dict[Path, str]:
-    """Path -> text of the files to hand out."""
+def texts(config: TrainConfig, kind: str, stem: Path, family: Family | None) -> dict[Path, str]:
+    """Path -> text of the files to hand out; `family`: of the model in hand."""
     if kind == "ours":
         return {stem.with_name(f"{stem.name}.json"): json.dumps(config.to_flat(), indent=2, ensure_ascii=False) + "\n"}
     end = {"toml": ".toml", "json": "-kohya_ss.json", "dataset": "-dataset.toml"}[kind]
-    return export_files(config, kind, stem.with_name(stem.name + end), relative=True)  # type: ignore[arg-type]
+    return export_files(config, kind, stem.with_name(stem.name + end), relative=True, family=family)  # type: ignore[arg-type]
 
 
 def choose_preset(title: str | None) -> list[Any]:

@@ -223,7 +223,7 @@ class TrainTab:
         made: dict[str, Any] = {}
         basic = {opt.name: opt for opt in form_options("basic")}
         taken = self._uploads / TAKEN
-        presets = PresetBar(self._guard, taken)
+        presets = PresetBar(self._guard, taken, self._runner.host.kind)
         finished = AgainBar(self._guard, self._runner.host.lora_folder)
         files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True

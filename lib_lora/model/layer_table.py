@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.kinds import Shape, tensor_shapes
+from lib_lora.model.rates import with_rates
+from lib_lora.model.words import BUNDLE, ONE, PAIR
+from lib_lora.output.lora_file import shapes
 
 CHANNELS = (320, 640, 1280, 1280)
 TIME = 1280
@@ -18,7 +22,9 @@ CONTEXT = {SD1.card: 768, SD2.card: 1024, SDXL.card: 2048}
 TEXT = {SD1.card: ((12, 768),), SD2.card: ((23, 1024),), SDXL.card: ((12, 768), (32, 1280))}  # layers and width of the encoders
 XL_DEPTHS = (0, 2, 10)  # transformers in a level of SDXL's U-Net
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
-HEADER = 100  # bytes that a file's header takes for each tensor
+HEADER = (
+    66  # bytes that a file's header takes for each tensor beside its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
+)
 
 Layers = Iterator[tuple[str, Shape]]
 
@@ -26,24 +32,55 @@ Layers = Iterator[tuple[str, Shape]]
 def layers_text(config: TrainConfig, family: Family) -> str:
     """How many layers of a model of full size are trained, and how large the file gets.
 
-    "" where a file to go on with decides.
+    What a file to go on with holds is in the new one, too, trained or not. "" where it, or ranks, cannot be read: that is told.
     """
-    if config.adapter.network_weights:
-        return ""
-    counts, tensors = {"te": 0, "unet": 0}, list[Shape]()
-    rates = {"te": config.optimizer.text_encoder_lr, "unet": config.optimizer.unet_lr}
+    counts, tensors, kept = {"te": 0, "unet": 0}, _of_the_word(config, family), 0
+    rates = {"te": with_rates(config, family).optimizer.text_rate, "unet": config.optimizer.unet_lr}
     try:
+        held = _held(config.adapter.network_weights, family)
         for name, shape in layers_of(family.card):
             part, rank = "unet" if name.startswith("lora_unet_") else "te", rank_and_alpha(name, config.adapter)[0]
-            if rates[part] > 0 and rank > 0:
-                counts[part] += 1
-                tensors += [*tensor_shapes(shape, rank, config.adapter, name).values(), ()]  # and its alpha
-    except ConfigError:
-        return ""  # ranks or factors that cannot be read: their rules tell
-    size = len(tensors) * HEADER + BYTES[config.precision.save_precision] * sum(math.prod(sides) for sides in tensors)
+            trained = rates[part] > 0 and rank > 0
+            if name in held:
+                tensors.update(held[name])
+                kept += not trained
+            elif trained and not config.adapter.dim_from_weights:
+                made = {**tensor_shapes(shape, rank, config.adapter, name), "alpha": ()}
+                tensors.update({f"{name}.{end}": sides for end, sides in made.items()})
+            else:
+                continue
+            counts[part] += trained
+    except (ConfigError, LoraFileError):
+        return ""
+    numbers = sum(math.prod(sides) for sides in tensors.values())
+    size = sum(len(key) + HEADER for key in tensors) + BYTES[config.precision.save_precision] * numbers
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
-    return f"{sum(counts.values())} layers of an {family.name}: {parts}; a file of {size / 1e6:.1f} MB"
+    more = f"; {kept} others stay as {Path(config.adapter.network_weights).stem} has them" if kept else ""
+    return f"{sum(counts.values())} layers of an {family.name}: {parts}{more}; a file of {size / 1e6:.1f} MB"
+
+
+def _held(path: str, family: Family) -> dict[str, dict[str, Shape]]:
+    """Layer -> key -> shape of its tensors, alpha among them, of the file to go on with; of a word in it nothing.
+
+    Raises:
+        LoraFileError: it cannot be read, or is of another model.
+    """
+    found: dict[str, dict[str, Shape]] = {}
+    for key, shape in shapes(Path(path)).items() if path else ():
+        name = key.partition(".")[0]
+        if name != BUNDLE:
+            found.setdefault(name, {f"{name}.alpha": ()})[key] = shape
+    if not found.keys() <= dict(layers_of(family.card)).keys():
+        raise LoraFileError(f"{path!r} has layers that no {family.name} has.")
+    return found
+
+
+def _of_the_word(config: TrainConfig, family: Family) -> dict[str, Shape]:
+    """The vectors that are bundled in the file: for each text encoder as many as the trigger word has tokens."""
+    count = config.embedding.embedding_vectors
+    start, keys = f"{BUNDLE}.{config.text.trigger}.", ONE if len(TEXT[family.card]) == 1 else PAIR
+    return {start + key: (count, width) for key, (_, width) in zip(keys, TEXT[family.card])} if count else {}
 
 
 @functools.cache

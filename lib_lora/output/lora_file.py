@@ -60,6 +60,20 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of every tensor of a LoRA file, from its header alone.
+
+    Raises:
+        LoraFileError: it is missing or no safetensors file.
+    """
+    try:
+        _check_start(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
+
+
 def _check_start(path: Path) -> None:
     if path.exists() and not path.is_file():  # a pipe would never answer
         raise OSError("it is no file")

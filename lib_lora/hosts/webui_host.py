@@ -186,6 +186,18 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     hypernetworks = list(shared.loaded_hypernetworks)
     shared.loaded_hypernetworks.clear()
     stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
+    _leave_upcasting(stack)
+
+
+def _leave_upcasting(stack: ExitStack) -> None:
+    """Turn off, until the exit, what --upcast-sampling hangs on ldm's classes (modules.sd_hijack_unet).
+
+    It casts weights of norms and feed-forwards to fp32 in place, and activations to fp16, whose gradients vanish without a scaled
+    loss. Under autocast it is not needed.
+    """
+    if devices.unet_needs_upcast:
+        devices.unet_needs_upcast = False
+        stack.callback(setattr, devices, "unet_needs_upcast", True)
 
 
 def _forget_conditioning() -> None:

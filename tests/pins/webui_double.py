@@ -104,7 +104,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
     )
     parts = {
         "call_queue": {"queue_lock": lock},
-        "devices": {"device": torch.device("cpu")},
+        "devices": {"device": torch.device("cpu"), "unet_needs_upcast": False},
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
         "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},

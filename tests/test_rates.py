@@ -90,9 +90,12 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
     _, tensors, metadata = run(unset(photos, tmp_path, **flat), host, stop_at=1)
     assert metadata["ss_text_encoder_lr"] == "1e-05"
     assert {key.partition("_text_model")[0] for key in tensors if key.startswith("lora_te")} == {"lora_te1", "lora_te2"}
+    left = {**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}
+    with pytest.raises(ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):  # before the model is touched
+        run(unset(photos, tmp_path, **left), host)
     monkeypatch.setattr(host, "kind", lambda: None)
     with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):
-        run(unset(photos, tmp_path, **{**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}), host)
+        run(unset(photos, tmp_path, **left), host)
 
 
 def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_missing_folder_is_told_under_its_own_name(tmp_path: Path) -> None:
 
 def test_formula_report_and_metadata_tell_it(tmp_path: Path) -> None:
     flat = folders(tmp_path, (3, 4), [(1, 3), (1, 20)])
-    config = build_config({**flat, "prior_loss_weight": 0.5})
+    config = build_config({"text_encoder_lr": 0, **flat, "prior_loss_weight": 0.5})
     dataset = find_images(config)
     plan = make_plan(config, dataset)
     assert plan.formula.startswith("4 images, 12 per epoch with repeats; with 12 showings of 12 of 23 regularisation images;")

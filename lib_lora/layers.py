@@ -84,6 +84,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model.layer_table", "model.inpainting", "model.open_clip"),
     (
         "model.lean",
+        "model.lean_vae",
         "model.words",
         "model.dropout",
         "model.kinds",

@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.model import lean, products
 from lib_lora.model.lean import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
-from lib_lora.model.products import product
+from lib_lora.model.products import convolved_onto, product
 from lib_lora.model.surgery import forwards_replaced, frozen
 from tools.bench.counting import saved_bytes
 
@@ -139,3 +139,17 @@ def test_a_whole_model_computes_with_them(mini_checkpoint: Path, tmp_path: Path)
     with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:
         assert all("forward" in m.__dict__ for m in base.unet.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
         assert not any("forward" in m.__dict__ for m in base.vae.modules())
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_is_added_onto_what_is_there(
+    onednn: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_ONEDNN_ONTO", onednn and products._ONEDNN_ONTO)
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+    x, y = torch.randn(2, 4, 8, 8).contiguous(memory_format=layout), torch.randn(2, 6, 4, 4).contiguous(memory_format=layout)
+    with torch.no_grad():
+        wanted = y + conv(x)
+        result = convolved_onto(y, x, conv)
+    assert result.data_ptr() == y.data_ptr() and torch.allclose(y, wanted, atol=1e-5)

@@ -19,6 +19,7 @@ from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
 from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.lean import lean_forwards
+from lib_lora.model.lean_vae import lean_encoder_forwards
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
 from lib_lora.model.targets import ldm_unet_targets, sdxl_unet_targets, text_encoder_targets
@@ -100,7 +101,7 @@ class LdmModel:
 
 @contextmanager
 def made_trainable(model: LdmModel) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention and frozen layers on kernels made for training; others' patches have no part in it.
+    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it; others' patches have no part.
 
     The exit brings everything back.
     """
@@ -113,6 +114,7 @@ def made_trainable(model: LdmModel) -> Iterator[None]:
             if isinstance(encoder, OpenClipEncoder):
                 stack.enter_context(forwards_replaced(encoder.forwards()))
         stack.enter_context(forwards_replaced(lean_forwards(networks(model), model.device)))
+        stack.enter_context(forwards_replaced(lean_encoder_forwards(model.vae, model.device)))
         yield
 
 

@@ -1,8 +1,9 @@
-"""One matrix product, on the fastest kernel that torch has for it on this device."""
+"""Matrix products and a convolution, on the fastest kernels that torch has for them on this device."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 # oneDNN's product: twice as fast as the BLAS behind torch.mm on the AVX-512 processor (AMD) where it was measured, and it takes
 # transposed operands as they are.
@@ -10,6 +11,7 @@ import torch
 _ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
+_ONEDNN_ONTO: bool = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")  # adds onto what is there, in one pass
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -18,3 +20,14 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
         return result
     return a @ b.t()
+
+
+def convolved_onto(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """Returns y + conv(x) in the memory of y, in fp32 on a CPU without gradients. Shapes: `[B, out, h', w']`, `[B, in, h, w]`."""
+    if _ONEDNN_ONTO and conv.bias is not None and conv.padding_mode == "zeros":
+        sides = (list(conv.padding), list(conv.stride), list(conv.dilation))
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            y, x, conv.weight, conv.bias, *sides, conv.groups, "add", None, None, [], None
+        )
+        return y
+    return y.add_(conv(x))

@@ -1,0 +1,55 @@
+"""The VAE's encoder on a CPU against ldm's own classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib_lora.model import products
+from lib_lora.model.lean_vae import lean_encoder_forwards
+from lib_lora.model.surgery import forwards_replaced
+from tests.pins.webui_double import load_ldm
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vae(mini_checkpoint: Path) -> Any:
+    return load_ldm(mini_checkpoint).first_stage_model
+
+
+@pytest.mark.parametrize("onto", [True, False])
+@torch.no_grad()
+def test_encoder_gives_ldms_own_result(vae: Any, onto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_ONEDNN_ONTO", onto and products._ONEDNN_ONTO)
+    pixels = torch.rand(2, 3, 64, 48) * 2 - 1
+    before, plain = pixels.clone(), vae.encoder(pixels)
+    with forwards_replaced(lean_encoder_forwards(vae, CPU)):
+        lean = vae.encoder(pixels)
+    assert torch.allclose(lean, plain, rtol=1e-4, atol=1e-5) and torch.equal(pixels, before)
+    assert lean.is_contiguous(memory_format=torch.channels_last), "the replacement was not used"
+    assert torch.equal(vae.encoder(pixels), plain), "the encoder did not come back as it was"
+
+
+def test_encoder_with_gradients_or_in_half_precision_is_ldms(vae: Any) -> None:
+    pixels = (torch.rand(1, 3, 32, 32) * 2 - 1).requires_grad_()
+    gradients = []
+    for forwards in ({}, lean_encoder_forwards(vae, CPU)):
+        with forwards_replaced(forwards):
+            gradients.append(torch.autograd.grad(vae.encoder(pixels).sum(), pixels)[0])
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4)
+    half, small = vae.encoder.to(torch.bfloat16), pixels.detach().bfloat16()
+    with torch.no_grad():
+        plain = half(small)
+        with forwards_replaced(lean_encoder_forwards(vae, CPU)):
+            assert torch.equal(half(small), plain)
+    vae.encoder.float()
+
+
+def test_it_stands_aside_on_other_devices_and_other_vaes(vae: Any) -> None:
+    assert lean_encoder_forwards(vae, torch.device("cuda")) == {}
+    assert lean_encoder_forwards(torch.nn.Identity(), CPU) == {}
+    assert len(lean_encoder_forwards(vae, CPU)) == 11  # conv_in, two blocks at each of four sizes, two in the middle

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lib_lora.hosts.ldm_config import write_beside
-from tests.webui_configs import write_sd2, write_sdxl
+from tests.webui_configs import write_refiner, write_sd2, write_sdxl, write_unclip
 
 SHAPES = Path(__file__).parent / "data" / "sd15_shapes.json"
 SDXL_SHAPES = SHAPES.with_name("sdxl_shapes.json")
@@ -67,6 +67,27 @@ def write_mini_sdxl(folder: Path, *, velocity: bool = False, inpaints: bool = Fa
     return path
 
 
+def write_mini_unclip(folder: Path) -> Path:
+    """A miniature of SD 2.x UnCLIP, which cannot be trained: its U-Net is told of a picture, too."""
+    path = _write(
+        folder / "unclip-mini.safetensors", _mini_sd2_shape, _open_clip_shapes("cond_stage_model.model.") | _of_pictures()
+    )
+    write_unclip(path, load_file(path))
+    return path
+
+
+def write_mini_refiner(folder: Path) -> Path:
+    """A miniature of an SDXL refiner, which cannot be trained: the second text encoder alone, and a score among its numbers."""
+    shapes = {
+        key.replace("embedders.1", "embedders.0"): shape
+        for key, shape in _shapes(_mini_refiner_shape, SDXL_SHAPES).items()
+        if not key.startswith("conditioner.embedders.0")
+    }
+    path = _write(folder / "refiner-mini.safetensors", lambda *_: None, shapes)
+    write_refiner(path, load_file(path))
+    return path
+
+
 def _write(
     path: Path,
     reshape: Reshape,
@@ -74,10 +95,14 @@ def _write(
     shapes_of: Path = SHAPES,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    shapes = {key: reshape(key, shape) for key, shape in json.loads(shapes_of.read_text()).items()}
-    shapes.update(more or {})
-    save_file({key: _tensor(key, shape) for key, shape in shapes.items() if shape is not None}, path)
+    shapes = _shapes(reshape, shapes_of) | (more or {})
+    save_file({key: _tensor(key, shape) for key, shape in shapes.items()}, path)
     return path
+
+
+def _shapes(reshape: Reshape, shapes_of: Path) -> dict[str, list[int]]:
+    found = {key: reshape(key, shape) for key, shape in json.loads(shapes_of.read_text()).items()}
+    return {key: shape for key, shape in found.items() if shape is not None}
 
 
 def _mini_shape(key: str, shape: list[int]) -> list[int] | None:
@@ -127,6 +152,23 @@ def _mini_sdxl_shape(key: str, shape: list[int]) -> list[int] | None:
     width = MINI_OPEN_CLIP["width"]
     told = {2048: 64 + width, 2816: width + 6 * 256}
     return [told.get(side, side // 10 if side % 320 == 0 else side) for side in shape]
+
+
+def _mini_refiner_shape(key: str, shape: list[int]) -> list[int] | None:
+    """No first text encoder beside the second, and a score instead of the size of the bucket."""
+    small, width = _mini_sdxl_shape(key, shape), MINI_OPEN_CLIP["width"]
+    fewer = {64 + width: width, width + 6 * 256: width + 5 * 256}
+    return small and [fewer.get(side, side) if key.startswith("model.") else side for side in small]
+
+
+def _of_pictures() -> dict[str, list[int]]:
+    """What tells UnCLIP's U-Net of a picture, and the end of the encoder that reads it (the rest is not needed to load it)."""
+    width, told = 4 * 64, "model.diffusion_model.label_emb.0."
+    return {
+        told + "0.weight": [width, 2 * MINI_OPEN_CLIP["width"]], told + "0.bias": [width],
+        told + "2.weight": [width, width], told + "2.bias": [width],
+        "embedder.model.ln_final.weight": [MINI_OPEN_CLIP["width"]], "embedder.model.ln_final.bias": [MINI_OPEN_CLIP["width"]],
+    }  # fmt: skip
 
 
 def _open_clip_shapes(prefix: str) -> dict[str, list[int]]:

@@ -16,10 +16,40 @@ from lib_lora.hosts.ldm_config import ldm_config
 
 ARCH = "ViT-S-32-alt"  # open_clip's name of what `synthetic.MINI_OPEN_CLIP` is
 HEAD_WIDTH = 64
+SGM = "sgm.modules."
 
 
 def write_sd2(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool) -> None:
     """Write `NAME.yaml` beside a miniature of SD 2.x."""
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(_sd2(weights, velocity=velocity)))
+
+
+def write_unclip(checkpoint: Path, weights: Mapping[str, Any]) -> None:
+    """Write `NAME.yaml` beside a miniature of UnCLIP (v2-1-stable-unclip-h-inference.yaml)."""
+    config, encoders = _sd2(weights, velocity=True), "ldm.modules.encoders.modules."
+    config["model"]["target"] = "ldm.models.diffusion.ddpm.ImageEmbeddingConditionedLatentDiffusion"
+    told = weights["model.diffusion_model.label_emb.0.0.weight"].shape[1]
+    params = config["model"]["params"]
+    params["unet_config"]["params"].update({"num_classes": "sequential", "adm_in_channels": told})
+    config["model"]["params"] = params | {
+        "embedding_dropout": 0.25,
+        "conditioning_key": "crossattn-adm",
+        "embedder_config": {
+            "target": encoders + "FrozenOpenCLIPImageEmbedder",
+            "params": {"arch": ARCH, "version": None, "device": "cpu"},
+        },
+        "noise_aug_config": {
+            "target": encoders + "CLIPEmbeddingNoiseAugmentation",
+            "params": {
+                "timestep_dim": told // 2,
+                "noise_schedule_config": {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"},
+            },
+        },
+    }
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config))
+
+
+def _sd2(weights: Mapping[str, Any], *, velocity: bool) -> dict[str, Any]:
     config = ldm_config(weights, Path("clip"))
     params = config["model"]["params"]
     params["cond_stage_config"] = {
@@ -30,7 +60,7 @@ def write_sd2(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool) -
     del unet["num_heads"]
     unet.update({"num_head_channels": HEAD_WIDTH, "use_linear_in_transformer": True})
     params["parameterization"] = "v" if velocity else "eps"
-    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config))
+    return config
 
 
 def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool = False) -> None:
@@ -39,34 +69,48 @@ def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool =
     shutil.copytree(VOCABULARY, clip, dirs_exist_ok=True)
     first = text_config(weights, TEXT["SDXL"][0])
     (clip / "config.json").write_text(json.dumps({"model_type": "clip_text_model", **first}))
-    unet, sgm = unet_config(weights), "sgm.modules."
-    kind = "VScaling" if velocity else "EpsScaling"
-    sizes = [
-        {"is_trainable": False, "input_key": key, "target": sgm + "encoders.modules.ConcatTimestepEmbedderND",
-         "params": {"outdim": 256}}
-        for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
-    ]  # fmt: skip
-    texts = [
-        {"is_trainable": False, "input_key": "txt", "target": sgm + "encoders.modules.FrozenCLIPEmbedder",
-         "params": {"version": str(clip), "layer": "hidden", "layer_idx": first["num_hidden_layers"] - 1}},
-        {"is_trainable": False, "input_key": "txt", "target": sgm + "encoders.modules.FrozenOpenCLIPEmbedder2",
-         "params": {"arch": ARCH, "version": "none", "freeze": True, "layer": "penultimate", "always_return_pooled": True,
-                    "legacy": False}},
-    ]  # fmt: skip
+    clip_l = {
+        "is_trainable": False, "input_key": "txt", "target": SGM + "encoders.modules.FrozenCLIPEmbedder",
+        "params": {"version": str(clip), "layer": "hidden", "layer_idx": first["num_hidden_layers"] - 1},
+    }  # fmt: skip
+    told = [_numbers(key) for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")]
+    _write_sgm(checkpoint, weights, [clip_l, _OPEN_CLIP, *told], velocity=velocity)
+
+
+def write_refiner(checkpoint: Path, weights: Mapping[str, Any]) -> None:
+    """Write `NAME.yaml` beside a miniature of an SDXL refiner (sd_xl_refiner.yaml)."""
+    told = [_numbers(key) for key in ("original_size_as_tuple", "crop_coords_top_left", "aesthetic_score")]
+    _write_sgm(checkpoint, weights, [_OPEN_CLIP, *told])
+
+
+_OPEN_CLIP = {
+    "is_trainable": False, "input_key": "txt", "target": SGM + "encoders.modules.FrozenOpenCLIPEmbedder2",
+    "params": {"arch": ARCH, "version": "none", "freeze": True, "layer": "penultimate", "always_return_pooled": True, "legacy": False},
+}  # fmt: skip
+
+
+def _numbers(key: str) -> dict[str, Any]:
+    target = SGM + "encoders.modules.ConcatTimestepEmbedderND"
+    return {"is_trainable": False, "input_key": key, "target": target, "params": {"outdim": 256}}
+
+
+def _write_sgm(checkpoint: Path, weights: Mapping[str, Any], embedders: list[dict[str, Any]], *, velocity: bool = False) -> None:
+    """`NAME.yaml` for a model of these text encoders and numbers."""
+    unet, kind = unet_config(weights), "VScaling" if velocity else "EpsScaling"
     params = {
         "scale_factor": 0.13025,
         "disable_first_stage_autocast": True,
         "denoiser_config": {
-            "target": sgm + "diffusionmodules.denoiser.DiscreteDenoiser",
+            "target": SGM + "diffusionmodules.denoiser.DiscreteDenoiser",
             "params": {
                 "num_idx": 1000,
-                "weighting_config": {"target": sgm + "diffusionmodules.denoiser_weighting.EpsWeighting"},
-                "scaling_config": {"target": sgm + f"diffusionmodules.denoiser_scaling.{kind}"},
-                "discretization_config": {"target": sgm + "diffusionmodules.discretizer.LegacyDDPMDiscretization"},
+                "weighting_config": {"target": SGM + "diffusionmodules.denoiser_weighting.EpsWeighting"},
+                "scaling_config": {"target": SGM + f"diffusionmodules.denoiser_scaling.{kind}"},
+                "discretization_config": {"target": SGM + "diffusionmodules.discretizer.LegacyDDPMDiscretization"},
             },
         },
         "network_config": {
-            "target": sgm + "diffusionmodules.openaimodel.UNetModel",
+            "target": SGM + "diffusionmodules.openaimodel.UNetModel",
             "params": {
                 "adm_in_channels": unet["projection_class_embeddings_input_dim"], "num_classes": "sequential",
                 "use_checkpoint": False, "in_channels": unet["in_channels"], "out_channels": 4,
@@ -77,11 +121,11 @@ def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool =
                 "spatial_transformer_attn_type": "softmax-xformers", "legacy": False,
             },
         },
-        "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": [*texts, *sizes]}},
+        "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": embedders}},
         "first_stage_config": {
             "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
             "params": {
-                **ldm_config(weights, clip)["model"]["params"]["first_stage_config"]["params"]
+                **ldm_config(weights, Path("clip"))["model"]["params"]["first_stage_config"]["params"]
             },
         },
     }  # fmt: skip

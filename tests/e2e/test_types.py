@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.e2e import client
+from tests.e2e.round_trip import train_and_read_back
 from tests.e2e.server import Server
 
 pytestmark = pytest.mark.e2e
@@ -33,22 +32,10 @@ TYPES: dict[str, dict[str, Any]] = {
 def test_a_type_in_the_webui(server: Server, kind: str, photos: Path) -> None:
     """Trained, loaded with every key matched, the same numbers in a prompt, in bf16 near to them, and nothing else changed."""
     name = f"type-{kind.replace(' ', '-')}"
-    plain = client.generate(server, client.PROMPT)
-    before = client.fingerprint(server)
-    job = client.train(server, photos, name, save_precision="float", **{"adapter_type": kind, **TYPES[kind]})
-    assert job["state"] == "done", job  # with the webui's own loader finding a layer for every key
-    assert client.changes(before, client.fingerprint(server)) == []
-    found = server.get("/e2e/lora-output", params={"name": name})
-    print(kind, found)
-    for part in ("unet", "text_encoder"):
-        assert found[part]["effect"] > 1e-3 and found[part]["error"] < 1e-4
-    assert found["unchanged"]
+    train_and_read_back(server, photos, name, **{"adapter_type": kind, **TYPES[kind]})
     path = server.lora_folder / f"{name}.safetensors"
     half = path.with_name(f"{name}-bf16.safetensors")
     save_file({key: value.to(torch.bfloat16) for key, value in load_file(path).items()}, half)
     rounded = server.get("/e2e/lora-output", params={"name": half.stem, "ours": name})
     print(kind, "bf16", rounded)
     assert all(0 < rounded[part]["error"] < 1e-2 for part in ("unet", "text_encoder"))
-    assert not np.array_equal(client.generate(server, f"{client.PROMPT} <lora:{name}:1>"), plain)
-    assert np.array_equal(client.generate(server, client.PROMPT), plain)
-    assert client.changes(before, client.fingerprint(server)) == [], "the prompt's LoRA is taken off exactly"

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -100,6 +101,13 @@ def _replaced_unet() -> Any:
     return mock.patch.object(sd_unet, "unet_options", [option])
 
 
+def _small_sdxl() -> Any:
+    """An SDXL without a NAME.yaml is made by the data folder's sd_xl_base.yaml, not by the webui's own, which is of full size."""
+    from modules import paths, sd_models_config
+
+    return mock.patch.object(sd_models_config, "config_sdxl", str(Path(paths.data_path) / "sd_xl_base.yaml"))
+
+
 _FAULTS: dict[str, Callable[[], Any]] = {
     "slow steps": _slow_steps,
     "patched forwards": _patched_forwards,
@@ -108,6 +116,7 @@ _FAULTS: dict[str, Callable[[], Any]] = {
     "unloadable file": _unloadable_file,
     "no checkpoint": _no_checkpoint,
     "replaced unet": _replaced_unet,
+    "small sdxl": _small_sdxl,
     **{flag: _kind(flag) for flag in ("is_sd3", "is_ssd")},
     **{flag: _memory_mode(flag) for flag in ("lowvram", "medvram")},
 }

@@ -6,12 +6,13 @@ from typing import Any
 
 import networks
 import torch
-from modules import call_queue, sd_hijack, shared
+from modules import call_queue, extra_networks, sd_hijack, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.conditioning import Conditioning
 from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.words import without_bundle
 from lib_lora.output.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
@@ -22,18 +23,25 @@ def compare(name: str, here: str) -> dict[str, Any]:
     """Errors and effects, relative, per part: of the file `name` in the webui against the file `here` in our adapters.
 
     Returns:
-        numbers: `{part: {"error": x, "effect": x}}`, and whether the model without LoRA answers as before.
+        numbers: `{part: {"error": x, "effect": x}}`, and whether the model without LoRA answers as before; the number of layers in the
+        file, those for which the webui found none (`unmatched`), and those that it could not change (`failed`, it goes on then).
     """
+    state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
+    layers = {key.partition(".")[0] for key in without_bundle(state)}
     with call_queue.queue_lock:
         before = _by_webui([])
+        extra_networks.extra_network_registry["lora"].errors.clear()
         theirs = _by_webui([name])
+        failed = dict(extra_networks.extra_network_registry["lora"].errors)
+        matched = {module.network_key.partition(".")[0] for net in networks.loaded_networks for module in net.modules.values()}
     ours = _by_us(here)
     with call_queue.queue_lock:
         after = _by_webui([])
     numbers: dict[str, Any] = {
         part: {"error": _distance(ours[part], theirs[part]), "effect": _distance(theirs[part], before[part])} for part in theirs
     }
-    return {**numbers, "unchanged": all(torch.equal(before[part], after[part]) for part in before)}
+    told = {"layers": len(layers), "unmatched": sorted(layers ^ matched), "failed": failed}
+    return {**numbers, **told, "unchanged": all(torch.equal(before[part], after[part]) for part in before)}
 
 
 @torch.no_grad()

@@ -81,10 +81,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.best",
         "training.tree",
     ),
-    ("model.layer_table", "model.inpainting", "model.open_clip"),
+    ("model.layer_table", "model.inpainting", "model.lean_vae", "model.open_clip"),
     (
         "model.lean",
-        "model.lean_vae",
         "model.words",
         "model.dropout",
         "model.kinds",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.data.captions import CaptionSource, read_caption, written_caption
-from lib_lora.data.folders import Folder, FolderSearch, images_in
+from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -57,10 +57,10 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
         return Dataset((), (), (f"{title}: none given; choose a folder or drop images.",), ())
     search = FolderSearch(title, repeats, [], [], is_reg)
     folders: list[Folder] = []
-    for text in (path.strip().strip('"') for path in paths if path.strip()):  # quoted, as file managers copy paths
+    for text in (path for path in paths if path.strip()):
         found = list(search.folders(text))
         folders += [folder for folder in found if folder.path not in {known.path for known in folders}]
-    files = [(folder, path) for folder in folders for path in images_in(folder.path)]
+    files = [(folder, path) for folder in folders for path in search.look(folder.path, folder.root).images]
     problems = search.problems
     if len(files) > MAX_IMAGES:
         problems.append(f"{title}: {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
@@ -77,7 +77,7 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
         return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         size = checked_size(path, readers)
-        written = read_caption(path, captions)
+        written = read_caption(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
     except OSError as error:

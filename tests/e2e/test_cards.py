@@ -74,7 +74,7 @@ def _write(path: Path, rng: random.Random, name: str) -> None:
     given = {option: _text(rng, 5) for option in ("trigger", "training_comment", "metadata_title", "metadata_author",
                                                   "metadata_description", "metadata_tags", "optimizer_args")}  # fmt: skip
     config = build_config({"name": name, "resolution": 64, "min_bucket_reso": 64, **given, "optimizer_args": ""})
-    concept = Folder(Path(_text(rng, 4).replace("/", "") or "1_x"), rng.randrange(1, 9), None)
+    concept = Folder(Path(_text(rng, 4).replace("/", "") or "1_x"), rng.randrange(1, 9), None, Path())
     samples = tuple(Sample(concept.path / f"{i}.png", _text(rng, 9), concept.repeats, Size(64, 64), False) for i in range(3))
     plan = make_plan(config, Dataset(samples, (concept,), (), ()))
     model = ModelInfo(_text(rng, 3) + ".safetensors", "abcd1234", None)

@@ -23,10 +23,11 @@ from PIL import Image
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
-from lib_lora.data import dataset
+from lib_lora.data import dataset, folders
 from lib_lora.data.images import load_pixels
 from lib_lora.data.opening import image_size
 from lib_lora.data.reader import Reader, Readers
+from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
 from lib_lora.kohya.importing import import_file
@@ -222,22 +223,111 @@ def test_consoles_that_cannot_say_it(encoding: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.case(49)
-@pytest.mark.parametrize("kind", ["loop of links", "devices", "system folder", "link outside"])
-def test_hostile_folders_are_answered(kind: str, tmp_path: Path) -> None:
-    """Loops of links, devices and folders of the system are answered with a sentence."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    if kind == "loop of links":
-        (folder / "1_again").symlink_to(folder)
-    elif kind == "link outside":
-        (tmp_path / "secret").mkdir()
-        write_picture(tmp_path / "secret" / "x.txt.png").rename(tmp_path / "secret" / "x.dat")
-        (folder / "1_out").symlink_to(tmp_path / "secret")
-    named = {"devices": "/dev", "system folder": "/proc/self"}.get(kind, str(folder))
-    if not Path(named).is_dir():
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("/dev", "'fd' is a link that leads out of 'dev'"),
+        ("/proc/self", "'cwd', 'root' are links that lead out of"),
+        ("/etc", "holds no PNG"),
+        ("/dev/zero", "does not exist or is no folder"),
+        ("\\\\host\\share\\photos", "is a path of another machine or a device"),
+        ("\\\\.\\C:", "is a path of another machine or a device"),
+        ("~nobody-of-this-name/x", "does not exist or is no folder"),
+        ("x" * 5000, "does not exist or is no folder"),
+    ],
+)
+def test_folders_of_the_system_are_answered(named: str, said: str) -> None:
+    """Folders of the system, a device, paths of Windows' network and of nobody's home, 5000 letters: one sentence, at once."""
+    if named.startswith("/") and not Path(named).exists():
         pytest.skip("not on this system")
     found = find_images(build_config({"data": [named]}))
-    assert found.samples == () and len(found.problems) == 1 and found.problems[0].endswith(".")
+    assert found.samples == () and len(found.problems) == 1 and said in found.problems[0], found.problems
+    assert found.problems[0].startswith("Image folder (data): ") and found.problems[0].endswith(".")
+
+
+@pytest.mark.case(49)
+def test_a_loop_of_links(photos: Path) -> None:
+    """A link to the folder it lies in, and one to itself: neither is gone round in."""
+    (photos / "1_again").symlink_to(photos)
+    (photos / "1_self").symlink_to(photos / "1_self")
+    found = find_images(build_config({"data": [str(photos)]}))
+    assert len(found.samples) == 4 and found.problems == ()
+
+
+@pytest.mark.case(49)
+@pytest.mark.parametrize("kind", ["image", "caption", "folder", "images of one folder", "mask", "mask folder"])
+def test_links_out_of_a_folder_are_not_followed(
+    kind: str, photos: Path, tmp_path: Path, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to a picture, a caption, a mask or a folder elsewhere: nothing behind it is opened, one sentence names it."""
+    secret, masks, images = tmp_path / "secret", tmp_path / "masks", photos / "3_blob"
+    write_picture(secret / "s.png", 96, 96)
+    (secret / "s.txt").write_text("a secret")
+    for path in images.glob("*.png"):
+        write_picture(masks / path.name, 96, 96)
+    if kind == "image":
+        (images / "out.png").symlink_to(secret / "s.png")
+    elif kind == "images of one folder":
+        for name in "abcdefg":
+            (images / f"{name}.png").symlink_to(Path("../../secret/s.png"))
+    elif kind == "caption":
+        (images / "0.txt").unlink()
+        (images / "0.txt").symlink_to(secret / "s.txt")
+    elif kind == "folder":
+        (photos / "1_out").symlink_to(secret)
+    elif kind == "mask":
+        (masks / "0.png").unlink()
+        (masks / "0.png").symlink_to(secret / "s.png")
+    else:
+        (masks / "3_blob").symlink_to(secret)
+    opened: list[Path] = []
+    monkeypatch.setattr(dataset, "_checked", {})
+    monkeypatch.setattr(Reader, "size", lambda _, path: opened.append(path.resolve()) or Size(96, 96))
+    told = house.run(quick(masked_loss=kind.startswith("mask"), mask_data=str(masks))).told
+    name, root = {
+        "image": ("Image folder (data): 'out.png' is a link that leads", "photos"),
+        "images of one folder": ("Image folder (data): 'a.png', 'b.png', 'c.png', 'd.png', 'e.png' and 2 more are links that lead", "photos"),
+        "caption": ("Caption file '0.txt' is a link that leads", "photos"),
+        "folder": ("Image folder (data): '1_out' is a link that leads", "photos"),
+        "mask": ("Mask folder (mask_data): '0.png' is a link that leads", "masks"),
+        "mask folder": ("Mask folder (mask_data): '3_blob' is a link that leads", "masks"),
+    }[kind]  # fmt: skip
+    assert len(told) == 1 and told[0].startswith(f"{name} out of '{root}' and will not be followed; put there what "), told
+    assert opened and not any(path.is_relative_to(secret) for path in opened)
+
+
+@pytest.mark.case(49)
+def test_links_that_stay_inside_are_followed(photos: Path, tmp_path: Path, house: House, quick: Any) -> None:
+    """A folder that is itself a link, and links from place to place in it, are what they lead to."""
+    (photos / "3_blob" / "9.png").symlink_to("0.png")
+    (photos / "3_blob" / "9.txt").symlink_to(write_text(photos / "caption.txt", "shared"))
+    (photos / "1_again").symlink_to("3_blob")
+    (tmp_path / "link").symlink_to(photos)
+    found = find_images(quick(data=[str(tmp_path / "link")]))
+    assert found.problems == () and len(found.samples) == 10
+    assert [sample.caption for sample in found.samples if sample.path.name == "9.png"] == ["ohwx, shared"] * 2
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.case(49)
+def test_a_folder_of_endless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files, or more folders of files, than any set of images has: counting ends, one sentence."""
+    monkeypatch.setattr(folders, "MAX_ENTRIES", 50)
+    real, looked = folders._sort_in, []
+    monkeypatch.setattr(folders, "_sort_in", lambda entry, *rest: looked.append(entry.name) or real(entry, *rest))
+    for root, names in (("flat", [f"{n}.png" for n in range(60)]), ("deep", [f"1_{n % 9}/{n}.png" for n in range(60)])):
+        for name in names:
+            (tmp_path / root / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / name).touch()
+        looked.clear()
+        assert find_images(build_config({"data": [str(tmp_path / root)]})).problems == (
+            f"Image folder (data): '{root}' holds more than 50 files and folders; choose a folder of the images alone.",
+        )
+        assert len(looked) == 51
 
 
 @pytest.mark.case(52)

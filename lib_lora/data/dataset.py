@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_lora.data.captions import CaptionSource, read_caption, written_caption
 from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -17,7 +18,7 @@ DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
 DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
 _PER_DECODER = 8  # fewer pictures are not worth the start of another process
-_checked: dict[tuple[Path, int, int], Size] = {}  # what was decoded whole once, by the file's state
+_checked: dict[tuple[Path, int, int], Size | DatasetError] = {}  # what decoding the whole came to, by the file's state
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,22 @@ def checked_size(path: Path, readers: Readers) -> Size:
     """Size of an image that was decoded whole once, in a process apart.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: it cannot be read. One that is itself to blame is not tried again until it is another file.
         OSError: it is gone.
     """
     stat = path.stat()
     key = (path, stat.st_mtime_ns, stat.st_size)
-    size = _checked.get(key)
-    if size is None:
-        size = readers.size(path)
+    found = _checked.get(key)
+    if found is None:
+        try:
+            found = readers.size(path)
+        except NotNowError:
+            raise
+        except DatasetError as error:
+            found = error
         if len(_checked) >= 4 * MAX_IMAGES:
             _checked.clear()
-        _checked[key] = size
-    return size
+        _checked[key] = found
+    if isinstance(found, DatasetError):
+        raise DatasetError(found.problems)
+    return found

@@ -9,7 +9,7 @@ from lib_lora.data.dataset import Dataset, Sample, checked_size
 from lib_lora.data.folders import FolderSearch
 from lib_lora.data.links import link_problem, named
 from lib_lora.data.paths import pasted
-from lib_lora.data.reader import Readers
+from lib_lora.data.reader import NoReaderError, Readers
 from lib_lora.errors import DatasetError
 
 MASKS = "Mask folder (mask_data)"
@@ -59,6 +59,8 @@ def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
         return []
     try:
         size = checked_size(sample.mask, readers)
+    except NoReaderError as error:
+        return error.problems  # no mask is to blame
     except DatasetError as error:
         return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:

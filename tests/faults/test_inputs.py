@@ -24,9 +24,11 @@ from PIL import Image
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.data import dataset, folders
+from lib_lora.data import masks as masks_room
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import image_size
+from lib_lora.data.opening import NotNowError, image_size
 from lib_lora.data.reader import Reader, Readers
+from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
@@ -187,6 +189,124 @@ def test_a_decoder_that_crashes_or_never_ends(house: House, quick: Any, photos: 
     for name in ("crash.png", "endless.png"):
         (photos / "3_blob" / name).unlink()
     assert house.run(quick()).of(Finished)
+
+
+@pytest.mark.case(58)
+def test_a_decoder_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    """The program that asked is gone: an idle decoder ends with its input, one that is stuck where no Python runs ends by itself."""
+    stuck = WEAK_DECODER.replace("time.sleep(600)", "holds_the_lock(600)").replace(
+        "import os, sys, time",
+        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import reader_main\nreader_main.GRACE_S = 0.5",
+    )
+    for name in ("endless.png", ""):
+        parent = (sys.executable, "-c", stuck, str(ROOT), "0.5")
+        child = subprocess.Popen(parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert child.stdin is not None and child.stdout is not None
+        assert [child.stdout.readline(), child.stdout.readline()] == ["\n", f"{READY}\n"]
+        if name:
+            child.stdin.write(json.dumps(str(write_picture(tmp_path / name))) + "\n")
+            child.stdin.flush()
+            assert child.wait(timeout=30) == 1 and child.stdout.read() == ""
+        else:
+            child.stdin.close()
+            assert child.wait(timeout=30) == 0
+        child.stdin, _ = None, child.stdout.close()
+
+
+@pytest.mark.case(58)
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("/no/such/python",), "No such file or directory"),
+        ((sys.executable, "-c", "import no_such_package_of_pillow"), "ModuleNotFoundError: No module named 'no_such_package_of_pillow'"),
+        ((sys.executable, "-c", "print('[]')"), "it ends at once"),
+        ((sys.executable, "-c", "import time; time.sleep(600)"), "not ready after 1 s"),
+    ],
+    ids=["no program", "a package is missing", "another program", "hangs"],
+)  # fmt: skip
+def test_no_picture_is_blamed_for_a_reader_that_does_not_start(
+    command: tuple[str, ...], why: str, photos: Path, tmp_path: Path, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process that decodes does not start: one sentence for images, regularisation images and masks, and it is started anew next time."""
+    for number in range(20):  # several decoders
+        write_picture(photos / "3_blob" / f"{number}.png")
+        write_picture(tmp_path / "masks" / f"{number}.png")
+    write_picture(tmp_path / "reg" / "1_x" / "a.png")
+    started: list[object] = []
+    real = subprocess.Popen
+    broken = partial(Reader, command, start_s=1.0 if "ready" in why else 30.0)
+    images_alone = quick(reg_data=[str(tmp_path / "reg")])
+    config = quick(masked_loss=True, mask_data=str(tmp_path / "masks"), reg_data=[str(tmp_path / "reg")])
+    monkeypatch.setattr(dataset, "_checked", {})
+    for images_are_known in (False, True):
+        with monkeypatch.context() as patch:
+            for room in (dataset, masks_room):
+                patch.setattr(room, "Readers", partial(Readers, broken))
+            patch.setattr(subprocess, "Popen", lambda *args, **kwargs: started.append(args) or real(*args, **kwargs))
+            told = find_images(config).problems
+        start = f"No image can be read: the program that reads them, {command[0]!r}, does not start"
+        assert told == (f"{start} ({why}); repair the Python of the webui.",)
+        assert len(started) <= dataset.DECODERS + 1 and psutil.Process().children() == []
+        if not images_are_known:
+            assert find_images(images_alone).problems == ()  # and now the masks alone are left
+            started.clear()
+
+
+@pytest.mark.case(58)
+def test_what_others_write_is_no_answer(photos: Path) -> None:
+    """A Python that writes lines of its own at its start, and a decoder that writes to the console: sizes come all the same."""
+    noisy = WEAK_DECODER.replace("import os", "print('Hello'); print('half a line', end='', flush=True)\nimport os").replace(
+        "return real(path)", "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path)"
+    )
+    reader = Reader((sys.executable, "-c", noisy, str(ROOT)))
+    try:
+        assert [reader.size(photos / "3_blob" / f"{number}.png") for number in (0, 0, 1)]
+    finally:
+        reader.close()
+
+
+@pytest.mark.case(58)
+def test_a_reader_that_something_else_ended_is_asked_again(photos: Path, tmp_path: Path) -> None:
+    """The process dies at a picture once: the picture is read in another process, and not blamed."""
+    dies_once = WEAK_DECODER.replace(
+        "return real(path)",
+        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path)",
+    )
+    reader = Reader((sys.executable, "-c", dies_once, str(ROOT)))
+    try:
+        assert reader.size(photos / "3_blob" / "0.png")
+    finally:
+        reader.close()
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.case(58)
+def test_a_bad_picture_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report and the run look at the same file: what was found bad is not decoded again, what the system refused is, and so is a mended one."""
+    monkeypatch.setattr(dataset, "_checked", {})
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"none")
+    asked: list[Path] = []
+    error: list[type[DatasetError]] = [DatasetError]
+
+    class Scripted(Readers):
+        def size(self, path: Path) -> Size:
+            asked.append(path)
+            raise error[0](["Image 'bad.png' is bad."])
+
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="is bad"):
+            dataset.checked_size(bad, Scripted())
+    assert len(asked) == 1
+    bad.write_bytes(b"another")
+    error[0] = NotNowError
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="is bad"):
+            dataset.checked_size(bad, Scripted())
+    assert len(asked) == 4
+    write_picture(bad)
+    with Readers() as readers:
+        assert dataset.checked_size(bad, readers)
 
 
 @pytest.mark.case(58)

@@ -80,7 +80,8 @@ def find_images(config: TrainConfig) -> Dataset:
         dataset = with_regularisation(dataset, scan(data.reg_data, captions=replace(source, trigger=""), repeats=1, is_reg=True))
     if data.masked_loss and data.mask_data:
         dataset = with_masks(dataset, data.mask_data)
-    return replace(dataset, problems=(*dataset.problems, *_split_problems(config, dataset), *_cache_problems(config, dataset)))
+    problems = [*dataset.problems, *_split_problems(config, dataset), *_cache_problems(config, dataset)]
+    return replace(dataset, problems=tuple(dict.fromkeys(problems)))
 
 
 def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:

@@ -95,7 +95,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "data.images",
         "data.reader",
-        "data.reader_main",
         "model.base",
         "model.text_encoders",
         "model.surgery",
@@ -103,7 +102,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "objective.extra_noise",
         "output.lora_file",
     ),
-    ("model.conditioning", "data.size_conditioning"),
+    ("model.conditioning", "data.size_conditioning", "data.reader_main"),
     ("config.rules", "data.opening", "model.rates"),
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules", "config.embedding_rules"),
     (
@@ -118,7 +117,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output.atomic",
         "output.header",
     ),
-    ("data.words",),
+    ("data.words", "data.links", "data.paths"),
     (
         "config.lycoris",
         "config.groups",

@@ -241,10 +241,10 @@ def test_cards_are_bounded(content: str, tmp_path: Path) -> None:
 def test_captions_and_prompts_are_bounded(tmp_path: Path) -> None:
     image = write_picture(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("x" * MAX_CAPTION_BYTES)
-    assert read_caption(image, CaptionSource()) == "x" * MAX_CAPTION_BYTES
+    assert read_caption(image, CaptionSource(), tmp_path) == "x" * MAX_CAPTION_BYTES
     (tmp_path / "a.txt").write_text("x" * (MAX_CAPTION_BYTES + 1))
     with pytest.raises(DatasetError, match="'a.txt' is larger than 1 MB"):
-        read_caption(image, CaptionSource())
+        read_caption(image, CaptionSource(), tmp_path)
     (tmp_path / "prompts.txt").write_text("x" * (MAX_PROMPT_BYTES + 1))
     with pytest.raises(ValueError, match="larger than 1 MB"):
         read_prompts(str(tmp_path / "prompts.txt"))
@@ -265,7 +265,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
     found = scan([str(tmp_path)], captions=CaptionSource(), repeats=1)
     assert not found.samples and "holds no" in found.problems[0]
-    assert read_caption(write_picture(tmp_path / "b.jpg"), CaptionSource()) is None
+    assert read_caption(write_picture(tmp_path / "b.jpg"), CaptionSource(), tmp_path) is None
     os.mkfifo(tmp_path / VALUES)
     with pytest.raises(StateError, match="holds no state.json"):
         read_values(tmp_path)

@@ -35,7 +35,7 @@ STATE = {
 
 def metadata(**flat: object) -> dict[str, str]:
     config = build_config({"name": "my_cat", "trigger": "ohwx", "resolution": 256, "text_encoder_lr": 5e-5, **flat})
-    folder = Folder(Path("3_cat"), 3, "cat")
+    folder = Folder(Path("3_cat"), 3, "cat", Path())
     samples = tuple(Sample(Path("3_cat") / f"{i}.png", f"Ohwx,  a Cat, tag{i}", 3, Size(300, 451), True) for i in range(2))
     facts = RunFacts(1e9, 5, 1, Precision("bf16", torch.bfloat16), "torch.optim.adamw.AdamW(eps=1e-08)")
     model = ModelInfo("sd15.safetensors", "abcd1234", None)
@@ -180,7 +180,7 @@ def test_metadata_says_how_images_are_shown() -> None:
 
 def test_two_folders_of_one_name_are_both_counted() -> None:
     config = build_config({"name": "x", "text_encoder_lr": 5e-5})
-    folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat") for parent in "ab")
+    folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat", Path()) for parent in "ab")
     samples = tuple(Sample(folder.path / "0.png", "cat", 3, Size(512, 512), False) for folder in folders)
     facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")
     found = file_metadata(config, make_plan(config, Dataset(samples, folders, (), ())), ModelInfo("m", None, None), facts, {})

@@ -33,9 +33,14 @@ def name_problem(name: str) -> str | None:
         return start + "it must not start or end with a dot or a space."
     if len(name.encode()) > MAX_BYTES:
         return start + f"it is too long; at most {MAX_BYTES} bytes."
-    if name.split(".")[0].lower() in _DEVICES or name.lower() in _FORBIDDEN_ALIASES:
+    if is_device(name) or name.lower() in _FORBIDDEN_ALIASES:
         return start + "this name is reserved; choose another."
     return None
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file of this name for a device, whatever its ending (CON.png is the console)."""
+    return name.split(".")[0].rstrip(" ").lower() in _DEVICES
 
 
 def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:

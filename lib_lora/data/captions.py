@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_lora.data.links import leads_out, link_problem
 from lib_lora.errors import DatasetError
 
 MAX_BYTES = 2**20
@@ -22,15 +23,17 @@ class CaptionSource:
     filenames: bool = False
 
 
-def read_caption(image: Path, source: CaptionSource) -> str | None:
+def read_caption(image: Path, source: CaptionSource, root: Path) -> str | None:
     """First line of the caption file beside `image` (all lines, joined by newlines, where asked for), or None.
 
     Raises:
-        DatasetError: the file is not UTF-8 text, or far longer than a caption.
+        DatasetError: the file is not UTF-8 text, far longer than a caption, or a link out of the resolved folder `root`.
     """
     extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
     for extension in extensions:
         path = image.with_name(image.stem + extension)
+        if path.is_symlink() and leads_out(path, root):
+            raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
         if path.is_file():
             if path.stat().st_size > MAX_BYTES:
                 raise DatasetError([f"Caption file {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shorten or remove it."])

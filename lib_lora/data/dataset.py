@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.data.captions import CaptionSource, read_caption, written_caption
-from lib_lora.data.folders import Folder, FolderSearch, images_in
+from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -17,7 +18,7 @@ DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
 DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
 _PER_DECODER = 8  # fewer pictures are not worth the start of another process
-_checked: dict[tuple[Path, int, int], Size] = {}  # what was decoded whole once, by the file's state
+_checked: dict[tuple[Path, int, int], Size | DatasetError] = {}  # what decoding the whole came to, by the file's state
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
         return Dataset((), (), (f"{title}: none given; choose a folder or drop images.",), ())
     search = FolderSearch(title, repeats, [], [], is_reg)
     folders: list[Folder] = []
-    for text in (path.strip().strip('"') for path in paths if path.strip()):  # quoted, as file managers copy paths
+    for text in (path for path in paths if path.strip()):
         found = list(search.folders(text))
         folders += [folder for folder in found if folder.path not in {known.path for known in folders}]
-    files = [(folder, path) for folder in folders for path in images_in(folder.path)]
+    files = [(folder, path) for folder in folders for path in search.look(folder.path, folder.root).images]
     problems = search.problems
     if len(files) > MAX_IMAGES:
         problems.append(f"{title}: {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
@@ -77,7 +78,7 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
         return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         size = checked_size(path, readers)
-        written = read_caption(path, captions)
+        written = read_caption(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
     except OSError as error:
@@ -104,15 +105,22 @@ def checked_size(path: Path, readers: Readers) -> Size:
     """Size of an image that was decoded whole once, in a process apart.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: it cannot be read. One that is itself to blame is not tried again until it is another file.
         OSError: it is gone.
     """
     stat = path.stat()
     key = (path, stat.st_mtime_ns, stat.st_size)
-    size = _checked.get(key)
-    if size is None:
-        size = readers.size(path)
+    found = _checked.get(key)
+    if found is None:
+        try:
+            found = readers.size(path)
+        except NotNowError:
+            raise
+        except DatasetError as error:
+            found = error
         if len(_checked) >= 4 * MAX_IMAGES:
             _checked.clear()
-        _checked[key] = size
-    return size
+        _checked[key] = found
+    if isinstance(found, DatasetError):
+        raise DatasetError(found.problems)
+    return found

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from lib_lora.config.names import is_device
+from lib_lora.data.links import leads_out, link_problem, named
+from lib_lora.data.paths import WINDOWS, existing_folder, missing_problem, pasted, path_problem
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}
 KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
+MAX_ENTRIES = 50_000  # files and folders that are looked at: ten for each image of the largest set
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds images directly. `concept` is the text behind N_ in its name; `is_reg` for regularisation."""
+    """A folder that holds images directly. `concept` is the text behind N_ in its name; `is_reg` for regularisation.
+
+    Nothing outside of `root`, the folder that was named, is read.
+    """
 
     path: Path
     repeats: int
     concept: str | None
+    root: Path
     is_reg: bool = False
+
+
+@dataclass
+class Listing:
+    """What lies directly in a folder, by name. `links` lead out of the root; `unused` are images by their names alone."""
+
+    images: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    linked_folders: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+
+    def in_order(self) -> Listing:
+        """The same, sorted."""
+        self.images.sort()
+        self.folders.sort()
+        for names in (self.links, self.linked_folders, self.unused):
+            names.sort()
+        return self
 
 
 @dataclass
@@ -33,59 +64,123 @@ class FolderSearch:
     problems: list[str]
     notes: list[str]
     is_reg: bool = False
+    _seen: dict[tuple[Path, Path], Listing] = field(default_factory=dict)
+    _room: int = field(default_factory=lambda: MAX_ENTRIES)
 
     def folders(self, entry: str) -> Iterator[Folder]:
         """The image folders that `entry` stands for: itself, or those directly below it (N_name folders before all others).
 
-        `entry` is a path, or PATH|N; then N is the number of repeats whatever the names say.
+        `entry` is a path, or PATH|N; then N is the number of repeats whatever the names say. A link is followed where it is
+        the folder that was named, and where it stays in that folder.
         """
         text, repeats = self._split(entry)
-        root = Path(text).expanduser()
-        if not root.is_dir():
-            self.problems.append(f"{self.title}: {text!r} does not exist or is no folder.")
+        given = self.named_folder(text)
+        if given is None:
             return
-        below = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".") and images_in(path)]
+        root, told = given.resolve(), len(self.problems)
+        inside = self.look(given, root)
+        below = [path for path in inside.folders if self.look(path, root).images or self.look(path, root).links]
+        if self._room < 0:  # told
+            return
         numbered = [path for path in below if _REPEATS_NAME.fullmatch(path.name)]
-        if numbered:
-            ignored = len(below) - len(numbered) + len(images_in(root))
-            if ignored:
-                self.notes.append(f"{root.name}: folders without a number and images beside the numbered folders are not used.")
-            yield from (self._folder(path, repeats) for path in numbered)
-        elif images_in(root):
-            yield self._folder(root, repeats)
+        numbered_links = [name for name in inside.linked_folders if _REPEATS_NAME.fullmatch(name)]
+        if numbered or numbered_links:
+            self._refuse(numbered_links, root)
+            if len(below) > len(numbered) or inside.images:
+                self.notes.append(f"{given.name}: folders without a number and images beside the numbered folders are not used.")
+            yield from (self._folder(path, root, repeats) for path in numbered)
+        elif inside.images or inside.links:
+            yield self._folder(given, root, repeats)
             if below:
-                self.notes.append(f"{root.name}: folders below it are not used, since it holds images itself.")
-        elif below:
-            yield from (self._folder(path, repeats) for path in below)
-        else:
-            self.problems.append(f"{self.title}: {str(root)!r} holds no {KINDS} image.")
+                self.notes.append(f"{given.name}: folders below it are not used, since it holds images itself.")
+        elif below or inside.linked_folders:
+            self._refuse(inside.linked_folders, root)
+            yield from (self._folder(path, root, repeats) for path in below)
+        elif len(self.problems) == told:
+            self.problems.append(f"{self.title}: {str(given)!r} holds no {KINDS} image.")
+
+    def named_folder(self, text: str) -> Path | None:
+        """The folder at a path as it was pasted; None where there is none, which is told."""
+        found = existing_folder(text)
+        if found is None:
+            self.problems.append(f"{self.title}: {text!r} {path_problem(text) or missing_problem(text)}")
+        return found
+
+    def look(self, folder: Path, root: Path) -> Listing:
+        """What is in `folder`, looked at once; what cannot be listed, or holds too much, is told and counts as empty."""
+        if (folder, root) not in self._seen:
+            listing = Listing()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in itertools.islice(entries, max(self._room + 1, 0)):
+                        self._room -= 1
+                        _sort_in(entry, folder / entry.name, root, listing)
+            except OSError as error:
+                self.problems.append(f"{self.title}: {str(folder)!r} cannot be listed ({error.strerror}); check its permissions.")
+            if self._room == -1:  # told once
+                self._room = -2
+                self.problems.append(
+                    f"{self.title}: {root.name or str(root)!r} holds more than {MAX_ENTRIES} files and folders; "
+                    "choose a folder of the images alone."
+                )
+            self._seen[folder, root] = Listing() if self._room < 0 else listing.in_order()
+        return self._seen[folder, root]
 
     def _split(self, entry: str) -> tuple[str, int | None]:
         """Path and repeats of PATH|N; a folder whose name has a bar in it is taken as it is."""
-        path, bar, number = entry.rpartition("|")
-        if not bar or Path(entry).expanduser().is_dir():
-            return entry, None
+        path, bar, number = pasted(entry).rpartition("|")
+        if not bar or existing_folder(pasted(entry)):
+            return pasted(entry), None
         if not number.strip().isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
             self.problems.append(
                 f"{self.title}: got {entry!r}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
             )
-            return path.strip(), 1
-        return path.strip(), int(number)
+            return pasted(path), 1
+        return pasted(path), int(number)
 
-    def _folder(self, path: Path, repeats: int | None) -> Folder:
-        others = sorted({p.suffix.lower() for p in path.iterdir() if p.suffix.lower() in OTHER_SUFFIXES})
-        if others:
-            self.notes.append(f"{path.name}: files of the kinds {' '.join(others)} are not used; save them as {KINDS}.")
+    def _folder(self, path: Path, root: Path, repeats: int | None) -> Folder:
+        inside = self.look(path, root)
+        if inside.others:
+            kinds = " ".join(sorted(inside.others))
+            self.notes.append(f"{path.name}: files of the kinds {kinds} are not used; save them as {KINDS}.")
+        if inside.unused:
+            why = "names that begin with a dot, or that Windows takes for devices, are not used; rename them"
+            self.notes.append(f"{path.name}: {named(inside.unused)}: {why}.")
+        self._refuse(inside.links, root)
         match = _REPEATS_NAME.fullmatch(path.name)
         if not match:
-            return Folder(path, repeats or self.repeats, None, self.is_reg)
+            return Folder(path, repeats or self.repeats, None, root, self.is_reg)
         if int(match[1]) < 1 and not repeats:
             self.problems.append(f"{self.title}: {path.name!r} asks for 0 repeats; rename it to 1_{match[2]} or more.")
-        return Folder(path, repeats or int(match[1]), match[2].strip() or None, self.is_reg)
+        return Folder(path, repeats or int(match[1]), match[2].strip() or None, root, self.is_reg)
+
+    def _refuse(self, links: list[str], root: Path) -> None:
+        if links:
+            self.problems.append(f"{self.title}: {link_problem(links, root)}")
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, by name; hidden ones are passed over."""
-    return [
-        p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
+def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) -> None:
+    suffix = path.suffix.lower()
+    if suffix in OTHER_SUFFIXES:
+        listing.others.add(suffix)
+    if suffix in IMAGE_SUFFIXES:
+        if entry.is_symlink() and leads_out(path, root):
+            listing.links.append(entry.name)
+        elif _is(entry.is_file):
+            if not entry.name.startswith(".") and not (WINDOWS and is_device(entry.name)):
+                listing.images.append(path)
+            elif not entry.name.startswith("._"):  # what macOS leaves beside a file is no image
+                listing.unused.append(entry.name)
+    if not entry.name.startswith(".") and _is(entry.is_dir):
+        if leads_out(path, root):
+            listing.linked_folders.append(entry.name)
+        else:
+            listing.folders.append(path)
+
+
+def _is(look: Callable[[], bool]) -> bool:
+    """What an entry of a folder says; a loop of links, or one to where nobody may look, is neither file nor folder."""
+    try:
+        return look()
+    except OSError:
+        return False

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from lib_lora.data.dataset import Dataset, Sample, checked_size
-from lib_lora.data.folders import images_in
-from lib_lora.data.reader import Readers
+from lib_lora.data.folders import FolderSearch
+from lib_lora.data.links import link_problem, named
+from lib_lora.data.paths import pasted
+from lib_lora.data.reader import NoReaderError, Readers
 from lib_lora.errors import DatasetError
 
-NAMED = 5  # so many files are named in a sentence
+MASKS = "Mask folder (mask_data)"
 
 
 def with_masks(dataset: Dataset, folder: str) -> Dataset:
@@ -19,25 +20,38 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
 
     Where `folder` holds a folder of the image folder's own name, masks are looked for there.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        told = f"Mask folder (mask_data): {folder!r} does not exist or is no folder."
-        return replace(dataset, problems=(*dataset.problems, told))
-    masks = {parent: _masks_for(parent, root) for parent in {sample.path.parent for sample in dataset.samples}}
+    search = FolderSearch(MASKS, 1, [], [])
+    given = search.named_folder(pasted(folder))
+    masks = {} if given is None else {parent: _masks_for(parent, given, search) for parent in _parents(dataset)}
+    if search.problems:
+        return replace(dataset, problems=(*dataset.problems, *search.problems))
     samples = tuple(
         sample if sample.is_reg else replace(sample, mask=masks[sample.path.parent].get(sample.path.stem))
         for sample in dataset.samples
     )
     missing = [sample.path.name for sample in samples if not sample.is_reg and sample.mask is None]
-    problems = [f"Mask folder (mask_data): no mask image for {_named(missing)}; add one of the same name."] if missing else []
+    problems = [f"{MASKS}: no mask image for {named(missing)}; add one of the same name."] if missing else []
     with Readers() as readers:
         problems += [problem for sample in samples for problem in _mask_problems(sample, readers)]
     return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
-def _masks_for(images: Path, root: Path) -> dict[str, Path]:
-    own = root / images.name
-    return {path.stem: path for path in images_in(own if own.is_dir() else root)}
+def _parents(dataset: Dataset) -> set[Path]:
+    return {sample.path.parent for sample in dataset.samples if not sample.is_reg}
+
+
+def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Path]:
+    """Stem -> mask, for the images of a folder. A link out of the mask folder is told."""
+    root = given.resolve()
+    inside = search.look(given, root)
+    if images.name in inside.linked_folders:
+        search.problems.append(f"{MASKS}: {link_problem([images.name], root)}")
+        return {}
+    own = given / images.name
+    found = search.look(own, root) if own in inside.folders else inside
+    if found.links:
+        search.problems.append(f"{MASKS}: {link_problem(found.links, root)}")
+    return {path.stem: path for path in found.images}
 
 
 def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
@@ -45,16 +59,12 @@ def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
         return []
     try:
         size = checked_size(sample.mask, readers)
+    except NoReaderError as error:
+        return error.problems  # no mask is to blame
     except DatasetError as error:
-        return [f"Mask folder (mask_data): {problem}" for problem in error.problems]
+        return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:
-        return [f"Mask folder (mask_data): {sample.mask.name!r} cannot be read ({error.strerror}); check its permissions."]
+        return [f"{MASKS}: {sample.mask.name!r} cannot be read ({error.strerror}); check its permissions."]
     if size == sample.size:
         return []
-    return [f"Mask folder (mask_data): {sample.mask.name!r} is {size}, but its image {sample.size}; make them equal."]
-
-
-def _named(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(repr(name) for name in listed[:NAMED]) + more
+    return [f"{MASKS}: {sample.mask.name!r} is {size}, but its image {sample.size}; make them equal."]

@@ -21,6 +21,10 @@ _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
 _EXIF_ORIENTATION = 0x0112
 
 
+class NotNowError(DatasetError):
+    """A file that could not be read, for a reason that may pass without a change of the file."""
+
+
 def image_size(path: Path) -> Size:
     """Size as the picture is seen (EXIF rotation honoured), without decoding it where the format allows.
 
@@ -40,7 +44,8 @@ def reading(path: Path) -> Iterator[Image.Image]:
         try:
             yield image
         except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
+            kind = NotNowError if getattr(error, "errno", None) else DatasetError  # the disk's fault, or the file's
+            raise kind([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
 
 
 def _open(path: Path) -> Image.Image:
@@ -52,7 +57,7 @@ def _open(path: Path) -> Image.Image:
         errno = getattr(error, "errno", None)
         if errno:  # the system's own: gone, or not allowed
             why = os.strerror(errno)
-            raise DatasetError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
+            raise NotNowError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
         raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         image.close()

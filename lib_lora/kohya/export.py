@@ -333,7 +333,7 @@ def _folders(entry: str, repeats: int) -> list[Folder]:
     """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
     found = [*FolderSearch("", repeats, [], []).folders(entry)]
     path, own = _split(entry)
-    return found or [Folder(Path(path).expanduser(), own or repeats, None)]
+    return found or [Folder(Path(path).expanduser(), own or repeats, None, Path(path))]
 
 
 def _split(entry: str) -> tuple[str, int | None]:

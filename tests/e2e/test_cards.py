@@ -76,7 +76,7 @@ def _write(path: Path, rng: random.Random, name: str) -> None:
     config = build_config(
         {"name": name, "resolution": 64, "min_bucket_reso": 64, "text_encoder_lr": 0, **given, "optimizer_args": ""}
     )
-    concept = Folder(Path(_text(rng, 4).replace("/", "") or "1_x"), rng.randrange(1, 9), None)
+    concept = Folder(Path(_text(rng, 4).replace("/", "") or "1_x"), rng.randrange(1, 9), None, Path())
     samples = tuple(Sample(concept.path / f"{i}.png", _text(rng, 9), concept.repeats, Size(64, 64), False) for i in range(3))
     plan = make_plan(config, Dataset(samples, (concept,), (), ()))
     model = ModelInfo(_text(rng, 3) + ".safetensors", "abcd1234", None)

@@ -23,10 +23,13 @@ from PIL import Image
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
-from lib_lora.data import dataset
+from lib_lora.data import dataset, folders
+from lib_lora.data import masks as masks_room
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import image_size
+from lib_lora.data.opening import NotNowError, image_size
 from lib_lora.data.reader import Reader, Readers
+from lib_lora.data.reader_main import READY
+from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
 from lib_lora.kohya.importing import import_file
@@ -189,6 +192,124 @@ def test_a_decoder_that_crashes_or_never_ends(house: House, quick: Any, photos: 
 
 
 @pytest.mark.case(58)
+def test_a_decoder_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    """The program that asked is gone: an idle decoder ends with its input, one that is stuck where no Python runs ends by itself."""
+    stuck = WEAK_DECODER.replace("time.sleep(600)", "holds_the_lock(600)").replace(
+        "import os, sys, time",
+        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import reader_main\nreader_main.GRACE_S = 0.5",
+    )
+    for name in ("endless.png", ""):
+        parent = (sys.executable, "-c", stuck, str(ROOT), "0.5")
+        child = subprocess.Popen(parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert child.stdin is not None and child.stdout is not None
+        assert [child.stdout.readline(), child.stdout.readline()] == ["\n", f"{READY}\n"]
+        if name:
+            child.stdin.write(json.dumps(str(write_picture(tmp_path / name))) + "\n")
+            child.stdin.flush()
+            assert child.wait(timeout=30) == 1 and child.stdout.read() == ""
+        else:
+            child.stdin.close()
+            assert child.wait(timeout=30) == 0
+        child.stdin, _ = None, child.stdout.close()
+
+
+@pytest.mark.case(58)
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("/no/such/python",), "No such file or directory"),
+        ((sys.executable, "-c", "import no_such_package_of_pillow"), "ModuleNotFoundError: No module named 'no_such_package_of_pillow'"),
+        ((sys.executable, "-c", "print('[]')"), "it ends at once"),
+        ((sys.executable, "-c", "import time; time.sleep(600)"), "not ready after 1 s"),
+    ],
+    ids=["no program", "a package is missing", "another program", "hangs"],
+)  # fmt: skip
+def test_no_picture_is_blamed_for_a_reader_that_does_not_start(
+    command: tuple[str, ...], why: str, photos: Path, tmp_path: Path, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process that decodes does not start: one sentence for images, regularisation images and masks, and it is started anew next time."""
+    for number in range(20):  # several decoders
+        write_picture(photos / "3_blob" / f"{number}.png")
+        write_picture(tmp_path / "masks" / f"{number}.png")
+    write_picture(tmp_path / "reg" / "1_x" / "a.png")
+    started: list[object] = []
+    real = subprocess.Popen
+    broken = partial(Reader, command, start_s=1.0 if "ready" in why else 30.0)
+    images_alone = quick(reg_data=[str(tmp_path / "reg")])
+    config = quick(masked_loss=True, mask_data=str(tmp_path / "masks"), reg_data=[str(tmp_path / "reg")])
+    monkeypatch.setattr(dataset, "_checked", {})
+    for images_are_known in (False, True):
+        with monkeypatch.context() as patch:
+            for room in (dataset, masks_room):
+                patch.setattr(room, "Readers", partial(Readers, broken))
+            patch.setattr(subprocess, "Popen", lambda *args, **kwargs: started.append(args) or real(*args, **kwargs))
+            told = find_images(config).problems
+        start = f"No image can be read: the program that reads them, {command[0]!r}, does not start"
+        assert told == (f"{start} ({why}); repair the Python of the webui.",)
+        assert len(started) <= dataset.DECODERS + 1 and psutil.Process().children() == []
+        if not images_are_known:
+            assert find_images(images_alone).problems == ()  # and now the masks alone are left
+            started.clear()
+
+
+@pytest.mark.case(58)
+def test_what_others_write_is_no_answer(photos: Path) -> None:
+    """A Python that writes lines of its own at its start, and a decoder that writes to the console: sizes come all the same."""
+    noisy = WEAK_DECODER.replace("import os", "print('Hello'); print('half a line', end='', flush=True)\nimport os").replace(
+        "return real(path)", "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path)"
+    )
+    reader = Reader((sys.executable, "-c", noisy, str(ROOT)))
+    try:
+        assert [reader.size(photos / "3_blob" / f"{number}.png") for number in (0, 0, 1)]
+    finally:
+        reader.close()
+
+
+@pytest.mark.case(58)
+def test_a_reader_that_something_else_ended_is_asked_again(photos: Path, tmp_path: Path) -> None:
+    """The process dies at a picture once: the picture is read in another process, and not blamed."""
+    dies_once = WEAK_DECODER.replace(
+        "return real(path)",
+        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path)",
+    )
+    reader = Reader((sys.executable, "-c", dies_once, str(ROOT)))
+    try:
+        assert reader.size(photos / "3_blob" / "0.png")
+    finally:
+        reader.close()
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.case(58)
+def test_a_bad_picture_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report and the run look at the same file: what was found bad is not decoded again, what the system refused is, and so is a mended one."""
+    monkeypatch.setattr(dataset, "_checked", {})
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"none")
+    asked: list[Path] = []
+    error: list[type[DatasetError]] = [DatasetError]
+
+    class Scripted(Readers):
+        def size(self, path: Path) -> Size:
+            asked.append(path)
+            raise error[0](["Image 'bad.png' is bad."])
+
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="is bad"):
+            dataset.checked_size(bad, Scripted())
+    assert len(asked) == 1
+    bad.write_bytes(b"another")
+    error[0] = NotNowError
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="is bad"):
+            dataset.checked_size(bad, Scripted())
+    assert len(asked) == 4
+    write_picture(bad)
+    with Readers() as readers:
+        assert dataset.checked_size(bad, readers)
+
+
+@pytest.mark.case(58)
 def test_no_picture_is_decoded_here_before_it_was_decoded_apart(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While pictures are checked, none is opened in the webui's own process."""
     monkeypatch.setattr(dataset, "_checked", {})
@@ -222,22 +343,111 @@ def test_consoles_that_cannot_say_it(encoding: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.case(49)
-@pytest.mark.parametrize("kind", ["loop of links", "devices", "system folder", "link outside"])
-def test_hostile_folders_are_answered(kind: str, tmp_path: Path) -> None:
-    """Loops of links, devices and folders of the system are answered with a sentence."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    if kind == "loop of links":
-        (folder / "1_again").symlink_to(folder)
-    elif kind == "link outside":
-        (tmp_path / "secret").mkdir()
-        write_picture(tmp_path / "secret" / "x.txt.png").rename(tmp_path / "secret" / "x.dat")
-        (folder / "1_out").symlink_to(tmp_path / "secret")
-    named = {"devices": "/dev", "system folder": "/proc/self"}.get(kind, str(folder))
-    if not Path(named).is_dir():
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("/dev", "'fd' is a link that leads out of 'dev'"),
+        ("/proc/self", "'cwd', 'root' are links that lead out of"),
+        ("/etc", "holds no PNG"),
+        ("/dev/zero", "does not exist or is no folder"),
+        ("\\\\host\\share\\photos", "is a path of another machine or a device"),
+        ("\\\\.\\C:", "is a path of another machine or a device"),
+        ("~nobody-of-this-name/x", "does not exist or is no folder"),
+        ("x" * 5000, "does not exist or is no folder"),
+    ],
+)
+def test_folders_of_the_system_are_answered(named: str, said: str) -> None:
+    """Folders of the system, a device, paths of Windows' network and of nobody's home, 5000 letters: one sentence, at once."""
+    if named.startswith("/") and not Path(named).exists():
         pytest.skip("not on this system")
     found = find_images(build_config({"data": [named]}))
-    assert found.samples == () and len(found.problems) == 1 and found.problems[0].endswith(".")
+    assert found.samples == () and len(found.problems) == 1 and said in found.problems[0], found.problems
+    assert found.problems[0].startswith("Image folder (data): ") and found.problems[0].endswith(".")
+
+
+@pytest.mark.case(49)
+def test_a_loop_of_links(photos: Path) -> None:
+    """A link to the folder it lies in, and one to itself: neither is gone round in."""
+    (photos / "1_again").symlink_to(photos)
+    (photos / "1_self").symlink_to(photos / "1_self")
+    found = find_images(build_config({"data": [str(photos)]}))
+    assert len(found.samples) == 4 and found.problems == ()
+
+
+@pytest.mark.case(49)
+@pytest.mark.parametrize("kind", ["image", "caption", "folder", "images of one folder", "mask", "mask folder"])
+def test_links_out_of_a_folder_are_not_followed(
+    kind: str, photos: Path, tmp_path: Path, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to a picture, a caption, a mask or a folder elsewhere: nothing behind it is opened, one sentence names it."""
+    secret, masks, images = tmp_path / "secret", tmp_path / "masks", photos / "3_blob"
+    write_picture(secret / "s.png", 96, 96)
+    (secret / "s.txt").write_text("a secret")
+    for path in images.glob("*.png"):
+        write_picture(masks / path.name, 96, 96)
+    if kind == "image":
+        (images / "out.png").symlink_to(secret / "s.png")
+    elif kind == "images of one folder":
+        for name in "abcdefg":
+            (images / f"{name}.png").symlink_to(Path("../../secret/s.png"))
+    elif kind == "caption":
+        (images / "0.txt").unlink()
+        (images / "0.txt").symlink_to(secret / "s.txt")
+    elif kind == "folder":
+        (photos / "1_out").symlink_to(secret)
+    elif kind == "mask":
+        (masks / "0.png").unlink()
+        (masks / "0.png").symlink_to(secret / "s.png")
+    else:
+        (masks / "3_blob").symlink_to(secret)
+    opened: list[Path] = []
+    monkeypatch.setattr(dataset, "_checked", {})
+    monkeypatch.setattr(Reader, "size", lambda _, path: opened.append(path.resolve()) or Size(96, 96))
+    told = house.run(quick(masked_loss=kind.startswith("mask"), mask_data=str(masks))).told
+    name, root = {
+        "image": ("Image folder (data): 'out.png' is a link that leads", "photos"),
+        "images of one folder": ("Image folder (data): 'a.png', 'b.png', 'c.png', 'd.png', 'e.png' and 2 more are links that lead", "photos"),
+        "caption": ("Caption file '0.txt' is a link that leads", "photos"),
+        "folder": ("Image folder (data): '1_out' is a link that leads", "photos"),
+        "mask": ("Mask folder (mask_data): '0.png' is a link that leads", "masks"),
+        "mask folder": ("Mask folder (mask_data): '3_blob' is a link that leads", "masks"),
+    }[kind]  # fmt: skip
+    assert len(told) == 1 and told[0].startswith(f"{name} out of '{root}' and will not be followed; put there what "), told
+    assert opened and not any(path.is_relative_to(secret) for path in opened)
+
+
+@pytest.mark.case(49)
+def test_links_that_stay_inside_are_followed(photos: Path, tmp_path: Path, house: House, quick: Any) -> None:
+    """A folder that is itself a link, and links from place to place in it, are what they lead to."""
+    (photos / "3_blob" / "9.png").symlink_to("0.png")
+    (photos / "3_blob" / "9.txt").symlink_to(write_text(photos / "caption.txt", "shared"))
+    (photos / "1_again").symlink_to("3_blob")
+    (tmp_path / "link").symlink_to(photos)
+    found = find_images(quick(data=[str(tmp_path / "link")]))
+    assert found.problems == () and len(found.samples) == 10
+    assert [sample.caption for sample in found.samples if sample.path.name == "9.png"] == ["ohwx, shared"] * 2
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.case(49)
+def test_a_folder_of_endless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files, or more folders of files, than any set of images has: counting ends, one sentence."""
+    monkeypatch.setattr(folders, "MAX_ENTRIES", 50)
+    real, looked = folders._sort_in, []
+    monkeypatch.setattr(folders, "_sort_in", lambda entry, *rest: looked.append(entry.name) or real(entry, *rest))
+    for root, names in (("flat", [f"{n}.png" for n in range(60)]), ("deep", [f"1_{n % 9}/{n}.png" for n in range(60)])):
+        for name in names:
+            (tmp_path / root / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / name).touch()
+        looked.clear()
+        assert find_images(build_config({"data": [str(tmp_path / root)]})).problems == (
+            f"Image folder (data): '{root}' holds more than 50 files and folders; choose a folder of the images alone.",
+        )
+        assert len(looked) == 51
 
 
 @pytest.mark.case(52)

@@ -21,6 +21,7 @@ from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
 from lib_lora.data.images import load_pixels
 from lib_lora.data.opening import image_size
+from lib_lora.data.paths import missing_problem, pasted, path_problem
 from lib_lora.errors import DatasetError
 from lib_lora.events import Encoded, Finished, Planned
 from tests.conftest import write_picture
@@ -203,7 +204,8 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("PIL.Image.open", locked)
     answered = reader_main.answer(photos / "3_blob" / "0.png")
-    assert answered == {"problems": ["Image '0.png' cannot be read (Permission denied); put it back, or make it readable."]}
+    told = "Image '0.png' cannot be read (Permission denied); put it back, or make it readable."
+    assert answered == {"problems": [told], "for_now": True}
 
 
 NAMES = ["猫.png", "🐱.png", "🐶.png", "e\u0301te\u0301.png", "été.png", "a\u202egpj.png", "x" * 251 + ".png", "two  spaces .png"]
@@ -228,3 +230,37 @@ def test_names_of_every_kind(house: House, quick: Any, tmp_path: Path, photos: P
 def test_quotes_around_a_pasted_path(photos: Path) -> None:
     """Quotation marks that a file manager puts around a path are taken off."""
     assert len(scan([f'"{photos}"'], captions=CaptionSource("x"), repeats=1).samples) == 4
+
+
+@pytest.mark.case(21)
+def test_paths_of_windows() -> None:
+    """UNC, devices, mixed slashes, quotes left behind, 260 letters: taken as meant, or refused with the reason."""
+    for text in ("C:\\a b\\", '"C:\\a b\\"', 'C:\\a b\\"', ' "C:\\a b\\" '):
+        assert pasted(text) == "C:\\a b\\" and path_problem(pasted(text), windows=True) is None
+    for text in ("C:/a\\b/c", "C:\\console\\confetti.png", "D:", "..\\x", "C:\\a.con"):
+        assert path_problem(text, windows=True) is None
+    for text in ("\\\\host\\share", "//host/share", "/\\host/share", "\\\\?\\C:\\a", "\\\\.\\PhysicalDrive0"):
+        assert "another machine or a device" in str(path_problem(text, windows=True))
+    for text, part in (("C:\\a\\CON.png", "CON.png"), ("C:/nul/x", "nul"), ("com1", "com1"), ("C:\\aux .x\\y", "aux .x")):
+        assert path_problem(text, windows=True) == f"holds {part!r}, which Windows takes for a device; rename it."
+        assert path_problem(text, windows=False) is None
+    assert path_problem("//host/share", windows=False) is None and path_problem("\\\\host", windows=False)
+    assert "has 260 characters where Windows finds 259" in missing_problem("C:\\" + "x" * 257, windows=True)
+    assert missing_problem("C:\\" + "x" * 256, windows=True) == missing_problem("/" + "x" * 500, windows=False)
+
+
+@pytest.mark.case(21)
+def test_quotes_around_a_path_with_repeats(photos: Path) -> None:
+    """The same where the number of repeats stands behind the quotation marks."""
+    found = scan([f' "{photos / "3_blob"}"|2 '], captions=CaptionSource("x"), repeats=1)
+    assert found.problems == () and [sample.repeats for sample in found.samples] == [2] * 4
+
+
+@pytest.mark.case(20)
+def test_names_with_a_dot_in_front_are_told(photos: Path) -> None:
+    """Images that begin with a dot are not used, which a note says; what macOS leaves beside every file is passed over."""
+    for name in (".hidden.png", "._0.png"):
+        write_picture(photos / "3_blob" / name)
+    found = scan([str(photos)], captions=CaptionSource("x"), repeats=1)
+    assert len(found.samples) == 4 and len(found.notes) == 1
+    assert found.notes[0].startswith("3_blob: '.hidden.png': names that begin with a dot") and "rename" in found.notes[0]

@@ -1,0 +1,46 @@
+"""Paths as people paste them: what is taken off, what is refused, and which folder is meant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lib_lora.config.names import is_device
+
+WINDOWS = os.name == "nt"
+LONGEST = 260  # characters of a path that Windows finds unless long paths are switched on; its end mark is one of them
+
+
+def pasted(text: str) -> str:
+    """Without the spaces and the quotation marks that file managers put around a path, or leave behind it."""
+    return text.strip().strip('"').strip()
+
+
+def existing_folder(text: str) -> Path | None:
+    """The folder that `text` names, `~` being one's home; None where there is none, or it is not looked for."""
+    if path_problem(text):
+        return None
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError):  # too long, not to be looked at, or the home of nobody
+        return None
+
+
+def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
+    r"""Why nothing is looked for at `text`, or None: `\\host\share` asks another machine, and `\\.\` and CON are devices.
+
+    Windows takes slashes of both kinds; elsewhere `//a` is `/a`, and a name may hold backslashes, but none begins with two.
+    """
+    slashes = text.replace("/", "\\") if windows else text
+    if slashes.startswith("\\\\"):
+        return "is a path of another machine or a device; name a folder of this machine, or connect the share to a drive letter."
+    device = next((part for part in slashes.split("\\") if is_device(part)), None) if windows else None
+    return f"holds {device!r}, which Windows takes for a device; rename it." if device else None
+
+
+def missing_problem(text: str, *, windows: bool = WINDOWS) -> str:
+    """What is said of a folder that is not found."""
+    if windows and len(text) >= LONGEST:
+        return f"does not exist, or has {len(text)} characters where Windows finds {LONGEST - 1}; move it to a shorter path."
+    return "does not exist or is no folder."

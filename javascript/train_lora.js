@@ -7,7 +7,7 @@
     const KEY = "train-lora/key";
     const SHOWN_SAMPLES = 6; // columns of the newest samples
     const FAST_MS = 500;
-    const BETWEEN_REFRESHES_MS = 2000;
+    const REFRESHED_MS = 10000; // a gallery that has not answered by then is not waited for
     const SLOW_MS = 4000;
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
@@ -197,7 +197,8 @@
         if (!panel || text === drawn || dismissed === job.id) return;
         drawn = text;
         const head = element("div", `train-lora-head train-lora-${job.state}`);
-        head.append(element("b", "", job.name), element("span", "train-lora-state", WORDS[job.state]), element("span", "train-lora-phase", job.phase));
+        if (job.name) head.append(element("b", "", job.name));
+        head.append(element("span", "train-lora-state", WORDS[job.state]), element("span", "train-lora-phase", job.phase));
         const parts = [head];
         if (job.problems.length) parts.push(list(job.problems, "train-lora-problem"));
         if (job.notes.length) parts.push(list(job.notes, "train-lora-note"));
@@ -225,8 +226,19 @@
         const buttons = ["txt2img", "img2img"].map((tab) => find(`#${tab}_lora_extra_refresh_internal`));
         if (buttons.some((button) => !button)) return;
         refreshedFor = job.id;
-        // one after the other: each refresh empties the webui's one list of LoRAs before it fills it again
-        buttons.forEach((button, place) => setTimeout(() => button.dispatchEvent(new Event("click")), place * BETWEEN_REFRESHES_MS));
+        buttons[0].dispatchEvent(new Event("click"));
+        afterAnswer("txt2img", () => buttons[1].dispatchEvent(new Event("click")));
+    }
+
+    // one gallery after the other: each refresh empties the webui's one list of LoRAs before it fills it again
+    function afterAnswer(tab, next) {
+        const pane = () => find(`#${tab}_lora_pane`); // an answer puts a new one there
+        const before = pane(), asked = Date.now();
+        const timer = setInterval(() => {
+            if (pane() === before && Date.now() - asked < REFRESHED_MS) return;
+            clearInterval(timer);
+            next();
+        }, 100);
     }
 
     async function status(since) {

@@ -2,7 +2,7 @@
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "hosts.webui_hooks", "hosts.webui_missing"),
-    ("ui.tab_missing",),
+    ("ui.tab_missing", "hosts.webui_restart"),
     ("hosts.webui_jobs", "hosts.webui_signals", "cli", "ui.tab"),
     ("ui.tab_queue", "jobs.queue_listing"),
     ("jobs.queue",),

@@ -219,7 +219,8 @@ def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: P
     (tmp_path / "up0" / "1.txt").write_text("a caption")
     (tmp_path / "up0" / "virus.exe").touch()
     drop = dropped(*files, tmp_path / "up0" / "1.txt", tmp_path / "up0" / "virus.exe")
-    assert "a caption" in tab.report(drop, *values(trigger="ohwx"))
+    report = tab.report(drop, *values(trigger="ohwx"))
+    assert "a caption" in report and "dropped images: 2 images" in report, "and not the name of the private folder"
     folders = list((tmp_path / ".private").iterdir())
     assert len(folders) == 1
     assert sorted(p.name for p in folders[0].iterdir()) == ["0.png", "1.png", "1.txt"]

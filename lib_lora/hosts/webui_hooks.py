@@ -11,6 +11,7 @@ from modules import paths, script_callbacks, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
+from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
@@ -47,6 +48,7 @@ def register() -> None:
     script_callbacks.on_app_started(_add_routes)
     script_callbacks.on_before_reload(_hold_still)
     save_before_the_end(QUEUE)
+    save_before_a_restart(QUEUE)
     RUNNER.resume()
 
 

@@ -7,6 +7,7 @@ from html import escape
 
 from lib_lora.data.dataset import Dataset
 from lib_lora.plan import Plan
+from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
 
@@ -40,7 +41,7 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     return "<br>".join(
-        f"{escape(folder.path.name)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        f"{escape(shown_name(folder.path))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
         for folder in plan.folders
         if folder.is_reg == is_reg
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -44,6 +45,11 @@ def take_over(uploaded: Any, served: Path, taken: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(str(source), target)
     return target
+
+
+def shown_name(folder: Path) -> str:
+    """What a person calls a folder that images are in."""
+    return "dropped images" if re.fullmatch(r"drop-[0-9a-f]{16}", folder.name) else folder.name
 
 
 def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEFAULT_EXTENSION) -> Path:

@@ -101,9 +101,8 @@ def browser() -> Iterator[Browser]:
     """Chromium."""
     from playwright.sync_api import sync_playwright
 
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
+        running = playwright.chromium.launch(executable_path=chromium(), args=list(BROWSER_FLAGS))
         yield running
         running.close()
 
@@ -156,6 +155,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def chromium() -> str | None:
+    """The browser that is installed; None for playwright's own."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def run_server(server: Server) -> Iterator[Server]:

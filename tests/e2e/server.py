@@ -99,8 +99,13 @@ class Server:
     def end_by(self, number: int) -> float:
         """Send a signal as a person or a service does; the seconds until the process is gone."""
         assert self._process is not None
-        started = time.monotonic()
         self._process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> float:
+        """Wait until the webui has ended by itself; how many seconds that took."""
+        assert self._process is not None
+        started = time.monotonic()
         self._process.wait(60)
         self._process = None
         return time.monotonic() - started

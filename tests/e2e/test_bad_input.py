@@ -18,7 +18,15 @@ pytestmark = pytest.mark.e2e
 
 GOOD = {
     "name": "bad input", "trigger": "ohwx", "steps": 4, "resolution": 128, "rank": 4, "unet_lr": "0.0001", "min_bucket_reso": 64,
+    "batch_size": 1, "epochs": 10,
 }  # fmt: skip
+# number fields take what is typed; sliders set it to the nearest that they have
+OUT_OF_BOUNDS: list[tuple[dict[str, Any], str]] = [
+    ({"rank": -1}, "Rank (rank): got -1, must be a whole number from 1 to 1024"),
+    ({"rank": 10**9}, "Rank (rank): got 1000000000, must be a whole number from 1 to 1024"),
+    ({"epochs": 10**9}, "Epochs (epochs): got 1000000000, must be a whole number from 1 to 100000"),
+]
+SLIDERS = (("resolution", 7, "64"), ("resolution", 63, "64"), ("resolution", 99999, "2048"), ("batch_size", 10**6, "64"))
 
 
 @pytest.fixture
@@ -45,6 +53,7 @@ def bad_folders(tmp_path: Path) -> dict[str, Path]:
     return {**folders, "missing": tmp_path / "missing"}
 
 
+@pytest.mark.case(57)
 @pytest.mark.usefixtures("nothing_changes")
 def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[str, Path], lora: str) -> None:
     """In one page, one after the other, as a person would correct them."""
@@ -60,6 +69,7 @@ def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[
         ({"rank": 0}, "Rank (rank): got 0, must be a whole number from 1 to 1024"),
         ({"unet_lr": "NaN"}, "Learning rate, U-Net (unet_lr): got 'NaN', must be a number from 0 to 10"),
         ({"resolution": 500}, "Resolution (resolution): got 500, must be a multiple of 8"),
+        *OUT_OF_BOUNDS,
     ]
     tab.fill(data=photos, **GOOD)
     for wrong, sentence in cases:
@@ -68,6 +78,9 @@ def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[
         assert len(told) == 1 and sentence in told[0], f"{wrong} is answered by {told}"
         tab.fill(**{name: {"data": photos, **GOOD}[name] for name in wrong})
     tab.shot("6-one-problem")
+    for name, typed, becomes in SLIDERS:
+        tab.fill(**{name: typed})
+        assert tab.value(name) == becomes, (name, typed)
 
 
 @pytest.mark.usefixtures("nothing_changes")

@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import requests
 from safetensors.numpy import load_file
-from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file
 
 from tests.e2e import client, traces
 from tests.e2e.conftest import run_server
-from tests.e2e.server import Server, Webui, make_data_folder
+from tests.e2e.server import Server, Webui
 from tests.e2e.tab import Tab
+from tests.e2e.two_checkpoints import OTHER, OURS, VAE, make_folder, select
 
 pytestmark = pytest.mark.e2e
 
-OURS, OTHER, VAE = "tiny-sd1.safetensors", "other.safetensors", "colours.safetensors"
 # everything that a step depends on and that is kept between steps
 RUN: dict[str, Any] = {
     "steps": 12, "batch_size": 1, "gradient_accumulation_steps": 2, "ema_decay": 0.9, "network_dropout": 0.1,
@@ -36,21 +34,7 @@ Lora = dict[str, np.ndarray]
 def live(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A webui of its own, with a second checkpoint and a VAE."""
     data = tmp_path_factory.mktemp("live") / "data"
-    make_data_folder(data)
-    models = data / "models"
-    tensors = load_tensors(models / "Stable-diffusion" / OURS)
-    noise = torch.Generator().manual_seed(3)
-    other = {
-        key: value + 0.02 * torch.randn(value.shape, generator=noise) if value.dtype.is_floating_point else value
-        for key, value in ((key, value.float() if value.dtype.is_floating_point else value) for key, value in tensors.items())
-    }
-    save_file(other, models / "Stable-diffusion" / OTHER)
-    sidecar = models / "Stable-diffusion" / OURS.replace("safetensors", "yaml")
-    (models / "Stable-diffusion" / OTHER.replace("safetensors", "yaml")).write_text(sidecar.read_text())
-    (models / "VAE").mkdir()
-    first_stage = "first_stage_model."
-    vae = {key[len(first_stage) :]: value for key, value in other.items() if key.startswith(first_stage)}
-    save_file(vae, models / "VAE" / VAE)
+    make_folder(data)
     for server in run_server(Server(webui, data)):
         client.generate(
             server, client.PROMPT
@@ -72,11 +56,6 @@ def undisturbed(live: Server, photos: Path) -> Lora:
     select(live, sd_model_checkpoint=OURS)
     assert client.train(live, photos, "undisturbed", **RUN)["state"] == "done"
     return load_file(live.lora_folder / "undisturbed.safetensors")
-
-
-def select(server: Server, **options: Any) -> None:
-    """As in the webui's settings; returns when it is done."""
-    server.post("/sdapi/v1/options", options)
 
 
 def begin(server: Server, photos: Path, name: str, **settings: Any) -> str:
@@ -102,6 +81,14 @@ def wait_for_phase(server: Server, words: str) -> dict[str, Any]:
             return job
         time.sleep(0.05)
     raise TimeoutError(f"the run does not say {words!r}: {client.status(server)}")
+
+
+def wait_for_start(server: Server, before: int) -> None:
+    """Until the UI came up once more than `before` times."""
+    deadline = time.monotonic() + 120
+    while server.starts() == before:
+        assert time.monotonic() < deadline, f"the UI does not come back\n{server.log_tail()}"
+        time.sleep(0.25)
 
 
 def assert_undisturbed(server: Server, job: str, name: str, undisturbed: Lora) -> None:
@@ -162,6 +149,12 @@ def interrogate(server: Server) -> Any:
     return server.post("/sdapi/v1/interrogate", {"image": "data:image/png;base64," + PIXEL, "model": "clip"})["caption"]
 
 
+def extras(server: Server) -> Any:
+    """A picture made four times as large, by the Extras tab's work."""
+    asked = {"image": "data:image/png;base64," + PIXEL, "upscaler_1": "Lanczos", "upscaling_resize": 4}
+    return server.post("/sdapi/v1/extra-single-image", asked)["image"]
+
+
 def interrupt_and_skip(server: Server) -> Any:
     """Pressed while nothing is generated, and while something is: the picture ends early, the training never."""
     for button in ("interrupt", "skip"):
@@ -219,7 +212,7 @@ def many_at_once(server: Server) -> Any:
 
 EVENTS: dict[Callable[[Server], Any], int] = {  # and their cases of the fault campaign
     hires_fix: 41, hires_fix_with_another_checkpoint: 41, one_picture_of_another_checkpoint: 37, xyz_plot: 41, interrogate: 41,
-    interrupt_and_skip: 35, unload_and_reload: 38, settings: 40, another_vae: 37, patched_forwards: 45, many_at_once: 40,
+    extras: 41, interrupt_and_skip: 35, unload_and_reload: 38, settings: 40, another_vae: 37, patched_forwards: 45, many_at_once: 40,
 }  # fmt: skip
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -284,12 +277,27 @@ def test_the_ui_is_reloaded(server: Server, photos: Path, undisturbed: Lora) -> 
     """The page comes back, the training goes on, and a picture can be drawn."""
     job, starts = begin(server, photos, "reloaded"), server.starts()
     server.post("/e2e/reload-ui")
-    deadline = time.monotonic() + 120
-    while server.starts() == starts:
-        assert time.monotonic() < deadline, f"the UI does not come back\n{server.log_tail()}"
-        time.sleep(0.25)
+    wait_for_start(server, starts)
     client.generate(server, client.PROMPT)
     assert_undisturbed(server, job, "reloaded", undisturbed)
+
+
+@pytest.mark.case(42)
+def test_the_ui_is_reloaded_while_a_picture_is_drawn(server: Server, photos: Path, undisturbed: Lora) -> None:
+    """The picture ends early, or is lost with the old page; the page comes back, pictures are as before, the training goes on."""
+    expected = client.generate(server, client.PROMPT)
+    job, starts = begin(server, photos, "reloaded meanwhile"), server.starts()
+    with ThreadPoolExecutor(1) as pool:
+        picture = pool.submit(client.generate, server, client.PROMPT, steps=150, width=256, height=256)
+        while not drawing(server):
+            assert not picture.done(), picture.result()
+            time.sleep(0.02)
+        still_running(server)
+        server.post("/e2e/reload-ui")
+        wait_for_start(server, starts)
+        assert picture.exception(120) is None or isinstance(picture.exception(), requests.ConnectionError)
+    assert np.array_equal(client.generate(server, client.PROMPT), expected)
+    assert_undisturbed(server, job, "reloaded meanwhile", undisturbed)
 
 
 @pytest.mark.case(39)

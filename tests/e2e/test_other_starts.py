@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 from tests.e2e import client, traces
 from tests.e2e.conftest import run_server
 from tests.e2e.server import EXTENSION, Server, Webui, make_data_folder
-from tests.e2e.tab import LOAD_MS, Tab
+from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
 
 pytestmark = pytest.mark.e2e
 
@@ -74,6 +74,36 @@ def test_run_survives_reload_of_the_ui(
     tab.wait_for_state("done")
 
 
+@pytest.mark.case(42)
+def test_disabled_during_a_run(page: Page, second: Server, photos: Path, pictures_drawn: dict[str, client.Picture]) -> None:
+    """Unticked in the Extensions tab, then Apply: the run saves its state before the webui ends, and goes on when we are back."""
+    client.break_(second, "slow steps")
+    assert second.post("/e2e/queue", {**client.SMALL_RUN, "data": str(photos), "name": "cut off", "steps": 30}) == 0
+    running = client.status(second)
+    assert running is not None
+    client.wait_for_step(second, running["id"], 3)
+    page.goto(second.url, wait_until="domcontentloaded")
+    page.locator("#tabs > .tab-nav button", has_text="Extensions").click(timeout=LOAD_MS)
+    page.locator(f"#extensions input[name='enable_{EXTENSION}']").uncheck(timeout=LOAD_MS)
+    page.locator("#tab_extensions button", has_text="Apply and quit").click()
+    assert second.ended() < 10
+    assert not (second.lora_folder / "cut off.safetensors").exists()
+    _start_again(second)
+    _works_without_us(page, second, pictures_drawn)
+    assert page.locator("#tabs > .tab-nav button", has_text="Train LoRA").count() == 0
+    second.post("/sdapi/v1/options", {"disabled_extensions": []})
+    second.stop()
+    _start_again(second)
+    tab = Tab(page, second.url)
+    tab.open()
+    row = page.locator("#train_lora_queue tr.train-lora-job").filter(has=page.get_by_text("cut off", exact=True))
+    row.locator("td", has_text="Interrupted").wait_for(timeout=LOAD_MS)
+    row.get_by_text("Go on", exact=True).click()
+    row.locator("td", has_text="Done").wait_for(timeout=RUN_MS)
+    gone_on = second.get(f"/train-lora/queue/{row.get_attribute('data-job')}")
+    assert gone_on["first_step"] >= 3 and gone_on["step"] == 30 and client.lists(second, "cut off")
+
+
 @pytest.mark.case(60)
 def test_disabled(page: Page, second: Server, pictures_drawn: dict[str, client.Picture]) -> None:
     """The tab is gone; the webui generates, and the LoRA works."""
@@ -88,8 +118,7 @@ def test_removed(page: Page, second: Server, pictures_drawn: dict[str, client.Pi
     """The folder is deleted and the webui started anew."""
     second.stop()
     shutil.rmtree(second.data / "extensions" / EXTENSION)
-    second.log.unlink()
-    second.start()
+    _start_again(second)
     _works_without_us(page, second, pictures_drawn)
     assert page.locator("#tabs > .tab-nav button", has_text="Train LoRA").count() == 0
     assert "Traceback" not in second.log.read_text(errors="replace")
@@ -101,6 +130,11 @@ def _works_without_us(page: Page, server: Server, pictures_drawn: dict[str, clie
     page.locator(f"#txt2img_lora_cards .card[data-name='{NAME}']").wait_for(state="attached")
     for prompt, picture in pictures_drawn.items():
         assert np.array_equal(client.generate(server, prompt), picture), prompt
+
+
+def _start_again(server: Server) -> None:
+    server.log.unlink()
+    server.start()
 
 
 def _reload_ui(server: Server) -> None:

@@ -24,7 +24,7 @@ def test_a_failed_import_has_a_tab_with_the_reason(lacks: str, tmp_path: Path, m
     monkeypatch.setattr(webui.script_callbacks, "on_ui_tabs", tabs.append)
     monkeypatch.delattr(sys.modules["modules"], lacks)
     monkeypatch.delitem(sys.modules, f"modules.{lacks}")
-    for room in ("webui_hooks", "webui_host", "webui_queue", "webui_missing"):
+    for room in ("webui_hooks", "webui_host", "webui_queue", "webui_restart", "webui_missing"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{room}", raising=False)
     runpy.run_path(str(SCRIPT))
     ((blocks, title, _),) = tabs[0]()

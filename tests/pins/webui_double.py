@@ -107,6 +107,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         "devices": {"device": torch.device("cpu"), "unet_needs_upcast": False},
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
+        "restart": {"stop_program": lambda: None},
         "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
         "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"], embedding_db=database)},
         "sd_models": {
@@ -128,6 +129,6 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue"):
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue", "webui_restart"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})

@@ -1,0 +1,29 @@
+"""The webui's own ways to end at once, "Apply and restart" and its API: a training that is running saves where it is first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modules import restart
+
+from lib_lora.hosts.webui_signals import LEAVE_S
+from lib_lora.jobs.queue import Queue
+
+
+def save_before_a_restart(queue: Queue) -> None:
+    """Have `queue` leave before the webui's `modules.restart.stop_program` ends the process. Once, however often it is called."""
+    if not isinstance(restart.stop_program, _Leaving):
+        restart.stop_program = _Leaving(queue, restart.stop_program)
+
+
+class _Leaving:
+    """Stands in place of `stop_program`; its callers are threads that may wait."""
+
+    def __init__(self, queue: Queue, stop_program: Callable[[], None]) -> None:
+        self._queue, self._stop_program = queue, stop_program
+
+    def __call__(self) -> None:
+        try:
+            self._queue.leave(LEAVE_S)
+        finally:
+            self._stop_program()

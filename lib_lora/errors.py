@@ -42,5 +42,17 @@ class ModelAway(HostChanged):
     """The host cannot lend the model again for now; the text says what brings it back."""
 
 
+class NotGivenBack(HostChanged):  # noqa: N818 - the state of things, as HostChanged
+    """A part of the host could not be brought back as it was. Carries what ended the run before, too."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self._problems = list(problems)
+
+    @property
+    def problems(self) -> list[str]:
+        return list(self._problems)
+
+
 class LoraFileError(TrainLoraError):
     """A LoRA file that cannot be read, written or loaded."""

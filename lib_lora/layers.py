@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training.latent_cache", "estimate.phases"),
     ("hosts.webui_host",),
     ("hosts.webui_model",),
-    ("hosts.standalone", "hosts.ldm_model", "hosts.webui_networks", "hosts.webui_queue"),
+    ("hosts.standalone", "hosts.ldm_model", "hosts.webui_networks", "hosts.webui_queue", "hosts.giving_back"),
     (
         "events",
         "training.step",

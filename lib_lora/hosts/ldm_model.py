@@ -137,8 +137,8 @@ def _tokenizer(latent_diffusion: Any) -> Tokenizer:
 def _in_fp32(vae: nn.Module) -> Iterator[None]:
     """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
     before = next(vae.parameters()).dtype
-    vae.to(torch.float32)
     try:
+        vae.to(torch.float32)  # it may fail half-way
         yield
     finally:
         vae.to(before)

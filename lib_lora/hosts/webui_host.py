@@ -13,6 +13,7 @@ from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, s
 
 from lib_lora.errors import ModelAway, ModelError
 from lib_lora.hosts import webui_networks
+from lib_lora.hosts.giving_back import given_back
 from lib_lora.hosts.ldm_family import family_of, kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.hosts.webui_model import WebuiModel, model_info
@@ -53,7 +54,7 @@ class WebuiHost:
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
         """See `Host`. Waits for the queue lock, and holds it until the exit."""
-        with ExitStack() as stack:
+        with given_back() as stack:
             self._place.take(stack)
             _begin(stack)
             latent_diffusion = _current_model()
@@ -74,7 +75,7 @@ class WebuiHost:
     @contextmanager
     def borrow_again(self, base: WebuiModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
         """See `Host`. What the settings name is loaded; where that is another checkpoint, ours is away."""
-        with ExitStack() as stack:
+        with given_back() as stack:
             self._place.take_again(stack)
             try:
                 if not insist:
@@ -146,8 +147,8 @@ def _replaced_unet_problem() -> str | None:
 
 def _begin(stack: ExitStack) -> None:
     """Tell the webui that a job has begun."""
+    stack.callback(shared.state.end)  # first: it may fail half-way
     shared.state.begin(job="train-lora")
-    stack.callback(shared.state.end)
     if devices.device.type == "cuda":
         torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
 
@@ -178,14 +179,13 @@ def _current_model(checkpoint: Any = None) -> Any:
 
 def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
     """Take off all that prompts and settings hang on the model; what no prompt brings back is put back at the exit."""
-    sd_unet.apply_unet("None")
     stack.callback(sd_unet.apply_unet)
+    sd_unet.apply_unet("None")
     sd_hijack.model_hijack.apply_circular(False)
     sd_hijack.model_hijack.fixes = None
     webui_networks.take_off([latent_diffusion.model, latent_diffusion.cond_stage_model])
-    hypernetworks = list(shared.loaded_hypernetworks)
+    stack.callback(shared.loaded_hypernetworks.extend, list(shared.loaded_hypernetworks))
     shared.loaded_hypernetworks.clear()
-    stack.callback(shared.loaded_hypernetworks.extend, hypernetworks)
     _leave_upcasting(stack)
 
 
@@ -196,8 +196,8 @@ def _leave_upcasting(stack: ExitStack) -> None:
     loss. Under autocast it is not needed.
     """
     if devices.unet_needs_upcast:
-        devices.unet_needs_upcast = False
         stack.callback(setattr, devices, "unet_needs_upcast", True)
+        devices.unet_needs_upcast = False
 
 
 def _forget_conditioning() -> None:

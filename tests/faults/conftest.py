@@ -13,8 +13,10 @@ from tests.faults.kills import SMALL
 from tests.house import HAS_LDM, House, house_as_before
 
 collect_ignore = (
-    ["test_kills.py", "test_leaving.py"] if HAS_LDM else []
-)  # the webui has no part in files on a disk: the standalone host's lane does it
+    ["test_kills.py", "test_leaving.py"]  # the webui has no part in files on a disk: the standalone host's lane does it
+    if HAS_LDM
+    else ["test_giving_back.py"]  # of what the webui lends
+)
 
 if HAS_LDM:
     from tests.pins.webui_double import as_webui_holds_it, install, load_ldm

@@ -13,16 +13,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, StateSaved, StepDone, Stop
 from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import read_values
+from lib_lora.output.state_file import read_tensors, read_values
 from lib_lora.train import train
 from lib_lora.training.resume import find_state
 from lib_lora.training.tree import StateError
@@ -44,13 +46,26 @@ SAVING = ("write", "in the middle of a write", "fsync", "after fsync", "os.renam
 WRITES = os.O_WRONLY | os.O_RDWR
 
 
+@dataclass(frozen=True)
+class Seen:
+    """All that can be compared of a run: its file, what each step told, the state after its last step, its samples."""
+
+    tensors: dict[str, torch.Tensor]
+    steps: list[tuple[float, tuple[float, ...]]]  # loss, learning rates
+    state: dict[str, torch.Tensor]  # adapters, optimizer, moving average
+    values: dict[str, Any]  # what of the state is no tensor: counters, schedule, loss scaler
+    pictures: dict[str, bytes]
+
+
 class Campaign:
     """One warm process, one reference run, and children that die."""
 
-    def __init__(self, make_host: Callable[[Path], Any], photos: Path, folder: Path) -> None:
+    def __init__(self, make_host: Callable[[Path], Any], photos: Path, folder: Path, **changes: object) -> None:
         self._make_host, self._photos, self._folder = make_host, photos, folder
+        self._flat = {**FLAT, **changes}
+        self._steps = int(str(self._flat["steps"]))
         started = time.monotonic()
-        self.reference, self.losses = self._run(self.place("reference"))
+        self.reference = self._run(self.place("reference"))
         self.seconds = time.monotonic() - started
         self.killed = self.resumed = 0
 
@@ -73,6 +88,13 @@ class Campaign:
         pid, pipe = self._fork(place, kill_at=number)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert code == -signal.SIGKILL, f"operation {number} was not reached ({code})"
+        self._check(place, pipe)
+
+    def kill_after_step(self, step: int) -> None:
+        """A child dies when it tells of a step."""
+        place = self.place("step")
+        pid, pipe = self._fork(place, kill_at=None, kill_after=step)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
         self._check(place, pipe)
 
     def kill_at_random(self, rng: random.Random) -> None:
@@ -102,18 +124,27 @@ class Campaign:
         step = _newest_step(work)
         assert step >= saved, "the newest state is older than the last that was told"
         try:
-            tensors, losses = self._run(place, **({"resume": "blob"} if step else {}))
+            seen = self._run(place, **({"resume": "blob"} if step else {}))
         except ConfigError as error:  # it had made its last step
-            assert "nothing is left to do" in str(error) and step == STEPS
-            tensors, losses = self._last_file(out), []
-        if not (losses == [] and step == STEPS):
+            assert "nothing is left to do" in str(error) and step == self._steps
+            seen = self._seen(place, self._last_file(out), [])
+        else:
             left = [path for path in out.rglob("*") if path.suffix in {".tmp", ".bak", ".gone", ".old"}]
             assert left == [], f"left by the run that was killed: {left}"
-        assert losses == self.losses[step:], "the losses are others"
-        assert tensors.keys() == self.reference.keys()
-        assert all(torch.equal(value, self.reference[key]) for key, value in tensors.items())
+        self._assert_same(seen, step)
         self.resumed += 1
         shutil.rmtree(place)
+
+    def _assert_same(self, seen: Seen, first: int) -> None:
+        """A run from step `first` on is the reference's rest, to the last bit."""
+        wanted = self.reference
+        assert seen.steps == wanted.steps[first:], "losses or learning rates are others"
+        for what, mine, theirs in (("LoRA", seen.tensors, wanted.tensors), ("state", seen.state, wanted.state)):
+            assert mine.keys() == theirs.keys() and len(mine) > 0, what
+            other = [key for key, value in mine.items() if not torch.equal(value, theirs[key])]
+            assert other == [], f"the {what} is another: {other[:3]}"
+        assert seen.values == wanted.values, "counters or schedule of the state are others"
+        assert seen.pictures == wanted.pictures, "the samples are others"
 
     def _check(self, place: Path, pipe: int) -> None:
         saved = 0
@@ -126,13 +157,13 @@ class Campaign:
         """What had the name before is there, or the new one."""
         path = place / "out" / "blob.safetensors"
         if hashlib.sha256(path.read_bytes()).hexdigest() != (place / "old").read_text():
-            assert all(torch.equal(value, self.reference[key]) for key, value in read(path)[0].items())
+            assert all(torch.equal(value, self.reference.tensors[key]) for key, value in read(path)[0].items())
 
     def _last_file(self, out: Path) -> dict[str, torch.Tensor]:
         """The finished LoRA, or the one of the last step, where the run died between the two."""
-        between = out / f"blob-step{STEPS:08d}.safetensors"
+        between = out / f"blob-step{self._steps:08d}.safetensors"
         tensors = read(out / "blob.safetensors")[0]
-        same = all(torch.equal(value, self.reference[key]) for key, value in tensors.items())
+        same = all(torch.equal(value, self.reference.tensors[key]) for key, value in tensors.items())
         return tensors if same else read(between)[0]
 
     def place(self, name: str) -> Path:
@@ -148,19 +179,27 @@ class Campaign:
 
     def config(self, place: Path, **changes: object) -> TrainConfig:
         """Settings of every run here."""
-        return small_config(self._photos, place / "out", **{**FLAT, **changes})
+        return small_config(self._photos, place / "out", **{**self._flat, **changes})
 
-    def _run(self, place: Path, **changes: object) -> tuple[dict[str, torch.Tensor], list[float]]:
-        losses, path = [], None
+    def _run(self, place: Path, **changes: object) -> Seen:
+        steps, path = [], None
         for event in train(self.config(place, **changes), self._make_host(place / "out"), Stop()):
-            losses += [event.loss] if isinstance(event, StepDone) else []
+            steps += [(event.loss, event.learning_rates)] if isinstance(event, StepDone) else []
             path = event.path if isinstance(event, Finished) else path
         assert path is not None
-        if place.name == "reference":  # an older one: of the first step
-            shutil.copy(path.with_name(f"blob-step{STEPS:08d}.safetensors"), path.with_name("blob-old"))
-        return read(path)[0], losses
+        if place.name == "reference":  # an older one: of the last step, before the moving average is told
+            shutil.copy(path.with_name(f"blob-step{self._steps:08d}.safetensors"), path.with_name("blob-old"))
+        return self._seen(place, read(path)[0], steps)
 
-    def _fork(self, place: Path, kill_at: int | None) -> tuple[int, int]:
+    def _seen(self, place: Path, tensors: dict[str, torch.Tensor], steps: list[tuple[float, tuple[float, ...]]]) -> Seen:
+        work = self._make_host(place / "out").work_folder()
+        folder = find_state("blob", work)
+        values = read_values(folder)
+        pictures = {path.name: Image.open(path).tobytes() for path in work.rglob("*.png")}
+        kept = {key: values[key] for key in ("position", "steps", "data", "model", "precision", "state")}
+        return Seen(tensors, steps, read_tensors(folder, values), kept, pictures)
+
+    def _fork(self, place: Path, kill_at: int | None, kill_after: int = 0) -> tuple[int, int]:
         """A child that trains; it tells each state that it saved through the pipe."""
         reader, writer = os.pipe()
         pid = os.fork()
@@ -169,18 +208,20 @@ class Campaign:
             return pid, reader
         code = 3
         try:
-            self._live(place, writer, kill_at)
+            self._live(place, writer, kill_at, kill_after)
             code = 0
         except BaseException:  # noqa: BLE001 - a child never returns
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    def _live(self, place: Path, writer: int, kill_at: int | None) -> None:
+    def _live(self, place: Path, writer: int, kill_at: int | None, kill_after: int) -> None:
         watch = Watch(place, kill_at)
         for event in train(self.config(place), self._make_host(place / "out"), Stop()):
             if isinstance(event, StepDone):
                 watch.step = event.step
+                if event.step == kill_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
             if isinstance(event, StateSaved):
                 os.write(writer, bytes([event.step]))
         watch.off = True

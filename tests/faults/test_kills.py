@@ -25,20 +25,30 @@ Figure = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def campaign(loaded: Any, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    folder = tmp_path_factory.mktemp("kills")
-    for number in range(2):
-        write_picture(folder / "photos" / "2_blob" / f"{number}.png", 64, 64, seed=number)
+def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], StandaloneHost]]:
+    """Hosts that share the model that was loaded once."""
 
-    def make_host(out: Path) -> StandaloneHost:
+    def make(out: Path) -> StandaloneHost:
         host = StandaloneHost(mini_checkpoint, out)
         host._model = loaded
         return host
 
     gc.collect()
     gc.freeze()  # children need not look through all that was imported
-    yield Campaign(make_host, folder / "photos", folder)
+    yield make
     gc.unfreeze()
+
+
+def two_photos(folder: Path) -> Path:
+    for number in range(2):
+        write_picture(folder / "photos" / "2_blob" / f"{number}.png", 64, 64, seed=number)
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def campaign(make_host: Any, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    folder = tmp_path_factory.mktemp("kills")
+    return Campaign(make_host, two_photos(folder), folder)
 
 
 @pytest.mark.case(28, 30)
@@ -51,6 +61,28 @@ def test_killed_at_random_moments(campaign: Campaign, long: bool, figure: Figure
         campaign.kill_at_random(rng)
     assert campaign.resumed - before == wanted
     figure(f"{campaign.resumed - before} of {wanted}")
+
+
+@pytest.mark.case(30)
+def test_killed_in_the_middle_of_forty_steps(make_host: Any, tmp_path: Path, long: bool, figure: Figure) -> None:
+    """40 steps against 40 killed on the way: losses, learning rates, LoRA, optimizer, moving average, samples are the same."""
+    steps = 40 if long else 10
+    flat = {
+        "steps": steps, "save_every_n_steps": steps // 4, "sample_every_n_steps": steps // 4, "sample_prompts": "a blob --s 2\nred --s 1",
+        "batch_size": 2, "lr_scheduler": "cosine", "lr_warmup_steps": 4, "noise_offset": 0.1, "rank_dropout": 0.2,
+        "text_encoder_lr": 1e-3, "caption_dropout_rate": 0.3, "loss_type": "huber",
+    }  # fmt: skip
+    campaign = Campaign(make_host, two_photos(tmp_path), tmp_path, **flat)
+    seen = campaign.reference
+    assert len({rates for _, rates in seen.steps}) > steps // 2 and len(seen.state) > 3 * len(seen.tensors)
+    assert len(seen.pictures) == len(set(seen.pictures.values())) > 2 * 4
+    after = (20, 23, 37, 39) if long else (6,)
+    for step in after:
+        campaign.kill_after_step(step)
+    assert campaign.resumed == len(after)
+    figure(
+        f"killed after step {', '.join(map(str, after))} of {steps}; {len(seen.state)} tensors of state, {len(seen.pictures)} samples"
+    )
 
 
 @pytest.mark.case(29, 30)

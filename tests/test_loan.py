@@ -177,6 +177,7 @@ def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, 
     assert (events[-1].path is not None) == keep == host.again[-1][1], "it is insisted on the model for the file alone"
 
 
+@pytest.mark.case(38)
 def test_a_step_whose_model_was_taken_away_is_made_again(
     photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def check(config: TrainConfig, host: Host) -> Plan:
     rated = with_rates(config, kind.family if kind else SD1)  # of a model that is not there yet, whatever optimizers try
     problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(rated, host.device())
     problems += weights_problems(config, kind) + _folder_problems(host.lora_folder())
+    problems += _link_problems(host.work_folder() / config.run.name) if config.run.name else []
     problems += model_problems(config, kind) if kind else []
     dataset = find_images(config)
     problems += dataset.problems
@@ -69,6 +70,15 @@ def _folder_problems(folder: Path) -> list[str]:
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return []
     return [f"The LoRA folder {str(folder)!r} cannot be written to; check its permissions."]
+
+
+def _link_problems(folder: Path) -> list[str]:
+    """States and samples are written, and old ones removed, in the run's own folder alone."""
+    return [
+        f"The folder {str(path)!r} of this name's states and samples is a link; remove the link, or choose another name."
+        for path in (folder, folder / "samples")
+        if path.is_symlink()
+    ]
 
 
 def find_images(config: TrainConfig) -> Dataset:

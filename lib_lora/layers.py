@@ -1,8 +1,9 @@
 """The order of the rooms, top first. A room imports only from layers below its own; `tests/test_walls.py` keeps it so."""
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "hosts.webui_hooks", "hosts.webui_missing"),
-    ("ui.tab_missing", "hosts.webui_restart"),
+    ("__main__", "hosts.webui_hooks"),
+    ("hosts.webui_missing", "hosts.webui_restart"),
+    ("ui.tab_missing",),
     ("hosts.webui_jobs", "hosts.webui_signals", "cli", "ui.tab"),
     ("ui.tab_queue", "jobs.queue_listing"),
     ("jobs.queue",),

@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from modules import paths, script_callbacks, shared
 
+from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
 from lib_lora.hosts.webui_restart import save_before_a_restart
@@ -57,9 +58,13 @@ def _hold_still() -> None:
     RUNNER.pause(RELOAD_WAIT_S)
 
 
-def _tab() -> list[tuple[Any, str, str]]:
+def _tab() -> webui_missing.Tabs:
     hides_folders = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
-    return [(TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build(), "Train LoRA", "train_lora")]
+    try:
+        blocks = TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build()
+    except Exception as error:  # noqa: BLE001 - whatever another gradio lacks: the tab says so
+        return webui_missing.tabs(error)
+    return [(blocks, "Train LoRA", "train_lora")]
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:

@@ -13,12 +13,16 @@ from lib_lora.ui.tab_missing import build
 log = logging.getLogger(__name__)
 
 
+Tabs = list[tuple[Any, str, str]]
+
+
 def tell(error: Exception) -> None:
     """Call it at the import of scripts, before the webui builds its page."""
+    shown = tabs(error)
+    script_callbacks.on_ui_tabs(lambda: shown)
+
+
+def tabs(error: Exception) -> Tabs:
+    """The tab with the reason, as the webui takes it."""
     log.error("sd-webui-train-lora %s does not work in this webui", __version__, exc_info=error)
-    reason = f"{type(error).__name__}: {error}"
-
-    def tab() -> list[tuple[Any, str, str]]:
-        return [(build(reason), "Train LoRA", "train_lora")]
-
-    script_callbacks.on_ui_tabs(tab)
+    return [(build(f"{type(error).__name__}: {error}"), "Train LoRA", "train_lora")]

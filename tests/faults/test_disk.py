@@ -327,3 +327,21 @@ def test_going_on_again_and_again(house: House, quick: Any, photos: Path) -> Non
         losses += run.job["losses"]
         steps += [event.step for event in run.of(StepDone)]
     assert steps == [1, 2, 3, 4, 5, 6, 7] and losses == whole.job["losses"] and _equal(run, whole)
+
+
+@pytest.mark.case(50)
+@pytest.mark.parametrize("link", ["blob", "blob/samples"])
+def test_a_link_in_place_of_the_run_s_folder(link: str, house: House, quick: Any, tmp_path: Path) -> None:
+    """What a run's folder, or its samples' folder, leads to stays as it is: one sentence, before a model is touched."""
+    target, place = tmp_path / "precious", house.host.work_folder() / link
+    target.mkdir()
+    (target / "blob-step00000001-state").mkdir()
+    (target / "0001.png").write_bytes(b"mine")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=True)
+    flat = {"save_state": True, "save_every_n_steps": 1, "sample_every_n_steps": 1, "sample_prompts": "a --s 1"}
+    run = house.run(quick(**flat))
+    assert not run.events and len(run.told) == 1 and f"{str(place)!r} of this name's states and samples is a link" in run.told[0]
+    assert sorted(path.name for path in target.rglob("*")) == ["0001.png", "blob-step00000001-state"]
+    place.unlink()
+    assert house.run(quick(**flat)).of(Finished)[0].path

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.pins.webui_double import install
 
@@ -19,15 +20,50 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "train_lora.py"
 @pytest.mark.parametrize("lacks", ["sd_unet", "call_queue"])
 def test_a_failed_import_has_a_tab_with_the_reason(lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A webui that lacks a part that ours has: it starts, and the tab says what is missing, as text."""
+    assert lacks in reason(started(tmp_path, monkeypatch, lacks))
+
+
+@pytest.mark.case(60)
+def test_another_gradio_has_a_tab_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio 4: everything can be imported, but an event takes no `_js`."""
+    import gradio
+
+    tabs, click = started(tmp_path, monkeypatch), gradio.Button.click
+
+    def another(self: Any, fn: Any = None, inputs: Any = None, outputs: Any = None, *, js: Any = None, **named: Any) -> Any:
+        if "_js" in named:
+            raise TypeError("click() got an unexpected keyword argument '_js'")
+        return click(self, fn, inputs, outputs, _js=js, **named)
+
+    monkeypatch.setattr(gradio.Button, "click", another)
+    assert "unexpected keyword argument &#x27;_js&#x27;" in reason(tabs)
+
+
+@pytest.mark.case(60)
+def test_without_torchs_fused_attention_has_a_tab_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch before 2.0, as older webuis have it."""
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    assert "scaled_dot_product_attention" in reason(started(tmp_path, monkeypatch))
+
+
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str = "") -> list[Any]:
+    """What the script registers as tabs in a webui that lacks one of its parts."""
     webui = install(monkeypatch, SimpleNamespace(), tmp_path)
     tabs: list[Any] = []
     monkeypatch.setattr(webui.script_callbacks, "on_ui_tabs", tabs.append)
-    monkeypatch.delattr(sys.modules["modules"], lacks)
-    monkeypatch.delitem(sys.modules, f"modules.{lacks}")
+    if lacks:
+        monkeypatch.delattr(sys.modules["modules"], lacks)
+        monkeypatch.delitem(sys.modules, f"modules.{lacks}")
     for room in ("webui_hooks", "webui_host", "webui_queue", "webui_restart", "webui_missing"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{room}", raising=False)
     runpy.run_path(str(SCRIPT))
+    return tabs
+
+
+def reason(tabs: list[Any]) -> str:
+    """What the one tab says, as HTML."""
     ((blocks, title, _),) = tabs[0]()
     parts = [part["props"] for part in blocks.get_config_file()["components"]]
-    (html,) = {part["value"] for part in parts if part.get("elem_id") == "train_lora_missing"}
-    assert title == "Train LoRA" and lacks in html and "works without it" in html
+    (html,) = {str(part["value"]) for part in parts if part.get("elem_id") == "train_lora_missing"}
+    assert title == "Train LoRA" and "works without it" in html
+    return html

@@ -151,6 +151,29 @@ def test_a_half_precision_vae_is_used_in_fp32_and_comes_back_exactly(host: Any, 
         model.first_stage_model.float()
 
 
+@pytest.mark.case(6)
+def test_a_vae_that_overflows_in_half_precision_encodes_as_in_fp32(host: Any, model: Any) -> None:
+    """As SDXL's does: its activations are beyond the largest number of half precision (65504). Latents are those of fp32, to 1e-5."""
+    vae, largest, picture = model.first_stage_model, [], torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    kept = {name: value.clone() for name, value in vae.state_dict().items()}
+    hook = vae.encoder.conv_in.register_forward_hook(lambda module, _, output: largest.append(float(output.abs().max())))
+    try:
+        with torch.no_grad():
+            vae.encoder.conv_in.weight.mul_(120000)
+        vae.half().float()  # what half precision keeps of the weights
+        with torch.no_grad():
+            expected = vae.encode(picture).mode()
+        vae.half()
+        with host.borrow_model() as base:
+            mean, _ = base.encode_image(picture)
+        assert vae.encoder.conv_in.weight.dtype == torch.float16
+    finally:
+        hook.remove()
+        vae.float().load_state_dict(kept)
+    assert largest[0] > 65504 and bool(torch.isfinite(mean).all())
+    assert float((mean - expected).abs().max()) < 1e-5
+
+
 @pytest.mark.case(44)
 def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace, model: Any) -> None:
     before = fingerprint(model)

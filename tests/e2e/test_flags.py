@@ -20,10 +20,13 @@ from tests.e2e.tab import LOAD_MS, Tab
 pytestmark = pytest.mark.e2e
 
 PUBLIC = "abcdef.gradio.live"
-# gradio's own way out needs a service; this one is a name that leads to the same place
+# gradio's own way out needs a service; this one is a name that leads to the same place. A page that is shared has its scripts from
+# gradio's servers; here they come from the webui, as on a page that is not.
 TUNNEL = f"""
 from gradio import networking
+from modules import script_callbacks
 networking.setup_tunnel = lambda local_host, local_port, share_token: f"http://{PUBLIC}:{{local_port}}"
+script_callbacks.on_app_started(lambda demo, app: setattr(demo, "share", False))
 """
 
 

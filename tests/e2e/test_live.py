@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.e2e import client, traces
@@ -151,7 +154,10 @@ def interrogate(server: Server) -> Any:
 
 def extras(server: Server) -> Any:
     """A picture made four times as large, by the Extras tab's work."""
-    asked = {"image": "data:image/png;base64," + PIXEL, "upscaler_1": "Lanczos", "upscaling_resize": 4}
+    stored = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stored, "PNG")
+    image = "data:image/png;base64," + base64.b64encode(stored.getvalue()).decode()
+    asked = {"image": image, "upscaler_1": "Lanczos", "upscaling_resize": 4}
     return server.post("/sdapi/v1/extra-single-image", asked)["image"]
 
 

@@ -95,7 +95,7 @@ def test_a_person_unloads_the_checkpoint(page: Page, server: Server, photos: Pat
         ("sett_reload_sd_model", "Loaded the checkpoint"),
     ):
         page.locator(f"#{button}").click()
-        page.locator("#settings_result", has_text=answer).wait_for(timeout=LOAD_MS)
+        page.locator("#settings_result.prose", has_text=answer).wait_for(timeout=LOAD_MS)
     page.locator("#tabs > .tab-nav button", has_text="Train LoRA").click()
     server.post("/e2e/heal")
     tab.wait_for_state("done")

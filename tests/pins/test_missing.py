@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from tests.pins.webui_double import install
 
@@ -25,25 +24,15 @@ def test_a_failed_import_has_a_tab_with_the_reason(lacks: str, tmp_path: Path, m
 
 @pytest.mark.case(60)
 def test_another_gradio_has_a_tab_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradio 4: everything can be imported, but an event takes no `_js`."""
-    import gradio
+    """As with gradio 4: everything can be imported, but an event takes no `_js`."""
+    tabs = started(tmp_path, monkeypatch)
+    from lib_lora.ui import tab
 
-    tabs, click = started(tmp_path, monkeypatch), gradio.Button.click
+    def another(*_: Any, **named: Any) -> None:
+        raise TypeError(f"click() got an unexpected keyword argument {'_js' if '_js' in named else named!r}")
 
-    def another(self: Any, fn: Any = None, inputs: Any = None, outputs: Any = None, *, js: Any = None, **named: Any) -> Any:
-        if "_js" in named:
-            raise TypeError("click() got an unexpected keyword argument '_js'")
-        return click(self, fn, inputs, outputs, _js=js, **named)
-
-    monkeypatch.setattr(gradio.Button, "click", another)
+    monkeypatch.setattr(tab, "gr", SimpleNamespace(**{**vars(tab.gr), "Button": lambda *_, **__: SimpleNamespace(click=another)}))
     assert "unexpected keyword argument &#x27;_js&#x27;" in reason(tabs)
-
-
-@pytest.mark.case(60)
-def test_without_torchs_fused_attention_has_a_tab_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A torch before 2.0, as older webuis have it."""
-    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
-    assert "scaled_dot_product_attention" in reason(started(tmp_path, monkeypatch))
 
 
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str = "") -> list[Any]:

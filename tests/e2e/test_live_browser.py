@@ -30,7 +30,8 @@ def live(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPa
     data = tmp_path_factory.mktemp("browser") / "data"
     make_folder(data)
     for server in run_server(Server(webui, data)):
-        client.generate(server, client.PROMPT)  # the first load sets the selected checkpoint
+        client.generate(server, client.PROMPT)  # the first load, of the first in the list, sets the selected checkpoint
+        select(server, sd_model_checkpoint=OURS)
         yield server
 
 

@@ -48,7 +48,7 @@ def test_no_memory_at_the_first_step(house: House, quick: Any, monkeypatch: pyte
     made = failing(monkeypatch, step_room, "compute_loss", set(range(1, 99)), OOM("CUDA out of memory"))
     run = house.run(quick())
     assert len(made) == 2 and not run.of(StepDone) and not run.of(Finished)
-    told = "step 1, with gradient checkpointing too: Batch size (batch_size) is 1, Resolution (resolution) is 64 and Rank (rank) is 2; "
+    told = "step 1, with gradient checkpointing too: Batch size (batch_size) is 1, Resolution (resolution) is 64 and Rank (rank) is 1; "
     assert len(run.told) == 1 and told in run.told[0], run.told
 
 

@@ -13,10 +13,25 @@ import torch
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, LoraFileError, ModelError
-from lib_lora.events import BestSaved, Event, Finished, HeldOut, Lent, Note, Phase, Sampled, Saved, SavedBetween, StepDone, Stop
+from lib_lora.events import (
+    BestSaved,
+    Event,
+    Finished,
+    HeldOut,
+    Lent,
+    Note,
+    Phase,
+    Sampled,
+    Saved,
+    SavedBetween,
+    StateSaved,
+    StepDone,
+    Stop,
+)
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
+from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 
 
@@ -248,3 +263,38 @@ def test_a_best_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     wait(runner.start(build_config({"name": "x"})))
     with pytest.raises(LoraFileError, match="is not there any more"):
         runner.use_best()
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"),
+    [
+        ([], "it has no older one (after 0.2 s the run was still in step 5)"),
+        ([Lent("lent to the webui, for a picture")], "(after 0.2 s the run was still at this: lent to the webui, for a picture)"),
+        ([StateSaved(Path("a"), 2)], "the last one is of step 2 (after"),
+        ([StateSaved(Path("a"), 4)], None),
+        ([StateError("The disk is full.")], "it has no older one (The disk is full)"),
+        ([Finished(Path("a"), 4)], None),
+    ],
+)
+def test_what_is_lost_when_the_program_ends(
+    behind: list[Event | Exception], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def train(*_: object) -> Iterator[Event]:
+        yield from pretend([StepDone(4, 9, 1, 0.5, (0.1,)), *behind])(None, None, Stop())  # type: ignore[operator]
+        over.wait(60)
+
+    monkeypatch.setattr(runner_room, "train", train)
+    runner = Runner(NoHost())  # type: ignore[arg-type]
+    runner._go.clear()  # stands after its first event until it is told to leave
+    job = runner.start(build_config({"name": "cat"}))
+    deadline = time.monotonic() + 60
+    while not job.snapshot()["step"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    lost = runner.leave(0.2)
+    over.set()
+    if said is None:
+        assert lost is None
+    else:
+        assert lost is not None and lost.startswith("The state of 'cat' after step 4 is not saved, ") and said in lost

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from modules import restart
 
 from lib_lora.hosts.webui_signals import LEAVE_S
 from lib_lora.jobs.queue import Queue
+
+log = logging.getLogger(__name__)
 
 
 def save_before_a_restart(queue: Queue) -> None:
@@ -24,6 +27,8 @@ class _Leaving:
 
     def __call__(self) -> None:
         try:
-            self._queue.leave(LEAVE_S)
+            lost = self._queue.leave(LEAVE_S)
+            if lost:
+                log.warning("%s", lost)
         finally:
             self._stop_program()

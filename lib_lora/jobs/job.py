@@ -60,6 +60,7 @@ class Job:
         self._problems: list[str] = []
         self._saved: str | None = None
         self._state_folder: Path | None = None
+        self._state_step = 0
         self._notes: list[str] = []
         self._choices: list[str] = []
         self._device = device
@@ -79,6 +80,11 @@ class Job:
     def state_folder(self) -> Path | None:
         """The newest state that this run saved."""
         return self._state_folder
+
+    @property
+    def state_step(self) -> int:
+        """The step of that state; 0 where there is none."""
+        return self._state_step
 
     def best_used(self, last: Path) -> None:
         """The best LoRA bears the name now; the last one is `last`."""
@@ -139,7 +145,7 @@ class Job:
         elif isinstance(event, SavedBetween):
             self._between = [name for name in self._between if name != event.removed] + [event.path.stem]
         elif isinstance(event, StateSaved):
-            self._state_folder = event.folder
+            self._state_folder, self._state_step = event.folder, event.step
         elif isinstance(event, Sampled):
             self._sampled.append(event)
         elif isinstance(event, HeldOut):

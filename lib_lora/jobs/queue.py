@@ -170,10 +170,10 @@ class Queue:
             self.held = True
             self._changes += 1
 
-    def leave(self, timeout_s: float) -> None:
-        """The program ends: nothing begins any more, and what runs saves its state; returns then, or after `timeout_s`."""
+    def leave(self, timeout_s: float) -> str | None:
+        """The program ends: nothing begins any more, and what runs saves its state; as `Runner.leave`."""
         self.hold()
-        self.runner.leave(timeout_s)
+        return self.runner.leave(timeout_s)
 
     def start(self) -> None:
         """Begin what waits, one after the other."""

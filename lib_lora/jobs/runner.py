@@ -89,13 +89,25 @@ class Runner:
         if self._job is not None and self._job.running:
             self._job.stop.request_save()
 
-    def leave(self, timeout_s: float) -> None:
-        """The program ends: a job that has learned something saves its state. Returns when it has, or after `timeout_s`."""
+    def leave(self, timeout_s: float) -> str | None:
+        """The program ends: a job that has learned something saves its state. Returns when it has, or after `timeout_s`.
+
+        Returns:
+            What is lost and why, where the state was not saved; else None.
+        """
         job, thread = self._job, self._thread
-        if job is not None and thread is not None and job.running and job.snapshot()["step"]:
-            job.stop.request_leave()
-            self._go.set()
-            thread.join(timeout_s)
+        if job is None or thread is None or not job.running or not job.snapshot()["step"]:
+            return None
+        job.stop.request_leave()
+        self._go.set()
+        thread.join(timeout_s)
+        runs, last = job.running, job.snapshot()
+        if job.state_step == last["step"] or not (runs or last["problems"]):
+            return None
+        where = f"in step {last['step'] + 1}" if last["phase"] == "training" else f"at this: {last['phase']}"
+        why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last["problems"])
+        older = f"the last one is of step {job.state_step}" if job.state_step else "it has no older one"
+        return f"The state of {job.config.run.name!r} after step {last['step']} is not saved, {older} ({why.rstrip('.')})."
 
     def use_best(self) -> str:
         """Give the best LoRA of the last job its name; the sentence that says what became of the last one.

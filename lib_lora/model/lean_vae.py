@@ -1,6 +1,8 @@
-"""The encoder of ldm's and sgm's VAE on a CPU in fp32: the same operators, in the layout that oneDNN's convolutions need no
-rearranging for, with what is used once overwritten in place. Feature maps are larger than a processor's caches, and new memory is
-zeroed by the system first, so that every pass and every allocation that is left out counts.
+"""The encoder of ldm's and sgm's VAE on a CPU in fp32: the same operators, with what is used once overwritten in place.
+
+Feature maps are larger than a processor's caches, and new memory is zeroed by the system first, so that every pass and every
+allocation that is left out counts. (In the channels-last layout convolutions are faster still; but there torch 2.1's group norm
+loses its digits on flat pictures.)
 """
 
 from __future__ import annotations
@@ -21,17 +23,8 @@ def lean_encoder_forwards(vae: Any, device: torch.device) -> dict[nn.Module, For
     encoder = getattr(vae, "encoder", None)
     if device.type != "cpu" or not isinstance(encoder, nn.Module):
         return {}
-    first = encoder.get_submodule("conv_in")
     blocks = [module for module in encoder.modules() if type(module).__name__ == "ResnetBlock"]
-    return {first: _first_forward(first), **{block: _block_forward(block) for block in blocks}}
-
-
-def _first_forward(conv: Any) -> Forward:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        laid_out = x.contiguous(memory_format=torch.channels_last) if in_fp32(x, conv.weight) else x
-        return F.conv2d(laid_out, conv.weight, conv.bias, conv.stride, conv.padding)
-
-    return forward
+    return {block: _block_forward(block) for block in blocks}
 
 
 def _block_forward(block: Any) -> Forward:

@@ -42,8 +42,8 @@ class Between:
         self._sampler = Sampler(session.config, plan, base, host, session)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
-        saves_states = config.run.save_state or config.run.save_state_on_train_end
-        self._fingerprint = data_fingerprint(plan) if saves_states else ""
+        # of the images as they are trained on; whoever ends the program later has no time for it
+        self._fingerprint = data_fingerprint(plan)
 
     def go_on(self, resumed: Resumed) -> None:
         """Take session and best LoRA over from a state.
@@ -84,19 +84,20 @@ class Between:
             yield Note(f"The LoRA is saved, but not the state to go on from ({error}).")
 
     def rescue(self, done: StepDone, error: HostChanged) -> Iterator[Event]:
-        """The model is gone, and with it the file: the state alone needs no model.
+        """The model is gone, and with it the file.
 
         Raises:
             HostChanged: always; it says where the state is.
+            StateError: it cannot be written.
         """
-        saved = self._save_state("", done)
+        saved = self.leave(done)
         yield saved
         raise HostChanged(
             f"{error} The state after step {done.step} is saved: Resume from (resume) {saved.folder.name!r} goes on from there."
         ) from error
 
     def leave(self, done: StepDone) -> StateSaved:
-        """The program ends: the state alone, for which the model need not be there.
+        """The state alone, for which the model need not be there, nor much time.
 
         Raises:
             StateError: it cannot be written.
@@ -152,7 +153,7 @@ class Between:
             "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
             "configuration": self._config.to_flat(),
-            "data": self._fingerprint or data_fingerprint(self._plan),
+            "data": self._fingerprint,
             "model": self._result.model.legacy_hash,
             "precision": self._session.precision.name,
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},

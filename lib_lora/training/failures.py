@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.errors import TrainLoraError
 from lib_lora.model.base import BaseModel
 
@@ -15,9 +16,13 @@ class OutOfMemoryError(TrainLoraError):
     """The GPU has not enough memory for these settings."""
 
 
+STEP = ("batch_size", "resolution", "rank")  # what lowers the memory of a step
+ENCODING = ("vae_batch_size", "resolution")
+
+
 @contextmanager
-def explained(base: BaseModel, what: str) -> Iterator[None]:
-    """Run a part of the work; `what` names it.
+def explained(base: BaseModel, config: TrainConfig, what: str, lower: Sequence[str] = STEP) -> Iterator[None]:
+    """Run a part of the work; `what` names it, `lower` the options that it takes less memory with.
 
     Raises:
         OutOfMemoryError: instead of torch's.
@@ -26,9 +31,11 @@ def explained(base: BaseModel, what: str) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
+        flat, options = config.to_flat(), {opt.name: opt for opt in all_options()}
+        values = [f"{options[name].title} is {flat[name]}" for name in lower]
         raise OutOfMemoryError(
-            f"The GPU ran out of memory at {what}: lower Batch size (batch_size), Resolution (resolution) or Rank (rank), "
-            "or close what else uses the GPU. The checkpoint is as it was."
+            f"The GPU ran out of memory at {what}: {', '.join(values[:-1])} and {values[-1]}; lower one of them, or close "
+            "what else uses the GPU. The checkpoint is as it was."
         ) from error
     except RuntimeError:
         base.verify()

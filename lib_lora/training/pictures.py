@@ -17,7 +17,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Batch, Plan
-from lib_lora.training.failures import explained
+from lib_lora.training.failures import ENCODING, explained
 from lib_lora.training.latent_cache import LatentCache
 from lib_lora.training.latents import Posterior, pixels_hash, posteriors
 
@@ -38,7 +38,7 @@ class Pictures:
     """The images of a plan as the model sees them. Everything random is a function of (seed, step, place) or (seed, pixels)."""
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
-        self._data, self._seed, self._plan, self._base = config.data, config.run.seed, plan, base
+        self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
         self._kept: dict[tuple[int, bool], Shown] = {}
         self._cache = LatentCache(base.vae) if config.data.cache_latents_to_disk else None
         self._trained = set(plan.trained)
@@ -141,7 +141,7 @@ class Pictures:
         for first in range(0, len(missing), at_once):
             places = missing[first : first + at_once]
             self._base.verify()
-            with explained(self._base, f"encoding {paths[places[0]].name!r}"):
+            with explained(self._base, self._config, f"encoding {paths[places[0]].name!r}", ENCODING):
                 encoded = posteriors(self._base, [pictures[place] for place in places])
             for place, posterior in zip(places, encoded):
                 found[place] = posterior

@@ -93,15 +93,20 @@ def find_state(text: str, work: Path) -> Path:
 
 def _candidates(text: str, work: Path) -> list[Path]:
     """The folders that `text` may mean, the newest first; one alone where it names one."""
-    given = Path(text.strip().strip('"')).expanduser()
-    if given.is_dir():
-        return [given] if (given / VALUES).exists() else _newest_first(given) or [given]
-    if given.name == str(given):  # a name, not a path
-        named = next(iter(sorted(work.glob(f"*/{given.name}/{VALUES}"))), None) if set(given.name).isdisjoint("*?[") else None
-        found = _newest_first(work / given.name) or ([named.parent] if named else [])
-        if found:
-            return found
-    raise StateError(f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one.")
+    none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one."
+    given = Path(text.strip().strip('"'))
+    try:
+        given = given.expanduser()
+        if given.is_dir():
+            return [given] if (given / VALUES).exists() else _newest_first(given) or [given]
+        if given.name == str(given):  # a name, not a path
+            named = next(iter(sorted(work.glob(f"*/{given.name}/{VALUES}"))), None) if set(given.name).isdisjoint("*?[") else None
+            found = _newest_first(work / given.name) or ([named.parent] if named else [])
+            if found:
+                return found
+    except (OSError, ValueError, RuntimeError) as error:  # no name that a disk takes, or the home of a person who is not there
+        raise StateError(none) from error
+    raise StateError(none)
 
 
 def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], Tensors, list[str]]:

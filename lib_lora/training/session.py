@@ -70,7 +70,7 @@ class Session:
         self._stop_text_encoder(number)
         self._stop_word(number)
         rates = tuple(self.updater.learning_rates())
-        with explained(self._base, f"step {number + 1}"):
+        with explained(self._base, self.config, f"step {number + 1}"):
             try:
                 losses = self._losses_with_less_memory(batches)
                 self._diverged = 0
@@ -102,7 +102,8 @@ class Session:
             f"The GPU ran out of memory at step {batches[0].step + 1}: it is made again, and all further ones, with gradient "
             "checkpointing, which is slower."
         )
-        return self._losses(batches)
+        with explained(self._base, self.config, f"step {batches[0].step + 1}, with gradient checkpointing too"):
+            return self._losses(batches)
 
     def _losses(self, batches: Sequence[Batch]) -> list[float]:
         config = self.config
@@ -139,7 +140,7 @@ class Session:
         """The mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
         self._base.verify()
         losses, count = 0.0, 0
-        with explained(self._base, "measuring the loss on held-out images"), self.result():
+        with explained(self._base, self.config, "measuring the loss on held-out images"), self.result():
             for batch in heldout_batches(self.config.data, self._plan):
                 for loss in self._heldout_losses(batch):
                     losses, count = losses + loss * len(batch.indices), count + len(batch.indices)

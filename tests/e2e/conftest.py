@@ -87,13 +87,30 @@ def pristine(main_server: Server) -> client.Fingerprint:
     return client.fingerprint(main_server)
 
 
-@pytest.fixture
-def server(main_server: Server, pristine: client.Fingerprint) -> Iterator[Server]:
-    """The shared webui, healed and idle after each test."""
+@pytest.fixture(scope="session")
+def first_picture(main_server: Server, pristine: client.Fingerprint) -> client.Picture:
+    """What the shared webui drew before anything was trained in it, the second time, as all that follow."""
     assert pristine
-    yield main_server
+    return client.generate(main_server, client.PROMPT)
+
+
+@pytest.fixture
+def house(main_server: Server, pristine: client.Fingerprint, first_picture: client.Picture) -> Iterator[None]:
+    """After the test, healed and idle: same picture (so the lock is free), same tensors, hooks and classes, no file half done."""
+    before = client.files_in(main_server.data)
+    yield
     main_server.post("/e2e/heal")
     client.end_job(main_server)
+    assert (client.generate(main_server, client.PROMPT) == first_picture).all(), "the webui draws another picture"
+    assert client.changes(pristine, client.fingerprint(main_server)) == []
+    fresh = [path for path, changed in client.files_in(main_server.data).items() if before.get(path) != changed]
+    assert not [path for path in fresh if path.endswith((".tmp", ".bak"))]
+
+
+@pytest.fixture
+def server(main_server: Server, house: None) -> Server:
+    """The shared webui, which is as before after each test."""
+    return main_server
 
 
 @pytest.fixture(scope="session")

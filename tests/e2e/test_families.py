@@ -61,7 +61,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def family_server(webui: Webui, checkpoints: dict[str, Path]) -> Iterator[Server]:
     """A webui with a miniature of every family to choose from."""
-    yield from run_server(Server(webui, checkpoints["sdxl"].parent.parent.parent))
+    for server in run_server(Server(webui, checkpoints["sdxl"].parent.parent.parent)):
+        client.generate(server, client.PROMPT)  # the first load goes on behind the start, and selects a checkpoint itself
+        yield server
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Locator
 
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
-from tests.e2e.tab import LOAD_MS, Tab
+from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
 
 pytestmark = pytest.mark.e2e
 
@@ -46,6 +48,45 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     assert HOSTILE in tab.page.locator("#txt2img_prompt textarea").input_value()
     tab.page.locator("#txt2img_lora_cards .card[data-name='text']").wait_for(state="attached", timeout=LOAD_MS)
     _nothing_happened(tab)
+    _look_at_repeat_and_train_again(tab, server)
+    _nothing_happened(tab)
+
+
+def _look_at_repeat_and_train_again(tab: Tab, server: Server) -> None:
+    """The job in the list, its details, the form filled from it, and a LoRA whose file is named so, chosen to go on from."""
+    _row(tab, "text").get_by_text("Look at", exact=True).click(timeout=LOAD_MS)
+    details = tab.page.locator("#train_lora_queue .train-lora-details")
+    details.filter(has_text=HOSTILE).wait_for(timeout=LOAD_MS)
+    assert f"1_{SHORT}" in details.inner_text()
+    _row(tab, "text").get_by_text("Repeat with changes", exact=True).click(timeout=LOAD_MS)
+    named = "gradioApp().querySelector('#train_lora_name textarea, #train_lora_name input').value === 'text-2'"
+    tab.page.wait_for_function(named, timeout=LOAD_MS)
+    assert tab.value("trigger") == HOSTILE
+    path = server.lora_folder / f"{SHORT}.safetensors"
+    shutil.copyfile(server.lora_folder / "text.safetensors", path)
+    try:
+        tab.page.locator("#train_lora_again_box > .label-wrap").click()
+        tab.page.locator("#train_lora_again_refresh").click()
+        tab.page.locator("#train_lora_again input").click()
+        tab.page.locator("#train_lora_again .options li", has_text=path.name).click()
+        tab.page.locator("#train_lora_again_told.prose", has_text=f"{SHORT}: lora of SD 1.x").wait_for(timeout=LOAD_MS)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.case(56)
+def test_hostile_folder_of_a_job_that_fails(tab: Tab, server: Server, photos: Path, tmp_path: Path) -> None:
+    """What a failed job says, in the list of jobs."""
+    folder = pictures.write_photos(tmp_path / f"1_{SHORT}", ("cat",))
+    client.break_(server, "slow steps")
+    assert server.post("/e2e/queue", {**client.SMALL_RUN, "data": str(photos), "name": "ahead", "steps": 40}) == 0
+    assert server.post("/e2e/queue", {**client.SMALL_RUN, "data": str(folder), "name": "gone"}) == 1
+    shutil.rmtree(folder)
+    server.post("/e2e/stop")
+    row = _row(tab, "gone")
+    row.locator("td:nth-child(2)", has_text="Failed").wait_for(timeout=RUN_MS)
+    assert f"1_{SHORT}" in row.inner_text()
+    _nothing_happened(tab)
 
 
 @pytest.mark.case(56)
@@ -58,6 +99,10 @@ def test_hostile_names_of_dropped_files(tab: Tab, tmp_path: Path) -> None:
     tab.fill(name="x", **{**client.SMALL_RUN, "trigger": ""})
     assert "has no caption" in tab.wait_for_report("has no caption")
     _nothing_happened(tab)
+
+
+def _row(tab: Tab, name: str) -> Locator:
+    return tab.page.locator("#train_lora_queue tr.train-lora-job").filter(has=tab.page.get_by_text(name, exact=True))
 
 
 def _nothing_happened(tab: Tab) -> None:

@@ -31,11 +31,14 @@ from pathlib import Path
 import torch
 from lib_lora.config.groups import build_config
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.hosts import webui_signals
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.training.session import Session
+
+webui_signals.LEAVE_S = float(os.environ.get("LEAVE_S", webui_signals.LEAVE_S))
 
 torch.set_num_threads(1)
 checkpoint, folder, pace, held = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "held"
@@ -96,14 +99,23 @@ def reopened(checkpoint: Path, folder: Path) -> Queue:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 3)], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
 def test_a_signal_saves_the_state_first(
-    number: int, code: int, held: bool, mini_checkpoint: Path, tmp_path: Path, quick: Any, figure: Callable[[str], None]
+    number: int,
+    code: int,
+    held: bool,
+    mini_checkpoint: Path,
+    tmp_path: Path,
+    photos: Path,
+    quick: Any,
+    figure: Callable[[str], None],
 ) -> None:
-    """SIGTERM or Ctrl+C while a training runs or is paused: its state is saved, what waits stays, and it goes on bit for bit."""
+    """SIGTERM or Ctrl+C while a training runs or is paused: its state is saved, without a look at the images, what waits stays, and it goes on bit for bit."""
     first, second = quick(steps=STEPS), quick(steps=STEPS, name="waits")
     program = Program(mini_checkpoint, tmp_path, first, second, held=held)
     program.wait_for(lambda step, state: step >= 3 and (state == "paused" or not held))
+    photos.rename(tmp_path / "away")
     assert program.ends(number) == (code, pytest.approx(0, abs=10)), program.said[-3:]
-    assert "saving where the training of 'blob' is" in "".join(program.said)
+    (tmp_path / "away").rename(photos)
+    assert "saving where the training of 'blob' is" in "".join(program.said) and "not saved" not in "".join(program.said)
     assert not (tmp_path / "out" / "blob.safetensors").exists()
 
     queue = reopened(mini_checkpoint, tmp_path)
@@ -139,3 +151,16 @@ def test_with_no_training_a_signal_is_what_it_was(mini_checkpoint: Path, tmp_pat
         program = Program(mini_checkpoint, tmp_path)
         program.wait_for(lambda step, _: step == 0)
         assert program.ends(number)[0] == code and "saving" not in "".join(program.said)
+
+
+@pytest.mark.case(42)
+def test_a_state_that_is_not_saved_is_told(
+    mini_checkpoint: Path, tmp_path: Path, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that takes longer than there is time: the program ends, and says that the state was not saved, and why."""
+    monkeypatch.setenv("LEAVE_S", "0.2")
+    program = Program(mini_checkpoint, tmp_path, quick(steps=STEPS), pace=1.5)
+    program.wait_for(lambda step, _: step >= 1)
+    code, _ = program.ends(signal.SIGINT)
+    told = "Train LoRA: The state of 'blob' after step 1 is not saved, it has no older one (after 0.2 s the run was still in step 2)."
+    assert code == 3 and told in "".join(program.said).splitlines()

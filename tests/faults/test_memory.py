@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import lib_lora.output.samples as samples_room
+import lib_lora.training.pictures as pictures_room
 import lib_lora.training.step as step_room
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, SavedBetween, StepDone
@@ -47,7 +48,17 @@ def test_no_memory_at_the_first_step(house: House, quick: Any, monkeypatch: pyte
     made = failing(monkeypatch, step_room, "compute_loss", set(range(1, 99)), OOM("CUDA out of memory"))
     run = house.run(quick())
     assert len(made) == 2 and not run.of(StepDone) and not run.of(Finished)
-    assert "ran out of memory at step 1: lower Batch size (batch_size), Resolution" in run.told[0]
+    told = "step 1, with gradient checkpointing too: Batch size (batch_size) is 1, Resolution (resolution) is 64 and Rank (rank) is 1; "
+    assert len(run.told) == 1 and told in run.told[0], run.told
+
+
+@pytest.mark.case(1)
+def test_no_memory_while_images_are_encoded(house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first image is encoded: the end before step 1, with the options that it hangs on, and their values."""
+    failing(monkeypatch, pictures_room, "posteriors", {1}, OOM("CUDA out of memory"))
+    run = house.run(quick(vae_batch_size=2))
+    assert not run.of(StepDone) and len(run.told) == 1
+    assert ".png': Images encoded at once (vae_batch_size) is 2 and Resolution (resolution) is 64; lower one" in run.told[0]
 
 
 @pytest.mark.case(1, 2)

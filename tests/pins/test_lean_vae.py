@@ -21,17 +21,31 @@ def vae(mini_checkpoint: Path) -> Any:
     return load_ldm(mini_checkpoint).first_stage_model
 
 
+def pictures() -> dict[str, torch.Tensor]:
+    """`[2, 3, 64, 48]` each, -1..1; flat ones are hard for norms."""
+    noise = torch.rand(2, 3, 64, 48) * 2 - 1
+    half = noise.clone()
+    half[..., :24] = 1.0
+    return {"noise": noise, "half white": half, "white": torch.ones_like(noise), "grey": torch.zeros_like(noise)}
+
+
 @pytest.mark.parametrize("onto", [True, False])
 @torch.no_grad()
 def test_encoder_gives_ldms_own_result(vae: Any, onto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_ONEDNN_ONTO", onto and products._ONEDNN_ONTO)
-    pixels = torch.rand(2, 3, 64, 48) * 2 - 1
-    before, plain = pixels.clone(), vae.encoder(pixels)
+    for name, pixels in pictures().items():
+        before, plain = pixels.clone(), vae.encoder(pixels)
+        with forwards_replaced(lean_encoder_forwards(vae, CPU)):
+            lean = vae.encoder(pixels)
+        assert float((lean - plain).norm() / plain.norm()) < 1e-4, name
+        assert torch.equal(pixels, before) and torch.equal(vae.encoder(pixels), plain), "the encoder is not as it was"
+
+
+@torch.no_grad()
+def test_the_replacement_is_used(vae: Any) -> None:
+    block, x = vae.encoder.down[0].block[0], torch.randn(1, 32, 16, 16)
     with forwards_replaced(lean_encoder_forwards(vae, CPU)):
-        lean = vae.encoder(pixels)
-    assert torch.allclose(lean, plain, rtol=1e-4, atol=1e-5) and torch.equal(pixels, before)
-    assert lean.is_contiguous(memory_format=torch.channels_last), "the replacement was not used"
-    assert torch.equal(vae.encoder(pixels), plain), "the encoder did not come back as it was"
+        assert block(x, None).data_ptr() == x.data_ptr(), "the result lies in the memory of what came in"
 
 
 def test_encoder_with_gradients_or_in_half_precision_is_ldms(vae: Any) -> None:
@@ -52,4 +66,4 @@ def test_encoder_with_gradients_or_in_half_precision_is_ldms(vae: Any) -> None:
 def test_it_stands_aside_on_other_devices_and_other_vaes(vae: Any) -> None:
     assert lean_encoder_forwards(vae, torch.device("cuda")) == {}
     assert lean_encoder_forwards(torch.nn.Identity(), CPU) == {}
-    assert len(lean_encoder_forwards(vae, CPU)) == 11  # conv_in, two blocks at each of four sizes, two in the middle
+    assert len(lean_encoder_forwards(vae, CPU)) == 10  # two at each of four sizes, two in the middle

@@ -22,7 +22,7 @@ def test_train_again_from_a_finished_lora(tab: Tab, server: Server, lora: str, p
     """The form gets its rank and alpha, the run begins with its weights and so ends near them, and its file stays as it was."""
     path = server.lora_folder / f"{lora}.safetensors"
     before, old = path.read_bytes(), load_file(path)
-    tab.fill(data=photos, name="again", **{**client.SMALL_RUN, **ONE_STEP, "rank": 8, "alpha": 2})
+    tab.fill(data=photos, name="onward", **{**client.SMALL_RUN, **ONE_STEP, "rank": 8, "alpha": 2})
     tab.page.locator("#train_lora_again_box > .label-wrap").click()
     tab.page.locator("#train_lora_again_refresh").click()  # the file may be younger than the page
     tab.page.locator("#train_lora_again input").click()
@@ -34,7 +34,7 @@ def test_train_again_from_a_finished_lora(tab: Tab, server: Server, lora: str, p
     tab.shot("10-again")
     tab.train_and_wait_for_job()
     tab.wait_for_state("done")
-    new = load_file(server.lora_folder / "again.safetensors")
+    new = load_file(server.lora_folder / "onward.safetensors")
     assert new.keys() == old.keys() and path.read_bytes() == before
     assert all(torch.allclose(new[key].float(), old[key], rtol=1e-3, atol=2 * RATE) for key in old)
     assert any(not torch.equal(new[key], old[key].to(new[key].dtype)) for key in old), "nothing was trained"

@@ -86,6 +86,18 @@ def wait_for_step(server: Server, job_id: str, step: int) -> None:
     raise TimeoutError(f"job {job_id} is not at step {step} after {RUN_S} s: {status(server)}")
 
 
+def wait_for_phase(server: Server, job_id: str, phase: str) -> None:
+    """Until the running job says that it is at this."""
+    deadline = time.monotonic() + RUN_S
+    while time.monotonic() < deadline:
+        job = status(server)
+        assert job and job["id"] == job_id and job["state"] not in ENDED, job
+        if phase in job["phase"]:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"job {job_id} is not {phase!r} after {RUN_S} s: {status(server)}")
+
+
 def end_job(server: Server) -> None:
     """Stop what a failed test may have left running."""
     job = status(server)

@@ -28,6 +28,7 @@ def test_samples_files_and_a_pause(tab: Tab, server: Server, photos: Path) -> No
     tab.wait_for_step(3)
     tab.page.locator("#train_lora_pause").click()
     tab.wait_for_state("paused")
+    tab.page.wait_for_timeout(1500)  # the step that was under way is finished first
     stands = client.status(server)
     tab.page.wait_for_timeout(1500)
     assert client.status(server)["step"] == stands["step"] < 60

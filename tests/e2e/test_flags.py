@@ -85,7 +85,6 @@ def test_flags_that_do_not_matter_here(
         "--precision",
         "full",
         "--no-half-vae",
-        "--opt-channelslast",
     )
     for other in run_server(Server(webui, folder, *flags)):
         client.generate(other, client.PROMPT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_failure(server: Server, photos: Path, fault: str, sentence: str) -> Non
     """One sentence, no file, nothing changed, and the next prompt works."""
     before, files, picture = _before(server)
     client.break_(server, fault)
-    job = client.train(server, photos, "failed")
+    job = _fails(server, photos, fault, "failed")
     assert job["state"] == "failed" and job["saved"] is None, job
     assert len(job["problems"]) == 1 and sentence in job["problems"][0], job["problems"]
     assert "\n" not in job["problems"][0]
@@ -93,13 +94,22 @@ def test_failure(server: Server, photos: Path, fault: str, sentence: str) -> Non
     assert np.array_equal(client.generate(server, client.PROMPT), picture)
 
 
+def _fails(server: Server, photos: Path, fault: str, name: str, **settings: Any) -> dict[str, Any]:
+    """The end of a run that cannot be saved. On a full disk it stands until somebody stops it."""
+    job = client.begin(server, photos, name, **settings)
+    if fault == "full disk":
+        client.wait_for_phase(server, job, "waiting for room on the disk")
+        server.post("/e2e/stop")
+    return client.wait_for_end(server, job)
+
+
 def test_failed_overwrite_keeps_the_old_file(server: Server, photos: Path) -> None:
     client.train(server, photos, "precious")
     before = (server.lora_folder / "precious.safetensors").read_bytes()
     files = set(client.files_in(server.lora_folder))
     for fault in ("full disk", "unloadable file"):
         client.break_(server, fault)
-        assert client.train(server, photos, "precious", overwrite=True, seed=99)["state"] == "failed"
+        assert _fails(server, photos, fault, "precious", overwrite=True, seed=99)["state"] == "failed"
         server.post("/e2e/heal")
         assert (server.lora_folder / "precious.safetensors").read_bytes() == before
         assert set(client.files_in(server.lora_folder)) == files

@@ -14,8 +14,8 @@ class TrainLoraError(Exception):
         return [str(self)]
 
 
-class ConfigError(TrainLoraError):
-    """Wrong settings. Carries every problem of the request at once."""
+class _SeveralProblemsError(TrainLoraError):
+    """Carries more than one sentence."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -24,6 +24,10 @@ class ConfigError(TrainLoraError):
     @property
     def problems(self) -> list[str]:
         return list(self._problems)
+
+
+class ConfigError(_SeveralProblemsError):
+    """Wrong settings. Carries every problem of the request at once."""
 
 
 class DatasetError(ConfigError):
@@ -42,16 +46,8 @@ class ModelAway(HostChanged):
     """The host cannot lend the model again for now; the text says what brings it back."""
 
 
-class NotGivenBack(HostChanged):  # noqa: N818 - the state of things, as HostChanged
+class NotGivenBack(HostChanged, _SeveralProblemsError):  # noqa: N818 - the state of things, as HostChanged
     """A part of the host could not be brought back as it was. Carries what ended the run before, too."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self._problems = list(problems)
-
-    @property
-    def problems(self) -> list[str]:
-        return list(self._problems)
 
 
 class LoraFileError(TrainLoraError):

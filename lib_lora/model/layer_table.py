@@ -22,9 +22,8 @@ CONTEXT = {SD1.card: 768, SD2.card: 1024, SDXL.card: 2048}
 TEXT = {SD1.card: ((12, 768),), SD2.card: ((23, 1024),), SDXL.card: ((12, 768), (32, 1280))}  # layers and width of the encoders
 XL_DEPTHS = (0, 2, 10)  # transformers in a level of SDXL's U-Net
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
-HEADER = (
-    66  # bytes that a file's header takes for each tensor beside its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
-)
+# bytes that a file's header takes for each tensor beside its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
+HEADER = 66
 
 Layers = Iterator[tuple[str, Shape]]
 

@@ -54,7 +54,7 @@ class Tab:
 
     def drop(self, files: list[Path]) -> None:
         """Give files to the drop field, once the webui has filled its page: gradio loses uploads while it renews components."""
-        self._wait_until_quiet()
+        self.wait_until_quiet()
         self.page.locator("#train_lora_files input[type=file]").set_input_files(files)
         self.page.locator("#train_lora_files .file-preview").wait_for(timeout=LOAD_MS)
 
@@ -126,21 +126,26 @@ class Tab:
         lines = self.page.locator("#train_lora_progress polyline").all()
         return [len((line.get_attribute("points") or "").split()) for line in lines]
 
+    def row(self, name: str) -> Locator:
+        """The row of a job in the list of jobs."""
+        rows = self.page.locator("#train_lora_queue tr.train-lora-job")
+        return rows.filter(has=self.page.get_by_text(name, exact=True))
+
     def shot(self, name: str) -> None:
         """Save what the browser shows to build/e2e."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 
-    def _note_event(self, socket: WebSocket) -> None:
-        self._events.add(socket)
-        socket.on("close", lambda _: self._events.discard(socket))
-
-    def _wait_until_quiet(self) -> None:
+    def wait_until_quiet(self) -> None:
         """Until none of gradio's events was under way for a second."""
         quiet_ms = 0
         while quiet_ms < 1000:
             self.page.wait_for_timeout(100)
             quiet_ms = 0 if self._events else quiet_ms + 100
+
+    def _note_event(self, socket: WebSocket) -> None:
+        self._events.add(socket)
+        socket.on("close", lambda _: self._events.discard(socket))
 
     def value(self, name: str) -> str:
         """What a field of the form holds."""

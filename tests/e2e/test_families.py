@@ -94,7 +94,10 @@ def test_a_type_beside_a_family(
     """
     select(family_server, checkpoints[family])
     name = f"{family}-{kind.replace(' ', '-')}"
-    train_and_read_back(family_server, photos, name, **{"adapter_type": kind, "steps": 2, **TYPES[kind]})
+    job = train_and_read_back(family_server, photos, name, **{"adapter_type": kind, "steps": 2, **TYPES[kind]})
+    with safe_open(family_server.lora_folder / f"{name}.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert len(job["losses"]) == 2 and metadata["ss_base_model_version"] == FAMILIES[family][3]
 
 
 @pytest.mark.parametrize("kind", REFUSED)

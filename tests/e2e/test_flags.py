@@ -107,9 +107,7 @@ def test_without_the_webuis_lora_extension(
         picture = client.generate(server, client.PROMPT)
         tab = Tab(browser.new_page(), server.url)
         tab.open()
-        tab.fill(data=photos, name="alone", **client.SMALL_RUN)
-        tab.train_and_wait_for_job()
-        tab.wait_for_state("done")
+        _train(tab, photos, "alone")
         tab.page.close()
         assert (server.lora_folder / "alone.safetensors").is_file()
         assert np.array_equal(client.generate(server, client.PROMPT), picture)
@@ -132,9 +130,7 @@ def test_shared_without_a_login(far: Browser, webui: Webui, untouched: traces.Tr
             assert requests.post(f"{server.url}/train-lora/key", headers=headers, timeout=30).status_code == 403, headers
         near = Tab(far.new_page(), server.url)
         near.open()
-        near.fill(data=photos, name="near", **client.SMALL_RUN)
-        near.train_and_wait_for_job()
-        near.wait_for_state("done")
+        _train(near, photos, "near")
         near.page.close()
 
 
@@ -153,11 +149,16 @@ def test_shared_with_a_login(far: Browser, webui: Webui, untouched: traces.Trace
         page.locator("#txt2img_generate").wait_for(timeout=LOAD_MS)
         tab = Tab(page, page.url)
         tab.open()
-        tab.fill(data=photos, name="logged in", **client.SMALL_RUN)
-        tab.train_and_wait_for_job()
-        tab.wait_for_state("done")
+        _train(tab, photos, "logged in")
         page.close()
         assert (server.lora_folder / "logged in.safetensors").is_file()
+
+
+def _train(tab: Tab, photos: Path, name: str) -> None:
+    """As a person does, to the end."""
+    tab.fill(data=photos, name=name, **client.SMALL_RUN)
+    tab.train_and_wait_for_job()
+    tab.wait_for_state("done")
 
 
 def _shared(webui: Webui, folder: Path, *flags: str) -> Server:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Locator
 
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
@@ -25,7 +24,7 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
     tab.page.locator("#train_lora_stop").click()
     for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)
-    assert "does not exist or is no folder" in _row(tab, "doomed").inner_text()
+    assert "does not exist or is no folder" in tab.row("doomed").inner_text()
     _wait_for(tab, "mine", "Running")
     tab.wait_for_step(5)
     before = _states(server)
@@ -60,7 +59,7 @@ def test_a_webui_that_is_told_to_end_saves_the_state(tab: Tab, server: Server, p
     _wait_for(tab, name, "Interrupted")
     _press(tab, name, "Go on")
     _wait_for(tab, name, "Done")
-    entry = str(_row(tab, name).get_attribute("data-job"))
+    entry = str(tab.row(name).get_attribute("data-job"))
     gone_on = server.get(f"/train-lora/queue/{entry}")
     assert gone_on["first_step"] >= 3 and gone_on["step"] == 12 and client.lists(server, name)
 
@@ -102,7 +101,7 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     """`mine` goes on from its newest state with its own images, which are removed with it; its LoRA stays."""
     _press(tab, "mine", "Go on")
     _wait_for(tab, "mine", "Done")
-    entry = str(_row(tab, "mine").get_attribute("data-job"))
+    entry = str(tab.row("mine").get_attribute("data-job"))
     job = server.get(f"/train-lora/queue/{entry}")
     assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
     drop = next(value for _, name, value in job["settings"] if name == "data")
@@ -110,20 +109,16 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     assert sorted(path.name for path in images.iterdir()) == ["cat.jpg", "cat.txt", "rocket.jpg"]
     assert requests.get(f"{server.url}/file={images / 'cat.jpg'}", timeout=30).status_code == 403
     _press(tab, "mine", "Remove")
-    _row(tab, "mine").wait_for(state="detached", timeout=LOAD_MS)
+    tab.row("mine").wait_for(state="detached", timeout=LOAD_MS)
     assert not images.parent.exists() and (server.lora_folder / "mine.safetensors").is_file()
 
 
-def _row(tab: Tab, name: str) -> Locator:
-    return tab.page.locator("#train_lora_queue tr.train-lora-job").filter(has=tab.page.get_by_text(name, exact=True))
-
-
 def _wait_for(tab: Tab, name: str, word: str) -> None:
-    _row(tab, name).locator("td:nth-child(2)", has_text=word).wait_for(timeout=RUN_MS)
+    tab.row(name).locator("td:nth-child(2)", has_text=word).wait_for(timeout=RUN_MS)
 
 
 def _press(tab: Tab, name: str, button: str) -> None:
-    _row(tab, name).get_by_text(button, exact=True).click(timeout=LOAD_MS)
+    tab.row(name).get_by_text(button, exact=True).click(timeout=LOAD_MS)
 
 
 def _states(server: Server) -> dict[str, Any]:

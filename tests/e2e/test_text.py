@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator
 
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
@@ -44,23 +43,34 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     tab.train_and_wait_for_job()
     tab.wait_for_state("done")
     assert HOSTILE in tab.page.locator("#train_lora_progress .train-lora-samples").inner_text()
-    _look_at_and_repeat(tab)
+    _look_at_repeat_and_train_again(tab, server)
     tab.page.locator("#train_lora_test").click()
     assert HOSTILE in tab.page.locator("#txt2img_prompt textarea").input_value()
     tab.page.locator("#txt2img_lora_cards .card[data-name='text']").wait_for(state="attached", timeout=LOAD_MS)
     _nothing_happened(tab)
 
 
-def _look_at_and_repeat(tab: Tab) -> None:
-    """The job in the list, its details, and the form filled from it."""
-    _row(tab, "text").get_by_text("Look at", exact=True).click(timeout=LOAD_MS)
+def _look_at_repeat_and_train_again(tab: Tab, server: Server) -> None:
+    """The job in the list, its details, the form filled from it, and a LoRA whose file is named so, chosen to go on from."""
+    tab.row("text").get_by_text("Look at", exact=True).click(timeout=LOAD_MS)
     details = tab.page.locator("#train_lora_queue .train-lora-details")
     details.filter(has_text=HOSTILE).wait_for(timeout=LOAD_MS)
     assert f"1_{SHORT}" in details.inner_text()
-    _row(tab, "text").get_by_text("Repeat with changes", exact=True).click(timeout=LOAD_MS)
+    tab.row("text").get_by_text("Repeat with changes", exact=True).click(timeout=LOAD_MS)
     named = "gradioApp().querySelector('#train_lora_name textarea, #train_lora_name input').value === 'text-2'"
     tab.page.wait_for_function(named, timeout=LOAD_MS)
     assert tab.value("trigger") == HOSTILE
+    path = server.lora_folder / f"{SHORT}.safetensors"
+    shutil.copyfile(server.lora_folder / "text.safetensors", path)
+    try:
+        tab.page.locator("#train_lora_again_box > .label-wrap").click()
+        tab.page.locator("#train_lora_again_refresh").click()
+        tab.wait_until_quiet()
+        tab.page.locator("#train_lora_again input").click()
+        tab.page.locator("#train_lora_again .options li", has_text=path.name).click()
+        tab.page.locator("#train_lora_again_told.prose", has_text=f"{SHORT}: lora of SD 1.x").wait_for(timeout=LOAD_MS)
+    finally:
+        path.unlink()
 
 
 @pytest.mark.case(56)
@@ -72,7 +82,7 @@ def test_hostile_folder_of_a_job_that_fails(tab: Tab, server: Server, photos: Pa
     assert server.post("/e2e/queue", {**client.SMALL_RUN, "data": str(folder), "name": "gone"}) == 1
     shutil.rmtree(folder)
     server.post("/e2e/stop")
-    row = _row(tab, "gone")
+    row = tab.row("gone")
     row.locator("td:nth-child(2)", has_text="Failed").wait_for(timeout=RUN_MS)
     assert f"1_{SHORT}" in row.inner_text()
     _nothing_happened(tab)
@@ -88,10 +98,6 @@ def test_hostile_names_of_dropped_files(tab: Tab, tmp_path: Path) -> None:
     tab.fill(name="x", **{**client.SMALL_RUN, "trigger": ""})
     assert "has no caption" in tab.wait_for_report("has no caption")
     _nothing_happened(tab)
-
-
-def _row(tab: Tab, name: str) -> Locator:
-    return tab.page.locator("#train_lora_queue tr.train-lora-job").filter(has=tab.page.get_by_text(name, exact=True))
 
 
 def _nothing_happened(tab: Tab) -> None:

@@ -17,6 +17,7 @@ from lib_lora.errors import ModelError
 from lib_lora.hosts.architecture import TEXT, UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
 from lib_lora.model.family import Family, Kind
+from lib_lora.output.header import tensor_shapes
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 KEYS = "the keys and shapes of the checkpoint file"
@@ -53,8 +54,8 @@ def read_shapes(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: _Shape(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="pt"):  # the library's judgement of the header
+            return {key: _Shape(shape) for key, shape in tensor_shapes(path).items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Checkpoint (checkpoint): {str(path)!r} cannot be read ({error}).") from error
 

@@ -122,7 +122,7 @@ def test_hostile_safetensors(kind: str, option: str, house: House, quick: Any, t
     process, started = psutil.Process(), time.process_time()
     memory = process.memory_info().rss
     run = house.run(quick(**{option: [str(path)] if option == "base_weights" else str(path)}))
-    assert process.memory_info().rss - memory < 200 * 2**20 and time.process_time() - started < 1 + 2
+    assert process.memory_info().rss - memory < 200 * 2**20 and time.process_time() - started < 1
     assert len(run.told) == 1 and "a.safetensors" in run.told[0] and not run.of(Finished), run.told
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import small_config
 from tests.faults.kills import SMALL
@@ -40,6 +41,8 @@ else:
         """The model, loaded once."""
         first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"))
         with first.borrow_model() as base:
+            for encoder in base.text_encoders:  # newer transformers hang hooks of their own on when they are first asked so
+                encoder.module(torch.zeros(1, 77, dtype=torch.long), output_hidden_states=True)
             return base
 
     @pytest.fixture

@@ -1,10 +1,11 @@
-"""Cases 43 and 68: the host bit for bit, and nothing that grows from run to run."""
+"""Cases 43, 68, 70: the host bit for bit, nothing that grows from run to run, and the numbers of sd-scripts."""
 
 from __future__ import annotations
 
 import gc
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import torch
 from lib_lora.data.sizes import Size
 from lib_lora.events import Finished, StepDone
 from lib_lora.jobs.job import Job
+from lib_lora.replay import load_recording, replay
 from lib_lora.sample import Request, sample
 from lib_lora.training.precision import Precision
 from tests.house import HAS_LDM, House
+from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
+DATA = Path(__file__).parents[1] / "data"
 PICTURES = 12
 
 
@@ -89,3 +93,11 @@ def test_runs_in_a_row_leave_nothing_behind(house: House, quick: Any, long: bool
         slope = float(np.polyfit(range(count), memory, 1)[0]) * count / memory[0]
         figure(f"fitted slope of memory over {count} runs {slope:+.2%}; tensors, threads, files always {counts[0]}")
         assert slope <= 0.01
+
+
+@pytest.mark.case(70)
+@pytest.mark.parametrize("recording", [DATA / "mini-recording.safetensors", *RECORDED], ids=lambda path: path.stem)
+def test_recorded_runs_are_replayed(recording: Path, house: House) -> None:
+    """Runs recorded with sd-scripts, and with diffusers and peft: losses within 1e-5, the change of the weights with a cosine above 0.9999."""
+    with house.host.borrow_model() as base:
+        assert_equal_to_sd_scripts(replay(load_recording(recording), base))

@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from lib_lora.data.paths import path_problem
 from lib_lora.errors import ModelError
 from lib_lora.hosts.architecture import TEXT, UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
@@ -63,6 +64,9 @@ def read_shapes(path: Path) -> dict[str, Any]:
 def file_problem(path: Path) -> str | None:
     """The sentence that says why `path` cannot be trained on, from its header alone, or None."""
     start = f"Checkpoint (checkpoint): {str(path)!r} "
+    problem = path_problem(str(path))
+    if problem:
+        return start + problem
     if not path.is_file():
         return start + "does not exist."
     if path.suffix != ".safetensors":

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from lib_lora.data.paths import path_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
 from lib_lora.output.header import LENGTH_BYTES, count_problem, header_problem, tensor_shapes
@@ -78,6 +79,9 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_start(path: Path) -> None:
+    problem = path_problem(str(path))
+    if problem:
+        raise OSError(f"it {problem.rstrip('.')}")
     if path.exists() and not path.is_file():  # a pipe would never answer
         raise OSError("it is no file")
     with path.open("rb") as file:

@@ -375,6 +375,22 @@ def test_folders_of_the_system_are_answered(named: str, said: str) -> None:
 
 
 @pytest.mark.case(49)
+@pytest.mark.parametrize(
+    "option", ["data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "sample_prompts"]
+)
+def test_paths_of_another_machine(option: str, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""A path of Windows' network (\\host\share) in every option that takes one: one sentence, and nothing is looked for there."""
+    named = "\\\\host\\share\\a.txt" if option == "sample_prompts" else "\\\\host\\share\\a"
+    looked: list[str] = []
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, *rest, **more: looked.append(str(path)) or real(path, *rest, **more))
+    lists = {"data", "reg_data", "base_weights"}
+    told = house.run(quick(**{option: [named] if option in lists else named, "masked_loss": option == "mask_data"})).told
+    assert len(told) == 1 and "is a path of another machine or a device; name one of this machine" in told[0], told
+    assert f"({option})" in told[0] and not [path for path in looked if "host" in path]
+
+
+@pytest.mark.case(49)
 def test_a_loop_of_links(photos: Path) -> None:
     """A link to the folder it lies in, and one to itself: neither is gone round in."""
     (photos / "1_again").symlink_to(photos)

@@ -149,7 +149,7 @@ def _begin(stack: ExitStack) -> None:
     """Tell the webui that a job has begun."""
     stack.callback(shared.state.end)  # first: it may fail half-way
     shared.state.begin(job="train-lora")
-    if devices.device.type == "cuda":
+    if devices.device.type == "cuda" and devices.device.index is not None:  # without --device-id it is "cuda", the first
         torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,20 @@ def test_the_run_s_thread_uses_the_device_of_the_webui(tmp_path: Path, monkeypat
     with pytest.raises(RuntimeError, match="far enough"), WebuiHost().borrow_model():
         pass
     assert chosen == [torch.device("cuda:1")] and not webui.call_queue.queue_lock.locked() and webui.shared.state.ended == 1
+
+
+def test_a_webui_without_a_device_id_names_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its device is "cuda" then, which torch's own reading of an index refuses; the thread is on the first one as it is."""
+    webui = install(monkeypatch, SimpleNamespace(), tmp_path)
+    webui.devices.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "set_device", torch.cuda._utils._get_device_index)
+    with pytest.raises(ValueError, match="specified index"):
+        torch.cuda.set_device(webui.devices.device)
+    from lib_lora.hosts import webui_host
+
+    with ExitStack() as stack:
+        webui_host._begin(stack)
+    assert webui.shared.state.ended == 1
 
 
 def test_loras_go_to_the_folder_that_the_webui_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

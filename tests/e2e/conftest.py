@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests: a webui that is already installed, started here with a data folder of its own, and a browser.
 
-WEBUI_DIR names the webui, WEBUI_PYTHON its interpreter (default: the one in its venv), CHROMIUM the browser.
+WEBUI_DIR names the webui, WEBUI_PYTHON its interpreter (default: the one in its venv), CHROMIUM the browser, WEBUI_DEVICE where the
+model lies: `cpu` (the default), or `cuda`, in fp16 as the webui has it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import pytest
 import torch
 
 from tests.e2e import client, pictures, traces
-from tests.e2e.server import SHOTS, Server, Webui, make_data_folder
+from tests.e2e.server import DEVICE, DEVICE_FLAGS, SHOTS, Server, Webui, make_data_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from tests.e2e.tab import Tab
 
-if importlib.util.find_spec("playwright") is None:  # as in the pins lane
+if importlib.util.find_spec("diffusers") is None:  # as in the pins lane
     collect_ignore_glob = ["test_*.py"]
 
 BROWSER_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
@@ -119,7 +120,9 @@ def server(main_server: Server, house: None) -> Server:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Chromium. Where playwright is not installed, as on a machine for computing, the tests that need it are skipped."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed; it drives the browser of this test")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -202,6 +205,8 @@ def _webui() -> Webui:
 def _webui_problem(webui: Webui) -> str | None:
     if not (webui.folder / "launch.py").is_file() or not (webui.folder / "modules" / "sd_models.py").is_file():
         return f"WEBUI_DIR: {str(webui.folder)!r} holds no stable-diffusion-webui."
+    if DEVICE not in DEVICE_FLAGS:
+        return f"WEBUI_DEVICE: {DEVICE!r} is not known; set it to {' or '.join(DEVICE_FLAGS)}."
     if not os.access(webui.python, os.X_OK):
         return f"WEBUI_PYTHON: {str(webui.python)!r} is no interpreter; set it to the webui's."
     return None

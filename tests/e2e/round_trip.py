@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from tests.e2e import client
-from tests.e2e.server import Server
+from tests.e2e.server import DEVICE, Server
 
-LEAST_EFFECT, MOST_ERROR = 1e-3, 1e-4  # relative, in fp32
+LEAST_EFFECT = 1e-3  # all of these are relative
+# in fp16 and in fp32: a LoRA in a prompt, the losses of a run on diffusers' modules in fp32, one step's loss, and its gradients
+MOST_ERROR, LOSSES, LOSS, GRADIENTS = (1e-2, 3e-2, 1e-2, 1e-1) if DEVICE == "cuda" else (1e-4, 1e-3, 1e-5, 1e-4)
 
 
 def train_and_read_back(server: Server, photos: Path, name: str, **settings: Any) -> dict[str, Any]:

@@ -20,10 +20,12 @@ SHOTS = ROOT / "build" / "e2e"
 EXTENSION = "sd-webui-train-lora"
 # what a person gets who downloads the extension, as far as the webui looks at it
 SHIPPED = ("scripts", "lib_lora", "javascript", "localizations", "install.py", "preload.py", "metadata.ini", "style.css")
+DEVICE = os.environ.get("WEBUI_DEVICE") or "cpu"
 FLAGS = (
-    "--skip-prepare-environment", "--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--no-download-sd-model",
-    "--do-not-download-clip", "--skip-version-check", "--api",
+    "--skip-prepare-environment", "--skip-torch-cuda-test", "--no-download-sd-model", "--do-not-download-clip", "--skip-version-check",
+    "--api",
 )  # fmt: skip
+DEVICE_FLAGS = {"cpu": ("--use-cpu", "all", "--no-half"), "cuda": ()}  # on a GPU in fp16, the webui's default
 START_S = 240
 _UP = "Startup time:"  # the last line of every start
 
@@ -72,6 +74,7 @@ class Server:
             str(self._webui.python),
             "launch.py",
             *FLAGS,
+            *DEVICE_FLAGS[DEVICE],
             "--port",
             str(self._port),
             "--data-dir",

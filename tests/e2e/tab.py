@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from playwright.sync_api import Locator, Page, WebSocket
+from typing import TYPE_CHECKING, Any
 
 from tests.e2e.server import SHOTS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page, WebSocket
 
 LOAD_MS = 60_000
 RUN_MS = 180_000

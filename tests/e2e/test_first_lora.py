@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Page
 
 from tests.e2e import client
 from tests.e2e.server import Server
 from tests.e2e.tab import Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.e2e
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import requests
-from playwright.sync_api import Browser
 from safetensors.numpy import load_file
 
 from tests.e2e import client, traces
 from tests.e2e.conftest import BROWSER_FLAGS, chromium, run_server
-from tests.e2e.server import Server, Webui, make_data_folder
+from tests.e2e.server import DEVICE, Server, Webui, make_data_folder
 from tests.e2e.tab import LOAD_MS, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.e2e
 
@@ -71,6 +74,20 @@ def test_memory_modes_are_refused(
 
 
 @pytest.mark.case(47)
+@pytest.mark.parametrize("flag", ["medvram", "lowvram"])
+def test_memory_modes_refuse_a_run(webui: Webui, untouched: traces.Traces, folder: Path, photos: Path, flag: str) -> None:
+    """Started past the form as well; on a GPU, where these flags really move the model, pictures are as before."""
+    for server in run_server(Server(webui, folder, f"--{flag}")):
+        picture = client.generate(server, client.PROMPT)
+        job = client.train(server, photos, "small")
+        assert job["state"] == "failed" and job["step"] == 0, job
+        assert [f"runs with --{flag}, which moves the model away" in problem for problem in job["problems"]] == [True]
+        assert np.array_equal(client.generate(server, client.PROMPT), picture)
+        assert client.files_in(server.lora_folder) == {}
+
+
+@pytest.mark.case(47)
+@pytest.mark.skipif(DEVICE != "cpu", reason="on a GPU these flags compute in another precision")
 def test_flags_that_do_not_matter_here(
     webui: Webui, untouched: traces.Traces, folder: Path, server: Server, photos: Path
 ) -> None:

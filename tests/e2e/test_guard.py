@@ -7,16 +7,18 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
 
 from tests.e2e import client, pictures, traces
 from tests.e2e.conftest import run_server
 from tests.e2e.server import Server, Webui, make_data_folder
 from tests.e2e.tab import LOAD_MS, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.e2e
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
 from safetensors.numpy import load_file
 
 from tests.e2e import client, traces
@@ -17,6 +16,9 @@ from tests.e2e.conftest import run_server
 from tests.e2e.server import Server, Webui
 from tests.e2e.tab import LOAD_MS, Tab
 from tests.e2e.two_checkpoints import OTHER, OURS, make_folder, select
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.e2e
 

@@ -6,15 +6,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
 
 from tests.e2e import client, traces
 from tests.e2e.conftest import run_server
 from tests.e2e.server import EXTENSION, Server, Webui, make_data_folder
 from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.e2e
 

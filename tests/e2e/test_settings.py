@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.e2e import client
 from tests.e2e.conftest import run_server
+from tests.e2e.round_trip import LOSSES
 from tests.e2e.server import Server, Webui, make_data_folder
 from tests.e2e.test_families import standalone_losses
 
@@ -92,7 +93,7 @@ def test_settings_that_a_training_does_not_see(
 def test_a_textual_inversion_that_no_caption_names(settings_server: Server, plain: list[float], data: Path, photos: Path) -> None:
     """The webui knows it, and the training is that of a host that has none. Those that are named: `test_embedding.py`."""
     assert "unspoken" in settings_server.get("/sdapi/v1/embeddings")["loaded"]
-    assert plain == pytest.approx(standalone_losses(checkpoint_in(data), photos, data.parent / "none"), rel=1e-3)
+    assert plain == pytest.approx(standalone_losses(checkpoint_in(data), photos, data.parent / "none"), rel=LOSSES)
 
 
 def test_a_hypernetwork_that_is_on(settings_server: Server, plain: list[float], photos: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_vae_that_a_person_chose(settings_server: Server, plain: list[float], 
         found = losses(settings_server, photos, "vae")
     finally:
         settings_server.post("/sdapi/v1/options", {"sd_vae": "Automatic"})
-    assert found == pytest.approx(standalone_losses(swapped, photos, tmp_path), rel=1e-3) and found != pytest.approx(
+    assert found == pytest.approx(standalone_losses(swapped, photos, tmp_path), rel=LOSSES) and found != pytest.approx(
         plain, rel=0.01
     )
     assert losses(settings_server, photos, "vae") == plain

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from playwright.sync_api import Route
 
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
 from tests.e2e.tab import Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = pytest.mark.e2e
 

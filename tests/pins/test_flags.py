@@ -78,7 +78,7 @@ def test_a_webui_without_a_device_id_names_no_index(tmp_path: Path, monkeypatch:
         torch.cuda.set_device(webui.devices.device)
     from lib_lora.hosts import webui_host
 
-    with ExitStack() as stack:
+    with webui.call_queue.queue_lock, ExitStack() as stack:
         webui_host._begin(stack)
     assert webui.shared.state.ended == 1
 

@@ -70,6 +70,7 @@ def _program(model: nn.Module) -> dict[str, str]:
         "circular": str(sd_hijack.model_hijack.circular_enabled),
         "attention": str(sd_hijack.model_hijack.optimization_method),
         "random": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
+        "random on GPUs": str([hashlib.sha256(state.numpy().tobytes()).hexdigest() for state in torch.cuda.get_rng_state_all()]),
         "deterministic": str(
             (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_num_threads())
         ),

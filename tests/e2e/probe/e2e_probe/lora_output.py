@@ -6,7 +6,7 @@ from typing import Any
 
 import networks
 import torch
-from modules import call_queue, extra_networks, sd_hijack, shared
+from modules import call_queue, devices, extra_networks, sd_hijack, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
@@ -28,14 +28,14 @@ def compare(name: str, here: str) -> dict[str, Any]:
     """
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
     layers = {key.partition(".")[0] for key in without_bundle(state)}
-    with call_queue.queue_lock:
+    with call_queue.queue_lock, devices.autocast():
         before = _by_webui([])
         extra_networks.extra_network_registry["lora"].errors.clear()
         theirs = _by_webui([name])
         failed = dict(extra_networks.extra_network_registry["lora"].errors)
         matched = {module.network_key.partition(".")[0] for net in networks.loaded_networks for module in net.modules.values()}
     ours = _by_us(here)
-    with call_queue.queue_lock:
+    with call_queue.queue_lock, devices.autocast():
         after = _by_webui([])
     numbers: dict[str, Any] = {
         part: {"error": _distance(ours[part], theirs[part]), "effect": _distance(theirs[part], before[part])} for part in theirs
@@ -74,7 +74,7 @@ def _beside(latents: torch.Tensor) -> list[torch.Tensor]:
     if model.model.diffusion_model.input_blocks[0][0].weight.shape[1] != 9:
         return []
     size, vae = latents.shape[2:], model.first_stage_model
-    mean = vae.quant_conv(vae.encoder(torch.zeros(1, 3, 8 * size[0], 8 * size[1])))[:, :4] * model.scale_factor
+    mean = vae.quant_conv(vae.encoder(latents.new_zeros(1, 3, 8 * size[0], 8 * size[1])))[:, :4] * model.scale_factor
     return [torch.ones_like(latents[:, :1]), mean.expand(len(latents), -1, -1, -1)]
 
 
@@ -82,7 +82,7 @@ def _beside(latents: torch.Tensor) -> list[torch.Tensor]:
 def _by_us(name: str) -> Outputs:
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
     latents, timesteps, context, pooled, sizes = _inputs()
-    with WebuiHost().borrow_model() as base, attached(pairs_from_state(adaptable(base), state, base.device)):
+    with WebuiHost().borrow_model() as base, attached(pairs_from_state(adaptable(base), state, base.device)), devices.autocast():
         found: Outputs = {}
         for place, (encoder, ids) in enumerate(zip(base.text_encoders, _ids())):
             reading = encoder.read(ids, 1)
@@ -97,12 +97,18 @@ def _ids() -> tuple[torch.Tensor, torch.Tensor]:
     """Two whole chunks, for each text encoder."""
     draw = torch.Generator().manual_seed(7)
     words = torch.randint(320, 40000, (2, 75), generator=draw)
-    ids = torch.cat([torch.full((2, 1), 49406), words, torch.full((2, 1), 49407)], dim=1)
+    ids = torch.cat([torch.full((2, 1), 49406), words, torch.full((2, 1), 49407)], dim=1).to(devices.device)
     return ids, ids
 
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Latents, timesteps, context, and with SDXL pooled text and sizes."""
+    latents, timesteps, context, pooled, sizes = (None if one is None else one.to(devices.device) for one in _drawn())
+    assert latents is not None and timesteps is not None and context is not None
+    return latents, timesteps, context, pooled, sizes
+
+
+def _drawn() -> tuple[torch.Tensor | None, ...]:
     draw, unet = torch.Generator().manual_seed(7), shared.sd_model.model.diffusion_model
     latents = torch.randn(2, 4, 16, 24, generator=draw)
     width = next(layer.weight.shape[1] for name, layer in unet.named_modules() if name.endswith("attn2.to_k"))

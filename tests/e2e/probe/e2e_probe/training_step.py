@@ -23,7 +23,7 @@ def loss_and_gradients(base: Any, inputs: Path, out: Path) -> float:
             `sizes`, and a LoRA under `lora/`.
         out: safetensors file to write.
     """
-    prepared = load_file(inputs)
+    prepared = load_file(inputs, device=str(base.device))
     state = {key.removeprefix("lora/"): value for key, value in prepared.items() if key.startswith("lora/")}
     pairs = pairs_from_state(base.targets(), state, base.device)
     ids = tuple(prepared[f"input_ids/{place}"] for place in range(len(base.text_encoders)))

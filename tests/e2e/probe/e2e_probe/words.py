@@ -6,7 +6,7 @@ from typing import Any
 
 import networks
 import torch
-from modules import call_queue, sd_hijack, shared
+from modules import call_queue, devices, sd_hijack, shared
 
 from lib_lora.config.text import TextConfig
 from lib_lora.data.token_rules import batch_tokens
@@ -24,10 +24,10 @@ TEXT = TextConfig(token_rule="webui", max_token_length="225", weighted_captions=
 def compare(name: str, prompts: list[str]) -> list[dict[str, float]]:
     """For each prompt with the LoRA on: how far we are off, and what its embeddings and the webui's own do, all relative."""
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
-    with call_queue.queue_lock:
+    with call_queue.queue_lock, devices.autocast():
         theirs = [_by_webui(name, prompt) for prompt in prompts]
         networks.load_networks([])
-    with WebuiHost().borrow_model() as base:
+    with WebuiHost().borrow_model() as base, devices.autocast():
         with attached(pairs_from_state(adaptable(base), without_bundle(state), base.device)):
             plain = [_by_us(base, prompt) for prompt in prompts]
             with spoken(base, (*base.words, *bundled(state))):

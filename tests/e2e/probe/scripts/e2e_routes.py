@@ -7,7 +7,7 @@ from typing import Any
 
 from e2e_probe import faults, host_state, signatures
 from fastapi import HTTPException
-from modules import call_queue, processing, script_callbacks, shared
+from modules import call_queue, devices, processing, script_callbacks, shared
 
 
 def ready() -> bool:
@@ -49,7 +49,7 @@ def step(inputs: str, out: str) -> float:
 
     from lib_lora.hosts.webui_host import WebuiHost
 
-    with WebuiHost().borrow_model() as base:
+    with WebuiHost().borrow_model() as base, devices.autocast():
         return loss_and_gradients(base, Path(inputs), Path(out))
 
 

@@ -125,7 +125,8 @@ def test_pause(
             assert stands["step"] <= step + 1
             assert_clean(server)
             time.sleep(0.3)
-            assert client.status(server)["step"] == stands["step"]
+            later = client.status(server)
+            assert later is not None and (later["state"], later["step"]) == ("paused", stands["step"])
             events.press("train_lora_go_on")
         assert client.wait_for_end(server, job)["state"] == "done"
         assert_same(load_file(server.lora_folder / f"{name}.safetensors"), lora_of_step(STEPS))

@@ -10,6 +10,7 @@
     const REFRESHED_MS = 10000; // a gallery that has not answered by then is not waited for
     const SLOW_MS = 4000;
     const CHANGED_MS = 400;
+    const PRESSED_MS = 1000; // from the key of a press of Train to gradio's own notice that its answer is out
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
     const ACTIVE = ["running", "lent", "paused", "stopping"];
@@ -326,8 +327,21 @@
         }
         clearTimeout(timer);
         timer = setTimeout(poll, FAST_MS);
-        return [await key(), ...values];
+        try {
+            return [await key(), ...values];
+        } finally {
+            setTimeout(() => { pressed = false; }, PRESSED_MS);
+        }
     };
+
+    // The second click of a double click begins nothing, nor does any until the first is on its way: from then on gradio drops them.
+    let pressed = false;
+
+    function trainPressed(event) {
+        if (!event.target.closest("#train_lora_train")) return;
+        if (pressed || event.detail > 1) event.stopPropagation();
+        else pressed = true;
+    }
 
     // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
@@ -407,6 +421,7 @@
             formChanged();
         }).observe(find("#train_lora_files"), {...watch, attributes: true, attributeFilter: ["class"]});
         new MutationObserver(answered).observe(find("#train_lora_message"), watch);
+        find("#train_lora_buttons").addEventListener("click", trainPressed, true); // before gradio's own
         poll();
     });
 })();

@@ -18,12 +18,12 @@ class Events:
     """Those of one page; its description is fetched once."""
 
     def __init__(self, url: str, cookies: Cookies | None = None) -> None:
-        self._url, self._cookies = url, cookies
+        self.url, self._cookies = url, cookies
         self._config: dict[str, Any] = requests.get(f"{url}/config", timeout=60, cookies=cookies).json()
 
     def press(self, button: str, **values: Any) -> Any:
         """Press a button of ours with the fields as they are but for `values`; what gradio answers."""
-        key = ask_key(self._url).json()["key"]
+        key = ask_key(self.url).json()["key"]
         return self.call(button, self.inputs(button, key=key, **values))
 
     def inputs(self, button: str, *, key: str = "guessed", **values: Any) -> list[Any]:
@@ -36,7 +36,7 @@ class Events:
     def call(self, button: str, inputs: list[Any], **more: Any) -> Any:
         """The answer to an event with these inputs."""
         body = {"fn_index": self._event(button), "data": inputs, "session_hash": "e2e", **more}
-        return requests.post(f"{self._url}/run/predict", json=body, timeout=60, cookies=self._cookies).json()
+        return requests.post(f"{self.url}/run/predict", json=body, timeout=60, cookies=self._cookies).json()
 
     def _event(self, button: str) -> int:
         """The number of the event of a button of ours."""

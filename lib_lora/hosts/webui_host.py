@@ -155,7 +155,7 @@ def _begin(stack: ExitStack) -> None:
 
 
 def _forget_presses() -> None:
-    """Interrupt and Skip that were pressed meanwhile: `modules.call_queue.wrap_gradio_call` leaves none to the next job either."""
+    """Interrupt and Skip that were pressed meanwhile; `modules.call_queue.wrap_gradio_call` leaves none either."""
     shared.state.skipped = shared.state.interrupted = shared.state.stopping_generation = False
 
 

@@ -24,6 +24,7 @@
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
     let sampleTable = null;
+    let pressed = false; // Train, and gradio does not know yet
     let locked = false; // the webui wants credentials that this page has not got
 
     function emptyRun(id) {
@@ -335,8 +336,6 @@
     };
 
     // The second click of a double click begins nothing, nor does any until the first is on its way: from then on gradio drops them.
-    let pressed = false;
-
     function trainPressed(event) {
         if (!event.target.closest("#train_lora_train")) return;
         if (pressed || event.detail > 1) event.stopPropagation();
@@ -345,6 +344,7 @@
 
     // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
+        pressed = false;
         if (find("#train_lora_message [data-queue-serial]")) {
             starting = false;
             drawn = "";

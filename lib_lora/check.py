@@ -105,9 +105,12 @@ def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     """Latents that cannot be kept beside the images are told before the first is encoded."""
     if not config.data.cache_latents_to_disk:
         return []
-    places = [folder.path / CACHE_FOLDER if (folder.path / CACHE_FOLDER).exists() else folder.path for folder in dataset.folders]
-    return [
-        f"Latents on disk (cache_latents_to_disk): {str(place)!r} cannot be written to; check its permissions, or turn it off."
+    start = "Latents on disk (cache_latents_to_disk): "
+    kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]
+    links = [f"{start}{str(place)!r} is a link, which is not written through; remove it." for place in kept if place.is_symlink()]
+    places = [place if place.exists() else place.parent for place in kept if not place.is_symlink()]
+    return links + [
+        f"{start}{str(place)!r} cannot be written to; check its permissions, or turn it off."
         for place in places
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK))
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import json
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.precision import PrecisionConfig
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
 from lib_lora.events import Event
@@ -23,7 +25,7 @@ from lib_lora.jobs.runner import Runner
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.sample import Request, sample
-from lib_lora.training.precision import Precision
+from lib_lora.training.precision import choose_precision
 
 LORAS, PICTURES = {".safetensors", ".pt", ".ckpt"}, {".png"}
 HAS_LDM = importlib.util.find_spec("ldm") is not None
@@ -78,10 +80,11 @@ class House:
 @contextmanager
 def house_as_before(host: Any) -> Iterator[House]:
     """Whatever is done meanwhile: host generates, tensors equal, no broken file, lock free, single sentences."""
-    before, files = look(host), contents(host)
+    before, files, held = look(host), contents(host), on_the_gpu(host)
     house = House(host)
     yield house
     assert look(host) == before, "the host is not as before"
+    assert on_the_gpu(host) - held < 50 * 2**20, "memory of the GPU is still held"
     for path, content in contents(host).items():
         if files.get(path) != content:
             assert_whole(path)
@@ -95,8 +98,8 @@ def look(host: Any) -> dict[str, str]:
     if not HAS_LDM:
         with host.borrow_model() as base:
             modules = {"unet": base.unet, "vae": base.vae, **{f"text {i}": e.module for i, e in enumerate(base.text_encoders)}}
-            picture = sample(base, Request("a cat", Size(64, 64), 2, 1), Precision("no", torch.float32))
-        return {"picture": hashlib.sha256(picture.tobytes()).hexdigest(), **{name: fingerprint(m) for name, m in modules.items()}}
+        (picture,) = drawn(host, [Request("a cat", Size(64, 64), 2, 1)])
+        return {"picture": hashlib.sha256(picture).hexdigest(), **{name: fingerprint(m) for name, m in modules.items()}}
     from modules import call_queue, shared  # type: ignore[import-not-found]  # the double
 
     from tests.pins.drawing import draw
@@ -110,12 +113,27 @@ def look(host: Any) -> dict[str, str]:
     return {"picture": hashlib.sha256(picture.tobytes()).hexdigest(), "model": fingerprint(shared.sd_model)}
 
 
+def drawn(host: Any, requests: list[Request]) -> list[bytes]:
+    """Pictures of the standalone host."""
+    with host.borrow_model() as base:
+        precision = choose_precision(PrecisionConfig(), base.device, next(base.unet.parameters()).dtype)
+        return [sample(base, request, precision).tobytes() for request in requests]
+
+
+def on_the_gpu(host: Any) -> int:
+    """Bytes of CUDA's memory that tensors hold."""
+    if host.device().type != "cuda":
+        return 0
+    gc.collect()
+    return torch.cuda.memory_allocated()
+
+
 def fingerprint(module: torch.nn.Module) -> str:
     """Hash of every parameter and buffer, dtype, device, requires_grad, grad, mode, hooks and replaced forwards."""
     digest = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         said = f"{name}{tensor.dtype}{tensor.device}{tensor.requires_grad}{tensor.grad is None}"
-        digest.update(said.encode() + tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(said.encode() + tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
     for name, child in module.named_modules():
         hooks = len(child._forward_hooks), len(child._forward_pre_hooks), len(child._backward_hooks)
         digest.update(f"{name}{child.training}{'forward' in vars(child)}{hooks}".encode())

@@ -134,10 +134,10 @@ def test_numbers_have_bounds() -> None:
         (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "header would have"),
         (lambda: (MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{" + b" " * MAX_HEADER_BYTES, "header would have"),
         (lambda: pickle.dumps({"a": 1}), "no readable safetensors"),
-        (lambda: _header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}, 4), "no readable safetensors"),
-        (lambda: _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"a": [1]}}, 4), "no readable"),
-        (lambda: _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, 4), "no readable safetensors"),
-        (lambda: _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8), "no readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}, 4), "no readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"a": [1]}}, 4), "no readable"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, 4), "no readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8), "no readable safetensors"),
         (lambda: _raw(b"[" * 200_000), "no readable safetensors"),
         (lambda: _raw(b'{"a": NaN}'), "no readable safetensors"),
     ],
@@ -150,7 +150,7 @@ def test_loras_are_bounded(make: Callable[[], bytes], told: str, tmp_path: Path)
         read(path)
 
 
-def _header(entries: dict[str, Any], data: int) -> bytes:
+def as_safetensors(entries: dict[str, Any], data: int) -> bytes:
     return _raw(json.dumps(entries).encode()) + bytes(data)
 
 
@@ -167,7 +167,7 @@ def test_mutated_loras_are_answered_with_a_sentence(tmp_path: Path) -> None:
     )
     refused = 0
     for _ in range(500):
-        path.write_bytes(_mutated(whole, rng))
+        path.write_bytes(mutated(whole, rng))
         try:
             read(path)
         except LoraFileError:
@@ -175,10 +175,11 @@ def test_mutated_loras_are_answered_with_a_sentence(tmp_path: Path) -> None:
     assert refused > 250
 
 
-def _mutated(content: bytes, rng: random.Random) -> bytes:
+def mutated(content: bytes, rng: random.Random, places: int = 0) -> bytes:
+    """Some bytes changed, taken away or added; only among the first `places`, if given."""
     changed = bytearray(content)
     for _ in range(rng.choice([1, 1, 2, 5])):
-        place = rng.randrange(len(changed))
+        place = rng.randrange(min(places or len(changed), len(changed)))
         kind = rng.random()
         if kind < 0.7:
             changed[place] = rng.choice([0, 255, 34, 123, rng.randrange(256)])
@@ -313,7 +314,7 @@ def test_mutated_pictures_are_answered_with_a_sentence(tmp_path: Path) -> None:
         originals.append(content.getvalue())
     refused = 0
     for number in range(600):
-        content_now = _mutated(originals[number % len(originals)], rng)
+        content_now = mutated(originals[number % len(originals)], rng)
         path.write_bytes(_with_checksums(content_now) if content_now.startswith(b"\x89PNG") else content_now)
         for look in (image_size, load_pixels, load_alpha):
             try:

@@ -94,9 +94,10 @@ def test_checkpointing_saves_memory(host: StandaloneHost, photos: Path) -> None:
     assert peaks[1] < peaks[0]
 
 
+@pytest.mark.case(70)
 @pytest.mark.parametrize("recording", RECORDED, ids=lambda path: path.stem)
 def test_replay_of_sd_scripts_on_the_gpu(recording: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    """In full precision, with TF32 off: bounds wider than a CPU's, since kernels add in another order."""
+    """Recorded runs in full precision, with TF32 off: losses within 1e-3, cosine above 0.999, since kernels add in another order."""
     host = StandaloneHost(mini_checkpoint, tmp_path, torch.device("cuda"), full_precision=True)
     with host.borrow_model() as base:
         report = replay(load_recording(recording), base)

@@ -27,6 +27,7 @@ from lib_lora.jobs.queue_listing import details, listing
 from lib_lora.jobs.queue_store import JOB, ORDER, QueueError, Store
 from lib_lora.jobs.runner import Runner
 from tests.conftest import write_picture
+from tests.house import assert_one_sentence
 
 
 class Host:
@@ -407,6 +408,7 @@ def test_one_that_goes_on_may_replace_its_own_files_and_no_other_lora(tmp_path: 
 )  # fmt: skip
 @pytest.mark.case(59)
 def test_what_cannot_be_read_is_shown_as_broken_and_harms_nothing(script: Script, tmp_path: Path, text: str) -> None:
+    """A job edited by hand is shown as broken, with the reason, and its file stays; an order edited so is kept as order.json.bad."""
     queue = new_queue(tmp_path)
     add(queue, "a")
     add(queue, "b")
@@ -414,6 +416,11 @@ def test_what_cannot_be_read_is_shown_as_broken_and_harms_nothing(script: Script
     victim.write_text(text)
     (tmp_path / ".jobs" / ORDER).write_text(text)
     queue = new_queue(tmp_path)
+    aside = tmp_path / ".jobs" / f"{ORDER}.bad"
+    if text != "[]":
+        assert aside.read_text() == text and queue.trouble.endswith("and the file is kept as 'order.json.bad'.")
+        assert_one_sentence(queue.trouble)
+    assert new_queue(tmp_path).trouble == ""
     assert sorted(states(queue).values()) == ["broken", "interrupted"] and not queue.held
     damaged = next(entry for entry in queue.entries if entry.state == "broken")
     assert "cannot be read" in damaged.problems[0] and victim.read_text() == text
@@ -424,6 +431,30 @@ def test_what_cannot_be_read_is_shown_as_broken_and_harms_nothing(script: Script
     wait_for(lambda: states(queue)["c"] == "finished")
     queue.remove(damaged.id)
     assert sorted(states(new_queue(tmp_path)).values()) == ["finished", "interrupted"]
+
+
+@pytest.mark.case(59)
+def test_files_of_another_user_are_shown_as_broken(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job and an order that may not be read, in a folder that may not be changed: shown with the reason; the list works."""
+    queue = new_queue(tmp_path)
+    add(queue, "a")
+    add(queue, "b")
+    real = Path.read_text
+
+    def locked(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.name == ORDER or self == tmp_path / ".jobs" / by_name(queue, "b").id / JOB:
+            raise PermissionError(13, "Permission denied")
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", locked)
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+        (tmp_path / ".jobs" / ORDER).touch()
+        seen = new_queue(tmp_path)
+    assert sorted(states(seen).values()) == ["broken", "interrupted"]
+    assert "the file cannot be put aside (Operation not permitted)." in seen.trouble
+    assert "Permission denied" in next(entry for entry in seen.entries if entry.state == "broken").problems[0]
+    assert sorted(states(new_queue(tmp_path)).values()) == ["interrupted", "waiting"]
 
 
 def broken_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[int]:

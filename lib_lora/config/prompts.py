@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_lora.data.paths import path_problem
+
 MAX_BYTES = 2**20
 FLAGS = "--n (negative) --w --h (size) --d (seed) --l (guidance) --s (steps)"
 _NUMBERS = {"w": int, "h": int, "d": int, "s": int, "l": float}
@@ -46,6 +48,9 @@ def names_a_file(value: str) -> bool:
 def _file_text(path: Path) -> str:
     if path.suffix.lower() != ".txt":
         raise ValueError(f"got {str(path)!r}, must be a .txt with one prompt a line")
+    problem = path_problem(str(path))
+    if problem:
+        raise ValueError(f"got {str(path)!r}, which {problem.rstrip('.')}")
     try:
         if path.exists() and not path.is_file():  # a pipe would never answer
             raise OSError("it is no file")

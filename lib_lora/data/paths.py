@@ -34,7 +34,7 @@ def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
     """
     slashes = text.replace("/", "\\") if windows else text
     if slashes.startswith("\\\\"):
-        return "is a path of another machine or a device; name a folder of this machine, or connect the share to a drive letter."
+        return "is a path of another machine or a device; name one of this machine, or connect the share to a drive letter."
     device = next((part for part in slashes.split("\\") if is_device(part)), None) if windows else None
     return f"holds {device!r}, which Windows takes for a device; rename it." if device else None
 

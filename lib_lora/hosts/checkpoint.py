@@ -13,10 +13,12 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from lib_lora.data.paths import path_problem
 from lib_lora.errors import ModelError
 from lib_lora.hosts.architecture import TEXT, UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
 from lib_lora.model.family import Family, Kind
+from lib_lora.output.header import tensor_shapes
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 KEYS = "the keys and shapes of the checkpoint file"
@@ -53,8 +55,8 @@ def read_shapes(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: _Shape(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="pt"):  # the library's judgement of the header
+            return {key: _Shape(shape) for key, shape in tensor_shapes(path).items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Checkpoint (checkpoint): {str(path)!r} cannot be read ({error}).") from error
 
@@ -62,6 +64,9 @@ def read_shapes(path: Path) -> dict[str, Any]:
 def file_problem(path: Path) -> str | None:
     """The sentence that says why `path` cannot be trained on, from its header alone, or None."""
     start = f"Checkpoint (checkpoint): {str(path)!r} "
+    problem = path_problem(str(path))
+    if problem:
+        return start + problem
     if not path.is_file():
         return start + "does not exist."
     if path.suffix != ".safetensors":

@@ -59,6 +59,7 @@ class Queue:
         self._entries: tuple[Entry, ...] = ()
         try:
             self._entries = tuple(after_restart(entry) for entry in store.load())
+            self.trouble = store.put_aside
         except OSError as error:  # training goes on without a history
             self.trouble = f"The list of jobs could not be read ({error}); check its permissions."
         self.held = bool(self._waiting())  # what waited when the program ended begins when somebody says so

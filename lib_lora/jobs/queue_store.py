@@ -20,7 +20,7 @@ from lib_lora.output.atomic import write_atomically
 
 JOB, ORDER = "job.json", "order.json"
 MAX_BYTES = 4 * 2**20  # of a file that is read
-_UNFINISHED, _GONE = ".tmp", ".gone"
+_UNFINISHED, _GONE, _BAD = ".tmp", ".gone", ".bad"
 
 
 class QueueError(TrainLoraError):
@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, folder: Path, private: Path | None = None) -> None:
         self._folder, self._private = folder, private
+        self.put_aside = ""  # what `load` found and did not use, as a sentence
 
     def owns(self, text: str) -> bool:
         """Whether a path, or PATH|N, is a folder of a job's own."""
@@ -44,7 +45,7 @@ class Store:
         return self._folder.resolve() in folder.resolve().parents
 
     def load(self) -> list[Entry]:
-        """Every job, in order, broken ones too. Nothing is changed but that leftovers of a sudden end are swept away."""
+        """Every job, in order, broken ones too. Leftovers of a sudden end are swept away, an order that is none is put aside."""
         if not self._folder.is_dir():
             return []
         entries = []
@@ -112,12 +113,23 @@ class Store:
         shutil.rmtree(gone, ignore_errors=True)
 
     def _order(self) -> list[str]:
-        """What the file says; where it cannot be read, jobs stand in the order in which they came."""
+        """What the file says; where it cannot be read, jobs stand in the order in which they came, and the file is kept."""
+        path = self._folder / ORDER
         try:
-            order = json.loads((self._folder / ORDER).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            order = json.loads(_bounded(path))
+            if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+                raise ValueError("it is no list of names")
+        except FileNotFoundError:
             return []
-        return [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
+        except (OSError, ValueError, RecursionError) as error:
+            kept = f"the file is kept as {ORDER + _BAD!r}"
+            try:
+                path.replace(path.with_name(ORDER + _BAD))
+            except OSError as refused:
+                kept = f"the file cannot be put aside ({refused.strerror})"
+            self.put_aside = f"The order of the jobs could not be read ({_reason(error)}); they stand as they came, and {kept}."
+            return []
+        return order
 
     def _take(self, text: str, temporary: Path, final: Path) -> str:
         """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
@@ -139,14 +151,21 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 def _read(folder: Path) -> Entry:
-    path = folder / JOB
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        return read_entry(folder.name, path.read_text(encoding="utf-8"))
+        return read_entry(folder.name, _bounded(folder / JOB))
     except (OSError, ValueError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        return broken(folder.name, reason[:200], folder.stat().st_mtime)
+        return broken(folder.name, _reason(error), folder.stat().st_mtime)
+
+
+def _bounded(path: Path) -> str:
+    """The text of a file that anybody may have edited."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _write(path: Path, text: str) -> None:

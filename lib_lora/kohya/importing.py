@@ -11,6 +11,7 @@ from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option, parse_value
+from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
 from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
@@ -192,6 +193,8 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
         return empty(opt)
     if not context.keep_names and opt.name in NOT_INHERITED:
         return Finding("ignored", NOT_INHERITED[opt.name])
+    if not context.keep_names and opt.name == "sample_prompts" and isinstance(value, str) and names_a_file(value):
+        return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
     found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
     if unclear is not None:

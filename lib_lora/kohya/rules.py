@@ -292,13 +292,6 @@ def _caption_extension(value: Any, context: Context) -> Finding | None:
     return Finding("used", "Empty: kohya looks for .caption then.", {"caption_extension": ".caption"})
 
 
-def _sample_prompts(value: Any, context: Context) -> Finding | None:
-    path = isinstance(value, str) and "\n" not in value.strip() and value.strip().lower().endswith((".txt", ".toml", ".json"))
-    if path and not context.keep_names:
-        return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
-    return None
-
-
 def _repeats(value: Any, context: Context) -> Finding | None:
     return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
 
@@ -350,7 +343,6 @@ RULES: dict[str, Rule] = {
     "network_alpha": _alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
-    "sample_prompts": _sample_prompts,
     "num_repeats": _repeats,
     "dataset_repeats": _repeats,
     "image_dir": _image_dir,

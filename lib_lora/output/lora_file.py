@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from lib_lora.data.paths import path_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
-from lib_lora.output.header import LENGTH_BYTES, header_problem
+from lib_lora.output.header import LENGTH_BYTES, count_problem, header_problem, tensor_shapes
 
 State = dict[str, torch.Tensor]
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
@@ -55,6 +57,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
     try:
         _check_start(path)
         with safe_open(path, framework="pt") as file:
+            _check_count(file)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
@@ -69,16 +72,26 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         _check_start(path)
         with safe_open(path, framework="pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            _check_count(file)
+        return tensor_shapes(path)
     except (OSError, SafetensorError) as error:
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
 
 
 def _check_start(path: Path) -> None:
+    problem = path_problem(str(path))
+    if problem:
+        raise OSError(f"it {problem.rstrip('.')}")
     if path.exists() and not path.is_file():  # a pipe would never answer
         raise OSError("it is no file")
     with path.open("rb") as file:
         problem = header_problem(file.read(LENGTH_BYTES))
+    if problem:
+        raise SafetensorError(problem)
+
+
+def _check_count(file: Any) -> None:
+    problem = count_problem(len(file.keys()))
     if problem:
         raise SafetensorError(problem)
 

@@ -6,6 +6,7 @@ image, size, cut, mirror image or VAE. It holds mean and logvar, which do not de
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class LatentCache:
         key = self._key(pixels)
         tensors = {"mean": posterior.mean.contiguous(), "logvar": posterior.logvar.contiguous()}
         try:
+            if (image.parent / FOLDER).is_symlink():  # made since the check
+                raise OSError(errno.ELOOP, "it is a link")
             write_atomically(_path(image, key), save(tensors, _metadata(key, posterior)))
         except OSError as error:
             raise LatentCacheError(

@@ -13,7 +13,7 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
-from lib_lora.data.paths import pasted
+from lib_lora.data.paths import pasted, path_problem
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
 from lib_lora.model.rates import with_rates
@@ -95,6 +95,9 @@ def find_state(text: str, work: Path) -> Path:
 def _candidates(text: str, work: Path) -> list[Path]:
     """The folders that `text` may mean, the newest first; one alone where it names one."""
     none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one."
+    problem = path_problem(pasted(text))
+    if problem:
+        raise StateError(f"{TITLE}{text!r} {problem}")
     given = Path(pasted(text))
     try:
         given = given.expanduser()

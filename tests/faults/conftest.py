@@ -1,4 +1,7 @@
-"""The house that the faults happen in: the standalone host, or in the pins lane the webui's adapter on ldm's classes."""
+"""The house that the faults happen in: the standalone host, or in the pins lane the webui's adapter on ldm's classes.
+
+With `--faults gpu` the standalone host stands on CUDA, with kernels that add in one order.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import small_config
 from tests.faults.kills import SMALL
@@ -36,15 +40,25 @@ else:
     from lib_lora.hosts.standalone import StandaloneHost
 
     @pytest.fixture(scope="session")
-    def loaded(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    def device(request: pytest.FixtureRequest) -> torch.device:
+        """Of the host."""
+        if request.config.getoption("--faults") != "gpu":
+            return torch.device("cpu")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        return torch.device("cuda")
+
+    @pytest.fixture(scope="session")
+    def loaded(mini_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Any:
         """The model, loaded once."""
-        first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"))
+        first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"), device)
         with first.borrow_model() as base:
+            for encoder in base.text_encoders:  # newer transformers hang hooks of their own on when they are first asked so
+                encoder.module(torch.zeros(1, 77, dtype=torch.long, device=device), output_hidden_states=True)
             return base
 
     @pytest.fixture
-    def host(loaded: Any, mini_checkpoint: Path, tmp_path: Path) -> Any:
-        found = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    def host(loaded: Any, mini_checkpoint: Path, device: torch.device, tmp_path: Path) -> Any:
+        found = StandaloneHost(mini_checkpoint, tmp_path / "out", device)
         found._model = loaded
         return found
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 import lib_lora.output.atomic as atomic
-from lib_lora.events import Finished, Note, SavedBetween, SaveFailed, StateSaved, StepDone
+from lib_lora.events import Finished, Note, Planned, SavedBetween, SaveFailed, StateSaved, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
+from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from tests.conftest import write_picture
 from tests.house import House
 
@@ -327,6 +328,24 @@ def test_going_on_again_and_again(house: House, quick: Any, photos: Path) -> Non
         losses += run.job["losses"]
         steps += [event.step for event in run.of(StepDone)]
     assert steps == [1, 2, 3, 4, 5, 6, 7] and losses == whole.job["losses"] and _equal(run, whole)
+
+
+@pytest.mark.case(50)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_link_in_place_of_the_latents(when: str, house: House, quick: Any, photos: Path, tmp_path: Path) -> None:
+    """A link where latents are kept beside the images: refused by name, before the run or within it; nothing is written behind it."""
+    elsewhere, link = tmp_path / "elsewhere", photos / "3_blob" / CACHE_FOLDER
+    elsewhere.mkdir()
+
+    def at(event: object, _: Job) -> None:
+        if isinstance(event, Planned) and when == "meanwhile":
+            link.symlink_to(elsewhere)
+
+    if when == "before":
+        link.symlink_to(elsewhere)
+    run = house.run(quick(cache_latents_to_disk=True), at)
+    assert len(run.told) == 1 and "is a link" in run.told[0] and not run.of(StepDone), run.told
+    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.case(50)

@@ -1,10 +1,11 @@
-"""Cases 43 and 68: the host bit for bit, and nothing that grows from run to run."""
+"""Cases 43, 68, 70: the host bit for bit, nothing that grows from run to run, and the numbers of sd-scripts."""
 
 from __future__ import annotations
 
 import gc
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ import torch
 from lib_lora.data.sizes import Size
 from lib_lora.events import Finished, StepDone
 from lib_lora.jobs.job import Job
-from lib_lora.sample import Request, sample
-from lib_lora.training.precision import Precision
-from tests.house import HAS_LDM, House
+from lib_lora.replay import load_recording, replay
+from lib_lora.sample import Request
+from tests.house import HAS_LDM, House, drawn, on_the_gpu
+from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
+DATA = Path(__file__).parents[1] / "data"
 PICTURES = 12
 
 
@@ -30,9 +33,7 @@ def twelve(host: Any) -> list[bytes]:
         from tests.pins.drawing import draw
 
         return [draw(shared.sd_model, f"a cat, number {seed}", seed=seed).tobytes() for seed in range(PICTURES)]
-    with host.borrow_model() as base:
-        requests = [Request(f"a cat, number {seed}", Size(64, 64), 2, seed) for seed in range(PICTURES)]
-        return [sample(base, request, Precision("no", torch.float32)).tobytes() for request in requests]
+    return drawn(host, [Request(f"a cat, number {seed}", Size(64, 64), 2, seed) for seed in range(PICTURES)])
 
 
 @pytest.mark.case(43)
@@ -55,11 +56,11 @@ def test_a_run_leaves_the_host_bit_for_bit(house: House, quick: Any, figure: Cal
     figure(f"{PICTURES} pictures")
 
 
-def alive() -> tuple[int, int, int]:
-    """Tensors, threads, open files of this process."""
+def alive(host: Any) -> tuple[int, int, int, int]:
+    """Tensors, threads, open files of this process, bytes on the GPU."""
     gc.collect()
     tensors = sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
-    return tensors, threading.active_count(), psutil.Process().num_fds()
+    return tensors, threading.active_count(), psutil.Process().num_fds(), on_the_gpu(host)
 
 
 @pytest.mark.case(68)
@@ -82,10 +83,22 @@ def test_runs_in_a_row_leave_nothing_behind(house: House, quick: Any, long: bool
     for number in range(warm + count):
         house.run(quick(**flat), at(number))
         if number >= warm:
-            counts.append(alive())
+            counts.append(alive(house.host))
             memory.append(psutil.Process().memory_info().rss)
     assert len(set(counts)) == 1, counts
     if long:
         slope = float(np.polyfit(range(count), memory, 1)[0]) * count / memory[0]
-        figure(f"fitted slope of memory over {count} runs {slope:+.2%}; tensors, threads, files always {counts[0]}")
+        figure(
+            f"fitted slope of memory over {count} runs {slope:+.2%}; tensors, threads, files, bytes on the GPU always {counts[0]}"
+        )
         assert slope <= 0.01
+
+
+@pytest.mark.case(70)
+@pytest.mark.parametrize("recording", [DATA / "mini-recording.safetensors", *RECORDED], ids=lambda path: path.stem)
+def test_recorded_runs_are_replayed(recording: Path, house: House) -> None:
+    """Runs recorded with sd-scripts, and with diffusers and peft: losses within 1e-5, the change of the weights with a cosine above 0.9999."""
+    if house.host.device().type == "cuda":
+        pytest.skip("in tests/test_gpu.py, with bounds of its own")
+    with house.host.borrow_model() as base:
+        assert_equal_to_sd_scripts(replay(load_recording(recording), base))

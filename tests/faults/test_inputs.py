@@ -26,7 +26,7 @@ from lib_lora.config.groups import all_options, build_config
 from lib_lora.data import dataset, folders
 from lib_lora.data import masks as masks_room
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import NotNowError, image_size
+from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Reader, Readers
 from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
@@ -137,24 +137,33 @@ def fuzzed(rng: random.Random, whole: bytes) -> bytes:
 
 @pytest.mark.case(58)
 @pytest.mark.timeout(0)
-def test_fuzzed_pictures(tmp_path: Path, long: bool, figure: Figure) -> None:
-    """PNG, JPEG, WEBP with flipped, exchanged and lost bytes: pixels, or a sentence with the file's name."""
-    rng, count, read = random.Random(58), 20_000 if long else 300, 0
-    wholes = []
-    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+def test_fuzzed_pictures(house: House, quick: Any, photos: Path, long: bool, figure: Figure) -> None:
+    """PNG, JPEG, WEBP with flipped, exchanged and lost bytes, read by the process apart and then here: pixels, or a sentence with the file's name; the last ones of each kind in a run."""
+    rng, count, read, wholes = random.Random(58), 20_000 if long else 300, 0, []
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for kind in ("PNG", "JPEG", "WEBP"):
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, kind)
         wholes.append(content.getvalue())
-    path = tmp_path / "a.png"
+    reader, bad = Reader(), set()
+    path = photos / "3_blob" / "a.png"
     for number in range(count):
+        path = path.with_name(f"{'abcdefghi'[number % 9]}.png")
         path.write_bytes(fuzzed(rng, wholes[number % 3]))
+        bad.discard(path.name)
         try:
-            image_size(path)
-            load_pixels(path)
+            reader.size(path)
+            assert load_pixels(path).shape
             read += 1
         except DatasetError as error:
-            assert "'a.png'" in str(error)
+            assert f"{path.name!r}" in str(error)
+            bad.add(path.name)
+    reader.close()
+    run = house.run(quick())
+    assert bad and len(run.told) == len(bad) and all(any(repr(name) in text for text in run.told) for name in bad)
+    for name in bad:
+        path.with_name(name).unlink()
+    assert house.run(quick()).of(Finished)
     figure(f"{count} files, {read} of them readable")
 
 
@@ -363,6 +372,22 @@ def test_folders_of_the_system_are_answered(named: str, said: str) -> None:
     found = find_images(build_config({"data": [named]}))
     assert found.samples == () and len(found.problems) == 1 and said in found.problems[0], found.problems
     assert found.problems[0].startswith("Image folder (data): ") and found.problems[0].endswith(".")
+
+
+@pytest.mark.case(49)
+@pytest.mark.parametrize(
+    "option", ["data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "sample_prompts"]
+)
+def test_paths_of_another_machine(option: str, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""A path of Windows' network (\\host\share) in every option that takes one: one sentence, and nothing is looked for there."""
+    named = "\\\\host\\share\\a.txt" if option == "sample_prompts" else "\\\\host\\share\\a"
+    looked: list[str] = []
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, *rest, **more: looked.append(str(path)) or real(path, *rest, **more))
+    lists = {"data", "reg_data", "base_weights"}
+    told = house.run(quick(**{option: [named] if option in lists else named, "masked_loss": option == "mask_data"})).told
+    assert len(told) == 1 and "is a path of another machine or a device; name one of this machine" in told[0], told
+    assert f"({option})" in told[0] and not [path for path in looked if "host" in path]
 
 
 @pytest.mark.case(49)

@@ -19,8 +19,9 @@ import pytest
 from lib_lora.hosts.standalone import StandaloneHost
 from tests.conftest import write_picture
 from tests.faults.kills import SAVING, Campaign
+from tests.house import look
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.usefixtures("house")]
 Figure = Callable[[str], None]
 
 
@@ -37,6 +38,15 @@ def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], S
     gc.freeze()  # children need not look through all that was imported
     yield make
     gc.unfreeze()
+
+
+@pytest.fixture
+def house(make_host: Any, tmp_path: Path) -> Iterator[None]:
+    """The host that every killed run is gone on with: as before, and it draws; files and what is told are `Campaign.check`'s."""
+    host = make_host(tmp_path / "house")
+    before = look(host)
+    yield
+    assert look(host) == before, "the host is not as before"
 
 
 def two_photos(folder: Path) -> Path:

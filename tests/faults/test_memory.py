@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import lib_lora.output.samples as samples_room
+import lib_lora.training.optimizer as optimizer_room
 import lib_lora.training.pictures as pictures_room
 import lib_lora.training.step as step_room
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, SavedBetween, StepDone
 from lib_lora.output.lora_file import read
 from lib_lora.training.optimizer import Updater, loss_scaler
+from lib_lora.training.precision import Precision
 from tests.house import House
 
 OOM = torch.cuda.OutOfMemoryError
@@ -151,7 +153,6 @@ def test_gradients_without_a_number_change_nothing(house: House, quick: Any, mon
 def test_the_scaler_skips_and_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaler of torch at 2^24 with gradients that overflow: scale halved, update and schedule left out, then all goes on."""
     from lib_lora.config.optimizer import OptimizerConfig
-    from lib_lora.training.precision import Precision
     from tests.test_optimizer import pair
 
     updater = Updater([pair("unet")], OptimizerConfig(unet_lr=0.1, lr_scheduler="linear"), 4, Precision("no", torch.float32))
@@ -169,6 +170,33 @@ def test_the_scaler_skips_and_halves(monkeypatch: pytest.MonkeyPatch) -> None:
         if factor > 1:
             assert torch.equal(weight, before) and scaler.get_scale() == 2.0**23
     assert not torch.equal(weight, before) and loss_scaler(enabled=False, half_weights=False).is_enabled() is False
+
+
+@pytest.mark.case(5)
+def test_a_run_whose_gradients_overflow(house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run under torch's scaler, scaled beyond what fp32 holds in its first step: the scale is halved, the step is left out, the schedule waits."""
+    cls = getattr(torch.amp, "GradScaler", None)
+    if cls is None:
+        pytest.skip("this torch has no scaler for the CPU")
+    flat = {"steps": 4, "lr_scheduler": "linear", "save_every_n_steps": 1}
+    plain = house.run(quick(**flat, name="plain"))
+    scalers: list[Any] = []
+
+    def made(**_: object) -> Any:
+        scalers.append(cls("cpu", init_scale=2.0**127, growth_interval=1000))
+        return scalers[-1]
+
+    monkeypatch.setattr(optimizer_room, "loss_scaler", made)
+    monkeypatch.setattr(Precision, "scales_loss", True)
+    real = step_room.compute_loss
+    monkeypatch.setattr(step_room, "compute_loss", lambda *args, **kwargs: real(*args, **kwargs) * (64 if len(seen) == 0 else 1))
+    seen: list[StepDone] = []
+    run = house.run(quick(**flat), lambda event, _: seen.append(event) if isinstance(event, StepDone) else None)
+    rates = [event.learning_rates[0] for event in seen]
+    wanted = [event.learning_rates[0] for event in plain.of(StepDone)]
+    assert len(scalers) == 1 and scalers[0].get_scale() == 2.0**126
+    assert len(rates) == 4 and rates[1:] == wanted[:3], (rates, wanted)
+    assert all(bool(torch.isfinite(value).all()) for value in lora(run).values())
 
 
 @pytest.mark.case(7)

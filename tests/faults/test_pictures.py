@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from lib_lora.data import reader_main
 from lib_lora.data.captions import CaptionSource
@@ -24,6 +25,7 @@ from lib_lora.data.opening import image_size
 from lib_lora.data.paths import missing_problem, pasted, path_problem
 from lib_lora.errors import DatasetError
 from lib_lora.events import Encoded, Finished, Planned
+from lib_lora.output.lora_file import read
 from tests.conftest import write_picture
 from tests.house import House
 
@@ -145,6 +147,88 @@ def test_odd_modes(mode: str, tmp_path: Path) -> None:
     made.save(path)
     with Image.open(path) as picture:
         assert np.array_equal(load_pixels(path), np.asarray(picture.convert("RGBA").convert("RGB")))
+
+
+def gradient(width: int, height: int, top: int) -> np.ndarray:
+    """From 0 to `top` across, and down in the second channel."""
+    across, down = np.meshgrid(np.linspace(0, top, width), np.linspace(0, top, height))
+    return np.stack([across, down, across[:, ::-1]], axis=-1).astype(np.uint16 if top > 255 else np.uint8)
+
+
+def inks(path: Path, picture: Image.Image) -> None:
+    path.with_suffix(".jpg").write_bytes(jpeg_of_inks(picture, adobe=True))
+
+
+def plain_inks(path: Path, picture: Image.Image) -> None:
+    path.with_suffix(".jpg").write_bytes(jpeg_of_inks(picture, adobe=False))
+
+
+def sixteen_bits(path: Path, picture: Image.Image) -> None:
+    cv2.imwrite(str(path), np.asarray(picture)[..., ::-1].astype(np.uint16) * 257)
+
+
+def sixteen_bits_of_grey(path: Path, picture: Image.Image) -> None:
+    cv2.imwrite(str(path), np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+
+
+def palette(path: Path, picture: Image.Image) -> None:
+    picture.quantize(16).save(path)
+
+
+def one_bit(path: Path, picture: Image.Image) -> None:
+    picture.convert("1").save(path)
+
+
+def hidden_colour(path: Path, picture: Image.Image) -> None:
+    """Red below alpha 0."""
+    clear = Image.new("RGBA", picture.size, (255, 0, 0, 0))
+    clear.paste(picture, (0, 0), Image.linear_gradient("L").resize(picture.size).point(lambda value: 255 if value > 99 else 0))
+    clear.save(path)
+
+
+def turned(orientation: int) -> Callable[[Path, Image.Image], None]:
+    def save(path: Path, picture: Image.Image) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+
+    return save
+
+
+def as_pillow(path: Path) -> Image.Image:
+    """Upright, on white, in 8 bits, by Pillow alone."""
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):
+            return Image.fromarray((np.asarray(upright) // 257).astype(np.uint8)).convert("RGB")
+        colours = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+
+
+ODD_PICTURES: list[Any] = [
+    *(pytest.param(save, marks=pytest.mark.case(13)) for save in (inks, plain_inks)),
+    *(pytest.param(save, marks=pytest.mark.case(14)) for save in (sixteen_bits, sixteen_bits_of_grey)),
+    *(pytest.param(save, marks=pytest.mark.case(15)) for save in (palette, one_bit, hidden_colour)),
+    *(pytest.param(turned(number), marks=pytest.mark.case(16), id=f"turned {number}") for number in range(1, 9)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("save", ODD_PICTURES)
+def test_odd_pictures_are_trained_on(save: Callable[[Path, Image.Image], None], house: House, quick: Any, photos: Path) -> None:
+    """A run on them gives, bit for bit, the LoRA of the same pictures as plain PNG, made by Pillow."""
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    folder = photos / "3_blob"
+    save(folder / "0.png", Image.fromarray(gradient(120, 90, 255)))
+    (odd,) = (path for path in folder.iterdir() if path.suffix != ".txt")
+    run = house.run(quick(steps=1))
+    assert run.of(Encoded)[-1].done == 1
+    plain = load_pixels(odd) if "jpg" in odd.suffix else np.asarray(as_pillow(odd))  # inks: `test_inks` holds the colours
+    odd.unlink()
+    Image.fromarray(plain).save(folder / "0.png")
+    again = house.run(quick(steps=1, name="plain"))
+    odd_lora, plain_lora = (read(found.of(Finished)[0].path)[0] for found in (run, again))
+    assert all(torch.equal(value, plain_lora[key]) for key, value in odd_lora.items())
 
 
 @pytest.mark.case(17)

@@ -20,12 +20,10 @@ from lib_lora.model.base import ModelInfo
 from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.output.lora_file import read
-from lib_lora.replay import load_recording, replay
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pairs import new_pair
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
-from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -55,13 +53,6 @@ def fingerprint(model: Any) -> str:
     for name, module in model.named_modules():
         digest.update(f"{name}{module.training}{'forward' in module.__dict__}{len(module._forward_pre_hooks)}".encode())
     return digest.hexdigest()
-
-
-@pytest.mark.case(70)
-@pytest.mark.parametrize("recording", [DATA / "mini-recording.safetensors", *RECORDED], ids=lambda path: path.stem)
-def test_recording_replays_on_ldm_classes(recording: Path, host: Any) -> None:
-    with host.borrow_model() as base:
-        assert_equal_to_sd_scripts(replay(load_recording(recording), base))
 
 
 def test_names_on_ldm_classes_are_those_of_diffusers(host: Any) -> None:

@@ -1,7 +1,8 @@
 """For pytest: `@pytest.mark.case(9)` on any test says which case of the fault campaign it is; `--faults LANE` gathers them.
 
 `--faults` also asks for the long figures, writes `build/faults/LANE.json`, and renews `docs/faults.md` from all lanes of
-the folder. A test tells what it measured with the `figure` fixture.
+the folder. A test tells what it measured with the `figure` fixture. The lane `gpu` runs the cases that are to be repeated on one,
+on CUDA; what it said is kept in `docs/faults-gpu.json`, as most machines cannot say it again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tools.faults.report import LANES, Outcome, Result, read_outcomes, report, w
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES, REPORT = ROOT / "build" / "faults", ROOT / "docs" / "faults.md"
+KEPT = {"gpu": ROOT / "docs" / "faults-gpu.json"}
 HOUSE = "house"  # the fixture that checks the five criteria
 
 
@@ -33,13 +35,28 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Gatherer(lane), "faults-gatherer")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A number that is no case is a mistake."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A number that is no case is a mistake. On a GPU only what is to be repeated there."""
     known = {case.number for case in CASES}
     for item in items:
         unknown = set(numbers(item)) - known
         if unknown:
             raise pytest.UsageError(f"{item.nodeid}: no such case of the fault campaign: {sorted(unknown)}")
+    if config.getoption("--faults") == "gpu":
+        again = {case.number for case in CASES if case.gpu}
+        items[:] = [item for item in items if again.intersection(numbers(item))]
+
+
+def path_of(lane: str) -> Path:
+    """Where the outcomes of a lane are kept."""
+    return KEPT.get(lane, OUTCOMES / f"{lane}.json")
+
+
+def card() -> str:
+    """The GPU, and the torch that drives it."""
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
 def numbers(item: pytest.Item) -> list[int]:
@@ -96,6 +113,6 @@ class _Gatherer:
     def pytest_sessionfinish(self) -> None:
         """Renew the document. What the lane said before of tests that did not run this time stays."""
         again = {outcome.test for outcome in self._outcomes}
-        others = [old for old in read_outcomes(OUTCOMES) if old.lane == self._lane and old.test not in again]
-        write_outcomes(OUTCOMES / f"{self._lane}.json", [*others, *self._outcomes])
-        REPORT.write_text(report(read_outcomes(OUTCOMES)), encoding="utf-8")
+        others = [old for old in read_outcomes([path_of(self._lane)])[0] if old.test not in again]
+        write_outcomes(path_of(self._lane), [*others, *self._outcomes], card() if self._lane == "gpu" else "")
+        REPORT.write_text(report(*read_outcomes(path_of(lane) for lane in LANES)), encoding="utf-8")

@@ -11,13 +11,13 @@ from typing import Literal
 from tools.faults.cases import CASES, Case
 
 Result = Literal["passed", "failed", "skipped", "known"]  # known: fails, as its test says
-LANES = {"dev": "standalone host", "pins": "the webui's exact versions", "e2e": "real webui"}
+LANES = {"dev": "standalone host", "pins": "the webui's exact versions", "e2e": "real webui", "gpu": "a GPU"}
 HEAD = """# Fault campaign
 
 Written by `make faults` from the outcomes of its tests; every test that breaks something on purpose names its case.
 `passed`: all tests of the case passed. `fails`: what is not as the case wants it. `GPU`, `Windows`: nothing but that can show it.
-Where a case is to be repeated on a GPU, that half was not run here unless it says so.
-Behind each line stands where it ran: on the standalone host, under the webui's exact versions on ldm's classes, in a real webui.
+Behind each line stands where it ran: on the standalone host, under the webui's exact versions on ldm's classes, in a real webui;
+*a GPU*: on the standalone host on {card}. Where a case is to be repeated on one, and was not, it says so.
 *House checked*: afterwards the host draws the same picture as before, every tensor and hook of the model is as before, no file
 that is broken or temporary is left, the lock is free, and what was told were single sentences.
 
@@ -40,24 +40,26 @@ class Outcome:
     why: str = ""
 
 
-def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Keep what one lane said."""
+def write_outcomes(path: Path, outcomes: Sequence[Outcome], card: str = "") -> None:
+    """Keep what one lane said, and which card it ran on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=1), encoding="utf-8")
+    found = {"card": card, "outcomes": [vars(outcome) for outcome in outcomes]}
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_outcomes(folder: Path) -> list[Outcome]:
-    """What all lanes said that ran since the folder was emptied."""
-    found = [entry for path in sorted(folder.glob("*.json")) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    return [Outcome(**{**entry, "figures": tuple(entry["figures"])}) for entry in found]
+def read_outcomes(paths: Iterable[Path]) -> tuple[list[Outcome], str]:
+    """What the lanes said whose files are there, and the card of the one that has one."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    outcomes = [Outcome(**{**entry, "figures": tuple(entry["figures"])}) for lane in found for entry in lane["outcomes"]]
+    return outcomes, next((lane["card"] for lane in found if lane["card"]), "")
 
 
-def report(outcomes: Iterable[Outcome]) -> str:
-    """The document."""
+def report(outcomes: Iterable[Outcome], card: str) -> str:
+    """The document. `card`: what the lane of GPUs ran on; empty where it never did."""
     by_case: dict[int, list[Outcome]] = {case.number: [] for case in CASES}
     for outcome in outcomes:
         by_case[outcome.case].append(outcome)
-    return HEAD + "".join(_row(case, by_case[case.number]) for case in CASES)
+    return HEAD.replace("{card}", card or "none yet") + "".join(_row(case, by_case[case.number]) for case in CASES)
 
 
 def status(case: Case, outcomes: Sequence[Outcome]) -> str:
@@ -71,7 +73,7 @@ def status(case: Case, outcomes: Sequence[Outcome]) -> str:
 def _row(case: Case, outcomes: Sequence[Outcome]) -> str:
     ran = [outcome for outcome in outcomes if outcome.result != "skipped"]
     parts = [f"{case.fault}: not tested"] if not ran else [f"{case.fault}. {_told(ran)}"]
-    if case.gpu and status(case, outcomes) == "passed":
+    if case.gpu and not any(outcome.lane == "gpu" for outcome in ran):
         parts.append("On a GPU: not run")
     text = ". ".join(parts).replace("|", "\\|").replace("\n", " ")
     return f"| {case.number} | {status(case, outcomes)} | {text[0].upper()}{text[1:]} |\n"

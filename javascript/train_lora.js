@@ -10,6 +10,7 @@
     const REFRESHED_MS = 10000; // a gallery that has not answered by then is not waited for
     const SLOW_MS = 4000;
     const CHANGED_MS = 400;
+    const PRESSED_MS = 1000; // from the key of a press of Train to gradio's own notice that its answer is out
     const LOST_MS = 60000; // an answer that has not come by then is not waited for
     const SVG = "http://www.w3.org/2000/svg";
     const ACTIVE = ["running", "lent", "paused", "stopping"];
@@ -23,6 +24,7 @@
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
     let sampleTable = null;
+    let pressed = false; // Train, and gradio does not know yet
     let locked = false; // the webui wants credentials that this page has not got
 
     function emptyRun(id) {
@@ -326,11 +328,23 @@
         }
         clearTimeout(timer);
         timer = setTimeout(poll, FAST_MS);
-        return [await key(), ...values];
+        try {
+            return [await key(), ...values];
+        } finally {
+            setTimeout(() => { pressed = false; }, PRESSED_MS);
+        }
     };
+
+    // The second click of a double click begins nothing, nor does any until the first is on its way: from then on gradio drops them.
+    function trainPressed(event) {
+        if (!event.target.closest("#train_lora_train")) return;
+        if (pressed || event.detail > 1) event.stopPropagation();
+        else pressed = true;
+    }
 
     // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight
     function answered() {
+        pressed = false;
         if (find("#train_lora_message [data-queue-serial]")) {
             starting = false;
             drawn = "";
@@ -407,6 +421,7 @@
             formChanged();
         }).observe(find("#train_lora_files"), {...watch, attributes: true, attributeFilter: ["class"]});
         new MutationObserver(answered).observe(find("#train_lora_message"), watch);
+        find("#train_lora_buttons").addEventListener("click", trainPressed, true); // before gradio's own
         poll();
     });
 })();

@@ -9,6 +9,8 @@
         broken: "Unreadable",
     };
 
+    const MOVES = ["up", "down"]; // twice is two places
+
     let list = null; // the newest answer
     let wanted = null; // the revision that the status named last
     let fetching = false;
@@ -40,7 +42,11 @@
     function button(text, action, id) {
         const node = element("button", "train-lora-small", text);
         node.dataset.action = text;
-        node.addEventListener("click", () => (typeof action === "string" ? press(action, id) : action()));
+        node.addEventListener("click", (event) => {
+            if (event.detail > 1 && !MOVES.includes(action)) return; // of a double click; another row may be there by now
+            if (typeof action === "string") press(action, id);
+            else action();
+        });
         return node;
     }
 

@@ -248,6 +248,31 @@ def test_what_is_dropped_leaves_the_folder_that_gradio_serves(served: Path, tmp_
     assert field.get_block_name() == "file" and field.preprocess(None) is None and field.preprocess([]) is None
 
 
+@pytest.mark.case(20)
+def test_dropped_files_keep_the_names_that_they_have(served: Path, tmp_path: Path) -> None:
+    """Gradio makes one name of two emoji, and cuts long ones: the files keep their own, with equal captions too; no name leads elsewhere."""
+    field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
+    pictures = {"🐱.png": "a/.png", "🐶.png": "b/.png", "x" * 251 + ".png": "c/" + "x" * 200}
+    for number, stored in enumerate(pictures.values()):
+        (served / stored).parent.mkdir(parents=True)
+        write_picture(tmp_path / "p.png", seed=number).rename(served / stored)
+    captions = {"🐱.txt": "d/.txt", "🐶.txt": "d/.txt"}  # of one content
+    (served / "d").mkdir()
+    (served / "d" / ".txt").write_text("a pet")
+    entries = [
+        {"name": str(served / stored), "orig_name": name, "is_file": True} for name, stored in {**pictures, **captions}.items()
+    ]
+    for _ in range(2):
+        taken = [Path(file.name) for file in field.preprocess(entries)]
+        assert [path.name for path in taken] == [*pictures, *captions] and all(path.is_file() for path in taken)
+    assert len({path.read_bytes() for path in taken[:3]}) == 3 and {path.read_text() for path in taken[3:]} == {"a pet"}
+    for number, name in enumerate(["../x.png", "..", "/etc/x.png", "a\\b.png", "a\0.png", "\ud800.png", "x" * 300, "", 7, None]):
+        stored = write_picture(served / f"e{number}" / "stored.png")
+        (file,) = field.preprocess([{"name": str(stored), "orig_name": name, "is_file": True}])
+        assert Path(file.name).name == "stored.png" and Path(file.name).is_file()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and tmp_path / ".taken" not in path.parents]
+
+
 @pytest.mark.parametrize("name", ["{outside}", "{served}/../secret.png", "{served}/a/../../secret.png", "{served}/link/x.png",
                                   "{served}/a/link.png", "{served}/deep/er/x.png", "{served}/flat.png", "..", "", "a\0b", 3, None, ["x"]])  # fmt: skip
 def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: TrainTab, tmp_path: Path) -> None:

@@ -147,10 +147,16 @@ def _replaced_unet_problem() -> str | None:
 
 def _begin(stack: ExitStack) -> None:
     """Tell the webui that a job has begun."""
+    stack.callback(_forget_presses)
     stack.callback(shared.state.end)  # first: it may fail half-way
     shared.state.begin(job="train-lora")
     if devices.device.type == "cuda" and devices.device.index is not None:  # without --device-id it is "cuda", the first
         torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
+
+
+def _forget_presses() -> None:
+    """Interrupt and Skip that were pressed meanwhile; `modules.call_queue.wrap_gradio_call` leaves none either."""
+    shared.state.skipped = shared.state.interrupted = shared.state.stopping_generation = False
 
 
 def _current_model(checkpoint: Any = None) -> Any:

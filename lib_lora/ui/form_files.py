@@ -29,5 +29,6 @@ class DroppedFiles(gr.File):  # type: ignore[misc]
             return None
         sent = x if isinstance(x, list) else [x]
         served = Path(self.DEFAULT_TEMP_DIR)
-        files = [SimpleNamespace(name=str(take_over(entry.get("name"), served, self._taken))) for entry in sent]
+        paths = [take_over(entry.get("name"), served, self._taken, entry.get("orig_name")) for entry in sent]
+        files = [SimpleNamespace(name=str(path)) for path in paths]
         return files[0] if self.file_count == "single" else files

@@ -14,37 +14,58 @@ from typing import Any
 
 from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
 from lib_lora.data.folders import IMAGE_SUFFIXES
+from lib_lora.data.paths import path_problem
 from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20
+LONGEST_NAME = 255  # bytes, of a file on most disks
 TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
 TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # the report and Train may ask for the same drop at once
 
 
-def take_over(uploaded: Any, served: Path, taken: Path) -> Path:
+def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) -> Path:
     """Move a file that gradio has just stored into the private folder `taken`, and return where it is.
 
     Args:
         uploaded: the path as the page sends it. Anything but a file in a folder directly below `served` is not looked at.
         served: gradio's folder for uploads; its file route serves all of it.
         taken: the private folder.
+        original: the name that the file has at the person's, as the page sends it. gradio 3.41.2 stores it without emoji and
+            signs, and cut to 200 bytes, so that names meet and endings are lost
+            (`gradio_client.utils.strip_invalid_filename_characters`).
 
     Returns:
         The same path for the same upload, however often it is asked for; nothing may be there.
     """
     text = uploaded if isinstance(uploaded, str) else repr(uploaded)
-    target = (
-        taken / hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32] / (Path(text).name.replace("\0", "") or "file")
-    )
+    folder = taken / hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
+    target = folder / (original if _is_file_name(original) else Path(text).name.replace("\0", "") or "file")
     if not isinstance(uploaded, str) or "\0" in uploaded:
         return target
     source = Path(uploaded)
-    if not source.is_file() or source.resolve().parent.parent != served.resolve():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(str(source), target)
+    with _KEEPING:
+        if source.is_file() and source.resolve().parent.parent == served.resolve():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(str(source), target)
+        elif folder.is_dir() and not target.exists():  # two files of one content, whose names gradio made one
+            _place(next(folder.iterdir()), target)
     return target
+
+
+def _is_file_name(original: Any, *, windows: bool = os.name == "nt") -> bool:
+    """Whether a name that a page sends can be that of a file here, and of no other folder."""
+    if not isinstance(original, str) or original in {"", ".", ".."} or any(c in original for c in "/\\\0"):
+        return False
+    try:
+        length = len(original.encode())
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    if windows and (
+        any(c in '<>:"|?*' or ord(c) < 32 for c in original) or original[-1] in ". " or path_problem(original, windows=True)
+    ):
+        return False
+    return length <= LONGEST_NAME
 
 
 def shown_name(folder: Path) -> str:

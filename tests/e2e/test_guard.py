@@ -7,13 +7,14 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from tests.e2e import client, pictures, traces
 from tests.e2e.conftest import run_server
+from tests.e2e.events import Events, ask_key
 from tests.e2e.server import Server, Webui, make_data_folder
 from tests.e2e.tab import LOAD_MS, Tab
 
@@ -91,12 +92,12 @@ def test_without_login_others_cannot_train(page: Page, listening: Server, outsid
 
 def test_without_login_the_key_is_for_this_machine(listening: Server, outside: str) -> None:
     """By address, and by the name that the request was meant for."""
-    assert _key(listening.url).status_code == 200
-    assert _key(listening.url_at(outside)).status_code == 403
+    assert ask_key(listening.url).status_code == 200
+    assert ask_key(listening.url_at(outside)).status_code == 403
     for headers in ({"Host": "attacker.example"}, {"Host": "abc.gradio.live"}, {"X-Forwarded-For": "192.0.2.9"},
                     {"Origin": "https://attacker.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):  # fmt: skip
-        assert _key(listening.url, **headers).status_code == 403, headers
-    assert _key(listening.url, Origin=listening.url).status_code == 200
+        assert ask_key(listening.url, **headers).status_code == 403, headers
+    assert ask_key(listening.url, Origin=listening.url).status_code == 200
 
 
 @pytest.mark.case(63)
@@ -105,9 +106,10 @@ def test_events_that_are_made_up_do_nothing(listening: Server, photos: Path, out
     before = client.status(listening)
     for url in (listening.url, listening.url_at(outside)):
         made_up = {"client": {"host": "127.0.0.1"}, "headers": {"host": "127.0.0.1"}, "query_params": {}, "url": url}
-        for name, inputs in (("train_lora_train", _inputs(url, "train_lora_train", data=str(photos), name="stolen")),
-                             ("train_lora_check", _inputs(url, "train_lora_check", data=str(photos)))):  # fmt: skip
-            answer = _call(url, name, inputs, request=made_up)
+        events = Events(url)
+        for name, inputs in (("train_lora_train", events.inputs("train_lora_train", data=str(photos), name="stolen")),
+                             ("train_lora_check", events.inputs("train_lora_check", data=str(photos)))):  # fmt: skip
+            answer = events.call(name, inputs, request=made_up)
             assert "This page may not train" in json.dumps(answer), answer
     after = client.status(listening)
     assert (after and after["id"]) == (before and before["id"])
@@ -116,10 +118,11 @@ def test_events_that_are_made_up_do_nothing(listening: Server, photos: Path, out
 def test_files_of_the_machine_are_not_copied(listening: Server, tmp_path: Path) -> None:
     """Gradio's own file field copies what a client names into the folder that it serves."""
     secret = pictures.write_photos(tmp_path / "mine", ("cat",)) / "cat.jpg"
-    key = _key(listening.url).json()["key"]
-    inputs = _inputs(listening.url, "train_lora_check", key=key, trigger="ohwx")
+    key = ask_key(listening.url).json()["key"]
+    events = Events(listening.url)
+    inputs = events.inputs("train_lora_check", key=key, trigger="ohwx")
     inputs[1] = [{"name": str(secret), "data": None, "is_file": True}]
-    assert "is not there any more; drop it again" in json.dumps(_call(listening.url, "train_lora_check", inputs))
+    assert "is not there any more; drop it again" in json.dumps(events.call("train_lora_check", inputs))
     assert [
         path for path in listening.uploads.rglob("*") if path.is_file() and path.stat().st_size == secret.stat().st_size
     ] == []
@@ -163,8 +166,8 @@ def test_logged_in_and_folders_hidden(page: Page, with_logins: Server, outside: 
     tab.shot("12-logged-in")
     cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
     key = requests.post(f"{with_logins.url}/train-lora/key", auth=API_USER, timeout=30).json()["key"]
-    inputs = _inputs(with_logins.url, "train_lora_check", cookies=cookies, key=key, data=str(photos))
-    answer = json.dumps(_call(with_logins.url, "train_lora_check", inputs, cookies=cookies))
+    events = Events(with_logins.url, cookies)
+    answer = json.dumps(events.call("train_lora_check", events.inputs("train_lora_check", key=key, data=str(photos))))
     assert "started with --hide-ui-dir-config" in answer and "Images" not in answer
 
 
@@ -190,33 +193,3 @@ def test_api_login_alone(browser: Browser, with_api_login: Server, photos: Path)
             tab.shot("13-no-credentials")
             assert client.status(with_api_login) is None
         context.close()
-
-
-def _key(url: str, **headers: str) -> requests.Response:
-    return requests.post(f"{url}/train-lora/key", headers=headers, timeout=30)
-
-
-def _config(url: str, cookies: dict[str, str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = requests.get(f"{url}/config", timeout=60, cookies=cookies).json()
-    return found
-
-
-def _event(config: dict[str, Any], button: str) -> int:
-    """The number of the event of a button of ours."""
-    target = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == button)
-    return next(number for number, event in enumerate(config["dependencies"]) if event["targets"] == [target])
-
-
-def _inputs(url: str, button: str, *, cookies: dict[str, str] | None = None, key: str = "guessed", **values: Any) -> list[Any]:
-    """What the page would send for a button: its fields as they are, but for `values`."""
-    config = _config(url, cookies)
-    parts = {part["id"]: part["props"] for part in config["components"]}
-    event = config["dependencies"][_event(config, button)]
-    given = {f"train_lora_{name}": value for name, value in {**values, "key": key}.items()}
-    return [given.get(parts[place].get("elem_id", ""), parts[place].get("value")) for place in event["inputs"]]
-
-
-def _call(url: str, button: str, inputs: list[Any], cookies: dict[str, str] | None = None, **more: Any) -> Any:
-    """Gradio's own route for events, past its queue."""
-    body = {"fn_index": _event(_config(url, cookies), button), "data": inputs, "session_hash": "e2e", **more}
-    return requests.post(f"{url}/run/predict", json=body, timeout=60, cookies=cookies).json()

@@ -38,6 +38,21 @@ def test_overwritten_lora_is_used_at_once(server: Server, photos: Path) -> None:
     assert not [name for name in client.files_in(server.lora_folder) if name.endswith(".bak")]
 
 
+@pytest.mark.case(46)
+def test_overwritten_lora_is_that_of_a_fresh_process(server: Server, photos: Path) -> None:
+    """The LoRA of the last prompt is overwritten: the next picture is, pixel for pixel, that of a webui that was started anew."""
+    prompt = f"{client.PROMPT} <lora:applied:1>"
+    client.train(server, photos, "applied")
+    old = client.generate(server, prompt)
+    assert client.train(server, photos, "applied", seed=12, overwrite=True)["state"] == "done"
+    new = client.generate(server, prompt)
+    server.stop()
+    server.log.unlink()
+    server.start()
+    client.generate(server, client.PROMPT)
+    assert not np.array_equal(new, old) and np.array_equal(new, client.generate(server, prompt))
+
+
 def _visible_difference(a: client.Picture, b: client.Picture) -> float:
     """Mean difference in steps of 1/255."""
     return float(np.abs(a.astype(float) - b.astype(float)).mean())

@@ -16,7 +16,7 @@ from tests.e2e.round_trip import LOSSES
 from tests.e2e.server import Server, Webui, make_data_folder
 from tests.e2e.test_families import standalone_losses
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.case(45)]
 
 VAE = "first_stage_model."
 
@@ -88,6 +88,27 @@ def test_settings_that_a_training_does_not_see(
         assert (client.generate(settings_server, client.PROMPT) == picture).all()
     finally:
         settings_server.post("/sdapi/v1/options", old)
+
+
+@pytest.mark.parametrize("functional", [False, True], ids=["in the weights", "in the forward"])
+def test_a_lora_of_the_last_prompt(settings_server: Server, photos: Path, functional: bool) -> None:
+    """Left on by a prompt, the usual way and with the setting lora_functional: what is trained then is bit for bit what is without it."""
+    strong = {"save_precision": "float", "overwrite": True}
+    for name, more in (("left on", {"seed": 5}), ("without", {})):
+        assert client.train(settings_server, photos, name, **strong, **more)["state"] == "done"
+    prompt = f"{client.PROMPT} <lora:left on:1>"
+    plain = client.generate(settings_server, client.PROMPT)
+    settings_server.post("/sdapi/v1/options", {"lora_functional": functional})
+    try:
+        picture = client.generate(settings_server, prompt)
+        assert not (picture == plain).all()
+        assert client.train(settings_server, photos, "with", **strong)["state"] == "done"
+        with_it, without = (load_file(settings_server.lora_folder / f"{name}.safetensors") for name in ("with", "without"))
+        assert with_it.keys() == without.keys() and all(torch.equal(with_it[key], without[key]) for key in without)
+        assert (client.generate(settings_server, prompt) == picture).all()
+        assert (client.generate(settings_server, client.PROMPT) == plain).all()
+    finally:
+        settings_server.post("/sdapi/v1/options", {"lora_functional": False})
 
 
 def test_a_textual_inversion_that_no_caption_names(settings_server: Server, plain: list[float], data: Path, photos: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from tests.conftest import write_picture
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
 from tests.e2e.tab import Tab
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Route
 
 pytestmark = pytest.mark.e2e
+
+NAMES = ["猫.png", "🐱.png", "🐶.png", "e\u0301te\u0301.png", "été.png", "a\u202egpj.png", "x" * 251 + ".png", "two  spaces .png"]
 
 
 @pytest.mark.case(64)
@@ -39,6 +42,26 @@ def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server
     assert _left_in_gradios_folder(server, *names) == []
     assert _answer(server, server.lora_folder / "dropped.json") == 200, "the webui serves what lies in its data folder"
     assert {path: _answer(server, path) for path in kept} == dict.fromkeys(kept, 403)
+
+
+@pytest.mark.case(20)
+def test_names_of_every_kind_are_dropped(tab: Tab, server: Server, tmp_path: Path) -> None:
+    """Files named in every script, with emoji, turned around, of 255 bytes, dropped with captions: none meets another, all are trained."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        write_picture(folder / name, 64, 64, seed=number)
+        # two captions are alike, of names that are no letters: gradio stores both as one file
+        (folder / name).with_suffix(".txt").write_text("a pet" if name in {"🐱.png", "🐶.png"} else f"caption {number}")
+    tab.drop(sorted(folder.iterdir()))
+    tab.fill(name="odd names", **client.SMALL_RUN)
+    report = tab.wait_for_report("stopped at 6 steps")
+    assert f"{len(NAMES)} of {len(NAMES)} from files" in report, report
+    tab.train_and_wait_for_job()
+    tab.wait_for_state("done")
+    (images,) = {path.parent for path in (server.data / ".train-lora" / "queue").rglob("猫.png")}
+    kept = {path.name: path.read_bytes() for path in images.iterdir()}
+    assert kept == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.case(64)

@@ -165,6 +165,15 @@ def test_a_vae_that_overflows_in_half_precision_encodes_as_in_fp32(host: Any, mo
     assert float((mean - expected).abs().max()) < 1e-5
 
 
+@pytest.mark.case(35)
+def test_a_press_of_interrupt_does_not_wait_for_the_next_job(host: Any, webui: SimpleNamespace) -> None:
+    """Interrupt and Skip, pressed while the model is trained: their flags are down when it is given back."""
+    state = webui.shared.state
+    with host.borrow_model():
+        state.skipped = state.interrupted = state.stopping_generation = True
+    assert not (state.skipped or state.interrupted or state.stopping_generation) and state.begun == state.ended
+
+
 @pytest.mark.case(44)
 def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace, model: Any) -> None:
     before = fingerprint(model)

@@ -14,6 +14,7 @@ from modules import call_queue, sd_models, shared
 
 _broken = ExitStack()
 SLOW_STEP_S = 0.25
+SLOW_START_S = 3.0
 FAILS_AT_STEP = 3
 
 
@@ -68,6 +69,19 @@ def _slow_steps() -> Any:
     return mock.patch.object(Session, "step", step)
 
 
+def _slow_start() -> Any:
+    """Whoever presses Train waits for the answer."""
+    from lib_lora.jobs.queue import Queue
+
+    whole = Queue.submit
+
+    def submit(self: Any, config: Any) -> Any:
+        time.sleep(SLOW_START_S)
+        return whole(self, config)
+
+    return mock.patch.object(Queue, "submit", submit)
+
+
 def _failing_step() -> Any:
     from lib_lora.training.session import Session
 
@@ -110,6 +124,7 @@ def _small_sdxl() -> Any:
 
 _FAULTS: dict[str, Callable[[], Any]] = {
     "slow steps": _slow_steps,
+    "slow start": _slow_start,
     "patched forwards": _patched_forwards,
     "failing step": _failing_step,
     "full disk": _full_disk,

@@ -76,7 +76,7 @@ def test_a_webui_without_a_device_id_names_no_index(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch.cuda, "set_device", torch.cuda._utils._get_device_index)
     with pytest.raises(ValueError, match="specified index"):
         torch.cuda.set_device(webui.devices.device)
-    from lib_lora.hosts import webui_host
+    webui_host = importlib.import_module("lib_lora.hosts.webui_host")  # made anew for this double
 
     with webui.call_queue.queue_lock, ExitStack() as stack:
         webui_host._begin(stack)

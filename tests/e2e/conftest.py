@@ -105,11 +105,7 @@ def house(main_server: Server, pristine: client.Fingerprint, first_picture: clie
     yield
     main_server.post("/e2e/heal")
     client.end_job(main_server)
-    assert (client.generate(main_server, client.PROMPT) == first_picture).all(), "the webui draws another picture"
-    tensors = {"tensors": pristine["tensors"]}
-    assert client.changes(tensors, client.fingerprint(main_server)) == []
-    fresh = [path for path, changed in client.files_in(main_server.data).items() if before.get(path) != changed]
-    assert not [path for path in fresh if path.endswith((".tmp", ".bak"))]
+    assert_as_before(main_server, pristine, first_picture, before)
 
 
 @pytest.fixture
@@ -129,6 +125,14 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium(), args=list(BROWSER_FLAGS))
         yield running
         running.close()
+
+
+def assert_as_before(server: Server, host: client.Fingerprint, picture: client.Picture, files: dict[str, Any]) -> None:
+    """The criteria of the fault campaign, for a webui at rest: what it draws, its tensors, and files that are new since `files`."""
+    assert (client.generate(server, client.PROMPT) == picture).all(), "the webui draws another picture"
+    assert client.changes({"tensors": host["tensors"]}, client.fingerprint(server)) == []
+    fresh = [path for path, changed in client.files_in(server.data).items() if files.get(path) != changed]
+    assert not [path for path in fresh if path.endswith((".tmp", ".bak"))]
 
 
 # whenever a picture is generated in the page, without the extension as well

@@ -15,7 +15,7 @@ from tests.e2e import client, traces
 from tests.e2e.conftest import run_server
 from tests.e2e.server import Server, Webui
 from tests.e2e.tab import LOAD_MS, Tab
-from tests.e2e.two_checkpoints import OTHER, OURS, make_folder, select
+from tests.e2e.two_checkpoints import OTHER, OURS, house_as_before, make_folder, select
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,11 +38,13 @@ def live(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def server(live: Server) -> Iterator[Server]:
-    yield live
-    live.post("/e2e/heal")
-    select(live, sd_model_checkpoint=OURS)
-    client.end_job(live)
+def house(live: Server) -> Iterator[None]:
+    yield from house_as_before(live)
+
+
+@pytest.fixture
+def server(live: Server, house: None) -> Server:
+    return live
 
 
 @pytest.fixture(scope="module")

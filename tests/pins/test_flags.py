@@ -15,8 +15,9 @@ from fastapi.testclient import TestClient
 from tests.pins.webui_double import install
 
 
-@pytest.mark.case(62)
+@pytest.mark.case(62, 63)
 def test_routes_ask_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every route of ours: 401 without credentials, foreign pages and text/plain bodies refused, and looking changes nothing."""
     flags = {"api_auth": "bot:one,other:two", "cors_allow_origins": "https://friend.example", "hide_ui_dir_config": True}
     install(monkeypatch, SimpleNamespace(), tmp_path, **flags)
     webui_hooks = importlib.import_module("lib_lora.hosts.webui_hooks")  # made anew for these flags
@@ -34,7 +35,13 @@ def test_routes_ask_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert client.post("/train-lora/key", auth=("bot", "one")).json() == {"key": webui_hooks.GUARD.key}
     for origin, status in (("https://friend.example", 200), ("https://other.example", 403)):
         assert client.post("/train-lora/key", auth=("bot", "one"), headers={"origin": origin}).status_code == status
+    plain = {"content": '{"key": 1}', "headers": {"content-type": "text/plain", "origin": "https://other.example"}}
+    assert client.post("/train-lora/key", auth=("bot", "one"), **plain).status_code == 403
     assert client.get("/train-lora/key", auth=("bot", "one")).status_code == 405
+    before = sorted(tmp_path.rglob("*"))
+    for method, path in asked:  # looking changes nothing
+        client.request(method, path.format(job="x", step=1, place=1, entry="x"), auth=("bot", "one"))
+    assert sorted(tmp_path.rglob("*")) == before and webui_hooks.QUEUE.entries == () and webui_hooks.RUNNER.job is None
     ((blocks, _, _),) = webui_hooks._tab()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     assert not parts["train_lora_data"]["visible"] and parts["train_lora_name"]["visible"]

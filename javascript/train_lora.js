@@ -338,8 +338,12 @@
     // The second click of a double click begins nothing, nor does any until the first is on its way: from then on gradio drops them.
     function trainPressed(event) {
         if (!event.target.closest("#train_lora_train")) return;
-        if (pressed || event.detail > 1) event.stopPropagation();
-        else pressed = true;
+        if (pressed || event.detail > 1) {
+            event.stopPropagation();
+            return;
+        }
+        pressed = true;
+        setTimeout(() => { pressed = false; }, LOST_MS); // one that gradio dropped has no answer
     }
 
     // the server let the job wait, or refused to start: its sentences stand above, an older job is out of sight

@@ -25,6 +25,7 @@ def test_train_again_from_a_finished_lora(tab: Tab, server: Server, lora: str, p
     tab.fill(data=photos, name="onward", **{**client.SMALL_RUN, **ONE_STEP, "rank": 8, "alpha": 2})
     tab.page.locator("#train_lora_again_box > .label-wrap").click()
     tab.page.locator("#train_lora_again_refresh").click()  # the file may be younger than the page
+    tab.wait_until_quiet()  # a list that is open does not grow
     tab.page.locator("#train_lora_again input").click()
     tab.page.locator("#train_lora_again .options li", has_text=path.name).click()
     told = tab.page.locator("#train_lora_again_told.prose", has_text=f"{lora}: lora of SD 1.x, rank 4, alpha 4;")

@@ -13,13 +13,12 @@ from tests.conftest import write_picture
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
 from tests.e2e.tab import Tab
+from tests.faults.test_pictures import NAMES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
 
 pytestmark = pytest.mark.e2e
-
-NAMES = ["猫.png", "🐱.png", "🐶.png", "e\u0301te\u0301.png", "été.png", "a\u202egpj.png", "x" * 251 + ".png", "two  spaces .png"]
 
 
 @pytest.mark.case(64)

@@ -14,17 +14,16 @@ from fastapi.testclient import TestClient
 
 from lib_lora.events import Finished
 from tests.house import House
+from tests.pins.webui_double import forget_rooms
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_lora.py"
 HOME = "http://127.0.0.1:7860"
-ROOMS = ("webui_hooks", "webui_host", "webui_queue", "webui_restart", "webui_missing", "webui_jobs")
 
 
 @pytest.fixture
 def afresh(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """The webui's rooms are imported anew by whoever asks for them."""
-    for room in ROOMS:
-        monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{room}", raising=False)
+    """With rooms that were not imported yet, where the host's own was."""
+    forget_rooms(monkeypatch)
     return house
 
 
@@ -79,4 +78,5 @@ def test_a_part_is_missing(lacks: str, afresh: House, quick: Any, monkeypatch: p
                 runpy.run_path(str(SCRIPT))
         else:
             runpy.run_path(str(SCRIPT))
+        assert "lib_lora.hosts.webui_hooks" not in sys.modules, "it does without the part"
     assert afresh.run(quick(steps=1)).of(Finished)

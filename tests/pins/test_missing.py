@@ -43,8 +43,6 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str = "") ->
     if lacks:
         monkeypatch.delattr(sys.modules["modules"], lacks)
         monkeypatch.delitem(sys.modules, f"modules.{lacks}")
-    for room in ("webui_hooks", "webui_host", "webui_queue", "webui_restart", "webui_missing"):
-        monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{room}", raising=False)
     runpy.run_path(str(SCRIPT))
     return tabs
 

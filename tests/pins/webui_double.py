@@ -129,6 +129,11 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         vars(module).update(members)
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_model", "webui_queue", "webui_restart"):
-        monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)
+    forget_rooms(monkeypatch)
     return SimpleNamespace(**{name: sys.modules[f"modules.{name}"] for name in parts})
+
+
+def forget_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rooms that import the webui's names are imported anew by whoever asks for them next."""
+    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_missing", "webui_model", "webui_queue", "webui_restart"):
+        monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)

@@ -60,26 +60,24 @@ def _no_checkpoint() -> Any:
 def _slow_steps() -> Any:
     from lib_lora.training.session import Session
 
-    whole = Session.step
-
-    def step(self: Any, batch: Any) -> Any:
-        time.sleep(SLOW_STEP_S)
-        return whole(self, batch)
-
-    return mock.patch.object(Session, "step", step)
+    return _slowed(Session, "step", SLOW_STEP_S)
 
 
 def _slow_start() -> Any:
     """Whoever presses Train waits for the answer."""
     from lib_lora.jobs.queue import Queue
 
-    whole = Queue.submit
+    return _slowed(Queue, "submit", SLOW_START_S)
 
-    def submit(self: Any, config: Any) -> Any:
-        time.sleep(SLOW_START_S)
-        return whole(self, config)
 
-    return mock.patch.object(Queue, "submit", submit)
+def _slowed(owner: type, name: str, seconds: float) -> Any:
+    whole = getattr(owner, name)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return whole(*args, **kwargs)
+
+    return mock.patch.object(owner, name, slow)
 
 
 def _failing_step() -> Any:

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("output.samples", "training.resume", "output.leftovers", "output.patience", "estimate.wanted"),
     ("output.result",),
     ("training.session", "training.loan", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
+    ("output.rescue", "output.clearing"),
     ("training.pictures", "training.heldout", "estimate.account"),
     ("training.latent_cache", "estimate.phases"),
     ("hosts.webui_host",),
@@ -92,7 +93,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hosts.text_weights",
         "training.suited",
     ),
-    ("model.products", "model.delta"),
+    ("model.products", "model.delta", "output.picture"),
     (
         "data.images",
         "data.reader",
@@ -117,6 +118,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.prompts",
         "output.atomic",
         "output.header",
+        "output.metadata_size",
     ),
     ("data.words", "data.links", "data.paths"),
     (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from functools import partial
 from pathlib import Path
 
 from lib_lora.check import check
@@ -23,7 +22,7 @@ from lib_lora.model.base import Host
 from lib_lora.model.rates import with_rates
 from lib_lora.output.between import Between
 from lib_lora.output.leftovers import remove_leftovers
-from lib_lora.output.patience import patiently
+from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
 from lib_lora.training.loan import Loan
@@ -52,13 +51,14 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     plan = check(config, host)
     resumed = find_resumed(config, plan, host)
     yield Planned(plan)
+    yield from map(Note, cut_metadata(config, plan))
     yield from map(Note, resumed.told if resumed else ())
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None
     with Loan(host, stop, lends=config.run.generate_while_training) as loan:
         base = loan.base
-        remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)
+        yield from map(Note, remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name))
         trained, told = suited(config, base)
         captions = [sample.caption for sample in plan.samples]
         yield from map(Chosen, [*told, *told_words(config, captions, base)])
@@ -82,14 +82,16 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
             steps = _steps(config, plan, loan, session, between, stop, resumed.step if resumed else 0)
             last, diverged = yield from _followed(steps, between)
             if last is not None and (stop.keep or not stop.requested):
-                path = yield from patiently(partial(result.write, "", last.step, last.epoch))
+                path = yield from between.result(last)
                 yield Saved(path, last.step)
                 yield from between.at_end(last)
                 give_memory_back(base.device)
                 yield Phase("making the card")
                 yield from result.card(path, preview=True)
-                yield from between.best()
-                remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)  # newer states are there now
+                yield from between.best(last)
+                yield from map(
+                    Note, remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)
+                )  # newer states are there now
             elif last is not None and stop.leaves:
                 yield between.leave(last)
             del session, result, between

@@ -1,10 +1,21 @@
-"""Writing files so that a name holds the old content or the new, never a part."""
+"""Writing files so that a name holds the old content or the new, never a part.
+
+What lies under another name meanwhile bears a name that nobody else gives, so that the next run may take it away.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+# endings of what passes: a part of a file or state, the old one, a state that goes
+TEMPORARY, BACKUP, OLD, GONE = (f".train-lora.{what}" for what in ("tmp", "bak", "old", "gone"))
+_PASSING = re.compile(r"\..{1,200}-[a-z0-9_]{8}(\.train-lora\.(?:tmp|bak|old|gone))")
+_LONGEST_STEM = 40  # characters, of up to 4 bytes
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -14,18 +25,37 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: nothing was changed at `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_passing_start(path.stem), suffix=TEMPORARY, dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        with suppress(OSError):  # shares and memory cards that know no permissions
+            temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # the first error counts; the next run takes the part away
+            temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    with suppress(OSError):  # the file has its name; some shares cannot sync a folder, or let nobody read it
+        sync_folder(path.parent)
+
+
+def passing_name(stem: str, ending: str) -> str:
+    """A name, not given before, for what is there for a moment."""
+    return f"{_passing_start(stem)}{secrets.token_hex(4)}{ending}"
+
+
+def passing_ending(name: str) -> str | None:
+    """The ending of a name that this room, or a state on its way, was given for a moment; None of any other name."""
+    found = _PASSING.fullmatch(name)
+    return found[1] if found else None
+
+
+def _passing_start(stem: str) -> str:
+    return f".{stem[:_LONGEST_STEM]}-"  # eight letters follow
 
 
 def _umask() -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
-from lib_lora.errors import HostChanged
+from lib_lora.errors import HostChanged, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
+from lib_lora.output.clearing import remove_lora
 from lib_lora.output.patience import patiently
+from lib_lora.output.rescue import in_another_place
 from lib_lora.output.result import Result
 from lib_lora.output.samples import Sampler
 from lib_lora.output.state_file import remove_state, write_state
@@ -25,9 +30,14 @@ from lib_lora.training.resume import Resumed, data_fingerprint
 from lib_lora.training.session import Session
 from lib_lora.training.tree import StateError, Tensors, to_plain
 
+log = logging.getLogger(__name__)
+
 
 class Between:
-    """Called after every step. Samples, cards and states that fail are told; a LoRA that cannot be saved ends the run."""
+    """Called after every step. Samples, cards and states that fail are told, and so is what cannot be taken away.
+
+    A LoRA that cannot be saved ends the run; it is kept elsewhere, with the state.
+    """
 
     def __init__(
         self,
@@ -63,7 +73,7 @@ class Between:
         """Whatever is due after a step; `asked`: somebody wants a file now.
 
         Raises:
-            LoraFileError: a file could not be written; no part of it is left.
+            LoraFileError: a file could not be written; no part of it is left, and the text says where the whole is kept.
         """
         measured = self._measured(done)
         if measured is not None:
@@ -72,6 +82,14 @@ class Between:
         for save in due_saves(self._config.run, self._plan, done.step, asked=asked):
             yield from self._save(save, done)
         yield from self._sampler.after(done.step)
+
+    def result(self, done: StepDone) -> Generator[Event, None, Path]:
+        """NAME itself, after the last step that was made.
+
+        Raises:
+            LoraFileError: it could not be written; the text says where it is kept.
+        """
+        return (yield from self._written(lambda: self._result.write("", done.step, done.epoch), done))
 
     def at_end(self, done: StepDone) -> Iterator[Event]:
         """The state after the last step that was made. The LoRA is saved: a state that cannot be written is told."""
@@ -104,15 +122,15 @@ class Between:
         """
         return self._save_state("", done)
 
-    def best(self) -> Iterator[Event]:
-        """NAME-best, where a later measurement was worse."""
+    def best(self, done: StepDone) -> Iterator[Event]:
+        """NAME-best, where a measurement up to the last step, `done`, was worse."""
         best = self._best
         if not best.worth_saving:
             return
         yield Phase("saving the best")
         told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
         epoch = -(-best.step // self._plan.steps_per_epoch)
-        path = yield from patiently(lambda: self._result.write("-best", best.step, epoch, best.adapters, told))
+        path = yield from self._written(lambda: self._result.write("-best", best.step, epoch, best.adapters, told), done)
         yield from self._result.card(path, preview=False)
         yield BestSaved(path, best.step, best.loss)
 
@@ -122,11 +140,14 @@ class Between:
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
-        path = yield from patiently(lambda: self._result.write(save.ending, done.step, save.epochs_done))
-        if save.old is not None:
-            self._remove(save.old)
+        path = yield from self._written(lambda: self._result.write(save.ending, done.step, save.epochs_done), done)
         yield from self._result.card(path, preview=False)
-        yield SavedBetween(path, done.step, None if save.old is None else f"{self._config.run.name}{save.old}")
+        removed = None
+        if save.old is not None:
+            old = self._host.lora_folder() / f"{self._config.run.name}{save.old}.safetensors"
+            yield from map(Note, remove_lora(old))
+            removed = None if os.path.lexists(old) else old.stem
+        yield SavedBetween(path, done.step, removed)
         if self._config.run.save_state:
             yield from self._save_state_between(save, done)
 
@@ -137,16 +158,32 @@ class Between:
         except StateError as error:
             yield Note(f"The state after step {done.step} is not saved, older ones stay ({error}).")
             return
-        if save.old_state is not None:
-            remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state")
+        stays = remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state") if save.old_state else None
+        if stays is not None:
+            yield Note(stays)
 
-    def _remove(self, ending: str) -> None:
-        """An older file of the run, and what stands beside it."""
-        lora = self._host.lora_folder() / f"{self._config.run.name}{ending}.safetensors"
-        for path in (lora, lora.with_suffix(".json"), lora.with_suffix(".png")):
-            path.unlink(missing_ok=True)
+    def _written(self, write: Callable[[], Path], done: StepDone) -> Generator[Event, None, Path]:
+        """What `write` returns, tried again as long as somebody asks for it.
 
-    def _save_state(self, ending: str, done: StepDone) -> StateSaved:
+        Raises:
+            LoraFileError: it failed for good. LoRA and state are kept where that can be done, and the text says where.
+        """
+        try:
+            return (yield from patiently(write))
+        except Exception as error:  # noqa: BLE001 - whatever it is: what was learned must not go with it
+            if not isinstance(error, TrainLoraError):
+                log.exception("a LoRA could not be saved")
+            failed = self._result.rescued(error)
+            try:
+                saved = in_another_place(lambda folder: self._save_state("", done, folder), self._folder)
+            except Exception as other:  # noqa: BLE001 - the first error counts
+                raise LoraFileError(f"{failed} The state is not saved ({str(other).rstrip('.')}).") from error
+            yield saved
+            again = f"The state after step {done.step} is saved: Resume from (resume) {str(saved.folder)!r} goes on from there."
+            raise LoraFileError(f"{failed} {again}") from error
+
+    def _save_state(self, ending: str, done: StepDone, place: Path | None = None) -> StateSaved:
+        """The state in `place`, or else in the run's own folder."""
         tensors: Tensors = {}
         tree = {"session": self._session.state(), "best": self._best.state()}
         values: dict[str, Any] = {
@@ -159,6 +196,5 @@ class Between:
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "state": to_plain(tree, tensors),
         }
-        folder = self._folder / f"{self._config.run.name}{ending}-state"
-        write_state(folder, values, tensors)
-        return StateSaved(folder, done.step)
+        folder = (place or self._folder) / f"{self._config.run.name}{ending}-state"
+        return StateSaved(write_state(folder, values, tensors), done.step)

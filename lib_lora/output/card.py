@@ -2,59 +2,81 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from lib_lora.data.images import Pixels
+from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
+from lib_lora.output.picture import png
 
 MAX_CARD_BYTES = 2**20
+# the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with what stands there where nobody wrote anything
+EMPTY: dict[str, Any] = {
+    "description": "", "sd version": "", "activation text": "", "preferred weight": 1.0, "negative text": "", "notes": "",
+}  # fmt: skip
+_WRITTEN_BY_US = ("sd version", "activation text")
 
 
 def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_weight: float) -> Path:
     """Write the webui's user metadata beside `lora`; entries a person made before are kept.
 
-    The keys are those the webui's Lora extension reads (`ui_edit_user_metadata.py`).
+    A card that is no JSON object is set aside, since the webui cannot read it either.
+
+    Raises:
+        LoraFileError: what bears the card's name is no card; it stays as it is.
     """
     path = lora.with_suffix(".json")
-    entries: dict[str, Any] = {
-        "description": "",
-        "sd version": sd_version,
-        "activation text": activation_text,
-        "preferred weight": preferred_weight,
-        "negative text": "",
-        "notes": "",
-    }
-    entries.update(_own_entries(path))
+    found = _found(path)
+    other = path.exists() and not path.is_file()
+    if other or (found and set(found).isdisjoint(EMPTY)):
+        raise LoraFileError(f"{path.name!r} is no card of the webui's, and stays as it is")
+    entries = {**EMPTY, "preferred weight": preferred_weight, **(found or {})}
     entries["activation text"] = activation_text or entries["activation text"]
     entries["sd version"] = sd_version
-    write_atomically(path, json.dumps(entries, ensure_ascii=False, indent=4).encode())
+    if found is None and os.path.lexists(path):
+        path.replace(_free(path.with_suffix(".json.bad")))
+    write_atomically(path, json.dumps(entries, ensure_ascii=False, indent=4).encode(errors="replace"))
     return path
 
 
 def write_preview(lora: Path, pixels: Pixels) -> Path:
     """Write the picture beside `lora`. Shapes: pixels `[height, width, 3]`."""
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
     path = lora.with_suffix(".png")
-    write_atomically(path, content.getvalue())
+    write_atomically(path, png(pixels))
     return path
 
 
-def _own_entries(path: Path) -> dict[str, Any]:
-    """What stands in an existing card; a card that is no JSON object is set aside, since the webui cannot read it either."""
-    if not path.is_file():
-        return {}
+def nobody_wrote(card: Path) -> bool:
+    """Whether a card holds what we write and nothing else.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = None if card.is_symlink() else _found(card)
+    if found is None or set(found) != set(EMPTY):
+        return False
+    return all(found[key] == empty for key, empty in EMPTY.items() if key not in _WRITTEN_BY_US)
+
+
+def _found(path: Path) -> dict[str, Any] | None:
+    """What stands in a card; None where there is none, or it is no JSON object."""
+    if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
+        return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_CARD_BYTES else None
+        found = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(found)  # what is nested too deep to be written again
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    path.replace(path.with_suffix(".json.bad"))
-    return {}
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with the smallest -2, -3 … behind it that nothing has."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

@@ -24,14 +24,21 @@ def serialise(state: Mapping[str, torch.Tensor], dtype: torch.dtype, metadata: M
     """The bytes of the file: tensors as `dtype`, `metadata` with the two `sshs_*` hashes added.
 
     Raises:
-        LoraFileError: a tensor is not finite.
+        LoraFileError: a tensor is not finite, or the file could not be read again.
     """
     tensors = {key: value.to(dtype).contiguous() for key, value in state.items()}
     bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value.float()).all())]
     if bad:
         raise LoraFileError(f"{len(bad)} tensors are not finite, such as {bad[0]!r}; the LoRA was not saved.")
-    hashes = _hashes(save(tensors, {key: text for key, text in metadata.items() if key.startswith("ss_")}))
-    return save(tensors, {**metadata, **hashes})
+    try:
+        hashes = _hashes(save(tensors, {key: text for key, text in metadata.items() if key.startswith("ss_")}))
+        content = save(tensors, {**metadata, **hashes})
+    except (SafetensorError, UnicodeError) as error:
+        raise LoraFileError(f"The LoRA's metadata cannot be written ({error}).") from error
+    problem = header_problem(content[:LENGTH_BYTES]) or count_problem(len(tensors))
+    if problem:
+        raise LoraFileError(f"The LoRA could not be read again: {problem}.")
+    return content
 
 
 def write(path: Path, content: bytes) -> None:

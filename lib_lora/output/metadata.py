@@ -5,7 +5,6 @@ All values are texts. The webui reads several of them for its cards; see `tests/
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import Counter
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import torch
 
 from lib_lora import __version__
 from lib_lora.config.data import DataConfig
@@ -22,8 +23,10 @@ from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Family
+from lib_lora.model.family import SD1, Family
+from lib_lora.model.rates import with_rates
 from lib_lora.objective.noise import TIMESTEPS
+from lib_lora.output.metadata_size import MADE_BY, fitted
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
 
@@ -52,7 +55,17 @@ class RunFacts:
 def file_metadata(
     config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Every entry of the file except the hashes."""
+    """Every entry of the file except the hashes, as far as it fits into one."""
+    return fitted(_entries(config, plan, model, facts, software)).texts
+
+
+def cut_metadata(config: TrainConfig, plan: Plan) -> tuple[str, ...]:
+    """A sentence on everything that is longer than files may tell; known before a model is touched."""
+    facts = RunFacts(0.0, 0, 0, Precision("no", torch.float32), " ".join(config.optimizer.optimizer_args))
+    return fitted(_entries(with_rates(config, SD1), plan, ModelInfo("", None, None), facts, {})).told
+
+
+def _entries(config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, Any]:
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
         **_option_entries(config, facts),
@@ -64,10 +77,7 @@ def file_metadata(
     }
     if config.run.no_metadata:  # sd-scripts keeps modelspec.*, too
         entries = {key: value for key, value in entries.items() if key in MINIMUM or key.startswith("modelspec.")}
-    return {
-        key: value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else str(value)
-        for key, value in entries.items()
-    }
+    return entries
 
 
 def _software_text(software: Mapping[str, Any]) -> str:
@@ -259,7 +269,7 @@ def _modelspec_entries(config: TrainConfig, family: Family, facts: RunFacts) -> 
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": family.architecture(velocity=config.objective.v_parameterization),
         "modelspec.implementation": family.implementation,
-        "modelspec.implementation_version": f"sd-webui-train-lora/{__version__}",
+        MADE_BY[0]: f"{MADE_BY[1]}{__version__}",
         "modelspec.title": config.run.metadata_title or config.run.name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.height}",
         "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts

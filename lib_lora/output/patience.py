@@ -14,6 +14,8 @@ T = TypeVar("T")
 def patiently(write: Callable[[], T]) -> Generator[Event, None, T]:
     """What `write` returns. Where the disk refuses, `SaveFailed` is told, and it is tried again if it is asked for.
 
+    Whatever has an `OSError` as its cause is a matter of the disk: full, read-only, not permitted, broken, a share that is away.
+
     Raises:
         LoraFileError: it was not asked for, or it is no matter of the disk.
     """

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from lib_lora.config.names import next_free
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import Host
+from lib_lora.output.atomic import write_atomically
+from lib_lora.output.clearing import remove_lora
 from lib_lora.output.lora_file import read, serialise, write
 
 
 def use_best(name: str, best: Path, host: Host) -> Path:
     """`NAME-best` becomes `NAME`; what was `NAME` becomes `NAME-last` and is returned. Cards stay with their names.
 
-    At every moment all tensors are on disk under some name.
+    At every moment all tensors are on disk under some name. What stands beside `NAME-best` and was made by somebody else stays;
+    so does what the disk does not give away.
 
     Raises:
         LoraFileError: one of the two is not there, or cannot be written.
@@ -28,10 +33,11 @@ def use_best(name: str, best: Path, host: Host) -> Path:
     write(last, _renamed(path, name, last.stem))
     write(path, _renamed(best, best.stem, name))
     card = path.with_suffix(".json")
-    if card.is_file():
-        last.with_suffix(".json").write_bytes(card.read_bytes())
-    for gone in (best, best.with_suffix(".json"), best.with_suffix(".png")):
-        gone.unlink(missing_ok=True)
+    with suppress(OSError):  # the LoRAs have their names; a card that cannot be copied can be written again
+        if card.is_file() and not os.path.lexists(last.with_suffix(".json")):
+            write_atomically(last.with_suffix(".json"), card.read_bytes())
+    for _ in remove_lora(best):
+        pass
     for file in (last, path):
         host.announce(file)
     return last

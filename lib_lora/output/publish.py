@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free, taken_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import Host
-from lib_lora.output.atomic import write_atomically
+from lib_lora.output.atomic import BACKUP, passing_name, write_atomically
+from lib_lora.output.clearing import remove
 from lib_lora.output.lora_file import write
+from lib_lora.output.rescue import RescuedError, rescue, told
+
+
+@dataclass(frozen=True)
+class Published:
+    """A LoRA at its place, and what is told beside."""
+
+    path: Path
+    told: tuple[str, ...] = ()
 
 
 def free_name(name: str, folder: Path, *, overwrite: bool) -> str:
@@ -17,31 +30,83 @@ def free_name(name: str, folder: Path, *, overwrite: bool) -> str:
     return next_free(name, folder) if taken_problem(name, folder, overwrite=overwrite) else name
 
 
-def publish(config: TrainConfig, host: Host, content: bytes) -> Path:
+def publish(config: TrainConfig, host: Host, content: bytes) -> Published:
     """Write `content` as `NAME.safetensors` (as `NAME-2` … if the name was taken meanwhile) and have the host load it.
 
     Raises:
-        LoraFileError: the file cannot be written, or does not load; what was there before is there again.
+        LoraFileError: it cannot be written, or read; what was there before is there again. With an `OSError` as its cause it may
+            go well another time.
+        RescuedError: the host cannot load it; what was there before is there again, and the new file lies elsewhere.
     """
     folder = host.lora_folder()
-    name = free_name(config.run.name, folder, overwrite=config.run.overwrite)
-    path, backup = folder / f"{name}.safetensors", folder / f"{name}.safetensors.bak"
-    existed, written = path.exists(), False
+    path = folder / f"{free_name(config.run.name, folder, overwrite=config.run.overwrite)}.safetensors"
+    backup = _backed_up(path)
     try:
-        if existed:
-            write_atomically(backup, path.read_bytes())
         write(path, content)
-        written = True
+    except BaseException:
+        if backup is not None:
+            remove(backup)  # the first error counts; the next run takes it away
+        raise
+    try:
         host.check_lora(path)
     except BaseException as error:
-        if written and existed:
-            backup.replace(path)
-        elif written:
-            path.unlink(missing_ok=True)
-        else:
-            backup.unlink(missing_ok=True)  # the old file was not touched
-        if isinstance(error, OSError):
-            raise LoraFileError(f"The LoRA could not be saved as {str(path)!r} ({error}).") from error
+        _refused(error, path, backup, content, host, config.run.name)
         raise
-    backup.unlink(missing_ok=True)
-    return path
+    stays = None if backup is None else remove(backup)
+    return Published(path, () if stays is None else (stays,))
+
+
+def _backed_up(path: Path) -> Path | None:
+    """A copy of the file that is to be replaced, under a name of ours.
+
+    Raises:
+        LoraFileError: the disk refused.
+    """
+    try:
+        if not path.exists():
+            return None
+        backup = path.with_name(passing_name(path.stem, BACKUP))
+        write_atomically(backup, path.read_bytes())
+    except OSError as error:
+        raise LoraFileError(
+            f"The LoRA {str(path)!r} could not be put aside ({error.strerror or error}); free space or check permissions."
+        ) from error
+    return backup
+
+
+def _refused(error: BaseException, path: Path, backup: Path | None, content: bytes, host: Host, run: str) -> None:
+    """Bring back what was there before the host refused the new file, which is kept elsewhere.
+
+    Raises:
+        RescuedError: with where it lies, unless it was the disk that refused, or somebody ended the program.
+    """
+    of_the_disk = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    kept = None if of_the_disk else rescue(content, path.stem, host, run)
+    if kept is not None or of_the_disk:
+        try:
+            _bring_back(path, backup)
+        except OSError as other:
+            raise RescuedError(_left(told(error, kept), path, backup, other)) from error
+    if isinstance(error, OSError):
+        raise LoraFileError(f"The LoRA could not be saved as {str(path)!r} ({error.strerror or error}).") from error
+    if of_the_disk or not isinstance(error, Exception):
+        return
+    if kept is None:
+        raise RescuedError(_left(told(error, None), path, backup, None)) from error
+    raise RescuedError(told(error, kept)) from error
+
+
+def _bring_back(path: Path, backup: Path | None) -> None:
+    if backup is None:
+        path.unlink(missing_ok=True)
+        return
+    backup.replace(path)
+    with suppress(OSError):  # whoever has seen the new file must see that this is another
+        os.utime(path)
+
+
+def _left(text: str, path: Path, backup: Path | None, error: OSError | None) -> str:
+    """A sentence more, on files that are not where they were."""
+    why = "" if error is None else f" ({error.strerror or error})"
+    older = "" if backup is None else f"; what was there before is {str(backup)!r}"
+    return f"{text} The new file is still {str(path)!r}{why}{older}."

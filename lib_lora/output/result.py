@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+
+import torch
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
@@ -21,13 +24,24 @@ from lib_lora.model.words import bundle
 from lib_lora.output.card import write_card, write_preview
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.publish import free_name, publish
+from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
 from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.session import Session
 
 LARGEST_PREVIEW_PX = 768
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsaved:
+    """What is to be saved: its name, and the file as soon as it is made."""
+
+    name: str
+    adapters: State
+    content: bytes | None = None
 
 
 class Result:
@@ -37,11 +51,18 @@ class Result:
         self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
         self._started_at = started_at
         self._told: list[str] = []
+        self._unsaved: Unsaved | None = None
 
     @cached_property
     def model(self) -> ModelInfo:
-        """Of the base model; asked for once, since it may read the whole checkpoint."""
-        return self._base.info()
+        """Of the base model; asked for once, since it may read the whole checkpoint. Without that its hashes are not known."""
+        try:
+            return self._base.info()
+        except OSError as error:
+            self._told.append(
+                f"The checkpoint cannot be read any more ({error}); the LoRA's file does not say what it was trained on."
+            )
+            return ModelInfo("unknown", None, None, self._base.family)
 
     def adapters(self) -> State:
         """CPU copies of the adapters that are to be kept, and of the trained word's vectors."""
@@ -62,19 +83,37 @@ class Result:
             extra: further metadata.
 
         Raises:
-            LoraFileError: the file cannot be written, or does not load; what was there before is there again.
+            LoraFileError: the file cannot be written, or does not load; what was there before is there again. Where its cause is
+                an `OSError`, another try may do; `rescued` keeps what is not tried again.
         """
-        folder = self._host.lora_folder()
-        name = free_name(self._config.run.name + ending, folder, overwrite=self._config.run.overwrite)
         adapters = self.adapters() if adapters is None else adapters
+        self._unsaved = Unsaved(self._config.run.name + ending, adapters)
+        folder = self._host.lora_folder()
         try:
-            return self._write(name, step, epoch, adapters, extra or {})
-        except LoraFileError as error:
-            if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
-                raise
-        # Windows replaces no file that another program holds
-        self._told.append(f"Another program holds {name!r}, which cannot be overwritten; saved as {next_free(name, folder)!r}.")
-        return self._write(next_free(name, folder), step, epoch, adapters, extra or {})
+            name = free_name(self._config.run.name + ending, folder, overwrite=self._config.run.overwrite)
+            try:
+                path = self._write(name, step, epoch, adapters, extra or {})
+            except LoraFileError as error:
+                if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
+                    raise
+                # Windows replaces no file that another program holds
+                free = next_free(name, folder)
+                path = self._write(free, step, epoch, adapters, extra or {})
+                self._told.append(f"Another program holds {name!r}, which cannot be overwritten; saved as {free!r}.")
+        except OSError as error:  # a share that went away answers no question about its files
+            raise LoraFileError(
+                f"The LoRA could not be written to {str(folder)!r} ({error.strerror or error}); free space or check permissions."
+            ) from error
+        self._unsaved = None
+        return path
+
+    def rescued(self, error: Exception) -> LoraFileError:
+        """What to raise where `write` failed with `error` for good: the file is kept elsewhere, and the text says where."""
+        if isinstance(error, RescuedError) or self._unsaved is None:
+            return LoraFileError(told(error, None))
+        content = self._unsaved.content or _plain(self._unsaved.adapters)
+        kept = None if content is None else rescue(content, self._unsaved.name, self._host, self._config.run.name)
+        return LoraFileError(told(error, kept))
 
     def _write(self, name: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
         run = dataclasses.replace(self._config.run, name=name)
@@ -90,21 +129,54 @@ class Result:
         metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
         dtype = FILE_DTYPES[config.precision.save_precision]
         content = serialise(adapters, dtype, {**metadata, **extra})
-        return publish(config, self._host, content)
+        self._unsaved = Unsaved(name, adapters, content)
+        published = publish(config, self._host, content)
+        self._told += published.told
+        return published.path
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
         """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
-        config = self._config
         told, self._told = self._told, []
         yield from map(Note, told)
-        try:
-            write_card(path, activation_text=config.text.trigger, sd_version=self.model.family.card, preferred_weight=1.0)
-            if preview and config.run.preview_steps:
-                with self._session.result():
-                    write_preview(path, sample(self._base, _preview_request(config, self._plan), self._session.precision))
-            self._host.announce(path)
-        except (OSError, RuntimeError, TrainLoraError) as error:
-            yield Note(f"The LoRA is saved, but not all of its card ({type(error).__name__}: {error}).")
+        parts = [self._card, *([self._preview] if preview and self._config.run.preview_steps else []), self._announce]
+        for part in parts:
+            try:
+                stays = part(path)
+                if stays is not None:
+                    yield Note(f"{stays.name!r} was there before, and stays as it is.")
+            except Exception as error:  # noqa: BLE001 - whatever a disk, a model or the host's list meets
+                why = str(error) if isinstance(error, TrainLoraError) else f"{type(error).__name__}: {error}"
+                yield Note(f"The LoRA is saved, but not all of its card ({why}).")
+
+    def _card(self, lora: Path) -> Path | None:
+        """Written, or the file that stays."""
+        path = lora.with_suffix(".json")
+        if os.path.lexists(path) and not self._config.run.overwrite:
+            return path
+        trigger, version = self._config.text.trigger, self.model.family.card
+        write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0)
+        return None
+
+    def _preview(self, lora: Path) -> Path | None:
+        """Drawn, or the file that stays: a picture that somebody chose is not replaced."""
+        path = lora.with_suffix(".png")
+        if os.path.lexists(path) and not (self._config.run.overwrite and drawn_by_us(path)):
+            return path
+        with self._session.result():
+            request = _preview_request(self._config, self._plan)
+            write_preview(lora, sample(self._base, request, self._session.precision))
+        return None
+
+    def _announce(self, lora: Path) -> None:
+        self._host.announce(lora)
+
+
+def _plain(adapters: State) -> bytes | None:
+    """A file of the adapters alone, in full precision; None where no file can be made of them."""
+    try:
+        return serialise(adapters, torch.float32, {})
+    except LoraFileError:
+        return None
 
 
 def default_prompt(config: TrainConfig, plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import Prompt, read_prompts
-from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
+from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.atomic import write_atomically
+from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.result import default_prompt, preview_size
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
@@ -45,10 +47,12 @@ class Sampler:
             with self._session.result():
                 for number, prompt in enumerate(self._prompts):
                     request = self._request(prompt)
-                    path = self._folder / f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}.png"
-                    write_atomically(path, _png(sample(self._base, request, self._session.precision)))
+                    path = _free(self._folder / f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}.png")
+                    write_atomically(path, png(sample(self._base, request, self._session.precision)))
                     paths.append(path)
-        except (OSError, RuntimeError) as error:
+        except HostChanged:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model, a picture or a disk meets: what was learned counts more
             self._failed = True
             yield Note(f"The samples could not be drawn ({type(error).__name__}: {error}); the training goes on without them.")
             return
@@ -88,7 +92,14 @@ def _whole(side: int) -> int:
     return side - side % 8
 
 
-def _png(pixels: Pixels) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
+def _free(path: Path) -> Path:
+    """`path`, or with the smallest -2, -3 … where a picture that no run drew has its name.
+
+    Raises:
+        OSError: what is there cannot be read.
+    """
+    number, free = 1, path
+    while os.path.lexists(free) and not drawn_by_us(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free

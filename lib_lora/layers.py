@@ -88,6 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model.words",
         "model.dropout",
         "model.kinds",
+        "model.tensor_rules",
         "hosts.architecture",
         "hosts.text_weights",
         "training.suited",

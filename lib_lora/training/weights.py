@@ -22,6 +22,7 @@ from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
+from lib_lora.model.tensor_rules import alpha_of, check_layers
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
@@ -192,7 +193,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
         return []
     if rank != wanted_rank:
         return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
-    alpha = float(tensors.get("alpha", torch.tensor(float(rank))))
+    alpha = alpha_of(tensors)
     if kind_of(tensors) in _KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
         return []
     told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
@@ -211,8 +212,11 @@ def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
         raise LoraFileError(f"{title}: {error}") from error
     if title == _BASE and len(without_bundle(state)) < len(state):
         raise LoraFileError(f"{title}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out.")
+    check_layers(by_layer(state), f"{title}: {path!r} ")
     layers = by_layer(without_bundle(state))
     for name, tensors in layers.items():
+        if len(tensors.get(BLOCKS, torch.empty(0)).shape) > 3:
+            raise LoraFileError(f"{title}: {path!r} has blocks of a butterfly (BOFT) at {name!r}, a rarer LyCORIS type.")
         if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
     others = [

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.step",
         "training.cadence",
         "output.state_file",
+        "training.state_fits",
         "hosts.ldm_config",
         "sample",
         "output.inspect",
@@ -58,6 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "training.schedules",
         "training.averaging",
+        "training.state_rules",
         "training.texts",
         "training.groups",
         "training.weights",

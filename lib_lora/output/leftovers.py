@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from lib_lora.output.state_file import VALUES, read_values
+from lib_lora.training.state_rules import step_of
 from lib_lora.training.tree import StateError
 
 OLD_ENOUGH_S = 60.0  # what another program is writing just now is younger
@@ -35,6 +36,6 @@ def _old(folder: Path, pattern: str) -> list[Path]:
 def _steps(state: Path) -> int:
     """How far a state is; -1 where it is not whole."""
     try:
-        return int(read_values(state)["position"]["step"])
-    except (StateError, KeyError, TypeError, ValueError):
+        return step_of(read_values(state))
+    except StateError:
         return -1

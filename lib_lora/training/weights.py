@@ -122,7 +122,7 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
             return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted{_choose(kind)}."]
         if kind == "dora" and tensors[SCALE].shape[0] != 1:
             return [start + f"is a dora over output rows at {name!r}, which the webui does not read; it cannot be gone on with."]
-    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, _part(name))}
+    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
     if adapter.dim_from_weights:
         return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
@@ -237,5 +237,6 @@ def _has_place(name: str) -> bool:
     return name.startswith(_TEXT) or (name.startswith("lora_unet_") and block_index(name) is not None)
 
 
-def _part(name: str) -> Part:
+def part_of(name: str) -> Part:
+    """Where the layer of that name lies."""
     return "text_encoder" if name.startswith(_TEXT) else "unet"

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.step",
         "training.cadence",
         "output.state_file",
+        "training.state_fits",
         "hosts.ldm_config",
         "sample",
         "output.inspect",
@@ -59,6 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "training.schedules",
         "training.averaging",
+        "training.state_rules",
         "training.texts",
         "training.groups",
         "training.weights",
@@ -89,6 +91,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model.words",
         "model.dropout",
         "model.kinds",
+        "model.tensor_rules",
         "hosts.architecture",
         "hosts.text_weights",
         "training.suited",

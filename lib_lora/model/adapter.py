@@ -21,6 +21,7 @@ from lib_lora.model.kinds import LoraPair as LoraPair
 from lib_lora.model.kinds import State as State
 from lib_lora.model.kinds import adapter_delta, made_of, weight_of
 from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.tensor_rules import alpha_of, check_layers
 
 
 def parameters(pairs: Sequence[Adapter]) -> Iterator[nn.Parameter]:
@@ -99,16 +100,12 @@ def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: t
         raise LoraFileError(
             f"The LoRA's layer {target.name!r} lacks a tensor or is of an unknown type; it has {', '.join(sorted(tensors))}."
         )
+    check_layers({target.name: tensors}, "The LoRA ")
     values = {key: value for key, value in algebra.from_file(tensors).items() if key != "alpha"}
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else _usual_alpha(values)
+    alpha = alpha_of(tensors)
     if not _fits(values, alpha, weight_of(target)):
         raise LoraFileError(f"The LoRA's layer {target.name!r} does not fit the model.")
     return made_of(target, {key: value.detach().to(device, dtype, copy=True) for key, value in values.items()}, alpha)
-
-
-def _usual_alpha(values: State) -> float:
-    """Where a file has none: the rank, so that nothing is scaled; of an OFT no limit."""
-    return 0.0 if algebra.kind_of(values) == "diag-oft" else float(algebra.rank_of(values) or 1)
 
 
 def _fits(tensors: State, alpha: float, weight: torch.Tensor) -> bool:

@@ -93,11 +93,16 @@ def bundled(state: Mapping[str, torch.Tensor]) -> list[Word]:
 def _word(name: str, tensors: State) -> Word:
     keys = PAIR if set(tensors) == set(PAIR) else tuple(tensors)
     vectors = tuple(tensors[key] if tensors[key].dim() > 1 else tensors[key][None] for key in keys)
-    if (len(keys) > 1 and keys != PAIR) or any(value.dim() != 2 or len(value) != len(vectors[0]) for value in vectors):
+    odd = any(value.dim() != 2 or len(value) != len(vectors[0]) or not _are_numbers(value) for value in vectors)
+    if (len(keys) > 1 and keys != PAIR) or odd:
         raise LoraFileError(
             f"The file's embedding {name!r} is incomplete or of an unknown kind; it has {', '.join(sorted(tensors))}."
         )
     return Word(name, vectors)
+
+
+def _are_numbers(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and value.numel() > 0
 
 
 def check_fits(word: Word, base: BaseModel) -> None:

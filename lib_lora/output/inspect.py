@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
 from lib_lora.model.delta import DOWN, SCALE, Tensors, kind_of, rank_of
 from lib_lora.model.norms import plain_norm
+from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
@@ -30,22 +32,24 @@ ORDERS = {
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Type, ranks, alphas, modules, norms and metadata of the file.
+    """Type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite.
 
     Of DoRA the norms are those before its step; types that multiply the checkpoint's weight have none without it.
 
     Raises:
-        LoraFileError: it cannot be read or holds no layer of a known type.
+        LoraFileError: it cannot be read, has tensors that go together in no type, or holds no layer of a known type.
     """
     state, metadata = read(path)
+    check_layers(by_layer(state), f"{str(path)!r} ", finite=False)  # people look into a file to see where it is not finite
     layers, words = by_layer(without_bundle(state)), bundled(state)
     whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
     if not whole:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
-    alphas = {name: _alpha(tensors) for name, tensors in whole.items()}
+    alphas = {name: alpha_of(tensors) for name, tensors in whole.items()}
     alone = [name for name in whole if kind_of(values[name]) not in MULTIPLYING]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
+    bad = sorted({*not_finite(by_layer(state)), *(name for name in norms if not math.isfinite(norms[name]))})
     orders = sorted({_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
     ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}
     axes = sorted({_axis(tensors[SCALE].shape) for tensors in values.values() if SCALE in tensors})
@@ -58,22 +62,29 @@ def describe(path: Path) -> dict[str, Any]:
         "modules_text_encoder": sum(name.startswith("lora_te") for name in whole),
         "modules_unet": sum(name.startswith("lora_unet") for name in whole),
         "ranks": sorted(ranks),
-        "alphas": sorted({alpha for alpha in alphas.values() if alpha is not None}),
+        "alphas": sorted({alphas[name] for name in whole if _has_alpha(whole[name]) and math.isfinite(alphas[name])}),
         **({"dora_axis": " and ".join(AXES[axis] for axis in axes)} if axes else {}),
         **({"glora_order": " and ".join(ORDERS[order] for order in orders)} if orders else {}),
         **({"embeddings": {word.name: [list(vectors.shape) for vectors in word.vectors] for word in words}} if words else {}),
         "incomplete": [name for name in sorted(layers) if name not in whole],
-        **({"norm_mean": sum(norms.values()) / len(norms), "norm_max": max(norms.values())} if norms else {}),
-        "strongest": sorted(norms, key=lambda name: -norms[name])[:5],
+        "not_finite": bad,
+        **_norms(list(norms.values())),
+        "strongest": sorted((name for name in norms if math.isfinite(norms[name])), key=lambda name: -norms[name])[:5],
         "metadata": metadata,
     }
 
 
-def _alpha(tensors: Tensors) -> float | None:
-    if "alpha" in tensors:
-        return float(tensors["alpha"])
-    rank = rank_of(tensors)
-    return None if rank is None else float(rank)
+def _has_alpha(tensors: Tensors) -> bool:
+    """Whether alpha says something: the file has one, or there is a rank that stands for it."""
+    return "alpha" in tensors or rank_of(tensors) is not None
+
+
+def _norms(norms: Sequence[float]) -> dict[str, float | None]:
+    """Mean and largest, None where one of them is no number: JSON has no word for it. Nothing where there are none."""
+    if not norms:
+        return {}
+    whole = all(map(math.isfinite, norms))
+    return {"norm_mean": sum(norms) / len(norms) if whole else None, "norm_max": max(norms) if whole else None}
 
 
 def _types(layers: Iterable[Tensors]) -> list[str]:
@@ -88,7 +99,7 @@ def _types(layers: Iterable[Tensors]) -> list[str]:
 
 def _over_inputs(tensors: Tensors) -> bool:
     """Of a GLoRA: whether a1 is `[rank, in]`, as the webui's loader has it, or `[in, rank]`."""
-    rank, inputs = tensors["a1.weight"].shape
+    rank, inputs, *_ = tensors["a1.weight"].shape
     return rank <= inputs
 
 

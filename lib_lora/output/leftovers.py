@@ -12,6 +12,7 @@ from pathlib import Path
 from lib_lora.output.atomic import BACKUP, GONE, OLD, TEMPORARY, passing_ending
 from lib_lora.output.clearing import remove
 from lib_lora.output.state_file import VALUES, holds_state_alone, read_values
+from lib_lora.training.state_rules import step_of
 from lib_lora.training.tree import StateError
 
 OLD_ENOUGH_S = 60.0  # what another program is writing just now is younger
@@ -50,6 +51,6 @@ def _old(folder: Path, *endings: str, folders: bool) -> Iterator[Path]:
 def _steps(state: Path) -> int:
     """How far a state is; -1 where it is not whole."""
     try:
-        return int(read_values(state)["position"]["step"])
-    except (StateError, KeyError, TypeError, ValueError):
+        return step_of(read_values(state))
+    except StateError:
         return -1

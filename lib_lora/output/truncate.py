@@ -11,7 +11,9 @@ import torch
 from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import State, by_layer
+from lib_lora.model.blocks import MOST_RANK
 from lib_lora.model.delta import DOWN, UP, kind_of
+from lib_lora.model.tensor_rules import check_layers
 from lib_lora.model.words import without_bundle
 from lib_lora.output.lora_file import read, serialise, write
 
@@ -26,6 +28,7 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
             there or cannot be written.
     """
     state, metadata = read(source)
+    check_layers(by_layer(state), f"{str(source)!r} ")
     unit, most = unit_of(source, metadata), _largest_rank(source, state)
     if not 0 < rank < most or rank % unit:
         raise LoraFileError(
@@ -36,7 +39,9 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
     told = {"ss_network_dim": str(rank), "ss_training_comment": _comment(metadata, most, rank)}
     told |= {key: out.stem for key in ("ss_output_name", "modelspec.title") if metadata.get(key) == source.stem}
     kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
-    dtype = next(value.dtype for key, value in state.items() if key.endswith(DOWN))  # sd-scripts may write alphas as integers
+    dtype = next(
+        tensors[DOWN].dtype for tensors in by_layer(state).values() if DOWN in tensors
+    )  # sd-scripts may write alphas as integers
     write(out, serialise(truncated(state, rank), dtype, {**kept, **told}))
     return out
 
@@ -62,10 +67,15 @@ def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
             f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
             "Train with DyLoRA: unit (unit) above 0."
         )
+    told = metadata.get("ss_network_args", "{}")
     try:
-        return int(json.loads(metadata.get("ss_network_args", "{}")).get("unit", 1))
-    except ValueError as error:
+        arguments = json.loads(told)
+        unit = int(arguments.get("unit", 1)) if isinstance(arguments, dict) else 0
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise LoraFileError(f"The unit of {str(source)!r} cannot be read ({error}).") from error
+    if not 1 <= unit <= MOST_RANK:
+        raise LoraFileError(f"The unit of {str(source)!r} is {told[:60]!r}, must be a whole number from 1 to {MOST_RANK}.")
+    return unit
 
 
 def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:

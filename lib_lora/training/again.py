@@ -13,6 +13,7 @@ from lib_lora.model.adapter import State
 from lib_lora.model.blocks import conv_place
 from lib_lora.model.delta import kind_of, rank_of
 from lib_lora.model.family import Family
+from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.lora_file import read
 from lib_lora.output.truncate import unit_of
 from lib_lora.training.weights import family_of_lora, goes_on, layers_of
@@ -47,7 +48,7 @@ def again(path: Path) -> Again:
     for name, tensors in layers.items():
         rank = rank_of(tensors)
         if rank is not None:
-            places[conv_place(name) == "conv"].add((rank, _alpha(tensors, rank)))
+            places[conv_place(name) == "conv"].add((rank, _alpha(tensors)))
     settings: dict[str, Any] = {"network_weights": str(path), "adapter_type": kind}
     single = len(places[False]) == 1 and len(places[True]) <= 1
     settings["dim_from_weights"] = not single
@@ -60,9 +61,9 @@ def again(path: Path) -> Again:
     return Again(settings, _words(path, kind, family_of_lora(layers, metadata), layers, places))
 
 
-def _alpha(tensors: State, rank: int) -> float:
+def _alpha(tensors: State) -> float:
     """What the file says, without the digits that half precision makes up."""
-    return float(f"{float(tensors['alpha']):.3g}") if "alpha" in tensors else float(rank)
+    return float(f"{alpha_of(tensors):.3g}")
 
 
 def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:

@@ -19,7 +19,9 @@ from lib_lora.model.base import Host, ModelInfo
 from lib_lora.model.rates import with_rates
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
-from lib_lora.training.tree import StateError, Tensors, from_plain
+from lib_lora.training.state_fits import misfits
+from lib_lora.training.state_rules import checked_tree, step_of
+from lib_lora.training.tree import StateError
 
 TITLE = "Resume from (resume): "
 # options that may differ: they name things, or say what is shown, measured and saved, not what is trained
@@ -69,18 +71,17 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
     kind = host.kind()
     config = with_rates(config, kind.family) if kind else config
     try:
-        folder, values, tensors, told = _read(config.run.resume, host.work_folder())
-        problems = _problems(config, plan, host, values)
-        if problems:
-            raise ConfigError(problems)
-        state = from_plain(values["state"], tensors)
-        step, precision = int(values["position"]["step"]), str(values["precision"])
-        return Resumed(folder, step, state, values["model"], precision, values["configuration"],
-                       (*told, *_other_versions(values)))  # fmt: skip
+        folder, values, state, told = _read(config.run.resume, host.work_folder())
     except StateError as error:
         raise ConfigError(error.problems) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError([f"{TITLE}{config.run.resume!r} is damaged ({error!r}); choose an older state."]) from error
+    problems = _problems(config, plan, host, values)
+    if not problems and config.optimizer.text_encoder_lr is not None:  # else the family is not known before the model is there
+        found = misfits(config, state, values["precision"], plan.steps, host.device())
+        problems = [f"{TITLE}the state {folder.name!r} does not fit: {words}; choose another." for words in found]
+    if problems:
+        raise ConfigError(problems)
+    return Resumed(folder, step_of(values), state, values["model"], values["precision"], values["configuration"],
+                   (*told, *_other_versions(values)))  # fmt: skip
 
 
 def find_state(text: str, work: Path) -> Path:
@@ -113,8 +114,8 @@ def _candidates(text: str, work: Path) -> list[Path]:
     raise StateError(none)
 
 
-def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], Tensors, list[str]]:
-    """The newest whole state that `text` may mean, and a sentence on each newer one that is damaged.
+def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[str]]:
+    """The newest whole state that `text` may mean, its values, what is nested, and a sentence on each newer one that is damaged.
 
     Raises:
         StateError: there is none; of the newest.
@@ -124,7 +125,7 @@ def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], Tensors, list[st
     for folder in candidates:
         try:
             values = read_values(folder)
-            tensors = read_tensors(folder, values)
+            state = _checked(folder, values)
         except StateError as error:
             damaged.append((folder, error))
         else:
@@ -132,8 +133,21 @@ def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], Tensors, list[st
             newer = [other for other in candidates if _steps(other) < 0 and other.stat().st_mtime_ns > since]
             others = [other for other, _ in damaged] + newer
             told = [f"The state {other.name!r} is damaged; the run goes on from {folder.name!r}." for other in others]
-            return folder, values, tensors, told
+            return folder, values, state, told
     raise damaged[0][1]
+
+
+def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is nested in a state.
+
+    Raises:
+        StateError: it is not what a state must be.
+    """
+    tensors = read_tensors(folder, values)
+    try:
+        return checked_tree(values, tensors)
+    except StateError as error:
+        raise StateError(f"{TITLE}{str(folder)!r} is damaged: {error}; choose an older state.") from error
 
 
 def _other_versions(values: Mapping[str, Any]) -> list[str]:
@@ -176,13 +190,13 @@ def _newest_first(folder: Path) -> list[Path]:
 def _steps(folder: Path) -> int:
     """How far a state is; -1 where its values are damaged."""
     try:
-        return int(read_values(folder)["position"]["step"])
-    except (StateError, KeyError, TypeError, ValueError):
+        return step_of(read_values(folder))
+    except StateError:
         return -1
 
 
 def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, Any]) -> list[str]:
-    step, problems = int(values["position"]["step"]), []
+    step, problems = step_of(values), []
     different = _settings_problem(config, values["configuration"])
     if different:
         problems.append(different)

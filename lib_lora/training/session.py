@@ -193,13 +193,14 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
-        names = [pair.target.name for pair in self.pairs]
+        names, keys = [pair.target.name for pair in self.pairs], [list(pair.named()) for pair in self.pairs]
         adapters = [parameter.detach() for parameter in parameters(self.pairs)]
         vectors = [value.detach() for value in self._vectors()]
-        return {"layers": names, "adapters": adapters, "vectors": vectors, "updater": self.updater.state_dict()}
+        updater = self.updater.state_dict()
+        return {"layers": names, "keys": keys, "adapters": adapters, "vectors": vectors, "updater": updater}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()` of another run with the same settings.
+        """Go on from `state()` of another run with the same settings; it was checked but for what hangs on the model.
 
         Raises:
             StateError: it is of other layers, or of another optimizer.
@@ -207,6 +208,7 @@ class Session:
         mine = [*parameters(self.pairs), *self._vectors()]
         saved = [*state["adapters"], *state.get("vectors", [])]
         fits = state["layers"] == [pair.target.name for pair in self.pairs]
+        fits = fits and state.get("keys") in (None, [list(pair.named()) for pair in self.pairs])
         fits = fits and [value.shape for value in saved] == [value.shape for value in mine]
         if not fits:
             raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
@@ -215,7 +217,7 @@ class Session:
                 parameter.copy_(value)
         try:
             self.updater.load_state_dict(state["updater"])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise StateError(f"Resume from (resume): the optimizer does not take the state ({error}).") from error
 
     def _inputs(self, batch: Batch) -> StepInputs:

@@ -11,6 +11,8 @@ import torch
 from lib_lora.errors import TrainLoraError
 
 Tensors = dict[str, torch.Tensor]
+MAX_DEPTH = 64  # of lists and tables in one another
+_NO_NUMBERS = ("nan", "inf", "-inf")
 
 
 class StateError(TrainLoraError):
@@ -44,24 +46,34 @@ def to_plain(value: Any, tensors: Tensors, place: str = "") -> Any:
     raise StateError(f"The state cannot be saved: {place} is of the kind {type(value).__name__}; choose another optimizer.")
 
 
-def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) -> Any:
     """What `to_plain` was given.
 
     Raises:
-        StateError: it is not of that form, or lacks a tensor.
+        StateError: it is not of that form, lacks a tensor, or is deeper than any.
     """
+    if depth > MAX_DEPTH:
+        raise StateError(f"it is nested more than {MAX_DEPTH} deep")
     if isinstance(plain, list):
-        return [from_plain(item, tensors) for item in plain]
+        return [from_plain(item, tensors, depth + 1) for item in plain]
     if not isinstance(plain, dict):
         return plain
-    if len(plain) == 1:
-        ((kind, content),) = plain.items()
-        if kind == "tensor" and content in tensors:
-            return tensors[content]
-        if kind == "float":
-            return float(content)
-        if kind == "tuple":
-            return tuple(from_plain(item, tensors) for item in content)
-        if kind == "dict":
-            return {from_plain(key, tensors): from_plain(item, tensors) for key, item in content}
-    raise StateError("The state cannot be read: it is damaged; choose an older one.")
+    kind, content = next(iter(plain.items())) if len(plain) == 1 else ("", None)
+    if kind == "tensor" and isinstance(content, str) and content in tensors:
+        return tensors[content]
+    if kind == "float" and content in _NO_NUMBERS:
+        return float(content)
+    if kind == "tuple" and isinstance(content, list):
+        return tuple(from_plain(item, tensors, depth + 1) for item in content)
+    if kind == "dict" and isinstance(content, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in content):
+        pairs = [[from_plain(item, tensors, depth + 1) for item in pair] for pair in content]
+        if all(_is_key(key) for key, _ in pairs):
+            return {key: item for key, item in pairs}  # noqa: C416 - pairs are lists
+    told = f"the tensor {content!r} is missing" if kind == "tensor" else f"it has {str(plain)[:60]}, which stands for nothing"
+    raise StateError(told)
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value can be a key: plain, or a tuple of such."""
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return plain or (isinstance(value, tuple) and all(map(_is_key, value)))

@@ -22,6 +22,7 @@ from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
+from lib_lora.model.tensor_rules import alpha_of, check_layers
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
@@ -121,7 +122,7 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
             return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted{_choose(kind)}."]
         if kind == "dora" and tensors[SCALE].shape[0] != 1:
             return [start + f"is a dora over output rows at {name!r}, which the webui does not read; it cannot be gone on with."]
-    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, _part(name))}
+    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
     if adapter.dim_from_weights:
         return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
@@ -192,7 +193,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
         return []
     if rank != wanted_rank:
         return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
-    alpha = float(tensors.get("alpha", torch.tensor(float(rank))))
+    alpha = alpha_of(tensors)
     if kind_of(tensors) in _KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
         return []
     told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
@@ -211,8 +212,11 @@ def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
         raise LoraFileError(f"{title}: {error}") from error
     if title == _BASE and len(without_bundle(state)) < len(state):
         raise LoraFileError(f"{title}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out.")
+    check_layers(by_layer(state), f"{title}: {path!r} ")
     layers = by_layer(without_bundle(state))
     for name, tensors in layers.items():
+        if len(tensors.get(BLOCKS, torch.empty(0)).shape) > 3:
+            raise LoraFileError(f"{title}: {path!r} has blocks of a butterfly (BOFT) at {name!r}, a rarer LyCORIS type.")
         if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
     others = [
@@ -233,5 +237,6 @@ def _has_place(name: str) -> bool:
     return name.startswith(_TEXT) or (name.startswith("lora_unet_") and block_index(name) is not None)
 
 
-def _part(name: str) -> Part:
+def part_of(name: str) -> Part:
+    """Where the layer of that name lies."""
     return "text_encoder" if name.startswith(_TEXT) else "unet"

@@ -1,0 +1,202 @@
+"""What the tensors of a LoRA file must be, whoever wrote it: of numbers that can be trained on, and shapes that go together.
+
+Every file that is gone on with, merged, cut down or described is looked at here first, layer by layer, without a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from lib_lora.errors import LoraFileError
+from lib_lora.model.delta import (
+    BLOCKS,
+    DOWN,
+    GENERAL,
+    HADAMARD,
+    IA3_IN,
+    IA3_OUT,
+    SCALE,
+    UP,
+    Tensors,
+    kind_of,
+    rank_of,
+)
+
+Layers = Mapping[str, Tensors]
+
+MOST_NUMBERS = 2**27  # of a weight; SDXL's largest has 30 million
+_SINGLE = ("alpha", "on_input")  # one number each, of any kind: sd-scripts and LyCORIS write whole ones too
+_VECTORS = ("weight", IA3_IN, IA3_OUT)  # of an (IA)³
+_DIMENSIONS = {  # of tensors that have as many as their layer's weight, or always the same
+    **dict.fromkeys((DOWN, UP, *GENERAL, "lokr_w2"), (2, 4)),
+    **dict.fromkeys((*HADAMARD, "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"), (2,)),
+    **{BLOCKS: (3, 4), "diff": (1, 2, 3, 4), SCALE: (1, 2, 4)},
+}
+
+
+def alpha_of(tensors: Tensors) -> float:
+    """Alpha of a layer. Where the file has none: the rank, so that nothing is scaled; 1 without a rank; of an OFT no limit, 0."""
+    if "alpha" in tensors:
+        return float(tensors["alpha"])
+    return 0.0 if kind_of(tensors) == "diag-oft" else float(rank_of(tensors) or 1)
+
+
+def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
+    """`start` names the file, and the option that it was given for. With `finite` every number must be one.
+
+    Raises:
+        LoraFileError: one sentence with the first layer of each kind of damage, and how many more have it.
+    """
+    found: dict[str, list[str]] = {}
+    for name, tensors in layers.items():
+        kind, words = layer_problem(tensors) if kind_of(tensors) else ("", "")
+        if not kind and finite and not is_finite(tensors):
+            kind, words = "finite", "has numbers that are not finite (NaN or infinite)"
+        if kind:
+            found.setdefault(kind, []).append(f"{name!r} {words}")
+    if found:
+        told = [first + (f" ({len(more)} more as well)" if more else "") for first, *more in found.values()]
+        raise LoraFileError(f"{start}is damaged: layer {'; layer '.join(told)}. Choose a whole file.")
+
+
+def not_finite(layers: Layers) -> list[str]:
+    """The layers with a number that is none."""
+    return [name for name, tensors in layers.items() if not is_finite(tensors)]
+
+
+def is_finite(tensors: Tensors) -> bool:
+    """Whether every number is one, also in fp32, in which adapters are trained."""
+    return all(bool(torch.isfinite(_real(value)).all()) for value in tensors.values())
+
+
+def layer_problem(tensors: Tensors) -> tuple[str, str]:
+    """Which kind of damage a layer of a known type has, and what is wrong in words that go on after its name; "" for nothing."""
+    looks = (("single", _single_problems), ("numbers", _number_problems), ("shapes", _shape_problems), ("halves", _half_problems))
+    return next(((kind, words) for kind, look in looks for words in look(tensors)), ("", ""))
+
+
+def _real(value: torch.Tensor) -> torch.Tensor:
+    return value if value.is_complex() else value.float()
+
+
+def _single_problems(tensors: Tensors) -> Iterator[str]:
+    """`alpha` and the like are one number."""
+    for key in _SINGLE:
+        value = tensors.get(key)
+        if value is not None and value.numel() != 1:
+            yield f"has {value.numel()} numbers in {key}, must be one"
+        elif value is not None and (value.is_complex() or (value.dtype == torch.bool and key == "alpha")):
+            yield f"has {_dtype(value)} in {key}, must be a number"
+
+
+def _number_problems(tensors: Tensors) -> Iterator[str]:
+    """Whole numbers are of a compressed file that says elsewhere what they mean."""
+    for key, value in tensors.items():
+        if key not in _SINGLE and not value.is_floating_point():
+            yield f"has {key} of the number format {_dtype(value)}, must be floating point"
+        elif key not in _SINGLE and not value.numel():
+            yield f"has an empty {key}, of the shape {_shape(value)}"
+
+
+def _shape_problems(tensors: Tensors) -> Iterator[str]:
+    """As many dimensions as a weight can have, or a factor of it."""
+    for key, value in tensors.items():
+        wanted = _DIMENSIONS.get(key)
+        if key in _VECTORS:
+            if max(value.shape, default=1) != value.numel():
+                yield f"has {key} of the shape {_shape(value)}, must be one row of numbers"
+        elif wanted and value.dim() not in wanted:
+            yield f"has {key} of the shape {_shape(value)}, must have {' or '.join(map(str, wanted))} dimensions"
+
+
+def _half_problems(tensors: Tensors) -> Iterator[str]:
+    """Factors of one product share a rank, and what is added or multiplied shares its sides."""
+    kind = kind_of(tensors).partition("+")[0].replace("dora", "lora")
+    if kind == "lora":
+        down, up = tensors[DOWN], tensors[UP]
+        if up.shape[1] != len(down) or math.prod(up.shape[2:]) != 1:
+            yield _apart(tensors, DOWN, UP)
+    elif kind == "loha":
+        yield from _hadamard_problems(tensors)
+    elif kind == "lokr":
+        yield from _kronecker_problems(tensors)
+    elif kind == "diag-oft" and tensors[BLOCKS].shape[-1] != tensors[BLOCKS].shape[-2]:
+        yield f"has {BLOCKS} of the shape {_shape(tensors[BLOCKS])}, must be square blocks"
+    elif kind == "glora":
+        yield from _general_problems(tensors)
+    if kind in ("lora", "loha", "lokr") and _size(tensors) > MOST_NUMBERS:
+        yield f"is of a weight of {_size(tensors)} numbers, at most {MOST_NUMBERS} are read"
+    if SCALE in tensors and not _is_row_or_column(tensors):
+        yield f"has {SCALE} of the shape {_shape(tensors[SCALE])}, must be one number for every input or output of its layer"
+
+
+def _hadamard_problems(tensors: Tensors) -> Iterator[str]:
+    shapes = [tuple(tensors[key].shape) for key in HADAMARD]
+    (out, rank), (_, inner), *_ = shapes
+    if shapes != [(out, rank), (rank, inner)] * 2:
+        yield _apart(tensors, *HADAMARD)
+
+
+def _kronecker_problems(tensors: Tensors) -> Iterator[str]:
+    ranks = set()
+    for half in (1, 2):
+        a, b = f"lokr_w{half}_a", f"lokr_w{half}_b"
+        if a in tensors:
+            ranks |= {tensors[a].shape[1], tensors[b].shape[0]}
+    if len(ranks) > 1:
+        yield _apart(tensors, *(key for key in sorted(tensors) if key.startswith("lokr_") and key.endswith(("_a", "_b"))))
+
+
+def _general_problems(tensors: Tensors) -> Iterator[str]:
+    """Either order of the factors: LyCORIS turned it in 3.0."""
+    for first, second in (GENERAL[:2], GENERAL[2:]):
+        (a, b, *_), (c, d, *_) = tensors[first].shape, tensors[second].shape
+        if a != d and b != c:
+            yield _apart(tensors, first, second)
+
+
+def _is_row_or_column(tensors: Tensors) -> bool:
+    """Whether a DoRA's magnitudes lie along one side of the weight; where a convolution's is folded, its length is not known."""
+    scale, (out, inner) = tensors[SCALE], _sides(tensors)
+    if max(scale.shape, default=1) != scale.numel() or max(scale.shape[2:], default=1) > 1:
+        return False
+    return scale.numel() == out or (
+        scale.numel() == inner if DOWN in tensors or "diff" in tensors else inner % scale.numel() == 0
+    )
+
+
+def _sides(tensors: Tensors) -> tuple[int, int]:
+    """Outputs of the weight that is decomposed, and its inputs, times the kernel where the two are folded together."""
+    if DOWN in tensors:
+        return len(tensors[UP]), tensors[DOWN].shape[1]
+    if "diff" in tensors:
+        return len(tensors["diff"]), [*tensors["diff"].shape, 1][1]
+    if HADAMARD[0] in tensors:
+        return len(tensors[HADAMARD[0]]), tensors[HADAMARD[1]].shape[1]
+    whole = [tensors.get(f"lokr_w{half}", tensors.get(f"lokr_w{half}_a")) for half in (1, 2)]
+    inner = [tensors.get(f"lokr_w{half}", tensors.get(f"lokr_w{half}_b")) for half in (1, 2)]
+    return math.prod(len(value) for value in whole if value is not None), math.prod(
+        math.prod(value.shape[1:]) for value in inner if value is not None
+    )
+
+
+def _size(tensors: Tensors) -> int:
+    """Numbers of the weight, or of the largest product on the way to it."""
+    kernel = math.prod(tensors[DOWN].shape[2:]) if DOWN in tensors else 1
+    return max(math.prod(_sides(tensors)) * kernel, (rank_of(tensors) or 0) ** 2)
+
+
+def _apart(tensors: Tensors, *keys: str) -> str:
+    shapes = ", ".join(f"{key} {_shape(tensors[key])}" for key in keys)
+    return f"has factors that do not go together: {shapes}"
+
+
+def _shape(value: torch.Tensor) -> str:
+    return "×".join(map(str, value.shape)) or "no dimension"
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

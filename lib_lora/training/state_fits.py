@@ -1,0 +1,218 @@
+"""Whether a state that is whole is one of these settings: adapters, optimizer and schedule, before the model is there.
+
+An optimizer says itself what it keeps: one like the run's makes a step on parameters of the same shapes, and both are compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.config.optimizer import OptimizerConfig
+from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.model.base import Target, Word
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.model.kinds import Adapter, WeightAdapter
+from lib_lora.training.groups import parameter_groups, word_groups
+from lib_lora.training.optimizer import device_problem, make_optimizer
+from lib_lora.training.schedules import make_scheduler
+from lib_lora.training.state_rules import layers_in
+from lib_lora.training.weights import is_trained, part_of
+
+Tree = Mapping[str, Any]
+Groups = list[dict[str, Any]]
+
+_WITHOUT_RANK = ("lokr", "diag-oft", "ia3", "glora")  # or whose rank hangs on the sides of the layer
+_SCHEDULED = ("lr", "betas", "momentum")  # of an optimizer's arguments: a schedule may move them
+
+
+def misfits(config: TrainConfig, tree: Tree, precision: str, steps: int, device: torch.device) -> Iterator[str]:
+    """What of the state is not of these settings, in words.
+
+    Args:
+        config: with the rates of the model's family.
+        tree: as `state_rules.checked_tree` gives it.
+        precision: of the state.
+        steps: of the run.
+        device: the run's.
+    """
+    session, updater = tree["session"], tree["session"]["updater"]
+    wanted = config.embedding.embedding_vectors
+    if [len(value) for value in session.get("vectors", [])] not in ([[], []] if not wanted else [[wanted], [wanted] * 2]):
+        yield f"its embedding has not the {wanted} vectors of these settings"
+    half = torch.float16 if config.precision.full_fp16 else torch.bfloat16 if config.precision.full_bf16 else torch.float32
+    if any(value.dtype != half for value in session["adapters"]):
+        yield f"its adapters are not {str(half).removeprefix('torch.')}"
+    if config.precision.mixed_precision not in ("auto", precision):
+        yield f"it was trained in {precision}, not in {config.precision.mixed_precision}"
+    if bool(updater["scaler"]) != (precision == "fp16"):
+        yield f"its loss scaler is not that of {precision}"
+    if (updater["average"] is None) != (config.optimizer.ema_decay == 0):
+        yield "its moving average is not that of Moving average (ema_decay)"
+    layers = layers_in(session)
+    if layers is not None:
+        odd = next((name for name, tensors in layers.items() if _is_odd(config, name, tensors)), None)
+        if odd is not None:
+            yield f"its layer {odd!r} has another type or rank than these settings give it"
+        else:
+            yield from _of_the_optimizer(config, layers, session, steps, device)
+
+
+def _is_odd(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether settings make another adapter of this layer."""
+    adapter = config.adapter
+    if kind_of(tensors) != adapter.adapter_type:
+        return True
+    trained = is_trained(config, name, part_of(name))
+    if adapter.dim_from_weights or adapter.adapter_type in _WITHOUT_RANK or not trained:
+        return False
+    return rank_of(tensors) != rank_and_alpha(name, adapter)[0]
+
+
+def _of_the_optimizer(
+    config: TrainConfig, layers: Mapping[str, Mapping[str, torch.Tensor]], session: Tree, steps: int, device: torch.device
+) -> Iterator[str]:
+    """Groups, what is kept of each parameter, and the schedule. Of classes that only the user knows, groups alone."""
+    if device_problem(config.optimizer, device):
+        return
+    pairs = [_stand_in(config, name, tensors) for name, tensors in layers.items()]
+    vectors = tuple(nn.Parameter(value) for value in session.get("vectors", []))
+    further = word_groups(Word("", vectors) if vectors else None, config.embedding)
+    groups = [*parameter_groups(pairs, config.optimizer, config.adapter), *further]
+    state = session["updater"]["optimizer"]
+    if [len(group["params"]) for group in state["param_groups"]] != [len(group["params"]) for group in groups]:
+        yield "its optimizer has other groups of parameters than these settings make"
+        return
+    if optimizer_spec(config.optimizer.optimizer) not in OPTIMIZERS.values():
+        return
+    model = _Model(config.optimizer, groups, steps, device)
+    yield from model.groups_unlike(state["param_groups"])
+    shapes = [(number, tuple(value.shape)) for number, group in enumerate(groups) for value in group["params"]]
+    for index, entry in state["state"].items():
+        if not model.keeps(shapes[index], entry):
+            yield f"its optimizer keeps something else of parameter {index} than {config.optimizer.optimizer} does"
+            return
+    schedule = session["updater"]["scheduler"]
+    if not model.schedule.keys() & {"last_epoch"} <= schedule.keys() or not _alike(
+        schedule, model.schedule, type(model.scheduler)
+    ):
+        yield f"its schedule is not of the kind of {type(model.scheduler).__name__}"
+
+
+def _stand_in(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor]) -> Adapter:
+    part = part_of(name)
+    learning = is_trained(config, name, part)
+    own = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
+    return WeightAdapter(Target(name, nn.Identity(), part), own, 1.0)
+
+
+class _Model:
+    """An optimizer and a schedule like those of the run, after a step on two parameters of every shape: of zeros, and of ones."""
+
+    def __init__(self, config: OptimizerConfig, groups: Groups, steps: int, device: torch.device) -> None:
+        self._places: dict[tuple[int, tuple[int, ...]], list[nn.Parameter]] = {}
+        small = []
+        for number, group in enumerate(groups):
+            for value in group["params"]:
+                make = (torch.zeros_like, torch.ones_like)
+                self._places.setdefault(
+                    (number, tuple(value.shape)), [nn.Parameter(f(value.detach(), device=device)) for f in make]
+                )
+            own = [value for (at, _), values in self._places.items() if at == number for value in values]
+            small.append({**group, "params": own})
+        self._optimizer = make_optimizer(config, small)
+        self.scheduler = make_scheduler(config, self._optimizer, steps)
+        if optimizer_spec(config.optimizer).schedule_free:
+            cast(Any, self._optimizer).train()
+        for group in self._optimizer.param_groups:
+            for value in group["params"]:
+                value.grad = torch.ones_like(value)
+        self._optimizer.step()
+        self.scheduler.step()
+        self.schedule = self.scheduler.state_dict()
+
+    def groups_unlike(self, found: Groups) -> Iterator[str]:
+        """What of the groups this optimizer would not have: it is asked to take them."""
+        own = self._optimizer.state_dict()["param_groups"]
+        taken = [{**group, "params": mine["params"]} for group, mine in zip(found, own)]
+        constant = set(inspect.signature(type(self._optimizer)).parameters) - set(_SCHEDULED)
+        before = [dict(group) for group in self._optimizer.param_groups]
+        kept = self._optimizer.state_dict()["state"]
+        try:
+            self._optimizer.load_state_dict({"state": kept, "param_groups": taken})
+        except Exception as error:  # noqa: BLE001 - whatever a library says to what it does not know
+            yield f"its optimizer does not take its groups ({type(error).__name__}: {error})"
+            return
+        for number, (group, mine) in enumerate(zip(self._optimizer.param_groups, before)):
+            odd = next(
+                (key for key in mine if key != "params" and not _same(key, group.get(key, _Model), mine[key], constant)), None
+            )
+            if odd is not None:
+                found_value, own_value = str(group.get(odd))[:40], str(mine[odd])[:40]
+                yield f"its optimizer has {odd} = {found_value} in group {number}, where {own_value} belongs"
+                return
+
+    def keeps(self, place: tuple[int, tuple[int, ...]], entry: Mapping[str, Any]) -> bool:
+        """Whether `entry` is what is kept of a parameter of that group and shape; of one that never learned, nothing is."""
+        if not entry:
+            return True
+        references = [self._optimizer.state[value] for value in self._places[place]]
+        return any(all(_kept(entry, key, value) for key, value in reference.items()) for reference in references)
+
+
+def _kept(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
+    """Whether an entry has what is wanted; what is None is not missed."""
+    if wanted is None:
+        return True
+    return key in entry and _alike(entry[key], wanted)
+
+
+def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:
+    """Whether a group's value is of the kind that belongs there: an argument as it was given, a share below 1, or any number."""
+    if key in ("betas", "momentum"):
+        pairs = (
+            list(zip(found, wanted))
+            if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple))
+            else [(found, wanted)]
+        )
+        return _alike(found, wanted) and all(0 <= a < 1 for a, b in pairs if isinstance(b, (int, float)) and 0 <= b < 1)
+    if key in constant and isinstance(wanted, (bool, int, float)):
+        return bool(found == wanted)
+    return wanted is None or found is None or _alike(found, wanted)
+
+
+def _alike(found: Any, wanted: Any, owner: type = object) -> bool:
+    """Whether a value has the kind of another, and tensors its shape; numbers are finite where the other is.
+
+    `owner`: of the values of an object, which may have none under the name of a method.
+    """
+    if isinstance(wanted, (int, float)) and isinstance(found, torch.Tensor) and found.numel() == 1:
+        found = found.item()  # a rate that its optimizer computes
+    if isinstance(wanted, torch.Tensor):
+        return isinstance(found, torch.Tensor) and found.shape == wanted.shape and _format(found) == _format(wanted)
+    if isinstance(wanted, Mapping):
+        shared = {key: value for key, value in wanted.items() if not callable(value)}
+        taken = isinstance(found, Mapping) and not any(
+            isinstance(key, str) and hasattr(owner, key) and key not in wanted for key in found
+        )
+        return taken and all(_alike(found[key], value) for key, value in shared.items() if key in found)
+    if isinstance(wanted, (list, tuple)):
+        return isinstance(found, (list, tuple)) and len(found) == len(wanted) and all(map(_alike, found, wanted))
+    if wanted is None or found is None:
+        return not isinstance(found, (torch.Tensor, Mapping, list, tuple))
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return isinstance(wanted, bool) and isinstance(found, bool)
+    if isinstance(wanted, (int, float)):
+        return isinstance(found, (int, float)) and (abs(found) < float("inf") or abs(wanted) == float("inf"))
+    return type(found) is type(wanted)
+
+
+def _format(value: torch.Tensor) -> torch.dtype | str:
+    """All floating formats are one: a state is read into the format of its parameter."""
+    return "floating" if value.is_floating_point() else value.dtype

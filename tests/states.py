@@ -1,0 +1,106 @@
+"""A state as a run writes it, of layers that need no model; and a host that counts who borrows."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_lora.check import find_images
+from lib_lora.config.groups import TrainConfig
+from lib_lora.model.adapter import parameters, state_dict
+from lib_lora.model.base import Target, Word
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.family import SD1, Kind
+from lib_lora.model.kinds import new_adapter
+from lib_lora.model.words import bundle
+from lib_lora.plan import Plan, make_plan
+from lib_lora.training.best import BestSoFar
+from lib_lora.training.groups import word_groups
+from lib_lora.training.optimizer import Updater
+from lib_lora.training.precision import Precision
+from lib_lora.training.resume import data_fingerprint
+from lib_lora.training.session import Session
+from lib_lora.training.tree import Tensors, to_plain
+
+TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"
+MIDDLE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+LAYERS: dict[str, nn.Module] = {TEXT: nn.Linear(12, 20), UNET: nn.Conv2d(16, 12, 1), MIDDLE: nn.Linear(12, 20)}
+
+
+class Lender:
+    """A host that has no model: who asks for it is counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.borrowed = folder, 0
+
+    def problems(self) -> list[str]:
+        return []
+
+    def kind(self) -> Kind:
+        return Kind(SD1, "a test")
+
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def lora_folder(self) -> Path:
+        return self.folder
+
+    def work_folder(self) -> Path:
+        return self.folder / ".train-lora"
+
+    def borrow_model(self) -> AbstractContextManager[Any]:
+        self.borrowed += 1
+        raise AssertionError("the model is taken")
+
+
+def planned(config: TrainConfig) -> Plan:
+    return make_plan(config, find_images(config), Kind(SD1, "a test"))
+
+
+def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values and tree of the state after `steps` updates with gradients of noise. `config`: with the rate of the text encoder."""
+    draw = torch.Generator().manual_seed(0)
+    adapter, cpu = config.adapter, torch.device("cpu")
+    pairs = []
+    for name, module in LAYERS.items():
+        rank, alpha = rank_and_alpha(name, adapter)
+        target = Target(name, module, "text_encoder" if name == TEXT else "unet")
+        if rank and (adapter.adapter_type != "ia3" or name == MIDDLE):
+            pairs.append(new_adapter(target, rank, alpha, adapter, 1, cpu, torch.float32))
+    count = config.embedding.embedding_vectors
+    word = Word("ohwx", (nn.Parameter(torch.randn(count, 8, generator=draw)),)) if count else None
+    precision = Precision("no", torch.float32)
+    further = word_groups(word, config.embedding)
+    updater = Updater(pairs, config.optimizer, plan.steps, precision, adapter, further)
+    for _ in range(steps):
+        for group in updater.optimizer.param_groups:
+            for value in group["params"]:
+                value.grad = torch.randn(value.shape, generator=draw)
+        updater.update()
+    best = BestSoFar()
+    kept = {**state_dict(pairs), **(bundle(word) if word else {})}
+    best.measured(1, 0.5, lambda: kept)
+    held: Any = SimpleNamespace(pairs=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
+    tree = {"session": Session.state(held), "best": best.state()}
+    assert len(list(parameters(pairs))) == len(tree["session"]["adapters"])
+    values = {
+        "position": {"step": steps, "epoch": 0},
+        "steps": plan.steps,
+        "configuration": config.to_flat(),
+        "data": data_fingerprint(plan),
+        "model": "12345678",
+        "precision": "no",
+        "versions": {"train_lora": "0", "torch": torch.__version__, "python": "3"},
+    }
+    return values, tree
+
+
+def as_written(values: dict[str, Any], tree: Any) -> tuple[dict[str, Any], Tensors]:
+    tensors: Tensors = {}
+    return {**values, "state": to_plain(tree, tensors)}, tensors

@@ -118,7 +118,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output.atomic",
         "output.header",
     ),
-    ("data.words", "data.links", "data.paths"),
+    ("data.words", "data.links", "data.lines", "data.paths"),
     (
         "config.lycoris",
         "config.groups",

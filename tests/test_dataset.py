@@ -187,7 +187,7 @@ def test_a_caption_ends_where_a_line_of_a_text_file_does(end: str, tmp_path: Pat
     assert [s.caption for s in look(tmp_path, trigger="", all_lines=True).samples] == ["a cat\nasleep"]
 
 
-@pytest.mark.parametrize("sign", "\x0b \x0c \x1c \x1d \x1e \x85 \u2028 \u2029".split(" "))
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
 def test_no_other_sign_cuts_a_caption(sign: str, tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text(f"a cat{sign}asleep\n", encoding="utf-8")

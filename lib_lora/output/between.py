@@ -13,7 +13,6 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import HostChanged
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
-from lib_lora.output.patience import patiently
 from lib_lora.output.result import Result
 from lib_lora.output.samples import Sampler
 from lib_lora.output.state_file import remove_state, write_state
@@ -39,7 +38,7 @@ class Between:
         result: Result,
     ) -> None:
         self._config, self._plan, self._host, self._session, self._result = config, plan, host, session, result
-        self._sampler = Sampler(session.config, plan, base, host, session)
+        self._sampler = Sampler(session.config, plan, base, host, session, result.leavings)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
         # of the images as they are trained on; whoever ends the program later has no time for it
@@ -112,7 +111,7 @@ class Between:
         yield Phase("saving the best")
         told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
         epoch = -(-best.step // self._plan.steps_per_epoch)
-        path = yield from patiently(lambda: self._result.write("-best", best.step, epoch, best.adapters, told))
+        path = yield from self._result.published("-best", best.step, epoch, best.adapters, told)
         yield from self._result.card(path, preview=False)
         yield BestSaved(path, best.step, best.loss)
 
@@ -122,7 +121,7 @@ class Between:
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
-        path = yield from patiently(lambda: self._result.write(save.ending, done.step, save.epochs_done))
+        path = yield from self._result.published(save.ending, done.step, save.epochs_done)
         if save.old is not None:
             self._remove(save.old)
         yield from self._result.card(path, preview=False)
@@ -161,4 +160,5 @@ class Between:
         }
         folder = self._folder / f"{self._config.run.name}{ending}-state"
         write_state(folder, values, tensors)
+        self._result.leavings.add(folder)
         return StateSaved(folder, done.step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.events import Note
+from lib_lora.events import Event, Note
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.model.words import bundle
 from lib_lora.output.card import write_card, write_preview
+from lib_lora.output.effect import has_effect
+from lib_lora.output.left import Leavings
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.patience import patiently
 from lib_lora.output.publish import free_name, publish
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
@@ -28,14 +31,27 @@ from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.session import Session
 
 LARGEST_PREVIEW_PX = 768
+_NO_EFFECT = (
+    "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
+    "Precision of the file (save_precision)."
+)
 
 
 class Result:
     """Knows what all files of a run have in common."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, started_at: float) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        plan: Plan,
+        base: BaseModel,
+        host: Host,
+        session: Session,
+        started_at: float,
+        leavings: Leavings,
+    ) -> None:
         self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
-        self._started_at = started_at
+        self._started_at, self.leavings = started_at, leavings
         self._told: list[str] = []
 
     @cached_property
@@ -48,6 +64,16 @@ class Result:
         word = self._session.word
         with self._session.result():
             return {**state_dict(self._session.pairs), **({} if word is None else bundle(word))}
+
+    def published(
+        self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
+    ) -> Generator[Event, None, Path]:
+        """As `write`; one that changes nothing is told before, and where the disk refuses it can be tried again."""
+        adapters = self.adapters() if adapters is None else adapters
+        dtype = FILE_DTYPES[self._config.precision.save_precision]
+        if not has_effect(adapters, dtype, self._session.pairs):
+            yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
+        return (yield from patiently(lambda: self.write(ending, step, epoch, adapters, extra)))
 
     def write(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
@@ -90,7 +116,9 @@ class Result:
         metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
         dtype = FILE_DTYPES[config.precision.save_precision]
         content = serialise(adapters, dtype, {**metadata, **extra})
-        return publish(config, self._host, content)
+        path = publish(config, self._host, content)
+        self.leavings.add(path)
+        return path
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
         """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
@@ -98,10 +126,13 @@ class Result:
         told, self._told = self._told, []
         yield from map(Note, told)
         try:
-            write_card(path, activation_text=config.text.trigger, sd_version=self.model.family.card, preferred_weight=1.0)
+            family = self.model.family.card
+            card = write_card(path, activation_text=config.text.trigger, sd_version=family, preferred_weight=1.0)
+            self.leavings.add(card)
             if preview and config.run.preview_steps:
                 with self._session.result():
-                    write_preview(path, sample(self._base, _preview_request(config, self._plan), self._session.precision))
+                    pixels = sample(self._base, _preview_request(config, self._plan), self._session.precision)
+                    self.leavings.add(write_preview(path, pixels))
             self._host.announce(path)
         except (OSError, RuntimeError, TrainLoraError) as error:
             yield Note(f"The LoRA is saved, but not all of its card ({type(error).__name__}: {error}).")

@@ -15,6 +15,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.events import Event, Note, Phase, Sampled
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.atomic import write_atomically
+from lib_lora.output.left import Leavings
 from lib_lora.output.result import default_prompt, preview_size
 from lib_lora.plan import Plan
 from lib_lora.sample import Request, sample
@@ -29,8 +30,10 @@ THUMBNAIL_PX = 256
 class Sampler:
     """Draws the prompts when they are due. A failure is told once, and costs the run nothing but its samples."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session) -> None:
-        self._config, self._plan, self._base, self._session = config, plan, base, session
+    def __init__(
+        self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, leavings: Leavings
+    ) -> None:
+        self._config, self._plan, self._base, self._session, self._leavings = config, plan, base, session, leavings
         self._folder = host.work_folder() / config.run.name / "samples"
         self._prompts = read_prompts(config.run.sample_prompts) or [Prompt(default_prompt(config, plan))]
         self._failed = False
@@ -47,6 +50,7 @@ class Sampler:
                     request = self._request(prompt)
                     path = self._folder / f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}.png"
                     write_atomically(path, _png(sample(self._base, request, self._session.precision)))
+                    self._leavings.add(path)
                     paths.append(path)
         except (OSError, RuntimeError) as error:
             self._failed = True

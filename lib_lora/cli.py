@@ -1,13 +1,19 @@
-"""The command line, one command after the other. Exit codes: 0 done, 1 an error of ours, 2 wrong input."""
+"""The command line, one command after the other.
+
+Exit codes: 0 done, 1 an error of ours, 2 wrong input or no result; of a signal that ended a training, 128 and its number.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
+import math
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +24,10 @@ from lib_lora.events import (
     BestSaved,
     Chosen,
     Encoded,
+    Event,
     Finished,
     HeldOut,
+    Left,
     Note,
     Phase,
     Planned,
@@ -29,6 +37,8 @@ from lib_lora.events import (
     StepDone,
     Stop,
 )
+from lib_lora.output.left import left_lines
+from lib_lora.signals import leaving
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,14 +51,28 @@ def main(argv: Sequence[str]) -> int:
         result = command(args)
     except TrainLoraError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            _tell(problem)
         return 2
+    except _SignalledError as ended:
+        _tell(str(ended))
+        return 128 + ended.number
+    except KeyboardInterrupt:
+        _tell("Ended.")
+        return 128 + signal.SIGINT
     except Exception:  # noqa: BLE001 - a bug of ours: the traceback is wanted
         traceback.print_exc()
         print(f"sd-webui-train-lora {__version__}: this is a bug; please report the lines above.", file=sys.stderr)
         return 1
     print(result if isinstance(result, str) else json.dumps(result))
     return 0
+
+
+class _SignalledError(Exception):
+    """A training that a signal ended before it had a result."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,12 +143,28 @@ def _train(args: argparse.Namespace) -> str:
         raise ConfigError(missing)
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser(), full_precision=full)
-    path = None
-    for event in train(config, host, Stop()):
-        _report(event)
-        if isinstance(event, Finished):
-            path = event.path
-    return str(path)
+    stop = Stop()
+    return str(_followed(train(config, host, stop), stop))
+
+
+def _followed(events: Iterator[Event], stop: Stop) -> Path:
+    """The LoRA of a run that is told on stderr. From its plan on, what ends the program has it save where it is.
+
+    Raises:
+        _SignalledError: it was told to end before it had a result.
+    """
+    state: StateSaved | None = None
+    _report(next(events))
+    with leaving(stop, _tell) as came:
+        for event in events:
+            _report(event)
+            state = event if isinstance(event, StateSaved) else state
+            if isinstance(event, Finished) and event.path is not None:
+                return event.path
+    told = "before its first step; there is no state to go on from"
+    if state is not None:
+        told = f"after step {state.step}; --resume {state.folder.name} goes on from there"
+    raise _SignalledError(came[0], f"The training was ended {told}.")
 
 
 def _estimate(args: argparse.Namespace) -> str:
@@ -144,7 +184,10 @@ def _estimate(args: argparse.Namespace) -> str:
     dataset = find_images(config) if config.data.data else None
     if dataset is not None and dataset.problems:
         raise ConfigError(list(dataset.problems))
-    found = estimate(config, host.look(), device, make_plan(config, dataset) if dataset else None)
+    plan = make_plan(config, dataset) if dataset else None
+    for text in [f"Captions: {plan.captions}", *plan.notes] if plan else ():
+        _tell(text)
+    found = estimate(config, host.look(), device, plan)
     return json.dumps(as_json(found)) if args.json else table(found)
 
 
@@ -152,13 +195,20 @@ def _report(event: object) -> None:
     """Progress on stderr, one line an event."""
     text = _line(event)
     if text:
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    """A line on stderr. A console that is gone, as a terminal that was closed, is no reason to lose a training."""
+    with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     """What is said of an event."""
     if isinstance(event, Planned):
-        return "\n".join(filter(None, (event.plan.model, event.plan.layers, event.plan.formula)))
+        plan = event.plan
+        return "\n".join(filter(None, (plan.model, plan.layers, f"Captions: {plan.captions}", plan.formula)))
     if isinstance(event, (Phase, Chosen, Note)):
         return event.text
     if isinstance(event, Encoded):
@@ -172,9 +222,12 @@ def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     if isinstance(event, Sampled):
         return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
     if isinstance(event, HeldOut):
-        return f"step {event.step} held-out loss {event.loss:.4f}"
+        measured = f"{event.loss:.4f}" if math.isfinite(event.loss) else "is not a number"
+        return f"step {event.step} held-out loss {measured}"
     if isinstance(event, BestSaved):
         return f"the lowest held-out loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
+    if isinstance(event, Left):
+        return "\n".join(f"left on the disk: {line}" for line in left_lines(event.paths))
     return None
 
 

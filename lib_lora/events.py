@@ -128,6 +128,13 @@ class SaveFailed:
 
 
 @dataclass(frozen=True)
+class Left:
+    """The end, whatever it is: what the run wrote and what is still on the disk, files and folders."""
+
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Finished:
     """The model was given back. `path` is None when the run was stopped without keeping anything."""
 
@@ -137,7 +144,7 @@ class Finished:
 
 Event = Union[
     Planned, Phase, Lent, Chosen, Encoded, StepDone, Saved, SavedBetween, StateSaved, Sampled, HeldOut, BestSaved, Note,
-    SaveFailed, Finished,
+    SaveFailed, Left, Finished,
 ]  # fmt: skip
 
 

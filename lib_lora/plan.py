@@ -11,6 +11,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder
+from lib_lora.data.links import named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
@@ -18,6 +19,7 @@ from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
 from lib_lora.model.family import Kind
 from lib_lora.model.layer_table import layers_text
+from lib_lora.sentences import bounded
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Plan:
 
     `samples` are all that were found, also those held out. `buckets` holds the index of every sample that is trained on, once per
     showing in an epoch. `heldout` are the indices of those that are not. `model` and `layers` are words, empty where the model is
-    not known yet.
+    not known yet. `captions` says how many were found in files, `notes` what of the folders is not used.
     """
 
     samples: tuple[Sample, ...]
@@ -57,6 +59,8 @@ class Plan:
     heldout: tuple[int, ...] = ()
     layers: str = ""
     model: str = ""
+    captions: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def trained(self) -> list[int]:
@@ -119,7 +123,17 @@ def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -
         heldout,
         layers_text(config, kind.family) if kind else "",
         kind.words(declared=config.objective.v_parameterization) if kind else "",
+        _captions(dataset),
+        tuple(bounded(dataset.notes)),
     )
+
+
+def _captions(dataset: Dataset) -> str:
+    """How many images have their caption from a file, and which have not."""
+    learned = [sample for sample in dataset.samples if not sample.is_reg]
+    without = [sample.path.name for sample in learned if not sample.has_caption_file]
+    beside = f", none beside {named(without)}" if 0 < len(without) < len(learned) else ""
+    return f"{len(learned) - len(without)} of {len(learned)} from files{beside}"
 
 
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:

@@ -12,25 +12,29 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import torch
+
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
-from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone, Stop
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.model.rates import with_rates
 from lib_lora.output.between import Between
+from lib_lora.output.left import Leavings
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
+from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.loan import Loan
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.resume import find_resumed
+from lib_lora.training.resume import Resumed, find_resumed
 from lib_lora.training.session import Session
-from lib_lora.training.step import DivergedError
+from lib_lora.training.step import DIVERGED, DivergedError
 from lib_lora.training.suited import suited
 from lib_lora.training.words import told_words
 
@@ -47,18 +51,41 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
         ConfigError: with every problem, before the model is touched.
         TrainLoraError: something went wrong later; the model is back as it was, and no part of a file was left behind.
     """
-    started_at = time.time()
     plan = check(config, host)
     resumed = find_resumed(config, plan, host)
+    leavings = Leavings()
+    try:
+        finished = yield from _trained(config, plan, host, stop, resumed, leavings)
+    except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
+        if not isinstance(error, GeneratorExit):
+            yield Left(_left(config, plan, host, leavings))
+        raise
+    yield Left(_left(config, plan, host, leavings))
+    yield finished
+
+
+def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tuple[Path, ...]:
+    """All that the run wrote, latents beside the images and copies of dropped images with it."""
+    folders = [folder.path for folder in plan.folders]
+    if config.data.cache_latents_to_disk:
+        leavings.add(*(folder / CACHE_FOLDER for folder in folders))
+    leavings.add(*(folder for folder in folders if host.keeps(folder)))
+    return leavings.paths()
+
+
+def _trained(
+    config: TrainConfig, plan: Plan, host: Host, stop: Stop, resumed: Resumed | None, leavings: Leavings
+) -> Generator[Event, None, Finished]:
+    """The run from its plan to its end. Raises as `train`."""
+    started_at, work = time.time(), host.work_folder() / config.run.name
     yield Planned(plan)
-    yield from map(Note, cut_metadata(config, plan))
-    yield from map(Note, resumed.told if resumed else ())
+    yield from map(Note, [*plan.notes, *cut_metadata(config, plan), *(resumed.told if resumed else ())])
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None
     with Loan(host, stop, lends=config.run.generate_while_training) as loan:
         base = loan.base
-        yield from map(Note, remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name))
+        yield from map(Note, remove_leftovers(host.lora_folder(), work))
         trained, told = suited(config, base)
         captions = [sample.caption for sample in plan.samples]
         yield from map(Chosen, [*told, *told_words(config, captions, base)])
@@ -73,32 +100,41 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
         give_caches_back(base.device)  # what encoding took is no room for training
         if encoded == pictures.total and not stop.requested:
             session = Session(trained, plan, base, pictures, precision)
-            result = Result(trained, plan, base, host, session, started_at)
+            result = Result(trained, plan, base, host, session, started_at, leavings)
             # a state holds the settings as they were given, and the rates that they came to
             between = Between(with_rates(config, base.family), plan, base, host, session, result)
             if resumed:
                 between.go_on(resumed)
             yield from _choices(session)
             steps = _steps(config, plan, loan, session, between, stop, resumed.step if resumed else 0)
-            last, diverged = yield from _followed(steps, between)
-            if last is not None and (stop.keep or not stop.requested):
-                path = yield from between.result(last)
-                yield Saved(path, last.step)
-                yield from between.at_end(last)
-                give_memory_back(base.device)
-                yield Phase("making the card")
-                yield from result.card(path, preview=True)
-                yield from between.best(last)
-                yield from map(
-                    Note, remove_leftovers(host.lora_folder(), host.work_folder() / config.run.name)
-                )  # newer states are there now
+            last, diverged = yield from _followed(steps, between, stop)
+            whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
+            if last is not None and (stop.keep or not stop.requested or (stop.leaves and whole)):
+                path = yield from _ended(last, result, between, base.device, preview=not stop.leaves)
+                yield from map(Note, remove_leftovers(host.lora_folder(), work))  # newer states are there now
             elif last is not None and stop.leaves:
                 yield between.leave(last)
             del session, result, between
             if diverged is not None:
                 raise diverged
         del pictures
-    yield Finished(path, last.step if last else 0)
+    if path is None and stop.keep:
+        yield Note("The run was stopped before it had learned anything; there is no LoRA to keep.")
+    return Finished(path, last.step if last else 0)
+
+
+def _ended(
+    last: StepDone, result: Result, between: Between, device: torch.device, *, preview: bool
+) -> Generator[Event, None, Path]:
+    """The LoRA of the last good step, with all that belongs to it."""
+    path = yield from between.result(last)
+    yield Saved(path, last.step)
+    yield from between.at_end(last)
+    give_memory_back(device)
+    yield Phase("making the card")
+    yield from result.card(path, preview=preview)
+    yield from between.best(last)
+    return path
 
 
 def _steps(
@@ -131,8 +167,10 @@ def _steps(
         yield from between.after(done, asked=stop.take_save_request())
 
 
-def _followed(steps: Iterator[Event], between: Between) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
-    """All events of `steps`; returns the last good step, and why no further one followed where the loss is no number any more.
+def _followed(
+    steps: Iterator[Event], between: Between, stop: Stop
+) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
+    """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
 
     Raises:
         HostChanged: the model is gone; the state was saved.
@@ -148,7 +186,7 @@ def _followed(steps: Iterator[Event], between: Between) -> Generator[Event, None
         if last is None:
             raise
         yield from between.rescue(last, error)
-    return last, None
+    return last, None if last or stop.requested else DivergedError(DIVERGED)
 
 
 def _choices(session: Session) -> Iterator[Chosen]:

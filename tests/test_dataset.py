@@ -177,3 +177,59 @@ def test_names_that_are_no_text_are_told(inside: bytes, tmp_path: Path) -> None:
     found = scan([str(tmp_path / "all")], captions=CaptionSource(trigger="x", filenames=True), repeats=1)
     assert len(found.problems) == 1 and "the name is not UTF-8; rename it." in found.problems[0]
     found.problems[0].encode()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_caption_ends_where_a_line_of_a_text_file_does(end: str, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(f"a cat{end}{end}asleep{end}".encode())
+    assert [s.caption for s in look(tmp_path, trigger="").samples] == ["a cat"]
+    assert [s.caption for s in look(tmp_path, trigger="", all_lines=True).samples] == ["a cat\nasleep"]
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_no_other_sign_cuts_a_caption(sign: str, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text(f"a cat{sign}asleep\n", encoding="utf-8")
+    with (tmp_path / "a.txt").open(encoding="utf-8") as file:  # as sd-scripts reads it
+        assert file.readlines()[0].strip() == f"a cat{sign}asleep"
+    for all_lines in (False, True):
+        found = look(tmp_path, trigger="", all_lines=all_lines)
+        assert [s.caption for s in found.samples] == [f"a cat{sign}asleep"] and found.notes == ()
+
+
+def test_what_is_not_read_of_captions_is_told(tmp_path: Path) -> None:
+    for name, text in (("a", "zxq, 1girl,\nred ball,\ngrass, sky"), ("b", "\n \nlate"), ("c", "whole\n\n"), ("d", "x\ny")):
+        write_picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "c.caption").write_text("another")
+    unread, blank, second = look(tmp_path).notes
+    assert unread.startswith("Caption files 'a.txt', 'd.txt': only the first line is learned") and "(enable_wildcard)" in unread
+    assert blank.startswith("Caption file 'b.txt': blank lines before the caption are passed over")
+    assert second.startswith("Caption file 'c.caption': not read")
+    assert look(tmp_path, all_lines=True).notes == (second,)
+
+
+def test_an_empty_caption_file_is_told_whatever_stands_in_its_place(tmp_path: Path) -> None:
+    for name, content in (("a", b""), ("b", b" \r\n"), ("c", b"\xef\xbb\xbf"), ("d", b"a dog")):
+        write_picture(tmp_path / "2_red ball" / f"{name}.png")
+        (tmp_path / "2_red ball" / f"{name}.txt").write_bytes(content)
+    told = "Caption files 'a.txt', 'b.txt', 'c.txt': empty, so {} is learned in place of a caption."
+    assert look(tmp_path, trigger="").notes == (told.format("'red ball'"),)
+    assert look(tmp_path, trigger="zxq").notes == (told.format("'zxq, red ball'"),)
+    assert look(tmp_path, trigger="", filenames=True).notes == (told.format("the image's name"),)
+    (tmp_path / "2_red ball").rename(tmp_path / "set")
+    problems = look(tmp_path / "set", trigger="").problems
+    assert len(problems) == 3
+    assert problems[0] == "Caption file 'a.txt' is empty; write the caption into it, or give a Trigger word (trigger)."
+    (tmp_path / "set" / "a.caption").write_text("a cat")  # of two the one that says something
+    assert len(look(tmp_path / "set", trigger="").problems) == 2
+
+
+def test_a_caption_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "shift_jis"):
+        (tmp_path / "a.txt").write_bytes("a 猫".encode(encoding))
+        assert look(tmp_path).problems == ("Caption file 'a.txt' is not UTF-8 text; save it as UTF-8.",), encoding
+    (tmp_path / "a.txt").write_bytes("a cat".encode("utf-16-le"))  # legal UTF-8, of letters and zeros
+    assert look(tmp_path).problems == ("Caption file 'a.txt' is not UTF-8 text; save it as UTF-8.",)

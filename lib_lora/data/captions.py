@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_lora.data.links import leads_out, link_problem
+from lib_lora.data.lines import lines_of
+from lib_lora.data.links import leads_out, link_problem, named
 from lib_lora.errors import DatasetError
 
 MAX_BYTES = 2**20
+SHOWN_CHARACTERS = 60  # of a caption in a sentence
 DEFAULT_EXTENSION, SECOND_EXTENSION = ".txt", ".caption"
 
 
@@ -23,28 +26,63 @@ class CaptionSource:
     filenames: bool = False
 
 
+@dataclass(frozen=True)
+class CaptionFile:
+    """A caption file as it was found: the lines of it that say something, and how many blank ones stand before them."""
+
+    name: str
+    lines: tuple[str, ...]
+    blank: int
+    passed_over: str = ""  # the name of a second caption file of the image
+
+    def text(self, source: CaptionSource) -> str | None:
+        """What is read of it: the first line, or all joined by newlines where that was asked for; None where it is empty."""
+        return ("\n".join(self.lines) if source.all_lines else self.lines[0]) if self.lines else None
+
+
 def read_caption(image: Path, source: CaptionSource, root: Path) -> str | None:
-    """First line of the caption file beside `image` (all lines, joined by newlines, where asked for), or None.
+    """What is read of the caption file beside `image`, or None. Raises as `caption_file`."""
+    found = caption_file(image, source, root)
+    return found.text(source) if found else None
+
+
+def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile | None:
+    """The caption file beside `image`: of two the first that is not empty. None where there is none.
 
     Raises:
-        DatasetError: the file is not UTF-8 text, far longer than a caption, or a link out of the resolved folder `root`.
+        DatasetError: the file is not UTF-8 text, cannot be read, is far longer than a caption, or a link out of the resolved
+            folder `root`.
     """
     extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
+    found: CaptionFile | None = None
     for extension in extensions:
         path = image.with_name(image.stem + extension)
         if path.is_symlink() and leads_out(path, root):
             raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
-        if path.is_file():
-            if path.stat().st_size > MAX_BYTES:
-                raise DatasetError([f"Caption file {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shorten or remove it."])
-            try:
-                text = path.read_text(encoding="utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise DatasetError([f"Caption file {path.name!r} is not UTF-8 text; save it as UTF-8."]) from error
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            if lines:
-                return "\n".join(lines) if source.all_lines else lines[0]
-    return None
+        if not path.is_file():
+            continue
+        if found is not None and found.lines:
+            return replace(found, passed_over=path.name)
+        read = _caption_file(path)
+        found = read if found is None or read.lines else found
+    return found
+
+
+def _caption_file(path: Path) -> CaptionFile:
+    start = f"Caption file {path.name!r} "
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError([start + f"is larger than {MAX_BYTES // 2**20} MB; shorten or remove it."])
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DatasetError([start + f"cannot be read ({error.strerror}); check its permissions."]) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."]) from error
+    if "\0" in text:  # UTF-16 without its mark; no text has this character
+        raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."])
+    lines = [line.strip() for line in lines_of(text)]
+    said = tuple(line for line in lines if line)
+    return CaptionFile(path.name, said, lines.index(said[0]) if said else len(lines))
 
 
 def written_caption(image: Path, written: str | None, concept: str | None, source: CaptionSource) -> str | None:
@@ -55,6 +93,42 @@ def written_caption(image: Path, written: str | None, concept: str | None, sourc
     name = image.stem.replace("_", " ").strip() if source.filenames else None
     lines = (written or name or concept or "").split("\n")
     return "\n".join(with_trigger(line, source.trigger) for line in lines) or None
+
+
+def empty_problem(file: CaptionFile, remedy: str) -> str:
+    """The sentence on a caption file without words where nothing stands in its place."""
+    return f"Caption file {file.name!r} is empty; write the caption into it, or {remedy}."
+
+
+def caption_notes(files: Sequence[tuple[CaptionFile, str]], source: CaptionSource) -> list[str]:
+    """What is not read of the caption files of a dataset, in a few sentences; each file with what is learned of its image."""
+    notes = []
+    if not source.all_lines:
+        notes += _note([file.name for file, _ in files if len(file.lines) > 1], _FIRST_LINE)
+        notes += _note([file.name for file, _ in files if file.lines and file.blank], _BLANK)
+    empty: dict[str, list[str]] = {}
+    for file, caption in files:
+        if not file.lines:
+            empty.setdefault("the image's name" if source.filenames else repr(_short(caption)), []).append(file.name)
+    for learned, names in empty.items():
+        notes += _note(names, f"empty, so {learned} is learned in place of a caption.")
+    return notes + _note([file.passed_over for file, _ in files if file.passed_over], _SECOND)
+
+
+_FIRST_LINE = (
+    "only the first line is learned; put the words on one line, or switch Wildcards (enable_wildcard) on, which learns every "
+    "line as an alternative."
+)
+_BLANK = "blank lines before the caption are passed over; sd-scripts would learn an empty caption of them."
+_SECOND = f"not read, since the image has a caption file with the ending {DEFAULT_EXTENSION} as well."
+
+
+def _note(names: Sequence[str], told: str) -> list[str]:
+    return [f"{'Caption files' if len(names) > 1 else 'Caption file'} {named(names)}: {told}"] if names else []
+
+
+def _short(caption: str) -> str:
+    return caption if len(caption) <= SHOWN_CHARACTERS else caption[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def with_trigger(caption: str, trigger: str) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_lora.data.captions import CaptionSource, read_caption, written_caption
+from lib_lora.data.captions import CaptionFile, CaptionSource, caption_file, caption_notes, empty_problem, written_caption
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Readers
@@ -68,28 +68,46 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
         files = []
     with Readers() as readers, ThreadPoolExecutor(min(DECODERS, 1 + len(files) // _PER_DECODER)) as pool:
         read = list(pool.map(lambda item: _sample(item[0], item[1], captions, readers), files))
-    samples = tuple(item for item in read if isinstance(item, Sample))
-    problems += dict.fromkeys(problem for item in read if not isinstance(item, Sample) for problem in item)
-    return Dataset(samples, tuple(folders), tuple(problems), tuple(search.notes))
+    good = [item for item in read if isinstance(item, _Read)]
+    problems += dict.fromkeys(problem for item in read if not isinstance(item, _Read) for problem in item)
+    notes = search.notes + caption_notes([(item.file, item.sample.caption) for item in good if item.file], captions)
+    return Dataset(tuple(item.sample for item in good), tuple(folders), tuple(problems), tuple(notes))
 
 
-def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> Sample | Iterable[str]:
+@dataclass(frozen=True)
+class _Read:
+    """An image that can be trained on, and the caption file that is beside it, perhaps an empty one."""
+
+    sample: Sample
+    file: CaptionFile | None
+
+
+def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> _Read | Iterable[str]:
     if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
         return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         size = checked_size(path, readers)
-        written = read_caption(path, captions, folder.root)
+        found = caption_file(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
     except OSError as error:
         return [f"Image {path.name!r} cannot be read ({error.strerror}); check its permissions."]
+    written = found.text(captions) if found else None
     caption = written_caption(path, written, folder.concept, captions)
-    if caption is None and folder.is_reg:
-        return [f"{REG_DATA}: images in {folder.path.name!r} have no captions; rename the folder to 1_CLASS, such as 1_cat."]
     if caption is None:
-        file = path.stem + captions.extension
-        return [f"Image {path.name!r} has no caption; write {file} beside it, or give a Trigger word (trigger)."]
-    return Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg)
+        return [_missing(folder, path, found, captions)]
+    return _Read(Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg), found)
+
+
+def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: CaptionSource) -> str:
+    """The sentence on an image that nothing is known of."""
+    if folder.is_reg:
+        renamed = "rename the folder to 1_CLASS, such as 1_cat"
+        told = f"{REG_DATA}: images in {folder.path.name!r} have no captions; {renamed}."
+        return empty_problem(found, renamed) if found else told
+    given = "give a Trigger word (trigger)"
+    told = f"Image {path.name!r} has no caption; write {path.stem + captions.extension} beside it, or {given}."
+    return empty_problem(found, given) if found else told
 
 
 def _is_text(name: str) -> bool:

@@ -59,7 +59,7 @@ def cut_captions(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig
 
 def _is_longer(tokenizer: Tokenizer, caption: str, limit: int) -> bool:
     """Whether a line of it is; what cannot fit is not counted to its end."""
-    return any(len(plain_ids(tokenizer, line[: ENOUGH_CHARACTERS * limit])) > limit for line in caption.splitlines())
+    return any(len(plain_ids(tokenizer, line[: ENOUGH_CHARACTERS * limit])) > limit for line in caption.split("\n"))
 
 
 def _pieces(caption: str, text: TextConfig) -> list[Weighted]:

@@ -117,6 +117,10 @@ class StandaloneHost:
     def work_folder(self) -> Path:
         return self._out / ".train-lora"
 
+    def keeps(self, folder: Path) -> bool:
+        del folder  # nothing is dropped on a command line
+        return False
+
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
         if self._model is None:

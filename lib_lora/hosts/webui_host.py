@@ -51,6 +51,9 @@ class WebuiHost:
     def work_folder(self) -> Path:
         return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
 
+    def keeps(self, folder: Path) -> bool:
+        return self.work_folder().parent.resolve() in folder.resolve().parents
+
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
         """See `Host`. Waits for the queue lock, and holds it until the exit."""

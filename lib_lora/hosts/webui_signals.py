@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM end the webui at once; a training that is running saves where it is first."""
+"""Ctrl+C, SIGTERM and a closed terminal end the webui at once; a training that is running saves where it is first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 from lib_lora.jobs.queue import Queue
+from lib_lora.signals import SIGNALS
 
 LEAVE_S = 9.0  # who stops a container or a service waits for ten
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 # survive "Reload UI", which calls `save_before_the_end` again

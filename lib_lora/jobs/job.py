@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from lib_lora.events import (
     Event,
     Finished,
     HeldOut,
+    Left,
     Lent,
     Note,
     Phase,
@@ -33,6 +33,9 @@ from lib_lora.events import (
     Stop,
 )
 from lib_lora.jobs.memory import memory_gb
+from lib_lora.jobs.strict import strict
+from lib_lora.output.left import left_lines
+from lib_lora.sentences import bounded
 
 State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
 _SPEED_STEPS = 20  # speed is the mean over this many steps
@@ -63,6 +66,7 @@ class Job:
         self._state_step = 0
         self._notes: list[str] = []
         self._choices: list[str] = []
+        self._left: list[str] = []
         self._device = device
         self._memory: float | None = None
         self._started, self._ended = time.time(), 0.0
@@ -154,6 +158,8 @@ class Job:
             self._best = event
         elif isinstance(event, Note):
             self._notes.append(event.text)
+        elif isinstance(event, Left):
+            self._left = left_lines(event.paths, folders=False)
 
     def fail(self, problems: list[str]) -> None:
         """The run ended with these sentences."""
@@ -169,13 +175,13 @@ class Job:
         self._state, self._phase, self._ended = state, phase, time.time()
 
     def snapshot(self, since: int = 0) -> dict[str, Any]:
-        """All that can be shown, ready for JSON; `losses` from step `since` on."""
+        """All that can be shown, ready for JSON: None for what is no number; `losses` from step `since` on."""
         with self._lock:
             state = self._state
             if self.running:
                 state = "stopping" if self.stop.requested else "paused" if self.stop.held else state
             speed = self._speed()
-            return {
+            told = {
                 "id": self.id,
                 "name": self.config.run.name,
                 "trigger": self.config.text.trigger,
@@ -185,7 +191,7 @@ class Job:
                 "step": self._step,
                 "total": self._total,
                 "epoch": self._epoch,
-                "losses": [loss if math.isfinite(loss) else None for loss in self._losses[max(since, 0) :]],
+                "losses": self._losses[max(since, 0) :],
                 "loss_count": len(self._losses),
                 "first_step": self._first_step,
                 "held_out": [[event.step, event.loss] for event in self._held_out],
@@ -197,11 +203,14 @@ class Job:
                 "eta_s": (self._total - self._step) / speed if speed and self.running else None,
                 "seconds": (self._ended or time.time()) - self._started,
                 "memory_gb": self._memory if self.running else None,
-                "problems": self._problems,
-                "notes": self._notes,
-                "choices": self._choices,
+                "problems": bounded(self._problems),
+                "notes": bounded(self._notes),
+                "choices": bounded(self._choices),
+                "left": bounded(self._left),
                 "saved": self._saved,
             }
+        plain: dict[str, Any] = strict(told)
+        return plain
 
     def _speed(self) -> float | None:
         if len(self._times) < 2:

@@ -10,6 +10,7 @@ from lib_lora.config.prompts import names_a_file
 from lib_lora.jobs.history import can_go_on, has_state
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.strict import strict
 
 # named to everybody who may look: without the folders that they lie in
 PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
@@ -23,7 +24,7 @@ def listing(queue: Queue) -> dict[str, Any]:
         "revision": revision,
         "held": queue.held,
         "trouble": queue.trouble,
-        "jobs": [{**_row(entry), "place": places.get(entry.id)} for entry in entries],
+        "jobs": [strict({**_row(entry), "place": places.get(entry.id)}) for entry in entries],
     }
 
 
@@ -34,7 +35,7 @@ def details(entry: Entry) -> dict[str, Any]:
         for opt in all_options()
         if opt.name in entry.settings and _text(entry.settings[opt.name]) != _text(opt.default)
     ]
-    return {
+    told = {
         **_row(entry),
         "started": entry.started,
         "first_step": entry.first_step,
@@ -44,6 +45,8 @@ def details(entry: Entry) -> dict[str, Any]:
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
     }
+    plain: dict[str, Any] = strict(told)
+    return plain
 
 
 def _row(entry: Entry) -> dict[str, Any]:

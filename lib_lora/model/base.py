@@ -124,6 +124,10 @@ class Host(Protocol):
         """Where samples and states go: a place that starts with a dot, so that nobody takes them for LoRAs or serves them."""
         ...
 
+    def keeps(self, folder: Path) -> bool:
+        """Whether a folder of images is the host's own: a copy of what was dropped, which lies on its disk for the run."""
+        ...
+
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...

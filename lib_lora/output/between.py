@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from lib_lora.errors import HostChanged, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.clearing import remove_lora
-from lib_lora.output.patience import patiently
 from lib_lora.output.rescue import in_another_place
 from lib_lora.output.result import Result
 from lib_lora.output.samples import Sampler
@@ -49,7 +48,7 @@ class Between:
         result: Result,
     ) -> None:
         self._config, self._plan, self._host, self._session, self._result = config, plan, host, session, result
-        self._sampler = Sampler(session.config, plan, base, host, session)
+        self._sampler = Sampler(session.config, plan, base, host, session, result.leavings)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
         # of the images as they are trained on; whoever ends the program later has no time for it
@@ -89,7 +88,7 @@ class Between:
         Raises:
             LoraFileError: it could not be written; the text says where it is kept.
         """
-        return (yield from self._written(lambda: self._result.write("", done.step, done.epoch), done))
+        return (yield from self._written(self._result.published("", done.step, done.epoch), done))
 
     def at_end(self, done: StepDone) -> Iterator[Event]:
         """The state after the last step that was made. The LoRA is saved: a state that cannot be written is told."""
@@ -130,7 +129,7 @@ class Between:
         yield Phase("saving the best")
         told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
         epoch = -(-best.step // self._plan.steps_per_epoch)
-        path = yield from self._written(lambda: self._result.write("-best", best.step, epoch, best.adapters, told), done)
+        path = yield from self._written(self._result.published("-best", best.step, epoch, best.adapters, told), done)
         yield from self._result.card(path, preview=False)
         yield BestSaved(path, best.step, best.loss)
 
@@ -140,7 +139,7 @@ class Between:
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
-        path = yield from self._written(lambda: self._result.write(save.ending, done.step, save.epochs_done), done)
+        path = yield from self._written(self._result.published(save.ending, done.step, save.epochs_done), done)
         yield from self._result.card(path, preview=False)
         removed = None
         if save.old is not None:
@@ -162,14 +161,14 @@ class Between:
         if stays is not None:
             yield Note(stays)
 
-    def _written(self, write: Callable[[], Path], done: StepDone) -> Generator[Event, None, Path]:
-        """What `write` returns, tried again as long as somebody asks for it.
+    def _written(self, publishing: Generator[Event, None, Path], done: StepDone) -> Generator[Event, None, Path]:
+        """What `publishing` returns; its events on the way.
 
         Raises:
             LoraFileError: it failed for good. LoRA and state are kept where that can be done, and the text says where.
         """
         try:
-            return (yield from patiently(write))
+            return (yield from publishing)
         except Exception as error:  # noqa: BLE001 - whatever it is: what was learned must not go with it
             if not isinstance(error, TrainLoraError):
                 log.exception("a LoRA could not be saved")
@@ -196,5 +195,6 @@ class Between:
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "state": to_plain(tree, tensors),
         }
-        folder = (place or self._folder) / f"{self._config.run.name}{ending}-state"
-        return StateSaved(write_state(folder, values, tensors), done.step)
+        folder = write_state((place or self._folder) / f"{self._config.run.name}{ending}-state", values, tensors)
+        self._result.leavings.add(folder)
+        return StateSaved(folder, done.step)

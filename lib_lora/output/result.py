@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.events import Note
+from lib_lora.events import Event, Note
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.model.words import bundle
 from lib_lora.output.card import write_card, write_preview
+from lib_lora.output.effect import has_effect
+from lib_lora.output.left import Leavings
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.patience import patiently
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
@@ -33,6 +36,10 @@ from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.session import Session
 
 LARGEST_PREVIEW_PX = 768
+_NO_EFFECT = (
+    "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
+    "Precision of the file (save_precision)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +54,18 @@ class Unsaved:
 class Result:
     """Knows what all files of a run have in common."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, started_at: float) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        plan: Plan,
+        base: BaseModel,
+        host: Host,
+        session: Session,
+        started_at: float,
+        leavings: Leavings,
+    ) -> None:
         self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
-        self._started_at = started_at
+        self._started_at, self.leavings = started_at, leavings
         self._told: list[str] = []
         self._unsaved: Unsaved | None = None
 
@@ -69,6 +85,16 @@ class Result:
         word = self._session.word
         with self._session.result():
             return {**state_dict(self._session.pairs), **({} if word is None else bundle(word))}
+
+    def published(
+        self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
+    ) -> Generator[Event, None, Path]:
+        """As `write`; one that changes nothing is told before, and where the disk refuses it can be tried again."""
+        adapters = self.adapters() if adapters is None else adapters
+        dtype = FILE_DTYPES[self._config.precision.save_precision]
+        if not has_effect(adapters, dtype, self._session.pairs):
+            yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
+        return (yield from patiently(lambda: self.write(ending, step, epoch, adapters, extra)))
 
     def write(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
@@ -113,6 +139,7 @@ class Result:
             return LoraFileError(told(error, None))
         content = self._unsaved.content or _plain(self._unsaved.adapters)
         kept = None if content is None else rescue(content, self._unsaved.name, self._host, self._config.run.name)
+        self.leavings.add(*([] if kept is None else [kept]))
         return LoraFileError(told(error, kept))
 
     def _write(self, name: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
@@ -132,6 +159,7 @@ class Result:
         self._unsaved = Unsaved(name, adapters, content)
         published = publish(config, self._host, content)
         self._told += published.told
+        self.leavings.add(published.path)
         return published.path
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
@@ -154,7 +182,7 @@ class Result:
         if os.path.lexists(path) and not self._config.run.overwrite:
             return path
         trigger, version = self._config.text.trigger, self.model.family.card
-        write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0)
+        self.leavings.add(write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0))
         return None
 
     def _preview(self, lora: Path) -> Path | None:
@@ -164,7 +192,7 @@ class Result:
             return path
         with self._session.result():
             request = _preview_request(self._config, self._plan)
-            write_preview(lora, sample(self._base, request, self._session.precision))
+            self.leavings.add(write_preview(lora, sample(self._base, request, self._session.precision)))
         return None
 
     def _announce(self, lora: Path) -> None:

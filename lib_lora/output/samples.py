@@ -16,6 +16,7 @@ from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.atomic import write_atomically
+from lib_lora.output.left import Leavings
 from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.result import default_prompt, preview_size
 from lib_lora.plan import Plan
@@ -31,8 +32,10 @@ THUMBNAIL_PX = 256
 class Sampler:
     """Draws the prompts when they are due. A failure is told once, and costs the run nothing but its samples."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session) -> None:
-        self._config, self._plan, self._base, self._session = config, plan, base, session
+    def __init__(
+        self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, leavings: Leavings
+    ) -> None:
+        self._config, self._plan, self._base, self._session, self._leavings = config, plan, base, session, leavings
         self._folder = host.work_folder() / config.run.name / "samples"
         self._prompts = read_prompts(config.run.sample_prompts) or [Prompt(default_prompt(config, plan))]
         self._failed = False
@@ -49,6 +52,7 @@ class Sampler:
                     request = self._request(prompt)
                     path = _free(self._folder / f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}.png")
                     write_atomically(path, png(sample(self._base, request, self._session.precision)))
+                    self._leavings.add(path)
                     paths.append(path)
         except HostChanged:
             raise

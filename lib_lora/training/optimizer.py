@@ -141,15 +141,18 @@ class Updater:
     def update(self) -> bool:
         """One optimizer step on the gradients that were added up. False where they are no numbers: nothing was changed then.
 
-        With a loss scaler it is the scaler that skips the step, lowers its scale, and nothing is wrong.
+        With a loss scaler it is the scaler that skips the step, lowers its scale, and nothing is wrong. That gradients are
+        numbers is looked at whether or not they are clipped.
         """
         self.begun += 1
         if self._max_grad_norm > 0:
             self._scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
-            if not self._scales_loss and not bool(torch.isfinite(norm)):
-                self.drop_gradients()
-                return False
+            finite = bool(torch.isfinite(nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)))
+        else:
+            finite = self._scales_loss or all_finite(self._parameters)
+        if not self._scales_loss and not finite:
+            self.drop_gradients()
+            return False
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -212,6 +215,12 @@ class Updater:
     def learning_rates(self) -> list[float]:
         """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""
         return [float(group["lr"] or 0.0) for group in self.optimizer.param_groups]
+
+
+def all_finite(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether every gradient is a number. The device is waited for once."""
+    largest = [parameter.grad.abs().amax().float() for parameter in parameters if parameter.grad is not None]
+    return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 
 def loss_scaler(*, enabled: bool, half_weights: bool) -> Any:

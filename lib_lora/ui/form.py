@@ -12,6 +12,7 @@ from lib_lora.config.names import name_problem
 from lib_lora.config.optimizers import OPTIMIZERS
 from lib_lora.config.options import Option
 from lib_lora.config.prompts import names_a_file
+from lib_lora.data.lines import lines_of
 from lib_lora.data.paths import pasted
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
@@ -95,7 +96,7 @@ def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
 
 def _lines(text: str) -> tuple[str, ...]:
     """What stands on each line, without the quotes that a file manager puts around a path."""
-    return tuple(line for line in map(pasted, text.splitlines()) if line)
+    return tuple(line for line in map(pasted, lines_of(text)) if line)
 
 
 def _placeholder(opt: Option) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from lib_lora.data.dataset import Dataset
 from lib_lora.plan import Plan
+from lib_lora.sentences import bounded
 from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
 
 
-def plan_html(plan: Plan, dataset: Dataset) -> str:
-    """The report of a dataset that can be trained on."""
+def plan_html(plan: Plan) -> str:
+    """The report of images that can be trained on."""
     folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
     learned = [sample for sample in plan.samples if not sample.is_reg]
-    with_file = sum(sample.has_caption_file for sample in learned)
     captions = list(dict.fromkeys(sample.caption for sample in learned))
     heldout = f", {len(plan.heldout)} of them held out" if plan.heldout else ""
     rows = [
@@ -28,7 +27,7 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
         ("Folders", folders),
         *([("Regularisation", regularising)] if regularising else []),
         ("Buckets", _buckets_html(plan)),
-        ("Captions", f"{with_file} of {len(learned)} from files"),
+        ("Captions", escape(plan.captions)),
         (
             "Trained text",
             "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
@@ -36,7 +35,7 @@ def plan_html(plan: Plan, dataset: Dataset) -> str:
         ),
     ]
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
-    return f"<table class='train-lora-report'>{body}</table>{list_html(dataset.notes, 'note')}"
+    return f"<table class='train-lora-report'>{body}</table>{list_html(plan.notes, 'note')}"
 
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
@@ -48,10 +47,10 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:
-    """Sentences as a list; nothing for none."""
+    """Sentences as a list with an end; nothing for none."""
     if not texts:
         return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{escape(text)}</li>" for text in bounded(texts))
     return f"<ul class='train-lora-{kind}'>{items}</ul>"
 
 

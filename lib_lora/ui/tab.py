@@ -120,7 +120,7 @@ class TrainTab:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
+            return plan_html(make_plan(config, dataset, kind)) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 

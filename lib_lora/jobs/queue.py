@@ -18,7 +18,7 @@ from lib_lora.jobs.history import after_restart, foreign_problem, name_clash, se
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry, EntryState, with_progress
 from lib_lora.jobs.queue_store import QueueError, Store
-from lib_lora.jobs.runner import Runner
+from lib_lora.jobs.runner import Runner, named_error
 from lib_lora.jobs.shared_list import SharedList
 
 log = logging.getLogger(__name__)
@@ -209,18 +209,21 @@ class Queue(SharedList):
                 if not self.trouble:
                     job.apply(Note(f"{told} The training goes on."))
                 self.trouble = told
-            self._replace(entry)
+            finally:
+                self._replace(entry)
 
     def ended(self, job: Job) -> None:
         """See `Watcher`. However the run ended, it is nobody's obstacle any more: it is written down, and the next one begins."""
         with self._changing():
             entry = self._running(job)
-            if entry is not None:
-                self._current = None
-                over = self._over(entry, job)
-                told = self.held or not self._owned()  # else the next one begins, and its page would show that
-                self._keep(over, refused=entry.direct and over.state == "failed" and told)
-            self._begin_next()
+            try:
+                if entry is not None:
+                    self._current = None
+                    over = self._over(entry, job)
+                    told = self.held or not self._owned()  # else the next one begins, and its page would show that
+                    self._keep(over, refused=entry.direct and over.state == "failed" and told)
+            finally:
+                self._begin_next()
 
     def _over(self, entry: Entry, job: Job) -> Entry:
         """What is kept of a run that ended; where that cannot be told in full, that it failed."""
@@ -228,8 +231,8 @@ class Queue(SharedList):
             seen = self._seen(entry, job)
             over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
             return after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
-        except Exception as error:  # noqa: BLE001 - whatever a run left in its record
-            log.exception("sd-webui-train-lora: the end of a job could not be written down in full")
+        except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
+            log.warning("sd-webui-train-lora: what became of a job could not be told (%s)", type(error).__name__)
             problem = f"The job ended, and what became of it could not be told ({type(error).__name__})."
             return dataclasses.replace(entry, state="failed", ended=time.time(), problems=(*entry.problems, problem))
 
@@ -248,7 +251,7 @@ class Queue(SharedList):
             for old in over[KEPT_ENDED:]:
                 self.remove(old)
         except BaseException as error:  # noqa: BLE001 - a job that ended may not stand in the way of the next
-            self.trouble = str(error) if isinstance(error, QueueError) else f"The list of jobs could not be written ({error!r})."
+            self.trouble = _told(error)
             self._unwritten[entry.id] = entry
             self._replace(entry)
             log.warning("sd-webui-train-lora: %s", self.trouble)
@@ -279,7 +282,7 @@ class Queue(SharedList):
             self.remove(written.id)
             if isinstance(error, TrainLoraError) or not isinstance(error, Exception):
                 raise
-            raise ConfigError([f"The training cannot begin ({type(error).__name__}: {error})."]) from error
+            raise ConfigError([f"The training cannot begin ({named_error(error)})."]) from error
         return self._placed(entry.id)
 
     def _begin_next(self) -> None:
@@ -293,8 +296,8 @@ class Queue(SharedList):
         running = dataclasses.replace(entry, state="running", started=time.time(), seen=time.time())
         try:
             self._store.write(running)
-        except Exception as error:  # noqa: BLE001 - the list would not know what runs
-            self.held, self.trouble = True, str(error)
+        except BaseException as error:  # noqa: BLE001 - the list would not know what runs
+            self.held, self.trouble = True, _told(error)
             self._changes += 1
             return
         self._replace(running)
@@ -344,3 +347,10 @@ class Queue(SharedList):
 
     def _knows_better(self) -> str | None:
         return self._current[0] if self._current else None
+
+
+def _told(error: BaseException) -> str:
+    """What is said of a list that could not be written."""
+    return (
+        error.problems[0] if isinstance(error, QueueError) else f"The list of jobs could not be written ({named_error(error)})."
+    )

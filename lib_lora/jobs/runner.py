@@ -72,7 +72,9 @@ class Runner:
                 self._thread.start()
             except Exception as error:  # noqa: BLE001 - no thread, no device: whatever it is, nothing runs
                 self._job, self._thread = before
-                raise ConfigError([f"The training cannot begin ({_named(error)}); try again, or restart the program."]) from error
+                raise ConfigError(
+                    [f"The training cannot begin ({named_error(error)}); try again, or restart the program."]
+                ) from error
         return job
 
     def reap(self) -> None:
@@ -215,10 +217,10 @@ def _sentences(error: BaseException) -> list[str]:
         log.error("sd-webui-train-lora %s: training failed\n%s", __version__, "".join(traceback.format_exception(error)))
     with contextlib.suppress(BaseException):
         traceback.clear_frames(error.__traceback__)
-    return [f"An unexpected error: {_named(error)}. The console shows the details (sd-webui-train-lora {__version__})."]
+    return [f"An unexpected error: {named_error(error)}. The console shows the details (sd-webui-train-lora {__version__})."]
 
 
-def _named(error: BaseException) -> str:
+def named_error(error: BaseException) -> str:
     """Kind and text of an error, whose text may be an error itself."""
     try:
         text = str(error)

@@ -45,6 +45,11 @@ class SharedList:
         return f"{self._session}-{self._changes}"
 
     @property
+    def told(self) -> str:
+        """What is wrong with the list, as sentences for people."""
+        return " ".join(text for text in (self.trouble, self._store.owners.trouble) if text)
+
+    @property
     def entries(self) -> tuple[Entry, ...]:
         """All jobs: the running one, those that wait in their order, those that are over with the newest first. Takes no lock."""
         entries = self._entries

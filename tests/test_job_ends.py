@@ -26,7 +26,7 @@ from lib_lora.jobs.runner import Runner
 from tests.test_queue import Host, Plan, add, by_name, new_queue, states, wait_for
 
 
-class Unshowable(Exception):
+class UnshowableError(Exception):
     """An error whose text is one."""
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class OfNobody(BaseException):
 ERRORS: list[Callable[[], BaseException]] = [
     lambda: TypeError("unsupported operand"), lambda: SystemExit(), lambda: SystemExit(3), lambda: KeyboardInterrupt(),
     lambda: MemoryError(), lambda: GeneratorExit(), lambda: RecursionError("deep"), lambda: OSError(28, "No space left on device"),
-    lambda: StopIteration(), lambda: UnicodeEncodeError("utf-8", "\udc80", 0, 1, "surrogates"), lambda: Unshowable(), lambda: OfNobody("odd"),
+    lambda: StopIteration(), lambda: UnicodeEncodeError("utf-8", "\udc80", 0, 1, "surrogates"), lambda: UnshowableError(), lambda: OfNobody("odd"),
 ]  # fmt: skip
 BEFORE = ["at once", "planning", "waiting", "encoding", "step", "saving"]
 

@@ -110,6 +110,7 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
     """
     try:
         loras.mkdir(parents=True, exist_ok=True)
+        _sweep(loras)
         lock = hold(loras / f".train-lora-{hashlib.sha256(name.casefold().encode()).hexdigest()[:16]}.lock")
     except HeldElsewhereError as error:
         raise ConfigError(
@@ -123,6 +124,13 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
         yield []
     finally:
         lock.release(remove=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what programs left that were killed while they trained here."""
+    for path in folder.glob(".train-lora-*.lock"):
+        with contextlib.suppress(HeldElsewhereError, OSError):
+            hold(path, 0.0).release(remove=True)
 
 
 def _try(path: Path) -> Lock | None:

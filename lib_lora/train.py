@@ -19,6 +19,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.jobs.locks import sole_writer
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
 from lib_lora.model.rates import with_rates
@@ -83,7 +84,9 @@ def _trained(
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None
-    with Loan(host, stop, lends=config.run.generate_while_training) as loan:
+    lends = config.run.generate_while_training
+    with sole_writer(host.lora_folder(), config.run.name) as told_of_others, Loan(host, stop, lends=lends) as loan:
+        yield from map(Note, told_of_others)
         base = loan.base
         yield from map(Note, remove_leftovers(host.lora_folder(), work))
         trained, told = suited(config, base)

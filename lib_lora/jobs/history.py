@@ -9,12 +9,12 @@ from typing import Any
 
 from lib_lora.config.names import next_free, taken_problem
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.queue_store import QueueError
+from lib_lora.jobs.queue_store import QueueError, is_folder
 
 
 def has_state(entry: Entry) -> bool:
     """Whether the newest state of a job is still there."""
-    return entry.state_folder is not None and Path(entry.state_folder).is_dir()
+    return entry.state_folder is not None and is_folder(entry.state_folder)
 
 
 def can_go_on(entry: Entry) -> bool:
@@ -28,6 +28,12 @@ def after_restart(entry: Entry) -> Entry:
         return entry
     told = "The program ended while this job was running."
     return dataclasses.replace(entry, state="interrupted", direct=False, ended=entry.seen, problems=(told,))
+
+
+def foreign_problem(entry: Entry) -> str:
+    """The sentence that says a job is another program's."""
+    does = "is trained" if entry.state == "running" else "waits"
+    return f"{entry.name!r} {does} in another webui that uses this data folder; go there to change it."
 
 
 def waiting_again(entry: Entry, now: float) -> Entry:

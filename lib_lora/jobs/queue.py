@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from typing import Protocol
 
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.errors import ConfigError, ModelError
+from lib_lora.errors import ConfigError, ModelError, TrainLoraError
 from lib_lora.events import Event, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
-from lib_lora.jobs.history import after_restart, name_clash, settings_to_run, waiting_again
+from lib_lora.jobs.history import after_restart, foreign_problem, name_clash, settings_to_run, waiting_again
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry, EntryState, with_progress
 from lib_lora.jobs.queue_store import QueueError, Store
-from lib_lora.jobs.runner import Runner
+from lib_lora.jobs.runner import Runner, named_error
+from lib_lora.jobs.shared_list import SharedList
 
 log = logging.getLogger(__name__)
 
@@ -47,48 +47,21 @@ class Placed:
     place: int = 0
 
 
-class Queue:
+class Queue(SharedList):
     """Begins jobs on a runner, one after the other. Every method may be called by any thread."""
 
     def __init__(self, runner: Runner, store: Store, checkpoints: Checkpoints | None = None) -> None:
-        self.runner, self._store, self._checkpoints = runner, store, checkpoints
-        self._lock = threading.RLock()
+        self.runner, self._checkpoints = runner, checkpoints
         self._current: tuple[str, Job] | None = None
         self._lent_checked = False
-        self.trouble = ""  # why the list cannot be read or written
-        self._entries: tuple[Entry, ...] = ()
-        try:
-            self._entries = tuple(after_restart(entry) for entry in store.load())
-            self.trouble = store.put_aside
-        except OSError as error:  # training goes on without a history
-            self.trouble = f"The list of jobs could not be read ({error}); check its permissions."
+        super().__init__(store)
         self.held = bool(self._waiting())  # what waited when the program ended begins when somebody says so
-        self._session, self._changes = uuid.uuid4().hex[:8], 0
         runner.watch(self)
 
-    @property
-    def revision(self) -> str:
-        """Another text after every change that the list shows."""
-        return f"{self._session}-{self._changes}"
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """All jobs: the running one, those that wait in their order, those that are over with the newest first. Takes no lock."""
-        entries = self._entries
-        over = sorted((entry for entry in entries if entry.over), key=lambda entry: entry.ended or entry.queued, reverse=True)
-        waiting = [entry for entry in entries if entry.state == "waiting"]
-        return (*(entry for entry in entries if entry.state == "running"), *waiting, *over)
-
-    def entry(self, entry_id: str) -> Entry:
-        """One job.
-
-        Raises:
-            QueueError: there is no such job.
-        """
-        for entry in self._entries:
-            if entry.id == entry_id:
-                return entry
-        raise QueueError("The job is not there any more.")
+    def look(self) -> None:
+        """See what other programs did to the list, and whether a run died without a word."""
+        self.runner.reap()
+        super().look()
 
     def owns(self, folder: str) -> bool:
         """Whether a folder of settings holds images of a job, which were dropped and not named."""
@@ -102,16 +75,17 @@ class Queue:
             QueueError: it cannot be written down.
         """
         entry = Entry(uuid.uuid4().hex[:12], json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=self._chosen())
-        with self._lock:
+        with self._changing():
             self._refuse_name(entry)
             if self._free():
                 return self._begin_new(entry)
         check(config, self.runner.host)
-        with self._lock:
+        with self._changing():
             self._refuse_name(entry)
             if len(self._waiting()) >= MAX_WAITING:
                 raise ConfigError([f"The queue is full: {MAX_WAITING} jobs wait; remove one, or come back later."])
             self._set((*self._entries, self._store.add(entry)))
+            self._store.owners.claim(entry.id)
             self._begin_next()  # the one that ran may have ended meanwhile
             return self._placed(entry.id)
 
@@ -119,15 +93,22 @@ class Queue:
         """Let a job that did not come to its end go on from its newest state: now, or behind those that wait.
 
         Raises:
-            QueueError: there is no such job, it has no state, or it cannot be written down.
+            QueueError: there is no such job, it is another program's, it has no state, or it cannot be written down.
             ConfigError: its name is that of a job that runs or waits.
         """
-        with self._lock:
+        with self._changing():
+            self._refuse_foreign(entry_id)
             again = waiting_again(self.entry(entry_id), time.time())
             self._refuse_name(again)
+            if not self._store.owners.claim(entry_id):
+                raise QueueError(foreign_problem(again))
             others = tuple(other for other in self._entries if other.id != entry_id)
-            self._store.write_order([other.id for other in (*self._waiting(), again)])
-            self._store.write(again)
+            try:
+                self._store.write_order([other.id for other in (*self._all_waiting(), again)])
+                self._store.write(again)
+            except QueueError:
+                self._store.owners.release(entry_id)
+                raise
             free = self._free()
             self._set((*others, again))
             if free:
@@ -138,17 +119,19 @@ class Queue:
         """Move a waiting job by one place: -1 forward, 1 back. At an end nothing happens.
 
         Raises:
-            QueueError: it does not wait, or the order cannot be written.
+            QueueError: it does not wait here, or the order cannot be written.
         """
-        with self._lock:
-            waiting = self._waiting()
-            ids = [entry.id for entry in waiting]
+        with self._changing():
+            self._refuse_foreign(entry_id)
+            ids = [entry.id for entry in self._waiting()]
             if entry_id not in ids:
                 raise QueueError(f"{self.entry(entry_id).name!r} does not wait any more.")
             place = ids.index(entry_id)
             if not 0 <= place + by < len(ids):
                 return
-            waiting[place], waiting[place + by] = waiting[place + by], waiting[place]
+            waiting = self._all_waiting()
+            one, two = ([entry.id for entry in waiting].index(ids[at]) for at in (place, place + by))
+            waiting[one], waiting[two] = waiting[two], waiting[one]
             self._store.write_order([entry.id for entry in waiting])
             self._set((*(entry for entry in self._entries if entry.state != "waiting"), *waiting))
 
@@ -156,13 +139,22 @@ class Queue:
         """Forget a job and the images that were dropped for it. Its LoRA and its states stay.
 
         Raises:
-            QueueError: it runs, or the disk refused.
+            QueueError: it runs, is another program's, or the disk refused.
         """
-        with self._lock:
+        with self._changing():
+            self._refuse_foreign(entry_id)
             entry = self.entry(entry_id)
             if entry.state == "running":
                 raise QueueError(f"{entry.name!r} is running; stop it first.")
-            self._store.remove(entry_id)
+            owned = self._store.owners.owns(entry_id)
+            self._store.owners.release(entry_id)  # Windows renames no folder with an open file
+            try:
+                self._store.remove(entry_id)
+            except QueueError:
+                if owned:
+                    self._store.owners.claim(entry_id)
+                raise
+            self._unwritten.pop(entry_id, None)
             self._set(tuple(other for other in self._entries if other.id != entry_id))
 
     def hold(self) -> None:
@@ -177,8 +169,18 @@ class Queue:
         return self.runner.leave(timeout_s)
 
     def start(self) -> None:
-        """Begin what waits, one after the other."""
-        with self._lock:
+        """Begin what waits, one after the other; what waits and is nobody's becomes this program's.
+
+        Raises:
+            QueueError: all that waits does so in another program.
+        """
+        with self._changing():
+            waiting = self._waiting()
+            others = [entry for entry in self._all_waiting() if self.elsewhere(entry.id)]
+            if others and not waiting:
+                raise QueueError(foreign_problem(others[0]))
+            for entry in waiting:
+                self._store.owners.claim(entry.id)
             self.held, self.trouble = False, ""
             self._changes += 1
             self._begin_next()
@@ -197,45 +199,64 @@ class Queue:
             steps_seen = isinstance(event, StepDone) and time.time() - (entry.seen or 0) >= WRITE_EVERY_S
             if not (steps_seen or isinstance(event, _AT_ONCE)):
                 return
-            seen = dataclasses.replace(self._seen(entry, job), direct=False)
             try:
-                self._store.write(seen)
-            except QueueError as error:
+                entry = dataclasses.replace(self._seen(entry, job), direct=False)
+                self._store.write(entry)
+            except Exception as error:  # noqa: BLE001 - a list that is not renewed is no reason to end a run
+                told = (
+                    error.problems[0] if isinstance(error, QueueError) else f"The list of jobs could not be written ({error!r})."
+                )
                 if not self.trouble:
-                    job.apply(Note(f"{error} The training goes on."))
-                self.trouble = str(error)
-            self._replace(seen)
+                    job.apply(Note(f"{told} The training goes on."))
+                self.trouble = told
+            finally:
+                self._replace(entry)
 
     def ended(self, job: Job) -> None:
-        """See `Watcher`."""
-        with self._lock:
+        """See `Watcher`. However the run ended, it is nobody's obstacle any more: it is written down, and the next one begins."""
+        with self._changing():
             entry = self._running(job)
-            if entry is not None:
-                self._current = None
-                seen = self._seen(entry, job)
-                over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
-                over = after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
-                told = self.held or not self._waiting()  # else the next one begins, and its page would show that
-                self._keep(over, refused=entry.direct and over.state == "failed" and told)
-            self._begin_next()
+            try:
+                if entry is not None:
+                    self._current = None
+                    over = self._over(entry, job)
+                    told = self.held or not self._owned()  # else the next one begins, and its page would show that
+                    self._keep(over, refused=entry.direct and over.state == "failed" and told)
+            finally:
+                self._begin_next()
+
+    def _over(self, entry: Entry, job: Job) -> Entry:
+        """What is kept of a run that ended; where that cannot be told in full, that it failed."""
+        try:
+            seen = self._seen(entry, job)
+            over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
+            return after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
+        except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
+            log.warning("sd-webui-train-lora: what became of a job could not be told (%s)", type(error).__name__)
+            problem = f"The job ended, and what became of it could not be told ({type(error).__name__})."
+            return dataclasses.replace(entry, state="failed", ended=time.time(), problems=(*entry.problems, problem))
 
     def _keep(self, entry: Entry, *, refused: bool) -> None:
         """Write down how a job ended. One whose settings were refused at once was no job: its sentences were told."""
         try:
             if refused:
-                self._store.remove(entry.id)
-                self._set(tuple(other for other in self._entries if other.id != entry.id))
+                self._replace(entry)
+                self.remove(entry.id)
             else:
                 self._store.write(entry)
                 self._replace(entry)
+                self._unwritten.pop(entry.id, None)
                 self.trouble = ""
             over = [other.id for other in self.entries if other.over]
             for old in over[KEPT_ENDED:]:
                 self.remove(old)
-        except QueueError as error:
-            self.trouble = str(error)
+        except BaseException as error:  # noqa: BLE001 - a job that ended may not stand in the way of the next
+            self.trouble = _told(error)
+            self._unwritten[entry.id] = entry
             self._replace(entry)
-            log.warning("sd-webui-train-lora: %s", error)
+            log.warning("sd-webui-train-lora: %s", self.trouble)
+        finally:
+            self._store.owners.release(entry.id)
 
     def _check_lent(self, entry: Entry, event: Event) -> None:
         """Once, at the first event after the model was lent."""
@@ -252,34 +273,42 @@ class Queue:
     def _begin_new(self, entry: Entry) -> Placed:
         """A job that never waits."""
         written = self._store.add(dataclasses.replace(entry, state="running", direct=True, started=time.time(), seen=time.time()))
+        self._store.owners.claim(entry.id)
         self._set((*self._entries, written))
         try:
             self._run(written)
-        except ConfigError:
+        except BaseException as error:
             self._replace(dataclasses.replace(written, state="failed"))
             self.remove(written.id)
-            raise
+            if isinstance(error, TrainLoraError) or not isinstance(error, Exception):
+                raise
+            raise ConfigError([f"The training cannot begin ({named_error(error)})."]) from error
         return self._placed(entry.id)
 
     def _begin_next(self) -> None:
-        """The next one that waits and can begin; what cannot is over, and the one behind it is next."""
-        while not self.held and self._current is None and not self._runner_busy() and self._waiting():
-            self._begin(self._waiting()[0])
+        """The next one that waits here and can begin; what cannot is over, and the one behind it is next."""
+        for entry in self._owned():
+            if self.held or self._current is not None or self._runner_busy():
+                return
+            self._begin(entry)
 
     def _begin(self, entry: Entry) -> None:
         running = dataclasses.replace(entry, state="running", started=time.time(), seen=time.time())
         try:
             self._store.write(running)
-        except QueueError as error:
-            self.held, self.trouble = True, str(error)  # the list would not know what runs
+        except BaseException as error:  # noqa: BLE001 - the list would not know what runs
+            self.held, self.trouble = True, _told(error)
             self._changes += 1
             return
         self._replace(running)
         try:
             self._run(running)
-        except ConfigError as error:
-            failed = dataclasses.replace(running, state="failed", problems=tuple(error.problems), ended=time.time())
-            self._keep(failed, refused=False)
+        except BaseException as error:  # noqa: BLE001 - whatever it is: the next one begins
+            self._current = None
+            told = (
+                error.problems if isinstance(error, TrainLoraError) else [f"It cannot begin ({type(error).__name__}: {error})."]
+            )
+            self._keep(dataclasses.replace(running, state="failed", problems=tuple(told), ended=time.time()), refused=False)
 
     def _run(self, entry: Entry) -> None:
         self._lent_checked = False
@@ -296,7 +325,7 @@ class Queue:
 
     def _free(self) -> bool:
         """Whether a job that somebody asks for now can begin: none runs, and none that waits would begin first."""
-        return self._current is None and not self._runner_busy() and (self.held or not self._waiting())
+        return self._current is None and not self._runner_busy() and (self.held or not self._owned())
 
     def _runner_busy(self) -> bool:
         return self.runner.job is not None and self.runner.job.running
@@ -316,12 +345,12 @@ class Queue:
     def _seen(self, entry: Entry, job: Job) -> Entry:
         return with_progress(entry, job.snapshot(), str(job.state_folder) if job.state_folder else None, time.time())
 
-    def _waiting(self) -> list[Entry]:
-        return [entry for entry in self._entries if entry.state == "waiting"]
+    def _knows_better(self) -> str | None:
+        return self._current[0] if self._current else None
 
-    def _replace(self, entry: Entry) -> None:
-        self._set(tuple(entry if other.id == entry.id else other for other in self._entries))
 
-    def _set(self, entries: tuple[Entry, ...]) -> None:
-        self._entries = entries
-        self._changes += 1
+def _told(error: BaseException) -> str:
+    """What is said of a list that could not be written."""
+    return (
+        error.problems[0] if isinstance(error, QueueError) else f"The list of jobs could not be written ({named_error(error)})."
+    )

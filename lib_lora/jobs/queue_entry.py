@@ -12,7 +12,11 @@ from typing import Any, Literal, get_args
 EntryState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted", "broken"]
 FORMAT = 1
 CURVE_POINTS = 200  # of a loss curve that is kept
+MOST = 2**53 - 1  # of what is counted; JavaScript counts no further
+LATEST = 8.64e12  # seconds since 1970; JavaScript's calendar ends there
+LARGEST = 1e300
 _DECAY = 0.95  # of the mean loss, as the curve in the tab
+_TIMES, _COUNTS = {"queued", "started", "ended", "seen"}, {"step", "total", "first_step"}
 
 
 @dataclass(frozen=True)
@@ -112,37 +116,73 @@ def with_progress(entry: Entry, job: Mapping[str, Any], state_folder: str | None
     )
 
 
-def smoothed(losses: Sequence[float]) -> float | None:
-    """The exponential mean after the last loss, the bias of its start taken out; None where nothing finite was lost."""
-    mean = 0.0
-    for loss in losses:
+def smoothed(losses: Sequence[float | None]) -> float | None:
+    """The exponential mean after the last loss, the bias of its start taken out; None where nothing finite was lost.
+
+    A loss that is no number, or None, is left out.
+    """
+    mean, finite = 0.0, _finite(losses)
+    for loss in finite:
         mean = _DECAY * mean + (1 - _DECAY) * loss
-    return mean / (1 - _DECAY ** len(losses)) if losses and math.isfinite(mean) else None
+    return mean / (1 - _DECAY ** len(finite)) if finite and math.isfinite(mean) else None
 
 
-def thinned(losses: Sequence[float], most: int = CURVE_POINTS) -> tuple[float, ...]:
+def thinned(losses: Sequence[float | None], most: int = CURVE_POINTS) -> tuple[float, ...]:
     """Means of consecutive stretches of equal length, at most `most`; what is not finite is left out."""
     stride = max(1, math.ceil(len(losses) / most))
-    means = (sum(losses[at : at + stride]) / len(losses[at : at + stride]) for at in range(0, len(losses), stride))
+    stretches = (_finite(losses[at : at + stride]) for at in range(0, len(losses), stride))
+    means = (sum(stretch) / len(stretch) for stretch in stretches if stretch)
     return tuple(mean for mean in means if math.isfinite(mean))
 
 
+def _finite(losses: Sequence[float | None]) -> list[float]:
+    """Without what is no number; a job's snapshot has None there."""
+    return [loss for loss in losses if loss is not None and math.isfinite(loss)]
+
+
 def _checked(name: str, kind: str, value: Any) -> Any:
-    """`value` as the field's annotation says, lists as tuples."""
+    """`value` as the field's annotation says, lists as tuples.
+
+    Raises:
+        ValueError: it is something else, or no value that a list of jobs can show.
+    """
     legal: bool
     if kind.startswith("tuple"):
-        inner: tuple[type, ...] = (str,) if "str" in kind else (int, float)
-        legal = isinstance(value, list) and all(isinstance(item, inner) for item in value)
+        legal = isinstance(value, list) and all(_is_plain(item, "str" if "str" in kind else "float") for item in value)
         value = tuple(value) if legal else value
     elif kind == "EntryState":
-        legal = value in get_args(EntryState)
+        legal = value in get_args(EntryState) and value != "broken"
     elif kind.startswith("dict"):
-        legal = isinstance(value, dict)
+        legal = isinstance(value, dict) and all(_is_setting(item) for item in value.values())
     elif value is None:
         legal = kind.endswith("None")
     else:
-        kinds: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
-        legal = isinstance(value, kinds[kind.removesuffix(" | None")])
+        legal = _is_plain(value, kind.removesuffix(" | None"))
+        legal = legal and (name not in _TIMES or 0 <= value <= LATEST) and (name not in _COUNTS or 0 <= value <= MOST)
     if not legal:
-        raise ValueError(f"{name} is {str(value)[:40]!r}")
+        raise ValueError(f"{name} is {_cut(value)!r}")
     return value
+
+
+def _is_plain(value: Any, kind: str) -> bool:
+    """Whether a value is of a kind, and a number that every reader of JSON can read."""
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    if kind == "float":
+        return isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST  # false for what is no number
+    return isinstance(value, {"int": int, "str": str}[kind])
+
+
+def _is_setting(value: Any) -> bool:
+    """Whether a value may be an option's: one, or a list of such."""
+    if isinstance(value, list):
+        return all(_is_setting(item) and not isinstance(item, list) for item in value)
+    return value is None or any(_is_plain(value, kind) for kind in ("bool", "float", "str"))
+
+
+def _cut(value: Any) -> str:
+    """The beginning of a value, however deep and long it is."""
+    try:
+        return str(value)[:40]
+    except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
+        return type(value).__name__

@@ -15,17 +15,17 @@ from lib_lora.jobs.strict import strict
 # named to everybody who may look: without the folders that they lie in
 PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
 
+LONGEST_NAME, LONGEST, MOST_PROBLEMS = 200, 2000, 50  # characters and sentences of one job that the list shows
+
 
 def listing(queue: Queue) -> dict[str, Any]:
     """All jobs, in the order in which they are shown; `place` counts those that wait."""
     revision, entries = queue.revision, queue.entries
-    places = {entry.id: place for place, entry in enumerate((e for e in entries if e.state == "waiting"), 1)}
-    return {
-        "revision": revision,
-        "held": queue.held,
-        "trouble": queue.trouble,
-        "jobs": [strict({**_row(entry), "place": places.get(entry.id)}) for entry in entries],
-    }
+    waiting = [entry.id for entry in entries if entry.state == "waiting" and not queue.elsewhere(entry.id)]
+    places = {entry_id: place for place, entry_id in enumerate(waiting, 1)}
+    rows = [{**_row(entry), "place": places.get(entry.id), "elsewhere": queue.elsewhere(entry.id)} for entry in entries]
+    listed: dict[str, Any] = strict({"revision": revision, "held": queue.held, "trouble": queue.told, "jobs": rows})
+    return listed
 
 
 def details(entry: Entry) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def details(entry: Entry) -> dict[str, Any]:
         for opt in all_options()
         if opt.name in entry.settings and _text(entry.settings[opt.name]) != _text(opt.default)
     ]
-    told = {
+    found = {
         **_row(entry),
         "started": entry.started,
         "first_step": entry.first_step,
@@ -45,21 +45,21 @@ def details(entry: Entry) -> dict[str, Any]:
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
     }
-    plain: dict[str, Any] = strict(told)
+    plain: dict[str, Any] = strict(found)
     return plain
 
 
 def _row(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.id,
-        "name": entry.name,
+        "name": entry.name[:LONGEST_NAME],
         "state": entry.state,
         "when": entry.ended or entry.started or entry.queued,
         "step": entry.step,
         "total": entry.total,
         "loss": entry.loss,
         "checkpoint": entry.checkpoint,
-        "problems": list(entry.problems),
+        "problems": [problem[:LONGEST] for problem in entry.problems[:MOST_PROBLEMS]],
         "saved": entry.saved,
         "can_go_on": can_go_on(entry),
         "has_state": entry.over and has_state(entry),
@@ -69,7 +69,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _named(name: str, value: Any) -> str:
     if name not in PATHS and not (name == "sample_prompts" and names_a_file(value)):
         return _text(value)
-    return _text([Path(part).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
+    return _text([Path(str(part)).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
 
 
 def _text(value: Any) -> str:

@@ -6,21 +6,26 @@ that dies at any moment leaves the jobs of before or of after.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import stat
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from lib_lora.errors import TrainLoraError
+from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.queue_entry import Entry, broken, read_entry
 from lib_lora.output.atomic import write_atomically
 
 JOB, ORDER = "job.json", "order.json"
 MAX_BYTES = 4 * 2**20  # of a file that is read
 _UNFINISHED, _GONE, _BAD = ".tmp", ".gone", ".bad"
+_BYTES = "bytes-"  # before the id of a folder whose name is no text
 
 
 class QueueError(TrainLoraError):
@@ -37,26 +42,62 @@ class Store:
 
     def __init__(self, folder: Path, private: Path | None = None) -> None:
         self._folder, self._private = folder, private
+        self.owners = Owners(folder)
+        self._known: dict[str, tuple[tuple[int, int, int], Entry]] = {}  # what was read, by the file's state
         self.put_aside = ""  # what `load` found and did not use, as a sentence
 
     def owns(self, text: str) -> bool:
         """Whether a path, or PATH|N, is a folder of a job's own."""
-        folder, _ = _split(text)
-        return self._folder.resolve() in folder.resolve().parents
+        return _is_below(_split(text)[0], self._folder)
 
     def load(self) -> list[Entry]:
         """Every job, in order, broken ones too. Leftovers of a sudden end are swept away, an order that is none is put aside."""
-        if not self._folder.is_dir():
-            return []
-        entries = []
-        for path in sorted(self._folder.iterdir()):
-            if path.name.startswith("."):
-                if path.is_dir() and path.suffix in {_UNFINISHED, _GONE}:
-                    shutil.rmtree(path, ignore_errors=True)
-            elif path.is_dir():
-                entries.append(_read(path))
-        order = {name: place for place, name in enumerate(self._order())}
-        return sorted(entries, key=lambda entry: (order.get(entry.id, len(order)), entry.queued))
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.name.startswith(".") and path.suffix in {_UNFINISHED, _GONE} and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        return self.read()
+
+    def read(self) -> list[Entry]:
+        """Every job, in order, broken ones too; a file that did not change since is not read again.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            found = [self._entry(path) for path in sorted(self._folder.iterdir()) if not path.name.startswith(".")]
+            entries = [entry for entry in found if entry is not None]
+            self._known = {entry.id: self._known[entry.id] for entry in entries if entry.id in self._known}
+            order = {name: place for place, name in enumerate(self._order())}
+            return sorted(entries, key=lambda entry: (order.get(entry.id, len(order)), entry.queued))
+        return []
+
+    def _entry(self, folder: Path) -> Entry | None:
+        """The job in a folder; None where it is none, or gone by now."""
+        try:
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                return None
+            state = (folder / JOB).stat()
+            key = (state.st_mtime_ns, state.st_size, state.st_ino)
+        except OSError:
+            key = (0, 0, 0)
+        entry_id = _id(folder.name)
+        known = self._known.get(entry_id)
+        if known is None or known[0] != key or key == (0, 0, 0):
+            try:
+                known = key, read_entry(entry_id, _bounded(folder / JOB))
+            except (OSError, ValueError, RecursionError) as error:
+                try:
+                    known = key, broken(entry_id, _reason(error), folder.stat().st_mtime)
+                except OSError:
+                    return None
+            self._known[entry_id] = known
+        return known[1]
+
+    def place(self, entry_id: str) -> Path:
+        """The folder of a job."""
+        if entry_id.startswith(_BYTES) and not (self._folder / entry_id).exists():
+            return self._folder / os.fsdecode(bytes.fromhex(entry_id[len(_BYTES) :]))
+        return self._folder / entry_id
 
     def add(self, entry: Entry) -> Entry:
         """Write a new job; dropped images, and those of an older job, become its own. The entry as it was written.
@@ -70,7 +111,7 @@ class Store:
             temporary = Path(tempfile.mkdtemp(prefix=f".{entry.id}-", suffix=_UNFINISHED, dir=self._folder))
             data = [self._take(str(text), temporary, self._folder / entry.id) for text in entry.settings.get("data", ())]
             written = dataclasses.replace(entry, settings={**entry.settings, "data": data})
-            write_atomically(temporary / JOB, written.to_json().encode())
+            write_atomically(temporary / JOB, _bytes(written))
             temporary.replace(self._folder / entry.id)
         except OSError as error:
             raise _refused(error) from error
@@ -85,9 +126,9 @@ class Store:
         Raises:
             QueueError: the disk refused; what was written before is still there.
         """
-        if not (self._folder / entry.id).is_dir():
+        if not self.place(entry.id).is_dir():
             raise QueueError("The job is not there any more.")
-        _write(self._folder / entry.id / JOB, entry.to_json())
+        _write(self.place(entry.id) / JOB, _bytes(entry))
 
     def write_order(self, ids: Sequence[str]) -> None:
         """Replace the order of jobs.
@@ -95,7 +136,7 @@ class Store:
         Raises:
             QueueError: the disk refused; the order is as it was.
         """
-        _write(self._folder / ORDER, json.dumps(list(ids)))
+        _write(self._folder / ORDER, json.dumps(list(ids)).encode())
 
     def remove(self, entry_id: str) -> None:
         """Take a job and its images away: out of sight at once, then off the disk.
@@ -103,8 +144,8 @@ class Store:
         Raises:
             QueueError: the disk refused; it is still there.
         """
-        folder = self._folder / entry_id
-        gone = self._folder / f".{entry_id}-{os.getpid()}{_GONE}"
+        folder = self.place(entry_id)
+        gone = self._folder / f".{uuid.uuid4().hex}{_GONE}"
         try:
             if folder.exists():
                 folder.replace(gone)
@@ -134,8 +175,8 @@ class Store:
     def _take(self, text: str, temporary: Path, final: Path) -> str:
         """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
         folder, repeats = _split(text)
-        private = self._private is not None and self._private.resolve() in folder.resolve().parents
-        if not folder.is_dir() or not (private or self.owns(text)):
+        private = self._private is not None and _is_below(folder, self._private)
+        if not (private or self.owns(text)) or not folder.is_dir():
             return text
         name = folder.resolve().name
         while (temporary / name).exists():
@@ -147,19 +188,40 @@ class Store:
 def _split(text: str) -> tuple[Path, str]:
     """The path and `|N` of PATH|N; a folder whose name has a bar in it is taken as it is."""
     path, bar, number = text.rpartition("|")
-    return (Path(path), bar + number) if bar and not Path(text).is_dir() else (Path(text), "")
+    return (Path(path), bar + number) if bar and not is_folder(text) else (Path(text), "")
 
 
-def _read(folder: Path) -> Entry:
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path, which anybody may have written, leads into a folder."""
     try:
-        return read_entry(folder.name, _bounded(folder / JOB))
-    except (OSError, ValueError, RecursionError) as error:
-        return broken(folder.name, _reason(error), folder.stat().st_mtime)
+        return folder.resolve() in path.resolve().parents
+    except (OSError, ValueError, RuntimeError):  # too long, no name, or a loop of links
+        return False
+
+
+def is_folder(text: str) -> bool:
+    """Whether a text that anybody may have written is the path of a folder that is there."""
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long for the disk, or not to be looked at
+        return False
+
+
+def _id(name: str) -> str:
+    """What a folder is called: its name, or the bytes of one that is no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(name).hex()
+    return name
 
 
 def _bounded(path: Path) -> str:
-    """The text of a file that anybody may have edited."""
-    if path.stat().st_size > MAX_BYTES:
+    """The text of a file that anybody may have edited, or put there."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):  # a pipe would never answer
+        raise ValueError("it is no file")
+    if state.st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")
     return path.read_text(encoding="utf-8")
 
@@ -168,9 +230,21 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
-def _write(path: Path, text: str) -> None:
+def _bytes(entry: Entry) -> bytes:
+    """What is written of a job. A name that is no text keeps its bytes, as JSON's escapes.
+
+    Raises:
+        QueueError: it holds a value that cannot be written.
+    """
     try:
-        write_atomically(path, text.encode())
+        return entry.to_json().encode(errors="backslashreplace")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise QueueError(f"The job {entry.name!r} cannot be written down ({_reason(error)}).") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
     except OSError as error:
         raise _refused(error) from error
 

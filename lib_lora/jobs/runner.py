@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import traceback
@@ -60,13 +61,29 @@ class Runner:
         Raises:
             ConfigError: a run is going on.
         """
+        self.reap()
         with self._lock:
-            if self._job is not None and self._job.running:
-                raise ConfigError([f"A training of {self._job.config.run.name!r} is running; wait for it, or stop it."])
-            self._job = job = Job(config, self.host.device())
-            self._thread = threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True)
-            self._thread.start()
+            before = self._job, self._thread
+            if before[0] is not None and before[0].running:
+                raise ConfigError([f"A training of {before[0].config.run.name!r} is running; wait for it, or stop it."])
+            try:
+                self._job = job = Job(config, self.host.device())
+                self._thread = threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True)
+                self._thread.start()
+            except Exception as error:  # noqa: BLE001 - no thread, no device: whatever it is, nothing runs
+                self._job, self._thread = before
+                raise ConfigError(
+                    [f"The training cannot begin ({named_error(error)}); try again, or restart the program."]
+                ) from error
         return job
+
+    def reap(self) -> None:
+        """End a job whose thread died without a word, so that another one can begin."""
+        with self._lock:
+            job, thread = self._job, self._thread
+            dead = job is not None and job.running and thread is not None and not thread.is_alive()
+        if dead and job is not None:
+            self._end(job, ["The training's thread ended without a word; what was saved before is there."])
 
     def stop(self, *, keep: bool) -> None:
         """Ask the running job, if there is one, to end at its next step."""
@@ -143,24 +160,29 @@ class Runner:
             self._job.stop.open_gate()
 
     def _run(self, job: Job) -> None:
+        told: list[str] | None = None
         try:
             self._follow(job)
-        except TrainLoraError as error:
-            job.fail(error.problems)
-        except Exception as error:  # noqa: BLE001 - the thread's last line: the job must end with a sentence
-            log.error("sd-webui-train-lora %s: training failed\n%s", __version__, traceback.format_exc())
-            traceback.clear_frames(error.__traceback__)
-            job.fail(
-                [
-                    f"An unexpected error: {type(error).__name__}: {error}. The console shows the details "
-                    f"(sd-webui-train-lora {__version__})."
-                ]
-            )
-        finally:
-            self._stands.set()
-            give_memory_back(self.host.device())
+        except BaseException as error:  # noqa: BLE001 - the thread's last line: the job must end with a sentence
+            told = _sentences(error)
+        self._end(job, told)
+
+    def _end(self, job: Job, problems: list[str] | None) -> None:
+        """The job is over; every part of this happens, whatever becomes of the others."""
+
+        def failed() -> None:
+            if problems is not None or job.running:
+                job.fail(problems or ["The run ended without a result; what was saved before is there."])
+
+        def told() -> None:
             if self._watcher is not None:
                 self._watcher.ended(job)
+
+        for part in (failed, self._stands.set, lambda: give_memory_back(self.host.device()), told):
+            try:
+                part()
+            except BaseException as error:  # noqa: BLE001 - a device that is gone, a disk, another one's mistake
+                _sentences(error)
 
     def _follow(self, job: Job) -> None:
         """Take event after event; between two of them the job can be held. One that lends its model holds itself for a person."""
@@ -185,3 +207,23 @@ class Runner:
                         job.stop.wait_while_held()
                 if not isinstance(event, Lent):  # without the model it stands
                     self._stands.clear()
+
+
+def _sentences(error: BaseException) -> list[str]:
+    """What a person is told of whatever ended a run. Never raises."""
+    if isinstance(error, TrainLoraError):
+        return list(error.problems)
+    with contextlib.suppress(BaseException):  # memory may have run out, or the console be gone
+        log.error("sd-webui-train-lora %s: training failed\n%s", __version__, "".join(traceback.format_exception(error)))
+    with contextlib.suppress(BaseException):
+        traceback.clear_frames(error.__traceback__)
+    return [f"An unexpected error: {named_error(error)}. The console shows the details (sd-webui-train-lora {__version__})."]
+
+
+def named_error(error: BaseException) -> str:
+    """Kind and text of an error, whose text may be an error itself."""
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

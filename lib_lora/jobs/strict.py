@@ -7,7 +7,12 @@ from typing import Any
 
 
 def strict(value: Any) -> Any:
-    """The same nested value with None for every number that is not finite."""
+    """The same nested value with None for every number that is not finite, and every text as UTF-8 can write it.
+
+    Names on a disk may be other bytes.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -111,6 +111,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.captions",
         "data.folders",
         "data.jpeg",
+        "data.png",
         "data.order",
         "data.split",
         "data.token_rules",
@@ -140,6 +141,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.precision",
         "config.run",
     ),
-    ("config.options", "config.optimizers", "config.arguments"),
+    ("config.options", "config.optimizers", "config.arguments", "data.merges"),
+    ("config.literals",),
     ("errors", "model.computing", "estimate.ledger"),
 )

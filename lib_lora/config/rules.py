@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
-from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.arguments import argument_problem, parse_arguments
 from lib_lora.config.groups import Rule, TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
 from lib_lora.config.optimizers import PINS, optimizer_spec
@@ -131,10 +131,9 @@ def arguments_can_be_read(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     for label, name, texts in (("Optimizer arguments", "optimizer_args", optimizer.optimizer_args),
                                ("Schedule arguments", "lr_scheduler_args", optimizer.lr_scheduler_args)):  # fmt: skip
-        try:
-            parse_arguments(texts)
-        except ValueError as error:
-            return f"{label} ({name}): {str(error)!r} is not of the form name=value."
+        problem = argument_problem(texts)
+        if problem:
+            return f"{label} ({name}): {problem}"
     return None
 
 

@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model.adapter", "estimate.likeness", "estimate.standing_in"),
     ("model.forwards",),
     (
+        "training.named",
         "data.dataset",
         "data.caption_rules",
         "data.augment",
@@ -141,7 +142,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.precision",
         "config.run",
     ),
-    ("config.options", "config.optimizers", "config.arguments", "data.merges"),
+    ("config.options", "config.optimizers", "config.arguments", "config.classes", "data.merges"),
     ("config.literals",),
     ("errors", "model.computing", "estimate.ledger"),
 )

@@ -10,11 +10,12 @@ import torch
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
+from lib_lora.data.attention_weights import attention_weights
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan
 from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host
 from lib_lora.model.family import SD1
 from lib_lora.model.rates import with_rates
@@ -91,6 +92,7 @@ def find_images(config: TrainConfig) -> Dataset:
     if data.masked_loss and data.mask_data:
         dataset = with_masks(dataset, data.mask_data)
     problems = [*dataset.problems, *_split_problems(config, dataset), *_cache_problems(config, dataset)]
+    problems += _weight_problems(config, dataset)
     return replace(dataset, problems=tuple(dict.fromkeys(problems)))
 
 
@@ -99,6 +101,18 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     if config.data.validation_split == 0 or count != 1:
         return []
     return ["Held out (validation_split): there is one image only; add more, or choose 0."]
+
+
+def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
+    """Captions whose brackets nest too deep to be weighted."""
+    if not config.text.weighted_captions:
+        return []
+    try:
+        for caption in dict.fromkeys(sample.caption for sample in dataset.samples):
+            attention_weights(caption, webui=config.text.token_rule == "webui")
+    except DatasetError as error:
+        return error.problems
+    return []
 
 
 def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:

@@ -93,6 +93,8 @@ def test_a_file_does_not_make_the_server_read_others(tmp_path: Path) -> None:
 @pytest.fixture
 def bar() -> PresetBar:
     made = PresetBar(Guard(), Path("taken"), lambda: None)
+    with gr.Blocks():
+        made.build()
     made._options = order()
     return made
 
@@ -125,16 +127,16 @@ def test_illegal_settings_are_told_instead_of_written(bar: PresetBar) -> None:
 
 
 def test_the_tab_has_it_and_gradio_takes_its_answers(tmp_path: Path) -> None:
-    blocks = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", Guard()).build()
+    guard = Guard()
+    blocks = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", guard).build()
     made = {item.elem_id: item for item in blocks.blocks.values() if getattr(item, "elem_id", None)}
     for name in ("preset", "import", "form_of", "export", "exported"):
         assert made[f"train_lora_{name}"].do_not_save_to_config
-    for fn_index, function in enumerate(blocks.fns):
-        if function.fn is choose_preset:
-            answers = blocks.postprocess_data(fn_index, choose_preset("Style"), {})
-            assert len(answers) == len(set_options()) + 1
-            return
-    pytest.fail("the preset is not connected")
+    chosen = made["train_lora_preset"]._id
+    events = [number for number, event in enumerate(blocks.dependencies) if event["targets"] == [chosen]]
+    (fn_index,) = (number for number in events if blocks.dependencies[number]["trigger"] == "input")
+    answers = blocks.postprocess_data(fn_index, blocks.fns[fn_index].fn(guard.key, "Style"), {})
+    assert len(answers) == len(set_options()) + 1 and PRESETS["style"].text in answers[0]
 
 
 def test_several_folders_are_exported_as_several(bar: PresetBar, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("gradio")
 from fastapi import HTTPException, Request  # noqa: E402
 
 from lib_lora.ui.guard import Guard  # noqa: E402
+from lib_lora.ui.origin import networks  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 HOME = "127.0.0.1:7860"
@@ -81,7 +82,7 @@ def test_a_browser_is_asked_for_credentials_only_where_it_cannot_log_in() -> Non
     ("asked", "status"),
     [
         (request(), 200), (request(host="localhost:7860"), 200), (request("::1", "[::1]:7860"), 200),
-        (request("::ffff:127.0.0.1"), 200), (request(x_forwarded_for="127.0.0.1, ::1"), 200),
+        (request("::ffff:127.0.0.1"), 200), (request(x_forwarded_for="127.0.0.1, ::1"), 403),
         (request("192.0.2.7"), 403), (request("192.0.2.7", "192.0.2.2:7860"), 403), (request("fd00::7"), 403),
         (request(host="attacker.example"), 403), (request(host="127.0.0.1.attacker.example"), 403),  # DNS rebinding
         (request(host="abc.gradio.live"), 403), (request(host=""), 403), (request(host="[::1"), 403),  # a tunnel; nonsense
@@ -121,6 +122,92 @@ def test_pages_of_other_sites_change_nothing(headers: dict[str, str], status: in
         assert answer(guard.change, app_of(login=login), request(**headers, **more)) == status
 
 
+HANDED_ON = [
+    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-server", "x-forwarded-port", "x-real-ip",
+    "via", "cf-connecting-ip", "cf-ray", "cdn-loop", "true-client-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host",
+    "fly-client-ip", "x-envoy-external-address", "x-azure-clientip", "fastly-client-ip", "ngrok-trace-id", "x-scheme", "x-nginx-proxy",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_what_a_proxy_hands_on_is_not_from_here_whatever_it_says(name: str) -> None:
+    asked = request(**{name: "127.0.0.1"})
+    assert answer(OPEN.change, app_of(login=False), asked) == 403
+    logged_in = request(**{name: "127.0.0.1"}, **COOKIE)
+    assert answer(OPEN.change, app_of(login=True), logged_in) == 200
+
+
+def through(http_version: str = "1.1", port: int = 7860, **headers: str) -> Request:
+    """A request as a proxy on the webui's own machine hands it on, with the webui's own name written over the one it had."""
+    asked = request(**headers)
+    asked.scope["http_version"], asked.scope["server"] = http_version, ("127.0.0.1", port)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (through(), 200), (through(origin=f"http://{HOME}"), 200), (through(referer=f"http://{HOME}/?a=1"), 200),
+        (through(port=7861), 403),  # another port than the webui's is a tunnel's
+        (through("1.0"), 403),  # as nginx does where it is not told otherwise
+        (through(origin="https://my.example"), 403), (through(referer="https://my.example/"), 403),  # a browser behind one
+        (through(sec_fetch_site="same-site"), 403),
+    ],
+)  # fmt: skip
+def test_a_proxy_that_says_nothing_of_itself_is_told_by_what_browsers_say(asked: Request, status: int) -> None:
+    assert answer(OPEN.change, app_of(login=False), asked) == status
+
+
+def test_behind_a_proxy_that_the_person_told_of_a_login_is_needed() -> None:
+    """Programs look alike with and without such a proxy: the setting tells them apart."""
+    behind = Guard(proxies=networks("127.0.0.1, ::1, 10.0.0.0/8"))
+    assert answer(OPEN.change, app_of(login=False), through()) == 200
+    for asked in (through(), request("::1", "[::1]:7860"), request("::ffff:127.0.0.1")):
+        assert answer(behind.change, app_of(login=False), asked) == 403
+        assert answer(behind.look, app_of(login=False), asked) == 200
+    named = {"origin": "https://my.example", "x-forwarded-host": "my.example"}
+    assert answer(behind.change, app_of(login=True), request(**named, **COOKIE)) == 200, "the page's own name, as the proxy says"
+    other = {**named, "origin": "https://other.example"}
+    assert answer(behind.change, app_of(login=True), request(**other, **COOKIE)) == 403
+    assert answer(OPEN.change, app_of(login=True), request(**named, **COOKIE)) == 403, (
+        "without the setting its header is not believed"
+    )
+    assert answer(Guard(proxies=networks("all")).change, app_of(login=False), request()) == 403
+    for wrong in ("my.example", "127.0.0.1/99", "1.2.3", "[::1]"):
+        with pytest.raises(ValueError, match=re.escape(wrong)):
+            networks(f"10.0.0.1, {wrong}")
+
+
+ODD_VALUES = ["http://[", "[", "]", "[::1", "http://[::1", "//", "http://", "http:// ", "http://\x00", "http://é", "\xff\xfe", "http://a:b", "a:99999999",
+              "http://127.0.0.1:99999", "http://127.0.0.1:7860@evil.example", "%00", "a" * 70_000, ",", ", ,", "Basic é", "Basic ", "Basic \xff", "=",
+              ";;;=;", "access-token=\xff; access-token", 'access-token-unsecure="', "-1", "1e9", "9" * 5000, "127.0.0.1 , x", "::1%eth0", "http://[::1%25a]",
+              "http://[v1.x]", "http://[fe80::%]", "localhost:", "localhost:٣", ":7860", "http://127.1:7860", "http://0x7f.1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES, ids=range(len(ODD_VALUES)))
+@pytest.mark.parametrize("name", ["host", "origin", "referer", "cookie", "authorization", "sec-fetch-site", "x-forwarded-for", "x-forwarded-host",
+                                  "forwarded", "content-length", "x-real-ip", "anything"])  # fmt: skip
+def test_no_header_is_an_exception_or_lets_anybody_in(name: str, odd: str) -> None:
+    """As bytes of any kind, once, twice and beside the usual one; none makes a stranger's request one that may change something."""
+    value = odd.encode("utf-8")
+    for given in ([value], [value, value], [value, b"http://127.0.0.1:7860"], [b"127.0.0.1:7860", value]):
+        for guard, login in ((OPEN, False), (API, False), (OPEN, True), (Guard(proxies=networks("127.0.0.1")), False)):
+            headers = [(b"host", b"192.0.2.2:7860")] if name != "host" else []
+            scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "client": ("192.0.2.7", 1)}
+            asked = Request({**scope, "headers": [*headers, *((name.encode(), each) for each in given)]})
+            assert answer(guard.change, app_of(login=login), asked) in (401, 403)
+            answer(guard.look, app_of(login=login), asked)
+
+
+def test_a_header_that_is_there_twice_is_not_believed() -> None:
+    for name, values in (("host", (HOME, "evil.example")), ("origin", (f"http://{HOME}", "https://evil.example"))):
+        for order in (values, values[::-1]):
+            asked = request(**{"sec-fetch-site": "none"})
+            kept = [pair for pair in asked.scope["headers"] if pair[0] != name.encode()]
+            scope = {**asked.scope, "headers": [*kept, *((name.encode(), value.encode()) for value in order)]}
+            assert answer(OPEN.change, app_of(login=False), Request(scope)) == 403
+
+
 def test_sites_that_the_webui_names_may() -> None:
     by_name = Guard(origins=("https://friend.example", "*"))
     by_pattern = Guard(origins_pattern=r"https://.*\.friend\.example")
@@ -139,7 +226,7 @@ def test_events_bring_the_key() -> None:
 
     plain = guard.guarded(lambda value: done.append(value) or "done", lambda: "refused")
     waiting = guard.guarded(wait, lambda: "refused")
-    for wrong in ("", None, 3, "é", guard.key + "x", Guard().key):
+    for wrong in ("", None, 3, "é", "\ud800", [], {}, guard.key + "x", Guard().key):
         assert plain(wrong, 1) == "refused" and asyncio.run(waiting(wrong, 1)) == "refused"
     assert done == []
     assert plain(guard.key, 1) == "done" and asyncio.run(waiting(guard.key, 2)) == "waited" and done == [1, 2]

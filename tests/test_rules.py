@@ -36,6 +36,7 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),
     ({"optimizer": "no_such.Thing"}, "package no_such"),
     ({"optimizer": ""}, "optimizer"),
+    ({"lr_scheduler_type": "no_such.Thing"}, "lr_scheduler_type"),
     ({"optimizer_args": ["weight_decay"]}, "optimizer_args"),
     ({"lr_scheduler_args": ["x"], "lr_scheduler_type": "StepLR"}, "lr_scheduler_args"),
     ({"lr_scheduler_args": ["num_cycles=1"], "lr_scheduler": "cosine"}, "takes none"),

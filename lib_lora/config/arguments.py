@@ -2,32 +2,128 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from typing import Any
 
-_NAME = r"[A-Za-z_]\w*"
-_PART = rf"""\([^()]*\)|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[^\s()\[\]"'=,]|,(?!\s*{_NAME}\s*=)"""  # a comma may end an argument
-_ONE = re.compile(rf"({_NAME})\s*=\s*((?:{_PART})+)\s*")
+from lib_lora.config.literals import MAX_CHARACTERS, LiteralError, literal
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_QUOTES, _OPEN, _CLOSE = "\"'", "([{", ")]}"
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
-    """Name -> value; values are Python literals, or else texts.
+    """Name -> value; values are literals, or else texts. Each character is looked at a fixed number of times.
 
     Raises:
         ValueError: with the part that is not of the form name=value.
+        TooMuchError: they are longer, or their values nested deeper, than arguments are.
     """
+    if sum(len(text) for text in texts) > MAX_CHARACTERS:
+        raise TooMuchError(f"they have more than {MAX_CHARACTERS} characters")
     found: dict[str, Any] = {}
     for text in texts:
-        rest = text.strip()
-        while rest:
-            match = _ONE.match(rest)
-            if not match:
-                raise ValueError(rest)
-            found[match[1]] = _value(match[2].rstrip(","))
-            rest = rest[match.end() :].lstrip(", ")
+        position = _skip(text, 0)
+        while position < len(text):
+            name, start = _name(text, position)
+            end = _end_of_value(text, start)
+            found[name] = _value(text[start:end].strip().rstrip(","))
+            position = _skip(text, end, commas=True)
     return found
+
+
+class TooMuchError(ValueError):
+    """Arguments that are not read, for their length or depth; the text says which."""
+
+
+def argument_problem(texts: Sequence[str]) -> str | None:
+    """What is wrong with arguments, as the end of a sentence; None where they can be read."""
+    try:
+        parse_arguments(texts)
+    except TooMuchError as error:
+        return f"{error}; shorten them."
+    except ValueError as error:
+        part = str(error)
+        return f"{part[:80] + '…' if len(part) > 80 else part!r} is not of the form name=value."
+    return None
+
+
+def split_arguments(text: str) -> list[str]:
+    """`a=1 b=(2, 3)` -> its parts, in one pass; a space inside a value stays."""
+    starts = [0]
+    before = 0  # behind the last equals sign: a name reaches no further back
+    while (equals := text.find("=", before)) >= 0:
+        name = _name_before(text, before, equals)
+        if name is not None:
+            starts.append(name)
+        before = equals + 1
+    parts = [text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)])]
+    return [part for part in parts if part]
+
+
+def _name_before(text: str, least: int, equals: int) -> int | None:
+    """Where the name in front of an equals sign begins, if a space stands before it."""
+    end = equals
+    while end > least and text[end - 1].isspace():
+        end -= 1
+    start = end
+    while start > least and (text[start - 1].isalnum() or text[start - 1] == "_"):
+        start -= 1
+    named = start < end and (text[start] == "_" or (text[start].isascii() and text[start].isalpha()))
+    return start if named and start > least and text[start - 1].isspace() else None
+
+
+def _skip(text: str, position: int, *, commas: bool = False) -> int:
+    while position < len(text) and (text[position].isspace() or (commas and text[position] == ",")):
+        position += 1
+    return position
+
+
+def _name(text: str, position: int) -> tuple[str, int]:
+    """A name, and where its value begins."""
+    match = _NAME.match(text, position)
+    equals = _skip(text, match.end()) if match else position
+    if not match or text[equals : equals + 1] != "=":
+        raise ValueError(text[position:])
+    return match[0], _skip(text, equals + 1)
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Behind the last character of a value: a space, or a comma with a name behind it, ends it outside of brackets."""
+    position, closing = start, []
+    while position < len(text):
+        character = text[position]
+        if character in _QUOTES:
+            position = _end_of_quote(text, position, start)
+            continue
+        if character in _OPEN:
+            closing.append(_CLOSE[_OPEN.index(character)])
+        elif closing and character == closing[-1]:
+            closing.pop()
+        elif character in "=" + _CLOSE and not (closing and character == "="):
+            raise ValueError(text[start:])
+        elif not closing and (character.isspace() or (character == "," and _is_name_next(text, position + 1))):
+            break
+        position += 1
+    if closing or position == start:
+        raise ValueError(text[start:])
+    return position
+
+
+def _end_of_quote(text: str, position: int, start: int) -> int:
+    """Behind the quote that closes the one at `position`."""
+    quote, position = text[position], position + 1
+    while position < len(text) and text[position] != quote:
+        position += 2 if text[position] == "\\" else 1
+    if position >= len(text):
+        raise ValueError(text[start:])
+    return position + 1
+
+
+def _is_name_next(text: str, position: int) -> bool:
+    match = _NAME.match(text, _skip(text, position))
+    equals = _skip(text, match.end()) if match else position
+    return match is not None and text[equals : equals + 1] == "="
 
 
 def _value(text: str) -> Any:
@@ -35,6 +131,8 @@ def _value(text: str) -> Any:
     if text.lower() in spelled:
         return spelled[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return literal(text)
+    except LiteralError as error:
+        if error.is_too_much:
+            raise TooMuchError(str(error)) from error
         return text

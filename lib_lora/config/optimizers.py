@@ -100,3 +100,16 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     if same and module:  # one of the list under its full name
         return same[0]
     return OptimizerSpec(module or "torch.optim", attribute, schedule_free=name.lower().endswith("schedulefree"))
+
+
+def full_name(schedule: str) -> str:
+    """`package.module.Class` of a schedule that is named by hand; a name alone is one of torch's."""
+    return schedule if "." in schedule else f"torch.optim.lr_scheduler.{schedule}"
+
+
+def is_code_of_others(optimizer: str = "", schedule: str = "") -> bool:
+    """Whether a name brings in code of a package that is neither torch's own nor one of the list's."""
+    spec = optimizer_spec(optimizer) if optimizer else None
+    if spec is not None and spec not in OPTIMIZERS.values() and not f"{spec.module}.".startswith("torch.optim."):
+        return True
+    return bool(schedule) and not full_name(schedule).startswith("torch.optim.lr_scheduler.")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
-from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.arguments import argument_problem, parse_arguments
+from lib_lora.config.classes import class_problem
 from lib_lora.config.groups import Rule, TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
-from lib_lora.config.optimizers import PINS, optimizer_spec
+from lib_lora.config.optimizers import OPTIMIZERS, PINS, full_name, optimizer_spec
 from lib_lora.config.options import bounds_problem
+
+SHOWN = 80  # characters of a name that is none
 
 
 def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
@@ -109,15 +112,24 @@ def steps_are_whole(config: TrainConfig) -> str | None:
 def optimizer_is_installed(config: TrainConfig) -> str | None:
     name = config.optimizer.optimizer
     spec = optimizer_spec(name)
+    if spec not in OPTIMIZERS.values():  # looked at as text: nothing is imported for a name
+        problem = class_problem(f"{spec.module}.{spec.attribute}", "optimizer") if name else None
+        return f"Optimizer (optimizer): {name[:SHOWN]!r} {problem}; choose one of the list." if problem else None
     if spec.installed():
         return None
-    if spec.package not in PINS:
-        return (
-            f"Optimizer (optimizer): {name!r} needs the package {spec.package}, which is not installed; choose one of the list."
-        )
     return (
         f"Optimizer (optimizer): {name} needs the package {spec.package}; choose AdamW, or install {PINS[spec.package]} with "
         "pip's --no-deps, which leaves the webui's torch as it is."
+        if spec.package in PINS
+        else f"Optimizer (optimizer): {name} needs the package {spec.package}, which is not installed; choose AdamW."
+    )
+
+
+def other_schedule_is_installed(config: TrainConfig) -> str | None:
+    name = config.optimizer.lr_scheduler_type
+    problem = class_problem(full_name(name), "schedule") if name else None
+    return (
+        f"Other schedule (lr_scheduler_type): {name[:SHOWN]!r} {problem}; leave it empty for the one above." if problem else None
     )
 
 
@@ -131,10 +143,9 @@ def arguments_can_be_read(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     for label, name, texts in (("Optimizer arguments", "optimizer_args", optimizer.optimizer_args),
                                ("Schedule arguments", "lr_scheduler_args", optimizer.lr_scheduler_args)):  # fmt: skip
-        try:
-            parse_arguments(texts)
-        except ValueError as error:
-            return f"{label} ({name}): {str(error)!r} is not of the form name=value."
+        problem = argument_problem(texts)
+        if problem:
+            return f"{label} ({name}): {problem}"
     return None
 
 
@@ -181,6 +192,7 @@ RULES: tuple[Rule, ...] = (
     steps_are_whole,
     optimizer_has_a_name,
     optimizer_is_installed,
+    other_schedule_is_installed,
     arguments_can_be_read,
     one_rate_for_all,
     schedule_fits_the_optimizer,

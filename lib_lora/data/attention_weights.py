@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
+
+from lib_lora.errors import DatasetError
 
 STEP = 1.1
 BREAK = "BREAK"  # in the webui's grammar: the text behind it starts a chunk of its own
 
-_WEIGHT = r"([+-]?(?:\d+\.?\d*|\.\d+))"
+MAX_OPEN = 200  # brackets of one kind at one place: beyond, each text would be weighted once for every one of them
+
+_WEIGHT = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
 _PLAIN = r"[^\\()\[\]:]+"
 # sd-scripts allows no space around the number
 _KOHYA = re.compile(rf"\\[()\[\]\\]|\\|[()\[\]]|:{_WEIGHT}\)|{_PLAIN}|:")
 _WEBUI = re.compile(rf"\\[()\[\]\\]|\\|[()\[\]]|:\s*{_WEIGHT}\s*\)|{_PLAIN}|:")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 @dataclass
@@ -45,10 +50,14 @@ class _Reader:
 
     def take(self, token: str, number: str | None) -> bool:
         """Whether `token` is a bracket that opens or closes something."""
-        if token == "(":
-            self.rounds.append(len(self.pieces))
-        elif token == "[":
-            self.squares.append(len(self.pieces))
+        if token in ("(", "["):
+            opened = self.rounds if token == "(" else self.squares
+            opened.append(len(self.pieces))
+            if len(opened) > MAX_OPEN:
+                raise DatasetError([
+                    f"A text with weights, such as a caption (weighted_captions), has more than {MAX_OPEN} brackets open at one "
+                    "place; close some, or put a backslash in front of those that are meant as signs."
+                ])  # fmt: skip
         elif number is not None and self.rounds:
             self.close(self.rounds.pop(), float(number))
         elif token == ")" and self.rounds:
@@ -66,6 +75,9 @@ def attention_weights(text: str, *, webui: bool) -> list[Weighted]:
     Args:
         text: a caption or prompt.
         webui: the webui's grammar, which knows BREAK and spaces around a number; else that of sd-scripts.
+
+    Raises:
+        DatasetError: brackets are nested deeper than anybody means it.
     """
     reader = _Reader()
     for match in (_WEBUI if webui else _KOHYA).finditer(text):
@@ -82,18 +94,17 @@ def attention_weights(text: str, *, webui: bool) -> list[Weighted]:
 
 
 def _with_breaks(text: str) -> list[Weighted]:
-    first, *others = _BREAK.split(text)
-    pieces = [Weighted(first)]
-    for part in others:
-        pieces += [Weighted(BREAK, -1), Weighted(part)]
+    """The text between the words BREAK, without the spaces around them."""
+    parts = _BREAK.split(text)
+    pieces = []
+    for number, part in enumerate(parts):
+        if number:
+            pieces.append(Weighted(BREAK, -1))
+            part = part.lstrip()
+        pieces.append(Weighted(part.rstrip() if number < len(parts) - 1 else part))
     return pieces
 
 
 def _joined(pieces: list[Weighted]) -> list[Weighted]:
-    joined: list[Weighted] = []
-    for piece in pieces:
-        if joined and joined[-1].weight == piece.weight:
-            joined[-1].text += piece.text
-        else:
-            joined.append(piece)
-    return joined
+    groups = itertools.groupby(pieces, key=lambda piece: piece.weight)
+    return [Weighted("".join(piece.text for piece in group), weight) for weight, group in groups]

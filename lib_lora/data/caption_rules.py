@@ -103,8 +103,9 @@ def _kept_and_free(text: TextConfig, caption: str) -> tuple[list[str], list[str]
     else:
         tags = _tags(text, caption)
         first, middle, last = tags[: text.keep_tokens], tags[text.keep_tokens :], []
-    named = [tag for tag in middle if text.trigger and has_trigger(tag, text.trigger)]
-    return first + named, [tag for tag in middle if tag not in named], last
+    named = [text.trigger != "" and has_trigger(tag, text.trigger) for tag in middle]
+    kept, free = ([tag for tag, is_named in zip(middle, named) if is_named is wanted] for wanted in (True, False))
+    return first + kept, free, last
 
 
 def _tags(text: TextConfig, caption: str) -> list[str]:

@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}
 KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
+MAX_DIGITS = 20  # of a number of repeats, zeros in front counted
+LONGEST_SHOWN = 300
 MAX_ENTRIES = 50_000  # files and folders that are looked at: ten for each image of the largest set
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
@@ -131,12 +133,14 @@ class FolderSearch:
         path, bar, number = pasted(entry).rpartition("|")
         if not bar or existing_folder(pasted(entry)):
             return pasted(entry), None
-        if not number.strip().isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
+        digits = number.strip()
+        if not digits.isdecimal() or len(digits) > MAX_DIGITS or not 1 <= int(digits) <= MAX_REPEATS:
+            shown = entry if len(entry) <= LONGEST_SHOWN else entry[:LONGEST_SHOWN] + "…"
             self.problems.append(
-                f"{self.title}: got {entry!r}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+                f"{self.title}: got {shown!r}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
             )
             return pasted(path), 1
-        return pasted(path), int(number)
+        return pasted(path), int(digits)
 
     def _folder(self, path: Path, root: Path, repeats: int | None) -> Folder:
         inside = self.look(path, root)

@@ -5,20 +5,41 @@ from __future__ import annotations
 import re
 
 MAX_SCANS = 100  # a picture has about ten; each makes the reader go over all of it once more, for a dozen bytes
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+MAX_SEGMENTS = 10_000  # of 64 KB at most each; the largest picture, with a profile and notes of every kind, has some hundred
+MAX_FILL = 2**20  # bytes between two segments in front of the picture, which Pillow goes over one by one
+# the last of any fill bytes, and the kind behind it, but for those kinds that stand in the picture's data and have no length:
+# from each place two bytes are looked at
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _END, _SCAN = 0xD9, 0xDA
 
 
 def scans(content: bytes, most: int = MAX_SCANS) -> int:
     """How many scans the first picture in `content` has; counted up to `most` + 1."""
-    found, position = 0, 2
-    while found <= most and (marker := _MARKER.search(content, position)):
+    return _counted(content, most)[0]
+
+
+def jpeg_problem(content: bytes) -> str | None:
+    """Why the first picture in `content` is not read, as the end of a sentence; None where it is."""
+    found, segments, fill = _counted(content, MAX_SCANS)
+    if found > MAX_SCANS:
+        return f"is a JPEG of more than {MAX_SCANS} scans"
+    if segments > MAX_SEGMENTS or fill > MAX_FILL:
+        return f"is a JPEG of more than {MAX_SEGMENTS} segments, or of much that belongs to none"
+    return None
+
+
+def _counted(content: bytes, most: int) -> tuple[int, int, int]:
+    """Scans up to `most` + 1, segments up to one more than are read, and bytes before the first scan that are in none."""
+    found = segments = fill = 0
+    position = 2
+    while found <= most and segments <= MAX_SEGMENTS and (marker := _MARKER.search(content, position)):
+        fill += marker.start() - position if not found else 0
         kind, position = marker[1][0], marker.end()
         if kind == _END:
             break
-        if kind in _WITHOUT_LENGTH:
-            continue
+        segments += 1
         found += kind == _SCAN
         position += int.from_bytes(content[position : position + 2], "big")
-    return found
+    else:
+        fill += len(content) - position if not found and segments <= MAX_SEGMENTS else 0
+    return found, segments, fill

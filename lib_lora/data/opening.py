@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps
 
 from lib_lora.data.folders import KINDS
-from lib_lora.data.jpeg import MAX_SCANS, scans
+from lib_lora.data.jpeg import jpeg_problem
+from lib_lora.data.png import SIGNATURE, png_problem
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+BYTES_OF_A_PIXEL, BYTES_BESIDE = 8, 2**20  # what a BMP may hold at most: Pillow goes through its runs one by one
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
@@ -43,7 +46,7 @@ def reading(path: Path) -> Iterator[Image.Image]:
     with _open(path) as image:
         try:
             yield image
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, EOFError, struct.error) as error:
             kind = NotNowError if getattr(error, "errno", None) else DatasetError  # the disk's fault, or the file's
             raise kind([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
 
@@ -52,23 +55,42 @@ def _open(path: Path) -> Image.Image:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
+        problem = _shape_problem(path)
+        if problem:
+            raise DatasetError([f"Image {path.name!r} {problem}; save it anew or remove it."])
         image = Image.open(path, formats=FORMATS)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (DatasetError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a header that was made for it brings Pillow to errors of any kind
         errno = getattr(error, "errno", None)
         if errno:  # the system's own: gone, or not allowed
             why = os.strerror(errno)
             raise NotNowError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
         raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
-    if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
+    problem = _size_problem(image, path.stat().st_size)
+    if problem:
         image.close()
-        raise DatasetError([f"Image {path.name!r} is animated; save the frame to be learned as a picture of its own."])
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])
-    if image.format in {"JPEG", "MPO"} and scans(path.read_bytes()) > MAX_SCANS:
-        image.close()
-        raise DatasetError([f"Image {path.name!r} is a JPEG of more than {MAX_SCANS} scans; save it anew or remove it."])
+        raise DatasetError([f"Image {path.name!r} {problem}."])
     return image
+
+
+def _shape_problem(path: Path) -> str | None:
+    """What is said of a file before Pillow looks at it: its own look at a header takes as long as the file likes."""
+    with path.open("rb") as file:
+        start = file.read(len(SIGNATURE))
+        if start == SIGNATURE:
+            return png_problem(file)
+        return jpeg_problem(start + file.read(MAX_BYTES)) if start.startswith(b"\xff\xd8") else None
+
+
+def _size_problem(image: Image.Image, length: int) -> str | None:
+    if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
+        return "is animated; save the frame to be learned as a picture of its own"
+    if image.width * image.height > MAX_PIXELS:
+        return f"has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it"
+    if image.format == "BMP" and length > image.width * image.height * BYTES_OF_A_PIXEL + BYTES_BESIDE:
+        return "is a BMP that holds far more than its pixels; save it anew or remove it"
+    return None
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lib_lora.data.merges import with_quick_merges
+
 CHUNK = 77  # CLIP's context: begin, 75 tokens, end
 VOCABULARY = Path(__file__).resolve().parent.parent / "assets" / "clip"
 
@@ -23,7 +25,7 @@ def load_tokenizer() -> Tokenizer:
     """CLIP's tokenizer from the vocabulary that the extension carries; reaches no network."""
     from transformers import CLIPTokenizer
 
-    tokenizer: Tokenizer = CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True)
+    tokenizer: Tokenizer = with_quick_merges(CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True))
     return tokenizer
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lib_lora.data.merges import with_quick_merges
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
 from lib_lora.hosts.ldm_family import embedder, kind_of
@@ -130,7 +131,7 @@ def _readers(latent_diffusion: Any, *, is_sdxl: bool) -> tuple[TextEncoder, ...]
 def _tokenizer(latent_diffusion: Any) -> Tokenizer:
     """The host's own; open_clip's is of another kind, with the same vocabulary as the one that the extension carries."""
     only = embedder(latent_diffusion.cond_stage_model)
-    return getattr(only, "tokenizer", None) or load_tokenizer()
+    return with_quick_merges(getattr(only, "tokenizer", None)) or load_tokenizer()
 
 
 @contextmanager

@@ -1,25 +1,28 @@
-"""What the extension registers with the webui: the tab, and its routes. Each begins with a question to the guard."""
+"""What the extension registers with the webui: the tab, and its routes."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from modules import paths, script_callbacks, shared
 
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_host import WebuiHost
-from lib_lora.hosts.webui_jobs import WebuiCheckpoints, add_queue_routes
+from lib_lora.hosts.webui_jobs import WebuiCheckpoints
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
-from lib_lora.output.samples import thumbnail
 from lib_lora.ui.guard import Guard
+from lib_lora.ui.origin import EVERYWHERE, Networks, networks
+from lib_lora.ui.routes import add_routes
 from lib_lora.ui.tab import TrainTab
+
+PROXIES = "TRAIN_LORA_PROXIES"  # addresses or networks, with commas between them, or "all"
 
 
 def _guard() -> Guard:
@@ -29,9 +32,19 @@ def _guard() -> Guard:
     return Guard(
         api_users={name: password for name, password in pairs},
         trust_everybody=bool(getattr(flags, "enable_insecure_extension_access", False)),
-        origins=tuple((getattr(flags, "cors_allow_origins", None) or "").split(",")),
+        origins=tuple(filter(None, (getattr(flags, "cors_allow_origins", None) or "").split(","))),
         origins_pattern=getattr(flags, "cors_allow_origins_regex", None),
+        proxies=_proxies(),
     )
+
+
+def _proxies() -> Networks:
+    """Where the person says that proxies of this webui are. What cannot be read counts as all: then a login is needed."""
+    try:
+        return networks(os.environ.get(PROXIES, ""))
+    except ValueError as error:
+        print(f"Train LoRA: {PROXIES} has {str(error)[:80]!r}, which is no address; every request counts as from a proxy.")
+        return EVERYWHERE
 
 
 # survives "Reload UI", which runs scripts again but keeps this package
@@ -68,29 +81,4 @@ def _tab() -> webui_missing.Tabs:
 
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
-    async def key(request: Request) -> Response:
-        """What the tab's events bring along: handed to pages that may change something."""
-        try:
-            GUARD.change(app, request)
-        except HTTPException as refused:  # answered here: the webui's own answer to an exception leaves the headers out
-            return JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)
-        return JSONResponse({"key": GUARD.key})
-
-    async def status(request: Request, since: int = 0) -> dict[str, Any]:
-        GUARD.look(app, request)
-        job = RUNNER.job
-        return {"job": job.snapshot(since) if job else None, "queue": QUEUE.revision}
-
-    async def sample(request: Request, job: str, step: int, place: int) -> Response:
-        """A small picture of the samples that the current job lists, and of nothing else."""
-        GUARD.look(app, request)
-        current = RUNNER.job
-        path = current.sample(step, place) if current and current.id == job else None
-        if path is None or not path.is_file():
-            raise HTTPException(404, "No such sample")
-        return Response(thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
-
-    app.add_api_route("/train-lora/key", key, methods=["POST"], response_class=Response)
-    app.add_api_route("/train-lora/status", status, methods=["GET"])
-    app.add_api_route("/train-lora/sample/{job}/{step}/{place}", sample, methods=["GET"], response_class=Response)
-    add_queue_routes(app, QUEUE, GUARD)
+    add_routes(app, QUEUE, GUARD)

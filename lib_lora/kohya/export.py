@@ -5,7 +5,6 @@ What sd-scripts has no name for stands in a section of ours, which it passes ove
 
 from __future__ import annotations
 
-import ast
 import json
 import shlex
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch
@@ -219,8 +219,8 @@ def _one_each(texts: Sequence[str]) -> list[str]:
 
 def _is_literal(text: str, value: Any) -> bool:
     try:
-        return bool(ast.literal_eval(text) == value)
-    except (ValueError, SyntaxError):
+        return bool(literal(text) == value)
+    except LiteralError:
         return False
 
 

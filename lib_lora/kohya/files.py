@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lib_lora.config.arguments import split_arguments
 from lib_lora.config.groups import all_options
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.table import NETWORK_ARGS, key_table
@@ -236,8 +237,3 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
         for part in split_arguments(str(text).replace('"', "")):
             name, _, inner = part.partition("=")
             yield name.strip(), inner.strip()
-
-
-def split_arguments(text: str) -> list[str]:
-    """`a=1 b=(2, 3)` -> its parts; a space inside a value stays."""
-    return [part for part in re.split(r"\s+(?=[A-Za-z_]\w*\s*=)", text.strip()) if part]

@@ -198,7 +198,7 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
     if unclear is not None:
-        return Finding("not_supported", f"{opt.title}: {unclear!r} is not of the form name=value.")
+        return Finding("not_supported", f"{opt.title}: {unclear}")
     if context.form == "kohya_ss" and opt.name in ZERO_DROPPED and number(value) == 0:
         found = Finding("used", f"{opt.title} is 0 here; kohya_ss leaves a 0 out, and {ZERO_DROPPED[opt.name]}.", found.values)
     return _checked(found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.arguments import argument_problem, split_arguments
 from lib_lora.config.options import Option
-from lib_lora.kohya.files import Form, split_arguments
+from lib_lora.kohya.files import Form
 
 BLANK: tuple[Any, ...] = (None, "", [], {}, ())
 FALSE_WORDS = ("false", "none", "0", "0.0", "no", "off")
@@ -80,14 +80,10 @@ def spelled(opt: Option, value: Any) -> Any:
 
 
 def unclear_argument(opt: Option, value: Any) -> str | None:
-    """What of an optimizer's or a schedule's arguments is not of the form name=value."""
+    """What is wrong with an optimizer's or a schedule's arguments, as the end of a sentence."""
     if not opt.name.endswith("_args") or not isinstance(value, list):
         return None
-    try:
-        parse_arguments([str(item) for item in value])
-    except ValueError as error:
-        return str(error)
-    return None
+    return argument_problem([str(item) for item in value])
 
 
 def _texts(opt: Option, value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -22,6 +21,7 @@ from lib_lora.model.kinds import is_learning
 from lib_lora.model.norms import limit_norms
 from lib_lora.training.averaging import MovingAverage
 from lib_lora.training.groups import parameter_groups
+from lib_lora.training.named import loaded, named_class
 from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import make_scheduler
 
@@ -48,17 +48,18 @@ def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> tor
     if spec.attribute == "Adafactor" and arguments.get("relative_step"):  # it makes its own rate, and refuses any other
         groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
         rate = None
-    start = f"Optimizer (optimizer): {config.optimizer!r} "
-    try:
-        cls = getattr(importlib.import_module(spec.module), spec.attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError([start + f"cannot be found ({error}); choose one of the list."]) from error
-    if spec not in OPTIMIZERS.values() and not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-        raise ConfigError([start + "is no optimizer of torch's kind (a subclass of torch.optim.Optimizer)."])
+    title = f"Optimizer (optimizer): {config.optimizer!r}"
+    cls = (
+        loaded(title, spec.module, spec.attribute)
+        if spec in OPTIMIZERS.values()
+        else named_class(title, f"{spec.module}.{spec.attribute}", "optimizer", torch.optim.Optimizer)
+    )
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=rate, **arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError([start + f"does not take these Optimizer arguments (optimizer_args): {error}."]) from error
+    except (RuntimeError, MemoryError, KeyboardInterrupt):  # of the device, not of the arguments
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+        raise ConfigError([f"{title} does not take these Optimizer arguments (optimizer_args): {_said(error)}."]) from error
     return optimizer
 
 
@@ -78,12 +79,19 @@ def settings_problem(config: OptimizerConfig, device: torch.device) -> str | Non
             scheduler.step()
     except ConfigError as error:
         return error.problems[0]
-    except Exception as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
         return (
             f"Optimizer (optimizer): {config.optimizer} does not work with its arguments (optimizer_args) and the schedule's "
-            f"(lr_scheduler_type, lr_scheduler_args): {type(error).__name__}: {error}."
+            f"(lr_scheduler_type, lr_scheduler_args): {_said(error)}."
         )
     return None
+
+
+def _said(error: BaseException) -> str:
+    """An error of somebody else's code, with its kind where its text does not speak for itself."""
+    return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def schedule_problem(config: OptimizerConfig, steps: int) -> str | None:

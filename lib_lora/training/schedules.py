@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,9 @@ from torch.optim import lr_scheduler
 
 from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.optimizer import OptimizerConfig
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.optimizers import full_name, optimizer_spec
 from lib_lora.errors import ConfigError
+from lib_lora.training.named import named_class
 
 Factor = Callable[[int], float]
 
@@ -102,15 +102,11 @@ def _piecewise(config: OptimizerConfig) -> Factor:
 
 def _named(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> Any:
     """A schedule class by name."""
-    module, _, attribute = config.lr_scheduler_type.rpartition(".")
-    start = f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type!r} "
-    try:
-        cls = getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError([start + f"cannot be found ({error})."]) from error
-    if not (isinstance(cls, type) and issubclass(cls, lr_scheduler.LRScheduler)):
-        raise ConfigError([start + "is no schedule of torch's kind (a subclass of LRScheduler)."])
+    title = f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type!r}"
+    cls = named_class(title, full_name(config.lr_scheduler_type), "schedule", lr_scheduler.LRScheduler)
     try:
         return cls(optimizer, **parse_arguments(config.lr_scheduler_args))
-    except (TypeError, ValueError) as error:
-        raise ConfigError([start + f"does not take these Schedule arguments (lr_scheduler_args): {error}."]) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+        raise ConfigError([f"{title} does not take these Schedule arguments (lr_scheduler_args): {error}."]) from error

@@ -14,6 +14,7 @@ from lib_lora.config.options import Option
 from lib_lora.config.prompts import names_a_file
 from lib_lora.data.lines import lines_of
 from lib_lora.data.paths import pasted
+from lib_lora.errors import ConfigError
 
 SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
 
@@ -75,9 +76,25 @@ def installed_suggestions(opt: Option) -> list[str]:
 
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:
-    """Option name -> what its component holds; an emptied number field counts as wrong, unless empty is a value of its option."""
+    """Option name -> what its component holds; an emptied number field counts as wrong, unless empty is a value of its option.
+
+    Raises:
+        ConfigError: what came is not what the components of `options` hold.
+    """
+    if len(values) < len(options):
+        raise ConfigError([f"The page sent {len(values)} values for {len(options)} fields; load it again."])
     flat = dict(zip((opt.name for opt in options), values))
-    return {name: _lines(value) if name in LINES else value for name, value in flat.items()}
+    odd = [opt.title for opt in options if not isinstance(flat[opt.name], (str, int, float, bool, type(None)))]
+    if odd:
+        raise ConfigError([f"{title}: what the page sent is no text, number or yes and no; load it again." for title in odd])
+    return {opt.name: _held(opt, flat[opt.name]) for opt in options}
+
+
+def _held(opt: Option, value: Any) -> Any:
+    if opt.kind not in (str, tuple):
+        return value
+    text = "" if value is None else str(value)
+    return _lines(text) if opt.name in LINES else text
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:

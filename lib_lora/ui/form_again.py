@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import gradio as gr
 from lib_lora.config.groups import all_options
 from lib_lora.errors import LoraFileError
 from lib_lora.training.again import again
-from lib_lora.ui.form import shown
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
+LONGEST_SHOWN = 200
 NOTHING = "nothing: a new LoRA"
 FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
 _OPTIONS = {opt.name: opt for opt in all_options()}
@@ -43,9 +43,9 @@ class AgainBar:
     def wire(self, components: Mapping[str, Any], key: Any, changed: str) -> None:
         """Connect to the form's `components`; `key`: see `Guard`; `changed` is the JavaScript that renews the report."""
         fields = [components[name] for name in FIELDS]
-        choose = self._guard.guarded(self.choose, lambda: self._refused(REFUSED))
-        look = self._guard.guarded(lambda: ["", gr.update(choices=self.names())], lambda: self._refused(REFUSED)[:2])
-        with_key = {"_js": "trainLoraWithKey", "show_progress": "hidden"}
+        choose = self._guard.guarded(self.choose, lambda: self._told([REFUSED]), self._told)
+        look = self._guard.guarded(self.look, lambda: self._told([REFUSED])[:2], lambda problems: self._told(problems)[:2])
+        with_key = {"_js": "trainLoraWithKey", "show_progress": "hidden", "preprocess": False}
         chosen = self.choice.input(choose, inputs=[key, self.choice], outputs=[self.told, *fields], **with_key)
         chosen.then(None, inputs=[], outputs=[], _js=changed)
         self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **with_key)
@@ -57,19 +57,24 @@ class AgainBar:
         relative = [path.relative_to(folder) for path in found]
         return [NOTHING, *(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))]
 
-    def choose(self, name: str | None) -> list[Any]:
+    def look(self) -> list[Any]:
+        """The choices as they are now."""
+        return ["", gr.update(choices=self.names())]
+
+    def choose(self, name: Any) -> list[Any]:
         """What the LoRA is, and a value for every field that must agree with it; unchanged where it cannot be gone on with."""
         if not name or name == NOTHING:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
-        if name not in self.names():
-            return self._refused(f"Train again from: {name!r} is not among the LoRAs of the folder any more; press Look again.")
+        if not isinstance(name, str) or name not in self.names():
+            shown = str(name)[:LONGEST_SHOWN]
+            return self._told([f"Train again from: {shown!r} is not among the LoRAs of the folder any more; press Look again."])
         try:
             found = again(self._folder() / name)
         except LoraFileError as error:
-            return self._refused(str(error))
+            return self._told(error.problems)
         told = list_html([found.words], "note")
         settings = found.settings
         return [told, *(gr.update(value=shown(_OPTIONS[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
 
-    def _refused(self, problem: str) -> list[Any]:
-        return [list_html([problem], "problem"), *[gr.update() for _ in FIELDS]]
+    def _told(self, problems: Sequence[str]) -> list[Any]:
+        return [list_html(problems, "problem"), *[gr.update() for _ in FIELDS]]

@@ -8,7 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from lib_lora.errors import DatasetError
 from lib_lora.ui.uploads import take_over
+
+MOST_FILES = 20_000
 
 
 class DroppedFiles(gr.File):  # type: ignore[misc]
@@ -24,11 +27,41 @@ class DroppedFiles(gr.File):  # type: ignore[misc]
         self._taken = taken
 
     def preprocess(self, x: Any) -> Any:
-        """What gradio's page sends -> objects with the private file's path as `name`; None for none."""
+        """What gradio's page sends -> objects with the private file's path as `name`; None for none.
+
+        Called by the events' answers, which have asked for the key by then: it moves files.
+
+        Raises:
+            DatasetError: it is no list of files.
+        """
         if x is None or x == []:
             return None
         sent = x if isinstance(x, list) else [x]
+        if len(sent) > MOST_FILES or not all(isinstance(entry, dict) for entry in sent):
+            raise DatasetError([f"Dropped files: what the page sent is no list of up to {MOST_FILES} files; drop them again."])
         served = Path(self.DEFAULT_TEMP_DIR)
         paths = [take_over(entry.get("name"), served, self._taken, entry.get("orig_name")) for entry in sent]
         files = [SimpleNamespace(name=str(path)) for path in paths]
         return files[0] if self.file_count == "single" else files
+
+
+class ExportedFiles(gr.File):  # type: ignore[misc]
+    """A `gr.File` for files that are handed out."""
+
+    is_template = True
+
+    def placed(self, path: Path) -> str:
+        """The copy of a file that gradio serves, made while an error can still be told; what is left of a failed one is removed.
+
+        gradio makes it behind the event (gradio 3.41.2 `File.postprocess`), and then finds this one.
+
+        Raises:
+            OSError: there is no room, or the folder is gone.
+        """
+        before = set(self.temp_files)
+        try:
+            return str(self.make_temp_copy_if_needed(path))
+        except OSError:
+            if path.is_file() and self.temp_files == before:
+                (Path(self.DEFAULT_TEMP_DIR) / self.hash_file(path) / path.name).unlink(missing_ok=True)
+            raise

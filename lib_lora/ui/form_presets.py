@@ -22,7 +22,7 @@ from lib_lora.kohya.importing import Imported, Said, import_file
 from lib_lora.kohya.known import NOT_INHERITED
 from lib_lora.model.family import Family, Kind
 from lib_lora.ui.form import settings_from, shown
-from lib_lora.ui.form_files import DroppedFiles
+from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
@@ -36,6 +36,8 @@ EXPORTS = {
 }
 NEVER_SET = {*NOT_INHERITED, "trigger", "overwrite"}
 CHANGED = "trainLoraChanged"  # JavaScript: the report is renewed
+# JavaScript fetches the key; what comes with it is handed on as it is: nothing is done with it before the key is looked at
+WITH_KEY: dict[str, Any] = {"_js": "trainLoraWithKey", "show_progress": "hidden", "preprocess": False}
 
 
 def set_options() -> list[Option]:
@@ -48,7 +50,6 @@ class PresetBar:
 
     def __init__(self, guard: Guard, taken: Path, kind: Callable[[], Kind | None]) -> None:
         self._guard, self._taken, self._kind = guard, taken, kind
-        self._exports = tempfile.TemporaryDirectory(prefix="train-lora-")  # gradio serves files of the temporary folder
 
     def build(self) -> None:
         """The components; `wire` connects them once the form is there."""
@@ -70,7 +71,7 @@ class PresetBar:
                     choices=list(EXPORTS), value=next(iter(EXPORTS)), label="Export as", elem_id="train_lora_form_of"
                 )
                 self.export = gr.Button("Export", elem_id="train_lora_export")
-            self.exported = gr.File(label="Exported", interactive=False, visible=False, elem_id="train_lora_exported")
+            self.exported = ExportedFiles(label="Exported", interactive=False, visible=False, elem_id="train_lora_exported")
         for item in (self.preset, self.file, self.form, self.export, self.exported):
             item.do_not_save_to_config = True
 
@@ -78,16 +79,25 @@ class PresetBar:
         """Connect to the form. `options`: those of `components`, in the order of the form; `key`: see `Guard`."""
         self._options = list(options)
         fields = [components[opt.name] for opt in set_options()]
-        chosen = self.preset.input(choose_preset, inputs=[self.preset], outputs=[self.told, *fields], show_progress="hidden")
-        read = self.file.upload(read_file, inputs=[self.file], outputs=[self.preset, self.told, *fields], show_progress="hidden")
-        for event in (chosen, read):
+        choose = self._guarded(choose_preset, len(fields))
+        chosen = self.preset.input(choose, inputs=[key, self.preset], outputs=[self.told, *fields], **WITH_KEY)
+        read = self._guarded(lambda sent: read_file(self.file.preprocess(sent)), len(fields), first=[gr.update()])
+        imported = self.file.upload(read, inputs=[key, self.file], outputs=[self.preset, self.told, *fields], **WITH_KEY)
+        for event in (chosen, imported):
             event.then(None, inputs=[], outputs=[], _js=CHANGED)
         everything = [components[opt.name] for opt in self._options]
-        write = self._guard.guarded(self.write, lambda: [list_html([REFUSED], "problem"), gr.update()])
-        self.export.click(write, inputs=[key, self.form, *everything], outputs=[self.told, self.exported],
-                          _js="trainLoraWithKey", show_progress="hidden")  # fmt: skip
+        write = self._guarded(self.write, 1)
+        self.export.click(write, inputs=[key, self.form, *everything], outputs=[self.told, self.exported], **WITH_KEY)
 
-    def write(self, form: str, *values: Any) -> list[Any]:
+    def _guarded(self, answer: Callable[..., Any], unchanged: int, first: Sequence[Any] = ()) -> Callable[..., Any]:
+        """`answer` behind the guard; sentences go where it tells something, and `unchanged` outputs behind that stay."""
+
+        def told(problems: Sequence[str]) -> list[Any]:
+            return [*first, list_html(problems, "problem"), *(gr.update() for _ in range(unchanged))]
+
+        return self._guard.guarded(answer, lambda: told([REFUSED]), told)
+
+    def write(self, form: Any, *values: Any) -> list[Any]:
         """The form's settings as a file, or what is wrong with them."""
         try:
             config = build_config(settings_from(self._options, values))
@@ -97,11 +107,14 @@ class PresetBar:
         if problems:
             return [list_html(problems, "problem"), gr.update()]
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
-        paths, kind = [], self._kind()
-        written = texts(config, EXPORTS[form], Path(self._exports.name) / name, kind.family if kind else None)
-        for path, text in written.items():
-            path.write_text(text, encoding="utf-8")
-            paths.append(str(path))
+        if not isinstance(form, str) or form not in EXPORTS:
+            return [list_html([f"Export as: must be one of {', '.join(EXPORTS)}."], "problem"), gr.update()]
+        kind = self._kind()
+        with tempfile.TemporaryDirectory(prefix="train-lora-") as folder:
+            written = texts(config, EXPORTS[form], Path(folder) / name, kind.family if kind else None)
+            for path, text in written.items():
+                path.write_text(text, encoding="utf-8")
+            paths = [self.exported.placed(path) for path in written]
         return [gr.update(), gr.update(value=paths[0] if len(paths) == 1 else paths, visible=True)]
 
 
@@ -113,9 +126,11 @@ def texts(config: TrainConfig, kind: str, stem: Path, family: Family | None) -> 
     return export_files(config, kind, stem.with_name(stem.name + end), relative=True, family=family)  # type: ignore[arg-type]
 
 
-def choose_preset(title: str | None) -> list[Any]:
+def choose_preset(title: Any) -> list[Any]:
     """The reasons, and a value for every field: the preset's, or the default; what is the user's own stays."""
-    preset = PRESETS.get(TITLES.get(title or "", ""))
+    if title is not None and title != DEFAULTS and not (isinstance(title, str) and title in TITLES):
+        raise ConfigError([f"Preset: must be one of {', '.join([DEFAULTS, *TITLES])}."])
+    preset = PRESETS[TITLES[title]] if title in TITLES else None
     config = build_config(preset.settings() if preset else {})
     fields = [gr.update() if opt.name in PERSONAL else gr.update(value=shown(opt, config.value(opt))) for opt in set_options()]
     if preset is None:

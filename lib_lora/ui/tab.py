@@ -22,7 +22,7 @@ from lib_lora.training.weights import weights_problems
 from lib_lora.ui.form import PATHS, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_again import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
-from lib_lora.ui.form_presets import CHANGED, PresetBar
+from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.memory import MemoryRow
 from lib_lora.ui.report import list_html, plan_html
@@ -76,30 +76,28 @@ class TrainTab:
             # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
-            told = renew.click(
-                self._guarded(self.report), inputs=everything, outputs=[report], _js="trainLoraReport", show_progress="hidden"
-            )
-            told.then(
-                self._guarded(self.memory),
-                inputs=everything,
-                outputs=[memory],
-                _js="trainLoraReport",
-                show_progress="hidden",
-            )
+            silent = {**WITH_KEY, "_js": "trainLoraReport"}
+            told = renew.click(self._of_form(self.report, files), inputs=everything, outputs=[report], **silent)
+            told.then(self._of_form(self.memory, files), inputs=everything, outputs=[memory], **silent)
             train, *others = buttons
-            train.click(
-                self._guarded(self.start), inputs=everything, outputs=[message], _js="trainLoraStarted", show_progress="hidden"
-            )
+            started = {**WITH_KEY, "_js": "trainLoraStarted"}
+            train.click(self._of_form(self.start, files), inputs=everything, outputs=[message], **started)
             answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
-                button.click(
-                    self._guarded(answer), inputs=[key], outputs=[message], _js="trainLoraWithKey", show_progress="hidden"
-                )
+                button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
             self._jobs.build(self._options, inputs, key, files, message)
         return blocks
 
     def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        return self._guard.guarded(answer, lambda: self._refused([REFUSED]))
+        return self._guard.guarded(answer, lambda: self._refused([REFUSED]), self._refused)
+
+    def _of_form(self, answer: Callable[..., Any], files: DroppedFiles) -> Callable[..., Any]:
+        """`answer` behind the guard, with what was dropped taken over; that comes as the page sent it."""
+
+        def with_files(sent: Any = None, *values: Any) -> Any:
+            return answer(files.preprocess(sent), *values)
+
+        return self._guarded(with_files)
 
     def report(self, files: Any, *values: Any) -> str:
         """What the form describes: the plan, or what is wrong with it. No two answers are the same text: see the JavaScript."""
@@ -143,7 +141,7 @@ class TrainTab:
         """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
         try:
             flat = self._settings(files, values)
-        except DatasetError as error:
+        except ConfigError as error:
             return self._refused(error.problems)
         try:
             placed = self._queue.submit(build_config(flat))

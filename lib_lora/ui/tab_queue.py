@@ -57,12 +57,12 @@ class QueueSection:
         button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
         button.do_not_save_to_config = True
 
-        def refused() -> Any:
-            told = list_html([REFUSED], "problem") + self._mark()
+        def failed(problems: Sequence[str]) -> Any:
+            told = list_html(problems, "problem") + self._mark()
             return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
 
-        guarded = self._guard.guarded(answer, refused)
-        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden")
+        guarded = self._guard.guarded(answer, lambda: failed([REFUSED]), failed)
+        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden", preprocess=False)
 
     def placed_html(self, placed: Placed) -> str:
         """What is said of a job that was taken: its name, or its place among those that wait."""
@@ -142,9 +142,6 @@ class QueueSection:
 
     def _unfilled(self, told: str) -> list[Any]:
         return [told, gr.update(), *(gr.update() for _ in self._options)]
-
-    def _refused(self) -> str:
-        return list_html([REFUSED], "problem") + self._mark()
 
     def _problems(self, error: TrainLoraError) -> str:
         return list_html(error.problems, "problem") + self._mark()

@@ -19,6 +19,7 @@ from lib_lora.errors import DatasetError
 
 KEPT_DROPS = 20
 LONGEST_NAME = 255  # bytes, of a file on most disks
+PARTIAL, LONGEST_PARTIAL = ".part", 50  # ending of a file that is not whole yet, and letters of its name
 TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
 TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # the report and Train may ask for the same drop at once
@@ -47,9 +48,11 @@ def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) ->
     with _KEEPING:
         if source.is_file() and source.resolve().parent.parent == served.resolve():
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.move(str(source), target)
+            _move(source, target)
         elif folder.is_dir() and not target.exists():  # two files of one content, whose names gradio made one
-            _place(next(folder.iterdir()), target)
+            here = next((path for path in folder.iterdir() if not path.name.endswith(PARTIAL)), None)
+            if here is not None:
+                _place(here, target)
     return target
 
 
@@ -99,27 +102,57 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
         if not folder.is_dir():
             partial = root / f".partial-{folder.name}"
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for file in listed:
-                _place(file, partial / file.name)
-            partial.replace(folder)
+            try:
+                partial.mkdir(parents=True)
+                for file in listed:
+                    _place(file, partial / file.name)
+                partial.replace(folder)
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)  # a full disk is not filled any more
+                raise
             _forget_old(root)
     return folder
 
 
 def _place(source: Path, target: Path) -> None:
-    """The same content at `target`, without a copy where the disk can do that."""
+    """The same content at `target`, without a copy where the disk can do that; whole, or not there."""
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        _copy(source, target)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except OSError:  # another disk
+        _copy(source, target)
+        source.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f"{target.name[:LONGEST_PARTIAL]}{PARTIAL}")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _forget_old(root: Path) -> None:
-    """Private copies do not pile up: only the newest drops stay, and what came from the page for a day."""
-    drops = sorted(root.glob("drop-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in drops[KEPT_DROPS:]:
-        shutil.rmtree(old)
-    for folder in (root / TAKEN).glob("*"):
-        if time.time() - folder.stat().st_mtime > TAKEN_FOR_S:
-            shutil.rmtree(folder)
+    """Private copies do not pile up: only the newest drops stay, and what came from the page for a day.
+
+    What cannot be removed stays, and hinders nobody.
+    """
+    drops = sorted(root.glob("drop-*"), key=_changed, reverse=True)
+    late = [folder for folder in (root / TAKEN).glob("*") if time.time() - _changed(folder) > TAKEN_FOR_S]
+    for old in [*drops[KEPT_DROPS:], *late]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0

@@ -24,6 +24,7 @@
     let answeredBefore = null; // the job that the server's last answer to Train named
     let timer = null;
     let sampleTable = null;
+    const lists = {}; // the lists of sentences that the panel shows
     let pressed = false; // Train, and gradio does not know yet
     let locked = false; // the webui wants credentials that this page has not got
 
@@ -58,6 +59,18 @@
         const node = element("ul", className);
         texts.forEach((text) => node.append(element("li", "", text)));
         return node;
+    }
+
+    // made anew only when its texts are others: the panel is drawn twice a second, and there may be many
+    function keptList(slot, texts, className) {
+        const key = JSON.stringify(texts);
+        if (!lists[slot] || lists[slot].key !== key) lists[slot] = {key: key, node: list(texts, className)};
+        return lists[slot].node;
+    }
+
+    function heldOut(job) {
+        const loss = job.held_out[job.held_out.length - 1][1];
+        return `held-out loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
     }
 
     function duration(seconds) {
@@ -202,10 +215,10 @@
         if (job.name) head.append(element("b", "", job.name));
         head.append(element("span", "train-lora-state", WORDS[job.state]), element("span", "train-lora-phase", job.phase));
         const parts = [head];
-        if (job.problems.length) parts.push(list(job.problems, "train-lora-problem"));
-        if (job.notes.length) parts.push(list(job.notes, "train-lora-note"));
-        if (job.choices.length) parts.push(list(job.choices, "train-lora-note"));
-        if (job.held_out.length) head.append(element("span", "train-lora-phase", `held-out loss ${job.held_out[job.held_out.length - 1][1].toFixed(4)}`));
+        if (job.problems.length) parts.push(keptList("problems", job.problems, "train-lora-problem"));
+        if (job.notes.length) parts.push(keptList("notes", job.notes, "train-lora-note"));
+        if (job.choices.length) parts.push(keptList("choices", job.choices, "train-lora-note"));
+        if (job.held_out.length) head.append(element("span", "train-lora-phase", heldOut(job)));
         if (job.total) {
             const bar = element("progress", "train-lora-bar");
             bar.max = job.total;
@@ -215,6 +228,7 @@
         if (shown.losses.length > 1) parts.push(chart(job.total, job.first_step));
         if (job.sampled.length) parts.push(samples(job));
         if (job.between.length) parts.push(element("div", "train-lora-phase", `Saved in between: ${job.between.join(", ")}`));
+        if (job.left.length && !ACTIVE.includes(job.state)) parts.push(element("div", "train-lora-phase", `Left on the disk: ${job.left.join(", ")}`));
         if (job.best && !ACTIVE.includes(job.state)) parts.push(bestLine(job));
         if (job.saved && job.state === "done") parts.push(testButton(job));
         panel.replaceChildren(...parts);

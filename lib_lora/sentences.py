@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST = 50
+MOST, NEWEST = 50, 10
 
 
-def bounded(texts: Sequence[str], most: int = MOST) -> list[str]:
-    """The first of `texts`, and how many more there are."""
-    return [*texts[:most], *([f"… and {len(texts) - most} more."] if len(texts) > most else [])]
+def bounded(texts: Sequence[str], most: int = MOST, newest: int = NEWEST) -> list[str]:
+    """At most `most` of `texts`, the `newest` among them; in the gap stands how many more there are."""
+    if len(texts) <= most:
+        return list(texts)
+    return [*texts[: most - newest], f"… and {len(texts) - most} more.", *texts[len(texts) - newest :]]

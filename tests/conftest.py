@@ -30,6 +30,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_jobs.py",
         "test_cli.py",
         "test_between.py",
+        "test_ends.py",
         "test_resume.py",
         "test_estimate.py",
         "test_embedding.py",

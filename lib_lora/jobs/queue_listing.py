@@ -11,11 +11,12 @@ from lib_lora.jobs.history import can_go_on, has_state
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.strict import strict
+from lib_lora.sentences import bounded
 
 # named to everybody who may look: without the folders that they lie in
 PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
 
-LONGEST_NAME, LONGEST, MOST_PROBLEMS = 200, 2000, 50  # characters and sentences of one job that the list shows
+LONGEST_NAME, LONGEST = 200, 2000  # characters of a name and of a sentence that the list shows
 
 
 def listing(queue: Queue) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def details(entry: Entry) -> dict[str, Any]:
         "started": entry.started,
         "first_step": entry.first_step,
         "curve": list(entry.curve),
-        "notes": list(entry.notes),
+        "notes": bounded(entry.notes),
         "between": list(entry.between),
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
@@ -59,7 +60,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "total": entry.total,
         "loss": entry.loss,
         "checkpoint": entry.checkpoint,
-        "problems": [problem[:LONGEST] for problem in entry.problems[:MOST_PROBLEMS]],
+        "problems": bounded([problem[:LONGEST] for problem in entry.problems]),
         "saved": entry.saved,
         "can_go_on": can_go_on(entry),
         "has_state": entry.over and has_state(entry),

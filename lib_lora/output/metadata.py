@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -178,7 +179,7 @@ def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:
 
 def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
     data = config.data
-    named = _named_folders(plan)
+    named, members = _named_folders(plan), _members(plan)
     buckets = {
         str(i): {"resolution": [size.width, size.height], "count": len(members)}
         for i, (size, members) in enumerate(plan.buckets.items())
@@ -202,9 +203,9 @@ def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
         "ss_bucket_no_upscale": data.bucket_no_upscale,
         "ss_min_bucket_reso": low,
         "ss_max_bucket_reso": high,
-        "ss_dataset_dirs": _folder_entries(plan, named, is_reg=False),
-        "ss_reg_dataset_dirs": _folder_entries(plan, named, is_reg=True),
-        "ss_tag_frequency": {name: _tags(plan, folder) for name, folder in named},
+        "ss_dataset_dirs": _folder_entries(members, named, is_reg=False),
+        "ss_reg_dataset_dirs": _folder_entries(members, named, is_reg=True),
+        "ss_tag_frequency": {name: _tags(members.get(folder.path, [])) for name, folder in named},
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)} if data.enable_bucket else "null",
     }
 
@@ -221,10 +222,10 @@ def _validation_entries(data: DataConfig) -> dict[str, Any]:
     }
 
 
-def _folder_entries(plan: Plan, named: list[tuple[str, Folder]], *, is_reg: bool) -> dict[str, Any]:
+def _folder_entries(members: Mapping[Path, list[Sample]], named: list[tuple[str, Folder]], *, is_reg: bool) -> dict[str, Any]:
     """Repeats and images of the folders that are, or are not, regularisation folders."""
     return {
-        name: {"n_repeats": folder.repeats, "img_count": len(_members(plan, folder))}
+        name: {"n_repeats": folder.repeats, "img_count": len(members.get(folder.path, []))}
         for name, folder in named
         if folder.is_reg == is_reg
     }
@@ -241,15 +242,18 @@ def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
     return named
 
 
-def _members(plan: Plan, folder: Folder) -> list[Sample]:
-    """The samples of `folder` but those held out."""
-    heldout = set(plan.heldout)
-    return [s for index, s in enumerate(plan.samples) if s.path.parent == folder.path and index not in heldout]
+def _members(plan: Plan) -> dict[Path, list[Sample]]:
+    """Folder -> its samples but those held out."""
+    heldout, found = set(plan.heldout), defaultdict[Path, list[Sample]](list)
+    for index, sample in enumerate(plan.samples):
+        if index not in heldout:
+            found[sample.path.parent].append(sample)
+    return found
 
 
-def _tags(plan: Plan, folder: Folder) -> dict[str, int]:
+def _tags(samples: Sequence[Sample]) -> dict[str, int]:
     """How often each comma-separated tag occurs, once per image, lower case (sd-scripts `set_tag_frequency`)."""
-    captions = [sample.caption for sample in _members(plan, folder)]
+    captions = [sample.caption for sample in samples]
     return dict(Counter(tag.strip().lower() for caption in captions for tag in caption.split(",") if tag.strip()))
 
 

@@ -35,10 +35,10 @@ def fitted(entries: Mapping[str, Any]) -> Fitted:
     """Entries as the file has them, each within its share. Tables are JSON, as sd-scripts writes them; the rest is `str`."""
     texts, told = {}, []
     for key, value in entries.items():
-        clean, budget = _clean(value), int(MAX_METADATA_BYTES * _SHARES.get(key, _SHARE))
-        if isinstance(value, (str, dict)) and clean != value:
+        if isinstance(value, (str, dict)) and _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
+            value = _clean(value)  # noqa: PLW2901 - the entry, without what no file can hold
             told.append(f"The LoRA's file has � where {key} holds half a character.")
-        text, cut = _cut(key, clean, budget)
+        text, cut = _cut(key, value, int(MAX_METADATA_BYTES * _SHARES.get(key, _SHARE)))
         texts[key] = text
         told += [cut] if cut else []
     return Fitted(texts, tuple(told))

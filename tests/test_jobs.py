@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, LoraFileError, ModelError
 from lib_lora.events import (
     BestSaved,
+    Chosen,
     Event,
     Finished,
     HeldOut,
+    Left,
     Lent,
     Note,
     Phase,
@@ -30,7 +33,10 @@ from lib_lora.events import (
 )
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.queue_listing import details
 from lib_lora.jobs.runner import Runner
+from lib_lora.sentences import MOST
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 
@@ -298,3 +304,38 @@ def test_what_is_lost_when_the_program_ends(
         assert lost is None
     else:
         assert lost is not None and lost.startswith("The state of 'cat' after step 4 is not saved, ") and said in lost
+
+
+def test_nothing_that_is_no_number_reaches_a_page() -> None:
+    """Browsers read no NaN and no Infinity: an answer with one of them would be none at all."""
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
+    for loss in (float("nan"), float("inf"), float("-inf"), 0.5):
+        job.apply(StepDone(1, 9, 1, loss, (loss,)))
+        job.apply(HeldOut(1, loss))
+    job.apply(BestSaved(Path("x-best.safetensors"), 1, float("nan")))
+    told = job.snapshot()
+    json.dumps(told, allow_nan=False)
+    assert told["losses"] == [None, None, None, 0.5] and [loss for _, loss in told["held_out"]] == [None, None, None, 0.5]
+    entry = Entry("a", {"name": "x"}, 0.0, "failed", loss=float("nan"), curve=(0.5, float("inf")))
+    json.dumps(details(entry), allow_nan=False)
+
+
+def test_a_page_is_told_so_many_sentences_and_how_many_more() -> None:
+    job = Job(build_config({"name": "x"}), torch.device("cpu"))
+    for number in range(5000):
+        job.apply(Note(f"Note {number}."))
+        job.apply(Chosen(f"Choice {number}."))
+    job.fail([f"Problem {number}." for number in range(5000)])
+    told = job.snapshot()
+    for kind in ("notes", "choices", "problems"):
+        assert len(told[kind]) == MOST + 1 and f"… and {5000 - MOST} more." in told[kind], kind
+    assert told["notes"][0] == "Note 0." and told["notes"][-1] == "Note 4999.", "the newest are the most wanted"
+    entry = Entry("a", {"name": "x"}, 0.0, "failed", notes=tuple(map(str, range(5000))), problems=tuple(map(str, range(5000))))
+    assert len(details(entry)["notes"]) == len(details(entry)["problems"]) == MOST + 1
+
+
+def test_what_is_left_is_seen_whatever_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "x-state").mkdir()
+    left = Left((tmp_path / "x-000001.safetensors", tmp_path / "x-state"))
+    for end in (Finished(None, 1), ModelError("Gone.")):
+        assert start(monkeypatch, [Phase("x"), left, end])["left"] == ["x-000001.safetensors", "x-state (0 files)"]

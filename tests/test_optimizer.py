@@ -361,3 +361,43 @@ def test_automatic_choices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
         choice = choose_checkpointing("auto", gpu, SD1)
         assert choice.on is on and f"{gigabytes} GB" in choice.reason
         assert choose_checkpointing("auto", gpu, SDXL).on, "it is larger"
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("norm", [0.0, 1.0])
+@pytest.mark.parametrize("precision", ["no", "bf16", "full_bf16", "fp16", "scaled fp16"])
+def test_a_gradient_that_is_no_number_is_never_applied(precision: str, norm: float, together: int, bad: float) -> None:
+    """One element of one of several batches; clipped or not, in every precision. The next good step is made."""
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "full_bf16": torch.bfloat16}.get(precision, torch.float16)
+    weights = torch.bfloat16 if precision == "full_bf16" else torch.float32
+    ours = pair("unet")
+    for parameter in parameters([ours]):
+        parameter.data = parameter.data.to(weights)
+    config = OptimizerConfig(unet_lr=0.1, max_grad_norm=norm, gradient_accumulation_steps=together)
+    updater = Updater([ours], config, 5, Precision(precision, dtype, weights))
+    if precision == "scaled fp16":  # on a GPU alone; here the same class does on the CPU what it does there
+        if not hasattr(torch.amp, "GradScaler"):
+            pytest.skip("this torch scales losses on a GPU alone")
+        updater._scaler, updater._scales_loss = torch.amp.GradScaler("cpu", enabled=True), True
+    before = {key: value.detach().clone() for key, value in ours.named().items()}
+    for number in range(together):
+        updater.accumulate(ours.down.sum() + ours.up.sum())
+        if number == 0:
+            assert ours.up.grad is not None
+            ours.up.grad[1, 1] = bad
+    good = updater.update()
+    assert good is updater._scales_loss, "the loss scaler tells nobody, and skips the step itself"
+    assert all(torch.equal(value, before[key]) for key, value in ours.named().items()) and ours.up.grad is None
+    for _ in range(together):
+        updater.accumulate(ours.down.sum() + ours.up.sum())
+    assert updater.update() and not torch.equal(ours.up, before["lora_up.weight"])
+    assert all(bool(torch.isfinite(value).all()) for value in ours.named().values())
+
+
+def test_finite_gradients_are_not_mistaken_for_others() -> None:
+    """Their norm overflows where none of them does: without clipping nothing is asked of the norm."""
+    ours = pair("unet")
+    updater = Updater([ours], OptimizerConfig(unet_lr=0.1, max_grad_norm=0), 5, FULL)
+    updater.accumulate(3e38 * ours.up.sum())
+    assert updater.update() and not torch.equal(ours.up, pair("unet").up)

@@ -134,8 +134,8 @@ class Updater:
         self.optimizer = make_optimizer(config, [*parameter_groups(pairs, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         self.begun = 0  # how often `update` was called
-        self._scales_loss = precision.scales_loss
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
+        self._scales_loss = bool(self._scaler.is_enabled())  # torch leaves it off where there is no CUDA
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
         if self._schedule_free:
             cast(Any, self.optimizer).train()

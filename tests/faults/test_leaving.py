@@ -96,7 +96,11 @@ def reopened(checkpoint: Path, folder: Path) -> Queue:
 
 
 @pytest.mark.case(42)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 3)], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 3), (signal.SIGHUP, -signal.SIGHUP)],
+    ids=["SIGTERM", "SIGINT", "SIGHUP"],
+)
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
 def test_a_signal_saves_the_state_first(
     number: int,
@@ -108,7 +112,7 @@ def test_a_signal_saves_the_state_first(
     quick: Any,
     figure: Callable[[str], None],
 ) -> None:
-    """SIGTERM or Ctrl+C while a training runs or is paused: its state is saved, without a look at the images, what waits stays, and it goes on bit for bit."""
+    """SIGTERM, Ctrl+C or a closed terminal while a training runs or is paused: its state is saved, without a look at the images, what waits stays, and it goes on bit for bit."""
     first, second = quick(steps=STEPS), quick(steps=STEPS, name="waits")
     program = Program(mini_checkpoint, tmp_path, first, second, held=held)
     program.wait_for(lambda step, state: step >= 3 and (state == "paused" or not held))

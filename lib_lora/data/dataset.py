@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_lora.data.captions import CaptionSource, read_caption, written_caption
 from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
@@ -75,20 +76,20 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
 
 def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> Sample | Iterable[str]:
     if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
-        return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
+        return [f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         size = checked_size(path, readers)
         written = read_caption(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
     except OSError as error:
-        return [f"Image {path.name!r} cannot be read ({error.strerror}); check its permissions."]
+        return [f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."]
     caption = written_caption(path, written, folder.concept, captions)
     if caption is None and folder.is_reg:
         return [f"{REG_DATA}: images in {folder.path.name!r} have no captions; rename the folder to 1_CLASS, such as 1_cat."]
     if caption is None:
-        file = path.stem + captions.extension
-        return [f"Image {path.name!r} has no caption; write {file} beside it, or give a Trigger word (trigger)."]
+        file = given_stem(path) + captions.extension
+        return [f"Image {given_name(path)!r} has no caption; write {file} beside it, or give a Trigger word (trigger)."]
     return Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg)
 
 

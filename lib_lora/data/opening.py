@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from lib_lora.data.folders import KINDS
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.jpeg import MAX_SCANS, scans
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -45,29 +46,33 @@ def reading(path: Path) -> Iterator[Image.Image]:
             yield image
         except (OSError, SyntaxError, ValueError) as error:
             kind = NotNowError if getattr(error, "errno", None) else DatasetError  # the disk's fault, or the file's
-            raise kind([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
+            raise kind([f"Image {given_name(path)!r} cannot be read ({error}); replace or remove it."]) from error
 
 
 def _open(path: Path) -> Image.Image:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
+            raise DatasetError([f"Image {given_name(path)!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
         image = Image.open(path, formats=FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         errno = getattr(error, "errno", None)
         if errno:  # the system's own: gone, or not allowed
             why = os.strerror(errno)
-            raise NotNowError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
-        raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
+            raise NotNowError(
+                [f"Image {given_name(path)!r} cannot be read ({why}); put it back, or make it readable."]
+            ) from error
+        raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} picture; replace or remove it."]) from error
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         image.close()
-        raise DatasetError([f"Image {path.name!r} is animated; save the frame to be learned as a picture of its own."])
+        raise DatasetError([f"Image {given_name(path)!r} is animated; save the frame to be learned as a picture of its own."])
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise DatasetError([f"Image {path.name!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."])
+        raise DatasetError(
+            [f"Image {given_name(path)!r} has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it."]
+        )
     if image.format in {"JPEG", "MPO"} and scans(path.read_bytes()) > MAX_SCANS:
         image.close()
-        raise DatasetError([f"Image {path.name!r} is a JPEG of more than {MAX_SCANS} scans; save it anew or remove it."])
+        raise DatasetError([f"Image {given_name(path)!r} is a JPEG of more than {MAX_SCANS} scans; save it anew or remove it."])
     return image
 
 

@@ -117,6 +117,9 @@ class StandaloneHost:
     def work_folder(self) -> Path:
         return self._out / ".train-lora"
 
+    def hides_pictures(self) -> bool:
+        return False  # whoever runs a command looks at them there
+
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
         if self._model is None:

@@ -51,6 +51,9 @@ class WebuiHost:
     def work_folder(self) -> Path:
         return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
 
+    def hides_pictures(self) -> bool:
+        return True  # see `lib_lora.data.hidden_names`
+
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
         """See `Host`. Waits for the queue lock, and holds it until the exit."""

@@ -23,7 +23,10 @@ def listing(queue: Queue) -> dict[str, Any]:
     waiting = [entry.id for entry in entries if entry.state == "waiting" and not queue.elsewhere(entry.id)]
     places = {entry_id: place for place, entry_id in enumerate(waiting, 1)}
     rows = [{**_row(entry), "place": places.get(entry.id), "elsewhere": queue.elsewhere(entry.id)} for entry in entries]
-    return _text_alone({"revision": revision, "held": queue.held, "trouble": queue.told, "jobs": rows})
+    told = " ".join(text for text in (queue.told, queue.keeper.trouble) if text)
+    found = {"revision": revision, "held": queue.held, "trouble": told, "jobs": rows, "kept": queue.keeper.shown()}
+    shown: dict[str, Any] = _text_alone(found)
+    return shown
 
 
 def details(entry: Entry) -> dict[str, Any]:
@@ -43,7 +46,8 @@ def details(entry: Entry) -> dict[str, Any]:
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
     }
-    return _text_alone(found)
+    shown: dict[str, Any] = _text_alone(found)
+    return shown
 
 
 def _row(entry: Entry) -> dict[str, Any]:

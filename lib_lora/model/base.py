@@ -124,6 +124,10 @@ class Host(Protocol):
         """Where samples and states go: a place that starts with a dot, so that nobody takes them for LoRAs or serves them."""
         ...
 
+    def hides_pictures(self) -> bool:
+        """Whether pictures in the work folder need names that are no pictures', since the host serves those wherever they lie."""
+        ...
+
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...

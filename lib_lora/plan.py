@@ -11,6 +11,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.links import named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.regularisation import matched_repeats
@@ -146,7 +147,7 @@ def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(
-                f"Image {sample.path.name!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
+                f"Image {given_name(sample.path)!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
             )
     if problems:
         raise DatasetError(problems)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_lora.data.hidden_names import given_stem
 from lib_lora.data.lines import lines_of
 from lib_lora.data.links import leads_out, link_problem, named
 from lib_lora.errors import DatasetError
@@ -56,7 +57,7 @@ def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile 
     extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
     found: CaptionFile | None = None
     for extension in extensions:
-        path = image.with_name(image.stem + extension)
+        path = image.with_name(given_stem(image) + extension)
         if path.is_symlink() and leads_out(path, root):
             raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
         if not path.is_file():
@@ -90,7 +91,7 @@ def written_caption(image: Path, written: str | None, concept: str | None, sourc
 
     Each line gets the trigger in front. None where there is nothing at all.
     """
-    name = image.stem.replace("_", " ").strip() if source.filenames else None
+    name = given_stem(image).replace("_", " ").strip() if source.filenames else None
     lines = (written or name or concept or "").split("\n")
     return "\n".join(with_trigger(line, source.trigger) for line in lines) or None
 

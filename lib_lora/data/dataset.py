@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_lora.data.captions import CaptionFile, CaptionSource, caption_file, caption_notes, empty_problem, written_caption
 from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
@@ -84,14 +85,14 @@ class _Read:
 
 def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> _Read | Iterable[str]:
     if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
-        return [f"Image {path.name!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
+        return [f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         size = checked_size(path, readers)
         found = caption_file(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
     except OSError as error:
-        return [f"Image {path.name!r} cannot be read ({error.strerror}); check its permissions."]
+        return [f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."]
     written = found.text(captions) if found else None
     caption = written_caption(path, written, folder.concept, captions)
     if caption is None:
@@ -106,7 +107,7 @@ def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: Ca
         told = f"{REG_DATA}: images in {folder.path.name!r} have no captions; {renamed}."
         return empty_problem(found, renamed) if found else told
     given = "give a Trigger word (trigger)"
-    told = f"Image {path.name!r} has no caption; write {path.stem + captions.extension} beside it, or {given}."
+    told = f"Image {given_name(path)!r} has no caption; write {given_stem(path) + captions.extension} beside it, or {given}."
     return empty_problem(found, given) if found else told
 
 

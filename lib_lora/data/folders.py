@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.names import is_device
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.links import leads_out, link_problem, named
 from lib_lora.data.paths import WINDOWS, existing_folder, missing_problem, pasted, path_problem
 
@@ -50,7 +51,7 @@ class Listing:
 
     def in_order(self) -> Listing:
         """The same, sorted."""
-        self.images.sort()
+        self.images.sort(key=lambda path: path.with_name(given_name(path)))
         self.folders.sort()
         for names in (self.links, self.linked_folders, self.unused):
             names.sort()
@@ -164,17 +165,17 @@ class FolderSearch:
 
 
 def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) -> None:
-    suffix = path.suffix.lower()
+    suffix = Path(given_name(path)).suffix.lower()
     if suffix in OTHER_SUFFIXES:
         listing.others.add(suffix)
     if suffix in IMAGE_SUFFIXES:
         if entry.is_symlink() and leads_out(path, root):
-            listing.links.append(entry.name)
+            listing.links.append(given_name(path))
         elif _is(entry.is_file):
             if not entry.name.startswith(".") and not (WINDOWS and is_device(entry.name)):
                 listing.images.append(path)
             elif not entry.name.startswith("._"):  # what macOS leaves beside a file is no image
-                listing.unused.append(entry.name)
+                listing.unused.append(given_name(path))
     if not entry.name.startswith(".") and _is(entry.is_dir):
         if leads_out(path, root):
             listing.linked_folders.append(entry.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib_lora.data.dataset import Dataset, Sample, checked_size
 from lib_lora.data.folders import FolderSearch
+from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.links import link_problem, named
 from lib_lora.data.paths import pasted
 from lib_lora.data.reader import NoReaderError, Readers
@@ -26,10 +27,10 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     if search.problems:
         return replace(dataset, problems=(*dataset.problems, *search.problems))
     samples = tuple(
-        sample if sample.is_reg else replace(sample, mask=masks[sample.path.parent].get(sample.path.stem))
+        sample if sample.is_reg else replace(sample, mask=masks[sample.path.parent].get(given_stem(sample.path)))
         for sample in dataset.samples
     )
-    missing = [sample.path.name for sample in samples if not sample.is_reg and sample.mask is None]
+    missing = [given_name(sample.path) for sample in samples if not sample.is_reg and sample.mask is None]
     problems = [f"{MASKS}: no mask image for {named(missing)}; add one of the same name."] if missing else []
     with Readers() as readers:
         problems += [problem for sample in samples for problem in _mask_problems(sample, readers)]
@@ -51,7 +52,7 @@ def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Pat
     found = search.look(own, root) if own in inside.folders else inside
     if found.links:
         search.problems.append(f"{MASKS}: {link_problem(found.links, root)}")
-    return {path.stem: path for path in found.images}
+    return {given_stem(path): path for path in found.images}
 
 
 def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
@@ -64,7 +65,7 @@ def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
     except DatasetError as error:
         return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:
-        return [f"{MASKS}: {sample.mask.name!r} cannot be read ({error.strerror}); check its permissions."]
+        return [f"{MASKS}: {given_name(sample.mask)!r} cannot be read ({error.strerror}); check its permissions."]
     if size == sample.size:
         return []
-    return [f"{MASKS}: {sample.mask.name!r} is {size}, but its image {sample.size}; make them equal."]
+    return [f"{MASKS}: {given_name(sample.mask)!r} is {size}, but its image {sample.size}; make them equal."]

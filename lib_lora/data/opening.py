@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageOps
 
 from lib_lora.data.folders import KINDS
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.jpeg import jpeg_problem
 from lib_lora.data.png import SIGNATURE, png_problem
 from lib_lora.data.sizes import Size
@@ -48,16 +49,16 @@ def reading(path: Path) -> Iterator[Image.Image]:
             yield image
         except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, EOFError, struct.error) as error:
             kind = NotNowError if getattr(error, "errno", None) else DatasetError  # the disk's fault, or the file's
-            raise kind([f"Image {path.name!r} cannot be read ({error}); replace or remove it."]) from error
+            raise kind([f"Image {given_name(path)!r} cannot be read ({error}); replace or remove it."]) from error
 
 
 def _open(path: Path) -> Image.Image:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DatasetError([f"Image {path.name!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
+            raise DatasetError([f"Image {given_name(path)!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
         problem = _shape_problem(path)
         if problem:
-            raise DatasetError([f"Image {path.name!r} {problem}; save it anew or remove it."])
+            raise DatasetError([f"Image {given_name(path)!r} {problem}; save it anew or remove it."])
         image = Image.open(path, formats=FORMATS)
     except (DatasetError, MemoryError):
         raise
@@ -65,12 +66,14 @@ def _open(path: Path) -> Image.Image:
         errno = getattr(error, "errno", None)
         if errno:  # the system's own: gone, or not allowed
             why = os.strerror(errno)
-            raise NotNowError([f"Image {path.name!r} cannot be read ({why}); put it back, or make it readable."]) from error
-        raise DatasetError([f"Image {path.name!r} is not a readable {KINDS} picture; replace or remove it."]) from error
+            raise NotNowError(
+                [f"Image {given_name(path)!r} cannot be read ({why}); put it back, or make it readable."]
+            ) from error
+        raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} picture; replace or remove it."]) from error
     problem = _size_problem(image, path.stat().st_size)
     if problem:
         image.close()
-        raise DatasetError([f"Image {path.name!r} {problem}."])
+        raise DatasetError([f"Image {given_name(path)!r} {problem}."])
     return image
 
 

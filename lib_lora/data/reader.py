@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.opening import NotNowError
 from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
@@ -66,7 +67,7 @@ class Reader:
             said, late = self._asked(path)
         if not said:
             why = f"takes longer than {self._seconds:g} s to read" if late else "ends the program that reads it"
-            raise DatasetError([f"Image {path.name!r} {why}; save it anew or remove it."])
+            raise DatasetError([f"Image {given_name(path)!r} {why}; save it anew or remove it."])
         answer = json.loads(said)
         if "problems" in answer:
             raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])

@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.opening import NotNowError, image_size, is_deep, on_white, reading, upright
 from lib_lora.errors import DatasetError
 
@@ -46,7 +47,10 @@ def answer(path: Path) -> dict[str, object]:
     except DatasetError as error:
         return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
     except MemoryError:
-        return {"problems": [f"Image {path.name!r} needs more memory than there is; shrink or remove it."], "for_now": True}
+        return {
+            "problems": [f"Image {given_name(path)!r} needs more memory than there is; shrink or remove it."],
+            "for_now": True,
+        }
     return {"size": [size.height, size.width]}
 
 

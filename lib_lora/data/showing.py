@@ -11,6 +11,7 @@ from lib_lora.config.data import DataConfig
 from lib_lora.data.augment import Look, with_colours
 from lib_lora.data.buckets import Placement
 from lib_lora.data.dataset import Sample
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels, fit, load_alpha, load_pixels
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -59,5 +60,5 @@ def _mask(data: DataConfig, sample: Sample) -> Pixels | None:
 
 def _unchanged(path: Path, pixels: Pixels, size: Size) -> Pixels:
     if pixels.shape[:2] != size:
-        raise DatasetError([f"Image {path.name!r} was changed after it was checked; start again."])
+        raise DatasetError([f"Image {given_name(path)!r} was changed after it was checked; start again."])
     return pixels

@@ -121,6 +121,9 @@ class StandaloneHost:
         del folder  # nothing is dropped on a command line
         return False
 
+    def hides_pictures(self) -> bool:
+        return False  # whoever runs a command looks at them there
+
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
         if self._model is None:

@@ -14,6 +14,7 @@ from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.hosts.webui_jobs import WebuiCheckpoints
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
+from lib_lora.jobs.hiding import hide_pictures
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
@@ -53,6 +54,7 @@ GUARD = _guard()
 RELOAD_WAIT_S = 20.0
 PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
 UPLOADS = PRIVATE_FOLDER / "uploads"
+hide_pictures(PRIVATE_FOLDER)
 QUEUE = Queue(RUNNER, Store(PRIVATE_FOLDER / "queue", UPLOADS), WebuiCheckpoints())
 
 

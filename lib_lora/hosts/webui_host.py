@@ -54,6 +54,9 @@ class WebuiHost:
     def keeps(self, folder: Path) -> bool:
         return self.work_folder().parent.resolve() in folder.resolve().parents
 
+    def hides_pictures(self) -> bool:
+        return True  # see `lib_lora.data.hidden_names`
+
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
         """See `Host`. Waits for the queue lock, and holds it until the exit."""

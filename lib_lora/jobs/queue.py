@@ -16,6 +16,7 @@ from lib_lora.errors import ConfigError, ModelError, TrainLoraError
 from lib_lora.events import Event, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.jobs.history import after_restart, foreign_problem, name_clash, settings_to_run, waiting_again
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.keeper import Keeper
 from lib_lora.jobs.queue_entry import Entry, EntryState, with_progress
 from lib_lora.jobs.queue_store import QueueError, Store
 from lib_lora.jobs.runner import Runner, named_error
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 100
 KEPT_ENDED = 100  # jobs that are over; older ones are forgotten with their images
+SURVEY_EVERY_S = 60.0  # of what jobs keep on the disk, where the list did not change
 WRITE_EVERY_S = 10.0  # while steps go on
 _AT_ONCE = (Planned, StateSaved, Saved, SavedBetween)  # events that are written down at once
 _ENDS: dict[str, EntryState] = {"done": "finished", "stopped": "stopped", "failed": "failed"}
@@ -55,6 +57,8 @@ class Queue(SharedList):
         self._current: tuple[str, Job] | None = None
         self._lent_checked = False
         super().__init__(store)
+        self.keeper = Keeper(store, runner.host.work_folder, lambda: self._entries, self._changing)
+        self._surveyed: tuple[int, float] | None = None  # at which change of the list, and when
         self.held = bool(self._waiting())  # what waited when the program ended begins when somebody says so
         runner.watch(self)
 
@@ -62,6 +66,10 @@ class Queue(SharedList):
         """See what other programs did to the list, and whether a run died without a word."""
         self.runner.reap()
         super().look()
+        now = time.monotonic()
+        if self._surveyed is None or self._surveyed[0] != self._changes or now - self._surveyed[1] > SURVEY_EVERY_S:
+            self._changes += self.keeper.renew()
+            self._surveyed = self._changes, now
 
     def owns(self, folder: str) -> bool:
         """Whether a folder of settings holds images of a job, which were dropped and not named."""
@@ -224,6 +232,7 @@ class Queue(SharedList):
                     self._keep(over, refused=entry.direct and over.state == "failed" and told)
             finally:
                 self._begin_next()
+        self.look_soon(at_once=True)
 
     def _over(self, entry: Entry, job: Job) -> Entry:
         """What is kept of a run that ended; where that cannot be told in full, that it failed."""

@@ -25,7 +25,9 @@ def listing(queue: Queue) -> dict[str, Any]:
     waiting = [entry.id for entry in entries if entry.state == "waiting" and not queue.elsewhere(entry.id)]
     places = {entry_id: place for place, entry_id in enumerate(waiting, 1)}
     rows = [{**_row(entry), "place": places.get(entry.id), "elsewhere": queue.elsewhere(entry.id)} for entry in entries]
-    listed: dict[str, Any] = strict({"revision": revision, "held": queue.held, "trouble": queue.told, "jobs": rows})
+    told = " ".join(text for text in (queue.told, queue.keeper.trouble) if text)
+    found = {"revision": revision, "held": queue.held, "trouble": told, "jobs": rows, "kept": queue.keeper.shown()}
+    listed: dict[str, Any] = strict(found)
     return listed
 
 

@@ -41,14 +41,14 @@ class Store:
     """
 
     def __init__(self, folder: Path, private: Path | None = None) -> None:
-        self._folder, self._private = folder, private
+        self._folder, self.private = folder, private
         self.owners = Owners(folder)
         self._known: dict[str, tuple[tuple[int, int, int], Entry]] = {}  # what was read, by the file's state
         self.put_aside = ""  # what `load` found and did not use, as a sentence
 
     def owns(self, text: str) -> bool:
         """Whether a path, or PATH|N, is a folder of a job's own."""
-        return _is_below(_split(text)[0], self._folder)
+        return _is_below(split_repeats(text)[0], self._folder)
 
     def load(self) -> list[Entry]:
         """Every job, in order, broken ones too. Leftovers of a sudden end are swept away, an order that is none is put aside."""
@@ -138,6 +138,22 @@ class Store:
         """
         _write(self._folder / ORDER, json.dumps(list(ids)).encode())
 
+    def text_of(self, name: str) -> str:
+        """The text of a file that belongs to all jobs.
+
+        Raises:
+            OSError, ValueError: it is not there, or none that can be read.
+        """
+        return _bounded(self._folder / name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a file that belongs to all jobs.
+
+        Raises:
+            QueueError: the disk refused; it is as it was.
+        """
+        _write(self._folder / name, text.encode())
+
     def remove(self, entry_id: str) -> None:
         """Take a job and its images away: out of sight at once, then off the disk.
 
@@ -174,8 +190,8 @@ class Store:
 
     def _take(self, text: str, temporary: Path, final: Path) -> str:
         """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
-        folder, repeats = _split(text)
-        private = self._private is not None and _is_below(folder, self._private)
+        folder, repeats = split_repeats(text)
+        private = self.private is not None and _is_below(folder, self.private)
         if not (private or self.owns(text)) or not folder.is_dir():
             return text
         name = folder.resolve().name
@@ -185,7 +201,7 @@ class Store:
         return str(final / name) + repeats
 
 
-def _split(text: str) -> tuple[Path, str]:
+def split_repeats(text: str) -> tuple[Path, str]:
     """The path and `|N` of PATH|N; a folder whose name has a bar in it is taken as it is."""
     path, bar, number = text.rpartition("|")
     return (Path(path), bar + number) if bar and not is_folder(text) else (Path(text), "")

@@ -61,9 +61,9 @@ class SharedList:
         """Whether a job runs or waits in another program that uses the same folder."""
         return entry_id in self._elsewhere
 
-    def look_soon(self) -> None:
+    def look_soon(self, *, at_once: bool = False) -> None:
         """Have what other programs did looked at, in a thread of its own, where that was not done just now. Never waits."""
-        if time.monotonic() - self._looked > LOOK_EVERY_S and self._looking.acquire(blocking=False):
+        if (at_once or time.monotonic() - self._looked > LOOK_EVERY_S) and self._looking.acquire(blocking=False):
             try:
                 threading.Thread(target=self._look_and_say, name="train-lora-looks", daemon=True).start()
             except RuntimeError:  # no more threads: a later look will do

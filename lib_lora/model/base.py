@@ -128,6 +128,10 @@ class Host(Protocol):
         """Whether a folder of images is the host's own: a copy of what was dropped, which lies on its disk for the run."""
         ...
 
+    def hides_pictures(self) -> bool:
+        """Whether pictures in the work folder need names that are no pictures', since the host serves those wherever they lie."""
+        ...
+
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import Prompt, read_prompts
+from lib_lora.data.hidden_names import hidden_name
 from lib_lora.data.sizes import Size
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
@@ -37,6 +39,7 @@ class Sampler:
     ) -> None:
         self._config, self._plan, self._base, self._session, self._leavings = config, plan, base, session, leavings
         self._folder = host.work_folder() / config.run.name / "samples"
+        self._hides = host.hides_pictures()
         self._prompts = read_prompts(config.run.sample_prompts) or [Prompt(default_prompt(config, plan))]
         self._failed = False
 
@@ -50,7 +53,7 @@ class Sampler:
             with self._session.result():
                 for number, prompt in enumerate(self._prompts):
                     request = self._request(prompt)
-                    path = _free(self._folder / f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}.png")
+                    path = _free(self._folder / self._name(f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}"))
                     write_atomically(path, png(sample(self._base, request, self._session.precision)))
                     self._leavings.add(path)
                     paths.append(path)
@@ -61,6 +64,10 @@ class Sampler:
             yield Note(f"The samples could not be drawn ({type(error).__name__}: {error}); the training goes on without them.")
             return
         yield Sampled(step, tuple(paths), tuple(prompt.text for prompt in self._prompts))
+
+    def _name(self, start: str) -> str:
+        """What a picture is called; where the host hides pictures it can neither be guessed nor be taken for one."""
+        return hidden_name(f"{start}_{secrets.token_hex(8)}.png") if self._hides else f"{start}.png"
 
     def _request(self, prompt: Prompt) -> Request:
         config, size = self._config, preview_size(self._config)

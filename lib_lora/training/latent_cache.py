@@ -80,6 +80,16 @@ def encoder_fingerprint(vae: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file was written by `LatentCache.keep`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    return metadata.keys() == {"made_from", "sha256"} and path.stem == metadata["made_from"][:32]
+
+
 def _path(image: Path, key: str) -> Path:
     return image.parent / FOLDER / f"{key[:32]}.safetensors"
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.augment import PLAIN, drawn_look
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels
 from lib_lora.data.showing import Showing, show
 from lib_lora.data.size_conditioning import told_sizes
@@ -121,7 +122,7 @@ class Pictures:
         for index, showing, posterior, label, flipped in zip(indices, showings, found, labels, mirrored):
             latents = posterior.sample(self._base.family.latent_scale, self._seed, *label)
             if not bool(torch.isfinite(latents).all()):
-                name = self._plan.samples[index].path.name
+                name = given_name(self._plan.samples[index].path)
                 raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
             size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
             sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
@@ -141,7 +142,7 @@ class Pictures:
         for first in range(0, len(missing), at_once):
             places = missing[first : first + at_once]
             self._base.verify()
-            with explained(self._base, self._config, f"encoding {paths[places[0]].name!r}", ENCODING):
+            with explained(self._base, self._config, f"encoding {given_name(paths[places[0]])!r}", ENCODING):
                 encoded = posteriors(self._base, [pictures[place] for place in places])
             for place, posterior in zip(places, encoded):
                 found[place] = posterior

@@ -13,6 +13,7 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.paths import pasted, path_problem
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
@@ -171,10 +172,12 @@ def data_fingerprint(plan: Plan) -> str:
             content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
         except OSError as error:
             raise DatasetError(
-                [f"Image {sample.path.name!r} was there when it was checked, and is gone; start again."]
+                [f"Image {given_name(sample.path)!r} was there when it was checked, and is gone; start again."]
             ) from error
         digest.update(
-            json.dumps([sample.path.name, content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]).encode()
+            json.dumps(
+                [given_name(sample.path), content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]
+            ).encode()
         )
     buckets = [[str(size), list(members)] for size, members in plan.buckets.items()]
     digest.update(json.dumps([buckets, list(plan.heldout), plan.batch_size, plan.accumulation, plan.steps_per_epoch]).encode())

@@ -30,6 +30,7 @@ def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
 
     def status(request: Request) -> Any:
         since = _number(request.query_params.get("since", "0"))
+        queue.look_soon()
         job = runner.job
         return {"job": job.snapshot(since) if job else None, "queue": queue.revision}
 

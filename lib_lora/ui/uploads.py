@@ -14,6 +14,7 @@ from typing import Any
 
 from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
 from lib_lora.data.folders import IMAGE_SUFFIXES
+from lib_lora.data.hidden_names import given_name, hidden_name
 from lib_lora.data.paths import path_problem
 from lib_lora.errors import DatasetError
 
@@ -37,11 +38,11 @@ def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) ->
             (`gradio_client.utils.strip_invalid_filename_characters`).
 
     Returns:
-        The same path for the same upload, however often it is asked for; nothing may be there.
+        The same path for the same upload, however often it is asked for; nothing may be there. A picture's name is hidden in it.
     """
     text = uploaded if isinstance(uploaded, str) else repr(uploaded)
     folder = taken / hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
-    target = folder / (original if _is_file_name(original) else Path(text).name.replace("\0", "") or "file")
+    target = folder / hidden_name(original if _is_file_name(original) else Path(text).name.replace("\0", "") or "file")
     if not isinstance(uploaded, str) or "\0" in uploaded:
         return target
     source = Path(uploaded)
@@ -79,20 +80,22 @@ def shown_name(folder: Path) -> str:
 def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEFAULT_EXTENSION) -> Path:
     """Copy dropped images and captions to one folder below `root` and return it; the same files give the same folder.
 
-    `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it.
+    `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it, and images get hidden
+    names, so that no other route of the webui does.
 
     Raises:
         DatasetError: two files have one name, so that captions could not be told apart, or one is not there.
     """
-    names = [file.name for file in files]
+    names = [given_name(file) for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
-    gone = [file.name for file in files if not file.is_file()]
+    gone = [given_name(file) for file in files if not file.is_file()]
     if gone:
         raise DatasetError([f"The dropped file {name!r} is not there any more; drop it again." for name in gone])
     captions = (DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension.strip() or DEFAULT_EXTENSION)
-    listed = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or file.name.endswith(captions))
+    images = {file for file, name in zip(files, names) if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+    listed = sorted(file for file in files if file in images or file.name.endswith(captions))
     digest = hashlib.sha256()
     for file in listed:
         state = file.stat()
@@ -105,7 +108,7 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
             try:
                 partial.mkdir(parents=True)
                 for file in listed:
-                    _place(file, partial / file.name)
+                    _place(file, partial / hidden_name(given_name(file)))
                 partial.replace(folder)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # a full disk is not filled any more

@@ -53,6 +53,9 @@ class LdmHost:
     def work_folder(self) -> Path:
         return self.lora_folder() / ".train-lora"
 
+    def hides_pictures(self) -> bool:
+        return False
+
     def lora_folder(self) -> Path:
         return self._out
 

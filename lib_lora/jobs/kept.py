@@ -1,0 +1,212 @@
+"""What jobs keep on the disk beside their LoRAs: samples, dropped pictures, latents, states. What may go by itself, and what not.
+
+By itself goes, the oldest first, what nobody can go on from: samples, latents, pictures of finished jobs without a state, and states
+of finished jobs that have a newer one. States to go on from, and pictures that they need, go only when a person says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.queue_store import JOB, Store, is_folder, split_repeats
+from lib_lora.output.state_file import VALUES, remove_state
+from lib_lora.training.latent_cache import FOLDER as LATENTS
+from lib_lora.training.latent_cache import is_ours
+
+PAGE_S = 24 * 3600.0  # so long a page that stays open may ask for what was dropped on it
+MOST_FILES = 200_000  # that are looked at
+_LATENT = re.compile(r"[0-9a-f]{32}\.safetensors")
+Kind = Literal["samples", "pictures", "latents", "state", "drop"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something that can be removed as a whole. `asks`: only when a person says so; None: not at all, somebody uses it."""
+
+    path: Path
+    kind: Kind
+    size: int
+    when: float
+    asks: bool | None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The sum of all: bytes that are kept, that may go by themselves, and that are asked about, with the names of those jobs."""
+
+    size: int = 0
+    free: int = 0
+    asked: int = 0
+    names: tuple[str, ...] = ()
+
+
+def summed(pieces: Iterable[Piece]) -> Kept:
+    """What pieces come to."""
+    found = list(pieces)
+    asked = [piece for piece in found if piece.asks]
+    return Kept(
+        sum(piece.size for piece in found),
+        sum(piece.size for piece in found if piece.asks is False),
+        sum(piece.size for piece in asked),
+        tuple(sorted({piece.name for piece in asked if piece.name})),
+    )
+
+
+class Survey:
+    """Looks at all that is kept, once.
+
+    Args:
+        entries: all jobs.
+        store: where they are.
+        runs: the host's work folder, with a folder for each name.
+    """
+
+    def __init__(self, entries: Collection[Entry], store: Store, runs: Path) -> None:
+        self._entries, self._store, self._runs = entries, store, runs
+        self._seen: set[tuple[int, int]] = set()  # files with several names count once
+        self._room = MOST_FILES
+        active = [entry for entry in entries if not entry.over]
+        self._active = {entry.name.casefold() for entry in active}
+        self._resumed = {str(text) for entry in active for text in (entry.settings.get("resume"), entry.goes_on_from) if text}
+        self._used = {folder for entry in active for folder in _data(entry)}
+
+    def pieces(self) -> list[Piece]:
+        """Everything, in no order."""
+        return [*self._of_runs(), *self._of_jobs(), *self._of_folders(), *self._of_drops()]
+
+    def _of_runs(self) -> Iterator[Piece]:
+        for run in _below(self._runs):
+            samples = run / "samples"
+            used = run.name.casefold() in self._active
+            for path in _below(samples) if not samples.is_symlink() else ():
+                yield self._piece(path, "samples", None if used else False, run.name)
+            yield from self._of_states(run, used=used)
+
+    def _of_states(self, run: Path, *, used: bool) -> Iterator[Piece]:
+        states = sorted((path for path in _below(run) if (path / VALUES).is_file()), key=_when)
+        owners = [entry for entry in self._entries if entry.name.casefold() == run.name.casefold()]
+        finished = bool(owners) and all(entry.state == "finished" for entry in owners)
+        named = {Path(entry.state_folder).name for entry in owners if entry.state_folder}
+        for path in states:
+            wanted = used or not self._resumed.isdisjoint({str(path), path.name, run.name})
+            superseded = finished and path != states[-1] and path.name not in named
+            yield self._piece(path, "state", None if wanted else not superseded, run.name)
+
+    def _of_jobs(self) -> Iterator[Piece]:
+        for entry in self._entries:
+            folder = self._store.place(entry.id)
+            asks = None if not entry.over else not (entry.state == "finished" and not is_folder(entry.state_folder or "\0"))
+            for path in _below(folder):
+                if path.is_dir() and not path.is_symlink():
+                    yield from self._of_latents(path, used=not entry.over)
+                    yield self._piece(path, "pictures", asks, entry.name)
+
+    def _of_folders(self) -> Iterator[Piece]:
+        """Latents beside pictures that were named, not dropped."""
+        for folder in {folder for entry in self._entries for folder in _data(entry)}:
+            if not self._store.owns(str(folder)):
+                used = any(folder == other or folder in other.parents or other in folder.parents for other in self._used)
+                for place in (folder, *_below(folder)):
+                    yield from self._of_latents(place, used=used)
+
+    def _of_latents(self, folder: Path, *, used: bool) -> Iterator[Piece]:
+        kept = folder / LATENTS
+        if not kept.is_symlink():
+            ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
+            yield from (self._piece(path, "latents", None if used else False) for path in ours)
+
+    def _of_drops(self) -> Iterator[Piece]:
+        """What was dropped on a page, and is a job's by now, or may become one's."""
+        uploads = self._store.private
+        for path in [*_below(uploads), *_below(uploads / "taken")] if uploads else []:
+            if path.name != "taken":
+                yield self._piece(path, "drop", False if time.time() - _when(path) > PAGE_S else None)
+
+    def _piece(self, path: Path, kind: Kind, asks: bool | None, name: str = "") -> Piece:
+        return Piece(path, kind, self._size(path), _when(path), asks, name)
+
+    def _size(self, path: Path) -> int:
+        """Bytes of the files at and below a path that were not counted yet."""
+        total = 0
+        for file in _files(path):
+            self._room -= 1
+            with contextlib.suppress(OSError):
+                state = file.lstat()
+                if stat.S_ISREG(state.st_mode) and (state.st_dev, state.st_ino) not in self._seen and self._room > 0:
+                    self._seen.add((state.st_dev, state.st_ino))
+                    total += state.st_size
+        return total
+
+
+def remove_oldest(pieces: Iterable[Piece], limit: float) -> list[Piece]:
+    """Remove what may go by itself, the oldest first, until all of `pieces` come to `limit` bytes; returns what went."""
+    found = list(pieces)
+    over, gone = sum(piece.size for piece in found) - limit, []
+    for piece in sorted((piece for piece in found if piece.asks is False), key=lambda piece: piece.when):
+        if over <= 0:
+            break
+        if remove(piece):
+            over -= piece.size
+            gone.append(piece)
+    return gone
+
+
+def remove(piece: Piece) -> bool:
+    """Remove a piece; whether it is gone. Nothing that is not ours, and nothing through a link."""
+    path = piece.path
+    try:
+        if piece.kind == "latents" and not is_ours(path):
+            return False
+        if piece.kind == "state":
+            remove_state(path)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        if piece.kind in {"samples", "latents"}:
+            with contextlib.suppress(OSError):  # others are in it
+                path.parent.rmdir()
+    except OSError:
+        return False
+    return not path.exists()
+
+
+def _data(entry: Entry) -> set[Path]:
+    """The folders of pictures that a job names and that are there."""
+    values = entry.settings.get("data")
+    named = [split_repeats(str(text))[0] for text in values] if isinstance(values, list) else []
+    return {path for path in named if path.is_absolute() and is_folder(str(path))}
+
+
+def _below(folder: Path) -> list[Path]:
+    """What lies directly in a folder; nothing where it cannot be listed."""
+    try:
+        return [path for path in folder.iterdir() if path.name not in {JOB, "lock"}]
+    except (OSError, ValueError):
+        return []
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir() or path.is_symlink():
+        yield path
+        return
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder) / name for name in names)
+
+
+def _when(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -130,6 +130,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.attention_weights",
         "randomness",
     ),
+    ("config.reading",),
     (
         "config.data",
         "config.text",
@@ -140,6 +141,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.precision",
         "config.run",
     ),
-    ("config.options", "config.optimizers", "config.arguments"),
+    ("config.options", "config.optimizers", "config.arguments", "config.toml_reader"),
     ("errors", "model.computing", "estimate.ledger"),
 )

@@ -124,11 +124,11 @@ def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -
 
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
     """Where every sample goes, trained on or not."""
-    rule = bucket_rule(config)
+    rule = bucket_rule(config) if config.data.enable_bucket else None
+    target = Size(config.data.height, config.data.resolution)
     placements, problems = [], []
     for sample in dataset.samples:
-        fixed = not config.data.enable_bucket
-        placement = place_fixed(sample.size, rule.max_size) if fixed else place(sample.size, rule)
+        placement = place(sample.size, rule) if rule else place_fixed(sample.size, target)
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.rules import config_notes
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Note, Phase, Planned, Saved, StepDone, Stop
@@ -52,7 +53,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     plan = check(config, host)
     resumed = find_resumed(config, plan, host)
     yield Planned(plan)
-    yield from map(Note, resumed.told if resumed else ())
+    yield from map(Note, [*config_notes(config), *(resumed.told if resumed else ())])
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None

@@ -16,7 +16,8 @@ from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
-from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.folders import Folder, FolderSearch, repeats_in
+from lib_lora.data.paths import at_home, existing_folder
 from lib_lora.kohya.files import OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
@@ -104,7 +105,7 @@ def _needs_dataset_file(config: TrainConfig) -> bool:
         return True
     for paths in (config.data.data, config.data.reg_data):
         parents = {folder.path.parent for entry in paths for folder in _folders(entry, 1) if folder.concept}
-        if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
+        if paths and parents != {at_home(paths[0])} or len(paths) > 1:
             return True
     return False
 
@@ -333,12 +334,13 @@ def _folders(entry: str, repeats: int) -> list[Folder]:
     """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
     found = [*FolderSearch("", repeats, [], []).folders(entry)]
     path, own = _split(entry)
-    return found or [Folder(Path(path).expanduser(), own or repeats, None, Path(path))]
+    return found or [Folder(at_home(path), own or repeats, None, Path(path))]
 
 
 def _split(entry: str) -> tuple[str, int | None]:
     """Path and repeats of PATH|N."""
     path, bar, number = entry.rpartition("|")
-    if not bar or not number.strip().isdecimal() or Path(entry).expanduser().is_dir():
+    repeats = repeats_in(number)
+    if not bar or repeats is None or existing_folder(entry):
         return entry, None
-    return path.strip(), int(number)
+    return path.strip(), repeats

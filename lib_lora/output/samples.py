@@ -10,6 +10,7 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import Prompt, read_prompts
+from lib_lora.config.reading import samples_are_drawn
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
 from lib_lora.events import Event, Note, Phase, Sampled
@@ -32,7 +33,8 @@ class Sampler:
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session) -> None:
         self._config, self._plan, self._base, self._session = config, plan, base, session
         self._folder = host.work_folder() / config.run.name / "samples"
-        self._prompts = read_prompts(config.run.sample_prompts) or [Prompt(default_prompt(config, plan))]
+        written = read_prompts(config.run.sample_prompts) if samples_are_drawn(config.run) else []
+        self._prompts = written or [Prompt(default_prompt(config, plan))]
         self._failed = False
 
     def after(self, step: int) -> Iterator[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import gradio as gr
 from lib_lora.check import find_images
 from lib_lora.config.groups import build_config, group_titles
 from lib_lora.config.options import Option
-from lib_lora.config.rules import config_problems
+from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.plan import make_plan
@@ -120,7 +121,8 @@ class TrainTab:
                 problems = [problem for problem in problems if not problem.startswith("Name (name)")]
             if dataset.problems or not dataset.samples:
                 return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset, kind), dataset) + list_html(problems, "problem")
+            told = replace(dataset, notes=(*dataset.notes, *config_notes(config)))
+            return plan_html(make_plan(config, dataset, kind), told) + list_html(problems, "problem")
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
 

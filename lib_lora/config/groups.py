@@ -7,6 +7,7 @@ the documents follow. Names are unique over all groups.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,12 @@ Rule = Callable[[TrainConfig], "str | None"]
 
 def all_options() -> list[Option]:
     """Every option of every group, in the order of declaration."""
-    return [opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name))]
+    return list(_options())
+
+
+@functools.cache
+def _options() -> tuple[Option, ...]:
+    return tuple(opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name)))
 
 
 def group_titles() -> dict[str, str]:

@@ -135,7 +135,8 @@ class FolderSearch:
         repeats = repeats_in(number)
         if repeats is None:
             self.problems.append(
-                f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+                f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, "
+                f"from 1 to {MAX_REPEATS}."
             )
             return pasted(path), 1
         return pasted(path), repeats

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
 from lib_lora.data.paths import at_home, existing_folder
-from lib_lora.kohya.files import OUR_SECTION
+from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
@@ -194,7 +195,7 @@ def _value(opt: Option, value: Any) -> Any:
     if opt.name == "validate_every_n_epochs":
         return value or NEVER * 10
     if opt.name == "base_weights_multiplier":
-        return [int(float(item)) if float(item) % 1 == 0 else float(item) for item in value]
+        return [_strength(item) for item in value]
     if opt.name in ("data", "reg_data"):
         return value[0]
     if opt.name.endswith("_args"):
@@ -202,6 +203,15 @@ def _value(opt: Option, value: Any) -> Any:
     if opt.name in ("lr_warmup_steps", "lr_decay_steps", "token_warmup_step") and value >= 1:
         return int(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _strength(text: str) -> Any:
+    """A number as short as it is; what is none, which the rules tell, as it stands."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and abs(number) < MAX_NUMBER else number if math.isfinite(number) else text
 
 
 def _one_each(texts: Sequence[str]) -> list[str]:

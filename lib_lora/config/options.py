@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Place = Literal["basic", "advanced", "none"]
 LONGEST_TEXT = 2**16  # characters: a form, a file's metadata and the checks hold so much
-MOST_TEXTS = 1000
+MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many folders as there may be images
 LARGEST_NUMBER = 2**63
 SHOWN_CHARACTERS = 80
 
@@ -147,9 +147,9 @@ def _unfit(raw: Any) -> str | None:
     texts = [text for text in (raw if isinstance(raw, (list, tuple)) else [raw]) if isinstance(text, str)]
     if len(texts) > MOST_TEXTS:
         return f"has {len(texts)} entries, must have at most {MOST_TEXTS}"
-    count = sum(map(len, texts))
-    if count > LONGEST_TEXT:
-        return f"has {count} characters, must have at most {LONGEST_TEXT}"
+    count, most = sum(map(len, texts)), LONGEST_TEXT if isinstance(raw, str) else LONGEST_LIST
+    if count > most:
+        return f"has {count} characters, must have at most {most}"
     return "holds a null character, which ends a text; take it out" if any("\0" in text for text in texts) else None
 
 

@@ -117,7 +117,7 @@ def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
 
 def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     """Latents that cannot be kept beside the images are told before the first is encoded."""
-    if not config.data.cache_latents_to_disk:
+    if not (config.data.cache_latents and config.data.cache_latents_to_disk):
         return []
     start = "Latents on disk (cache_latents_to_disk): "
     kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]

@@ -19,6 +19,7 @@ from typing import Any
 
 from lib_lora import __version__
 from lib_lora.config.argv import add_files, add_options, config_from
+from lib_lora.data.paths import at_home
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import (
     BestSaved,
@@ -142,7 +143,7 @@ def _train(args: argparse.Namespace) -> str:
     if missing:
         raise ConfigError(missing)
     full = config.precision.mixed_precision == "no"
-    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(config.run.out).expanduser(), full_precision=full)
+    host = StandaloneHost(at_home(config.run.checkpoint), at_home(config.run.out), full_precision=full)
     stop = Stop()
     return str(_followed(train(config, host, stop), stop))
 
@@ -180,7 +181,7 @@ def _estimate(args: argparse.Namespace) -> str:
         raise ConfigError(["Checkpoint (checkpoint): none given; use --checkpoint FILE."])
     device = torch.device(args.device) if args.device else default_device()
     full = config.precision.mixed_precision == "no"
-    host = StandaloneHost(Path(config.run.checkpoint).expanduser(), Path(), device, full_precision=full)
+    host = StandaloneHost(at_home(config.run.checkpoint), Path(), device, full_precision=full)
     dataset = find_images(config) if config.data.data else None
     if dataset is not None and dataset.problems:
         raise ConfigError(list(dataset.problems))

@@ -142,6 +142,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "data.attention_weights",
         "randomness",
     ),
+    ("config.reading",),
     (
         "config.data",
         "config.text",
@@ -152,7 +153,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.precision",
         "config.run",
     ),
-    ("config.options", "config.optimizers", "config.arguments", "config.classes", "data.merges"),
+    ("config.options", "config.optimizers", "config.arguments", "config.classes", "data.merges", "config.toml_reader"),
     ("config.literals",),
     ("errors", "sentences", "model.computing", "estimate.ledger"),
 )

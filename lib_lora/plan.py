@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
+from lib_lora.config.rules import config_notes
 from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder
@@ -43,7 +44,7 @@ class Plan:
 
     `samples` are all that were found, also those held out. `buckets` holds the index of every sample that is trained on, once per
     showing in an epoch. `heldout` are the indices of those that are not. `model` and `layers` are words, empty where the model is
-    not known yet. `captions` says how many were found in files, `notes` what of the folders is not used.
+    not known yet. `captions` says how many were found in files, `notes` what of folders and settings is not used.
     """
 
     samples: tuple[Sample, ...]
@@ -125,7 +126,7 @@ def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -
         layers_text(config, kind.family) if kind else "",
         kind.words(declared=config.objective.v_parameterization) if kind else "",
         _captions(dataset),
-        tuple(bounded(dataset.notes)),
+        tuple(bounded([*dataset.notes, *config_notes(config)])),
     )
 
 
@@ -139,11 +140,11 @@ def _captions(dataset: Dataset) -> str:
 
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
     """Where every sample goes, trained on or not."""
-    rule = bucket_rule(config)
+    rule = bucket_rule(config) if config.data.enable_bucket else None
+    target = Size(config.data.height, config.data.resolution)
     placements, problems = [], []
     for sample in dataset.samples:
-        fixed = not config.data.enable_bucket
-        placement = place_fixed(sample.size, rule.max_size) if fixed else place(sample.size, rule)
+        placement = place(sample.size, rule) if rule else place_fixed(sample.size, target)
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(

@@ -1,8 +1,7 @@
 """A run, top to bottom. START READING HERE.
 
-Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the
-LoRA lies in its folder with its card. What happens between steps (files, states, samples) is in `output/between.py`.
-`train()` yields events; whoever runs it decides what to do with them.
+Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the LoRA
+lies in its folder with its card. `output/between.py` does what is due between steps. Whoever runs `train()` reads its events.
 """
 
 from __future__ import annotations

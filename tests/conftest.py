@@ -36,6 +36,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_embedding.py",
         "test_loan.py",
         "test_rates.py",
+        "test_unread.py",
         "test_full_size.py",
     ]
 if importlib.util.find_spec("ldm") is None:

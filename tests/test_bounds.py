@@ -23,13 +23,14 @@ from lib_lora.config.groups import all_options, build_config
 from lib_lora.config.options import parse_value
 from lib_lora.config.prompts import MAX_BYTES as MAX_PROMPT_BYTES
 from lib_lora.config.prompts import read_prompts
+from lib_lora.config.toml_reader import MAX_DEPTH
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.captions import CaptionSource, read_caption
 from lib_lora.data.images import load_alpha, load_pixels
 from lib_lora.data.jpeg import MAX_SCANS, scans
 from lib_lora.data.opening import image_size
 from lib_lora.errors import ConfigError, DatasetError, LoraFileError
-from lib_lora.kohya.files import MAX_BYTES, MAX_DEPTH
+from lib_lora.kohya.files import MAX_BYTES
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
 from lib_lora.output.card import MAX_CARD_BYTES, write_card

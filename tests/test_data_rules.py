@@ -25,7 +25,6 @@ CASES = [
     ({"min_bucket_reso": 64, "bucket_reso_steps": 128}, "must be at least Bucket step"),
     ({"random_crop": True}, "Random crop (random_crop): images look different each time"),
     ({"color_aug": True, "random_crop": True}, "Random crop (random_crop) and Vary colours (color_aug)"),
-    ({"cache_latents": False, "cache_latents_to_disk": True}, "cache_latents_to_disk"),
     ({"masked_loss": True}, "needs a Mask folder (mask_data)"),
     ({"masked_loss": True, "mask_data": "x", "alpha_mask": True}, "both are on"),
 ]
@@ -44,6 +43,13 @@ def test_the_cases_above_cover_every_rule() -> None:
 def test_rules_are_silent_where_all_is_well() -> None:
     assert problems(resolution=512, resolution_height=768, cache_latents=False, random_crop=True, color_aug=True) == []
     assert problems(resolution=128, bucket_reso_steps=12, enable_bucket=False) == []
+    assert problems(bucket_reso_steps=0, min_bucket_reso=-1, max_bucket_reso=5, enable_bucket=False) == []
+    assert problems(cache_latents=False, cache_latents_to_disk=True) == []
+
+
+def test_transparency_is_the_mask_where_no_folder_of_masks_is_named() -> None:
+    """As in sd-scripts' `apply_masked_loss`, which takes what there is."""
+    assert problems(masked_loss=True, alpha_mask=True) == []
 
 
 def test_the_range_of_buckets_moves_outwards_to_whole_steps_before_it_is_checked() -> None:

@@ -13,7 +13,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import build_config  # noqa: E402
 from lib_lora.config.presets import PERSONAL, PRESETS  # noqa: E402
-from lib_lora.kohya.files import parse_toml  # noqa: E402
+from lib_lora.config.toml_reader import parse_toml  # noqa: E402
 from lib_lora.kohya.importing import import_file  # noqa: E402
 from lib_lora.ui.form_presets import (  # noqa: E402
     DEFAULTS,

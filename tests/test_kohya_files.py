@@ -11,8 +11,9 @@ import pytest
 from lib_lora.cli import main
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.config.options import Option
+from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
-from lib_lora.kohya.files import parse_toml, source_of
+from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import from_kohya, import_file, import_source
 from tests.samples import sample
 from tests.test_kohya_import import BASIC, LISTS, toml, verdict, why

@@ -9,7 +9,8 @@ import pytest
 
 from lib_lora.config.groups import build_config
 from lib_lora.config.rules import schedule_fits_the_optimizer
-from lib_lora.kohya.files import parse_toml, source_of
+from lib_lora.config.toml_reader import parse_toml
+from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import Imported, import_source
 from tests.test_kohya_table import KEYS
 

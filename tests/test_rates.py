@@ -15,12 +15,13 @@ from lib_lora.check import check
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.presets import PRESETS
+from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.estimate.wanted import estimate
 from lib_lora.events import Event, Finished, Planned, StateSaved, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.kohya.export import export_kohya
-from lib_lora.kohya.files import parse_toml, source_of
+from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import import_file, import_source
 from lib_lora.model.family import SD1, SD2, SDXL, Kind, inpainting
 from lib_lora.model.rates import with_rates

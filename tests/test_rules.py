@@ -11,7 +11,8 @@ import torch
 
 from lib_lora.config.groups import build_config
 from lib_lora.config.names import name_problem, next_free
-from lib_lora.config.rules import RULES, config_problems
+from lib_lora.config.rules import RULES, config_notes, config_problems
+from lib_lora.errors import ConfigError
 
 GOOD = {"name": "my_cat"}
 
@@ -28,7 +29,7 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"unet_lr": 0, "text_encoder_lr": 0}, "unet_lr"),
     ({"lr_warmup_steps": 5}, "lr_warmup_steps"),
     ({"caption_extension": "txt"}, "caption_extension"),
-    ({"caption_separator": ""}, "caption_separator"),
+    ({"caption_separator": "", "shuffle_caption": True}, "caption_separator"),
     ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
     ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
     ({"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred"),
@@ -42,7 +43,7 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"lr_scheduler_args": ["num_cycles=1"], "lr_scheduler": "cosine"}, "takes none"),
     ({"lr_warmup_steps": 5, "lr_scheduler": "cosine", "lr_scheduler_type": "StepLR"}, "lr_warmup_steps"),
     ({"lr_warmup_steps": 2.5, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
-    ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
+    ({"lr_decay_steps": 2.5, "lr_scheduler": "warmup_stable_decay"}, "lr_decay_steps"),
     ({"optimizer": "AdaFactor"}, "lr_scheduler"),
     ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
     ({"full_fp16": True, "optimizer": "SGDNesterov"}, "mixed_precision"),
@@ -77,6 +78,31 @@ def test_adam_in_fp16_is_refused_with_any_eps(eps: str) -> None:
     assert not bool(((weight - 0.01).abs() < 0.1).any())  # the rate is 1e-3
     assert len(problems(full_fp16=True, mixed_precision="fp16", optimizer_args=(f"eps={eps}",))) == 1
     assert problems(full_fp16=True, mixed_precision="fp16", optimizer="Lion") == []
+
+
+@pytest.mark.parametrize(
+    ("flat", "option"),
+    [
+        ({"caption_separator": ""}, "caption_separator"),
+        ({"lr_decay_steps": 2.5}, "lr_decay_steps"),
+        ({"lr_scheduler": "piecewise_constant", "lr_warmup_steps": 2.5}, "lr_warmup_steps"),
+        ({"stop_text_encoder_training": 1.5, "text_encoder_lr": 0}, "stop_text_encoder_training"),
+        ({"init_word": "cat"}, "init_word"),
+        ({"stop_embedding_training": 1.5}, "stop_embedding_training"),
+        ({"huber_c": 0}, "huber_c"),
+        ({"token_warmup_min": 0}, "token_warmup_min"),
+        ({"max_validation_steps": -1}, "max_validation_steps"),
+    ],
+)
+def test_what_nothing_reads_is_told_and_refuses_nothing(flat: dict[str, object], option: str) -> None:
+    assert problems(**flat) == []
+    assert [f"({option}): without effect, since " in note for note in config_notes(build_config(flat))] == [True]
+
+
+def test_a_number_out_of_bounds_is_refused_where_it_is_read() -> None:
+    with pytest.raises(ConfigError, match="huber_c.*must be a number from 0.0001 to 1"):
+        build_config({"huber_c": 0, "loss_type": "huber"})
+    assert build_config({"huber_c": 0}).objective.huber_c == 0
 
 
 def test_bucket_rules_are_silent_without_buckets() -> None:
@@ -122,7 +148,7 @@ def test_optimizers_of_missing_packages_are_told_with_all_their_rules(monkeypatc
     assert "one learning rate for all" in problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0.5)[0]
     assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=1) == []
     assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0) == []
-    assert "needs none; choose constant" in problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine")[0]
+    assert problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine", lr_warmup_steps=5, lr_scheduler_args=["x"]) == []
     assert problems(optimizer="AdaFactor", optimizer_args=["relative_step=False"]) == []
     assert problems(optimizer="AdaFactor", lr_scheduler="adafactor") == []
 

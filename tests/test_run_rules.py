@@ -1,4 +1,4 @@
-"""Rules of saves, states and samples; sample prompts as sd-scripts reads them; names of files in between."""
+"""Rules of saves, states and samples; names of files in between."""
 
 from __future__ import annotations
 
@@ -7,29 +7,53 @@ from pathlib import Path
 import pytest
 
 from lib_lora.config.groups import build_config
-from lib_lora.config.prompts import Prompt, read_prompts
-from lib_lora.config.rules import config_problems
+from lib_lora.config.rules import config_notes, config_problems
+
+DRAWN = {"sample_every_n_steps": 1}
 
 
 @pytest.mark.parametrize(
-    ("flat", "said"),
+    ("prompts", "said"),
     [
-        ({"save_every_n_epochs": 1, "save_n_epoch_ratio": 2}, "(save_n_epoch_ratio): both say how often"),
-        ({"save_last_n_epochs": 2}, "(save_last_n_epochs): nothing is saved by epochs"),
-        ({"save_last_n_steps": 2}, "(save_last_n_steps): nothing is saved by steps"),
-        ({"save_last_n_epochs_state": 2, "save_every_n_epochs": 1}, "(save_last_n_epochs_state): no state is saved by epochs"),
-        ({"save_last_n_steps_state": 2, "save_state": True}, "(save_last_n_steps_state): no state is saved by steps"),
-        ({"sample_prompts": "a cat --q 3"}, "(sample_prompts): line 1 has --q, must be one of --n"),
-        ({"sample_prompts": "a\nb --w wide"}, "line 2 has --w 'wide', must be a number"),
-        ({"sample_prompts": "a --w 8"}, "line 1 has --w 8, must be from 64 to 2048"),
-        ({"sample_prompts": "missing.txt"}, "got 'missing.txt', which cannot be read"),
-        ({"sample_prompts": "prompts.toml"}, "must be a .txt"),
-        ({"sample_prompts": "# nothing"}, "holds no prompt"),
+        ("a\nb --w 4096", "line 2 has --w 4096, must be at most 2048"),
+        ("a --l 101", "line 1 has --l 101, must be at most 100"),
+        (f"a --d {2**64}", "must be at most 18446744073709551615"),
+        (f"a --w {'9' * 400}", "line 1 has --w 99999999999999999999…, must be at most 2048"),
+        ("missing.txt", "got 'missing.txt', which cannot be read"),
+        ("~nobody-of-this-name/a.txt", "cannot be read"),
+        ("x" * 5000 + ".txt", "cannot be read"),
+        ("prompts.toml", "got 'prompts.toml', which cannot be read"),
+        ("# nothing", "holds no prompt"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_prompts_that_cannot_be_drawn_are_one_sentence(prompts: str, said: str) -> None:
+    problems = config_problems(build_config({"name": "x", "sample_prompts": prompts, **DRAWN}), None)
+    assert len(problems) == 1 and said in problems[0] and problems[0].endswith(".") and len(problems[0]) < 300
+    never = {"name": "x", "sample_prompts": prompts, "steps": 10, "sample_every_n_steps": 11}
+    for flat in ({"name": "x", "sample_prompts": prompts}, never):  # sd-scripts reads them when a sample is due
+        assert config_problems(build_config(flat), None) == []
+        assert any(
+            "(sample_prompts): without effect, since no sample is drawn" in note for note in config_notes(build_config(flat))
+        )
+
+
+@pytest.mark.parametrize(
+    ("flat", "titles"),
+    [
+        ({"save_every_n_epochs": 1, "save_n_epoch_ratio": 2}, ["Save every … epochs (save_every_n_epochs)"]),
+        ({"save_last_n_epochs": 2}, ["Keep last … epochs (save_last_n_epochs)"]),
+        ({"save_last_n_steps": 2, "save_every_n_epochs": 1}, ["Keep last … steps (save_last_n_steps)"]),
+        ({"save_last_n_epochs_state": 2, "save_every_n_epochs": 1}, ["Keep states of … epochs (save_last_n_epochs_state)"]),
+        ({"save_last_n_steps_state": 2, "save_state": True}, ["Keep states of … steps (save_last_n_steps_state)"]),
+        ({"save_last_n_steps_state": 1, "save_last_n_steps": 1}, ["save_last_n_steps)", "save_last_n_steps_state)"]),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(flat: dict[str, object], said: str) -> None:
-    problems = config_problems(build_config({"name": "x", **flat}), None)
-    assert len(problems) == 1 and said in problems[0] and problems[0].endswith(".")
+def test_what_is_to_be_kept_and_is_never_saved_is_told_and_refuses_nothing(flat: dict[str, object], titles: list[str]) -> None:
+    config = build_config({"name": "x", **flat})
+    notes = config_notes(config)
+    assert config_problems(config, None) == []
+    assert len(notes) == len(titles) and all(title in note and "without effect" in note for title, note in zip(titles, notes))
 
 
 @pytest.mark.parametrize(
@@ -40,20 +64,12 @@ def test_what_does_not_fit_is_one_sentence(flat: dict[str, object], said: str) -
         {"save_every_n_steps": 1, "save_last_n_steps": 2},
         {"save_state": True, "save_every_n_steps": 1, "save_last_n_steps_state": 2},
         {"save_state": True, "save_n_epoch_ratio": 1, "save_last_n_epochs_state": 2},
-        {"sample_prompts": "a cat\n# b\n\na dog --n cat --w 128 --h 64 --d 1 --l 2.5 --s 3"},
+        {"sample_prompts": "a cat\n# b\n\na dog --n cat --w 128 --h 64 --d 1 --l 2.5 --s 3", **DRAWN},
     ],
 )
 def test_what_fits(flat: dict[str, object]) -> None:
-    assert config_problems(build_config({"name": "x", **flat}), None) == []
-
-
-def test_prompts(tmp_path: Path) -> None:
-    text = "# title\n\na cat, red --n ugly, bad --w 320 --h 200 --d 7 --l 3.5 --s 12\n  plain\nx --W 64"
-    wanted = [Prompt("a cat, red", "ugly, bad", 320, 200, 7, 3.5, 12), Prompt("plain"), Prompt("x", width=64)]
-    assert read_prompts(text) == wanted
-    (tmp_path / "p.txt").write_text("\ufeff" + text, encoding="utf-8")
-    assert read_prompts(str(tmp_path / "p.txt")) == wanted
-    assert read_prompts("") == []
+    config = build_config({"name": "x", **flat})
+    assert config_problems(config, None) == [] and config_notes(config) == []
 
 
 @pytest.mark.parametrize(

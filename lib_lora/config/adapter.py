@@ -7,6 +7,7 @@ from typing import Literal
 
 from lib_lora.config.options import option
 
+UNSCALED = ("ia3", "diag-oft")  # types that no alpha scales
 MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight, and are nothing without it
 
 
@@ -220,3 +221,23 @@ class AdapterConfig:
         place="advanced",
         help="One strength for each of the files of Merged first; 1 where none is given.",
     )
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether blocks have rates of their own."""
+        return bool(self.down_lr_weight or self.mid_lr_weight or self.up_lr_weight)
+
+    @property
+    def has_block_values(self) -> bool:
+        """Whether ranks and alphas are looked at block by block (sd-scripts `create_network`)."""
+        return bool(self.block_dims) or self.has_factors
+
+    @property
+    def has_block_alphas(self) -> bool:
+        """Whether blocks may have alphas of their own."""
+        return self.has_block_values and self.adapter_type not in UNSCALED
+
+    @property
+    def trains_convolutions(self) -> bool:
+        """Whether the layers of convolutional blocks get adapters at all (LoCon)."""
+        return self.conv_dim > 0 or (self.has_block_values and bool(self.conv_block_dims))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.options import shown
+from lib_lora.config.reading import is_read
 from lib_lora.errors import ConfigError
 from lib_lora.model.blocks import (
     LAYOUTS,
@@ -18,10 +19,8 @@ from lib_lora.model.blocks import (
     conv_alphas,
     conv_ranks,
     down_factors,
-    has_factors,
     middle_factors,
     rate_factors,
-    trains_convolutions,
     up_factors,
 )
 
@@ -33,32 +32,14 @@ def ranks_can_be_read(config: TrainConfig) -> str | None:
 
 
 def alphas_can_be_read(config: TrainConfig) -> str | None:
-    adapter = config.adapter
-    if adapter.block_alphas and not (adapter.block_dims or has_factors(adapter)):
-        return (
-            "Alphas per block (block_alphas): work only with Ranks per block (block_dims) or rate factors; "
-            "give those, or leave this empty."
-        )
     return _problem(block_alphas, config)
 
 
 def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
-    adapter = config.adapter
-    if adapter.conv_block_dims and not (adapter.block_dims or has_factors(adapter)):
-        return (
-            "Ranks of convolutions per block (conv_block_dims): work only with Ranks per block (block_dims) or rate factors; "
-            "give those, or leave this empty."
-        )
     return _problem(conv_ranks, config)
 
 
 def conv_alphas_can_be_read(config: TrainConfig) -> str | None:
-    adapter = config.adapter
-    if adapter.conv_block_alphas and not adapter.conv_block_dims:
-        return (
-            "Alphas of convolutions per block (conv_block_alphas): work only with Ranks of convolutions per block "
-            "(conv_block_dims); give those, or leave this empty."
-        )
     return _problem(conv_alphas, config)
 
 
@@ -72,12 +53,6 @@ def factor_of_the_middle_can_be_read(config: TrainConfig) -> str | None:
 
 def factors_up_can_be_read(config: TrainConfig) -> str | None:
     return _problem(up_factors, config)
-
-
-def threshold_has_factors(config: TrainConfig) -> str | None:
-    if config.adapter.block_lr_zero_threshold == 0 or has_factors(config.adapter):
-        return None
-    return "Smallest factor (block_lr_zero_threshold): works only with rate factors, such as Rate factors, down (down_lr_weight)."
 
 
 def some_block_is_trained(config: TrainConfig) -> str | None:
@@ -103,14 +78,12 @@ def ranks_have_one_source(config: TrainConfig) -> str | None:
 
 
 def strengths_fit_the_files(config: TrainConfig) -> str | None:
+    """Of more strengths than files sd-scripts takes the first."""
     adapter = config.adapter
-    start = f"Their strengths (base_weights_multiplier): got {' '.join(adapter.base_weights_multiplier)}, "
-    if len(adapter.base_weights_multiplier) > len(adapter.base_weights):
-        return (
-            start + f"but Merged first (base_weights) has {len(adapter.base_weights)} files; give at most one strength for each."
-        )
+    read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
+    start = f"Their strengths (base_weights_multiplier): got {shown(' '.join(read))}, "
     try:
-        strengths = [float(text) for text in adapter.base_weights_multiplier]
+        strengths = [float(text) for text in read]
     except ValueError:
         return start + "must be numbers."
     return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
@@ -118,7 +91,7 @@ def strengths_fit_the_files(config: TrainConfig) -> str | None:
 
 def convolutions_are_chosen(config: TrainConfig) -> str | None:
     adapter = config.adapter
-    if adapter.train_layers == "all" or not (adapter.conv_dim or adapter.conv_block_dims):
+    if adapter.train_layers == "all" or not adapter.trains_convolutions:
         return None
     return (
         f"Which layers of the U-Net (train_layers): {adapter.train_layers} leaves convolutions out; choose all, or set Rank of "
@@ -126,21 +99,10 @@ def convolutions_are_chosen(config: TrainConfig) -> str | None:
     )
 
 
-def type_has_its_options(config: TrainConfig) -> str | None:
-    adapter = config.adapter
-    if adapter.adapter_type != "lokr" and (adapter.factor != -1 or adapter.full_matrix or adapter.decompose_both):
-        return (
-            "LoKr: factor (factor), whole matrix (full_matrix) and split both (decompose_both): work only with lokr; "
-            "choose it in Type (adapter_type), or leave them."
-        )
-    return None
-
-
 def type_has_upper_matrices(config: TrainConfig) -> str | None:
     """LoRA+ raises the rate of lora_up."""
-    optimizer, kind = config.optimizer, config.adapter.adapter_type
-    ratios = (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
-    if kind in ("lora", "dora") or not any(ratios):
+    kind = config.adapter.adapter_type
+    if kind in ("lora", "dora") or not _has_ratio(config):
         return None
     return f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out."
 
@@ -157,7 +119,7 @@ def type_knows_the_weight(config: TrainConfig) -> str | None:
 
 def type_has_convolutions(config: TrainConfig) -> str | None:
     adapter = config.adapter
-    if adapter.adapter_type not in ("ia3", "glora") or not trains_convolutions(adapter):
+    if adapter.adapter_type not in ("ia3", "glora") or not adapter.trains_convolutions:
         return None
     return (
         f"Rank of convolutions (conv_dim): the webui reads no {adapter.adapter_type} of convolutions; set it to 0 and Ranks of "
@@ -177,26 +139,23 @@ def blocks_can_turn(config: TrainConfig) -> str | None:
     adapter = config.adapter
     if adapter.adapter_type != "diag-oft":
         return None
-    given = re.findall(r"\d+", f"{adapter.rank},{adapter.conv_dim},{adapter.block_dims},{adapter.conv_block_dims}")
-    wrong = [int(text) for text in given if int(text) == 1 or int(text) > MOST_OF_OFT]
-    if not wrong and adapter.rank >= 2:
+    given = {adapter.rank, adapter.conv_dim}
+    for read, layout in ((read, layout) for read in (block_ranks, conv_ranks) for layout in LAYOUTS):
+        try:
+            given |= set(read(adapter, layout))
+        except ConfigError:
+            continue  # of another family; of none, its rule tells
+    wrong = sorted(rank for rank in given if rank == 1 or rank > MOST_OF_OFT)
+    if not wrong:
         return None
     return f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn."
-
-
-def type_has_alphas(config: TrainConfig) -> str | None:
-    adapter = config.adapter
-    if adapter.adapter_type not in ("ia3", "diag-oft") or not (adapter.block_alphas or adapter.conv_block_alphas):
-        return None
-    return (
-        f"Alphas per block (block_alphas, conv_block_alphas): {adapter.adapter_type} is not scaled by an alpha; leave them empty."
-    )
 
 
 def type_is_scaled(config: TrainConfig) -> str | None:
     """LyCORIS scales a GLoRA, the webui's loader does not."""
     adapter = config.adapter
-    if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not adapter.block_alphas):
+    alphas_differ = is_read(config, "block_alphas") and adapter.block_alphas
+    if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not alphas_differ):
         return None
     return (
         f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave "
@@ -210,7 +169,8 @@ def units_divide_ranks(config: TrainConfig) -> str | None:
         return None
     if adapter.adapter_type != "lora":
         return f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0."
-    if adapter.block_dims or adapter.conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
+    conv_block_dims = is_read(config, "conv_block_dims") and adapter.conv_block_dims
+    if adapter.block_dims or conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
         return (
             f"DyLoRA: unit (unit): got {adapter.unit}, but all layers must have one rank to be cut down together; leave ranks "
             "per block empty and set Rank of convolutions (conv_dim) to 0 or the rank, or set unit to 0."
@@ -224,15 +184,19 @@ def units_divide_ranks(config: TrainConfig) -> str | None:
 
 def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
-    several = has_factors(config.adapter) or any(
-        (optimizer.loraplus_lr_ratio, optimizer.loraplus_unet_lr_ratio, optimizer.loraplus_text_encoder_lr_ratio)
-    )
+    several = config.adapter.has_factors or _has_ratio(config)
     if not several or not (optimizer_spec(optimizer.optimizer).one_rate or optimizer.lr_scheduler == "adafactor"):
         return None
     return (
         f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all, so that LoRA+ (loraplus_lr_ratio …) and "
         "rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out."
     )
+
+
+def _has_ratio(config: TrainConfig) -> bool:
+    """Whether a ratio of LoRA+ counts."""
+    names = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
+    return any(getattr(config.optimizer, name) and is_read(config, name) for name in names)
 
 
 def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
@@ -282,19 +246,16 @@ RULES: tuple[Rule, ...] = (
     factors_down_can_be_read,
     factor_of_the_middle_can_be_read,
     factors_up_can_be_read,
-    threshold_has_factors,
     some_block_is_trained,
     ranks_have_one_source,
     strengths_fit_the_files,
     rates_reach_the_optimizer,
     convolutions_are_chosen,
-    type_has_its_options,
     type_has_upper_matrices,
     type_knows_the_weight,
     type_has_convolutions,
     type_has_a_norm,
     type_is_scaled,
-    type_has_alphas,
     blocks_can_turn,
     units_divide_ranks,
 )

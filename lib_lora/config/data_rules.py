@@ -30,8 +30,10 @@ def bucket_step_multiple(config: TrainConfig) -> str | None:
 def bucket_range(config: TrainConfig) -> str | None:
     """As sd-scripts `adjust_min_max_bucket_reso_by_steps`: the range moves outwards to whole steps before it is looked at."""
     data = config.data
+    if not data.enable_bucket:
+        return None
     low, high = data.bucket_range
-    if not data.enable_bucket or (low <= min(data.resolution, data.height) and max(data.resolution, data.height) <= high):
+    if low <= min(data.resolution, data.height) and max(data.resolution, data.height) <= high:
         return None
     got = f"got {data.resolution}" if data.height == data.resolution else f"got {data.resolution} by {data.height}"
     return (
@@ -59,22 +61,19 @@ def changing_pictures_are_not_kept(config: TrainConfig) -> str | None:
     return f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off."
 
 
-def what_is_kept_on_disk_is_kept(config: TrainConfig) -> str | None:
-    if config.data.cache_latents or not config.data.cache_latents_to_disk:
-        return None
-    return "Latents on disk (cache_latents_to_disk): needs Keep latents (cache_latents); turn it on, or this off."
-
-
 def masks_have_a_folder(config: TrainConfig) -> str | None:
-    if not config.data.masked_loss or config.data.mask_data:
+    if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # which sd-scripts takes then
         return None
     return "Mask images (masked_loss): needs a Mask folder (mask_data); name one, or choose Transparency is a mask (alpha_mask)."
 
 
 def one_kind_of_mask(config: TrainConfig) -> str | None:
-    if not (config.data.masked_loss and config.data.alpha_mask):
+    if not (config.data.masked_loss and config.data.mask_data and config.data.alpha_mask):
         return None
-    return "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; choose one."
+    return (
+        "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; choose one, "
+        "or leave Mask folder (mask_data) empty."
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -84,7 +83,6 @@ RULES: tuple[Rule, ...] = (
     bucket_range,
     smallest_side_has_a_step,
     changing_pictures_are_not_kept,
-    what_is_kept_on_disk_is_kept,
     masks_have_a_folder,
     one_kind_of_mask,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.options import shown
+from lib_lora.config.reading import is_read
 
 # the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
 _FORBIDDEN = set(".,:|()[]{}<>\\#\n")
@@ -19,30 +21,20 @@ def vectors_have_a_word(config: TrainConfig) -> str | None:
         return "Embedding vectors (embedding_vectors): need a word to stand for; give a Trigger word (trigger), such as ohwx_cat."
     if _FORBIDDEN & set(trigger) or _COMMANDS.search(trigger):
         return (
-            f"Trigger word (trigger): got {trigger!r}, but a word with an embedding must have none of . , : | ( ) [ ] {{ }} < > "
-            "\\ # and not hold AND or BREAK, which prompts read otherwise; choose another word."
+            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must have none of . , : | ( ) [ ] {{ }} "
+            "< > \\ # and not hold AND or BREAK, which prompts read otherwise; choose another word."
         )
     if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP reads a row of signs as one, the comma behind it too
         return (
-            f"Trigger word (trigger): got {trigger!r}, but a word with an embedding must begin and end with a letter or digit; "
-            "choose another word."
+            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must begin and end with a letter or "
+            "digit; choose another word."
         )
     return None
 
 
-def embedding_is_trained(config: TrainConfig) -> str | None:
-    embedding = config.embedding
-    if embedding.embedding_vectors or not (embedding.init_word or embedding.stop_embedding_training):
-        return None
-    return (
-        "First meaning (init_word) and Stop the embedding (stop_embedding_training): work only with Embedding vectors "
-        "(embedding_vectors) above 0; set those, or leave these."
-    )
-
-
 def stop_is_a_whole_step(config: TrainConfig) -> str | None:
     value = config.embedding.stop_embedding_training
-    if value < 1 or value == int(value):
+    if value < 1 or value == int(value) or not is_read(config, "stop_embedding_training"):
         return None
     return f"Stop the embedding (stop_embedding_training): got {value:g}, must be a whole number of steps, or a share below 1."
 
@@ -56,4 +48,4 @@ def schedule_leaves_the_rate(config: TrainConfig) -> str | None:
     )
 
 
-RULES: tuple[Rule, ...] = (vectors_have_a_word, embedding_is_trained, stop_is_a_whole_step, schedule_leaves_the_rate)
+RULES: tuple[Rule, ...] = (vectors_have_a_word, stop_is_a_whole_step, schedule_leaves_the_rate)

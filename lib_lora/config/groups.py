@@ -7,6 +7,7 @@ the documents follow. Names are unique over all groups.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,9 @@ from lib_lora.config.data import DataConfig
 from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.config.optimizer import OptimizerConfig
-from lib_lora.config.options import Option, options_of, parse_value
+from lib_lora.config.options import Option, bounds_problem, options_of, parse_typed, shown
 from lib_lora.config.precision import PrecisionConfig
+from lib_lora.config.reading import is_read
 from lib_lora.config.run import RunConfig
 from lib_lora.config.text import TextConfig
 from lib_lora.errors import ConfigError
@@ -56,7 +58,12 @@ Rule = Callable[[TrainConfig], "str | None"]
 
 def all_options() -> list[Option]:
     """Every option of every group, in the order of declaration."""
-    return [opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name))]
+    return list(_options())
+
+
+@functools.cache
+def _options() -> tuple[Option, ...]:
+    return tuple(opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name)))
 
 
 def group_titles() -> dict[str, str]:
@@ -67,21 +74,29 @@ def group_titles() -> dict[str, str]:
 def build_config(flat: Mapping[str, Any]) -> TrainConfig:
     """A configuration from option names and raw values; what is absent has its default.
 
+    A number outside of its bounds is illegal where any part of the run would read it.
+
     Raises:
         ConfigError: with a sentence for every unknown name and every illegal value.
     """
     known = {opt.name: opt for opt in all_options()}
-    problems = [f"Option {name!r} does not exist." for name in flat if name not in known]
+    problems = [f"Option {shown(name)} does not exist." for name in flat if name not in known]
     groups: dict[str, dict[str, Any]] = {group.name: {} for group in dataclasses.fields(TrainConfig)}
+    outside: dict[str, str] = {}
     for name, raw in flat.items():
         if name in known:
             try:
-                groups[known[name].group][name] = parse_value(known[name], raw)
+                value = groups[known[name].group][name] = parse_typed(known[name], raw)
             except ValueError as error:
                 problems.append(str(error))
+                continue
+            problem = bounds_problem(known[name], value)
+            outside.update({name: problem} if problem else {})
+    config = TrainConfig(**{name: _group_class(name)(**values) for name, values in groups.items()})
+    problems += [problem for name, problem in outside.items() if is_read(config, name)]
     if problems:
         raise ConfigError(problems)
-    return TrainConfig(**{name: _group_class(name)(**values) for name, values in groups.items()})
+    return config
 
 
 def _group_class(name: str) -> type:

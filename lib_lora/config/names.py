@@ -9,6 +9,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from lib_lora.config.options import shown
+
 MAX_BYTES = 100
 _FORBIDDEN_CHARACTERS = set('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -18,7 +20,7 @@ _LORA_SUFFIXES = {".safetensors", ".pt", ".ckpt"}
 
 def name_problem(name: str) -> str | None:
     """The sentence that says why `name` cannot name a LoRA, or None."""
-    start = f"Name (name): got {name!r}, "
+    start = f"Name (name): got {shown(name)}, "
     if not name.strip():
         return "Name (name): it is empty; give the LoRA a name, such as my_cat."
     if any(c in _FORBIDDEN_CHARACTERS or unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in name):

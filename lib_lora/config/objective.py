@@ -8,6 +8,7 @@ from typing import Literal
 from lib_lora.config.options import option
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
+BENT = ("huber", "smooth_l1")  # losses that have a threshold
 HuberSchedule = Literal["snr", "exponential", "constant"]
 
 

@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 Place = Literal["basic", "advanced", "none"]
+LONGEST_TEXT = 2**16  # characters: a form, a file's metadata and the checks hold so much
+MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many folders as there may be images
+LARGEST_NUMBER = 2**63
+SHOWN_CHARACTERS = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +103,31 @@ def parse_value(opt: Option, raw: Any) -> Any:
     Raises:
         ValueError: with one sentence that names the option, the value found and what is allowed.
     """
+    value = parse_typed(opt, raw)
+    problem = bounds_problem(opt, value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def parse_typed(opt: Option, raw: Any) -> Any:
+    """As `parse_value`, but a number may lie outside of the option's bounds, of which `bounds_problem` tells.
+
+    Raises:
+        ValueError: as `parse_value`.
+    """
     if opt.default is None and (raw is None or (isinstance(raw, str) and not raw.strip())):
         return None
+    unfit = _unfit(raw) if opt.kind in (str, tuple) else None
+    if unfit:
+        raise ValueError(f"{opt.title}: {unfit}.")
     parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
     try:
         value = parsers[opt.kind](raw)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{opt.title}: got {_shown(raw)}, must be {_allowed(opt)}.") from error
-    problem = bounds_problem(opt, value)
-    if problem:
-        raise ValueError(problem)
+        raise ValueError(f"{opt.title}: got {shown(raw)}, must be {_allowed(opt)}.") from error
+    if opt.choices is not None and value not in opt.choices:
+        raise ValueError(f"{opt.title}: got {shown(value)}, must be {_allowed(opt)}.")
     return value
 
 
@@ -120,7 +139,18 @@ def bounds_problem(opt: Option, value: Any) -> str | None:
         outside = outside or (low is not None and value < low) or (high is not None and value > high)
     if opt.choices is not None:
         outside = value not in opt.choices
-    return f"{opt.title}: got {_shown(value)}, must be {_allowed(opt)}." if outside else None
+    return f"{opt.title}: got {shown(value)}, must be {_allowed(opt)}." if outside else None
+
+
+def _unfit(raw: Any) -> str | None:
+    """What is said of texts that no program could use, however they are written."""
+    texts = [text for text in (raw if isinstance(raw, (list, tuple)) else [raw]) if isinstance(text, str)]
+    if len(texts) > MOST_TEXTS:
+        return f"has {len(texts)} entries, must have at most {MOST_TEXTS}"
+    count, most = sum(map(len, texts)), LONGEST_TEXT if isinstance(raw, str) else LONGEST_LIST
+    if count > most:
+        return f"has {count} characters, must have at most {most}"
+    return "holds a null character, which ends a text; take it out" if any("\0" in text for text in texts) else None
 
 
 def _allowed(opt: Option) -> str:
@@ -133,45 +163,52 @@ def _allowed(opt: Option) -> str:
     return f"{noun}, at least {low:g}" if low is not None else noun
 
 
-def _shown(raw: Any) -> str:
-    whole = isinstance(raw, int) and abs(raw) >= 10**80  # Python writes out no number of more than 4300 digits
-    text = "a very large number" if whole else repr(raw) if isinstance(raw, str) or raw is None else str(raw)
-    return text if len(text) <= 80 else text[:77] + "..."
+def shown(raw: Any) -> str:
+    """`raw` as a sentence shows it: short, and in time, whatever it is."""
+    if isinstance(raw, str):
+        text = repr(raw[:SHOWN_CHARACTERS] if len(raw) > SHOWN_CHARACTERS else raw)
+        return text if len(raw) <= SHOWN_CHARACTERS and len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+    if isinstance(raw, int) and abs(raw) >= 10**SHOWN_CHARACTERS:  # Python writes out no number of more than 4300 digits
+        return "a very large number"
+    if raw is None or isinstance(raw, (bool, int, float)):
+        return str(raw)
+    kinds: dict[type, str] = {list: "a list", tuple: "a list", dict: "a table"}
+    return kinds.get(type(raw), f"a value of the kind {type(raw).__name__}")
 
 
 def _parse_bool(raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw
     words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
-    return words[raw.strip().lower()] if isinstance(raw, str) and raw.strip().lower() in words else _refuse(raw)
+    return words[raw.strip().lower()] if isinstance(raw, str) and raw.strip().lower() in words else _refuse()
 
 
 def _parse_int(raw: Any) -> int:
     number = _parse_float(raw)
-    return int(number) if number == int(number) else _refuse(raw)
+    return int(number) if number == int(number) else _refuse()
 
 
 def _parse_float(raw: Any) -> float:
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        _refuse(raw)
+        _refuse()
     number = float(raw)
-    return number if math.isfinite(number) else _refuse(raw)
+    return number if math.isfinite(number) and abs(number) < LARGEST_NUMBER else _refuse()
 
 
 def _parse_tuple(raw: Any) -> tuple[str, ...]:
     if isinstance(raw, str):
-        return (raw,) if raw else ()
-    return tuple(_parse_str(item) for item in raw) if isinstance(raw, (list, tuple)) else _refuse(raw)
+        return (_parse_str(raw),) if raw else ()
+    return tuple(_parse_str(item) for item in raw) if isinstance(raw, (list, tuple)) else _refuse()
 
 
 def _parse_str(raw: Any) -> str:
     if raw is None:
         return ""
     if not isinstance(raw, str):
-        _refuse(raw)
+        _refuse()
     raw.encode()  # half of a surrogate pair could be stored nowhere
     return str(raw.strip())
 
 
-def _refuse(raw: Any) -> typing.NoReturn:
-    raise ValueError(f"not legal here: {raw!r}")
+def _refuse() -> typing.NoReturn:
+    raise ValueError("not legal here")

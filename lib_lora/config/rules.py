@@ -10,14 +10,16 @@ from lib_lora.config.classes import class_problem
 from lib_lora.config.groups import Rule, TrainConfig, all_options
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
 from lib_lora.config.optimizers import OPTIMIZERS, PINS, full_name, optimizer_spec
-from lib_lora.config.options import bounds_problem
+from lib_lora.config.options import bounds_problem, shown
+from lib_lora.config.prompts import prompt_notes
+from lib_lora.config.reading import is_read, samples_are_drawn, tags_move, unread
 
 SHOWN = 80  # characters of a name that is none
 
 
 def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
     """Every sentence that must be said about `config` before a run, all at once; `out` is the LoRA folder."""
-    problems = [bounds_problem(opt, config.value(opt)) for opt in all_options()]
+    problems = [bounds_problem(opt, config.value(opt)) for opt in all_options() if is_read(config, opt.name)]
     problems += [rule(config) for rule in RULES]
     problems.append(name_problem(config.run.name))
     if out is not None and problems[-1] is None:
@@ -27,6 +29,17 @@ def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
             steps = bool(config.run.save_every_n_steps)
             problems.append(taken_between_problem(config.run.name, out, epochs=epochs, steps=steps))
     return [problem for problem in problems if problem]
+
+
+def config_notes(config: TrainConfig) -> list[str]:
+    """What a run has to tell of its settings: what was set and has no effect, and what prompts say that is not read."""
+    options = {opt.name: opt for opt in all_options()}
+    titles: dict[str, list[str]] = {}
+    for name, since in unread(config):
+        if config.value(options[name]) != options[name].default:
+            titles.setdefault(since, []).append(options[name].title)
+    notes = [f"{' and '.join(found)}: without effect, since {since}." for since, found in titles.items()]
+    return notes + (prompt_notes(config.run.sample_prompts) if samples_are_drawn(config.run) else [])
 
 
 def something_is_trained(config: TrainConfig) -> str | None:
@@ -39,8 +52,8 @@ def something_is_trained(config: TrainConfig) -> str | None:
 
 def warmup_has_a_schedule(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
-    without = {"constant", "piecewise_constant", "adafactor"}
-    if optimizer.lr_warmup_steps == 0 or (optimizer.lr_scheduler not in without and not optimizer.lr_scheduler_type):
+    has_one = optimizer.lr_scheduler not in {"constant", "adafactor"} and not optimizer.lr_scheduler_type
+    if optimizer.lr_warmup_steps == 0 or has_one or not is_read(config, "lr_warmup_steps"):
         return None
     name = optimizer.lr_scheduler_type or optimizer.lr_scheduler
     return f"Warm-up steps (lr_warmup_steps): the schedule {name} has no warm-up; choose constant_with_warmup, or 0."
@@ -50,18 +63,19 @@ def caption_extension_is_one(config: TrainConfig) -> str | None:
     value = config.text.caption_extension
     if value.startswith(".") and len(value) > 1 and not set(value) & set("/\\"):
         return None
-    return f"Caption files (caption_extension): got {value!r}, must be an ending such as .txt."
+    return f"Caption files (caption_extension): got {shown(value)}, must be an ending such as .txt."
 
 
 def separators_are_there(config: TrainConfig) -> str | None:
-    if config.text.caption_separator:
+    if config.text.caption_separator or not tags_move(config.text):
         return None
     return "Tag separator (caption_separator): is empty; a comma is usual."
 
 
 def schedule_arguments_have_a_reader(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
-    if not optimizer.lr_scheduler_args or optimizer.lr_scheduler_type or optimizer.lr_scheduler == "piecewise_constant":
+    has_reader = optimizer.lr_scheduler_type or optimizer.lr_scheduler == "piecewise_constant"
+    if not optimizer.lr_scheduler_args or has_reader or not is_read(config, "lr_scheduler_args"):
         return None
     return (
         f"Schedule arguments (lr_scheduler_args): the schedule {optimizer.lr_scheduler} takes none; use its own fields, as "
@@ -104,7 +118,7 @@ def steps_are_whole(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     for label, name, value in (("Warm-up steps", "lr_warmup_steps", optimizer.lr_warmup_steps),
                                ("Decay steps", "lr_decay_steps", optimizer.lr_decay_steps)):  # fmt: skip
-        if value >= 1 and value != int(value):
+        if value >= 1 and value != int(value) and is_read(config, name):
             return f"{label} ({name}): got {value:g}, must be a whole number of steps, or a share below 1."
     return None
 
@@ -143,7 +157,7 @@ def arguments_can_be_read(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     for label, name, texts in (("Optimizer arguments", "optimizer_args", optimizer.optimizer_args),
                                ("Schedule arguments", "lr_scheduler_args", optimizer.lr_scheduler_args)):  # fmt: skip
-        problem = argument_problem(texts)
+        problem = argument_problem(texts if is_read(config, name) else ())
         if problem:
             return f"{label} ({name}): {problem}"
     return None
@@ -166,8 +180,8 @@ def schedule_fits_the_optimizer(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
     spec = optimizer_spec(optimizer.optimizer)
     start = f"Learning rate schedule (lr_scheduler): got {optimizer.lr_scheduler}, "
-    if spec.schedule_free and (optimizer.lr_scheduler != "constant" or optimizer.lr_scheduler_type):
-        return start + f"but {optimizer.optimizer} needs none; choose constant."
+    if not is_read(config, "lr_scheduler"):
+        return None
     try:
         arguments = {**spec.defaults, **parse_arguments(optimizer.optimizer_args)}
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.reading import is_read
 
 _DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' format
 
@@ -37,7 +38,8 @@ def fp16_holds_the_squares(config: TrainConfig) -> str | None:
 
 def something_is_left_to_train(config: TrainConfig) -> str | None:
     optimizer = config.optimizer
-    if optimizer.stop_text_encoder_training == 0 or optimizer.unet_lr > 0:
+    stops = optimizer.stop_text_encoder_training and is_read(config, "stop_text_encoder_training")
+    if not stops or optimizer.unet_lr > 0:
         return None
     return (
         "Stop the text encoder (stop_text_encoder_training): nothing else is trained, since Learning rate, U-Net (unet_lr) is 0; "
@@ -47,7 +49,7 @@ def something_is_left_to_train(config: TrainConfig) -> str | None:
 
 def stop_is_a_whole_step(config: TrainConfig) -> str | None:
     value = config.optimizer.stop_text_encoder_training
-    if value < 1 or value == int(value):
+    if value < 1 or value == int(value) or not is_read(config, "stop_text_encoder_training"):
         return None
     return (
         f"Stop the text encoder (stop_text_encoder_training): got {value:g}, must be a whole number of steps, or a share below 1."

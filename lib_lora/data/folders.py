@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.names import is_device
+from lib_lora.config.options import shown
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.links import leads_out, link_problem, named
 from lib_lora.data.paths import WINDOWS, existing_folder, missing_problem, pasted, path_problem
@@ -106,7 +107,7 @@ class FolderSearch:
         """The folder at a path as it was pasted; None where there is none, which is told."""
         found = existing_folder(text)
         if found is None:
-            self.problems.append(f"{self.title}: {text!r} {path_problem(text) or missing_problem(text)}")
+            self.problems.append(f"{self.title}: {shown(text)} {path_problem(text) or missing_problem(text)}")
         return found
 
     def look(self, folder: Path, root: Path) -> Listing:
@@ -134,14 +135,14 @@ class FolderSearch:
         path, bar, number = pasted(entry).rpartition("|")
         if not bar or existing_folder(pasted(entry)):
             return pasted(entry), None
-        digits = number.strip()
-        if not digits.isdecimal() or len(digits) > MAX_DIGITS or not 1 <= int(digits) <= MAX_REPEATS:
-            shown = entry if len(entry) <= LONGEST_SHOWN else entry[:LONGEST_SHOWN] + "…"
+        repeats = repeats_in(number)
+        if repeats is None:
             self.problems.append(
-                f"{self.title}: got {shown!r}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+                f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, "
+                f"from 1 to {MAX_REPEATS}."
             )
             return pasted(path), 1
-        return pasted(path), int(digits)
+        return pasted(path), repeats
 
     def _folder(self, path: Path, root: Path, repeats: int | None) -> Folder:
         inside = self.look(path, root)
@@ -155,13 +156,24 @@ class FolderSearch:
         match = _REPEATS_NAME.fullmatch(path.name)
         if not match:
             return Folder(path, repeats or self.repeats, None, root, self.is_reg)
-        if int(match[1]) < 1 and not repeats:
-            self.problems.append(f"{self.title}: {path.name!r} asks for 0 repeats; rename it to 1_{match[2]} or more.")
-        return Folder(path, repeats or int(match[1]), match[2].strip() or None, root, self.is_reg)
+        named_repeats = repeats_in(match[1])
+        if named_repeats is None and not repeats:
+            self.problems.append(
+                f"{self.title}: {path.name!r} asks for {match[1][:9]} repeats, must be from 1 to {MAX_REPEATS}; rename it."
+            )
+        return Folder(path, repeats or named_repeats or 1, match[2].strip() or None, root, self.is_reg)
 
     def _refuse(self, links: list[str], root: Path) -> None:
         if links:
             self.problems.append(f"{self.title}: {link_problem(links, root)}")
+
+
+def repeats_in(text: str) -> int | None:
+    """The number of repeats that `text` is, or None."""
+    digits = text.strip()
+    legal = digits.isdecimal() and len(digits.lstrip("0")) <= len(str(MAX_REPEATS))  # Python reads no number of 5000 digits
+    number = int(digits[-len(str(MAX_REPEATS)) :]) if legal else 0
+    return number if 1 <= number <= MAX_REPEATS else None
 
 
 def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) -> None:

@@ -16,14 +16,22 @@ def pasted(text: str) -> str:
     return text.strip().strip('"').strip()
 
 
+def at_home(text: str) -> Path:
+    """The path that `text` is, `~` being one's home; as it stands where it is the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def existing_folder(text: str) -> Path | None:
     """The folder that `text` names, `~` being one's home; None where there is none, or it is not looked for."""
     if path_problem(text):
         return None
     try:
-        path = Path(text).expanduser()
+        path = at_home(text)
         return path if path.is_dir() else None
-    except (OSError, RuntimeError):  # too long, not to be looked at, or the home of nobody
+    except (OSError, ValueError):  # too long, not to be looked at, or no text that a disk knows
         return None
 
 

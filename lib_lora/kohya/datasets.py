@@ -1,177 +1,285 @@
 """Dataset files give settings per folder; here all folders share theirs, but for repeats.
 
-Which entry counts, and what is said of the others.
+Which entry counts, and what is said of the others. What a folder does not say is its dataset's, that for all, an argument's, or
+the default, and counts as much as what it says (sd-scripts `generate_params_by_fallbacks`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 from lib_lora.data.folders import MAX_REPEATS
 from lib_lora.kohya.files import Entry
 from lib_lora.kohya.known import CLASS_TOKENS, Verdict
-from lib_lora.kohya.spelling import with_trigger_prefix
+from lib_lora.kohya.spelling import number, sides, truth, with_trigger_prefix
 
-OF_A_FOLDER = {"image_dir", "is_reg", "class_tokens", "metadata_file", "conditioning_data_dir", "custom_attributes"}
-_NUMBERED = re.compile(r"(\d+)_(.*)", re.DOTALL)
+OF_A_FOLDER = {"image_dir", "is_reg", "class_tokens", "metadata_file", "conditioning_data_dir", "custom_attributes", "cache_info"}
+# what a folder has where neither it nor its dataset, nor what holds for all, says otherwise (sd-scripts `config_util.py`)
+DEFAULTS: dict[str, Any] = {
+    "num_repeats": 1, "shuffle_caption": False, "caption_separator": ",", "keep_tokens": 0, "keep_tokens_separator": "",
+    "secondary_separator": "", "enable_wildcard": False, "color_aug": False, "flip_aug": False, "face_crop_aug_range": None,
+    "random_crop": False, "caption_prefix": "", "caption_suffix": "", "caption_dropout_rate": 0.0,
+    "caption_dropout_every_n_epochs": 0, "caption_tag_dropout_rate": 0.0, "token_warmup_min": 1, "token_warmup_step": 0,
+    "caption_extension": ".caption", "alpha_mask": False, "resolution": None, "batch_size": 1, "enable_bucket": False,
+    "min_bucket_reso": 256, "max_bucket_reso": 1024, "bucket_reso_steps": 64, "bucket_no_upscale": False,
+    "network_multiplier": 1.0, "validation_split": 0.0, "validation_seed": None, "resize_interpolation": None,
+    "prior_loss_weight": 1.0,
+}  # fmt: skip
+_MOVES = ("shuffle_caption", "token_warmup_step", "caption_tag_dropout_rate")
+_BUCKETS = ("enable_bucket",)
+# settings that say nothing for a folder that has none of these
+READ_WITH: dict[str, tuple[str, ...]] = {
+    "keep_tokens": _MOVES, "keep_tokens_separator": _MOVES, "caption_separator": (*_MOVES, "secondary_separator"),
+    "token_warmup_min": ("token_warmup_step",), "min_bucket_reso": _BUCKETS, "max_bucket_reso": _BUCKETS,
+    "bucket_reso_steps": _BUCKETS, "bucket_no_upscale": _BUCKETS, "validation_seed": ("validation_split",),
+}  # fmt: skip
+# names of arguments that stand in for a key of a dataset file
+_ARGUMENTS = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention": "caption_extension"}
+_NUMBERED = re.compile(r"(\d{1,18})_(.*)", re.DOTALL)  # more digits than any repeats are a name
 _MISSING = object()
+Place = tuple[int, ...]
+Told = dict[str, tuple[Verdict, str]]
 
 
-def overruled(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
+class _Settings:
+    """The settings of all folders. A leaf is a place that images come from: a subset, or a dataset that has none."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.placed = [entry for entry in entries if entry.place is not None]
+        self._values = {(_name_of(entry), entry.place): entry.value for entry in entries if entry.value is not None}
+
+    def at(self, name: str, leaf: Place) -> Any:
+        """The value for a folder: its own, its dataset's, the one for all, or an argument's; None says nothing."""
+        places: list[Place | None] = [leaf[:length] for length in range(len(leaf), -1, -1)]
+        return next((self._values[name, place] for place in [*places, None] if (name, place) in self._values), _MISSING)
+
+    def value(self, name: str, leaf: Place) -> Any:
+        """What sd-scripts takes, the default too."""
+        value = self.at(name, leaf)
+        return DEFAULTS.get(name, _MISSING) if value is _MISSING else value
+
+    def is_reg(self, leaf: Place) -> bool:
+        return _truth(self.at("is_reg", leaf))
+
+    def is_read(self, name: str, leaf: Place) -> bool:
+        """Whether the setting says anything for this folder; arguments that the file does not hold may have it read."""
+        deciding = [self.at(other, leaf) for other in READ_WITH.get(name, ())]
+        is_open = _MISSING in deciding and len(self.placed) == len(self.entries)
+        return not deciding or is_open or any(map(_truth, deciding))
+
+    @cached_property
+    def images(self) -> dict[Place, Any]:
+        """Place -> folder, each as often as it is named."""
+        return {entry.place: entry.value for entry in self.placed if entry.name == "image_dir" and entry.place is not None}
+
+    @cached_property
+    def again(self) -> dict[Place, Place]:
+        """Places of folders that were named before -> where."""
+        first: dict[str, Place] = {}
+        return {place: first[str(folder)] for place, folder in self.images.items()
+                if first.setdefault(str(folder), place) != place}  # fmt: skip
+
+    @cached_property
+    def leaves(self) -> list[Place]:
+        """Those that a dataset names once more are left out, as in sd-scripts."""
+        places = list(dict.fromkeys(entry.place for entry in self.placed if entry.place))
+        parents = {place[:1] for place in places if len(place) == 2}
+        found = [place for place in places if len(place) == 2 or place not in parents]
+        counting = [place for place in found if place in self.images and not self._is_passed_over(place)]
+        return counting or found or [()]
+
+    def _is_passed_over(self, place: Place) -> bool:
+        return place in self.again and self.again[place][:1] == place[:1]
+
+    @cached_property
+    def folders(self) -> dict[Place, Any]:
+        """Place -> folder, for those that count."""
+        return {place: folder for place, folder in self.images.items() if not self._is_passed_over(place)}
+
+    @cached_property
+    def repeats(self) -> dict[Place, Any]:
+        return {place: self.value("num_repeats", place) for place in self.folders}
+
+    @property
+    def legal(self) -> bool:
+        """Whether every number of repeats can be taken; what is wrong is told by the option itself."""
+        return all(type(n) is int and 1 <= n <= MAX_REPEATS for n in self.repeats.values())
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether one number holds for all folders but those of regularisation images."""
+        return len({repr(n) for place, n in self.repeats.items() if not self.is_reg(place)}) <= 1
+
+    @cached_property
+    def own_repeats(self) -> dict[Place, int]:
+        """Place -> repeats, for folders that neither their name nor the one number for all gives the right repeats."""
+        found: dict[Place, int] = {}
+        for place, repeats in self.repeats.items() if self.legal else ():
+            match = _NUMBERED.fullmatch(_name(self.folders[place]))
+            shared = 1 if self.is_reg(place) else repeats if self.alike else None
+            if (int(match[1]) if match else shared) != repeats:
+                found[place] = repeats
+        return found
+
+    @cached_property
+    def trigger(self) -> str:
+        """The trigger word: what the prefix of the images has, up to a comma, and that of regularisation images has not."""
+        prefixes: tuple[set[str], set[str]] = (set(), set())
+        for leaf in self.leaves:
+            prefixes[self.is_reg(leaf)].add(str(self.value("caption_prefix", leaf)))
+        if any(len(found) != 1 for found in prefixes):
+            return ""
+        (regular,), (reg,) = prefixes
+        word = regular.removeprefix(reg).strip().removesuffix(",")
+        return word if word and regular == with_trigger_prefix(reg, word) else ""
+
+
+def overruled(entries: Sequence[Entry]) -> Told:
     """Entry key -> verdict and reason, for all that does not count."""
-    placed = [entry for entry in entries if entry.place is not None]
-    leaves = _leaves(placed)
-    regular = [leaf for leaf in leaves if not _truth(_at(placed, "is_reg", leaf))]
-    found: dict[str, tuple[Verdict, str]] = {}
-    for name in dict.fromkeys(entry.name for entry in placed if entry.name not in OF_A_FOLDER):
-        members = [entry for entry in placed if entry.name == name]
-        looked_at = regular if name == "num_repeats" and regular else leaves
-        if name == "caption_prefix" and trigger(entries):
+    settings = _Settings(entries)
+    if not settings.placed:
+        return {}
+    found = _named_again(settings)
+    regular = [leaf for leaf in settings.leaves if not settings.is_reg(leaf)]
+    rest = set(settings.leaves) - set(regular)
+    members: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.key not in found:
+            members.setdefault(_name_of(entry), []).append(entry)
+    for name in dict.fromkeys(entry.name for entry in settings.placed if entry.name not in OF_A_FOLDER):
+        looked_at, own = settings.leaves, members.get(name, [])
+        if name == "caption_prefix" and settings.trigger:
             looked_at = regular
-            found.update(_without_trigger(members, set(leaves) - set(regular)))
-        if name == "num_repeats":
-            found.update(_of_regularisation(members, set(leaves) - set(looked_at)))
-        values = [_at(placed, name, leaf) for leaf in looked_at]
-        chosen = next((value for value in values if value is not _MISSING), members[0].value)
-        differ = any(value != chosen for value in values)
-        for entry in members:
-            if entry.key in found or entry.value == chosen and not differ:
-                continue
-            found.update(_told(entry, chosen, differ=differ))
+            found.update(_told(own, rest, "used", "The trigger word is never put in front of regularisation images."))
+        if name == "num_repeats" and regular:
+            looked_at = regular
+            found.update(_told(own, rest, "ignored", "Regularisation images are repeated until they are as many as the others."))
+        found.update(_compared(name, settings, [entry for entry in own if entry.key not in found], looked_at))
     return found
 
 
-def _told(entry: Entry, chosen: Any, *, differ: bool) -> dict[str, tuple[Verdict, str]]:
-    if not differ:
-        return {entry.key: ("ignored", "Said again for the folder itself, which wins.")}
-    if entry.value != chosen:
+def _told(members: Iterable[Entry], leaves: set[Place], verdict: Verdict, why: str) -> Told:
+    return {entry.key: (verdict, why) for entry in members if entry.place in leaves}
+
+
+def _compared(name: str, settings: _Settings, members: Sequence[Entry], leaves: Sequence[Place]) -> Told:
+    """What is said of the entries of one setting, which every folder has, by itself or by default."""
+    values = [(leaf, value) for leaf in leaves if (value := settings.value(name, leaf)) is not _MISSING]
+    reading = [value for leaf, value in values if settings.is_read(name, leaf)]
+    if not values:
+        return {}
+    chosen = reading[0] if reading else values[0][1]
+    odd = [entry for entry in members if not _same(name, entry.value, chosen)]
+    other = next((value for value in reading if not _same(name, value, chosen)), chosen)
+    if other is not chosen and odd:
         why = f"All folders share this setting here; {chosen!r}, which comes first, is taken."
-        return {entry.key: ("not_supported", why)}
-    return {}
+        return {entry.key: ("not_supported", why) for entry in odd}
+    if other is not chosen:
+        why = f"Only some folders have this setting, and all share it here; {other!r}, which the others have, is taken."
+        return {entry.key: ("not_supported", why) for entry in members}
+    if any(not _same(name, value, chosen) for _, value in values):
+        why = "Differs between folders, but says nothing where it does, as they are set."
+        return {entry.key: ("ignored", why) for entry in odd}
+    return {entry.key: ("ignored", "Said again for the folder itself, which wins.") for entry in odd if entry.place is not None}
 
 
-def _of_regularisation(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -> dict[str, tuple[Verdict, str]]:
-    why = "Regularisation images are repeated until they are as many as the others."
-    return {entry.key: ("ignored", why) for entry in members if entry.place in leaves}
-
-
-def _without_trigger(members: Sequence[Entry], leaves: set[tuple[int, ...]]) -> dict[str, tuple[Verdict, str]]:
-    why = "The trigger word is never put in front of regularisation images."
-    return {entry.key: ("used", why) for entry in members if entry.place in leaves}
+def _named_again(settings: _Settings) -> Told:
+    """A folder that its dataset has already is passed over; in another dataset it would be shown once more."""
+    found: Told = {}
+    for entry in settings.placed:
+        before = settings.again.get(entry.place or ())
+        if before is not None and entry.place is not None and before[:1] == entry.place[:1]:
+            found[entry.key] = ("ignored", "Its dataset names the folder already, and the first one counts.")
+        elif before is not None and entry.name == "image_dir":
+            found[entry.key] = (
+                "not_supported",
+                "Another dataset has this folder too; here it is shown once: give it more repeats.",
+            )
+    return found
 
 
 def trigger(entries: Sequence[Entry]) -> str:
-    """The trigger word: what the prefix of the images has, up to a comma, and that of regularisation images has not."""
-    placed = [entry for entry in entries if entry.place is not None]
-    prefixes: tuple[set[str], set[str]] = (set(), set())
-    for leaf in _leaves(placed):
-        value = _at(placed, "caption_prefix", leaf)
-        prefixes[_is_reg(placed, leaf)].add("" if value is _MISSING else str(value))
-    if any(len(found) != 1 for found in prefixes):
-        return ""
-    (regular,), (reg,) = prefixes
-    word = regular.removeprefix(reg).strip().removesuffix(",")
-    return word if word and regular == with_trigger_prefix(reg, word) else ""
+    """The trigger word that the prefixes of the folders hold."""
+    return _Settings(entries).trigger
 
 
 def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
     """The image folders, and those of regularisation images; DIR|N where a folder needs repeats of its own."""
-    placed = [entry for entry in entries if entry.place is not None]
-    own = _own_repeats(placed)
+    settings = _Settings(entries)
     found: tuple[list[str], list[str]] = ([], [])
-    for entry in placed:
-        if entry.name == "image_dir" and entry.place is not None:
-            behind = f"|{own[entry.place]}" if entry.place in own else ""
-            found[_is_reg(placed, entry.place)].append(f"{entry.value}{behind}")
+    for place, folder in settings.folders.items():
+        behind = f"|{settings.own_repeats[place]}" if place in settings.own_repeats else ""
+        found[settings.is_reg(place)].append(f"{folder}{behind}")
     return found
 
 
-def of_folders(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
-    """Numbers of repeats that are taken with their folders, as DIR|N."""
-    placed = [entry for entry in entries if entry.place is not None]
-    own, alike = _own_repeats(placed), _alike(placed)
-    found: dict[str, tuple[Verdict, str]] = {}
-    for entry in placed if own or not alike and _legal(placed) else []:
-        below = [place for place in own if place[: len(entry.place or ())] == entry.place]
-        if entry.name == "num_repeats" and below:
-            found[entry.key] = (
-                "used",
-                f"Stands behind each folder that it is for, as in {_dir(placed, below[0])}|{own[below[0]]}.",
-            )
-        elif entry.name == "num_repeats" and not alike:
+def of_folders(entries: Sequence[Entry]) -> Told:
+    """What is taken with the folders: their repeats, as DIR|N, and one folder of masks."""
+    settings = _Settings(entries)
+    found = _masks(settings)
+    own = settings.own_repeats
+    if not own and (settings.alike or not settings.legal):
+        return found
+    below: dict[Place, Place] = {}
+    for place in own:
+        for length in range(len(place) + 1):
+            below.setdefault(place[:length], place)
+    for entry in settings.placed:
+        first = below.get(entry.place or ())
+        if entry.name == "num_repeats" and first is not None:
+            why = f"Stands behind each folder that it is for, as in {settings.folders[first]}|{own[first]}."
+            found[entry.key] = ("used", why)
+        elif entry.name == "num_repeats" and not settings.alike:
             found[entry.key] = ("used", "The folder's name says it too.")
     return found
 
 
-def captions(entries: Sequence[Entry]) -> dict[str, tuple[Verdict, str]]:
+def _masks(settings: _Settings) -> Told:
+    name = "conditioning_data_dir"
+    given = [settings.at(name, leaf) for leaf in settings.leaves if not settings.is_reg(leaf)]
+    if all(value == given[0] for value in given):
+        return {}
+    why = "All folders share one Mask folder (mask_data) here; masks of a folder may lie below it, in a folder of its name."
+    return {entry.key: ("not_supported", why) for entry in settings.placed if entry.name == name}
+
+
+def captions(entries: Sequence[Entry]) -> Told:
     """`class_tokens`: ignored; where the folder's name says something else, that is told."""
-    found: dict[str, tuple[Verdict, str]] = {}
+    settings, found = _Settings(entries), Told()
     for entry in entries:
         if entry.name == "class_tokens" and entry.place is not None:
-            named = _NUMBERED.fullmatch(_name(_at(entries, "image_dir", entry.place)))
+            named = _NUMBERED.fullmatch(_name(settings.at("image_dir", entry.place)))
             if (named[2].strip() if named else "") != entry.value:
                 told = f"{named[2].strip()!r}" if named else "nothing, so each needs a caption file or a Trigger word (trigger)"
                 found[entry.key] = ("ignored", f"{CLASS_TOKENS} The name of this folder says {told}.")
     return found
 
 
-def _own_repeats(placed: Sequence[Entry]) -> dict[tuple[int, ...], int]:
-    """Place -> repeats, for folders that neither their name nor the one number for all gives the right repeats."""
-    if not _legal(placed):
-        return {}  # told by the option itself
-    found: dict[tuple[int, ...], int] = {}
-    for place, repeats in _repeats(placed).items():
-        match = _NUMBERED.fullmatch(_name(_dir(placed, place)))
-        shared = 1 if _is_reg(placed, place) else repeats if _alike(placed) else None
-        if (int(match[1]) if match else shared) != repeats:
-            found[place] = repeats
-    return found
+def _name_of(entry: Entry) -> str:
+    return _ARGUMENTS.get(entry.name, entry.name)
 
 
-def _repeats(placed: Sequence[Entry]) -> dict[tuple[int, ...], Any]:
-    places = [entry.place for entry in placed if entry.name == "image_dir" and entry.place is not None]
-    given = {place: _at(placed, "num_repeats", place) for place in places}
-    return {place: 1 if value is _MISSING else value for place, value in given.items()}
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting are one; what says nothing is the default."""
+    first, second = (DEFAULTS.get(name) if value in (None, "") else value for value in (one, other))
+    if name == "resolution":
+        first, second = _sides(first), _sides(second)
+    return bool(first == second)
 
 
-def _legal(placed: Sequence[Entry]) -> bool:
-    return all(type(n) is int and 1 <= n <= MAX_REPEATS for n in _repeats(placed).values())
-
-
-def _alike(placed: Sequence[Entry]) -> bool:
-    """Whether one number holds for all folders but those of regularisation images."""
-    return len({repr(n) for place, n in _repeats(placed).items() if not _is_reg(placed, place)}) <= 1
-
-
-def _dir(placed: Sequence[Entry], place: tuple[int, ...]) -> Any:
-    return _at(placed, "image_dir", place)
+def _sides(value: Any) -> tuple[float | None, ...]:
+    width, height = sides(value)
+    return number(width), number(height) or number(width)
 
 
 def _name(folder: Any) -> str:
     return PurePath(str(folder).replace("\\", "/")).name
 
 
-def _is_reg(placed: Sequence[Entry], place: tuple[int, ...]) -> bool:
-    return _truth(_at(placed, "is_reg", place))
-
-
 def _truth(value: Any) -> bool:
-    return value is not _MISSING and bool(value)
-
-
-def _leaves(entries: Sequence[Entry]) -> list[tuple[int, ...]]:
-    """The places that images come from: subsets, or datasets that have none."""
-    places = list(dict.fromkeys(entry.place for entry in entries if entry.place))
-    return [place for place in places if len(place) == 2 or not any(p[:1] == place and len(p) == 2 for p in places)] or [()]
-
-
-def _at(entries: Sequence[Entry], name: str, leaf: tuple[int, ...]) -> Any:
-    """The value of `name` for a folder: its own, its dataset's, or the one for all."""
-    for length in range(len(leaf), -1, -1):
-        for entry in entries:
-            if entry.name == name and entry.place == leaf[:length]:
-                return entry.value
-    return _MISSING
+    return value is not _MISSING and truth(value)

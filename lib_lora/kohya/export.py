@@ -6,6 +6,7 @@ What sd-scripts has no name for stands in a section of ours, which it passes ove
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
-from lib_lora.data.folders import Folder, FolderSearch
-from lib_lora.kohya.files import OUR_SECTION
+from lib_lora.data.folders import Folder, FolderSearch, repeats_in
+from lib_lora.data.paths import at_home, existing_folder
+from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
@@ -104,7 +106,7 @@ def _needs_dataset_file(config: TrainConfig) -> bool:
         return True
     for paths in (config.data.data, config.data.reg_data):
         parents = {folder.path.parent for entry in paths for folder in _folders(entry, 1) if folder.concept}
-        if paths and parents != {Path(paths[0]).expanduser()} or len(paths) > 1:
+        if paths and parents != {at_home(paths[0])} or len(paths) > 1:
             return True
     return False
 
@@ -193,7 +195,7 @@ def _value(opt: Option, value: Any) -> Any:
     if opt.name == "validate_every_n_epochs":
         return value or NEVER * 10
     if opt.name == "base_weights_multiplier":
-        return [int(float(item)) if float(item) % 1 == 0 else float(item) for item in value]
+        return [_strength(item) for item in value]
     if opt.name in ("data", "reg_data"):
         return value[0]
     if opt.name.endswith("_args"):
@@ -201,6 +203,15 @@ def _value(opt: Option, value: Any) -> Any:
     if opt.name in ("lr_warmup_steps", "lr_decay_steps", "token_warmup_step") and value >= 1:
         return int(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _strength(text: str) -> Any:
+    """A number as short as it is; what is none, which the rules tell, as it stands."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and abs(number) < MAX_NUMBER else number if math.isfinite(number) else text
 
 
 def _one_each(texts: Sequence[str]) -> list[str]:
@@ -333,12 +344,13 @@ def _folders(entry: str, repeats: int) -> list[Folder]:
     """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
     found = [*FolderSearch("", repeats, [], []).folders(entry)]
     path, own = _split(entry)
-    return found or [Folder(Path(path).expanduser(), own or repeats, None, Path(path))]
+    return found or [Folder(at_home(path), own or repeats, None, Path(path))]
 
 
 def _split(entry: str) -> tuple[str, int | None]:
     """Path and repeats of PATH|N."""
     path, bar, number = entry.rpartition("|")
-    if not bar or not number.strip().isdecimal() or Path(entry).expanduser().is_dir():
+    repeats = repeats_in(number)
+    if not bar or repeats is None or existing_folder(entry):
         return entry, None
-    return path.strip(), int(number)
+    return path.strip(), repeats

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
 import shlex
@@ -14,14 +13,14 @@ from typing import Any, Literal
 
 from lib_lora.config.arguments import split_arguments
 from lib_lora.config.groups import all_options
+from lib_lora.config.toml_reader import MAX_DEPTH, parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.table import NETWORK_ARGS, key_table
 
 Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
 OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
 COMPOSITE = ("network_args", "additional_parameters")
-MAX_BYTES, MAX_DEPTH, MAX_NUMBER = 256 * 2**10, 20, 2**63
-_TOML_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
+MAX_BYTES, MAX_NUMBER = 256 * 2**10, 2**63
 
 
 @dataclass(frozen=True)
@@ -98,34 +97,6 @@ def _unfit(settings: dict[str, Any]) -> ValueError | None:
         if not level:
             return None
     return ValueError(f"it is nested more than {MAX_DEPTH} deep")
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """TOML with the first reader that is there: Python's own, an installed one, or the one inside pip."""
-    for name in _TOML_READERS:
-        try:
-            reader = importlib.import_module(name)
-        except ImportError:
-            continue
-        if _has_deep_keys(text):
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        found: dict[str, Any] = reader.loads(text)
-        return found
-    raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or give the settings as JSON."])
-
-
-def _has_deep_keys(text: str) -> bool:
-    """Whether a key such as a.b.c has too many parts. The readers need memory by the square of them: 100 KB take all there is."""
-    parts = 0
-    for part in text.split("."):
-        inside = part.strip(" \t")
-        is_key = (
-            "\n" not in inside and inside != "" and (any(c in inside for c in "\"'") or not re.search(r"[\s=,{}\[\]]", inside))
-        )
-        parts = parts + 1 if is_key else 0
-        if parts > MAX_DEPTH:
-            return True
-    return False
 
 
 def source_of(

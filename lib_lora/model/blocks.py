@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.options import shown
 from lib_lora.errors import ConfigError
 
 MOST_RANK = 1024
@@ -75,7 +76,7 @@ def is_of_sdxl(name: str) -> bool:
 
 def has_factors(adapter: AdapterConfig) -> bool:
     """Whether blocks have rates of their own."""
-    return bool(adapter.down_lr_weight or adapter.mid_lr_weight or adapter.up_lr_weight)
+    return adapter.has_factors
 
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
@@ -125,7 +126,7 @@ def conv_place(name: str) -> Literal["conv", "beside", ""]:
 
 def trains_convolutions(adapter: AdapterConfig) -> bool:
     """Whether the layers of convolutional blocks get adapters at all (LoCon)."""
-    return adapter.conv_dim > 0 or bool(adapter.conv_block_dims)
+    return adapter.trains_convolutions
 
 
 def block_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
@@ -143,7 +144,8 @@ def block_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     Raises:
         ConfigError: one sentence.
     """
-    return _alphas(adapter.block_alphas, adapter.alpha, layout, "Alphas per block (block_alphas)")
+    text = adapter.block_alphas if adapter.has_block_alphas else ""
+    return _alphas(text, adapter.alpha, layout, "Alphas per block (block_alphas)")
 
 
 def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
@@ -152,7 +154,8 @@ def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
     Raises:
         ConfigError: one sentence.
     """
-    return _ranks(adapter.conv_block_dims, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
+    text = adapter.conv_block_dims if adapter.has_block_values else ""
+    return _ranks(text, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
 
 
 def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
@@ -161,13 +164,14 @@ def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     Raises:
         ConfigError: one sentence.
     """
-    return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
+    text = adapter.conv_block_alphas if adapter.has_block_alphas and adapter.conv_block_dims else ""
+    return _alphas(text, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
 
 
 def _ranks(text: str, everywhere: int, layout: Layout, title: str) -> list[int]:
     if not text:
         return [everywhere] * layout.blocks
-    start = f"{title}: got {text!r}, "
+    start = f"{title}: got {shown(text)}, "
     ranks = [int(value) if value == int(value) else -1 for value in _numbers(text, start)]
     if len(ranks) != layout.blocks or not all(0 <= rank <= MOST_RANK for rank in ranks):
         raise ConfigError([start + f"must be {_counts('blocks')} whole numbers from 0 to {MOST_RANK}, separated by commas."])
@@ -177,7 +181,7 @@ def _ranks(text: str, everywhere: int, layout: Layout, title: str) -> list[int]:
 def _alphas(text: str, everywhere: float, layout: Layout, title: str) -> list[float]:
     if not text:
         return [everywhere] * layout.blocks
-    start = f"{title}: got {text!r}, "
+    start = f"{title}: got {shown(text)}, "
     alphas = _numbers(text, start)
     if len(alphas) != layout.blocks or min(alphas) < 0:
         raise ConfigError([start + f"must be {_counts('blocks')} numbers, at least 0, separated by commas."])
@@ -216,7 +220,7 @@ def middle_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The factors of the middle; a missing end is 1."""
     if not adapter.mid_lr_weight:
         return [1.0] * layout.middle
-    start = f"Rate factor, middle (mid_lr_weight): got {adapter.mid_lr_weight!r}, "
+    start = f"Rate factor, middle (mid_lr_weight): got {shown(adapter.mid_lr_weight)}, "
     factors = _numbers(adapter.mid_lr_weight, start, empty="0")
     if len(factors) > layout.middle or min(factors) < 0:
         raise ConfigError([start + f"must be one number, or up to {XL.middle} for SDXL, at least 0."])
@@ -227,7 +231,7 @@ def _side(text: str, layout: Layout, title: str) -> list[float]:
     """Factors of one side: a list, whose missing end is 1 and whose empty places are 0, or a shape's name and what is added."""
     if not text:
         return [1.0] * layout.side
-    start = f"{title}: got {text!r}, "
+    start = f"{title}: got {shown(text)}, "
     if "," in text:
         factors = _numbers(text, start, empty="0")
         if len(factors) > layout.side or min(factors) < 0:

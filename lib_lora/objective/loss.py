@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lib_lora.config.objective import LossType, ObjectiveConfig
+from lib_lora.config.objective import BENT, LossType, ObjectiveConfig
 from lib_lora.objective.noise import TIMESTEPS, snr, with_zero_terminal_snr
 
 LARGEST_SNR = 1000.0  # sd-scripts bounds it in all weights but min-SNR
@@ -41,7 +41,9 @@ def batch_loss(
         model_pred, target: `[B, 4, h, w]`; timesteps, loss_weights: `[B]`; alphas_cumprod: `[1000]`; mask: `[B, 1, h, w]`
         -> `[]` fp32
     """
-    thresholds = huber_thresholds(objective, timesteps, schedule(objective, alphas_cumprod))
+    thresholds = torch.ones(len(timesteps), device=timesteps.device)  # of huber and smooth_l1 alone
+    if objective.loss_type in BENT:
+        thresholds = huber_thresholds(objective, timesteps, schedule(objective, alphas_cumprod))
     error = elementwise_error(model_pred.float(), target.float(), objective.loss_type, thresholds)
     if mask is not None:
         error = error * mask

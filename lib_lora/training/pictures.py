@@ -41,7 +41,8 @@ class Pictures:
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
         self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
         self._kept: dict[tuple[int, bool], Shown] = {}
-        self._cache = LatentCache(base.vae) if config.data.cache_latents_to_disk else None
+        on_disk = config.data.cache_latents and config.data.cache_latents_to_disk
+        self._cache = LatentCache(base.vae) if on_disk else None
         self._trained = set(plan.trained)
 
     @property

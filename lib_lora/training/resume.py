@@ -13,8 +13,9 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
+from lib_lora.config.reading import is_read
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.paths import pasted, path_problem
+from lib_lora.data.paths import at_home, pasted, path_problem
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host, ModelInfo
 from lib_lora.model.rates import with_rates
@@ -102,7 +103,7 @@ def _candidates(text: str, work: Path) -> list[Path]:
         raise StateError(f"{TITLE}{text!r} {problem}")
     given = Path(pasted(text))
     try:
-        given = given.expanduser()
+        given = at_home(str(given))
         if given.is_dir():
             return [given] if (given / VALUES).exists() else _newest_first(given) or [given]
         if given.name == str(given):  # a name, not a path
@@ -227,6 +228,8 @@ def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | No
     different = [
         f"{opt.title} was {saved.get(opt.name, default[opt.name])!r}, is {now[opt.name]!r}"
         for opt in checked
-        if saved.get(opt.name, default[opt.name]) != now[opt.name] and not (opt.default is None and now[opt.name] is None)
+        if saved.get(opt.name, default[opt.name]) != now[opt.name]
+        and not (opt.default is None and now[opt.name] is None)
+        and is_read(config, opt.name)
     ]
     return f"{TITLE}the state was trained with other settings: {'; '.join(different)}; set them back." if different else None

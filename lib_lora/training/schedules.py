@@ -37,7 +37,8 @@ def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, st
 
 def factor_by_step(config: OptimizerConfig, steps: int) -> Factor:
     """Step (from 0) -> factor on the learning rate."""
-    warmup, decay = in_steps(config.lr_warmup_steps, steps), in_steps(config.lr_decay_steps, steps)
+    given = 0 if config.lr_scheduler == "piecewise_constant" else config.lr_warmup_steps  # whose rules are all
+    warmup, decay = in_steps(given, steps), in_steps(config.lr_decay_steps, steps)
     rest = max(1, steps - warmup)
     least, cycles = config.lr_scheduler_min_lr_ratio, config.lr_scheduler_num_cycles
     timescale = config.lr_scheduler_timescale or warmup or 10000
@@ -93,6 +94,8 @@ def _piecewise(config: OptimizerConfig) -> Factor:
     try:
         pairs = [(int(limit), float(factor)) for factor, limit in (rule.split(":") for rule in rules)]
         final = float(last)
+        if not all(math.isfinite(factor) for factor in (final, *(factor for _, factor in pairs))):
+            raise ValueError("no number")
     except ValueError as error:
         raise ConfigError([
             "Schedule arguments (lr_scheduler_args): piecewise_constant needs step_rules such as '1:100,0.1:200,0.01'."

@@ -86,7 +86,7 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
         LoraFileError: a file does not fit the model.
     """
     adapter = config.adapter
-    strengths = [float(text) for text in adapter.base_weights_multiplier]
+    strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
     for path, strength in zip(adapter.base_weights, strengths):

@@ -40,6 +40,8 @@ DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 RATES = ("unet_lr", "text_encoder_lr")
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
+SMALLEST_STEP = 8  # of buckets
+TOKENS = 75  # of a piece of a caption
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
 
@@ -88,6 +90,8 @@ def _rate(name: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if number(value) is None and value not in BLANK:
             return Finding("not_supported", f"{value!r} is no number.")
+        if isinstance(value, (list, tuple)) and len({number(rate) for rate in value}) > 1:
+            return Finding("not_supported", "SDXL's text encoders have one rate here; give a single one.")
         rates = _rates(context)
         if name == "learning_rate" and _is_inversion(context):
             return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
@@ -273,6 +277,34 @@ def _noise_of(kind: str) -> Rule:
     return rule
 
 
+def _cycles(value: Any, context: Context) -> Finding | None:
+    epochs = number(context.given("epoch"))
+    restarts = context.given("lr_scheduler") == "cosine_with_restarts"
+    if context.form != "kohya_ss" or value not in BLANK or not restarts or epochs is None or epochs < 1:
+        return None
+    return Finding("used", "Empty: kohya_ss takes the number of epochs then.", {"lr_scheduler_num_cycles": int(epochs)})
+
+
+def _tokens(value: Any, context: Context) -> Finding | None:
+    """sd-scripts cuts a caption into pieces of 75 tokens, as many as are whole."""
+    length = number(value)
+    if length is None or length < TOKENS or length % TOKENS == 0:
+        return None
+    whole = int(length // TOKENS) * TOKENS
+    return Finding("used", f"sd-scripts makes whole pieces of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})
+
+
+def _bucket_step(value: Any, context: Context) -> Finding | None:
+    fine = (number(value) or 0) >= SMALLEST_STEP
+    if (
+        not fine
+        and is_off(context.given("enable_bucket"))
+        and ("enable_bucket" in context.values or context.form == "sd-scripts")
+    ):
+        return Finding("ignored", "Buckets are off, so that it says nothing.")
+    return None
+
+
 def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
@@ -340,6 +372,9 @@ RULES: dict[str, Rule] = {
     "noise_offset_type": _noise_kind,
     **{name: _noise_of("Original") for name in ORIGINAL},
     **{name: _noise_of("Multires") for name in MULTIRES},
+    "lr_scheduler_num_cycles": _cycles,
+    "max_token_length": _tokens,
+    "bucket_reso_steps": _bucket_step,
     "network_alpha": _alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
@@ -362,7 +397,7 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}
         if flat.get("epochs"):
             defaults.pop("steps")
-        if any(key.startswith(("datasets[", "dataset_config.")) for key in context.last.values()):
+        if any(key.startswith(("datasets[", "subsets[", "dataset_config.")) for key in context.last.values()):
             defaults["repeats"] = 1
         found.update({name: value for name, value in defaults.items() if name not in flat})
     if context.form not in ("ours", "dataset") or (set(DECIDING) - {"init_word"}) & set(context.values):

@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hosts.ldm_family",
     ),
     ("kohya.importing", "output.truncate"),
-    ("kohya.types", "kohya.words", "kohya.other_forms"),
+    ("kohya.types", "kohya.words", "kohya.other_forms", "kohya.images"),
     ("kohya.rules", "kohya.datasets"),
     ("kohya.handed",),
     ("kohya.spelling",),

@@ -15,6 +15,7 @@ from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
+from lib_lora.kohya.images import IMAGE_RULES
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
@@ -43,6 +44,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "max_train_steps": SD_SCRIPTS_DEFAULTS["steps"],
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
+ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
 OURS = {opt.name: opt for opt in all_options()}
 
 
@@ -186,7 +188,7 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
         return Finding("ignored", "Said again further down, which wins.")
     if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
         return _own(entry, context)
-    for rules in (OTHER_RULES, TYPE_RULES, RULES, WORD_RULES):
+    for rules in ALL_RULES:
         found = rules[entry.name](entry.value, context) if entry.name in rules else None
         if found is not None:
             return _checked(found)
@@ -268,7 +270,7 @@ def _is_asked_for(fact: KeyFact, context: Context) -> bool:
     """Whether a switch of the key's is on: the form writes all that it has, and sd-scripts' trainers know their model."""
     if "LoRA_type" in fact.switches:  # of kohya's own types what LyCORIS has says nothing; other types' keys are told before
         return context.switched_on("LoRA_type") is not False
-    if context.form == "kohya_ss":
+    if context.form == "kohya_ss" or "enable_contrastive" in fact.switches or "enable_preview" in fact.switches:
         return any(context.switched_on(switch) for switch in fact.switches)
     return is_of_another_model(context)
 

@@ -54,7 +54,7 @@ GROUPS: tuple[Group, ...] = (
     _group(
         "ignored",
         "Bookkeeping of LoRA_Easy_Training_Scripts; what kind of model it is the checkpoint says.",
-        "easy_name tag_occurrence tag_file_location save_toml save_toml_location",
+        "easy_name name_replace tag_occurrence tag_file_location save_toml save_toml_location",
     ),
     _group(
         "ignored",
@@ -136,6 +136,14 @@ GROUPS: tuple[Group, ...] = (
         "randomly_choice_prompt",
         "enable_preview",
     ),
+    _group(
+        "not_supported",
+        "Contrastive training, of a form of lora-scripts, is not done.",
+        "enable_contrastive adversarial_epsilon contrastive_warmup_steps contrastive_weight distance_metric momentum_coefficient "
+        "negative_sampling_method noise_strength num_clusters queue_capacity",
+        "enable_contrastive",
+    ),
+    _group("not_supported", "Scales a LoRA beside its alpha, in a form of lora-scripts; give it as alpha.", "network_scale"),
     _group("not_supported", "Settings that win over the form; write its keys into the file itself.", "ui_custom_params"),
     _group(
         "not_supported",
@@ -224,6 +232,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "num_processes": (1,),
     "num_machines": (1,),
     "network_multiplier": (1,),
+    "network_scale": (1,),
     "huggingface_repo_type": ("model",),
     "huggingface_repo_visibility": ("private", "public"),
     "LyCORIS_preset": ("full",),
@@ -282,6 +291,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "noise_offset_type": ("noise_offset", "multires_noise_iterations"),
     "num_repeats": ("repeats",),
     "dataset_repeats": ("repeats",),
+    "train_data_dir_repeat": ("repeats",),
     "image_dir": ("data", "reg_data"),
     "is_reg": ("reg_data",),
     "dataset_config": ("data", "repeats"),
@@ -321,6 +331,7 @@ WHY_DECIDING: dict[str, str] = {
     "noise_offset_type": "Original or Multires: decides which noise options count.",
     "num_repeats": "Repeats of folders whose name has no number.",
     "dataset_repeats": "Repeats of folders whose name has no number.",
+    "train_data_dir_repeat": "Repeats of folders whose name has no number.",
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",

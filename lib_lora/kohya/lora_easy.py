@@ -1,4 +1,4 @@
-"""The layout of LoRA_Easy_Training_Scripts: sections of `args` and `dataset_args`, and one list of subsets for one dataset."""
+"""Files of LoRA_Easy_Training_Scripts: sections of `args` and `dataset_args` with one list of subsets; before, flat JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,70 @@ from typing import Any
 Place = tuple[int, ...]
 INNER = ("args", "dataset_args")
 LEFT_OUT = "LoRA_Easy_Training_Scripts leaves out what is empty, false or 0."
+OF_THE_SCRIPTS = "What the scripts do beside the training."
 NAME_OF_SUBSET = "A name for the form alone."
+
+# before it had a form: its names, and sd-scripts'
+FLAT = {
+    "alpha": "network_alpha",
+    "base_model": "pretrained_model_name_or_path",
+    "batch_size": "train_batch_size",
+    "buckets": "enable_bucket",
+    "change_output_name": "output_name",
+    "cosine_restarts": "lr_scheduler_num_cycles",
+    "gradient_acc_steps": "gradient_accumulation_steps",
+    "img_folder": "train_data_dir",
+    "log_dir": "logging_dir",
+    "lora_model_for_resume": "network_weights",
+    "lyco": "network_module",
+    "max_bucket_resolution": "max_bucket_reso",
+    "max_clip_token_length": "max_token_length",
+    "max_steps": "max_train_steps",
+    "min_bucket_resolution": "min_bucket_reso",
+    "net_dim": "network_dim",
+    "no_meta": "no_metadata",
+    "num_epochs": "max_train_epochs",
+    "num_workers": "max_data_loader_n_workers",
+    "output_folder": "output_dir",
+    "persistent_workers": "persistent_data_loader_workers",
+    "reg_img_folder": "reg_data_dir",
+    "save_as": "save_model_as",
+    "scheduler": "lr_scheduler",
+    "scheduler_power": "lr_scheduler_power",
+    "shuffle_captions": "shuffle_caption",
+    "test_seed": "seed",
+    "text_only": "network_train_text_encoder_only",
+    "train_resolution": "resolution",
+    "unet_only": "network_train_unet_only",
+    "use_lion": "use_lion_optimizer",
+    "warmup_lr_ratio": "warmup_ratio",
+}
+BOOKKEEPING = {
+    "save_json_folder",
+    "save_json_name",
+    "save_json_only",
+    "load_json_path",
+    "multi_run_folder",
+    "json_load_skip_list",
+    "list_of_json_to_run",
+    "tag_occurrence_txt_file",
+    "sort_tag_occurrence_alphabetically",
+}
+OF_FLAT = {"net_dim", "base_model"}
 
 
 def is_lora_easy(settings: Mapping[str, Any]) -> bool:
     """Whether a file has this layout."""
     sections = [value for value in settings.values() if isinstance(value, Mapping)]
     inner = any(isinstance(section.get(name), Mapping) for section in sections for name in INNER)
-    return "datasets" not in settings and (inner or _subsets(settings) != [])
+    return "datasets" not in settings and (inner or _subsets(settings) != [] or set(settings) >= OF_FLAT)
 
 
 def lora_easy_entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Place | None, str]]:
     """Key, name, value, place in the dataset, and why it does not count, of every setting; "" where it counts."""
+    if set(settings) >= OF_FLAT:
+        yield from _flat(settings)
+        return
     subsets = _subsets(settings)
     for key, value in settings.items():
         if key == "subsets" and subsets:
@@ -29,6 +81,22 @@ def lora_easy_entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, A
             yield key, key, value, None, ""
         else:
             yield from _section(key, value)
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Place | None, str]]:
+    for key, value in settings.items():
+        read, why = _spelled(key, value), ""
+        if key in BOOKKEEPING or value is None:
+            why = OF_THE_SCRIPTS if key in BOOKKEEPING else LEFT_OUT
+        elif key == "lyco":
+            read = "lycoris.kohya" if value else "networks.lora"
+        elif key == "train_resolution" and settings.get("height_resolution"):
+            read = [value, settings["height_resolution"]]
+        elif key == "height_resolution":
+            why = "Goes with train_resolution."
+        elif key == "num_epochs" and settings.get("max_steps"):
+            why = "max_steps is given, and wins."
+        yield key, FLAT.get(key, key), read, None, why
 
 
 def _subsets(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:

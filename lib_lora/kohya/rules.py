@@ -18,7 +18,6 @@ from lib_lora.kohya.spelling import (
     is_off,
     number,
     percent,
-    sides,
     steps_or_share,
     truth,
     without_trigger_prefix,
@@ -40,8 +39,6 @@ DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 RATES = ("unet_lr", "text_encoder_lr")
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
-SMALLEST_STEP = 8  # of buckets
-TOKENS = 75  # of a piece of a caption
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
 
@@ -139,15 +136,6 @@ def _rates(context: Context) -> dict[str, Any]:
     given = {name: rate for name, rate in found.items() if rate is not None}
     written = number(context.values.get(OWN_TEXT_RATE))
     return {**given, "text_encoder_lr": None} if written is not None and written == given.get("text_encoder_lr") else given
-
-
-def _resolution(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if context.values.get("max_resolution") not in BLANK and value != context.values["max_resolution"]:
-        return Finding("ignored", "max_resolution says it, and wins.")
-    width, height = sides(value)
-    return Finding("used", "Width and height.", {"resolution": width, "resolution_height": height})
 
 
 def _max_steps(value: Any, context: Context) -> Finding | None:
@@ -285,26 +273,6 @@ def _cycles(value: Any, context: Context) -> Finding | None:
     return Finding("used", "Empty: kohya_ss takes the number of epochs then.", {"lr_scheduler_num_cycles": int(epochs)})
 
 
-def _tokens(value: Any, context: Context) -> Finding | None:
-    """sd-scripts cuts a caption into pieces of 75 tokens, as many as are whole."""
-    length = number(value)
-    if length is None or length < TOKENS or length % TOKENS == 0:
-        return None
-    whole = int(length // TOKENS) * TOKENS
-    return Finding("used", f"sd-scripts makes whole pieces of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})
-
-
-def _bucket_step(value: Any, context: Context) -> Finding | None:
-    fine = (number(value) or 0) >= SMALLEST_STEP
-    if (
-        not fine
-        and is_off(context.given("enable_bucket"))
-        and ("enable_bucket" in context.values or context.form == "sd-scripts")
-    ):
-        return Finding("ignored", "Buckets are off, so that it says nothing.")
-    return None
-
-
 def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
@@ -324,29 +292,6 @@ def _caption_extension(value: Any, context: Context) -> Finding | None:
     return Finding("used", "Empty: kohya looks for .caption then.", {"caption_extension": ".caption"})
 
 
-def _repeats(value: Any, context: Context) -> Finding | None:
-    return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
-
-
-def _image_dir(value: Any, context: Context) -> Finding | None:
-    if not context.keep_names:
-        return None
-    data, reg = context.folders
-    return Finding("used", "A folder of images.", {"data": data, "reg_data": reg})
-
-
-def _is_reg(value: Any, context: Context) -> Finding | None:
-    return Finding("used", "Goes with its folder.") if context.keep_names else None
-
-
-def _dataset_file(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if any(key.startswith("dataset_config.") for key in context.last.values()):
-        return Finding("used", "The file that it names is read too.")
-    return Finding("not_supported", f"The file {value!r} is not at hand; import it by itself.")
-
-
 def _composite(value: Any, context: Context) -> Finding | None:
     """With parts it is they that are looked at."""
     return empty() if is_off(value) else Finding("not_supported", f"{value!r} holds no arguments of the form name=value.")
@@ -356,8 +301,6 @@ RULES: dict[str, Rule] = {
     **{name: _rate(name) for name in ("learning_rate", *RATES)},
     "network_train_unet_only": _only,
     "network_train_text_encoder_only": _only,
-    "resolution": _resolution,
-    "max_resolution": _resolution,
     "max_train_steps": _max_steps,
     "max_train_epochs": _max_epochs,
     "epoch": _epoch,
@@ -373,16 +316,9 @@ RULES: dict[str, Rule] = {
     **{name: _noise_of("Original") for name in ORIGINAL},
     **{name: _noise_of("Multires") for name in MULTIRES},
     "lr_scheduler_num_cycles": _cycles,
-    "max_token_length": _tokens,
-    "bucket_reso_steps": _bucket_step,
     "network_alpha": _alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
-    "num_repeats": _repeats,
-    "dataset_repeats": _repeats,
-    "image_dir": _image_dir,
-    "is_reg": _is_reg,
-    "dataset_config": _dataset_file,
     "network_args": _composite,
     "additional_parameters": _composite,
 }

@@ -33,6 +33,7 @@ LINEAR_LAYERS = {
     "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and "
     "b2 the other way round.",
 }
+WITHOUT_NORM = ("ia3", "glora")
 PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
 WITHOUT_BYPASS = "From LyCORIS 3.1.0 to before 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
 WHOLE_FROM = 5120  # half of the widest layer: of a LoKr LyCORIS keeps both matrices whole from this rank on
@@ -160,6 +161,12 @@ def _is_whole(rank: Any, context: Context) -> bool:
     return _algorithm(context) == "lokr" and (number(rank) or 0) >= WHOLE_FROM
 
 
+def _largest_norm(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) in WITHOUT_NORM and truth(value):
+        return Finding("ignored", "LyCORIS has no largest norm for this type, and leaves it as it is.")
+    return None
+
+
 def _alpha_of(key: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if _is_whole(context.given("network_dim"), context) and (number(value) or 0) > LARGEST_RANK:
@@ -199,6 +206,7 @@ TYPE_RULES: dict[str, Rule] = {
     "network_module": _module,
     **dict.fromkeys(ALGO, _algo),
     "network_dim": _rank,
+    "scale_weight_norms": _largest_norm,
     **{key: _alpha_of(key) for key in ("network_alpha", "conv_alpha", "network_args.conv_alpha")},
     "dora_wd": _dora,
     "network_args.dora_wd": _dora,

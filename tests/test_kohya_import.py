@@ -401,7 +401,7 @@ def test_other_models() -> None:
     on = gui(flux1_checkbox=True, guidance_scale=3.5, sdxl=True)
     assert {verdict(on, key) for key in ("flux1_checkbox", "guidance_scale")} == {"not_supported"}
     assert verdict(on, "sdxl") == "ignored"  # the checkpoint says it
-    assert verdict(gui(guidance_scale=3.5), "guidance_scale") == "not_supported"
+    assert verdict(gui(guidance_scale=3.5), "guidance_scale") == "ignored"  # an absent switch is off
 
 
 def test_machine_settings_and_uploads() -> None:

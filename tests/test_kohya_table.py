@@ -17,7 +17,17 @@ KEYS = json.loads((Path(__file__).parent / "data" / "kohya-keys.json").read_text
 IN_ARGS = {
     NETWORK_ARGS + key for name in ("network_args_lora", "network_args_dylora", "network_args_lycoris") for key in KEYS[name]
 }
-EVERY = {*KEYS["sd_scripts"], *KEYS["kohya_ss"], *KEYS["dataset"], *KEYS["textual_inversion"], *IN_ARGS}
+OTHERS = ("kohya_ss_older", "lora_scripts", "lora_easy", "whole_models")
+EVERY = {
+    *(key for name in OTHERS for key in KEYS[name]),
+    *KEYS["sd_scripts"],
+    *KEYS["kohya_ss"],
+    *KEYS["dataset"],
+    *KEYS["textual_inversion"],
+    *IN_ARGS,
+}
+# of networks.dylora, and a list whose arguments are looked at
+OF_LISTS = {"network_args.unit", "network_args_custom"}
 OURS = {opt.name for opt in all_options()}
 
 
@@ -31,7 +41,7 @@ def test_the_table_is_complete() -> None:
 
 def test_the_table_names_nothing_that_kohya_has_not() -> None:
     inside = {opt.declaration.kohya.removeprefix(NETWORK_ARGS) for opt in all_options() if opt.declaration.kohya}
-    assert sorted(set(key_table()) - EVERY - inside - {"network_args.unit"}) == []
+    assert sorted(set(key_table()) - EVERY - inside - OF_LISTS) == []
 
 
 @pytest.mark.parametrize("fact", key_table().values(), ids=lambda fact: fact.key)

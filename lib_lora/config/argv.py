@@ -10,8 +10,12 @@ from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError
-from lib_lora.kohya.files import read_file, source_of
+from lib_lora.kohya.files import ARGUMENT, read_file, source_of
 from lib_lora.kohya.importing import from_kohya, import_source
+from lib_lora.kohya.table import NETWORK_ARGS, inner_names, key_table
+
+OURS, KOHYA = "option:", "kohya:"  # what an argument's place among all begins with
+HAVE_THEIR_OWN = {"learning_rate", "network_args", "config_file", "network_args_custom"}
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning_rate",
         "--learning-rate",
-        dest="kohya:learning_rate",
+        dest=f"{KOHYA}learning_rate",
         metavar="NUMBER",
         default=argparse.SUPPRESS,
         help="both learning rates at once",
@@ -42,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network_args",
         "--network-args",
-        dest="kohya:network_args",
+        dest=f"{KOHYA}network_args",
         metavar="KEY=VALUE",
         nargs="+",
         action="extend",
@@ -56,7 +60,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if opt.kind is tuple:
             extra = {"action": "extend", "nargs": "+"}
         parser.add_argument(
-            *flags, dest=f"option:{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt), help=_help(opt), **extra
+            *flags, dest=f"{OURS}{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt), help=_help(opt), **extra
+        )
+    _add_others(parser)
+
+
+def _add_others(parser: argparse.ArgumentParser) -> None:
+    """Every other option of sd-scripts and kohya_ss, which is judged as a key of a file is."""
+    own = {name for opt in all_options() for name in (opt.name, opt.declaration.kohya)}
+    for key in key_table():
+        if key.startswith(NETWORK_ARGS) or key in own | inner_names() | HAVE_THEIR_OWN:
+            continue
+        flags = list(dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")))
+        parser.add_argument(
+            *flags, dest=f"{KOHYA}{key}", nargs="?", const=True, default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
 
 
@@ -67,39 +84,39 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
         ConfigError: with every problem.
     """
     given = vars(args)
-    kohya = {key.removeprefix("kohya:"): value for key, value in given.items() if key.startswith("kohya:")}
+    kohya = {key.removeprefix(KOHYA): value for key, value in given.items() if key.startswith(KOHYA)}
+    ours = {key.removeprefix(OURS): value for key, value in given.items() if key.startswith(OURS)}
+    if "epochs" in ours and "steps" not in ours:
+        ours["steps"] = 0  # steps of the file would win over the epochs that are asked for
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
-    flat.update(_file_settings(args.config, kohya))
-    flat.update({key.removeprefix("option:"): value for key, value in given.items() if key.startswith("option:")})
-    if "option:epochs" in given and "option:steps" not in given:
-        flat["steps"] = 0  # steps of the file would win over the epochs that are asked for
+    flat.update(_file_settings(args.config, kohya, set(ours)))
+    flat.update(ours)
     if isinstance(flat.get("resolution"), str):
         flat.update(from_kohya({"resolution": flat["resolution"]}).flat)
     return build_config(flat)
 
 
-def _file_settings(path: Path | None, arguments: dict[str, Any]) -> dict[str, Any]:
+def _file_settings(path: Path | None, arguments: dict[str, Any], overruled: set[str]) -> dict[str, Any]:
     """Our options from the file, if there is one, and from arguments that only kohya has; ours win over kohya's.
 
-    The arguments win over the same keys of the file, whose form hangs on the file alone.
+    Args:
+        path: the file.
+        arguments: what only kohya has; wins over the same keys of the file, whose form hangs on the file alone.
+        overruled: our options that are given as arguments; what the file says of them is not judged.
 
     Raises:
         ConfigError: with every setting that would change the result and is not supported.
     """
     settings = read_file(path) if path else {}
-    toml = path is not None and path.suffix.lower() == ".toml"
-    form = source_of(settings, toml=toml, ours_first=True).form
-    inner = settings.pop("network_args", None)
-    if inner:
-        arguments = {
-            **arguments,
-            "network_args": [*(inner if isinstance(inner, list) else [inner]), *arguments.get("network_args", [])],
-        }
-    merged = {**{key: value for key, value in settings.items() if key not in arguments}, **arguments}
-    source = source_of(merged, toml=toml, folder=path.parent if path else None, form=form)
-    found = import_source(source, keep_names=True)
-    if found.problems():
-        raise ConfigError([f"Settings file (config): {problem}" for problem in found.problems()])
+    toml = path is None or path.suffix.lower() == ".toml"
+    source = source_of(settings, toml=toml, folder=path.parent if path else None, ours_first=True, arguments=arguments)
+    found = import_source(source, keep_names=True, with_defaults=path is not None, overruled=overruled)
+    problems = [
+        f"{said.key} = {said.value!r}: {said.why}" if said.key.startswith(ARGUMENT) else f"Settings file (config): {problem}"
+        for said, problem in zip((*found.not_supported, *found.unknown), found.problems())
+    ]
+    if problems:
+        raise ConfigError(problems)
     return found.flat
 
 

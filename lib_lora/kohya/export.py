@@ -20,6 +20,7 @@ from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
 from lib_lora.data.paths import at_home, existing_folder
 from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
+from lib_lora.kohya.handed import HANDED_ON
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
@@ -256,10 +257,11 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form: dict[str, Any] = {**_kind_in_form(config), "network_args": ""}
     for name, opt in names.items():
         value = config.value(opt)
-        if opt.name == "full_matrix":  # the form has no field for it
-            own = {**own, opt.name: value} if value else own
-        elif name.startswith(NETWORK_ARGS) and opt.name not in own:
-            form[name.removeprefix(NETWORK_ARGS)] = value
+        inner = name.removeprefix(NETWORK_ARGS)
+        if value != opt.default and not _reads(form["LoRA_type"], inner):
+            own = {**own, opt.name: value}
+        if name.startswith(NETWORK_ARGS) and opt.name not in own and inner != "full_matrix":
+            form[inner] = value
         elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
@@ -281,6 +283,11 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form["lr_warmup"], form["lr_warmup_steps"] = (round(warmup * 100, 9), 0) if warmup < 1 else (0, warmup)
     form["additional_parameters"] = " ".join(_argument(key, value) for key, value in more.items())
     return json.dumps({**form, OUR_SECTION: own} if own else form, indent=2, ensure_ascii=False) + "\n"
+
+
+def _reads(kind: str, field: str) -> bool:
+    """Whether kohya_ss hands a field on for this type; for whole matrices of LoKr the form has none."""
+    return field != "full_matrix" and kind in HANDED_ON.get(field, {kind})
 
 
 def _kind_in_form(config: TrainConfig) -> dict[str, Any]:

@@ -15,11 +15,16 @@ from lib_lora.config.arguments import split_arguments
 from lib_lora.config.groups import all_options
 from lib_lora.config.toml_reader import MAX_DEPTH, parse_toml
 from lib_lora.errors import ConfigError
+from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries
 from lib_lora.kohya.table import NETWORK_ARGS, key_table
 
 Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
 OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
-COMPOSITE = ("network_args", "additional_parameters")
+COMPOSITE = ("network_args", "network_args_custom", "additional_parameters")
+ARGUMENT = "--"  # the key of what was given on the command line begins with it
+FORMS_OWN = "LoRA_type"  # which no file for sd-scripts has; network_module no file of kohya_ss' form
+OF_KOHYA = {FORMS_OWN, "network_module"}
+FOLDERS_ABOVE = 3
 MAX_BYTES, MAX_NUMBER = 256 * 2**10, 2**63
 
 
@@ -40,12 +45,14 @@ class Source:
     Args:
         parts: what is inside an entry's value, by the entry's key.
         unread: why the file that an entry names cannot be read, by the entry's key.
+        left_out: why the program that wrote the file would not have handed an entry on, by the entry's key.
     """
 
     form: Form
     entries: tuple[Entry, ...]
     parts: Mapping[str, tuple[Entry, ...]]
     unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -100,7 +107,12 @@ def _unfit(settings: dict[str, Any]) -> ValueError | None:
 
 
 def source_of(
-    settings: Mapping[str, Any], *, toml: bool, folder: Path | None = None, ours_first: bool = False, form: Form | None = None
+    settings: Mapping[str, Any],
+    *,
+    toml: bool,
+    folder: Path | None = None,
+    ours_first: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Source:
     """The entries of a file.
 
@@ -109,27 +121,45 @@ def source_of(
         toml: it is a TOML file, as sd-scripts reads them.
         folder: where the file lies; a dataset file that it names is then read too.
         ours_first: a file of names that we and kohya share is one of ours.
-        form: what kind of file it is, where that is known.
+        arguments: kohya's options of a command line, which win over the file and say nothing of its kind.
     """
-    entries = [*_entries(settings)]
+    easy = is_lora_easy(settings)
+    found = list(lora_easy_entries(settings)) if easy else []
+    entries = [Entry(*entry) for *entry, _ in found] if easy else [*_entries(settings)]
+    left_out = {key: why for key, _, _, _, why in found if why}
+    form = "sd-scripts" if easy else _form(settings, entries, toml=toml, ours_first=ours_first)
     unread: dict[str, str] = {}
     for named in [entry for entry in entries if entry.name == "dataset_config"] if folder else []:
         try:
             entries += _named_dataset(named, folder)
         except ConfigError as error:
             unread[named.key] = " ".join(error.problems)
-    parts = {entry.key: tuple(_parts(entry)) for entry in entries if entry.name in COMPOSITE}
-    return Source(form or _form(settings, entries, toml=toml, ours_first=ours_first), tuple(entries), parts, unread)
+    entries += [Entry(ARGUMENT + name, name, value) for name, value in (arguments or {}).items()]
+    parts = {entry.key: _last_of_each(_parts(entry)) for entry in entries if entry.name in COMPOSITE}
+    return Source(form, tuple(entries), parts, unread, left_out)
 
 
 def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours_first: bool) -> Form:
+    """Whose file it is: ours where more keys are ours alone than kohya's alone; which of kohya's two, by the key of each.
+
+    network_args count for neither, since we take them as well.
+    """
     names = {entry.name for entry in entries if not entry.key.startswith(f"{OUR_SECTION}.")}
     if "datasets" in settings and set(settings) <= {"datasets", "general"}:
         return "dataset"
-    ours = {opt.name for opt in all_options()}
-    if names & ours - set(key_table()) or (ours_first and names and names <= ours and not toml):
+    names = {name for name in names if not name.startswith("network_args")}
+    ours, kohya = {opt.name for opt in all_options()}, set(key_table())
+    lead = len((names & ours) - kohya) - len((names & kohya) - ours)
+    if lead > 0 or (lead == 0 and ours_first and names and not toml and not names & OF_KOHYA):
         return "ours"
+    if len(names & OF_KOHYA) == 1:
+        return "kohya_ss" if FORMS_OWN in names else "sd-scripts"
     return "sd-scripts" if toml else "kohya_ss"
+
+
+def _last_of_each(parts: Iterator[Entry]) -> tuple[Entry, ...]:
+    """As sd-scripts and every command line: of an argument that is given twice the last counts."""
+    return tuple({part.name: part for part in parts}.values())
 
 
 def _entries(settings: Mapping[str, Any]) -> Iterator[Entry]:
@@ -168,13 +198,28 @@ def _named_dataset(named: Entry, folder: Path | None) -> list[Entry]:
     """
     if folder is None or not isinstance(named.value, str) or not named.value.strip():
         return []
-    settings = read_file(folder / named.value)
+    settings = read_file(_where(folder, Path(named.value.strip().replace("\\", "/"))))
     return [dataclasses.replace(entry, key=f"{named.key}.{entry.key}") for entry in _entries(settings)]
+
+
+def _where(folder: Path, named: Path) -> Path:
+    """Beside the file, or below one of the folders above it: kohya_ss names files from where it was started.
+
+    Of a path that is not there, as one of another machine, the file of that name beside.
+    """
+    for above in (folder, *list(folder.absolute().parents)[:FOLDERS_ABOVE]):
+        try:
+            if (above / named).is_file():
+                return above / named
+        except OSError:  # a name that is too long; told when it is read
+            return folder / named
+    beside = folder / named.name
+    return beside if named.name and beside.is_file() else folder / named
 
 
 def _parts(entry: Entry) -> Iterator[Entry]:
     """What is inside `network_args` (key=value …) or `additional_parameters` (a command line)."""
-    if entry.name == "network_args":
+    if entry.name in ("network_args", "network_args_custom"):
         for name, value in _pairs(entry.value):
             yield Entry(entry.key, NETWORK_ARGS + name, value)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option, parse_value
 from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
-from lib_lora.kohya.files import OUR_SECTION, Entry, Source, read_file, source_of
+from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
+from lib_lora.kohya.handed import not_handed_on
+from lib_lora.kohya.images import IMAGE_RULES
 from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
+from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
 from lib_lora.kohya.spelling import (
     BLANK,
@@ -31,6 +34,7 @@ from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 from lib_lora.kohya.words import WORD_RULES
 
+SAID_OTHERWISE = "An argument says it, and wins."
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
 # sd-scripts' own values of what is absent from a complete configuration, where ours differ
 KOHYA_DEFAULTS: dict[str, Any] = {
@@ -40,6 +44,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "max_train_steps": SD_SCRIPTS_DEFAULTS["steps"],
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
+ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
 OURS = {opt.name: opt for opt in all_options()}
 
 
@@ -92,11 +97,20 @@ def import_file(path: Path, *, keep_names: bool = False, ours_first: bool = Fals
     return import_source(source, keep_names=keep_names)
 
 
-def import_source(source: Source, *, keep_names: bool = False, with_defaults: bool = True) -> Imported:
-    """Translate the entries of a file; with `with_defaults` what sd-scripts takes for absent keys is filled in."""
-    context = _context(source, keep_names=keep_names, with_defaults=with_defaults)
+def import_source(
+    source: Source, *, keep_names: bool = False, with_defaults: bool = True, overruled: Set[str] = frozenset()
+) -> Imported:
+    """Translate the entries of a file.
+
+    Args:
+        source: the entries.
+        keep_names: names and paths in it are taken too.
+        with_defaults: what sd-scripts takes for absent keys is filled in.
+        overruled: our options that are given otherwise; what decides over them alone is not judged.
+    """
+    context = _context(source, keep_names=keep_names, with_defaults=with_defaults, overruled=overruled)
     judged = {
-        entry.key: [(part, _finding(part, context)) for part in source.parts.get(entry.key) or (entry,)]
+        entry.key: [(part, _finding(part, context, overruled)) for part in source.parts.get(entry.key) or (entry,)]
         for entry in _by_weight(source.entries)
     }
     _drop_overruled(judged)
@@ -117,8 +131,11 @@ def import_source(source: Source, *, keep_names: bool = False, with_defaults: bo
 
 
 def _by_weight(entries: Sequence[Entry]) -> list[Entry]:
-    """In the order in which a later entry wins: arguments behind the file, what is said of folders behind both."""
-    return sorted(entries, key=lambda entry: (entry.place is not None, entry.name == "additional_parameters"))
+    """In the order in which a later entry wins: its own arguments behind the file, then what is said of folders, then ours."""
+    return sorted(
+        entries,
+        key=lambda entry: (entry.key.startswith(ARGUMENT), entry.place is not None, entry.name == "additional_parameters"),
+    )
 
 
 def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
@@ -135,24 +152,35 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
                 judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
 
 
-def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:
+def _is_overruled(entry: Entry, options: Set[str]) -> bool:
+    """Whether everything that `entry` decides is said otherwise."""
+    fact = key_table().get(entry.name)
+    decided = set(fact.options) if fact else {entry.name} & set(OURS)
+    return bool(decided) and decided <= options and not entry.key.startswith(ARGUMENT)
+
+
+def _context(source: Source, *, keep_names: bool, with_defaults: bool, overruled: Set[str]) -> Context:
     told = {**datasets.overruled(source.entries), **datasets.captions(source.entries)}
     told.update({key: ("not_supported", why) for key, why in source.unread.items()})
+    told.update({key: ("ignored", why) for key, why in not_handed_on(source).items()})
+    told.update({entry.key: ("ignored", SAID_OTHERWISE) for entry in source.entries if _is_overruled(entry, overruled)})
     if keep_names:
         told.update(datasets.of_folders(source.entries))
     values: dict[str, Any] = {}
     last: dict[str, str] = {}
     for entry in _by_weight(source.entries):
         for part in source.parts.get(entry.key) or (entry,):
-            if entry.key not in told:
+            if entry.key not in told and not _is_overruled(part, overruled):
                 values[part.name] = part.value
                 last[part.name] = entry.key
     trigger = datasets.trigger(source.entries)
     return Context(source.form, values, keep_names, told, last, datasets.folders(source.entries), with_defaults, trigger)
 
 
-def _finding(entry: Entry, context: Context) -> Finding:
+def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) -> Finding:
     """What becomes of one entry: rules of its own first, then options, then the table of reasons."""
+    if _is_overruled(entry, overruled):
+        return Finding("ignored", SAID_OTHERWISE)
     if entry.key in context.told:
         verdict, why = context.told[entry.key]
         return Finding(verdict, why)
@@ -160,15 +188,13 @@ def _finding(entry: Entry, context: Context) -> Finding:
         return Finding("ignored", "Said again further down, which wins.")
     if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
         return _own(entry, context)
-    rule = {**RULES, **TYPE_RULES, **WORD_RULES}.get(entry.name)
-    found = rule(entry.value, context) if rule else None
-    if found is not None:
-        return _checked(found)
+    for rules in ALL_RULES:
+        found = rules[entry.name](entry.value, context) if entry.name in rules else None
+        if found is not None:
+            return _checked(found)
     opt = options_by_kohya().get(entry.name)
     if opt is not None:
         return _option(opt, entry, context)
-    if entry.name in OURS:
-        return _own(entry, context)
     return _reason(key_table().get(entry.name), entry, context)
 
 
@@ -189,6 +215,8 @@ def _own(entry: Entry, context: Context) -> Finding:
 
 def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     value = entry.value
+    if value is False and opt.kind in (int, float):
+        return empty(opt)
     if value in BLANK and not (context.form == "ours" and opt.kind in (str, tuple) and context.keep_names):
         return empty(opt)
     if not context.keep_names and opt.name in NOT_INHERITED:
@@ -222,15 +250,29 @@ def _checked(found: Finding) -> Finding:
 def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
     """A key that is no option: what the table says, unless its value asks for nothing."""
     if fact is None:
+        if is_off(entry.value):
+            return Finding("ignored", "No key of kohya's or ours has this name, and as it is set, it asks for nothing.")
+        if entry.name in OURS and OURS[entry.name].declaration.kohya:
+            return Finding(
+                "unknown", f"A name of ours in a file of kohya's, which calls it {OURS[entry.name].declaration.kohya}."
+            )
         near = difflib.get_close_matches(entry.name, [*key_table(), *OURS], 1, 0.8)
         return Finding("unknown", "No key of kohya's or ours has this name" + (f"; {near[0]!r} has." if near else "."))
     if fact.verdict == "not_supported":
         if is_off(entry.value, NEUTRAL.get(entry.name, ())):
             return Finding("ignored", "As it is set, it asks for nothing.")
-        switched = [context.switched_on(key) for key in fact.switches]
-        if switched and all(on is False for on in switched):
+        if fact.switches and not _is_asked_for(fact, context):
             return Finding("ignored", "Says nothing for the kind of LoRA and model that the file is about.")
     return Finding(fact.verdict, fact.why)
+
+
+def _is_asked_for(fact: KeyFact, context: Context) -> bool:
+    """Whether a switch of the key's is on: the form writes all that it has, and sd-scripts' trainers know their model."""
+    if "LoRA_type" in fact.switches:  # of kohya's own types what LyCORIS has says nothing; other types' keys are told before
+        return context.switched_on("LoRA_type") is not False
+    if context.form == "kohya_ss" or "enable_contrastive" in fact.switches or "enable_preview" in fact.switches:
+        return any(context.switched_on(switch) for switch in fact.switches)
+    return is_of_another_model(context)
 
 
 def _close(result: Imported, context: Context) -> None:

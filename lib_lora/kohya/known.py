@@ -33,7 +33,7 @@ GROUPS: tuple[Group, ...] = (
         "ignored",
         "Progress and loss are shown in the tab and kept by it; no log is written elsewhere.",
         "logging_dir log_with log_prefix log_config log_tracker_name log_tracker_config wandb_api_key wandb_run_name "
-        "console_log_file console_log_level console_log_simple",
+        "console_log_file console_log_level console_log_simple use_wandb use_wandb_checkbox wandb_api_key_textbox",
     ),
     _group(
         "ignored",
@@ -41,12 +41,31 @@ GROUPS: tuple[Group, ...] = (
         "xformers sdpa mem_eff_attn lowram lowvram highvram cpu_offload_checkpointing fused_backward_pass torch_compile "
         "dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph num_cpu_threads_per_process main_process_port "
         "max_data_loader_n_workers persistent_data_loader_workers ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph "
-        "extra_accelerate_launch_args disable_mmap_load_safetensors",
+        "extra_accelerate_launch_args disable_mmap_load_safetensors cuda_device run_as_subprocess",
     ),
     _group("ignored", "The VAE always works in full precision, so it never overflows.", "no_half_vae sdxl_no_half_vae"),
     _group("ignored", "Kept latents are checked against the image each time.", "cache_info skip_cache_check"),
     _group("ignored", "Previews are drawn by the webui with its own sampler.", "sample_sampler"),
-    _group("ignored", "Bookkeeping of kohya's form.", "save_as_bool output_config"),
+    _group(
+        "ignored",
+        "Bookkeeping of kohya's form.",
+        "save_as_bool output_config save_as headless print_only toml_file model_dir modelbase",
+    ),
+    _group(
+        "ignored",
+        "Bookkeeping of LoRA_Easy_Training_Scripts; what kind of model it is the checkpoint says.",
+        "easy_name name_replace tag_occurrence tag_file_location save_toml save_toml_location",
+    ),
+    _group(
+        "ignored",
+        "Bookkeeping of lora-scripts' form; what it shows or hides is looked at by itself.",
+        "enable_block_weights enable_base_weight enable_preview",
+    ),
+    _group(
+        "ignored",
+        "Read by no program that trains: sd-scripts has lr_scheduler_num_cycles.",
+        "lr_restart_cycles",
+    ),
     _group("not_supported", "LoRAs are written as safetensors only, which every program reads.", "save_model_as"),
     _group(
         "not_supported",
@@ -72,7 +91,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     _group("not_supported", "Runs code of the user's own.", "dataset_class"),
     _group("not_supported", "The loaded model's weights are never cast.", "fp8_base fp8_base_unet"),
-    _group("ignored", "The checkpoint itself says what it is.", "v2 sdxl"),
+    _group("ignored", "The checkpoint itself says what it is.", "v2 sdxl sdxl_checkbox"),
     _group(
         "ignored",
         "What a text encoder makes of a caption is kept by itself, where it is not trained.",
@@ -99,11 +118,33 @@ GROUPS: tuple[Group, ...] = (
     _group("ignored", CLASS_TOKENS, "class_tokens"),
     _group("not_supported", "Folders have no attributes of their own.", "custom_attributes network_multiplier"),
     _group(
-        "not_supported",
-        "An older name; give conv_dim, conv_alpha, conv_block_dims and conv_block_alphas.",
+        "ignored",
+        "An older name, which networks.lora did not read; it reads conv_block_dims and conv_block_alphas.",
         "conv_dims conv_alphas",
-        "LoRA_type",
     ),
+    _group(
+        "not_supported",
+        "Of kohya's training of whole models or of words alone, which is not done here; a LoRA is trained.",
+        "learning_rate_te learning_rate_te1 learning_rate_te2 fused_optimizer_groups blockwise_fused_optimizers "
+        "flux_fused_backward_pass flux1_clip_l flux1_t5xxl stable_cascade block_lr train_text_encoder template "
+        "caption_metadata_filename latent_metadata_filename create_buckets create_caption full_path image_folder train_dir "
+        "use_latent_files weights no_train_text_encoder",
+    ),
+    _group(
+        "not_supported",
+        "A prompt of the captions, drawn at random, is no sample here; write it in Sample prompts (sample_prompts).",
+        "randomly_choice_prompt",
+        "enable_preview",
+    ),
+    _group(
+        "not_supported",
+        "Contrastive training, of a form of lora-scripts, is not done.",
+        "enable_contrastive adversarial_epsilon contrastive_warmup_steps contrastive_weight distance_metric momentum_coefficient "
+        "negative_sampling_method noise_strength num_clusters queue_capacity",
+        "enable_contrastive",
+    ),
+    _group("not_supported", "Scales a LoRA beside its alpha, in a form of lora-scripts; give it as alpha.", "network_scale"),
+    _group("not_supported", "Settings that win over the form; write its keys into the file itself.", "ui_custom_params"),
     _group(
         "not_supported",
         "LyCORIS' own refinements and its DyLoRA are not trained.",
@@ -126,7 +167,7 @@ GROUPS: tuple[Group, ...] = (
         "DoRA's strengths belong to inputs here, which is what the webui reads; those of outputs it would apply wrongly.",
         "network_args.wd_on_output",
     ),
-    _group("not_supported", "Dropout of LyCORIS; give Dropout (network_dropout).", "network_args.dropout"),
+    _group("not_supported", "Dropout of LyCORIS; give Dropout (network_dropout).", "network_args.dropout dropout"),
     _group(
         "not_supported",
         "FLUX.1 is not trained.",
@@ -149,7 +190,7 @@ GROUPS: tuple[Group, ...] = (
     _group(
         "not_supported",
         "FLUX.1, Stable Diffusion 3 and their relatives are not trained.",
-        "blocks_to_swap clip_l discrete_flow_shift model_prediction_type t5xxl t5xxl_lr timestep_sampling",
+        "blocks_to_swap clip_l discrete_flow_shift model_prediction_type sigmoid_scale t5xxl t5xxl_lr timestep_sampling",
         "flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox",
     ),
     _group(
@@ -157,7 +198,9 @@ GROUPS: tuple[Group, ...] = (
         "Lumina is not trained.",
         "lumina_checkbox lumina_ae lumina_cache_text_encoder_outputs lumina_cache_text_encoder_outputs_to_disk "
         "lumina_discrete_flow_shift lumina_gemma2 lumina_gemma2_max_token_length lumina_model_prediction_type "
-        "lumina_sigmoid_scale lumina_system_prompt lumina_timestep_sampling lumina_use_flash_attn lumina_use_sage_attn",
+        "lumina_sigmoid_scale lumina_system_prompt lumina_timestep_sampling lumina_use_flash_attn lumina_use_sage_attn "
+        "lumina_attn_dim lumina_embedder_dims lumina_mlp_dim lumina_mod_dim lumina_refiner_dim lumina_sample_batch_size "
+        "lumina_split_qkv lumina_train_blocks lumina_verbose",
         "lumina_checkbox",
     ),
     _group(
@@ -176,7 +219,8 @@ GROUPS: tuple[Group, ...] = (
         "anima_compile_backend anima_compile_cache_size_limit anima_compile_dynamic anima_compile_fullgraph anima_compile_mode "
         "anima_discrete_flow_shift anima_llm_adapter_path anima_qwen3 anima_qwen3_max_token_length anima_qwen_image_vae_2d "
         "anima_sigmoid_scale anima_split_attn anima_t5_max_token_length anima_t5_tokenizer_path anima_timestep_sampling "
-        "anima_torch_compile anima_unsloth_offload_checkpointing anima_vae anima_vae_chunk_size anima_vae_disable_cache",
+        "anima_torch_compile anima_unsloth_offload_checkpointing anima_vae anima_vae_chunk_size anima_vae_disable_cache "
+        "anima_blocks_to_swap anima_disable_mmap_load_safetensors anima_train_llm_adapter",
         "anima_checkbox",
     ),
 )
@@ -188,6 +232,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "num_processes": (1,),
     "num_machines": (1,),
     "network_multiplier": (1,),
+    "network_scale": (1,),
     "huggingface_repo_type": ("model",),
     "huggingface_repo_visibility": ("private", "public"),
     "LyCORIS_preset": ("full",),
@@ -219,8 +264,18 @@ ALIASES: dict[str, str] = {
     "optimizer": "optimizer_type",
     "lora_network_weights": "network_weights",
     "caption_extention": "caption_extension",
+    "cache_latent": "cache_latents",
+    "sdxl_min_timestep": "min_timestep",
+    "sdxl_max_timestep": "max_timestep",
+    "lokr_factor": "factor",
+    "dylora_unit": "unit",
+    "prompt_file": "sample_prompts",
+    "optimizer_args_custom": "optimizer_args",
     "batch_size": "train_batch_size",
 }
+
+# of lora-scripts' form: the parts of its one sample
+OF_THE_SAMPLE = ("negative_prompts", "sample_width", "sample_height", "sample_cfg", "sample_steps", "sample_seed")
 
 # keys that decide over options without being one
 DECIDING: dict[str, tuple[str, ...]] = {
@@ -236,6 +291,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "noise_offset_type": ("noise_offset", "multires_noise_iterations"),
     "num_repeats": ("repeats",),
     "dataset_repeats": ("repeats",),
+    "train_data_dir_repeat": ("repeats",),
     "image_dir": ("data", "reg_data"),
     "is_reg": ("reg_data",),
     "dataset_config": ("data", "repeats"),
@@ -248,7 +304,19 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "num_vectors_per_token": ("embedding_vectors",),
     "init_word": ("init_word",),
     "network_args": (),
+    "network_args_custom": (),
     "additional_parameters": (),
+    "network_train": ("unet_lr", "text_encoder_lr"),
+    "locon": ("adapter_type",),
+    "lycoris_algo": ("adapter_type",),
+    "fa": ("adapter_type",),
+    "model_train_type": (),
+    "train_mode": (),
+    "warmup_ratio": ("lr_warmup_steps",),
+    "prodigy_d0": ("optimizer_args",),
+    "prodigy_d_coef": ("optimizer_args",),
+    "positive_prompts": ("sample_prompts",),
+    **dict.fromkeys(OF_THE_SAMPLE, ("sample_prompts",)),
 }
 WHY_DECIDING: dict[str, str] = {
     "learning_rate": "Stands in for a rate that is not given.",
@@ -263,6 +331,7 @@ WHY_DECIDING: dict[str, str] = {
     "noise_offset_type": "Original or Multires: decides which noise options count.",
     "num_repeats": "Repeats of folders whose name has no number.",
     "dataset_repeats": "Repeats of folders whose name has no number.",
+    "train_data_dir_repeat": "Repeats of folders whose name has no number.",
     "image_dir": "A folder of another machine; choose the images here, in Image folder (data).",
     "is_reg": "Goes with a folder that is not taken over; see Regularisation folder (reg_data).",
     "dataset_config": "The file of folders; it is read too where it is found.",
@@ -276,5 +345,17 @@ WHY_DECIDING: dict[str, str] = {
     "num_vectors_per_token": "Of textual inversion, with token_string: how many tokens the word is trained as.",
     "init_word": "Of textual inversion, with token_string: what the word means at first.",
     "network_args": "Each of its arguments is looked at by itself.",
+    "network_args_custom": "Each of its arguments is looked at by itself.",
     "additional_parameters": "Each of its arguments is looked at by itself.",
+    "network_train": "Of the first forms: which of U-Net and text encoder is trained.",
+    "locon": "Of early forms: LoCon, which trains convolutions too.",
+    "lycoris_algo": "LyCORIS' algorithm, in lora-scripts' form.",
+    "fa": "LoRA-FA, in LoRA_Easy_Training_Scripts, is not trained.",
+    "model_train_type": "In lora-scripts' form: sd-lora and sdxl-lora are trained.",
+    "train_mode": "In LoRA_Easy_Training_Scripts: a LoRA is trained.",
+    "warmup_ratio": "Share of all steps, in LoRA_Easy_Training_Scripts.",
+    "prodigy_d0": "Of lora-scripts' form, for Prodigy alone.",
+    "prodigy_d_coef": "Of lora-scripts' form, for Prodigy alone.",
+    "positive_prompts": "The sample of lora-scripts' form, with its size, strength, steps and seed.",
+    **dict.fromkeys(OF_THE_SAMPLE, "Part of the sample of lora-scripts' form."),
 }

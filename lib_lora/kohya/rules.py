@@ -18,7 +18,6 @@ from lib_lora.kohya.spelling import (
     is_off,
     number,
     percent,
-    sides,
     steps_or_share,
     truth,
     without_trigger_prefix,
@@ -88,6 +87,8 @@ def _rate(name: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if number(value) is None and value not in BLANK:
             return Finding("not_supported", f"{value!r} is no number.")
+        if isinstance(value, (list, tuple)) and len({number(rate) for rate in value}) > 1:
+            return Finding("not_supported", "SDXL's text encoders have one rate here; give a single one.")
         rates = _rates(context)
         if name == "learning_rate" and _is_inversion(context):
             return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
@@ -135,15 +136,6 @@ def _rates(context: Context) -> dict[str, Any]:
     given = {name: rate for name, rate in found.items() if rate is not None}
     written = number(context.values.get(OWN_TEXT_RATE))
     return {**given, "text_encoder_lr": None} if written is not None and written == given.get("text_encoder_lr") else given
-
-
-def _resolution(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if context.values.get("max_resolution") not in BLANK and value != context.values["max_resolution"]:
-        return Finding("ignored", "max_resolution says it, and wins.")
-    width, height = sides(value)
-    return Finding("used", "Width and height.", {"resolution": width, "resolution_height": height})
 
 
 def _max_steps(value: Any, context: Context) -> Finding | None:
@@ -273,6 +265,14 @@ def _noise_of(kind: str) -> Rule:
     return rule
 
 
+def _cycles(value: Any, context: Context) -> Finding | None:
+    epochs = number(context.given("epoch"))
+    restarts = context.given("lr_scheduler") == "cosine_with_restarts"
+    if context.form != "kohya_ss" or value not in BLANK or not restarts or epochs is None or epochs < 1:
+        return None
+    return Finding("used", "Empty: kohya_ss takes the number of epochs then.", {"lr_scheduler_num_cycles": int(epochs)})
+
+
 def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
@@ -292,29 +292,6 @@ def _caption_extension(value: Any, context: Context) -> Finding | None:
     return Finding("used", "Empty: kohya looks for .caption then.", {"caption_extension": ".caption"})
 
 
-def _repeats(value: Any, context: Context) -> Finding | None:
-    return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
-
-
-def _image_dir(value: Any, context: Context) -> Finding | None:
-    if not context.keep_names:
-        return None
-    data, reg = context.folders
-    return Finding("used", "A folder of images.", {"data": data, "reg_data": reg})
-
-
-def _is_reg(value: Any, context: Context) -> Finding | None:
-    return Finding("used", "Goes with its folder.") if context.keep_names else None
-
-
-def _dataset_file(value: Any, context: Context) -> Finding | None:
-    if value in BLANK:
-        return empty()
-    if any(key.startswith("dataset_config.") for key in context.last.values()):
-        return Finding("used", "The file that it names is read too.")
-    return Finding("not_supported", f"The file {value!r} is not at hand; import it by itself.")
-
-
 def _composite(value: Any, context: Context) -> Finding | None:
     """With parts it is they that are looked at."""
     return empty() if is_off(value) else Finding("not_supported", f"{value!r} holds no arguments of the form name=value.")
@@ -324,8 +301,6 @@ RULES: dict[str, Rule] = {
     **{name: _rate(name) for name in ("learning_rate", *RATES)},
     "network_train_unet_only": _only,
     "network_train_text_encoder_only": _only,
-    "resolution": _resolution,
-    "max_resolution": _resolution,
     "max_train_steps": _max_steps,
     "max_train_epochs": _max_epochs,
     "epoch": _epoch,
@@ -340,14 +315,10 @@ RULES: dict[str, Rule] = {
     "noise_offset_type": _noise_kind,
     **{name: _noise_of("Original") for name in ORIGINAL},
     **{name: _noise_of("Multires") for name in MULTIRES},
+    "lr_scheduler_num_cycles": _cycles,
     "network_alpha": _alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
-    "num_repeats": _repeats,
-    "dataset_repeats": _repeats,
-    "image_dir": _image_dir,
-    "is_reg": _is_reg,
-    "dataset_config": _dataset_file,
     "network_args": _composite,
     "additional_parameters": _composite,
 }
@@ -362,7 +333,7 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}
         if flat.get("epochs"):
             defaults.pop("steps")
-        if any(key.startswith(("datasets[", "dataset_config.")) for key in context.last.values()):
+        if any(key.startswith(("datasets[", "subsets[", "dataset_config.")) for key in context.last.values()):
             defaults["repeats"] = 1
         found.update({name: value for name, value in defaults.items() if name not in flat})
     if context.form not in ("ours", "dataset") or (set(DECIDING) - {"init_word"}) & set(context.values):

@@ -90,8 +90,8 @@ def _texts(opt: Option, value: Any) -> Any:
     if opt.name.endswith("_args") and isinstance(value, (str, list)):  # kohya_ss has quotes around each, which it strips
         texts = [value] if isinstance(value, str) else value
         return [part for text in texts for part in split_arguments(str(text).replace('"', ""))]
-    if isinstance(value, str):
-        return [value]
+    if isinstance(value, str):  # lora-scripts has one a line
+        return [line.strip() for line in value.splitlines() if line.strip()]
     return [f"{item:g}" if isinstance(item, float) else str(item) for item in value] if isinstance(value, list) else value
 
 

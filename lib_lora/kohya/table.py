@@ -47,3 +47,11 @@ def key_table() -> dict[str, KeyFact]:
         reason = NOT_INHERITED.get(opt.name)
         table[key] = KeyFact(key, "ignored" if reason else "used", reason or f"{opt.title}.", (opt.name,))
     return table
+
+
+@functools.cache
+def inner_names() -> frozenset[str]:
+    """Keys that sd-scripts reads inside `network_args` and nowhere else, without the prefix."""
+    inside = {name.removeprefix(NETWORK_ARGS) for name in key_table() if name.startswith(NETWORK_ARGS)}
+    declared = {opt.declaration.kohya for opt in all_options()}
+    return frozenset(inside - {name for name in declared if name} - {"dropout", "train_t5xxl"})

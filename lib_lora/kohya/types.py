@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_lora.config.lycoris import DYLORA, LYCORIS, PRESET_OF_IA3, WITHOUT_CONVOLUTIONS
-from lib_lora.kohya.rules import Context, Finding, Rule, empty
-from lib_lora.kohya.spelling import BLANK, truth
+from lib_lora.kohya.handed import EARLY_LOCON, type_of_form
+from lib_lora.kohya.rules import RULES, Context, Finding, Rule, empty
+from lib_lora.kohya.spelling import BLANK, number, truth
 
+BYPASS = ("bypass_mode", "network_args.bypass_mode")
+ALGO = ("network_args.algo", "lycoris_algo")
 _OWN = ("loha", "lokr", "ia3", "diag-oft", "glora")  # of the same name here and there
 ALGORITHMS = {"lora": "lora", "locon": "lora", **{name: name for name in _OWN}}
 TRAINED = "lora, locon, loha, lokr, ia3, diag-oft and glora"
@@ -16,6 +19,7 @@ KINDS_OF_FORM = {
     "Standard": "lora",
     "Kohya LoCon": "lora",
     "Kohya DyLoRA": "lora",
+    EARLY_LOCON: "locon",
     "LyCORIS/LoCon": "locon",
     "LyCORIS/LoHa": "loha",
     "LyCORIS/LoKr": "lokr",
@@ -29,16 +33,24 @@ LINEAR_LAYERS = {
     "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and "
     "b2 the other way round.",
 }
+WITHOUT_NORM = ("ia3", "glora")
 PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
+WITHOUT_BYPASS = "From LyCORIS 3.1.0 to before 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
+WHOLE_FROM = 5120  # half of the widest layer: of a LoKr LyCORIS keeps both matrices whole from this rank on
+WHOLE = "A rank that no layer has, by which LyCORIS is told to keep LoKr's matrices whole."
+WHOLE_FOR_ALL = "Of LoKr the matrices of all layers are whole here, or of none; give network_dim and conv_dim alike."
+LARGEST_RANK = 1024
 OVER_INPUTS = "Strengths belong to inputs here, which is what the webui reads; LyCORIS' own default is outputs (wd_on_output)."
 
 
 def _algorithm(context: Context) -> str | None:
     """LyCORIS' algorithm; None for kohya's own LoRA, and where the file does not say."""
-    if str(context.given("LoRA_type") or "").startswith("LyCORIS/"):
-        return KINDS_OF_FORM.get(str(context.given("LoRA_type")), "another")
-    if context.given("network_module") == LYCORIS:
-        return str(context.given("network_args.algo") or "lora").lower()
+    kind, module = type_of_form(context.values), context.given("network_module")
+    algorithm = context.given(*ALGO)
+    if kind == EARLY_LOCON or (kind or "").startswith("LyCORIS/"):
+        return KINDS_OF_FORM.get(str(kind), "another")
+    if module == LYCORIS or (module is None and kind is None and algorithm is not None):
+        return str(algorithm or "lora").lower()
     return None
 
 
@@ -63,7 +75,11 @@ def _kind_of_form(value: Any, context: Context) -> Finding | None:
         why = "A LoRA of convolutions too; conv_dim is their rank."
     if value == "Kohya DyLoRA":
         why = PREFIXES
-    return Finding("used", _layers(kind) if value.startswith("LyCORIS/") else why, {"adapter_type": kind})
+    return Finding("used", _layers(kind) if _algorithm(context) else why, {"adapter_type": kind})
+
+
+def _early_locon(value: Any, context: Context) -> Finding:
+    return Finding("used", _layers("lora"), {"adapter_type": "lora"}) if truth(value) else empty()
 
 
 def _module(value: Any, context: Context) -> Finding | None:
@@ -98,7 +114,8 @@ def _dora(value: Any, context: Context) -> Finding | None:
         return Finding("ignored", "kohya's own LoRA does not read it.")
     if _adapter_type(context) != "dora":
         return Finding("not_supported", "DoRA is trained over LoRA and LoCon alone.")
-    return Finding("used", OVER_INPUTS, {"adapter_type": "dora"})
+    bypass = WITHOUT_BYPASS if context.form != "kohya_ss" and context.given(*BYPASS) is None else ""
+    return Finding("used", f"{OVER_INPUTS} {bypass}".strip(), {"adapter_type": "dora"})
 
 
 def _of_lokr(value: Any, context: Context) -> Finding | None:
@@ -119,19 +136,45 @@ def _unit(value: Any, context: Context) -> Finding | None:
     return None
 
 
-def _of_convolutions(value: Any, context: Context) -> Finding | None:
-    """The form keeps these fields filled when the chosen type has none."""
-    if context.form == "kohya_ss" and context.values.get("LoRA_type") == "Standard":
-        return Finding("ignored", "Says nothing for the standard LoRA, which leaves convolutions alone.")
-    return None
-
-
 def _conv_dim(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) in LINEAR_LAYERS:
         return Finding("ignored", "Convolutions of this type are not trained: the webui does not read them.")
     if _algorithm(context) and _preset(context) == WITHOUT_CONVOLUTIONS:
         return Finding("ignored", "LyCORIS' preset leaves convolutions alone.")
-    return _of_convolutions(value, context)
+    if not _is_whole(value, context):
+        return None
+    if not _is_whole(context.given("network_dim"), context):
+        return Finding("not_supported", WHOLE_FOR_ALL)
+    return Finding("used", WHOLE, {"conv_dim": LARGEST_RANK, "full_matrix": True})
+
+
+def _rank(value: Any, context: Context) -> Finding | None:
+    if not _is_whole(value, context):
+        return None
+    conv = context.given("conv_dim", "network_args.conv_dim")
+    if conv is not None and number(conv) and not _is_whole(conv, context):
+        return Finding("not_supported", WHOLE_FOR_ALL)
+    return Finding("used", WHOLE, {"rank": LARGEST_RANK, "full_matrix": True})
+
+
+def _is_whole(rank: Any, context: Context) -> bool:
+    return _algorithm(context) == "lokr" and (number(rank) or 0) >= WHOLE_FROM
+
+
+def _largest_norm(value: Any, context: Context) -> Finding | None:
+    if _algorithm(context) in WITHOUT_NORM and truth(value):
+        return Finding("ignored", "LyCORIS has no largest norm for this type, and leaves it as it is.")
+    return None
+
+
+def _alpha_of(key: str) -> Rule:
+    def rule(value: Any, context: Context) -> Finding | None:
+        if _is_whole(context.given("network_dim"), context) and (number(value) or 0) > LARGEST_RANK:
+            return Finding("ignored", "Nothing scales whole matrices.")
+        general = RULES.get(key)
+        return general(value, context) if general else None
+
+    return rule
 
 
 def _preset_rule(value: Any, context: Context) -> Finding | None:
@@ -161,11 +204,16 @@ def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
 TYPE_RULES: dict[str, Rule] = {
     "LoRA_type": _kind_of_form,
     "network_module": _module,
-    "network_args.algo": _algo,
+    **dict.fromkeys(ALGO, _algo),
+    "network_dim": _rank,
+    "scale_weight_norms": _largest_norm,
+    **{key: _alpha_of(key) for key in ("network_alpha", "conv_alpha", "network_args.conv_alpha")},
     "dora_wd": _dora,
     "network_args.dora_wd": _dora,
     **{prefix + name: _of_lokr for prefix in ("", "network_args.") for name in ("factor", "full_matrix", "decompose_both")},
-    **{name: _of_convolutions for name in ("conv_alpha", "conv_block_dims", "conv_block_alphas")},
+    "lokr_factor": _of_lokr,
+    "locon": _early_locon,
+    "dylora_unit": _unit,
     **{prefix + "conv_dim": _conv_dim for prefix in ("", "network_args.")},
     "unit": _unit,
     "network_args.unit": _unit,

@@ -1,0 +1,134 @@
+"""What of a file its program hands on to what trains: kohya_ss by type of LoRA and version; sd-scripts by where a key stands.
+
+From `train_model` of kohya_ss' LoRA form, v20 to v26, and sd-scripts' `--config_file`, whose keys are command line options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source
+from lib_lora.kohya.spelling import BLANK, truth
+from lib_lora.kohya.table import inner_names
+
+OWN = frozenset({"Standard", "Kohya LoCon", "Kohya DyLoRA", "LoRA-FA"})
+NATIVE = frozenset({"Kohya LoHa", "Kohya LoKr"})  # v26, of newer sd-scripts
+FULL = "LyCORIS/Native Fine-Tuning"
+IA3, LOKR, DYLORA, OFT = "LyCORIS/iA3", "LyCORIS/LoKr", "LyCORIS/DyLoRA", "LyCORIS/Diag-OFT"
+EARLY_LOCON = "LoCon"  # v21.1: LyCORIS' predecessor
+PRODUCTS = frozenset({EARLY_LOCON, "LyCORIS/LoCon", "LyCORIS/LoHa", LOKR})
+LYCORIS = PRODUCTS | {IA3, DYLORA, OFT, "LyCORIS/GLoRA", "LyCORIS/BOFT", FULL}
+KNOWN = OWN | NATIVE | LYCORIS
+BLOCKS = (
+    "down_lr_weight",
+    "mid_lr_weight",
+    "up_lr_weight",
+    "block_lr_zero_threshold",
+    "block_dims",
+    "block_alphas",
+    "conv_block_dims",
+    "conv_block_alphas",
+)
+
+# key of the form -> the types that it is handed on for
+HANDED_ON: dict[str, Set[str]] = {
+    **dict.fromkeys(BLOCKS, OWN),
+    **dict.fromkeys(("conv_dim", "conv_alpha"), (LYCORIS | NATIVE | {"Kohya LoCon", "Kohya DyLoRA"}) - {FULL}),
+    **dict.fromkeys(("rank_dropout", "module_dropout"), KNOWN - {IA3}),
+    **dict.fromkeys(("bypass_mode", "use_scalar", "dora_wd"), PRODUCTS),
+    **dict.fromkeys(("rescaled", "constrain"), {OFT}),
+    "LyCORIS_preset": LYCORIS,
+    "unit": {"Kohya DyLoRA", DYLORA},
+    "factor": {LOKR, "Kohya LoKr"},
+    "decompose_both": {LOKR},
+    "use_cp": {LOKR},
+    "use_tucker": (LYCORIS | NATIVE) - {IA3, LOKR, FULL},  # of LoKr use_cp is given too, and wins
+    "train_on_input": {IA3},
+    "rank_dropout_scale": LYCORIS - {IA3, DYLORA},
+    "train_norm": LYCORIS - {IA3},
+}
+# v21.7.6 to v22.3.0
+HANDED_ON_BEFORE: dict[str, Set[str]] = {
+    "use_cp": {"LyCORIS/LoHa", LOKR, DYLORA},
+    **dict.fromkeys(("rank_dropout", "module_dropout"), OWN),
+}
+WHOLE = 80  # the form writes all of its fields, so that such a file lacks only what its version had not
+RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
+OF_V26 = ("anima_", "hunyuan_", "lumina_", "show_timesteps", "train_inpainting")
+AT_THE_TOP = (
+    "kohya_ss up to v25 wrote it at the top level, where nothing reads it, so it never had an effect; "
+    "to have one, give it inside network_args, or as LoRA+ ({name}) here."
+)
+# lora-scripts' form: what a switch hides while it is off
+HIDDEN = {
+    "enable_block_weights": BLOCKS[:4],
+    "enable_base_weight": ("base_weights", "base_weights_multiplier"),
+    "enable_preview": ("sample_prompts", "prompt_file", "positive_prompts", "sample_every_n_epochs", "sample_every_n_steps"),
+}
+OUTSIDE = "sd-scripts reads it inside network_args alone; where it stands it has no effect."
+
+
+def not_handed_on(source: Source) -> dict[str, str]:
+    """Entry key -> why it asks for nothing, whatever its value."""
+    entries = [entry for entry in source.entries if not entry.key.startswith((OUR_SECTION + ".", ARGUMENT))]
+    found = dict(source.left_out)
+    if source.form == "kohya_ss":
+        found.update(_of_the_form(entries, is_our_own=_is_our_own(source)))
+    if source.form == "sd-scripts":
+        found.update({**_outside(entries), **_hidden(entries)})
+    return found
+
+
+def type_of_form(values: Mapping[str, object]) -> str | None:
+    """`LoRA_type`, or what stood for it in v21.1.0; None where the file does not say."""
+    kind = values.get("LoRA_type")
+    if kind in BLANK and "locon" in values:
+        return EARLY_LOCON if truth(values["locon"]) else "Standard"
+    return kind if isinstance(kind, str) and kind else None
+
+
+def _of_the_form(entries: list[Entry], *, is_our_own: bool) -> dict[str, str]:
+    values = {entry.name: entry.value for entry in entries}
+    before = len(values) >= WHOLE and "use_cp" in values and "use_tucker" not in values
+    handed = {**HANDED_ON, **HANDED_ON_BEFORE} if before else HANDED_ON
+    kind = type_of_form(values)
+    found: dict[str, str] = {}
+    for entry in entries if kind in KNOWN else []:
+        types = handed.get(entry.name)
+        if types is not None and kind not in types:
+            found[entry.key] = f"kohya_ss hands it on for {_listed(types)} alone, not for {kind}."
+    if not is_our_own and not any(name.startswith(OF_V26) for name in values):
+        found.update(_ratios(entries))
+    return found
+
+
+def _listed(types: Set[str]) -> str:
+    if types >= OWN and not types & LYCORIS:
+        return "kohya's own types"
+    if len(types) > 4:
+        return "LyCORIS' types" if not types & (OWN - {"Kohya LoCon", "Kohya DyLoRA"}) else "other types"
+    return ", ".join(sorted(types - {EARLY_LOCON}))
+
+
+def _ratios(entries: list[Entry]) -> dict[str, str]:
+    given = [entry for entry in entries if entry.name in RATIOS and truth(entry.value)]
+    return {entry.key: AT_THE_TOP.format(name=entry.name) for entry in given}
+
+
+def _outside(entries: list[Entry]) -> dict[str, str]:
+    """lora-scripts' own form, before it is made a file for sd-scripts, has them outside as well."""
+    names = {entry.name for entry in entries}
+    if names & {"lycoris_algo", "network_args_custom", "enable_block_weights"}:
+        return {}
+    outside = [entry for entry in entries if entry.place is None and entry.name in inner_names()]
+    return {**{entry.key: OUTSIDE for entry in outside if truth(entry.value)}, **_ratios(outside)}
+
+
+def _hidden(entries: list[Entry]) -> dict[str, str]:
+    off = {entry.name for entry in entries if entry.name in HIDDEN and not truth(entry.value)}
+    hidden = {name: switch for switch in off for name in HIDDEN[switch]}
+    return {entry.key: f"Hidden while {hidden[entry.name]} is off." for entry in entries if entry.name in hidden}
+
+
+def _is_our_own(source: Source) -> bool:
+    return any(entry.key.startswith(OUR_SECTION + ".") for entry in source.entries)

@@ -1,0 +1,108 @@
+"""Keys of images and captions: sizes, buckets, lengths, folders; what sd-scripts makes of a value that is none of ours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lib_lora.kohya.rules import Context, Finding, Rule, empty
+from lib_lora.kohya.spelling import BLANK, is_off, number, sides, truth
+
+LONGEST_SIDE = 2048  # of a training size
+SMALLEST_STEP = 8  # of buckets
+TOKENS = 75  # of a piece of a caption
+
+
+def _resolution(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if context.values.get("max_resolution") not in BLANK and value != context.values["max_resolution"]:
+        return Finding("ignored", "max_resolution says it, and wins.")
+    width, height = sides(value)
+    buckets = context.values.get("enable_bucket")
+    if truth(buckets) and (same := same_area(width, height or width)):
+        why = "With buckets the area alone counts; these sides have the same."
+        return Finding("used", why, {"resolution": same[0], "resolution_height": same[1]})
+    if "enable_bucket" in context.values and is_off(buckets) and (cells := whole_cells(width, height or width)):
+        why = "Latents have a cell for 8 pixels; sd-scripts' have no more of them, and what is beyond is cut here."
+        return Finding("used", why, {"resolution": cells[0], "resolution_height": cells[1]})
+    return Finding("used", "Width and height.", {"resolution": width, "resolution_height": height})
+
+
+def same_area(width: Any, height: Any) -> tuple[int, int] | None:
+    """Sides that are multiples of 8 with the same area, the squarest; None where these are, or there are none."""
+    found = _odd_sides(width, height)
+    area = found[0] * found[1] if found else 0
+    if area == 0 or area % 64:
+        return None
+    short = next((side for side in range(math.isqrt(area) // 8 * 8, 63, -8) if area % (side * 8) == 0), None)
+    return None if short is None else (short, area // short)
+
+
+def whole_cells(width: Any, height: Any) -> tuple[int, int] | None:
+    """The multiples of 8 below these sides; None where both are."""
+    found = _odd_sides(width, height)
+    return (found[0] // 8 * 8, found[1] // 8 * 8) if found else None
+
+
+def _odd_sides(width: Any, height: Any) -> tuple[int, int] | None:
+    """Whole numbers that an image could have as sides, where one is no multiple of 8."""
+    first, second = number(width), number(height)
+    if first is None or second is None or not all(side == side // 1 and 8 <= side <= LONGEST_SIDE for side in (first, second)):
+        return None
+    return None if first % 8 == second % 8 == 0 else (int(first), int(second))
+
+
+def _tokens(value: Any, context: Context) -> Finding | None:
+    """sd-scripts cuts a caption into pieces of 75 tokens, as many as are whole."""
+    length = number(value)
+    if length is None or length < TOKENS or length % TOKENS == 0:
+        return None
+    whole = int(length // TOKENS) * TOKENS
+    return Finding("used", f"sd-scripts makes whole pieces of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})
+
+
+def _bucket_step(value: Any, context: Context) -> Finding | None:
+    fine = (number(value) or 0) >= SMALLEST_STEP
+    if (
+        not fine
+        and is_off(context.given("enable_bucket"))
+        and ("enable_bucket" in context.values or context.form == "sd-scripts")
+    ):
+        return Finding("ignored", "Buckets are off, so that it says nothing.")
+    return None
+
+
+def _repeats(value: Any, context: Context) -> Finding | None:
+    return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
+
+
+def _image_dir(value: Any, context: Context) -> Finding | None:
+    if not context.keep_names:
+        return None
+    data, reg = context.folders
+    return Finding("used", "A folder of images.", {"data": data, "reg_data": reg})
+
+
+def _is_reg(value: Any, context: Context) -> Finding | None:
+    return Finding("used", "Goes with its folder.") if context.keep_names else None
+
+
+def _dataset_file(value: Any, context: Context) -> Finding | None:
+    if value in BLANK:
+        return empty()
+    if any(key.startswith("dataset_config.") for key in context.last.values()):
+        return Finding("used", "The file that it names is read too.")
+    return Finding("not_supported", f"The file {value!r} is not at hand; import it by itself.")
+
+
+IMAGE_RULES: dict[str, Rule] = {
+    "resolution": _resolution,
+    "max_resolution": _resolution,
+    "bucket_reso_steps": _bucket_step,
+    "max_token_length": _tokens,
+    **dict.fromkeys(("num_repeats", "dataset_repeats", "train_data_dir_repeat"), _repeats),
+    "image_dir": _image_dir,
+    "is_reg": _is_reg,
+    "dataset_config": _dataset_file,
+}

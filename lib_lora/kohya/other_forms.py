@@ -1,0 +1,114 @@
+"""Keys of other forms than today's: early kohya_ss, lora-scripts and its successors, LoRA_Easy_Training_Scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib_lora.kohya.known import OF_THE_SAMPLE
+from lib_lora.kohya.rules import Context, Finding, Rule, empty
+from lib_lora.kohya.spelling import BLANK, is_off, number, percent, truth
+
+TRAINED_PARTS = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}
+MODELS = ("sd-lora", "sdxl-lora")
+OWN_CLASSES = "LoraEasyCustomOptimizer"
+OWN_OPTIMIZERS = ("came", "compass", "lpfadamw")
+BROUGHT_ALONG = "A class that LoRA_Easy_Training_Scripts brings along; choose one of the list"
+
+
+def _network_train(value: Any, context: Context) -> Finding:
+    left = TRAINED_PARTS.get(str(value).strip().lower())
+    if left is None:
+        return empty() if value in BLANK else Finding("used", "Both parts are trained.")
+    return Finding("used", "Leaves the other part untrained.", {left: 0.0})
+
+
+def _lora_fa(value: Any, context: Context) -> Finding:
+    if is_off(value):
+        return empty()
+    return Finding("not_supported", "LoRA-FA, which leaves lora_down as it begins, is not trained; choose another type.")
+
+
+def _model_train_type(value: Any, context: Context) -> Finding:
+    if value in BLANK or value in MODELS:
+        return Finding("ignored", "The checkpoint itself says what it is.")
+    return Finding("not_supported", f"{value}: LoRAs of SD 1.x, 2.x and SDXL are trained, {' and '.join(MODELS)}.")
+
+
+def _train_mode(value: Any, context: Context) -> Finding:
+    if is_off(value) or value == "lora":
+        return Finding("ignored", "A LoRA is trained.")
+    return Finding("not_supported", f"{value}: a LoRA is trained, with the trigger's own embedding if that is wanted.")
+
+
+def _warmup_ratio(value: Any, context: Context) -> Finding:
+    if is_off(value):
+        return empty()
+    if context.given("lr_scheduler_type") is not None:
+        return Finding("not_supported", "Goes to a schedule of its own class; see Other schedule (lr_scheduler_type).")
+    share = number(value)
+    return Finding("used", "Share of all steps.", {"lr_warmup_steps": value if share is None else percent(share * 100)})
+
+
+def _scheduler_class(value: Any, context: Context) -> Finding | None:
+    if str(value).startswith(OWN_CLASSES):
+        return Finding("not_supported", f"{BROUGHT_ALONG}, Learning rate schedule (lr_scheduler).")
+    return None
+
+
+def _optimizer(value: Any, context: Context) -> Finding | None:
+    if str(value).startswith(OWN_CLASSES) or str(value).lower() in OWN_OPTIMIZERS:
+        return Finding("not_supported", f"{BROUGHT_ALONG}, Optimizer (optimizer).")
+    return None
+
+
+def _prodigy(value: Any, context: Context) -> Finding:
+    if str(context.given("optimizer_type", "optimizer") or "").lower() != "prodigy" or value in BLANK:
+        return Finding("ignored", "Hidden: the optimizer is not Prodigy.")
+    if context.given("optimizer_args", "optimizer_args_custom") is not None:
+        return Finding("ignored", "optimizer_args are given, and win.")
+    return Finding("not_supported", "Give Prodigy's arguments in Optimizer arguments (optimizer_args).")
+
+
+def _positive_prompts(value: Any, context: Context) -> Finding:
+    """Build the line that lora-scripts writes for sd-scripts."""
+    if value in BLANK:
+        return empty()
+    if context.given("prompt_file") is not None:
+        return Finding("ignored", "prompt_file is given, and wins.")
+    given = [(flag, context.given(name)) for flag, name in zip(("n", "w", "h", "l", "s", "d"), OF_THE_SAMPLE)]
+    flags = "".join(f" --{flag} {said}" for flag, said in given if said is not None)
+    return Finding("used", "The sample.", {"sample_prompts": " ".join(str(value).split()) + " ".join(flags.split("\n"))})
+
+
+def _of_the_sample(value: Any, context: Context) -> Finding:
+    if context.given("positive_prompts") is None:
+        return Finding("ignored", "Goes with positive_prompts, which is not given.")
+    return Finding("used", "Part of the sample.")
+
+
+OTHER_RULES: dict[str, Rule] = {
+    "network_train": _network_train,
+    "fa": _lora_fa,
+    "model_train_type": _model_train_type,
+    "train_mode": _train_mode,
+    "warmup_ratio": _warmup_ratio,
+    "lr_scheduler_type": _scheduler_class,
+    "optimizer_type": _optimizer,
+    "optimizer": _optimizer,
+    "prodigy_d0": _prodigy,
+    "prodigy_d_coef": _prodigy,
+    "positive_prompts": _positive_prompts,
+    **dict.fromkeys(OF_THE_SAMPLE, _of_the_sample),
+}
+
+
+def is_of_another_model(context: Context) -> bool:
+    """Whether a file for sd-scripts names a model, or a part of one, that no SD 1.x, 2.x or SDXL has."""
+    module = str(context.given("network_module") or "")
+    other = [name for name in OF_OTHER_MODELS if truth(context.given(name))]
+    kind = context.given("model_train_type")
+    return bool(other) or module.startswith(OTHER_MODULES) or (kind is not None and kind not in MODELS)
+
+
+OTHER_MODULES = ("networks.lora_", "networks.oft_flux")
+OF_OTHER_MODELS = ("ae", "t5xxl", "clip_l", "clip_g", "gemma2", "qwen3", "byt5", "text_encoder")

@@ -92,7 +92,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hosts.text_weights",
         "training.suited",
     ),
-    ("model.products", "model.delta"),
+    ("model.products", "model.delta", "output.lora_layers"),
     (
         "data.images",
         "data.reader",
@@ -108,6 +108,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config.data_rules", "config.adapter_rules", "config.run_rules", "config.training_rules", "config.embedding_rules"),
     (
         "data.buckets",
+        "model.layer_names.translate",
         "data.captions",
         "data.folders",
         "data.jpeg",
@@ -118,9 +119,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output.atomic",
         "output.header",
     ),
-    ("data.words", "data.links", "data.paths"),
+    ("data.words", "data.links", "data.paths", "model.layer_names.families"),
     (
         "config.lycoris",
+        "model.layer_names.alphas",
         "config.groups",
         "config.names",
         "model.blocks",
@@ -140,6 +142,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config.precision",
         "config.run",
     ),
-    ("config.options", "config.optimizers", "config.arguments"),
-    ("errors", "model.computing", "estimate.ledger"),
+    ("config.options", "config.optimizers", "config.arguments", "model.layer_names.keys", "model.layer_names.further"),
+    (
+        "errors",
+        "model.computing",
+        "estimate.ledger",
+        "model.layer_names.unet",
+        "model.layer_names.text",
+        "model.layer_names.others",
+    ),
 )

@@ -34,7 +34,7 @@ from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
 from lib_lora.training.tree import StateError
-from lib_lora.training.weights import frozen_pairs, start_pairs
+from lib_lora.training.weights import frozen_pairs, kept_tensors, start_pairs
 from lib_lora.training.words import start_word
 
 MOST_DIVERGED = 5  # steps in a row without a loss that is a number
@@ -48,6 +48,7 @@ class Session:
         self._texts = Texts(base, config.text, precision)
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
         self.pairs = start_pairs(config, base, precision.weights)
+        self.kept, self.kept_layers = kept_tensors(config, base.family)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
         self.word = start_word(config, base)

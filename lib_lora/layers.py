@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("output.samples", "training.resume", "output.leftovers", "output.patience", "estimate.wanted"),
     ("output.result",),
     ("training.session", "training.loan", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
-    ("training.pictures", "training.heldout", "estimate.account"),
+    ("training.pictures", "training.heldout", "estimate.account", "training.told_weights"),
     ("training.latent_cache", "estimate.phases"),
     ("hosts.webui_host",),
     ("hosts.webui_model",),

@@ -55,8 +55,10 @@ def layers_text(config: TrainConfig, family: Family) -> str:
             kept.update(held[name])
     except (ConfigError, LoraFileError):
         return ""
-    size = sum(len(key) + HEADER for key in (*tensors, *kept)) + BYTES[config.precision.save_precision] * _numbers(tensors)
-    size += _bytes_each(config.adapter.network_weights, held) * _numbers(kept)
+    size: float = sum(len(key) + HEADER for key in (*tensors, *kept))
+    size += BYTES[config.precision.save_precision] * _numbers(tensors) + _bytes_each(
+        config.adapter.network_weights, held
+    ) * _numbers(kept)
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
     others = len({key.partition(".")[0] for key in kept})

@@ -25,7 +25,7 @@ from lib_lora.model.targets import fitted
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_layers import LoraLayers, names_problem, read_layers
 
-_CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
+CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 _KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
@@ -43,8 +43,8 @@ def weights_problems(config: TrainConfig, kind: Kind | None = None) -> list[str]
         problems = []  # ranks, alphas or factors that cannot be read: their rules tell
     for path in adapter.base_weights:
         try:
-            file = _opened(path, _BASE, kind.family if kind else None)
-            problems += _family_problems(path, _BASE, file.names, kind) or _base_problems(path, file)
+            file = _opened(path, BASE, kind.family if kind else None)
+            problems += _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
         except LoraFileError as error:
             problems.append(str(error))
     return problems
@@ -54,8 +54,8 @@ def fit_problems(config: TrainConfig, base: BaseModel) -> list[str]:
     """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
     adapter, problems = config.adapter, []
     for title, paths in (
-        (_CONTINUE, [adapter.network_weights] if adapter.network_weights else []),
-        (_BASE, adapter.base_weights),
+        (CONTINUE, [adapter.network_weights] if adapter.network_weights else []),
+        (BASE, adapter.base_weights),
     ):
         for path in paths:
             try:
@@ -75,7 +75,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    found = _adapters(adapter.network_weights, _CONTINUE, base, base.device, dtype) if adapter.network_weights else []
+    found = _adapters(adapter.network_weights, CONTINUE, base, base.device, dtype) if adapter.network_weights else []
     loaded = {pair.target.name: pair for pair in found}
     pairs = []
     for target in [*adaptable(base), *further_targets(base)]:
@@ -103,7 +103,7 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
     strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
     for path, strength in zip(adapter.base_weights, strengths):
-        for pair in _adapters(path, _BASE, base, base.device):
+        for pair in _adapters(path, BASE, base, base.device):
             by_name.setdefault(pair.target.name, []).append((pair, strength))
     return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
 
@@ -147,12 +147,12 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
-        file = _opened(adapter.network_weights, _CONTINUE, of_model.family if of_model else None)
-        problems = _family_problems(adapter.network_weights, _CONTINUE, file.names, of_model)
+        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None)
+        problems = _family_problems(adapter.network_weights, CONTINUE, file.names, of_model)
         if problems:
             return problems
-        layers = _checked(file, adapter.network_weights, _CONTINUE)
-        start = f"{_CONTINUE}: {adapter.network_weights!r} "
+        layers = _checked(file, adapter.network_weights, CONTINUE)
+        start = f"{CONTINUE}: {adapter.network_weights!r} "
         config = with_rates(config, of_model.family if of_model else file.names.family or SD1)
         problem = _word_problem(config, start, file)
     except LoraFileError as error:
@@ -179,8 +179,8 @@ def _family_problems(path: str, title: str, names: Translation, kind: Kind | Non
 
 def _base_problems(path: str, file: LoraLayers) -> list[str]:
     if len(without_bundle(file.state)) < len(file.state):
-        return [f"{_BASE}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out."]
-    _checked(file, path, _BASE)
+        return [f"{BASE}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out."]
+    _checked(file, path, BASE)
     return []
 
 

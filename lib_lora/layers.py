@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training.words",
         "model.norms",
     ),
-    ("model.adapter", "estimate.likeness", "estimate.standing_in"),
+    ("model.adapter", "model.norm_shifts", "estimate.likeness", "estimate.standing_in"),
     ("model.forwards",),
     (
         "data.dataset",

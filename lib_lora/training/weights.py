@@ -20,6 +20,7 @@ from lib_lora.model.family import SD1, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.layer_names.further import is_further, is_norm
 from lib_lora.model.layer_names.translate import Translation
+from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
 from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
 from lib_lora.model.words import bundled, without_bundle
@@ -62,6 +63,10 @@ def fit_problems(config: TrainConfig, base: BaseModel) -> list[str]:
                 _adapters(path, title, base, torch.device("meta"))
             except LoraFileError as error:
                 problems.append(str(error))
+    try:
+        norm_shifts(config, base)
+    except LoraFileError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -98,14 +103,44 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
     Raises:
         LoraFileError: a file does not fit the model.
     """
-    adapter = config.adapter
-    strengths = [float(text) for text in adapter.base_weights_multiplier]
-    strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
-    for path, strength in zip(adapter.base_weights, strengths):
+    for path, strength in _strengths(config.adapter):
         for pair in _adapters(path, BASE, base, base.device):
             by_name.setdefault(pair.target.name, []).append((pair, strength))
     return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
+
+
+def norm_shifts(config: TrainConfig, base: BaseModel) -> dict[str, Shift]:
+    """What the files to go on with and below add to norms, each with its strength.
+
+    Raises:
+        LoraFileError: it does not fit the model.
+    """
+    adapter, found = config.adapter, dict[str, Shift]()
+    own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
+    for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
+        state = read_layers(Path(path), base.family).state
+        layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
+        norms = norms_of(base) if layers else {}
+        for name in layers.keys() & norms.keys():
+            factor, bias = (layers[name][key].to(base.device).float() * strength for key in ("w_norm", "b_norm"))
+            try:
+                check_fits(name, norms[name], (factor, bias))
+            except LoraFileError as error:
+                raise _unfit(title, path, error) from error
+            before = found.get(name)
+            found[name] = (factor, bias) if before is None else (before[0] + factor, before[1] + bias)
+    return found
+
+
+def _strengths(adapter: AdapterConfig) -> list[tuple[str, float]]:
+    """The LoRAs below the new one with their strengths; a missing one is 1."""
+    strengths = [float(text) for text in adapter.base_weights_multiplier]
+    return list(zip(adapter.base_weights, [*strengths, *[1.0] * (len(adapter.base_weights) - len(strengths))]))
+
+
+def _unfit(title: str, path: str, error: LoraFileError) -> LoraFileError:
+    return LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.")
 
 
 def kept_tensors(config: TrainConfig, family: Family) -> tuple[State, frozenset[str]]:
@@ -134,7 +169,7 @@ def _adapters(path: str, title: str, base: BaseModel, device: torch.device, dtyp
     try:
         return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
     except LoraFileError as error:
-        raise LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.") from error
+        raise _unfit(title, path, error) from error
 
 
 def is_trained(config: TrainConfig, name: str, part: Part) -> bool:

@@ -157,11 +157,19 @@ def _layout(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named
         return "a form that is not known here"
     if all(named[0].key == name for name, named in tensors.items()):
         return "kohya's names"
+    if all(key.flat for key in known) and all(
+        named[0].key == name for name, named in tensors.items() if _of_unet(keys.get(name))
+    ):
+        return "kohya's names but for those of its text encoders"
     styles = list(dict.fromkeys(_STYLES[key.style] for key in known))
     paths = [key.path for key in known if key.part == UNET]
     ldm = any(path.startswith(("input_", "middle_", "output_", "time_embed_", "label_emb_", "out_")) for path in paths)
     whose = "ldm's block names" if ldm else "diffusers' block names" if paths else "names of text encoders"
     return f"{whose} in {' and '.join(styles)}"
+
+
+def _of_unet(key: Key | None) -> bool:
+    return key is None or key.part == UNET
 
 
 def _twice(tensors: Mapping[str, Sequence[Named]]) -> tuple[str, ...]:

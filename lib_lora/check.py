@@ -17,14 +17,14 @@ from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.model.base import Host
-from lib_lora.model.family import SD1
+from lib_lora.model.family import SD1, Kind
 from lib_lora.model.rates import with_rates
 from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.suited import model_problems
-from lib_lora.training.weights import weights_problems
+from lib_lora.training.weights import fit_problems, weights_problems
 
 
 def check(config: TrainConfig, host: Host) -> Plan:
@@ -36,7 +36,7 @@ def check(config: TrainConfig, host: Host) -> Plan:
     kind = host.kind()
     rated = with_rates(config, kind.family if kind else SD1)  # of a model that is not there yet, whatever optimizers try
     problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(rated, host.device())
-    problems += weights_problems(config, kind) + _folder_problems(host.lora_folder())
+    problems += _weights_problems(config, host, kind) + _folder_problems(host.lora_folder())
     problems += _link_problems(host.work_folder() / config.run.name) if config.run.name else []
     problems += model_problems(config, kind) if kind else []
     dataset = find_images(config)
@@ -63,6 +63,14 @@ def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
         except ConfigError as error:
             problems += error.problems
     return problems
+
+
+def _weights_problems(config: TrainConfig, host: Host, kind: Kind | None) -> list[str]:
+    """What is wrong with LoRA files; what they say themselves first, then what of them the model has no layer for."""
+    problems = weights_problems(config, kind)
+    named = bool(config.adapter.network_weights or config.adapter.base_weights)
+    base = host.look() if named and kind is not None and not problems else None
+    return problems if base is None else fit_problems(config, base)
 
 
 def _folder_problems(folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ from lib_lora.training.resume import Resumed, find_resumed
 from lib_lora.training.session import Session
 from lib_lora.training.step import DIVERGED, DivergedError
 from lib_lora.training.suited import suited
+from lib_lora.training.told_weights import told_weights
 from lib_lora.training.words import told_words
 
 
@@ -91,7 +92,7 @@ def _trained(
         trained, told = suited(config, base)
         captions = [sample.caption for sample in plan.samples]
         yield from map(Chosen, [*told, *told_words(config, captions, base)])
-        yield from map(Note, cut_captions(base.tokenizer, captions, trained.text))
+        yield from map(Note, [*told_weights(config, base), *cut_captions(base.tokenizer, captions, trained.text)])
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():

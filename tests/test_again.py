@@ -37,9 +37,9 @@ def finished(path: Path, card: str = "SD1", dtype: torch.dtype = torch.float16, 
 TABLE = [
     ({}, {"rank": 2, "alpha": 1.0, "conv_dim": 0}, "old: lora of SD 1.x, rank 2, alpha 1; 24 layers of the text encoder, 64 of the U-Net."),
     ({"alpha": 0.3, "conv_dim": 3, "conv_alpha": 0.7}, {"rank": 2, "alpha": 0.3, "conv_dim": 3, "conv_alpha": 0.7}, "convolutions rank 3, alpha 0.7"),
-    ({"adapter_type": "loha"}, {"adapter_type": "loha", "rank": 2}, "old: loha, rank 2"),
+    ({"adapter_type": "loha"}, {"adapter_type": "loha", "rank": 2}, "old: loha of SD 1.x, rank 2"),
     ({"adapter_type": "dora"}, {"adapter_type": "dora", "rank": 2}, "old: dora of SD 1.x"),
-    ({"adapter_type": "lokr"}, {"adapter_type": "lokr", "rank": 2}, "old: lokr"),
+    ({"adapter_type": "lokr"}, {"adapter_type": "lokr", "rank": 2}, "old: lokr of SD 1.x"),
     ({"adapter_type": "glora", "rank": 4, "alpha": 4}, {"adapter_type": "glora", "rank": 4, "alpha": 4.0}, "old: glora"),
     ({"block_dims": ",".join(["2", "3"] * 12 + ["4"])}, {"dim_from_weights": True}, "3 ranks and alphas, which are taken from the file"),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from lib_lora.model.layer_table import layers_of, layers_text
 from lib_lora.model.words import bundle
 from lib_lora.output.lora_file import serialise, write
 from lib_lora.training.precision import FILE_DTYPES
-from lib_lora.training.weights import start_pairs
+from lib_lora.training.weights import kept_tensors, start_pairs
 
 DATA = Path(__file__).parent / "data"
 ATTENTION = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -142,7 +142,9 @@ def without_content(card: str) -> Any:
     ]
     unet = nn.Module()
     unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
-    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet)
+    return SimpleNamespace(
+        targets=lambda: targets, device=torch.device("cpu"), unet=unet, family={"SD1": SD1, "SD2": SD2, "SDXL": SDXL}[card]
+    )
 
 
 def _layer(shape: tuple[int, ...]) -> nn.Module:
@@ -155,7 +157,10 @@ def written(path: Path, card: str, flat: dict[str, Any]) -> float:
     widths = {"SD1": (768,), "SD2": (1024,), "SDXL": (768, 1280)}[card]  # of the text encoders
     word = bundle(Word("ohwx", tuple(torch.zeros(count, width) for width in widths))) if count else {}
     dtype = FILE_DTYPES[config.precision.save_precision]
-    write(path, serialise({**state_dict(start_pairs(config, without_content(card))), **word}, dtype, {}))
+    base = without_content(card)
+    kept, layers = kept_tensors(config, base.family)
+    trained = [pair for pair in start_pairs(config, base) if pair.target.name not in layers]
+    write(path, serialise({**state_dict(trained), **kept, **word}, dtype, {}, kept))
     return path.stat().st_size / 1e6
 
 

@@ -17,8 +17,9 @@ from lib_lora.hosts.checkpoint import file_problem, load_modules
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conditioning import TextInputs, encode
-from lib_lora.model.conv_targets import conv_targets, ldm_to_diffusers
+from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.family import SD1
+from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.replay import load_recording, replay
 
@@ -69,11 +70,11 @@ def test_ldms_places_are_diffusers() -> None:
     inner = re.compile(
         r"model\.diffusion_model\.(.*\.(?:in_layers\.2|out_layers\.3|emb_layers\.1|skip_connection|\d\.op|\d\.conv))\.weight"
     )
-    found = {ldm_to_diffusers(match[1]): shape for key, shape in SHAPES.items() if (match := inner.fullmatch(key))}
+    found = {unet_name(match[1], xl=False): shape for key, shape in SHAPES.items() if (match := inner.fullmatch(key))}
     wanted = {target.name: list(target.module.weight.shape) for target in conv_targets(unet)}
-    assert {f"lora_unet_{path.replace('.', '_')}": shape for path, shape in found.items()} == wanted
-    with pytest.raises(ValueError, match="no convolutional block"):
-        ldm_to_diffusers("input_blocks.0.0")
+    assert found == wanted
+    with pytest.raises(ValueError, match="no U-Net that is trained here has a layer at 'input_blocks.12.0.op'"):
+        unet_name("input_blocks.12.0.op", xl=False)
 
 
 def test_names_of_sdxls_convolutional_blocks() -> None:

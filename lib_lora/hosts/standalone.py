@@ -20,13 +20,14 @@ from lib_lora.model.conditioning import Conditioning, TextEncoder
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.family import SDXL, Kind
 from lib_lora.model.inpainting import Surroundings
+from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.lean import lean_forwards
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 from lib_lora.model.words import bundled, check_fits, without_bundle
 from lib_lora.objective.noise import scaled_linear_alphas_cumprod
-from lib_lora.output.lora_file import read
+from lib_lora.output.lora_layers import read_layers
 
 
 class DiffusersModel:
@@ -167,8 +168,9 @@ class StandaloneHost:
     def check_lora(self, path: Path) -> None:
         """Every key must find its layer, every shape must fit."""
         assert self._model is not None
-        state, _ = read(path)
-        pairs_from_state(adaptable(self._model), without_bundle(state), torch.device("cpu"))
+        state = read_layers(path, self._model.family).state
+        trained = {key: value for key, value in without_bundle(state).items() if not is_further(key.partition(".")[0])}
+        pairs_from_state(adaptable(self._model), trained, torch.device("cpu"))
         for word in bundled(state):
             check_fits(word, self._model)
 

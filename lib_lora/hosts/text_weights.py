@@ -7,13 +7,10 @@ import re
 import torch
 from torch import nn
 
+from lib_lora.model.layer_names.text import FUSED, OPEN_CLIP_PARTS
+
 Weights = dict[str, torch.Tensor]
 
-# open_clip's parts of a layer, and transformers'
-_PARTS = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj",
-}  # fmt: skip
 _WHOLE = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -42,10 +39,10 @@ def _from_open_clip(part: Weights) -> Weights:
     for key, value in part.items():
         layer, fused = _LAYER.fullmatch(key), _FUSED.fullmatch(key)
         if fused:
-            for name, piece in zip("qkv", value.chunk(3)):
-                found[f"text_model.encoder.layers.{fused[1]}.self_attn.{name}_proj.{fused[2]}"] = piece
+            for name, piece in zip(FUSED, value.chunk(3)):
+                found[f"text_model.encoder.layers.{fused[1]}.{name}.{fused[2]}"] = piece
         elif layer:
-            found[f"text_model.encoder.layers.{layer[1]}.{_PARTS[layer[2]]}.{layer[3]}"] = value
+            found[f"text_model.encoder.layers.{layer[1]}.{OPEN_CLIP_PARTS[layer[2]]}.{layer[3]}"] = value
         elif key in _WHOLE:
             found[f"text_model.{_WHOLE[key]}"] = value
         elif key == "text_projection":

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lib_lora.errors import LoraFileError, ModelError
+from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_file import read
 
@@ -41,11 +42,11 @@ def check(path: Path) -> None:
     """Load `path` as a prompt would.
 
     Raises:
-        LoraFileError: the extension cannot read it, or a key matches no layer of the loaded model.
+        LoraFileError: the extension cannot read it, or a key of a layer that is trained matches none of the loaded model.
     """
     networks = _networks()
     state, _ = read(path)
-    wanted = {key.partition(".")[0] for key in without_bundle(state)}
+    wanted = {name for key in without_bundle(state) if not is_further(name := key.partition(".")[0])}
     if networks is None:
         return
     try:
@@ -57,7 +58,7 @@ def check(path: Path) -> None:
     if missing:
         raise LoraFileError(f"The webui's Lora extension does not find the embedding {missing.pop()!r} in the new file.")
     matched = {module.network_key.partition(".")[0] for module in loaded.modules.values()}
-    if matched != wanted:
+    if not wanted <= matched:
         missing = sorted(wanted - matched)
         raise LoraFileError(f"The webui's Lora extension finds no layer for {len(missing)} keys, such as {missing[0]!r}.")
 

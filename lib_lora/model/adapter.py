@@ -57,8 +57,11 @@ def joined(pairs: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
             halves = {algebra.DOWN: torch.cat([pair.down.detach() for pair in loras]), algebra.UP: torch.cat(scaled, dim=1)}
             return made_of(target, halves, float(len(halves[algebra.DOWN])), learning=False)
         whole = sum(adapter_delta(pair) * strength for pair, strength in zip(pairs, strengths))
+        biases = [pair.named()[algebra.BIAS].detach() * strength for pair, strength in zip(pairs, strengths)
+                  if algebra.BIAS in pair.named()]  # fmt: skip
         assert isinstance(whole, torch.Tensor)
-        return made_of(target, {"diff": whole}, 1.0, learning=False)
+        tensors = {"diff": whole, **({algebra.BIAS: torch.stack(biases).sum(0)} if biases else {})}
+        return made_of(target, tensors, 1.0, learning=False)
 
 
 def state_dict(pairs: Sequence[Adapter]) -> State:
@@ -114,6 +117,8 @@ def _fits(tensors: State, alpha: float, weight: torch.Tensor) -> bool:
         down, up = tensors[algebra.DOWN], tensors[algebra.UP]
         if down.shape[1:] != weight.shape[1:] or up.shape != (len(weight), len(down), *[1] * (weight.dim() - 2)):
             return False
+    if algebra.BIAS in tensors and tensors[algebra.BIAS].shape != weight.shape[:1]:
+        return False
     meta = {key: value.to("meta") for key, value in tensors.items()}
     try:
         algebra.delta(meta, alpha, weight.to("meta"))

@@ -17,6 +17,7 @@ from typing import Literal
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.options import shown
 from lib_lora.errors import ConfigError
+from lib_lora.model.layer_names.further import is_further
 
 MOST_RANK = 1024
 
@@ -38,7 +39,7 @@ SD = Layout(side=12, middle=1, ends=0)
 XL = Layout(side=9, middle=3, ends=1)
 LAYOUTS = (SD, XL)
 
-_UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d+)_(attentions|resnets|upsamplers|downsamplers)_(\d+)_")
+_UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d{1,3})_(attentions|resnets|upsamplers|downsamplers)_(\d{1,3})_")
 _CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' and ldm's names; group 2 or 4: a 3×3 convolution
     r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"
     r"|\d+_(?:emb_layers_1|skip_connection)|\d+_(in_layers_2|out_layers_3|op|conv))"
@@ -47,7 +48,7 @@ _OF_TYPE = {  # LyCORIS' preset ia3, and of the text encoder all of an attention
     "ia3": re.compile(r"lora_unet_.*_(to_k|to_v|ff_net_2)|lora_te\d?_.*_(q_proj|k_proj|v_proj|out_proj|mlp_fc2)"),
     "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # its loader has Linears alone
 }
-_OF_SDXL = re.compile(r"lora_unet_(input|middle|output)_blocks?_(\d+)_")
+_OF_SDXL = re.compile(r"lora_unet_(input|middle|output)_blocks?_(\d{1,3})_")
 _FIRST_OF_SDXL = {"input": 1, "middle": 10, "output": 13}
 SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 
@@ -58,7 +59,15 @@ def layout_of(name: str) -> Layout:
 
 
 def block_index(name: str) -> int | None:
-    """0 to 24 for a layer of the U-Net, named as in a LoRA file, 0 to 22 for one of SDXL's; None for one of a text encoder."""
+    """0 to 24 for a layer of the U-Net, named as in a LoRA file, 0 to 22 for one of SDXL's; None for one of a text encoder.
+
+    None, too, for a name that lies in no block of the family that has such names.
+    """
+    index = _block_index(name)
+    return None if index is None or index >= layout_of(name).blocks or is_further(name) else index
+
+
+def _block_index(name: str) -> int | None:
     sdxl = _OF_SDXL.match(name)
     if sdxl:
         return _FIRST_OF_SDXL[sdxl[1]] + int(sdxl[2])
@@ -104,7 +113,7 @@ def _rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
 def is_chosen(name: str, adapter: AdapterConfig) -> bool:
     """Whether the layer `name` is of the layers of the U-Net that are trained, and of those that the type can have."""
     own = _OF_TYPE.get(adapter.adapter_type)
-    if own is not None and not own.fullmatch(name):
+    if is_further(name) or (own is not None and not own.fullmatch(name)):
         return False
     places = {"all": ("",), "attention": ("_attn1_", "_attn2_"), "cross-attention": ("_attn2_",)}[adapter.train_layers]
     return not name.startswith("lora_unet_") or any(place in name for place in places)

@@ -25,11 +25,14 @@ Tensors = Mapping[str, torch.Tensor]
 DOWN, UP, SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 IA3_IN, IA3_OUT, BLOCKS = "ia3_in", "ia3_out", "oft_blocks"
+NORM, BIAS = "norm", "diff_b"  # of a norm's factors and biases; of any layer's bias beside its weight
 GENERAL = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
 _WHOLE = {  # the tensors of a layer, but for alpha and dora_scale
     frozenset({DOWN, UP}): "lora",
     frozenset(HADAMARD): "loha",
     frozenset({"diff"}): "full",
+    frozenset({"diff", BIAS}): "full",
+    frozenset({"w_norm", "b_norm"}): NORM,
     frozenset({IA3_IN}): "ia3",
     frozenset({IA3_OUT}): "ia3",
     frozenset({"weight", "on_input"}): "ia3",
@@ -41,7 +44,7 @@ _HALF_KEYS = [({f"lokr_w{half}"}, {f"lokr_w{half}_a", f"lokr_w{half}_b"}) for ha
 
 
 def kind_of(keys: Collection[str]) -> str:
-    """lora, dora, loha, lokr, full, the last three with `+dora` too, ia3, diag-oft, glora; "" for what is none, or not whole."""
+    """lora, dora, loha, lokr, full, the last three with `+dora` too, ia3, diag-oft, glora, norm; "" for none, or no whole one."""
     names = set(keys) - {"alpha"}
     rest = names - {SCALE}
     found = _WHOLE.get(frozenset(rest), "")

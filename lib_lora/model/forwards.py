@@ -47,7 +47,7 @@ def _added(adapter: Adapter, x: torch.Tensor, dropout: Dropout | None = None) ->
     """What the adapter adds to the layer's answer."""
     if isinstance(adapter, LoraPair):
         return _low_rank(adapter, x, dropout)
-    y = _through_delta(adapter, x, with_base=False)
+    y = _with_bias(adapter, _through_delta(adapter, x, with_base=False))
     return y if dropout is None else dropout.applied(adapter.target.name, y)
 
 
@@ -76,7 +76,15 @@ def _forward(adapter: Adapter) -> Forward:
         raise ValueError(f"{adapter.target.name} is no plain convolution")
     if isinstance(adapter, LoraPair):
         return _pair_forward(adapter)
-    return lambda x: _through_delta(adapter, x, with_base=True)
+    return lambda x: _with_bias(adapter, _through_delta(adapter, x, with_base=True))
+
+
+def _with_bias(adapter: Adapter, y: torch.Tensor) -> torch.Tensor:
+    """The answer with what a full difference adds to the layer's bias, `[out]`."""
+    bias = adapter.named().get(algebra.BIAS)
+    if bias is None:
+        return y
+    return y + (bias[:, None, None] if isinstance(adapter.target.module, nn.Conv2d) else bias).to(y.dtype)
 
 
 def _pair_forward(pair: LoraPair) -> Forward:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
@@ -12,9 +12,12 @@ from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.kinds import Shape, tensor_shapes
+from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.text import layer_name
 from lib_lora.model.rates import with_rates
 from lib_lora.model.words import BUNDLE, ONE, PAIR
-from lib_lora.output.lora_file import shapes
+from lib_lora.output.header import data_bytes
+from lib_lora.output.lora_layers import layer_shapes
 
 CHANNELS = (320, 640, 1280, 1280)
 TIME = 1280
@@ -33,7 +36,7 @@ def layers_text(config: TrainConfig, family: Family) -> str:
 
     What a file to go on with holds is in the new one, too, trained or not. "" where it, or ranks, cannot be read: that is told.
     """
-    counts, tensors, kept = {"te": 0, "unet": 0}, _of_the_word(config, family), 0
+    counts, tensors, kept = {"te": 0, "unet": 0}, _of_the_word(config, family), dict[str, Shape]()
     rates = {"te": with_rates(config, family).optimizer.text_rate, "unet": config.optimizer.unet_lr}
     try:
         held = _held(config.adapter.network_weights, family)
@@ -41,22 +44,36 @@ def layers_text(config: TrainConfig, family: Family) -> str:
             part, rank = "unet" if name.startswith("lora_unet_") else "te", rank_and_alpha(name, config.adapter)[0]
             trained = rates[part] > 0 and rank > 0
             if name in held:
-                tensors.update(held[name])
-                kept += not trained
+                (tensors if trained else kept).update(held[name])
             elif trained and not config.adapter.dim_from_weights:
                 made = {**tensor_shapes(shape, rank, config.adapter, name), "alpha": ()}
                 tensors.update({f"{name}.{end}": sides for end, sides in made.items()})
             else:
                 continue
             counts[part] += trained
+        for name in filter(is_further, held):
+            kept.update(held[name])
     except (ConfigError, LoraFileError):
         return ""
-    numbers = sum(math.prod(sides) for sides in tensors.values())
-    size = sum(len(key) + HEADER for key in tensors) + BYTES[config.precision.save_precision] * numbers
+    size: float = sum(len(key) + HEADER for key in (*tensors, *kept))
+    size += BYTES[config.precision.save_precision] * _numbers(tensors) + _bytes_each(
+        config.adapter.network_weights, held
+    ) * _numbers(kept)
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
-    more = f"; {kept} others stay as {Path(config.adapter.network_weights).stem} has them" if kept else ""
+    others = len({key.partition(".")[0] for key in kept})
+    more = f"; {others} others stay as {Path(config.adapter.network_weights).stem} has them" if others else ""
     return f"{sum(counts.values())} layers of an {family.name}: {parts}{more}; a file of {size / 1e6:.1f} MB"
+
+
+def _numbers(tensors: Mapping[str, Shape]) -> int:
+    return sum(math.prod(sides) for sides in tensors.values())
+
+
+def _bytes_each(path: str, held: Mapping[str, Mapping[str, Shape]]) -> float:
+    """What a number takes in the file to go on with, whose layers that are not trained stay as they are."""
+    numbers = sum(map(_numbers, held.values()))
+    return data_bytes(Path(path)) / numbers if numbers else 0.0
 
 
 def _held(path: str, family: Family) -> dict[str, dict[str, Shape]]:
@@ -66,11 +83,11 @@ def _held(path: str, family: Family) -> dict[str, dict[str, Shape]]:
         LoraFileError: it cannot be read, or is of another model.
     """
     found: dict[str, dict[str, Shape]] = {}
-    for key, shape in shapes(Path(path)).items() if path else ():
+    for key, shape in layer_shapes(Path(path), family)[0].items() if path else ():
         name = key.partition(".")[0]
         if name != BUNDLE:
             found.setdefault(name, {f"{name}.alpha": ()})[key] = shape
-    if not found.keys() <= dict(layers_of(family.card)).keys():
+    if not {name for name in found if not is_further(name)} <= dict(layers_of(family.card)).keys():
         raise LoraFileError(f"{path!r} has layers that no {family.name} has.")
     return found
 
@@ -95,10 +112,9 @@ def layers_of(card: str) -> tuple[tuple[str, Shape], ...]:
 def _text_encoder(prefix: str, layers: int, width: int) -> Layers:
     sides = {"self_attn_q_proj": 1, "self_attn_k_proj": 1, "self_attn_v_proj": 1, "self_attn_out_proj": 1, "mlp_fc1": 4}
     for number in range(layers):
-        start = f"{prefix}_text_model_encoder_layers_{number}_"
         for name, factor in sides.items():
-            yield start + name, (factor * width, width)
-        yield start + "mlp_fc2", (width, 4 * width)
+            yield layer_name(prefix, number, name), (factor * width, width)
+        yield layer_name(prefix, number, "mlp_fc2"), (width, 4 * width)
 
 
 def _transformers(family: Family) -> Layers:

@@ -17,6 +17,7 @@ from torch import nn
 
 from lib_lora.model.base import Target
 from lib_lora.model.conditioning import Reading
+from lib_lora.model.layer_names.text import OPEN_CLIP_PARTS, layer_name
 from lib_lora.model.surgery import Forward
 from lib_lora.model.text_encoders import at_end
 
@@ -81,11 +82,10 @@ class OpenClipEncoder:
         return [target for number in range(count) for target in self._targets_of(prefix, number, blocks[number])]
 
     def _targets_of(self, prefix: str, number: int, block: Any) -> Iterator[Target]:
-        start = f"{prefix}_text_model_encoder_layers_{number}_"
-        for name, part in self.attentions[number].parts.items():
-            yield Target(f"{start}self_attn_{name}", part, "text_encoder")
-        yield Target(f"{start}mlp_fc1", block.mlp.c_fc, "text_encoder")
-        yield Target(f"{start}mlp_fc2", block.mlp.c_proj, "text_encoder")
+        parts = {f"self_attn.{name}": part for name, part in self.attentions[number].parts.items()}
+        parts.update({OPEN_CLIP_PARTS["mlp.c_fc"]: block.mlp.c_fc, OPEN_CLIP_PARTS["mlp.c_proj"]: block.mlp.c_proj})
+        for name, part in parts.items():
+            yield Target(layer_name(prefix, number, name), part, "text_encoder")
 
     def forwards(self) -> dict[nn.Module, Forward]:
         """A replacement `forward` for every attention; use with `forwards_replaced` as long as this encoder is read."""

@@ -10,15 +10,15 @@ from typing import Any
 from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
-from lib_lora.model.delta import DOWN, SCALE, Tensors, kind_of, rank_of
+from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, kind_of, rank_of
 from lib_lora.model.norms import plain_norm
 from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
 from lib_lora.model.words import bundled, without_bundle
-from lib_lora.output.lora_file import read
+from lib_lora.output.lora_layers import names_problem, read_layers
 
 NAMES = {
     **{"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences"},
-    **{"ia3": "(IA)³", "diag-oft": "OFT", "glora": "GLoRA"},
+    **{"ia3": "(IA)³", "diag-oft": "OFT", "glora": "GLoRA", NORM: "norms"},
 }
 AXES = {
     "input": "inputs: the webui's loader reads these; diffusers takes them for those of outputs and applies them wrongly",
@@ -32,30 +32,34 @@ ORDERS = {
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite.
+    """Family, layout of the names, type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite.
 
     Of DoRA the norms are those before its step; types that multiply the checkpoint's weight have none without it.
 
     Raises:
         LoraFileError: it cannot be read, has tensors that go together in no type, or holds no layer of a known type.
     """
-    state, metadata = read(path)
-    check_layers(by_layer(state), f"{str(path)!r} ", finite=False)  # people look into a file to see where it is not finite
-    layers, words = by_layer(without_bundle(state)), bundled(state)
+    file = read_layers(path)
+    check_layers(by_layer(file.state), f"{str(path)!r} ", finite=False)  # people look into a file to see where it is not finite
+    layers, words = by_layer(without_bundle(file.state)), bundled(file.state)
+    if not layers and file.names.unknown:
+        raise LoraFileError(names_problem(str(path), file.names) or "")
     whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
     if not whole:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
     alphas = {name: alpha_of(tensors) for name, tensors in whole.items()}
-    alone = [name for name in whole if kind_of(values[name]) not in MULTIPLYING]
+    alone = [name for name in whole if kind_of(values[name]) not in (*MULTIPLYING, NORM)]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
-    bad = sorted({*not_finite(by_layer(state)), *(name for name in norms if not math.isfinite(norms[name]))})
+    bad = sorted({*not_finite(by_layer(file.state)), *(name for name in norms if not math.isfinite(norms[name]))})
     orders = sorted({_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
     ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}
     axes = sorted({_axis(tensors[SCALE].shape) for tensors in values.values() if SCALE in tensors})
     first = next(iter(next(iter(values.values())).values()))
     return {
         "file": str(path),
+        "family": file.names.family_words,
+        "layout": file.names.layout,
         "type": " and ".join(_types(whole.values())),
         "dtype": str(first.dtype).removeprefix("torch."),
         "modules": len(whole),
@@ -70,7 +74,8 @@ def describe(path: Path) -> dict[str, Any]:
         "not_finite": bad,
         **_norms(list(norms.values())),
         "strongest": sorted((name for name in norms if math.isfinite(norms[name])), key=lambda name: -norms[name])[:5],
-        "metadata": metadata,
+        **({"unknown": list(file.names.unknown)} if file.names.unknown else {}),
+        "metadata": dict(file.metadata),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ State = dict[str, torch.Tensor]
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 
 
-def serialise(state: Mapping[str, torch.Tensor], dtype: torch.dtype, metadata: Mapping[str, str]) -> bytes:
-    """The bytes of the file: tensors as `dtype`, `metadata` with the two `sshs_*` hashes added.
+def serialise(
+    state: Mapping[str, torch.Tensor], dtype: torch.dtype | None, metadata: Mapping[str, str], kept: Collection[str] = ()
+) -> bytes:
+    """The bytes of the file: tensors as `dtype`, those in `kept`, or without it all, as they are; two `sshs_*` hashes added.
 
     Raises:
         LoraFileError: a tensor is not finite, or the file could not be read again.
     """
-    tensors = {key: value.to(dtype).contiguous() for key, value in state.items()}
+    tensors = {key: (value if dtype is None or key in kept else value.to(dtype)).contiguous() for key, value in state.items()}
     bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value.float()).all())]
     if bad:
         raise LoraFileError(f"{len(bad)} tensors are not finite, such as {bad[0]!r}; the LoRA was not saved.")

@@ -47,7 +47,4 @@ def _renamed(path: Path, old: str, new: str) -> bytes:
     """The same tensors, with metadata that says the new name where it said the old one."""
     tensors, metadata = read(path)
     named = {key: new if key in {"ss_output_name", "modelspec.title"} and text == old else text for key, text in metadata.items()}
-    dtypes = {value.dtype for value in tensors.values()}
-    if len(dtypes) != 1:
-        raise LoraFileError(f"{path.name!r} holds several number formats; it is not one that was just trained.")
-    return serialise(tensors, dtypes.pop(), {key: text for key, text in named.items() if not key.startswith("sshs_")})
+    return serialise(tensors, None, {key: text for key, text in named.items() if not key.startswith("sshs_")})

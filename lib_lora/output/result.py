@@ -81,10 +81,14 @@ class Result:
             return ModelInfo("unknown", None, None, self._base.family)
 
     def adapters(self) -> State:
-        """CPU copies of the adapters that are to be kept, and of the trained word's vectors."""
-        word = self._session.word
+        """CPU copies of the adapters that are to be kept, and of the trained word's vectors.
+
+        What of a file to go on with is not trained is as it lies there.
+        """
+        word, kept = self._session.word, self._session.kept
         with self._session.result():
-            return {**state_dict(self._session.pairs), **({} if word is None else bundle(word))}
+            trained = [pair for pair in self._session.pairs if pair.target.name not in self._session.kept_layers]
+            return {**state_dict(trained), **kept, **({} if word is None else bundle(word))}
 
     def published(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
@@ -155,7 +159,7 @@ class Result:
         )
         metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
         dtype = FILE_DTYPES[config.precision.save_precision]
-        content = serialise(adapters, dtype, {**metadata, **extra})
+        content = serialise(adapters, dtype, {**metadata, **extra}, self._session.kept.keys())
         self._unsaved = Unsaved(name, adapters, content)
         published = publish(config, self._host, content)
         self._told += published.told

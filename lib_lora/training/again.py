@@ -13,10 +13,10 @@ from lib_lora.model.adapter import State
 from lib_lora.model.blocks import conv_place
 from lib_lora.model.delta import kind_of, rank_of
 from lib_lora.model.family import Family
+from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.tensor_rules import alpha_of
-from lib_lora.output.lora_file import read
 from lib_lora.output.truncate import unit_of
-from lib_lora.training.weights import family_of_lora, goes_on, layers_of
+from lib_lora.training.weights import goes_on, layers_of
 
 Sizes = set[tuple[int, float]]  # rank and alpha
 
@@ -37,15 +37,17 @@ def again(path: Path) -> Again:
     Raises:
         LoraFileError: it cannot be read, or is of a kind that cannot be gone on with.
     """
-    layers, metadata = layers_of(str(path)), read(path)[1]
-    kinds = {kind_of(tensors) for tensors in layers.values()}
+    file, layers = layers_of(str(path))
+    metadata = file.metadata
+    trained = {name: tensors for name, tensors in layers.items() if not is_further(name)}
+    kinds = {kind_of(tensors) for tensors in (trained or layers).values()}
     kind = next(iter(kinds))
     if len(kinds) > 1 or not goes_on(kind):
         raise LoraFileError(
             f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with."
         )
     places: dict[bool, Sizes] = {False: set(), True: set()}
-    for name, tensors in layers.items():
+    for name, tensors in trained.items():
         rank = rank_of(tensors)
         if rank is not None:
             places[conv_place(name) == "conv"].add((rank, _alpha(tensors)))
@@ -58,7 +60,7 @@ def again(path: Path) -> Again:
         if kind == "glora":  # whatever its file says, it is not scaled
             settings["alpha"] = float(settings["rank"])
     settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
-    return Again(settings, _words(path, kind, family_of_lora(layers, metadata), layers, places))
+    return Again(settings, _words(path, kind, file.names.family, layers, places))
 
 
 def _alpha(tensors: State) -> float:

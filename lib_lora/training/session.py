@@ -19,6 +19,7 @@ from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.kinds import is_learning, with_target
+from lib_lora.model.norm_shifts import shifted
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.words import spoken
 from lib_lora.plan import Batch, Plan
@@ -34,7 +35,7 @@ from lib_lora.training.schedules import in_steps
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
 from lib_lora.training.tree import StateError
-from lib_lora.training.weights import frozen_pairs, start_pairs
+from lib_lora.training.weights import frozen_pairs, kept_tensors, norm_shifts, start_pairs
 from lib_lora.training.words import start_word
 
 MOST_DIVERGED = 5  # steps in a row without a loss that is a number
@@ -48,6 +49,8 @@ class Session:
         self._texts = Texts(base, config.text, precision)
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
         self.pairs = start_pairs(config, base, precision.weights)
+        self._shifts = norm_shifts(config, base)
+        self.kept, self.kept_layers = kept_tensors(config, base.family)
         self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
         self.word = start_word(config, base)
@@ -132,7 +135,11 @@ class Session:
     @contextmanager
     def _attached(self) -> Iterator[None]:
         """The one place that says what is attached: steps, pictures and measurements see the same."""
-        with attached(self.pairs, self._frozen, self._dropout), spoken(self._base, self._words):
+        with (
+            attached(self.pairs, self._frozen, self._dropout),
+            shifted(self._base, self._shifts),
+            spoken(self._base, self._words),
+        ):
             yield
 
     @torch.no_grad()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -15,20 +13,22 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
-from lib_lora.model.blocks import block_index, is_of_sdxl, rank_and_alpha
-from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.delta import BLOCKS, DOWN, SCALE, UP, factorization, kind_of, rank_of
-from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
+from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.conv_targets import adaptable, further_targets
+from lib_lora.model.delta import BLOCKS, DOWN, NORM, SCALE, UP, factorization, kind_of, rank_of
+from lib_lora.model.family import SD1, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
+from lib_lora.model.layer_names.further import is_further, is_norm
+from lib_lora.model.layer_names.translate import Translation
+from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
 from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 from lib_lora.model.words import bundled, without_bundle
-from lib_lora.output.lora_file import read
+from lib_lora.output.lora_layers import LoraLayers, names_problem, read_layers
 
-_CONTINUE, _BASE = "Continue from (network_weights)", "Merged first (base_weights)"
+CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
-_READS_TEXT = re.compile(r"_(attn2_to_[kv]|self_attn_[a-z]+_proj|mlp_fc1)$")  # layers that are as wide as the text encoder
 _KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
@@ -45,9 +45,29 @@ def weights_problems(config: TrainConfig, kind: Kind | None = None) -> list[str]
         problems = []  # ranks, alphas or factors that cannot be read: their rules tell
     for path in adapter.base_weights:
         try:
-            problems += _family_problems(path, _BASE, layers_of(path, _BASE), kind)
+            file = _opened(path, BASE, kind.family if kind else None)
+            problems += _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
         except LoraFileError as error:
             problems.append(str(error))
+    return problems
+
+
+def fit_problems(config: TrainConfig, base: BaseModel) -> list[str]:
+    """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
+    adapter, problems = config.adapter, []
+    for title, paths in (
+        (CONTINUE, [adapter.network_weights] if adapter.network_weights else []),
+        (BASE, adapter.base_weights),
+    ):
+        for path in paths:
+            try:
+                _adapters(path, title, base, torch.device("meta"))
+            except LoraFileError as error:
+                problems.append(str(error))
+    try:
+        norm_shifts(config, base)
+    except LoraFileError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -61,11 +81,10 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    targets = adaptable(base)
-    state = fitted(targets, without_bundle(read(Path(adapter.network_weights))[0])) if adapter.network_weights else {}
-    loaded = {pair.target.name: pair for pair in pairs_from_state(targets, state, base.device, dtype)}
+    found = _adapters(adapter.network_weights, CONTINUE, base, base.device, dtype) if adapter.network_weights else []
+    loaded = {pair.target.name: pair for pair in found}
     pairs = []
-    for target in targets:
+    for target in [*adaptable(base), *further_targets(base)]:
         (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
         trained = is_trained(config, target.name, target.part)
         if pair is not None:
@@ -85,14 +104,73 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
     Raises:
         LoraFileError: a file does not fit the model.
     """
-    adapter = config.adapter
-    strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
-    strengths += [1.0] * (len(adapter.base_weights) - len(strengths))
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
-    for path, strength in zip(adapter.base_weights, strengths):
-        for pair in pairs_from_state(adaptable(base), fitted(adaptable(base), read(Path(path))[0]), base.device):
+    for path, strength in _strengths(config.adapter):
+        for pair in _adapters(path, BASE, base, base.device):
             by_name.setdefault(pair.target.name, []).append((pair, strength))
     return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
+
+
+def norm_shifts(config: TrainConfig, base: BaseModel) -> dict[str, Shift]:
+    """What the files to go on with and below add to norms, each with its strength.
+
+    Raises:
+        LoraFileError: it does not fit the model.
+    """
+    adapter, found = config.adapter, dict[str, Shift]()
+    own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
+    for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
+        state = read_layers(Path(path), base.family).state
+        layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
+        norms = norms_of(base) if layers else {}
+        for name in layers.keys() & norms.keys():
+            factor, bias = (layers[name][key].to(base.device).float() * strength for key in ("w_norm", "b_norm"))
+            try:
+                check_fits(name, norms[name], (factor, bias))
+            except LoraFileError as error:
+                raise _unfit(title, path, error) from error
+            before = found.get(name)
+            found[name] = (factor, bias) if before is None else (before[0] + factor, before[1] + bias)
+    return found
+
+
+def _strengths(adapter: AdapterConfig) -> list[tuple[str, float]]:
+    """The LoRAs below the new one with their strengths; a missing one is 1."""
+    strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
+    return list(zip(adapter.base_weights, [*strengths, *[1.0] * (len(adapter.base_weights) - len(strengths))]))
+
+
+def _unfit(title: str, path: str, error: LoraFileError) -> LoraFileError:
+    return LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.")
+
+
+def kept_tensors(config: TrainConfig, family: Family) -> tuple[State, frozenset[str]]:
+    """What the file to go on with has of layers that are not trained, for the new file, bit for bit; and which layers these are.
+
+    Raises:
+        LoraFileError: it cannot be read.
+    """
+    if not config.adapter.network_weights:
+        return {}, frozenset()
+    file = read_layers(Path(config.adapter.network_weights), family)
+    layers = frozenset(name for name in by_layer(without_bundle(file.state)) if not is_trained(config, name, part_of(name)))
+    return file.kept(layers), layers
+
+
+def _adapters(path: str, title: str, base: BaseModel, device: torch.device, dtype: torch.dtype = torch.float32) -> list[Adapter]:
+    """The adapters of a file, for all layers of `base` that can be heard; layers that are never trained may be missing there.
+
+    Raises:
+        LoraFileError: one sentence, with the option's `title`: a layer of it is not in the model, or has another shape.
+    """
+    targets, further = adaptable(base), further_targets(base)
+    heard = {target.name for target in further}
+    state = without_bundle(read_layers(Path(path), base.family).state)
+    state = {key: value for key, value in state.items() if (name := key.partition(".")[0]) in heard or not is_further(name)}
+    try:
+        return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
+    except LoraFileError as error:
+        raise _unfit(title, path, error) from error
 
 
 def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
@@ -105,50 +183,41 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
-        layers = layers_of(adapter.network_weights, _CONTINUE)
+        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None)
+        problems = _family_problems(adapter.network_weights, CONTINUE, file.names, of_model)
+        if problems:
+            return problems
+        layers = _checked(file, adapter.network_weights, CONTINUE)
+        start = f"{CONTINUE}: {adapter.network_weights!r} "
+        config = with_rates(config, of_model.family if of_model else file.names.family or SD1)
+        problem = _word_problem(config, start, file)
     except LoraFileError as error:
         return [str(error)]
-    problems = _family_problems(adapter.network_weights, _CONTINUE, layers, of_model)
-    if problems:
-        return problems
-    start = f"{_CONTINUE}: {adapter.network_weights!r} "
-    config = with_rates(config, of_model.family if of_model else _family_of(adapter.network_weights, layers) or SD1)
-    problem = _word_problem(config, start)
     if problem:
         return [problem]
     for name, tensors in layers.items():
         kind = kind_of(tensors)
-        if kind != adapter.adapter_type:
+        if kind != adapter.adapter_type and not is_further(name):
             return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted{_choose(kind)}."]
-        if kind == "dora" and tensors[SCALE].shape[0] != 1:
-            return [start + f"is a dora over output rows at {name!r}, which the webui does not read; it cannot be gone on with."]
     trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
     if adapter.dim_from_weights:
         return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
-def family_of_lora(layers: Mapping[str, State], metadata: Mapping[str, str]) -> Family | None:
-    """The family that the file names, or whose names and widths its layers have; None where nothing tells it."""
-    said = metadata.get("ss_base_model_version", "")
-    for start, family in (("sdxl_", SDXL), ("sd_v1", SD1), ("sd_v2", SD2)):
-        if said.startswith(start):
-            return family
-    if any(name.startswith(("lora_te1_", "lora_te2_")) or is_of_sdxl(name) for name in layers):
-        return SDXL
-    widths = {tensors[DOWN].shape[1] for name, tensors in layers.items() if DOWN in tensors and _READS_TEXT.search(name)}
-    return next((family for family, width in ((SD1, 768), (SD2, 1024)) if width in widths), None)
-
-
-def _family_problems(path: str, title: str, layers: dict[str, State], kind: Kind | None) -> list[str]:
-    found = _family_of(path, layers)
-    if kind is None or found is None or found.card == kind.family.card:
+def _family_problems(path: str, title: str, names: Translation, kind: Kind | None) -> list[str]:
+    if kind is None or any(family.card == kind.family.card for family in names.families):
         return []
-    return [f"{title}: {path!r} is a LoRA of {found.name}, but the model is {kind.family.name}; choose a file of that family."]
+    return [
+        f"{title}: {path!r} is a LoRA of {names.family_words}, but the model is {kind.family.name}; choose a file of that family."
+    ]
 
 
-def _family_of(path: str, layers: Mapping[str, State]) -> Family | None:
-    return family_of_lora(layers, read(Path(path))[1])
+def _base_problems(path: str, file: LoraLayers) -> list[str]:
+    if len(without_bundle(file.state)) < len(file.state):
+        return [f"{BASE}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out."]
+    _checked(file, path, BASE)
+    return []
 
 
 def goes_on(kind: str) -> bool:
@@ -156,13 +225,10 @@ def goes_on(kind: str) -> bool:
     return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
 
 
-def _word_problem(config: TrainConfig, start: str) -> str | None:
+def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | None:
     """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
     wanted = (config.text.trigger, config.embedding.embedding_vectors)
-    try:
-        words = [(word.name, word.count) for word in bundled(read(Path(config.adapter.network_weights))[0])]
-    except LoraFileError as error:
-        return str(error)
+    words = [(word.name, word.count) for word in bundled(file.state)]
     if len(words) > 1:
         return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
     if words and words[0] != wanted:
@@ -200,41 +266,59 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     return [start + told]
 
 
-def layers_of(path: str, title: str = "Train again from") -> dict[str, State]:
-    """Layer -> tensors of a LoRA file, of the types that are known here.
+def layers_of(path: str, title: str = "Train again from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
+    """A LoRA file, and layer -> tensors of it, of the types that are known here.
 
     Raises:
         LoraFileError: one sentence, with the option's `title`.
     """
+    file = _opened(path, title, family)
+    return file, _checked(file, path, title)
+
+
+def _opened(path: str, title: str, family: Family | None) -> LoraLayers:
     try:
-        state, _ = read(Path(path))
+        return read_layers(Path(path), family)
     except LoraFileError as error:
         raise LoraFileError(f"{title}: {error}") from error
-    if title == _BASE and len(without_bundle(state)) < len(state):
-        raise LoraFileError(f"{title}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out.")
-    check_layers(by_layer(state), f"{title}: {path!r} ")
-    layers = by_layer(without_bundle(state))
+
+
+def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
+    """Layer -> tensors, all under names and of types that are known here.
+
+    Raises:
+        LoraFileError: one sentence, with the option's `title`.
+    """
+    check_layers(by_layer(file.state), f"{title}: {path!r} ")
+    layers = by_layer(without_bundle(file.state))
     for name, tensors in layers.items():
         if len(tensors.get(BLOCKS, torch.empty(0)).shape) > 3:
             raise LoraFileError(f"{title}: {path!r} has blocks of a butterfly (BOFT) at {name!r}, a rarer LyCORIS type.")
-        if _has_place(name) and not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
+        if not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
-    others = [
-        f"{name}.{end}" for name, tensors in layers.items() for end in tensors if not (_has_place(name) and kind_of(tensors))
-    ]
+        if SCALE in tensors and tensors[SCALE].dim() and tensors[SCALE].numel() == len(tensors[SCALE]) > 1:
+            raise LoraFileError(
+                f"{title}: {path!r} is a dora over output rows at {name!r}, which the webui does not read; choose a LoRA without "
+                "dora, or train one over inputs (LyCORIS' wd_on_output=False)."
+            )
+    problem = names_problem(path, file.names)
+    if problem:
+        raise LoraFileError(f"{title}: {problem}")
+    others = [f"{name}.{end}" for name, tensors in layers.items() for end in tensors if not _is_known(name, tensors)]
     if others:
         raise LoraFileError(
             f"{title}: {path!r} holds {len(others)} tensors of kinds that are not trained here, such as {others[0]!r}; "
-            "rarer LyCORIS types and SD3 cannot be used."
+            "rarer LyCORIS types cannot be used: choose a file of another type."
         )
     if not layers:
         raise LoraFileError(f"{title}: {path!r} holds no layers.")
     return layers
 
 
-def _has_place(name: str) -> bool:
-    """Whether a model that is trained here has such a layer."""
-    return name.startswith(_TEXT) or (name.startswith("lora_unet_") and block_index(name) is not None)
+def _is_known(name: str, tensors: State) -> bool:
+    """Whether the layer is of a type that is known; norms have a type of their own, and no other."""
+    kind = kind_of(tensors)
+    return kind == NORM if is_norm(name) else bool(kind) and kind != NORM
 
 
 def part_of(name: str) -> Part:

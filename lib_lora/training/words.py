@@ -14,7 +14,7 @@ from lib_lora.data.words import named_in
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import BaseModel, Word
 from lib_lora.model.words import bundled, check_fits
-from lib_lora.output.lora_file import read
+from lib_lora.output.lora_layers import read_layers
 
 
 def start_word(config: TrainConfig, base: BaseModel) -> Word | None:
@@ -30,7 +30,7 @@ def start_word(config: TrainConfig, base: BaseModel) -> Word | None:
     if embedding.embedding_vectors == 0:
         return None
     if config.adapter.network_weights:
-        for word in bundled(read(Path(config.adapter.network_weights))[0]):
+        for word in bundled(read_layers(Path(config.adapter.network_weights), base.family).state):
             if word.name == name:
                 check_fits(word, base)
                 return Word(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))

@@ -1,0 +1,1 @@
+"""How every program names the layers of a LoRA, and what they are called here."""

@@ -1,0 +1,191 @@
+"""The keys and shapes of a LoRA file -> what its layers are called here, which is kohya's names of its family.
+
+    translate(shapes, metadata, family) -> Translation
+
+Nothing is read or computed: names, shapes and metadata come in, names and numbers go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lib_lora.model.family import SD1, SDXL, Family
+from lib_lora.model.layer_names.alphas import said_alphas
+from lib_lora.model.layer_names.families import Found, Layer, Shape, by_metadata, families_of, narrowed, text_width
+from lib_lora.model.layer_names.keys import BUNDLE, TEXT, TEXT_1, TEXT_2, TEXT_H, UNET, Key, key_of
+from lib_lora.model.layer_names.others import no_lora, other_model
+from lib_lora.model.layer_names.text import text_paths
+from lib_lora.model.layer_names.unet import place_of, unet_path
+
+_BIG_G = 1280  # the width of SDXL's second text encoder
+_STYLES = {
+    "kohya": "kohya's form", "lycoris": "the form of LyCORIS' wrapper", "peft": "PEFT's form (lora_A, lora_B)",
+    "diffusers": "diffusers' older form (lora.down, lora.up)", "comfy": "ComfyUI's form", "dotted": "OneTrainer's dotted form",
+}  # fmt: skip
+_SPLIT = {"lora_up.weight", "diff", "diff_b"}  # what has a row for every output
+_SHARED = {"lora_down.weight", "alpha"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """What one tensor is called here. `third`: it is that third of the tensor's rows. `rows`: see `keys.Key`."""
+
+    name: str
+    end: str
+    third: int | None = None
+    rows: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}.{self.end}"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """`families`: those that the file can be of. `layout`: how it writes its names, in words. `unknown`: keys without a place.
+
+    `alphas`: layer -> alpha, where metadata say it instead of a tensor. `other`: the model that is not trained here, in words.
+    `twice`: layers that the file has under two names. `kept`: layer -> its name in the file, where that is of kohya's form.
+    """
+
+    families: Found
+    layout: str
+    tensors: Mapping[str, tuple[Named, ...]]
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    other: str = ""
+    twice: tuple[str, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family | None:
+        """The family, where only one is left."""
+        return self.families[0] if len(self.families) == 1 else None
+
+    @property
+    def family_words(self) -> str:
+        """The families that are left, in words."""
+        return " or ".join(family.name for family in self.families)
+
+
+def translate(shapes: Mapping[str, Shape], metadata: Mapping[str, str], family: Family | None = None) -> Translation:
+    """What the tensors are called here.
+
+    Args:
+        shapes: of the file's tensors, by its keys.
+        metadata: of the file.
+        family: the model's, which decides names where the file can be of several.
+    """
+    keys = {key: key_of(key) for key in shapes if key.partition(".")[0] != BUNDLE}
+    layers = _layers(keys, shapes)
+    can_be = narrowed(families_of(layers.values()), [by_metadata(metadata)])
+    chosen = next((one for one in can_be if family is not None and one.card == family.card), None) or _likely(can_be, keys)
+    tensors: dict[str, tuple[Named, ...]] = {
+        key: (Named(BUNDLE, key.partition(".")[2]),) for key in shapes if key.partition(".")[0] == BUNDLE
+    }
+    unknown = []
+    for key, taken in keys.items():
+        named = _named(taken, layers, chosen) if taken else ()
+        if named:
+            tensors[key] = named
+        else:
+            unknown.append(key)
+    other = (other_model(unknown) or no_lora(shapes)) if unknown else ""
+    alphas = said_alphas(metadata, {key: (taken, shapes[key]) for key, taken in keys.items() if taken}, tensors)
+    return Translation(
+        can_be, _layout(keys, tensors), tensors, alphas, tuple(unknown), other, _twice(tensors), _kept_names(keys, tensors)
+    )
+
+
+def _layers(keys: Mapping[str, Key | None], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Layer]:
+    """The layers of a file by part and path, those of text encoders under their path here."""
+    found: dict[tuple[str, str], dict[str, Shape]] = {}
+    for key, taken in keys.items():
+        if taken is not None:
+            found.setdefault((taken.part, taken.path), {})[taken.end] = shapes[key]
+    return {(part, path): Layer(part, _text_path(part, path), ends) for (part, path), ends in found.items()}
+
+
+def _text_path(part: str, path: str) -> str:
+    paths = text_paths(path) if part != UNET else ()
+    return paths[0] if paths else path
+
+
+def _likely(can_be: Found, keys: Mapping[str, Key | None]) -> Family:
+    """The family whose names are used where several are possible and no model says which."""
+    if len(can_be) == 1:
+        return can_be[0]
+    numbered = any(key is not None and key.part == TEXT_1 for key in keys.values())
+    ldm = any(key is not None and key.flat and key.path.startswith(("input_", "middle_", "output_")) for key in keys.values())
+    return SDXL if SDXL in can_be and (numbered or ldm) else SD1 if SD1 in can_be else can_be[0]
+
+
+def _named(key: Key, layers: Mapping[tuple[str, str], Layer], family: Family) -> tuple[Named, ...]:
+    """The names of one tensor here; none where no model of the family has the layer."""
+    if key.part == UNET:
+        place = place_of(key.path)
+        path = unet_path(place, xl=family is SDXL) if place else None
+        return (Named(f"lora_unet_{path}", key.end, rows=key.rows),) if path else ()
+    prefix = _prefix(key, layers[key.part, key.path], family)
+    paths = text_paths(key.path)
+    if not prefix or not paths:
+        return ()
+    if len(paths) == 1:
+        return (Named(f"{prefix}_{paths[0]}", key.end, rows=key.rows),)
+    held = layers[key.part, key.path].shapes
+    rows = [shape[0] if shape else 1 for end, shape in held.items() if end in _SPLIT]
+    if not set(held) <= _SPLIT | _SHARED or any(count % len(paths) for count in rows):
+        return ()  # of other types the rows of one matrix do not tell those of three
+    return tuple(Named(f"{prefix}_{path}", key.end, third if key.end in _SPLIT else None) for third, path in enumerate(paths))
+
+
+def _prefix(key: Key, layer: Layer, family: Family) -> str:
+    """What the family calls the text encoder that a key names, if it has it."""
+    if family is not SDXL:
+        return "" if key.part == TEXT_2 else family.text_prefixes[0]
+    if key.part == TEXT_H:
+        return ""
+    second = key.part == TEXT_2 or (key.part == TEXT and text_width(layer) == _BIG_G)
+    return family.text_prefixes[second]
+
+
+def _layout(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named]]) -> str:
+    """How the file writes its names, in words; kohya's alone where nothing had to be translated."""
+    known = [key for name, key in keys.items() if key is not None and name in tensors]
+    if not known:
+        return "a form that is not known here"
+    if all(named[0].key == name for name, named in tensors.items()):
+        return "kohya's names"
+    if all(key.flat for key in known) and all(
+        named[0].key == name for name, named in tensors.items() if _of_unet(keys.get(name))
+    ):
+        return "kohya's names but for those of its text encoders"
+    styles = list(dict.fromkeys(_STYLES[key.style] for key in known))
+    paths = [key.path for key in known if key.part == UNET]
+    ldm = any(path.startswith(("input_", "middle_", "output_", "time_embed_", "label_emb_", "out_")) for path in paths)
+    whose = "ldm's block names" if ldm else "diffusers' block names" if paths else "names of text encoders"
+    return f"{whose} in {' and '.join(styles)}"
+
+
+def _of_unet(key: Key | None) -> bool:
+    return key is None or key.part == UNET
+
+
+def _twice(tensors: Mapping[str, Sequence[Named]]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    found: dict[str, None] = {}
+    for named in tensors.values():
+        for one in named:
+            if one.key in seen:
+                found[one.name] = None
+            seen.add(one.key)
+    return tuple(found)
+
+
+def _kept_names(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named]]) -> dict[str, str]:
+    return {
+        named[0].name: key.partition(".")[0]
+        for key, named in tensors.items()
+        if (taken := keys.get(key)) is not None and taken.flat and len(named) == 1 and key.startswith("lora_")
+    }

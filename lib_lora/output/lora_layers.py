@@ -1,0 +1,116 @@
+"""A LoRA file under the names that are used here, whatever program wrote it: the one way in for all that goes on from LoRAs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lib_lora.errors import LoraFileError
+from lib_lora.model.family import Family
+from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
+from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.translate import Named, Translation, translate
+from lib_lora.output.lora_file import State, read, shapes
+
+Shape = tuple[int, ...]
+_SIDECAR, _SIDECAR_BYTES = "adapter_config.json", 2**20
+_LOOKED_AT = "files of kohya, ldm, diffusers, PEFT, OneTrainer, ComfyUI and LyCORIS are read"
+
+
+@dataclass(frozen=True)
+class LoraLayers:
+    """`state`: the file's tensors under the names here, with alphas that its metadata say. `raw`: as they lie in the file."""
+
+    state: State
+    metadata: Mapping[str, str]
+    names: Translation
+    raw: State
+
+    def kept(self, layers: Collection[str]) -> State:
+        """The tensors of these layers for another file, bit for bit; those that are never trained under the file's own names."""
+        found: State = {}
+        for key, value in self.state.items():
+            name, _, end = key.partition(".")
+            if name in layers:
+                written = self.names.kept.get(name, name) if is_further(name) else name
+                found[f"{written}.{end}"] = value
+        return found
+
+
+def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
+    """The LoRA at `path`; of a file that can be of several families under the names of `family`.
+
+    Raises:
+        LoraFileError: it is missing, no safetensors file, or its metadata cannot be read.
+    """
+    raw, metadata = read(path)
+    names = _translated(path, {key: tuple(value.shape) for key, value in raw.items()}, metadata, family)
+    sides = {one.name: raw[key].dim() for key, named in names.tensors.items() for one in named if one.end == "lora_down.weight"}
+    state = {one.key: _tensor(one, raw[key], sides) for key, named in names.tensors.items() for one in named}
+    said = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in names.alphas.items()}
+    return LoraLayers({**state, **said}, metadata, names, raw)
+
+
+def layer_shapes(path: Path, family: Family) -> tuple[dict[str, Shape], Translation]:
+    """The shapes of the same tensors, from the file's header alone.
+
+    Raises:
+        LoraFileError: it is missing, no safetensors file, or its metadata cannot be read.
+    """
+    held = shapes(path)
+    names = _translated(path, held, {}, family)
+    found = {one.key: _shape(one, held[key]) for key, named in names.tensors.items() for one in named}
+    return found, names
+
+
+def names_problem(path: str, names: Translation) -> str | None:
+    """Why the file's names cannot be gone by, in one sentence; None where each has its place."""
+    if names.other:
+        what = f"holds {names.other}" if names.other.startswith(("a ", "an ")) else f"is made for {names.other}"
+        return f"{path!r} {what}, which is not trained here; choose a LoRA of SD 1.x, SD 2.x or SDXL."
+    if names.twice:
+        return (
+            f"{path!r} has {len(names.twice)} layers under two names each, such as {names.twice[0]!r}; leave one of the two out."
+        )
+    if names.unknown:
+        return (
+            f"{path!r} has {len(names.unknown)} tensors of kinds that are not trained here, such as {names.unknown[0]!r:.200}, "
+            f"which no {names.family_words} has under that name; {_LOOKED_AT}: convert it to kohya's names, or choose another."
+        )
+    return None
+
+
+def _translated(path: Path, held: Mapping[str, Shape], metadata: Mapping[str, str], family: Family | None) -> Translation:
+    try:
+        return translate(held, {**metadata, **_beside(path, metadata)}, family)
+    except LoraFileError as error:
+        raise LoraFileError(f"{str(path)!r} cannot be read: {error}.") from error
+
+
+def _beside(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """PEFT's own files say their alphas in a file beside them."""
+    config = path.with_name(_SIDECAR)
+    if not path.name.startswith("adapter_model") or ADAPTER in metadata or not config.is_file():
+        return {}
+    try:
+        with config.open("rb") as file:
+            content = file.read(_SIDECAR_BYTES + 1)
+        if len(content) > _SIDECAR_BYTES:
+            raise LoraFileError(f"{_SIDECAR} beside it has more than {_SIDECAR_BYTES} bytes")
+        return {CONFIG: content.decode()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoraFileError(f"{_SIDECAR} beside it cannot be read") from error
+
+
+def _tensor(one: Named, value: torch.Tensor, sides: Mapping[str, int]) -> torch.Tensor:
+    """The tensor as it is called here. `sides`: dimensions of each layer's first half."""
+    if one.third is not None:
+        return value.chunk(3)[one.third].clone()
+    return value.reshape(-1, *[1] * (max(sides.get(one.name, 2), 2) - 1)) if one.rows else value
+
+
+def _shape(one: Named, shape: Shape) -> Shape:
+    return (shape[0] // 3, *shape[1:]) if one.third is not None and shape else shape

@@ -19,14 +19,21 @@ python -m lib_lora train --config settings.toml …        # train with them; ar
 python -m lib_lora export-kohya --config ours.json --form toml --out kohya.toml    # or --form json, --form dataset
 ```
 
-In the tab the same is behind **Preset, import, export**. Read are kohya_ss' JSON files, sd-scripts' TOML files (flat or in
-sections), and dataset files of either kind.
+In the tab the same is behind **Preset, import, export**. Read are kohya_ss' JSON files (v20 to v26), sd-scripts' TOML files (flat
+or in sections), those of lora-scripts (SD-Trainer) and of LoRA_Easy_Training_Scripts, and dataset files of either kind.
 
 ## What is done with a file
 
 - **Every key is accounted for**: used, not supported (it would change the result), ignored on purpose, or unknown. A key that
   is not supported but asks for nothing (empty, off, 0) is ignored. `train --config` refuses a file with a key that is unknown
   or not supported, with a sentence for each, rather than train something else.
+- **Whose file it is**, its keys decide: it is ours if more of them are ours alone than kohya's alone. One foreign key is unknown,
+  and changes nothing else. `LoRA_type` is of kohya_ss' form, `network_module` of sd-scripts.
+- **What its program does not hand on asks for nothing**, whatever its value: in kohya_ss' form by type of LoRA and version
+  (`train_on_input` of (IA)³ alone, and so on), what a switch hides that is off or absent, newer models' keys where the file is of
+  SD 1.x, 2.x or SDXL, and keys of `network_args` outside of them. `loraplus_*_ratio` at the top level had no effect in kohya_ss
+  up to v25, and has none here.
+- **Arguments win over the file** before it is judged, under our names and kohya's: what the file says of them is not looked at.
 - **Names and paths are not taken over**, since they are of another machine; `train --config` alone uses those in the file.
 - **Steps** follow repeats × images ÷ batch size × epochs. kohya_ss' form puts 1600 steps where a file has no
   `max_train_steps`; here `epoch` counts then. `max_train_epochs` wins over `max_train_steps`, as in sd-scripts.
@@ -43,6 +50,10 @@ sections), and dataset files of either kind.
   `.caption`, no buckets, full precision, file in float, no checkpointing), so that the training is the same; where sd-scripts
   draws a random seed, it is 42. In a JSON file, which kohya_ss writes whole, they have our defaults. `cache_latents` is on
   unless random crop or colours need it off.
+- **LoKr's whole matrices.** A rank from 5120 on (people write 10000) is LyCORIS' way to ask for them, and becomes `full_matrix`.
+- **DoRA.** From LyCORIS 3.1.0 to before 3.2.0 it had no effect without `bypass_mode=False`; here it always has.
+- **Lengths of captions** that are no multiple of 75 become the one below, which sd-scripts makes of them.
+- **A dataset file** that is named is looked for beside the file, below the folders above it, and then by its name alone.
 - **Dataset files** give settings per folder; here all folders share theirs. A setting that differs between folders is told,
   and the first is taken. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
   repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,

@@ -51,7 +51,9 @@ HANDED_ON: dict[str, Set[str]] = {
 HANDED_ON_BEFORE: dict[str, Set[str]] = {
     "use_cp": {"LyCORIS/LoHa", LOKR, DYLORA},
     **dict.fromkeys(("rank_dropout", "module_dropout"), OWN),
+    "decompose_both": frozenset(),
 }
+OF_FLUX = "kohya_ss hands it on for FLUX.1 alone."
 WHOLE = 80  # the form writes all of its fields, so that such a file lacks only what its version had not
 RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 OF_V26 = ("anima_", "hunyuan_", "lumina_", "show_timesteps", "train_inpainting")
@@ -96,18 +98,22 @@ def _of_the_form(entries: list[Entry], *, is_our_own: bool) -> dict[str, str]:
     for entry in entries if kind in KNOWN else []:
         types = handed.get(entry.name)
         if types is not None and kind not in types:
-            found[entry.key] = f"kohya_ss hands it on for {_listed(types)} alone, not for {kind}."
+            found[entry.key] = f"kohya_ss {_hands_on(types)}, not for {kind}."
+    if not truth(values.get("flux1_checkbox")):
+        found.update({entry.key: OF_FLUX for entry in entries if entry.name == "fp8_base_unet"})
     if not is_our_own and not any(name.startswith(OF_V26) for name in values):
         found.update(_ratios(entries))
     return found
 
 
-def _listed(types: Set[str]) -> str:
+def _hands_on(types: Set[str]) -> str:
+    if not types:
+        return "of that time hands it on for no type"
     if types >= OWN and not types & LYCORIS:
-        return "kohya's own types"
+        return "hands it on for kohya's own types"
     if len(types) > 4:
-        return "LyCORIS' types" if not types & (OWN - {"Kohya LoCon", "Kohya DyLoRA"}) else "other types"
-    return ", ".join(sorted(types - {EARLY_LOCON}))
+        return "hands it on for other types"
+    return f"hands it on for {', '.join(sorted(types - {EARLY_LOCON}))} alone"
 
 
 def _ratios(entries: list[Entry]) -> dict[str, str]:

@@ -87,7 +87,13 @@ GROUPS: tuple[Group, ...] = (
     _group(
         "not_supported",
         "A help for debugging sd-scripts, which trains nothing.",
-        "debug_dataset show_timesteps show_timesteps_resolution",
+        "debug_dataset",
+    ),
+    _group(
+        "not_supported",
+        "A help for debugging newer models, which trains nothing.",
+        "show_timesteps show_timesteps_resolution",
+        "flux1_checkbox sd3_checkbox lumina_checkbox anima_checkbox",
     ),
     _group("not_supported", "Runs code of the user's own.", "dataset_class"),
     _group("not_supported", "The loaded model's weights are never cast.", "fp8_base fp8_base_unet"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lib_lora.kohya.known import OF_THE_SAMPLE
-from lib_lora.kohya.rules import Context, Finding, Rule, empty
+from lib_lora.kohya.rules import LEFT_UNTRAINED, Context, Finding, Rule, empty
 from lib_lora.kohya.spelling import BLANK, is_off, number, percent, truth
 
-TRAINED_PARTS = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}
 MODELS = ("sd-lora", "sdxl-lora")
 OWN_CLASSES = "LoraEasyCustomOptimizer"
 OWN_OPTIMIZERS = ("came", "compass", "lpfadamw")
@@ -16,10 +15,10 @@ BROUGHT_ALONG = "A class that LoRA_Easy_Training_Scripts brings along; choose on
 
 
 def _network_train(value: Any, context: Context) -> Finding:
-    left = TRAINED_PARTS.get(str(value).strip().lower())
-    if left is None:
-        return empty() if value in BLANK else Finding("used", "Both parts are trained.")
-    return Finding("used", "Leaves the other part untrained.", {left: 0.0})
+    left = LEFT_UNTRAINED.get(str(value).strip().lower())
+    return (
+        empty() if value in BLANK else Finding("used", "Leaves the other part untrained." if left else "Both parts are trained.")
+    )
 
 
 def _lora_fa(value: Any, context: Context) -> Finding:

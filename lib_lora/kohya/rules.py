@@ -37,6 +37,7 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 RATES = ("unet_lr", "text_encoder_lr")
+LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
@@ -133,6 +134,8 @@ def _rates(context: Context) -> dict[str, Any]:
         found["text_encoder_lr"] = 0.0
     if truth(context.values.get("network_train_text_encoder_only")):
         found["unet_lr"] = 0.0
+    left = LEFT_UNTRAINED.get(str(context.values.get("network_train")).strip().lower())
+    found.update({left: 0.0} if left else {})
     given = {name: rate for name, rate in found.items() if rate is not None}
     written = number(context.values.get(OWN_TEXT_RATE))
     return {**given, "text_encoder_lr": None} if written is not None and written == given.get("text_encoder_lr") else given

@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("kohya.importing", "output.truncate"),
     ("kohya.types", "kohya.words"),
-    ("kohya.rules", "kohya.datasets"),
+    ("kohya.rules", "kohya.datasets", "kohya.bounds"),
     ("kohya.spelling",),
     ("kohya.files",),
     ("kohya.table",),

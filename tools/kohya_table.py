@@ -43,8 +43,11 @@ sections), and dataset files of either kind.
   `.caption`, no buckets, full precision, file in float, no checkpointing), so that the training is the same; where sd-scripts
   draws a random seed, it is 42. In a JSON file, which kohya_ss writes whole, they have our defaults. `cache_latents` is on
   unless random crop or colours need it off.
-- **Dataset files** give settings per folder; here all folders share theirs. A setting that differs between folders is told,
-  and the first is taken. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
+- **Numbers** outside of their bounds are refused where the run would read them, and left out and told where it would not.
+- **Dataset files** give settings per folder; here all folders share theirs. A setting counts for a folder that does not say it
+  too: its dataset's, that for all, an argument's, or the default. Where folders differ, `train --config` refuses the setting,
+  and in the tab the first is taken and the others are told; what says nothing for any folder, as `keep_tokens` without
+  shuffling, is told alone. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
   repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,
   N_text, and it is told where that is another.
 

@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("kohya.importing", "output.truncate", "ui.answering", "ui.origin"),
     ("kohya.types", "kohya.words", "kohya.other_forms", "kohya.images"),
-    ("kohya.rules", "kohya.datasets"),
+    ("kohya.rules", "kohya.datasets", "kohya.bounds"),
     ("kohya.handed",),
     ("kohya.spelling",),
     ("kohya.files",),

@@ -108,7 +108,7 @@ def _trained(
             between = Between(with_rates(config, base.family), plan, base, host, session, result)
             if resumed:
                 between.go_on(resumed)
-            yield from _choices(session)
+            yield from map(Chosen, session.choices())
             steps = _steps(config, plan, loan, session, between, stop, resumed.step if resumed else 0)
             last, diverged = yield from _followed(steps, between, stop)
             whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
@@ -190,12 +190,3 @@ def _followed(
             raise
         yield from between.rescue(last, error)
     return last, None if last or stop.requested else DivergedError(DIVERGED)
-
-
-def _choices(session: Session) -> Iterator[Chosen]:
-    """What was decided for the user, and why."""
-    if session.precision.reason:
-        yield Chosen(f"Mixed precision: {session.precision.name}, since {session.precision.reason}.")
-    if session.checkpointing.reason:
-        state = "on" if session.checkpointing.on else "off"
-        yield Chosen(f"Gradient checkpointing: {state}, since {session.checkpointing.reason}.")

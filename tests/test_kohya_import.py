@@ -439,6 +439,24 @@ def test_optimizer_arguments_as_list_and_as_text() -> None:
     assert gui(lr_scheduler_args="step_rules=1:10,0.1").flat["lr_scheduler_args"] == ("step_rules=1:10,0.1",)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "asking"),
+    [
+        ("bucket_reso_steps", 1, "enable_bucket = true"),
+        ("min_bucket_reso", 0, "enable_bucket = true"),
+        ("huber_c", 0, 'loss_type = "huber"'),
+        ("keep_tokens", 999, "shuffle_caption = true"),
+        ("save_last_n_steps", -1, "save_every_n_steps = 5"),
+        ("lr_scheduler_num_cycles", 500, 'lr_scheduler = "cosine_with_restarts"'),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_where_it_would_be_read(key: str, value: int, asking: str) -> None:
+    unread, read = toml(f"{key} = {value}"), toml(f"{key} = {value}\n{asking}")
+    assert unread.problems() == [] and verdict(unread, key) == "ignored" and "Without effect, since" in why(unread, key)
+    assert key not in unread.flat and unread.config()
+    assert verdict(read, key) == "not_supported" and "must be" in why(read, key) and read.config()
+
+
 def test_sample_prompts_are_text_in_the_form_and_a_path_in_a_toml() -> None:
     assert gui(sample_prompts="a cat --n ugly\na dog").flat["sample_prompts"].startswith("a cat")
     found = toml('sample_prompts = "C:/out/sample/prompt.txt"')

@@ -54,8 +54,11 @@ or in sections), those of lora-scripts (SD-Trainer) and of LoRA_Easy_Training_Sc
 - **DoRA.** From LyCORIS 3.1.0 to before 3.2.0 it had no effect without `bypass_mode=False`; here it always has.
 - **Lengths of captions** that are no multiple of 75 become the one below, which sd-scripts makes of them.
 - **A dataset file** that is named is looked for beside the file, below the folders above it, and then by its name alone.
-- **Dataset files** give settings per folder; here all folders share theirs. A setting that differs between folders is told,
-  and the first is taken. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
+- **Numbers** outside of their bounds are refused where the run would read them, and left out and told where it would not.
+- **Dataset files** give settings per folder; here all folders share theirs. A setting counts for a folder that does not say it
+  too: its dataset's, that for all, an argument's, or the default. Where folders differ, `train --config` refuses the setting,
+  and in the tab the first is taken and the others are told; what says nothing for any folder, as `keep_tokens` without
+  shuffling, is told alone. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
   repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,
   N_text, and it is told where that is another.
 

@@ -139,8 +139,8 @@ class RunConfig:
         label="Sample prompts",
         kohya="sample_prompts",
         place="advanced",
-        help="One a line, or a .txt of them; --n negative --w width --h height --d seed --l guidance --s steps may follow. "
-        "Empty: the trigger word.",
+        help="One a line, or a .txt, .toml or .json of them; --n negative --w width --h height --d seed --l guidance --s steps "
+        "may follow. Empty: the trigger word.",
     )
     save_state: bool = option(
         False,

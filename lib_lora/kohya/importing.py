@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
-from lib_lora.config.options import Option, parse_value
+from lib_lora.config.options import Option, bounds_problem, parse_typed
 from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
+from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
 from lib_lora.kohya.images import IMAGE_RULES
@@ -114,6 +115,7 @@ def import_source(
         for entry in _by_weight(source.entries)
     }
     _drop_overruled(judged)
+    _settle_bounds(judged, context)
     result = Imported()
     for entry in source.entries:
         findings = judged[entry.key]
@@ -150,6 +152,17 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
                 by != part.name and value != found.values[name] for name, (by, value) in zip(found.values, winners)
             ):
                 judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
+
+
+def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Context) -> None:
+    """Numbers outside of their bounds, now that all that decides over them is known."""
+    flat = {name: value for findings in judged.values() for _, found in findings for name, value in found.values.items()}
+    said = out_of_bounds(flat, lambda rest: {**closing_values(context, rest), **lycoris_values(context, rest)})
+    for findings in judged.values() if said else ():
+        for place, (part, found) in enumerate(findings):
+            verdicts = [said[name] for name in found.values if name in said]
+            if verdicts:
+                findings[place] = (part, Finding(*min(verdicts, key=lambda each: WORST.index(each[0]))))
 
 
 def _is_overruled(entry: Entry, options: Set[str]) -> bool:
@@ -233,11 +246,14 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
 
 
 def _checked(found: Finding) -> Finding:
-    """The finding with parsed values; illegal ones make it not supported, with the option's own sentence."""
+    """The finding with parsed values; illegal ones make it not supported, with the option's own sentence.
+
+    Numbers may lie outside of their bounds, which `_settle_bounds` looks at.
+    """
     values, problems = {}, []
     for name, raw in found.values.items():
         try:
-            values[name] = parse_value(OURS[name], raw)
+            values[name] = parse_typed(OURS[name], raw)
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -280,7 +296,7 @@ def _close(result: Imported, context: Context) -> None:
     for closing in (closing_values, lycoris_values):
         for name, value in closing(context, result.flat).items():
             checked = _checked(Finding("used", "", {name: value}))
-            result.flat.update(checked.values)
+            result.flat.update({name: found for name, found in checked.values.items() if not bounds_problem(OURS[name], found)})
 
 
 def _plain(entry: Entry) -> Any:

@@ -85,6 +85,14 @@ class Session:
                 losses = [math.nan]
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
+    def choices(self) -> list[str]:
+        """What was decided for the user, and why."""
+        precision, checkpointing = self.precision, self.checkpointing
+        told = [f"Mixed precision: {precision.name}, since {precision.reason}."] if precision.reason else []
+        if checkpointing.reason:
+            told.append(f"Gradient checkpointing: {'on' if checkpointing.on else 'off'}, since {checkpointing.reason}.")
+        return told
+
     def take_told(self) -> list[str]:
         """Sentences on what went on since this was called last."""
         told, self._told = self._told, []

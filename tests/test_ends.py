@@ -129,7 +129,8 @@ def test_what_is_left_is_named_however_a_run_ends(
     meanwhile, before, error = ENDS[end]
     there = {path for path in tmp_path.rglob("*") if path.is_file()}
     changes = {"save_every_n_steps": 1, "save_last_n_steps": 2, "save_state": True, "sample_every_n_steps": 2,
-               "sample_prompts": "a blob --s 1", "cache_latents_to_disk": True, "steps": 8 if end == "diverged" else 4}  # fmt: skip
+               "sample_prompts": "a blob --s 1", "cache_latents_to_disk": True, "steps": 8 if end == "diverged" else 4,
+               "generate_while_training": False}  # fmt: skip
     before(monkeypatch)
     stop, left = Stop(), list[Left]()
 

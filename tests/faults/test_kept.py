@@ -102,7 +102,7 @@ def test_a_folder_that_refuses_for_good(
     with monkeypatch.context() as patch:
         refusing(patch, error, host.lora_folder(), host.work_folder())
         run = house.run(quick(), give_up)
-    (failed,), path = run.of(SaveFailed), kept(run)
+    failed, path = run.of(SaveFailed)[0], kept(run)
     assert os.strerror(error) in failed.text and failed.text in run.told[0]
     assert path.is_relative_to(tempfile.gettempdir()) and tensors(path, tmp_path)
     state = run.of(StateSaved)[0].folder

@@ -1,7 +1,7 @@
 """What jobs keep on the disk beside their LoRAs: samples, dropped pictures, latents, states. What may go by itself, and what not.
 
-By itself goes, the oldest first, what nobody can go on from: samples, latents, pictures of finished jobs without a state, and states
-of finished jobs that have a newer one. States to go on from, and pictures that they need, go only when a person says so.
+By itself goes, the oldest first, what nobody can go on from: samples, latents, pictures of finished jobs without a state, and
+states of finished jobs that have a newer one. States to go on from, and pictures that they need, go only when a person says so.
 """
 
 from __future__ import annotations

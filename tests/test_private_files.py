@@ -24,6 +24,7 @@ from lib_lora.train import train
 from lib_lora.training.resume import data_fingerprint
 from lib_lora.ui.uploads import keep_uploads, take_over
 from tests.conftest import small_config, write_picture
+from tests.test_jobs import wait
 from tests.test_queue import by_name, states, wait_for
 
 PREVIEWS = {"png", "jpg", "jpeg", "webp", "gif"}  # `default_allowed_preview_extensions` of the webui 1.10.1
@@ -76,7 +77,7 @@ def test_nothing_that_a_run_leaves_is_served(mini_checkpoint: Path, tmp_path: Pa
     data, private = tmp_path / "data", tmp_path / "data" / ".train-lora"
     host = WebuiLike(mini_checkpoint, data)
     files = []
-    for number, name in enumerate(["a.png", "B.JPG", "c.jpeg", "d.webp", "e.BmP", "x" * 251 + ".png"]):
+    for number, name in enumerate(["a.png", "B.JPG", "c.jpeg", "d.webp", "e.BmP", "x" * 240 + ".png"]):
         given = write_picture(tmp_path / "gradio" / str(number) / "stored.png", 64, 64, seed=number)
         files.append(take_over(str(given), tmp_path / "gradio", private / "uploads" / "taken", name))
     stored = tmp_path / "gradio" / "t" / "a.txt"
@@ -88,8 +89,8 @@ def test_nothing_that_a_run_leaves_is_served(mini_checkpoint: Path, tmp_path: Pa
     settings = {"data": [str(drop)], "cache_latents_to_disk": True, "save_state": True, "save_every_n_steps": 2, "steps": 4,
                 "sample_every_n_steps": 2, "sample_prompts": "ohwx --s 1 --w 64 --h 64"}  # fmt: skip
     job = queue.submit(small_config(tmp_path, data, **settings)).job
-    wait_for(lambda: job is not None and states(queue).get("blob") == "finished" or (job and job.snapshot()["problems"]))
-    assert job is not None and job.snapshot()["problems"] == []
+    assert job is not None and wait(job)["problems"] == []
+    wait_for(lambda: states(queue)["blob"] == "finished")
     kept = [path for path in private.rglob("*") if path.is_file()]
     assert len([path for path in kept if "queue" in path.parts and path.suffix.endswith(("_", "-"))]) == 6
     (sample,) = [path for path in (job.sample(4, 0),) if path]
@@ -97,8 +98,8 @@ def test_nothing_that_a_run_leaves_is_served(mini_checkpoint: Path, tmp_path: Pa
     assert any(path.suffix == ".tensors" for path in kept) and any(path.parent.name == ".train-lora-latents" for path in kept)
     assert served(data) == [] and by_name(queue, "blob").state == "finished"
     repeated = small_config(tmp_path, data, **{**settings, "data": by_name(queue, "blob").settings["data"]}, name="again")
-    assert queue.submit(repeated).job is not None
-    wait_for(lambda: states(queue).get("again") == "finished")
+    again = queue.submit(repeated).job
+    assert again is not None and wait(again)["problems"] == []
     assert served(data) == []
     write_picture(private / "queue" / "seen" / "x.png")
     assert [path.name for path in served(data)] == ["x.png"], "what is not hidden is served: the rule above is one"
@@ -150,7 +151,7 @@ def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
     data = tmp_path / "data"
     drop = data / ".train-lora" / "queue" / "0123456789ab" / "drop-1"
     drop.mkdir(parents=True)
-    for path in photos.glob("*.png"):
+    for path in (photos / "3_blob").iterdir():
         (drop / path.name).write_bytes(path.read_bytes())
     host = WebuiLike(mini_checkpoint, data)
     old = write_picture(host.work_folder() / "blob" / "samples" / "blob_00000001_00_42.png")

@@ -87,7 +87,7 @@ class Survey:
         return [*self._of_runs(), *self._of_jobs(), *self._of_folders(), *self._of_drops()]
 
     def _of_runs(self) -> Iterator[Piece]:
-        for run in _below(self._runs):
+        for run in (path for path in _below(self._runs) if not path.is_symlink()):
             samples = run / "samples"
             used = run.name.casefold() in self._active
             for path in _below(samples):
@@ -123,6 +123,8 @@ class Survey:
 
     def _of_latents(self, folder: Path, *, used: bool) -> Iterator[Piece]:
         kept = folder / LATENTS
+        if folder.is_symlink():
+            return
         ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
         yield from (self._piece(path, "latents", None if used else False) for path in ours)
 

@@ -59,21 +59,22 @@
     function buttons(job, last) {
         const box = element("div", "train-lora-row-buttons");
         const add = (text, action) => box.append(button(text, action, job.id));
-        if (job.state === "waiting" && job.place > 1) add("Up", "up");
-        if (job.state === "waiting" && job.place < last) add("Down", "down");
+        if (job.place > 1) add("Up", "up");
+        if (job.place && job.place < last) add("Down", "down");
         if (job.state !== "broken") add(open.has(job.id) ? "Close" : "Look at", () => look(job.id));
         if (job.can_go_on) add("Go on", "resume");
         else if (job.has_state && job.state === "finished") add("Go on", () => fill("extend", job.id));
         if (job.state !== "broken") add("Repeat with changes", () => fill("repeat", job.id));
-        if (job.state !== "running") add("Remove", "remove");
+        if (job.state !== "running" && !job.elsewhere) add("Remove", "remove");
         return box;
     }
 
     function cells(job) {
-        const now = job.state === "running" && running && running.name === job.name ? running : job;
+        const now = job.state === "running" && !job.elsewhere && running && running.name === job.name ? running : job;
+        const word = job.elsewhere ? `${WORDS[job.state]} elsewhere` : WORDS[job.state];
         return [
             job.name || job.id,
-            job.state === "waiting" ? `${WORDS.waiting}, ${job.place}` : WORDS[job.state],
+            job.place ? `${word}, ${job.place}` : word,
             new Date(job.when * 1000).toLocaleString([], {dateStyle: "short", timeStyle: "short"}),
             now.total ? `${now.step} / ${now.total}` : "",
             job.loss === null ? "" : job.loss.toFixed(4),
@@ -81,9 +82,10 @@
     }
 
     function row(job, last) {
-        const node = element("tr", `train-lora-job train-lora-is-${job.state}`);
+        const node = element("tr", `train-lora-job train-lora-is-${job.elsewhere ? "elsewhere" : job.state}`);
         node.dataset.job = job.id;
         cells(job).forEach((text) => node.append(element("td", "", text)));
+        if (job.elsewhere) node.children[1].title = "In another webui that uses this data folder; go there to change it.";
         if (job.problems.length) node.children[1].append(element("div", "train-lora-problem", job.problems.join(" ")));
         const last_cell = element("td");
         last_cell.append(buttons(job, last));
@@ -144,10 +146,33 @@
         return node;
     }
 
+    // what jobs leave on the disk beside their LoRAs
+    function kept() {
+        const {size, limit, free, asked, can_free, can_ask, over, names} = list.kept;
+        const bar = element("div", "train-lora-row-buttons");
+        bar.id = "train_lora_kept";
+        bar.append(element("span", over ? "train-lora-problem" : "train-lora-phase", `Kept by jobs: ${size} of ${limit} GB`));
+        if (can_free) bar.append(button(`Remove samples and latents (${free})`, () => {
+            const what = "samples, latents, and pictures and states of finished jobs that nobody can go on from";
+            if (confirm(`Remove ${free} of ${what}? LoRAs stay.`)) press("kept", "free");
+        }, ""));
+        if (can_ask) bar.append(button(`Remove saved states (${asked})`, () => {
+            const whose = names.length > 10 ? `${names.slice(0, 10).join(", ")} and ${names.length - 10} more` : names.join(", ");
+            if (confirm(`Remove ${asked} of saved states and their pictures? These can not be gone on with then: ${whose}. LoRAs stay.`)) {
+                press("kept", "states");
+            }
+        }, ""));
+        bar.append(button("Change limit", () => {
+            const said = prompt("How many GB may jobs keep beside their LoRAs? The oldest that nobody can go on from goes by itself.", limit);
+            if (said !== null) press("kept", said);
+        }, ""));
+        return bar;
+    }
+
     function render() {
         const panel = find("#train_lora_queue");
         if (!panel || !list) return;
-        const waiting = list.jobs.filter((job) => job.state === "waiting").length;
+        const waiting = list.jobs.filter((job) => job.place).length;
         const parts = [];
         if (list.trouble) parts.push(element("div", "train-lora-problem", list.trouble));
         if (waiting) {
@@ -166,6 +191,7 @@
             }
             parts.push(table);
         }
+        if (list.kept.can_free || list.kept.can_ask || list.kept.over || list.jobs.length) parts.push(kept());
         panel.replaceChildren(...parts);
         panel.dataset.revision = list.revision;
     }
@@ -176,7 +202,7 @@
     }
 
     async function details(id) {
-        const job = await answer(`${QUEUE}/${id}`);
+        const job = await answer(`${QUEUE}/${encodeURIComponent(id)}`);
         if (job && open.has(id)) open.set(id, job);
         if (!job) open.delete(id);
     }

@@ -17,6 +17,7 @@ import torch
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
+from lib_lora.data.hidden_names import given_name  # noqa: E402
 from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
 from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
@@ -223,8 +224,8 @@ def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: P
     assert "a caption" in report and "dropped images: 2 images" in report, "and not the name of the private folder"
     folders = list((tmp_path / ".private").iterdir())
     assert len(folders) == 1
-    assert sorted(p.name for p in folders[0].iterdir()) == ["0.png", "1.png", "1.txt"]
-    assert (folders[0] / "0.png").read_bytes() == files[0].read_bytes()
+    assert sorted(p.name for p in folders[0].iterdir()) == ["0.pn_", "1.pn_", "1.txt"]
+    assert (folders[0] / "0.pn_").read_bytes() == files[0].read_bytes()
     assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
 
 
@@ -242,7 +243,7 @@ def test_what_is_dropped_leaves_the_folder_that_gradio_serves(served: Path, tmp_
     entries = [{"name": str(path), "data": None, "is_file": True} for path in sent]
     taken = [Path(file.name) for file in field.preprocess(entries)]
     assert not any(path.exists() for path in sent)
-    assert [path.read_bytes() for path in taken] == content and {path.name for path in taken} == {"猫.png"}
+    assert [path.read_bytes() for path in taken] == content and {path.name for path in taken} == {"猫.pn_"}
     assert all(tmp_path / ".taken" in path.parents for path in taken)
     assert [Path(file.name) for file in field.preprocess(entries)] == taken, "a later event finds them"
     assert field.get_block_name() == "file" and field.preprocess(None) is None and field.preprocess([]) is None
@@ -264,12 +265,12 @@ def test_dropped_files_keep_the_names_that_they_have(served: Path, tmp_path: Pat
     ]
     for _ in range(2):
         taken = [Path(file.name) for file in field.preprocess(entries)]
-        assert [path.name for path in taken] == [*pictures, *captions] and all(path.is_file() for path in taken)
+        assert [given_name(path) for path in taken] == [*pictures, *captions] and all(path.is_file() for path in taken)
     assert len({path.read_bytes() for path in taken[:3]}) == 3 and {path.read_text() for path in taken[3:]} == {"a pet"}
     for number, name in enumerate(["../x.png", "..", "/etc/x.png", "a\\b.png", "a\0.png", "\ud800.png", "x" * 300, "", 7, None]):
         stored = write_picture(served / f"e{number}" / "stored.png")
         (file,) = field.preprocess([{"name": str(stored), "orig_name": name, "is_file": True}])
-        assert Path(file.name).name == "stored.png" and Path(file.name).is_file()
+        assert given_name(Path(file.name)) == "stored.png" and Path(file.name).is_file()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and tmp_path / ".taken" not in path.parents]
 
 
@@ -305,7 +306,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
             told = function.fn("wrong", *[None] * (len(event["inputs"]) - 1))
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             assert "may not train" in str(told)
-    assert len(answered) == 22 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) == 23 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:

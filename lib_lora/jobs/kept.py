@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lib_lora.jobs.owners import LOCK
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_store import JOB, Store, is_folder, split_repeats
 from lib_lora.output.state_file import VALUES, remove_state
@@ -73,7 +74,7 @@ class Survey:
     """
 
     def __init__(self, entries: Collection[Entry], store: Store, runs: Path) -> None:
-        self._entries, self._store, self._runs = entries, store, runs
+        self._entries, self._store, self._runs = entries, store, runs.resolve()
         self._seen: set[tuple[int, int]] = set()  # files with several names count once
         self._room = MOST_FILES
         active = [entry for entry in entries if not entry.over]
@@ -86,15 +87,15 @@ class Survey:
         return [*self._of_runs(), *self._of_jobs(), *self._of_folders(), *self._of_drops()]
 
     def _of_runs(self) -> Iterator[Piece]:
-        for run in _below(self._runs):
+        for run in (path for path in _below(self._runs) if not path.is_symlink()):
             samples = run / "samples"
             used = run.name.casefold() in self._active
-            for path in _below(samples) if not samples.is_symlink() else ():
+            for path in _below(samples):
                 yield self._piece(path, "samples", None if used else False, run.name)
             yield from self._of_states(run, used=used)
 
     def _of_states(self, run: Path, *, used: bool) -> Iterator[Piece]:
-        states = sorted((path for path in _below(run) if (path / VALUES).is_file()), key=_when)
+        states = sorted((path for path in _below(run) if (path / VALUES).is_file() and not path.is_symlink()), key=_when)
         owners = [entry for entry in self._entries if entry.name.casefold() == run.name.casefold()]
         finished = bool(owners) and all(entry.state == "finished" for entry in owners)
         named = {Path(entry.state_folder).name for entry in owners if entry.state_folder}
@@ -122,13 +123,14 @@ class Survey:
 
     def _of_latents(self, folder: Path, *, used: bool) -> Iterator[Piece]:
         kept = folder / LATENTS
-        if not kept.is_symlink():
-            ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
-            yield from (self._piece(path, "latents", None if used else False) for path in ours)
+        if folder.is_symlink():
+            return
+        ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
+        yield from (self._piece(path, "latents", None if used else False) for path in ours)
 
     def _of_drops(self) -> Iterator[Piece]:
         """What was dropped on a page, and is a job's by now, or may become one's."""
-        uploads = self._store.private
+        uploads = self._store.private.resolve() if self._store.private else None
         for path in [*_below(uploads), *_below(uploads / "taken")] if uploads else []:
             if path.name != "taken":
                 yield self._piece(path, "drop", False if time.time() - _when(path) > PAGE_S else None)
@@ -186,13 +188,13 @@ def _data(entry: Entry) -> set[Path]:
     """The folders of pictures that a job names and that are there."""
     values = entry.settings.get("data")
     named = [split_repeats(str(text))[0] for text in values] if isinstance(values, list) else []
-    return {path for path in named if path.is_absolute() and is_folder(str(path))}
+    return {path.resolve() for path in named if path.is_absolute() and is_folder(str(path))}
 
 
 def _below(folder: Path) -> list[Path]:
-    """What lies directly in a folder; nothing where it cannot be listed."""
+    """What lies directly in a folder; nothing where it cannot be listed, or is a link."""
     try:
-        return [path for path in folder.iterdir() if path.name not in {JOB, "lock"}]
+        return [] if folder.is_symlink() else [path for path in folder.iterdir() if path.name not in {JOB, LOCK}]
     except (OSError, ValueError):
         return []
 

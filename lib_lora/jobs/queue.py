@@ -57,7 +57,9 @@ class Queue(SharedList):
         self._current: tuple[str, Job] | None = None
         self._lent_checked = False
         super().__init__(store)
-        self.keeper = Keeper(store, runner.host.work_folder, lambda: self._entries, self._changing)
+        self.keeper = Keeper(
+            store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing
+        )  # what jobs leave on the disk
         self._surveyed: tuple[int, float] | None = None  # at which change of the list, and when
         self.held = bool(self._waiting())  # what waited when the program ended begins when somebody says so
         runner.watch(self)

@@ -45,6 +45,7 @@ class QueueSection:
             "resume": self.go_on,
             "start": self.start,
             "hold": self.hold,
+            "kept": self.kept,
         }
         for name, answer in answers.items():
             self._event(name, answer, [key, chosen], [message])
@@ -98,6 +99,12 @@ class QueueSection:
         """Begin nothing more."""
         return await self._done(self._queue.hold)
 
+    async def kept(self, wish: str) -> str:
+        """Remove what jobs keep (`free`: what nobody can go on from, `states`: the rest), or set how much that may be."""
+        keeper = self._queue.keeper
+        wishes = {"free": lambda: keeper.remove(states=False), "states": lambda: keeper.remove(states=True)}
+        return await self._done(wishes.get(wish, lambda: keeper.set_limit(str(wish))))
+
     def repeat(self, entry: str) -> list[Any]:
         """Fill the form with a job's settings, under a free name."""
         return self._filled(entry, from_state=False)
@@ -138,6 +145,8 @@ class QueueSection:
             placed = await asyncio.get_running_loop().run_in_executor(None, change)
         except TrainLoraError as error:
             return self._problems(error)
+        if isinstance(placed, str):
+            return f"<p class='train-lora-hint'>{escape(placed)}</p>{self._mark()}"
         return self.placed_html(placed) if isinstance(placed, Placed) else self._mark()
 
     def _unfilled(self, told: str) -> list[Any]:

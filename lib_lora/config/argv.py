@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.optimizers import code_of_others
 from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError
@@ -69,7 +70,11 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     given = vars(args)
     kohya = {key.removeprefix("kohya:"): value for key, value in given.items() if key.startswith("kohya:")}
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
-    flat.update(_file_settings(args.config, kohya))
+    settings = _file_settings(args.config, kohya)
+    problem = _code_problem({name: value for name, value in settings.items() if f"option:{name}" not in given})
+    if problem:
+        raise ConfigError([problem])
+    flat.update(settings)
     flat.update({key.removeprefix("option:"): value for key, value in given.items() if key.startswith("option:")})
     if "option:epochs" in given and "option:steps" not in given:
         flat["steps"] = 0  # steps of the file would win over the epochs that are asked for
@@ -101,6 +106,19 @@ def _file_settings(path: Path | None, arguments: dict[str, Any]) -> dict[str, An
     if found.problems():
         raise ConfigError([f"Settings file (config): {problem}" for problem in found.problems()])
     return found.flat
+
+
+def _code_problem(settings: dict[str, Any]) -> str | None:
+    """A file may not bring in code by itself: the person names it."""
+    named = code_of_others(settings)
+    if named is None:
+        return None
+    name, value = named
+    shown = str(value)[:80]
+    return (
+        f"Settings file (config): {name} = {shown!r} is code of a package, which a file does not bring in; if you trust that "
+        f"package, say so with --{name.replace('_', '-')} {shown}."
+    )
 
 
 def _metavar(opt: Option) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.optimizers import code_of_others
 from lib_lora.config.options import Option, parse_value
 from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
@@ -41,6 +42,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
 OURS = {opt.name: opt for opt in all_options()}
+CODE = "{value!r} is code of a package, which a file does not bring in; if you trust it, type the name yourself: {title}."
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def import_source(source: Source, *, keep_names: bool = False, with_defaults: bo
         for entry in _by_weight(source.entries)
     }
     _drop_overruled(judged)
+    if not keep_names:
+        _leave_out_code(judged)
     result = Imported()
     for entry in source.entries:
         findings = judged[entry.key]
@@ -133,6 +137,16 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
                 by != part.name and value != found.values[name] for name, (by, value) in zip(found.values, winners)
             ):
                 judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
+
+
+def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
+    """A class of a package is code, which nobody else's file has run here: the person names it, or it is not taken."""
+    for findings in judged.values():
+        for number_of, (part, found) in enumerate(findings):
+            named = code_of_others(found.values)
+            if named is not None:
+                name, value = named
+                findings[number_of] = (part, Finding("not_supported", CODE.format(value=str(value)[:80], title=OURS[name].title)))
 
 
 def _context(source: Source, *, keep_names: bool, with_defaults: bool) -> Context:

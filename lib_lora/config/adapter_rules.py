@@ -25,6 +25,7 @@ from lib_lora.model.blocks import (
     up_factors,
 )
 
+MAX_DIGITS = 9  # of a number in a list of blocks
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 
@@ -178,7 +179,7 @@ def blocks_can_turn(config: TrainConfig) -> str | None:
     if adapter.adapter_type != "diag-oft":
         return None
     given = re.findall(r"\d+", f"{adapter.rank},{adapter.conv_dim},{adapter.block_dims},{adapter.conv_block_dims}")
-    wrong = [int(text) for text in given if int(text) == 1 or int(text) > MOST_OF_OFT]
+    wrong = [text[:MAX_DIGITS] for text in given if len(text) > MAX_DIGITS or int(text) == 1 or int(text) > MOST_OF_OFT]
     if not wrong and adapter.rank >= 2:
         return None
     return f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn."

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
+MAX_CHARACTERS, MAX_TEXTS = 2**20, 10_000  # of one option
 Place = Literal["basic", "advanced", "none"]
 
 
@@ -101,6 +102,9 @@ def parse_value(opt: Option, raw: Any) -> Any:
     """
     if opt.default is None and (raw is None or (isinstance(raw, str) and not raw.strip())):
         return None
+    too_long = _length_problem(opt, raw)
+    if too_long:
+        raise ValueError(too_long)
     parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
     try:
         value = parsers[opt.kind](raw)
@@ -121,6 +125,15 @@ def bounds_problem(opt: Option, value: Any) -> str | None:
     if opt.choices is not None:
         outside = value not in opt.choices
     return f"{opt.title}: got {_shown(value)}, must be {_allowed(opt)}." if outside else None
+
+
+def _length_problem(opt: Option, raw: Any) -> str | None:
+    """The sentence for more text than anything reads, before a parser looks at it; None for less."""
+    texts = raw if isinstance(raw, (list, tuple)) else [raw]
+    length = sum(len(text) for text in texts if isinstance(text, str))
+    if length <= MAX_CHARACTERS and len(texts) <= MAX_TEXTS:
+        return None
+    return f"{opt.title}: has {length} characters in {len(texts)} texts, must have at most {MAX_CHARACTERS} in {MAX_TEXTS}."
 
 
 def _allowed(opt: Option) -> str:

@@ -64,7 +64,7 @@ def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
         )
     try:
         return int(json.loads(metadata.get("ss_network_args", "{}")).get("unit", 1))
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise LoraFileError(f"The unit of {str(source)!r} cannot be read ({error}).") from error
 
 

@@ -23,13 +23,16 @@ from lib_lora.config.groups import all_options, build_config
 from lib_lora.config.options import parse_value
 from lib_lora.config.prompts import MAX_BYTES as MAX_PROMPT_BYTES
 from lib_lora.config.prompts import read_prompts
+from lib_lora.config.rules import config_problems
 from lib_lora.config.toml_reader import MAX_DEPTH
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.captions import CaptionSource, read_caption
+from lib_lora.data.folders import FolderSearch
 from lib_lora.data.images import load_alpha, load_pixels
 from lib_lora.data.jpeg import MAX_SCANS, scans
 from lib_lora.data.opening import image_size
-from lib_lora.errors import ConfigError, DatasetError, LoraFileError
+from lib_lora.errors import ConfigError, DatasetError, LoraFileError, ModelError
+from lib_lora.hosts.checkpoint import says_v
 from lib_lora.kohya.files import MAX_BYTES
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
@@ -334,3 +337,35 @@ def _with_checksums(png: bytes) -> bytes:
         fixed += png[place : place + 4] + body + struct.pack(">I", zlib.crc32(body))
         place += 12 + length
     return fixed
+
+
+def test_numbers_of_thousands_of_digits_are_told(tmp_path: Path) -> None:
+    """Python makes no number of more than 4,300 digits, and is slow before."""
+    for digits in ("9" * 5000, "0" * 5000 + "3", "٣" * 30):
+        problems: list[str] = []
+        assert list(FolderSearch("Images (data)", 1, problems, []).folders(f"{tmp_path}|{digits}")) == []
+        assert "behind the bar must stand" in problems[0] and len(problems[0]) < 600
+        turning = build_config({"adapter_type": "diag-oft", "block_dims": digits, "rank": 4})
+        assert [problem for problem in config_problems(turning, None) if len(problem) < 10_000]
+
+
+def test_texts_have_a_length() -> None:
+    for name, raw in (
+        ("trigger", "x" * 2**21),
+        ("rank", "1" * 2**21),
+        ("optimizer_args", ["x"] * 20_000),
+        ("data", ["x" * 2**21]),
+    ):
+        with pytest.raises(ConfigError, match="must have at most"):
+            build_config({name: raw})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x: 1\n" * 100_000, "[" * 60_000, "model: 3", "\xff", "model: {params: [1]}"],
+    ids=["long", "deep", "odd", "letters", "list"],
+)
+def test_a_configuration_beside_a_checkpoint_is_bounded(text: str, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match="cannot be read"):
+        says_v(tmp_path / "m.safetensors", {})

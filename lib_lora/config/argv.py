@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.optimizers import code_of_others
 from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError
@@ -89,7 +90,11 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     if "epochs" in ours and "steps" not in ours:
         ours["steps"] = 0  # steps of the file would win over the epochs that are asked for
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
-    flat.update(_file_settings(args.config, kohya, set(ours)))
+    settings = _file_settings(args.config, kohya, set(ours))
+    problem = _code_problem({name: value for name, value in settings.items() if name not in ours})
+    if problem:
+        raise ConfigError([problem])
+    flat.update(settings)
     flat.update(ours)
     if isinstance(flat.get("resolution"), str):
         flat.update(from_kohya({"resolution": flat["resolution"]}).flat)
@@ -118,6 +123,19 @@ def _file_settings(path: Path | None, arguments: dict[str, Any], overruled: set[
     if problems:
         raise ConfigError(problems)
     return found.flat
+
+
+def _code_problem(settings: dict[str, Any]) -> str | None:
+    """A file may not bring in code by itself: the person names it."""
+    named = code_of_others(settings)
+    if named is None:
+        return None
+    name, value = named
+    shown = str(value)[:80]
+    return (
+        f"Settings file (config): {name} = {shown!r} is code of a package, which a file does not bring in; if you trust that "
+        f"package, say so with --{name.replace('_', '-')} {shown}."
+    )
 
 
 def _metavar(opt: Option) -> str:

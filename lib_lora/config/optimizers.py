@@ -107,9 +107,13 @@ def full_name(schedule: str) -> str:
     return schedule if "." in schedule else f"torch.optim.lr_scheduler.{schedule}"
 
 
-def is_code_of_others(optimizer: str = "", schedule: str = "") -> bool:
-    """Whether a name brings in code of a package that is neither torch's own nor one of the list's."""
-    spec = optimizer_spec(optimizer) if optimizer else None
-    if spec is not None and spec not in OPTIMIZERS.values() and not f"{spec.module}.".startswith("torch.optim."):
-        return True
-    return bool(schedule) and not full_name(schedule).startswith("torch.optim.lr_scheduler.")
+def code_of_others(settings: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The option and value that bring in code of a package which is neither torch's own nor one of the list's; None for none."""
+    name, schedule = settings.get("optimizer"), settings.get("lr_scheduler_type")
+    if isinstance(name, str) and name:
+        spec = optimizer_spec(name)
+        if spec not in OPTIMIZERS.values() and not f"{spec.module}.".startswith("torch.optim."):
+            return "optimizer", name
+    if isinstance(schedule, str) and schedule and not full_name(schedule).startswith("torch.optim.lr_scheduler."):
+        return "lr_scheduler_type", schedule
+    return None

@@ -20,6 +20,7 @@ from lib_lora.hosts.text_weights import Weights, text_weights
 from lib_lora.model.family import Family, Kind
 from lib_lora.output.header import tensor_shapes
 
+MAX_YAML_BYTES = 64 * 2**10  # a configuration of the webui has 3 KB; its reader is slow
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
@@ -148,11 +149,13 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
     if not beside.is_file():
         return ""
     try:
+        if beside.stat().st_size > MAX_YAML_BYTES:
+            raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
         parameters = yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"]
         scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
         found = parameters.get("parameterization") == "v" or scaling.endswith(".VScaling")
         return f"{beside.name} says so" if found else ""
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({error!r}).") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.optimizers import code_of_others
 from lib_lora.config.options import Option, bounds_problem, parse_typed
 from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
@@ -47,6 +48,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
 }
 ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
 OURS = {opt.name: opt for opt in all_options()}
+CODE = "{value!r} is code of a package, which a file does not bring in; if you trust it, type the name yourself: {title}."
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def import_source(
     }
     _drop_overruled(judged)
     _settle_bounds(judged, context)
+    if not keep_names:
+        _leave_out_code(judged)
     result = Imported()
     for entry in source.entries:
         findings = judged[entry.key]
@@ -163,6 +167,16 @@ def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Cont
             verdicts = [said[name] for name in found.values if name in said]
             if verdicts:
                 findings[place] = (part, Finding(*min(verdicts, key=lambda each: WORST.index(each[0]))))
+
+
+def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
+    """A class of a package is code, which nobody else's file has run here: the person names it, or it is not taken."""
+    for findings in judged.values():
+        for number_of, (part, found) in enumerate(findings):
+            named = code_of_others(found.values)
+            if named is not None:
+                name, value = named
+                findings[number_of] = (part, Finding("not_supported", CODE.format(value=str(value)[:80], title=OURS[name].title)))
 
 
 def _is_overruled(entry: Entry, options: Set[str]) -> bool:

@@ -11,6 +11,7 @@ import gradio as gr
 from lib_lora.config.groups import all_options
 from lib_lora.errors import LoraFileError
 from lib_lora.training.again import again
+from lib_lora.ui.form import shown
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
@@ -66,8 +67,8 @@ class AgainBar:
         if not name or name == NOTHING:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
         if not isinstance(name, str) or name not in self.names():
-            shown = str(name)[:LONGEST_SHOWN]
-            return self._told([f"Train again from: {shown!r} is not among the LoRAs of the folder any more; press Look again."])
+            named = str(name)[:LONGEST_SHOWN]
+            return self._told([f"Train again from: {named!r} is not among the LoRAs of the folder any more; press Look again."])
         try:
             found = again(self._folder() / name)
         except LoraFileError as error:

@@ -37,7 +37,7 @@ _END = re.compile(  # of a key with dots; the first group that a place has is th
     r"|[wb]_norm|oft_(?:blocks|diag)|rescale|[ab][12]\.weight|on_input|scale|scalar)(?:\.default)?"
     r"|\.(?P<weight>weight)"
 )
-_MOST_END = 200  # characters; no end is longer, with the name of an adapter in it
+_MOST, _MOST_END = 1000, 200  # characters; no key or end of one is longer, with the name of an adapter in it
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Key:
 
 
 def key_of(key: str) -> Key | None:
-    """The key taken apart; None where it is in no form that is known."""
+    """The key taken apart; None where it is in no form that is known, or longer than any."""
+    if len(key) > _MOST:
+        return None
     for prefix, part in _FLAT.items():
         if key.startswith(prefix):
             path, _, end = key.removeprefix(prefix).partition(".")

@@ -87,7 +87,12 @@ def open_clip(state: State) -> State:
     return found
 
 
+def prefix_left_out(state: State) -> State:
+    """Of the U-Net and of one text encoder; a second one could not be told from the first."""
+    return {re.sub(r"^lora_(unet|te)_", "", key): value for key, value in state.items()}
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.__name__: layout
-    for layout in (peft, peft_wrapped, old_diffusers, onetrainer, comfy, bare, first_encoder_numbered, open_clip)
+    for layout in (peft, peft_wrapped, old_diffusers, onetrainer, comfy, bare, first_encoder_numbered, open_clip, prefix_left_out)
 }

@@ -16,7 +16,7 @@ from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
-from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.kinds import is_learning, with_target
 from lib_lora.model.norm_shifts import shifted
@@ -126,7 +126,7 @@ class Session:
 
     def renew(self) -> None:
         """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
-        targets = {target.name: target for target in adaptable(self._base)}
+        targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
         for pairs in (self.pairs, self._frozen):
             pairs[:] = [with_target(pair, targets[pair.target.name]) for pair in pairs]
 

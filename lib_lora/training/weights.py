@@ -228,7 +228,10 @@ def goes_on(kind: str) -> bool:
 def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | None:
     """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
     wanted = (config.text.trigger, config.embedding.embedding_vectors)
-    words = [(word.name, word.count) for word in bundled(file.state)]
+    try:
+        words = [(word.name, word.count) for word in bundled(file.state)]
+    except LoraFileError as error:
+        return f"{start}cannot be gone on with: {error} Choose a file without it."
     if len(words) > 1:
         return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
     if words and words[0] != wanted:
@@ -316,8 +319,10 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
 
 
 def _is_known(name: str, tensors: State) -> bool:
-    """Whether the layer is of a type that is known; norms have a type of their own, and no other."""
+    """Whether the layer is of a type that is known; norms have a type of their own, and no other. A BOFT has four dimensions."""
     kind = kind_of(tensors)
+    if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
+        return False
     return kind == NORM if is_norm(name) else bool(kind) and kind != NORM
 
 

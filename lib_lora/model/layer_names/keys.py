@@ -28,6 +28,7 @@ _OF_A_UNET = re.compile(
     r"|conv_norm_out|time_embedding|add_embedding)\."
 )
 _OF_A_TEXT = re.compile(r"(?:text_model|encoder|transformer|model\.transformer)\.(?:encoder|layers|resblocks|text_model)\.")
+_FLAT_BARE = re.compile(r"(input_blocks_|output_blocks_|middle_block_|down_blocks_|up_blocks_|mid_block_)|text_model_\w+_layers_")
 _WRAPPER = "base_model.model."
 _HALVES = {"A": "lora_down.weight", "B": "lora_up.weight", "down": "lora_down.weight", "up": "lora_up.weight"}
 _END = re.compile(  # of a key with dots; the first group that a place has is the end
@@ -37,7 +38,7 @@ _END = re.compile(  # of a key with dots; the first group that a place has is th
     r"|[wb]_norm|oft_(?:blocks|diag)|rescale|[ab][12]\.weight|on_input|scale|scalar)(?:\.default)?"
     r"|\.(?P<weight>weight)"
 )
-_MOST_END = 200  # characters; no end is longer, with the name of an adapter in it
+_MOST, _MOST_END = 1000, 200  # characters; no key or end of one is longer, with the name of an adapter in it
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,17 @@ class Key:
 
 
 def key_of(key: str) -> Key | None:
-    """The key taken apart; None where it is in no form that is known."""
+    """The key taken apart; None where it is in no form that is known, or longer than any."""
+    if len(key) > _MOST:
+        return None
     for prefix, part in _FLAT.items():
         if key.startswith(prefix):
             path, _, end = key.removeprefix(prefix).partition(".")
             return Key(part, path, *_flat_end(end), style="lycoris" if prefix == "lycoris_" else "kohya") if end else None
+    path, _, end = key.partition(".")
+    bare = _FLAT_BARE.match(path)
+    if bare and end:
+        return Key(UNET if bare[1] else TEXT, path, *_flat_end(end), style="bare")
     found = next((match for match in _END.finditer(key, max(len(key) - _MOST_END, 0)) if match.end() == len(key)), None)
     if found is None:
         return None

@@ -20,8 +20,9 @@ from lib_lora.model.layer_names.unet import place_of, unet_path
 
 _BIG_G = 1280  # the width of SDXL's second text encoder
 _STYLES = {
-    "kohya": "kohya's form", "lycoris": "the form of LyCORIS' wrapper", "peft": "PEFT's form (lora_A, lora_B)",
-    "diffusers": "diffusers' older form (lora.down, lora.up)", "comfy": "ComfyUI's form", "dotted": "OneTrainer's dotted form",
+    "kohya": "kohya's form", "bare": "kohya's form without its prefix", "lycoris": "the form of LyCORIS' wrapper",
+    "peft": "PEFT's form (lora_A, lora_B)", "diffusers": "diffusers' older form (lora.down, lora.up)", "comfy": "ComfyUI's form",
+    "dotted": "OneTrainer's dotted form",
 }  # fmt: skip
 _SPLIT = {"lora_up.weight", "diff", "diff_b"}  # what has a row for every output
 _SHARED = {"lora_down.weight", "alpha"}

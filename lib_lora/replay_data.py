@@ -17,7 +17,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids, load_tokenizer
 from lib_lora.errors import ConfigError, DatasetError
 
-MAX_TABLE_BYTES, MAX_SIDE = 64 * 2**20, 2**16
+MAX_TABLE_BYTES, MAX_SIDE, MAX_SIDES = 64 * 2**20, 2**16, 1024
 _PAD_IDS = {"sd1": None, "sd2": 0, "sdxl_te1": None, "sdxl_te2": 0}
 _BUCKETED = re.compile(r"bucket (\d+)x(\d+) min (\d+) max (\d+) step (\d+)( no_upscale)?")
 _FIXED = re.compile(r"fixed (\d+)x(\d+)")
@@ -76,6 +76,8 @@ def _size(width: Any, height: Any) -> Size:
 
 def _rule(setting: dict[str, Any]) -> BucketRule:
     low, high, step = (_side(setting[name]) for name in ("min", "max", "steps"))
+    if (high - low) // step > MAX_SIDES:
+        raise ValueError(f"sides from {low} to {high} by {step} are more than {MAX_SIDES}")
     return BucketRule(_size(*setting["max_reso"]), low, high, step, bool(setting["no_upscale"]))
 
 

@@ -22,7 +22,7 @@ from lib_lora.output.header import tensor_shapes
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 _NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # of shapes that are asked for and not there
-MOST_YAML_BYTES = 2**20
+MOST_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # a webui's have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
 TRAINABLE = "SD 1.x, SD 2.x, SDXL and their inpainting models can be trained"
@@ -163,8 +163,11 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
         return ""
     try:
         if beside.stat().st_size > MOST_YAML_BYTES:
-            raise OSError(f"it is larger than {MOST_YAML_BYTES // 2**20} MB")
-        parameters = yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"]
+            raise OSError(f"it is larger than {MOST_YAML_BYTES // 2**10} KB")
+        text = beside.read_text(encoding="utf-8")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
+            raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
+        parameters = yaml.safe_load(text)["model"]["params"]
         scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
         found = parameters.get("parameterization") == "v" or scaling.endswith(".VScaling")
         return f"{beside.name} says so" if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lib_lora.model.dropout import Dropout
 from lib_lora.model.family import SDXL
 from lib_lora.model.surgery import Forward, forwards_replaced
 from lib_lora.model.targets import fitted
+from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
@@ -41,6 +43,7 @@ _RECORDED = frozenset(
     | {"seed", "save_precision"}
 )
 
+_PICTURES = ("latents", "noise", "noisy_latents")
 _SIZES = ("original_sizes_hw", "crop_top_lefts", "target_sizes_hw")
 
 
@@ -63,18 +66,58 @@ def load_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        ConfigError: it uses options that are not supported.
+        ConfigError: it is none, or uses options that are not supported.
+        LoraFileError: it is no safetensors file.
     """
     tensors, metadata = read(path)
-    given = {key: value for key, value in json.loads(metadata["config"]).items() if value is not None}
+    try:
+        config, captions, losses = (json.loads(metadata[key]) for key in ("config", "captions", "losses"))
+        sdxl = bool(json.loads(metadata.get("sdxl", "false")))
+        given = {key: value for key, value in config.items() if value is not None}
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _unfit(f"its metadata is not that of a recording ({type(error).__name__}: {error})") from error
     settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
     if settings.unsupported:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
-    config = build_config(settings.flat)
-    if Dropout(config.adapter, config.run.seed).used:
-        raise ConfigError(["The recording cannot be replayed: what its dropout left out is not in it."])
-    sdxl = bool(json.loads(metadata.get("sdxl", "false")))
-    return Recording(tensors, config, json.loads(metadata["captions"]), json.loads(metadata["losses"]), sdxl)
+    built = build_config(settings.flat)
+    if Dropout(built.adapter, built.run.seed).used:
+        raise _unfit("what its dropout left out is not in it")
+    problem = _problem(tensors, captions, losses, sdxl=sdxl)
+    if problem:
+        raise _unfit(problem)
+    return Recording(tensors, built, captions, losses, sdxl)
+
+
+def _unfit(reason: str) -> ConfigError:
+    return ConfigError([f"The recording cannot be replayed: {reason}."])
+
+
+def _problem(tensors: State, captions: Any, losses: Any, *, sdxl: bool) -> str | None:
+    """Why these are not steps of a run, in words that go on, or None."""
+    if not isinstance(losses, list) or not losses or not all(type(loss) is float and math.isfinite(loss) for loss in losses):
+        return "losses are to be a list of finite numbers"
+    lines = isinstance(captions, list) and all(
+        isinstance(step, list) and all(isinstance(c, str) for c in step) for step in captions
+    )
+    if not lines or len(captions) != len(losses) or not all(captions):
+        return "captions are to be a list of texts for each loss"
+    for step, batch in enumerate(captions):
+        names = {**dict.fromkeys(_PICTURES, 4), "timesteps": 1, **(dict.fromkeys(_SIZES, 2) if sdxl else {})}
+        found = {name: tensors.get(f"step{step}/{name}") for name in names}
+        for name, value in found.items():
+            whole = value is not None and value.dim() == names[name] and len(value) == len(batch) and is_finite({name: value})
+            if not whole:
+                return f"step{step}/{name} is missing, or not of {len(batch)} pictures"
+        timesteps = found["timesteps"]
+        assert timesteps is not None
+        if timesteps.dtype != torch.int64 or not bool(((timesteps >= 0) & (timesteps < 1000)).all()):
+            return f"step{step}/timesteps are to be whole numbers from 0 to 999"
+        if len({value.shape for name, value in found.items() if name in _PICTURES and value is not None}) > 1:
+            return f"the latents of step {step} have several shapes"
+    deltas = {key.removeprefix("delta/"): value for key, value in tensors.items() if key.startswith("delta/")}
+    if not deltas or any(f"init/{key}" not in tensors or tensors[f"init/{key}"].shape != deltas[key].shape for key in deltas):
+        return "init/ and delta/ are to hold the same layers"
+    return None
 
 
 def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from lib_lora.hosts.text_weights import Weights, text_weights
 from lib_lora.model.family import Family, Kind
 from lib_lora.output.header import tensor_shapes
 
-MAX_YAML_BYTES = 64 * 2**10  # a configuration of the webui has 3 KB; its reader is slow
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
+_NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # of shapes that are asked for and not there
+MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # a webui's have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
 TRAINABLE = "SD 1.x, SD 2.x, SDXL and their inpainting models can be trained"
@@ -73,10 +74,16 @@ def file_problem(path: Path) -> str | None:
     if path.suffix != ".safetensors":
         return start + "is no .safetensors file; other kinds can run code when they are read."
     try:
-        family = family_of(read_shapes(path))
+        shapes = read_shapes(path)
+        family = family_of(shapes)
+        if isinstance(family, str):
+            return start + f"is {family}; only {TRAINABLE}."
+        _configs(shapes, family)
     except ModelError as error:
         return str(error)
-    return start + f"is {family}; only {TRAINABLE}." if isinstance(family, str) else None
+    except _NOT_WHOLE as error:
+        return start + f"is not whole: a tensor is missing, or of another shape ({type(error).__name__}: {error})."
+    return None
 
 
 def load_modules(path: Path, dtype: torch.dtype) -> Modules:
@@ -105,21 +112,27 @@ def empty_modules(path: Path) -> Modules:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    shapes = read_shapes(path)
-    family = family_of(shapes)
-    if isinstance(family, str):
-        raise ModelError(f"The checkpoint {path.name!r} is {family}; only {TRAINABLE}.")
+    found = kind_of_file(path)
+    of_unet, of_vae, of_text = _configs(read_shapes(path), found.family)
     encoders: list[nn.Module] = []
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**unet_config(shapes))
-        vae = AutoencoderKL(**vae_config(shapes))
-        for prefix in TEXT[family.card]:
-            config = text_config(shapes, prefix)
-            if family.is_v2:
-                config["num_hidden_layers"] -= 1  # the last one is never used
-            kind = CLIPTextModelWithProjection if encoders else CLIPTextModel  # the second one's output is projected
-            encoders.append(kind(CLIPTextConfig(**config)).eval())
-    return Modules(unet.eval(), vae.eval(), tuple(encoders), Kind(family, KEYS, says_v(path, shapes)))
+    try:
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**of_unet)
+            vae = AutoencoderKL(**of_vae)
+            for config in of_text:
+                kind = CLIPTextModelWithProjection if encoders else CLIPTextModel  # the second one's output is projected
+                encoders.append(kind(CLIPTextConfig(**config)).eval())
+    except (*_NOT_WHOLE, RuntimeError) as error:
+        raise ModelError(f"The checkpoint {path.name!r} has shapes that no {found.family.name} has ({error}).") from error
+    return Modules(unet.eval(), vae.eval(), tuple(encoders), found)
+
+
+def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Configurations of U-Net, VAE and text encoders. One of `_NOT_WHOLE` is raised where the file lacks what tells them."""
+    encoders = [text_config(shapes, prefix) for prefix in TEXT[family.card]]
+    if family.is_v2:
+        encoders[0]["num_hidden_layers"] -= 1  # the last one is never used
+    return unet_config(shapes), vae_config(shapes), encoders
 
 
 def kind_of_file(path: Path) -> Kind:
@@ -151,12 +164,16 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
     try:
         if beside.stat().st_size > MAX_YAML_BYTES:
             raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
-        parameters = yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"]
+        text = beside.read_text(encoding="utf-8")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
+            raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
+        parameters = yaml.safe_load(text)["model"]["params"]
         scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
         found = parameters.get("parameterization") == "v" or scaling.endswith(".VScaling")
         return f"{beside.name} says so" if found else ""
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({error!r}).") from error
+    except (OSError, yaml.YAMLError, RecursionError, *_NOT_WHOLE) as error:
+        reason = repr(error)[:200]
+        raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({reason}).") from error
 
 
 def legacy_hash(path: Path) -> str:

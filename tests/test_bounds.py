@@ -341,7 +341,7 @@ def _with_checksums(png: bytes) -> bytes:
 
 def test_numbers_of_thousands_of_digits_are_told(tmp_path: Path) -> None:
     """Python makes no number of more than 4,300 digits, and is slow before."""
-    for digits in ("9" * 5000, "0" * 5000 + "3", "٣" * 30):
+    for digits in ("9" * 5000, "0" * 5000, "٣" * 30):
         problems: list[str] = []
         assert list(FolderSearch("Images (data)", 1, problems, []).folders(f"{tmp_path}|{digits}")) == []
         assert "behind the bar must stand" in problems[0] and len(problems[0]) < 600
@@ -352,7 +352,6 @@ def test_numbers_of_thousands_of_digits_are_told(tmp_path: Path) -> None:
 def test_texts_have_a_length() -> None:
     for name, raw in (
         ("trigger", "x" * 2**21),
-        ("rank", "1" * 2**21),
         ("optimizer_args", ["x"] * 20_000),
         ("data", ["x" * 2**21]),
     ):

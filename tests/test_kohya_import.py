@@ -452,7 +452,8 @@ def test_optimizer_arguments_as_list_and_as_text() -> None:
 )
 def test_a_number_out_of_bounds_is_refused_where_it_would_be_read(key: str, value: int, asking: str) -> None:
     unread, read = toml(f"{key} = {value}"), toml(f"{key} = {value}\n{asking}")
-    assert unread.problems() == [] and verdict(unread, key) == "ignored" and "Without effect, since" in why(unread, key)
+    assert unread.problems() == [] and verdict(unread, key) == "ignored"
+    assert "Without effect, since" in why(unread, key) or "says nothing" in why(unread, key)
     assert key not in unread.flat and unread.config()
     assert verdict(read, key) == "not_supported" and "must be" in why(read, key) and read.config()
 

@@ -33,6 +33,8 @@ def odd(opt: Option) -> Any:
         return ODD_TEXTS[opt.name]
     if opt.choices:
         return next(choice for choice in opt.choices if choice != opt.default)
+    if opt.name == "lr_warmup_steps":  # of fewer than none nothing would be seen
+        return 50
     return not opt.default if opt.kind is bool else -77777
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lib_lora.config.options import option
@@ -236,6 +236,14 @@ class AdapterConfig:
     def has_block_alphas(self) -> bool:
         """Whether blocks may have alphas of their own."""
         return self.has_block_values and self.adapter_type not in UNSCALED
+
+    @property
+    def as_read(self) -> AdapterConfig:
+        """Without the lists for single blocks that nothing reads."""
+        alphas = self.block_alphas if self.has_block_alphas else ""
+        ranks = self.conv_block_dims if self.has_block_values else ""
+        conv_alphas = self.conv_block_alphas if ranks and self.has_block_alphas else ""
+        return replace(self, block_alphas=alphas, conv_block_dims=ranks, conv_block_alphas=conv_alphas)
 
     @property
     def trains_convolutions(self) -> bool:

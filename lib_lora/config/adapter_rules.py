@@ -143,7 +143,7 @@ def blocks_can_turn(config: TrainConfig) -> str | None:
     given = {adapter.rank, adapter.conv_dim}
     for read, layout in ((read, layout) for read in (block_ranks, conv_ranks) for layout in LAYOUTS):
         try:
-            given |= set(read(adapter, layout))
+            given |= set(read(adapter.as_read, layout))
         except ConfigError:
             continue  # of another family; of none, its rule tells
     wrong = sorted(rank for rank in given if rank == 1 or rank > MOST_OF_OFT)
@@ -202,6 +202,7 @@ def _has_ratio(config: TrainConfig) -> bool:
 
 def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
     """Whether a block has a rank and a factor; also where lists cannot be read, which is told by itself."""
+    adapter = adapter.as_read
     try:
         ranks, factors = block_ranks(adapter, layout), rate_factors(adapter, layout) or [1.0] * layout.blocks
         ranks = [rank + conv_rank for rank, conv_rank in zip(ranks, conv_ranks(adapter, layout))]
@@ -216,7 +217,7 @@ def block_problems(adapter: AdapterConfig, layout: Layout) -> list[str]:
     problems = []
     for read in READERS:
         try:
-            read(adapter, layout)
+            read(adapter.as_read, layout)
         except ConfigError as error:
             problems += error.problems
     return problems
@@ -231,7 +232,7 @@ def _problem(read: Callable[[AdapterConfig, Layout], object], config: TrainConfi
     problem = None
     for layout in reversed(LAYOUTS):
         try:
-            read(config.adapter, layout)
+            read(config.adapter.as_read, layout)
             return None
         except ConfigError as error:
             problem = error.problems[0]

@@ -99,7 +99,7 @@ def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
 
 
 def _rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
-    index, place = block_index(name), conv_place(name)
+    index, place, adapter = block_index(name), conv_place(name), adapter.as_read
     if (place and not trains_convolutions(adapter)) or not is_chosen(name, adapter):
         return 0, 0.0
     if index is None:
@@ -153,8 +153,7 @@ def block_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     Raises:
         ConfigError: one sentence.
     """
-    text = adapter.block_alphas if adapter.has_block_alphas else ""
-    return _alphas(text, adapter.alpha, layout, "Alphas per block (block_alphas)")
+    return _alphas(adapter.block_alphas, adapter.alpha, layout, "Alphas per block (block_alphas)")
 
 
 def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
@@ -163,8 +162,7 @@ def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
     Raises:
         ConfigError: one sentence.
     """
-    text = adapter.conv_block_dims if adapter.has_block_values else ""
-    return _ranks(text, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
+    return _ranks(adapter.conv_block_dims, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
 
 
 def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
@@ -173,8 +171,7 @@ def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     Raises:
         ConfigError: one sentence.
     """
-    text = adapter.conv_block_alphas if adapter.has_block_alphas and adapter.conv_block_dims else ""
-    return _alphas(text, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
+    return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
 
 
 def _ranks(text: str, everywhere: int, layout: Layout, title: str) -> list[int]:

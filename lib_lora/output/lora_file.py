@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             _check_count(file)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
 
 

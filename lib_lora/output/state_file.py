@@ -135,7 +135,7 @@ def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
         if problem:
             raise SafetensorError(problem)
         return dict(load(content))
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, LookupError, ValueError) as error:  # formats unknown to this torch, empty tensors
         raise StateError(start + f"is damaged ({error}); choose an older state.") from error
 
 

@@ -42,7 +42,7 @@ class LatentCache:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 posterior = Posterior(file.get_tensor("mean"), file.get_tensor("logvar"))
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, AttributeError):  # the last: a number format that this torch does not have
             return None
         wanted = (4, pixels.shape[0] // 8, pixels.shape[1] // 8)
         fits = all(part.dtype == torch.float32 and tuple(part.shape) == wanted for part in (posterior.mean, posterior.logvar))

@@ -49,6 +49,7 @@ def misfits(config: TrainConfig, tree: Tree, precision: str, steps: int, device:
     half = torch.float16 if config.precision.full_fp16 else torch.bfloat16 if config.precision.full_bf16 else torch.float32
     if any(value.dtype != half for value in session["adapters"]):
         yield f"its adapters are not {str(half).removeprefix('torch.')}"
+        return  # an optimizer may not even know their format
     if config.precision.mixed_precision not in ("auto", precision):
         yield f"it was trained in {precision}, not in {config.precision.mixed_precision}"
     if bool(updater["scaler"]) != (precision == "fp16"):

@@ -155,10 +155,15 @@ def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
         (drop / path.name).write_bytes(path.read_bytes())
     host = WebuiLike(mini_checkpoint, data)
     old = write_picture(host.work_folder() / "blob" / "samples" / "blob_00000001_00_42.png")
-    first = [*train(small_config(drop, data, steps=2, save_state=True, sample_at_first=True), host, Stop())]
+    first = [
+        *train(
+            small_config(drop, data, steps=2, save_state=True, sample_at_first=True, sample_prompts="ohwx --s 1"), host, Stop()
+        )
+    ]
     assert served(data) and any(isinstance(event, StateSaved) for event in first)
     assert hide_pictures(data / ".train-lora") >= 2 and served(data) == [] and not old.exists()
-    again = small_config(drop, data, steps=3, save_state=True, resume="blob", overwrite=True, sample_every_n_steps=1)
+    again = small_config(drop, data, steps=3, save_state=True, resume="blob", overwrite=True, sample_every_n_steps=3,
+                         sample_prompts="ohwx --s 1")  # fmt: skip
     assert any(isinstance(event, Sampled) for event in train(again, host, Stop())) and served(data) == []
 
 

@@ -64,7 +64,7 @@ class Store:
             OSError: the folder cannot be listed.
         """
         with contextlib.suppress(FileNotFoundError):
-            found = [self._entry(path) for path in sorted(self._folder.iterdir()) if not path.name.startswith(".")]
+            found = [self._entry(path) for path in sorted(self._folder.iterdir()) if not path.name.startswith((".", ORDER))]
             entries = [entry for entry in found if entry is not None]
             self._known = {entry.id: self._known[entry.id] for entry in entries if entry.id in self._known}
             order = {name: place for place, name in enumerate(self._order())}
@@ -74,8 +74,12 @@ class Store:
     def _entry(self, folder: Path) -> Entry | None:
         """The job in a folder; None where it is none, or gone by now."""
         try:
-            if not stat.S_ISDIR(folder.stat().st_mode):
-                return None
+            itself = folder.stat()
+        except OSError:
+            return None
+        if not stat.S_ISDIR(itself.st_mode):
+            return None
+        try:
             state = (folder / JOB).stat()
             key = (state.st_mtime_ns, state.st_size, state.st_ino)
         except OSError:
@@ -86,10 +90,7 @@ class Store:
             try:
                 known = key, read_entry(entry_id, _bounded(folder / JOB))
             except (OSError, ValueError, RecursionError) as error:
-                try:
-                    known = key, broken(entry_id, _reason(error), folder.stat().st_mtime)
-                except OSError:
-                    return None
+                known = key, broken(entry_id, _reason(error), itself.st_mtime)
             self._known[entry_id] = known
         return known[1]
 
@@ -218,7 +219,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 def is_folder(text: str) -> bool:
     """Whether a text that anybody may have written is the path of a folder that is there."""
     try:
-        return Path(text).is_dir()
+        return bool(text) and Path(text).is_dir()
     except (OSError, ValueError):  # too long for the disk, or not to be looked at
         return False
 

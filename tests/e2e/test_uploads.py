@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from lib_lora.data.hidden_names import given_name, hidden_name
 from tests.conftest import write_picture
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
@@ -36,11 +37,12 @@ def test_dropped_images_are_trained_on_and_stay_private(tab: Tab, server: Server
     assert client.lists(server, "dropped")
     kept = _kept(server, *(path.name for path in photos.iterdir()))
     names = ["cat.jpg", "cat.txt", "rocket.jpg", "woman.jpg"]
-    assert sorted({path.name for path in kept}) == names
+    assert sorted({given_name(path) for path in kept}) == names and not any(path.suffix == ".jpg" for path in kept)
     assert {path.relative_to(server.data / ".train-lora").parts[0] for path in kept} == {"uploads", "queue"}
     assert _left_in_gradios_folder(server, *names) == []
     assert _answer(server, server.lora_folder / "dropped.json") == 200, "the webui serves what lies in its data folder"
     assert {path: _answer(server, path) for path in kept} == dict.fromkeys(kept, 403)
+    assert [path for path in kept if _raw_status(server, f"sd_extra_networks/thumb?filename={_behind(server, path)}") < 400] == []
 
 
 @pytest.mark.case(20)
@@ -58,8 +60,8 @@ def test_names_of_every_kind_are_dropped(tab: Tab, server: Server, tmp_path: Pat
     assert f"{len(NAMES)} of {len(NAMES)} from files" in report, report
     tab.train_and_wait_for_job()
     tab.wait_for_state("done")
-    (images,) = {path.parent for path in (server.data / ".train-lora" / "queue").rglob("猫.png")}
-    kept = {path.name: path.read_bytes() for path in images.iterdir()}
+    (images,) = {path.parent for path in (server.data / ".train-lora" / "queue").rglob(hidden_name("猫.png"))}
+    kept = {given_name(path): path.read_bytes() for path in images.iterdir()}
     assert kept == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -69,7 +71,7 @@ def test_private_files_are_not_served_whatever_the_path(server: Server, photos: 
     client.train(server, photos, "private", save_state=True, sample_every_n_steps=6, sample_prompts="ohwx --s 1")
     private = server.data / ".train-lora"
     files = [path for path in private.rglob("*") if path.is_file() and "private" in str(path)]
-    assert {path.suffix for path in files} >= {".json", ".tensors", ".png"}
+    assert {path.suffix for path in files} >= {".json", ".tensors", ".pn_"}
     (server.data / "seen").symlink_to(private)
     try:
         for path in files:
@@ -78,15 +80,21 @@ def test_private_files_are_not_served_whatever_the_path(server: Server, photos: 
                 f"file={path}", f"file/{path}", f"file={inside}", f"file={server.data}/models/../{inside}", f"file={server.data}//{inside}",
                 f"file={str(path).replace('.train', '%2etrain')}", f"file={str(path).replace('/', '%2f')}",
                 f"file={server.data}/models/%2e%2e/{inside}", f"sd_extra_networks/thumb?filename={path}",
+                f"sd_extra_networks/thumb?filename={_behind(server, path)}",
                 f"file={server.data}/seen/../{inside}",
             ]  # fmt: skip
             answers = {way: _raw_status(server, way) for way in asked}
             assert [way for way, status in answers.items() if status < 400] == []
-        sample = next(path for path in files if path.suffix == ".png")
+        sample = next(path for path in files if path.suffix == ".pn_")
         job = client.status(server)
         assert job and _raw_status(server, f"train-lora/sample/{job['id']}/6/0") == 200 and sample.is_file()
     finally:
         (server.data / "seen").unlink()
+
+
+def _behind(server: Server, path: Path) -> str:
+    """A path that begins as one of the LoRA folder, whose pictures the webui serves to everybody, and leads out of it."""
+    return f"{server.lora_folder}/../../{path.relative_to(server.data)}"
 
 
 def _raw_status(server: Server, path: str) -> int:
@@ -126,7 +134,7 @@ def test_same_files_are_kept_once(tab: Tab, server: Server, tmp_path: Path) -> N
 
 def _kept(server: Server, *names: str) -> list[Path]:
     """Where in the data folder these files lie, hidden folders included."""
-    return [path for path in server.data.rglob("*") if path.name in names]
+    return [path for path in server.data.rglob("*") if given_name(path) in names]
 
 
 def _left_in_gradios_folder(server: Server, *names: str) -> list[Path]:

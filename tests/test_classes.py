@@ -22,14 +22,16 @@ from tests.test_cli import parsed
 RUN = "import sys\nsys.train_lora_ran = True\n"
 PACKAGE = {
     "adopt/__init__.py": RUN + "from .inner import *\nfrom . import later as L\nimport adopt.inner as inner\n"
-    "Same = Adopt\nclass ByModule(L.Base): ...\nclass Far(inner.Adopt): ...\nclass Round(Other): ...\nclass Other(Round): ...\n",
+    "Same = Adopt\nclass ByModule(L.Base): ...\nclass Far(inner.Adopt): ...\n",
     "adopt/inner.py": RUN + "from typing import TYPE_CHECKING\ntry:\n    from torch.optim import Optimizer\nexcept ImportError:\n    pass\n"
-    "import torch\nclass Adopt(torch.optim.Optimizer): ...\nclass Plain: ...\nAdoptNow = make()\n"
+    "import torch\nclass Adopt(torch.optim.Optimizer): ...\nclass Plain: ...\n"
     "class Waits(torch.optim.lr_scheduler.LRScheduler): ...\nclass Fine(torch.optim.AdamW): ...\n",
     "adopt/later.py": RUN + "from torch.optim.optimizer import Optimizer as Root\nclass Base(Root): ...\n",
     "adopt/__main__.py": RUN + "raise SystemExit(3)\nfrom torch.optim import Adam as X\n",
     "adopt/ends.py": "import torch\nclass Ends(torch.optim.SGD):\n    def __init__(self, *a, **k):\n        raise SystemExit(3)\n",
     "adopt/ends_at_once.py": "import torch\nclass Ends(torch.optim.SGD): ...\nraise SystemExit(3)\n",
+    "adopt/made.py": RUN + "from .inner import Adopt\nAdoptNow = make(Adopt)\n",
+    "adopt/circle.py": "class Round(Other): ...\nclass Other(Round): ...\n",
     "adopt/generic.py": "from torch.optim import Optimizer\nclass Generic(Optimizer[int]): ...\n",
     "adopt/broken.py": "class X(:\n",
 }  # fmt: skip
@@ -78,8 +80,8 @@ def test_a_schedule_is_known_from_its_source(name: str) -> None:
      ("antigravity.X", "a part of Python"), ("os.system", "a part of Python"), ("this.X", "a part of Python"),
      ("stray.Adopt", "only lies in a folder"), ("alone.Adopt", "only lies in a folder"), ("lib_lora.cli.main", "only lies in a folder"),
      ("no_such_package.X", "not installed"), ("adopt.Nonsense", ""), ("adopt.inner.Plain", "is no optimizer"),
-     ("adopt.inner.AdoptNow", ""), ("adopt.inner.NoSuch", "cannot be found"), ("adopt.broken.X", "cannot be found"),
-     ("adopt.no_room.X", "cannot be found"), ("adopt.Round", "is no optimizer"), ("adopt.ends", ""), ("pip._internal.main", ""),
+     ("adopt.made.AdoptNow", ""), ("adopt.inner.NoSuch", "cannot be found"), ("adopt.broken.X", "cannot be found"),
+     ("adopt.no_room.X", "cannot be found"), ("adopt.circle.Round", "is no optimizer"), ("adopt.ends", ""), ("pip._internal.main", ""),
      ("", "no name"), ("..", "no name"), (".x.Y", "no name"), ("a b.C", "no name"), ("a;b.C", "no name"), ("../x.Y", "no name"),
      ("X", "a program"), ("x." * 400 + "Y", "no name"), ("torch.optim.Nonsense", "cannot be found"), ("torch.nn.Linear", "is no optimizer")],
 )  # fmt: skip

@@ -40,11 +40,13 @@ def describe(path: Path) -> dict[str, Any]:
         LoraFileError: it cannot be read, has tensors that go together in no type, or holds no layer of a known type.
     """
     file = read_layers(path)
-    check_layers(by_layer(file.state), f"{str(path)!r} ", finite=False)  # people look into a file to see where it is not finite
-    layers, words = by_layer(without_bundle(file.state)), bundled(file.state)
-    if not layers and file.names.unknown:
-        raise LoraFileError(names_problem(str(path), file.names) or "")
+    others = {key: file.raw[key] for key in file.names.unknown if key.startswith("lora_")}  # a layer of another model is one, too
+    # people look into a file to see where it is not finite
+    check_layers(by_layer({**file.state, **others}), f"{str(path)!r} ", finite=False)
+    layers, words = by_layer({**without_bundle(file.state), **others}), bundled(file.state)
     whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
+    if not whole and not layers and file.names.unknown:
+        raise LoraFileError(names_problem(str(path), file.names))
     if not whole:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
@@ -58,7 +60,7 @@ def describe(path: Path) -> dict[str, Any]:
     first = next(iter(next(iter(values.values())).values()))
     return {
         "file": str(path),
-        "family": file.names.family_words,
+        "family": file.names.other or file.names.family_words,
         "layout": file.names.layout,
         "type": " and ".join(_types(whole.values())),
         "dtype": str(first.dtype).removeprefix("torch."),

@@ -56,7 +56,7 @@ def _odd_sides(width: Any, height: Any) -> tuple[int, int] | None:
 def _tokens(value: Any, context: Context) -> Finding | None:
     """sd-scripts cuts a caption into pieces of 75 tokens, as many as are whole."""
     length = number(value)
-    if length is None or length < TOKENS or length % TOKENS == 0:
+    if length is None or not math.isfinite(length) or length < TOKENS or length % TOKENS == 0:
         return None
     whole = int(length // TOKENS) * TOKENS
     return Finding("used", f"sd-scripts makes whole pieces of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})

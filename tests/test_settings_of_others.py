@@ -456,5 +456,24 @@ def test_a_dataset_file_is_found_from_where_the_form_was_started(named: str, tmp
 
 
 def test_the_last_of_an_argument_given_twice_counts() -> None:
-    settings = parse_toml('network_args = ["conv_dim=4", "conv_dim=6"]\nnetwork_module = "networks.lora"\n')
-    assert import_source(source_of(settings, toml=True)).flat["conv_dim"] == 6
+    settings = parse_toml('network_args = ["conv_dim=9999", "conv_dim=6"]\nnetwork_module = "networks.lora"\n')
+    found = import_source(source_of(settings, toml=True))
+    assert refused(found) == [] and found.flat["conv_dim"] == 6
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", 1e308, [[1]], {"a": 1}, True, -1])
+def test_odd_values_give_sentences(value: Any) -> None:
+    names = (
+        "max_token_length",
+        "lr_scheduler_num_cycles",
+        "epoch",
+        "max_resolution",
+        "network_dim",
+        "conv_dim",
+        "warmup_ratio",
+        "locon",
+    )
+    for kind in ("LyCORIS/LoKr", "Standard", value):
+        gui(LoRA_type=kind, lr_scheduler="cosine_with_restarts", enable_bucket=True, **dict.fromkeys(names, value))
+    import_source(source_of({"subsets": [{"a": value}], "x": {"args": {"network_args": {"conv_dim": value}}}}, toml=True))
+    gui(lr_scheduler="cosine_with_restarts", lr_scheduler_num_cycles="", epoch=value)

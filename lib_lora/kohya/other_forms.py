@@ -76,7 +76,7 @@ def _positive_prompts(value: Any, context: Context) -> Finding:
         return Finding("ignored", "prompt_file is given, and wins.")
     given = [(flag, context.given(name)) for flag, name in zip(("n", "w", "h", "l", "s", "d"), OF_THE_SAMPLE)]
     flags = "".join(f" --{flag} {said}" for flag, said in given if said is not None)
-    return Finding("used", "The sample.", {"sample_prompts": " ".join(str(value).split()) + " ".join(flags.split("\n"))})
+    return Finding("used", "The sample.", {"sample_prompts": " ".join(f"{value}{flags}".split())})
 
 
 def _of_the_sample(value: Any, context: Context) -> Finding:

@@ -38,6 +38,7 @@ DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension":
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
+MOST_CYCLES = 10**6  # beyond it is no number of epochs
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
@@ -271,7 +272,7 @@ def _noise_of(kind: str) -> Rule:
 def _cycles(value: Any, context: Context) -> Finding | None:
     epochs = number(context.given("epoch"))
     restarts = context.given("lr_scheduler") == "cosine_with_restarts"
-    if context.form != "kohya_ss" or value not in BLANK or not restarts or epochs is None or epochs < 1:
+    if context.form != "kohya_ss" or value not in BLANK or not restarts or epochs is None or not 1 <= epochs < MOST_CYCLES:
         return None
     return Finding("used", "Empty: kohya_ss takes the number of epochs then.", {"lr_scheduler_num_cycles": int(epochs)})
 

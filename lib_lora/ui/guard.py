@@ -87,13 +87,14 @@ class Guard:
         refused: Callable[[], Any],
         failed: Callable[[Sequence[str]], Any] | None = None,
     ) -> Callable[..., Any]:
-        """`answer` with the key in front of its inputs, which are not looked at before.
+        """`answer` with the key in front of its inputs, which are not looked at before. Behind them a page sends its outputs, too.
 
         Args:
             answer: a function or a coroutine.
             refused: answers who does not bring the key.
             failed: answers with sentences where `answer` raises an error of any kind; without it the error goes on.
         """
+        taken = _inputs_of(answer)
         if inspect.iscoroutinefunction(answer):
 
             @functools.wraps(answer)
@@ -101,7 +102,7 @@ class Guard:
                 if not self.admits(key):
                     return refused()
                 try:
-                    return await answer(*values)
+                    return await answer(*values[:taken])
                 except Exception as error:  # an error of any kind is told
                     if failed is None:
                         raise
@@ -114,7 +115,7 @@ class Guard:
             if not self.admits(key):
                 return refused()
             try:
-                return answer(*values)
+                return answer(*values[:taken])
             except Exception as error:  # as above
                 if failed is None:
                     raise
@@ -148,6 +149,12 @@ class Guard:
 
     def _is_named(self, origin: str) -> bool:
         return origin in self.origins or bool(self.origins_pattern and re.fullmatch(self.origins_pattern, origin))
+
+
+def _inputs_of(answer: Callable[..., Any]) -> int | None:
+    """How many inputs a function takes; None where it takes any number."""
+    kinds = [parameter.kind for parameter in inspect.signature(answer).parameters.values()]
+    return None if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
 
 
 def _without_signature(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -196,7 +196,7 @@ def test_a_full_disk_is_told_where_files_are_dropped(blocks: Any, tmp_path: Path
     assert "No space left" in told and "make room" in told
     assert not [path for path in (tmp_path / ".private").rglob("*") if path.is_file()] and sent.read_bytes() == content
     asked(blocks, event, function, list(values))
-    assert {path.read_bytes() for path in (tmp_path / ".private").rglob("a.png")} == {content}
+    assert {path.read_bytes() for path in (tmp_path / ".private").rglob("a.pn_")} == {content}
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -55,6 +55,9 @@ class Host:
     def lora_folder(self) -> Path:
         return self.folder
 
+    def work_folder(self) -> Path:
+        return self.folder / ".train-lora"
+
     def look(self) -> None:
         return None
 

@@ -87,7 +87,7 @@ class Guard:
         refused: Callable[[], Any],
         failed: Callable[[Sequence[str]], Any] | None = None,
     ) -> Callable[..., Any]:
-        """`answer` with the key in front of its inputs, which are not looked at before. Behind them a page sends its outputs, too.
+        """`answer` with the key in front of its inputs, which are not looked at before; behind them a page sends its outputs.
 
         Args:
             answer: a function or a coroutine.

@@ -99,11 +99,11 @@ class QueueSection:
         """Begin nothing more."""
         return await self._done(self._queue.hold)
 
-    async def kept(self, wish: str) -> str:
+    async def kept(self, wish: Any) -> str:
         """Remove what jobs keep (`free`: what nobody can go on from, `states`: the rest), or set how much that may be."""
-        keeper = self._queue.keeper
+        keeper, text = self._queue.keeper, wish if isinstance(wish, str) else ""
         wishes = {"free": lambda: keeper.remove(states=False), "states": lambda: keeper.remove(states=True)}
-        return await self._done(wishes.get(wish, lambda: keeper.set_limit(str(wish))))
+        return await self._done(wishes.get(text, lambda: keeper.set_limit(text)))
 
     def repeat(self, entry: str) -> list[Any]:
         """Fill the form with a job's settings, under a free name."""

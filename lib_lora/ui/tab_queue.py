@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from html import escape
@@ -62,7 +63,7 @@ class QueueSection:
             told = list_html(problems, "problem") + self._mark()
             return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
 
-        guarded = self._guard.guarded(answer, lambda: failed([REFUSED]), failed)
+        guarded = self._guard.guarded(_with_text(answer), lambda: failed([REFUSED]), failed)
         return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden", preprocess=False)
 
     def placed_html(self, placed: Placed) -> str:
@@ -99,11 +100,11 @@ class QueueSection:
         """Begin nothing more."""
         return await self._done(self._queue.hold)
 
-    async def kept(self, wish: Any) -> str:
+    async def kept(self, wish: str) -> str:
         """Remove what jobs keep (`free`: what nobody can go on from, `states`: the rest), or set how much that may be."""
-        keeper, text = self._queue.keeper, wish if isinstance(wish, str) else ""
+        keeper = self._queue.keeper
         wishes = {"free": lambda: keeper.remove(states=False), "states": lambda: keeper.remove(states=True)}
-        return await self._done(wishes.get(text, lambda: keeper.set_limit(text)))
+        return await self._done(wishes.get(wish, lambda: keeper.set_limit(wish)))
 
     def repeat(self, entry: str) -> list[Any]:
         """Fill the form with a job's settings, under a free name."""
@@ -158,3 +159,18 @@ class QueueSection:
     def _mark(self) -> str:
         """No two answers are the same text, so that each is seen to arrive."""
         return f"<i hidden data-queue-serial='{next(self._serial)}'></i>"
+
+
+def _with_text(answer: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """`answer` to what a page sent: its text, or "" where it is none, which names no job."""
+    if inspect.iscoroutinefunction(answer):
+
+        async def awaited(sent: Any = "") -> Any:
+            return await answer(sent if isinstance(sent, str) else "")
+
+        return awaited
+
+    def called(sent: Any = "") -> Any:
+        return answer(sent if isinstance(sent, str) else "")
+
+    return called

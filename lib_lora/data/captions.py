@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,15 +59,32 @@ def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile 
     found: CaptionFile | None = None
     for extension in extensions:
         path = image.with_name(given_stem(image) + extension)
-        if path.is_symlink() and leads_out(path, root):
-            raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
-        if not path.is_file():
+        if not _is_there(path, root):
             continue
         if found is not None and found.lines:
             return replace(found, passed_over=path.name)
         read = _caption_file(path)
         found = read if found is None or read.lines else found
     return found
+
+
+def _is_there(path: Path, root: Path) -> bool:
+    """Whether a caption file of that name lies beside its image.
+
+    Raises:
+        DatasetError: it is a link out of the resolved folder `root`.
+        OSError: the folder cannot be looked at.
+    """
+    try:
+        if path.is_symlink() and leads_out(path, root):
+            raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
+        return path.is_file()
+    except OSError as error:
+        if (
+            error.errno == errno.ENAMETOOLONG
+        ):  # an image's name may be as long as the disk takes, with a longer ending it is too long
+            return False
+        raise
 
 
 def _caption_file(path: Path) -> CaptionFile:

@@ -24,7 +24,7 @@ GOOD = {
 OUT_OF_BOUNDS: list[tuple[dict[str, Any], str]] = [
     ({"rank": -1}, "Rank (rank): got -1, must be a whole number from 1 to 1024"),
     ({"rank": 10**9}, "Rank (rank): got 1000000000, must be a whole number from 1 to 1024"),
-    ({"epochs": 10**9}, "Epochs (epochs): got 1000000000, must be a whole number from 1 to 100000"),
+    ({"epochs": 10**9, "steps": 0}, "Epochs (epochs): got 1000000000, must be a whole number from 1 to 100000"),
 ]
 SLIDERS = (("resolution", 7, "64"), ("resolution", 63, "64"), ("resolution", 99999, "2048"), ("batch_size", 10**6, "64"))
 

@@ -106,8 +106,8 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
     drop = next(value for _, name, value in job["settings"] if name == "data")
     images = server.data / ".train-lora" / "queue" / entry / drop
-    assert sorted(path.name for path in images.iterdir()) == ["cat.jpg", "cat.txt", "rocket.jpg"]
-    assert requests.get(f"{server.url}/file={images / 'cat.jpg'}", timeout=30).status_code == 403
+    assert sorted(path.name for path in images.iterdir()) == ["cat.jp_", "cat.txt", "rocket.jp_"]
+    assert requests.get(f"{server.url}/file={images / 'cat.jp_'}", timeout=30).status_code == 403
     _press(tab, "mine", "Remove")
     tab.row("mine").wait_for(state="detached", timeout=LOAD_MS)
     assert not images.parent.exists() and (server.lora_folder / "mine.safetensors").is_file()

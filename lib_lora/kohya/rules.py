@@ -40,6 +40,7 @@ RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
 MOST_CYCLES = 10**6  # beyond it is no number of epochs
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
+OWN_WITH_CONVOLUTIONS = ("Kohya LoCon", "Kohya DyLoRA")
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
@@ -281,7 +282,15 @@ def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
     rank = number(context.given("network_dim")) or SD_SCRIPTS_DEFAULTS["rank"]
-    return Finding("used", "0 means: equal to the rank.", {"alpha": rank})
+    dropped = " kohya_ss since v24 leaves a 0 out, and the alpha would have been 1." if context.form == "kohya_ss" else ""
+    return Finding("used", f"0 means: equal to the rank.{dropped}", {"alpha": rank})
+
+
+def _conv_alpha(value: Any, context: Context) -> Finding | None:
+    if number(value) != 0 or context.form != "kohya_ss" or context.given("LoRA_type") not in OWN_WITH_CONVOLUTIONS:
+        return None
+    why = "0 means: equal to their rank. kohya_ss leaves a 0 out for this type, and the alpha would have been 1."
+    return Finding("used", why, {"conv_alpha": value})
 
 
 def _precision(value: Any, context: Context) -> Finding | None:
@@ -321,6 +330,7 @@ RULES: dict[str, Rule] = {
     **{name: _noise_of("Multires") for name in MULTIRES},
     "lr_scheduler_num_cycles": _cycles,
     "network_alpha": _alpha,
+    "conv_alpha": _conv_alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
     "network_args": _composite,

@@ -53,10 +53,10 @@ def test_network_args_of_the_free_text_replace_those_that_the_form_makes() -> No
     assert refused(blocks) == [] and "down_lr_weight" not in blocks.flat and blocks.flat["rank_dropout"] == 0.1
 
 
-@pytest.mark.parametrize(("kind", "told"), [("Standard", True), ("LyCORIS/LoCon", True)])
-def test_an_alpha_of_0_that_the_form_leaves_out_is_told(kind: str, told: bool) -> None:
+@pytest.mark.parametrize("kind", ["Standard", "LyCORIS/LoCon"])
+def test_an_alpha_of_0_that_the_form_leaves_out_is_told(kind: str) -> None:
     found = gui(LoRA_type=kind, network_dim=8, network_alpha=0)
-    assert found.flat["alpha"] == 8 and ("leaves a 0 out" in why(found, "network_alpha")) is told
+    assert found.flat["alpha"] == 8 and "leaves a 0 out" in why(found, "network_alpha")
     assert "leaves" not in why(toml("network_dim = 8\nnetwork_alpha = 0\n"), "network_alpha")
 
 
@@ -78,3 +78,13 @@ def test_a_size_that_kohya_spells_outweighs_one_name_of_ours(size: str) -> None:
     text = f"resolution = {size}\nenable_bucket = true\nepochs = 3\n"
     assert (toml(text).flat["resolution"], refused(toml(text))) == (768, ["epochs"])
     assert source_of({"resolution": 768, "enable_bucket": True, "epochs": 3}, toml=False).form == "ours"
+
+
+@pytest.mark.parametrize(
+    "key", ["sample_every_n_epochs", "save_every_n_steps", "save_last_n_epochs", "caption_dropout_every_n_epochs"]
+)
+def test_more_epochs_and_steps_than_any_run_has_mean_never(key: str) -> None:
+    """Notebooks write 999999 where no sample is wanted."""
+    found = toml(f"{LYCORIS}{key} = 99999999\n")
+    assert refused(found) == [] and found.flat[key] == 0 and "no run" in why(found, key)
+    assert toml(f"{LYCORIS}{key} = 7\n").flat[key] == 7

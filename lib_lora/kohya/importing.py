@@ -26,6 +26,7 @@ from lib_lora.kohya.spelling import (
     OWN_TEXT_RATE,
     TRIGGER_KEPT,
     ZERO_DROPPED,
+    is_never_reached,
     is_off,
     number,
     spelled,
@@ -250,7 +251,8 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
         return Finding("ignored", NOT_INHERITED[opt.name])
     if not context.keep_names and opt.name == "sample_prompts" and isinstance(value, str) and names_a_file(value):
         return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
-    found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
+    title = f"{opt.title}: no run has so many." if is_never_reached(opt, value) else f"{opt.title}."
+    found = Finding("used", title, {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
     if unclear is not None:
         return Finding("not_supported", f"{opt.title}: {unclear}")

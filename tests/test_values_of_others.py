@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from lib_lora.config.groups import build_config
+from lib_lora.config.argv import add_options, config_from
+from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.rules import config_notes, config_problems
+from lib_lora.errors import ConfigError
 from lib_lora.kohya.files import source_of
 from tests.test_kohya_import import gui, toml, verdict, why
 from tests.test_settings_of_others import refused
@@ -88,3 +95,35 @@ def test_more_epochs_and_steps_than_any_run_has_mean_never(key: str) -> None:
     found = toml(f"{LYCORIS}{key} = 99999999\n")
     assert refused(found) == [] and found.flat[key] == 0 and "no run" in why(found, key)
     assert toml(f"{LYCORIS}{key} = 7\n").flat[key] == 7
+
+
+def given(settings: dict[str, Any], folder: Path, *arguments: str) -> TrainConfig:
+    path = folder / "c.json"
+    path.write_text(json.dumps(settings))
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return config_from(parser.parse_args(["--config", str(path), *arguments]))
+
+
+LOCON: dict[str, Any] = {"LoRA_type": "LyCORIS/LoCon", "network_dim": 4}
+SCRIPTS: dict[str, Any] = {"network_module": "networks.lora", "network_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ({**LOCON, "train_norm": True}, ["--network_args", "train_norm=False"]),
+        ({**LOCON, "LyCORIS_preset": "unet-only"}, ["--train-layers", "attention"]),
+        ({**SCRIPTS, "max_train_epochs": -3}, ["--steps", "3"]),
+        ({**SCRIPTS, "max_train_epochs": "many"}, ["--steps", "3"]),
+        ({**SCRIPTS, "enable_bucket": True, "min_bucket_reso": 7}, ["--enable-bucket", "false"]),
+        ({**SCRIPTS, "loss_type": "huber", "huber_c": -5}, ["--loss-type", "l2"]),
+    ],
+    ids=str,
+)
+def test_an_argument_wins_over_what_it_leaves_without_effect(
+    settings: dict[str, Any], arguments: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        given(settings, tmp_path)
+    given(settings, tmp_path, *arguments)

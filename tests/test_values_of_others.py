@@ -127,3 +127,10 @@ def test_an_argument_wins_over_what_it_leaves_without_effect(
     with pytest.raises(ConfigError):
         given(settings, tmp_path)
     given(settings, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "-1", "1e30"])
+def test_a_rate_that_is_none_is_refused_where_it_stands_in(rate: str) -> None:
+    found = toml(f"{LYCORIS}learning_rate = {rate}\nunet_lr = 1e-4\n")
+    assert refused(found) == ["learning_rate"] and "from 0 to 100" in why(found, "learning_rate")
+    assert refused(toml(f"{LYCORIS}learning_rate = {rate}\nunet_lr = 1e-4\ntext_encoder_lr = 0\n")) == []

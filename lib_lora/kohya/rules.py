@@ -36,6 +36,7 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
 # of these a dataset file decides too
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
+LARGEST_RATE = 100
 RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
 MOST_CYCLES = 10**6  # beyond it is no number of epochs
@@ -97,6 +98,9 @@ def _rate(name: str) -> Rule:
             return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
         if name == "learning_rate":
             stands_in = [part for part in RATES if context.values.get(part) in BLANK]
+            rate = number(value)
+            if stands_in and rate is not None and not 0 <= rate <= LARGEST_RATE:
+                return Finding("not_supported", f"got {value!r}, must be a number from 0 to {LARGEST_RATE}.")
             why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
             return Finding("used", why)
         if name in rates and rates[name] is None:

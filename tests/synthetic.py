@@ -208,4 +208,6 @@ if __name__ == "__main__":
         "full": write_full, "mini": write_mini, "inpainting": write_mini_inpainting, "sd2": write_mini_sd2,
         "sdxl": write_mini_sdxl,
     }  # fmt: skip
+    if len(sys.argv) != 3 or sys.argv[1] not in made:
+        sys.exit(f"python -m tests.synthetic FAMILY DIR, where FAMILY is one of {', '.join(made)}")
     print(made[sys.argv[1]](Path(sys.argv[2])))

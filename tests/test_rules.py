@@ -31,7 +31,6 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"caption_extension": "txt"}, "caption_extension"),
     ({"caption_separator": "", "shuffle_caption": True}, "caption_separator"),
     ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
-    ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
     ({"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred"),
     ({"v_pred_like_loss": 0.1, "v_parameterization": True}, "v_pred_like_loss"),
     ({"optimizer": "AdamW8bit"}, "bitsandbytes==0.45.5"),

@@ -90,7 +90,7 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     if "epochs" in ours and "steps" not in ours:
         ours["steps"] = 0  # steps of the file would win over the epochs that are asked for
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
-    settings = _file_settings(args.config, kohya, set(ours))
+    settings = _file_settings(args.config, kohya, ours)
     problem = _code_problem({name: value for name, value in settings.items() if name not in ours})
     if problem:
         raise ConfigError([problem])
@@ -101,13 +101,13 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     return build_config(flat)
 
 
-def _file_settings(path: Path | None, arguments: dict[str, Any], overruled: set[str]) -> dict[str, Any]:
+def _file_settings(path: Path | None, arguments: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Our options from the file, if there is one, and from arguments that only kohya has; ours win over kohya's.
 
     Args:
         path: the file.
         arguments: what only kohya has; wins over the same keys of the file, whose form hangs on the file alone.
-        overruled: our options that are given as arguments; what the file says of them is not judged.
+        given: our options that are given as arguments; what the file says of them is not judged.
 
     Raises:
         ConfigError: with every setting that would change the result and is not supported.
@@ -115,7 +115,9 @@ def _file_settings(path: Path | None, arguments: dict[str, Any], overruled: set[
     settings = read_file(path) if path else {}
     toml = path is None or path.suffix.lower() == ".toml"
     source = source_of(settings, toml=toml, folder=path.parent if path else None, ours_first=True, arguments=arguments)
-    found = import_source(source, keep_names=True, with_defaults=path is not None, overruled=overruled)
+    if str(given.get("steps", 0)) != "0":
+        given = {"epochs": 1, **given}  # which steps win over
+    found = import_source(source, keep_names=True, with_defaults=path is not None, given=given)
     problems = [
         f"{said.key} = {said.value!r}: {said.why}" if said.key.startswith(ARGUMENT) else f"Settings file (config): {problem}"
         for said, problem in zip((*found.not_supported, *found.unknown), found.problems())

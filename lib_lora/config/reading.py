@@ -127,7 +127,7 @@ TABLE: tuple[Reading, ...] = (
             "Loss (loss_type) is neither huber nor smooth_l1"),
     Reading(("huber_scale",), lambda config: config.objective.loss_type in BENT and config.objective.huber_schedule != "snr",
             "only huber and smooth_l1 with Huber schedule (huber_schedule) exponential or constant use it"),
-    Reading(("noise_offset_random_strength",), lambda config: config.objective.noise_offset > 0,
+    Reading(("noise_offset_random_strength", "adaptive_noise_scale"), lambda config: config.objective.noise_offset > 0,
             "Noise offset (noise_offset) is 0"),
     Reading(("multires_noise_discount",), lambda config: config.objective.multires_noise_iterations > 0,
             "Multires noise layers (multires_noise_iterations) is 0"),

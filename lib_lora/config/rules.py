@@ -90,15 +90,6 @@ def timestep_range(config: TrainConfig) -> str | None:
     return f"First timestep (min_timestep): got {low}, must be smaller than Last timestep (max_timestep), {high}."
 
 
-def adaptive_noise_has_an_offset(config: TrainConfig) -> str | None:
-    objective = config.objective
-    if objective.adaptive_noise_scale == 0 or objective.noise_offset > 0:
-        return None
-    return (
-        "Adaptive noise scale (adaptive_noise_scale): works only with a Noise offset (noise_offset) above 0; set one, or 0 here."
-    )
-
-
 def velocity_weights_fit(config: TrainConfig) -> str | None:
     objective = config.objective
     if objective.scale_v_pred_loss_like_noise_pred and not objective.v_parameterization:
@@ -201,7 +192,6 @@ RULES: tuple[Rule, ...] = (
     separators_are_there,
     schedule_arguments_have_a_reader,
     timestep_range,
-    adaptive_noise_has_an_offset,
     velocity_weights_fit,
     steps_are_whole,
     optimizer_has_a_name,

@@ -149,12 +149,19 @@ def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours
         return "dataset"
     names = {name for name in names if not name.startswith("network_args")}
     ours, kohya = {opt.name for opt in all_options()}, set(key_table())
-    lead = len((names & ours) - kohya) - len((names & kohya) - ours)
+    pairs = any(
+        entry.name == "resolution" and _is_pair(entry.value) for entry in entries
+    )  # a name of both, a spelling of kohya's
+    lead = len((names & ours) - kohya) - len((names & kohya) - ours) - pairs
     if lead > 0 or (lead == 0 and ours_first and names and not toml and not names & OF_KOHYA):
         return "ours"
     if len(names & OF_KOHYA) == 1:
         return "kohya_ss" if FORMS_OWN in names else "sd-scripts"
     return "sd-scripts" if toml else "kohya_ss"
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and "," in value)
 
 
 def _last_of_each(parts: Iterator[Entry]) -> tuple[Entry, ...]:

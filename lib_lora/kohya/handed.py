@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source
 from lib_lora.kohya.spelling import BLANK, truth
-from lib_lora.kohya.table import inner_names
+from lib_lora.kohya.table import NETWORK_ARGS, inner_names
 
 OWN = frozenset({"Standard", "Kohya LoCon", "Kohya DyLoRA", "LoRA-FA"})
 NATIVE = frozenset({"Kohya LoHa", "Kohya LoKr"})  # v26, of newer sd-scripts
@@ -57,6 +57,7 @@ OF_FLUX = "kohya_ss hands it on for FLUX.1 alone."
 WHOLE = 80  # the form writes all of its fields, so that such a file lacks only what its version had not
 RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 OF_V26 = ("anima_", "hunyuan_", "lumina_", "show_timesteps", "train_inpainting")
+REPLACED = "additional_parameters has --network_args, which replaces all that kohya_ss makes of such fields."
 AT_THE_TOP = (
     "kohya_ss up to v25 wrote it at the top level, where nothing reads it, so it never had an effect; "
     "to have one, give it inside network_args, or as LoRA+ ({name}) here."
@@ -76,6 +77,8 @@ def not_handed_on(source: Source) -> dict[str, str]:
     found = dict(source.left_out)
     if source.form == "kohya_ss":
         found.update(_of_the_form(entries, is_our_own=_is_our_own(source)))
+        if any(part.name.startswith(NETWORK_ARGS) for part in source.parts.get("additional_parameters", ())):
+            found.update({entry.key: REPLACED for entry in entries if entry.name in HANDED_ON and entry.key not in found})
     if source.form == "sd-scripts":
         found.update({**_outside(entries), **_hidden(entries)})
     return found

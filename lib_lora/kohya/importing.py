@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
@@ -18,7 +19,7 @@ from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
 from lib_lora.kohya.images import IMAGE_RULES
-from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, SECRETS, Verdict
+from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, REMEDIES, SECRETS, Verdict
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
 from lib_lora.kohya.spelling import (
@@ -26,13 +27,14 @@ from lib_lora.kohya.spelling import (
     OWN_TEXT_RATE,
     TRIGGER_KEPT,
     ZERO_DROPPED,
+    is_never_reached,
     is_off,
     number,
     spelled,
     truth,
     unclear_argument,
 )
-from lib_lora.kohya.table import KeyFact, key_table, options_by_kohya
+from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
 from lib_lora.kohya.words import WORD_RULES
 
@@ -101,7 +103,7 @@ def import_file(path: Path, *, keep_names: bool = False, ours_first: bool = Fals
 
 
 def import_source(
-    source: Source, *, keep_names: bool = False, with_defaults: bool = True, overruled: Set[str] = frozenset()
+    source: Source, *, keep_names: bool = False, with_defaults: bool = True, given: Mapping[str, Any] = MappingProxyType({})
 ) -> Imported:
     """Translate the entries of a file.
 
@@ -109,15 +111,16 @@ def import_source(
         source: the entries.
         keep_names: names and paths in it are taken too.
         with_defaults: what sd-scripts takes for absent keys is filled in.
-        overruled: our options that are given otherwise; what decides over them alone is not judged.
+        given: our options that are given otherwise, with their values; what decides over them alone is not judged.
     """
+    overruled = frozenset(given)
     context = _context(source, keep_names=keep_names, with_defaults=with_defaults, overruled=overruled)
     judged = {
         entry.key: [(part, _finding(part, context, overruled)) for part in source.parts.get(entry.key) or (entry,)]
         for entry in _by_weight(source.entries)
     }
     _drop_overruled(judged)
-    _settle_bounds(judged, context)
+    _settle_bounds(judged, context, given)
     if not keep_names:
         _leave_out_code(judged)
     result = Imported()
@@ -158,9 +161,10 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
                 judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
 
 
-def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Context) -> None:
+def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Context, given: Mapping[str, Any]) -> None:
     """Numbers outside of their bounds, now that all that decides over them is known."""
     flat = {name: value for findings in judged.values() for _, found in findings for name, value in found.values.items()}
+    flat.update(_checked(Finding("used", "", dict(given))).values)
     said = out_of_bounds(flat, lambda rest: {**closing_values(context, rest), **lycoris_values(context, rest)})
     for findings in judged.values() if said else ():
         for place, (part, found) in enumerate(findings):
@@ -182,7 +186,7 @@ def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 def _is_overruled(entry: Entry, options: Set[str]) -> bool:
     """Whether everything that `entry` decides is said otherwise."""
     fact = key_table().get(entry.name)
-    decided = set(fact.options) if fact else {entry.name} & set(OURS)
+    decided = set(REMEDIES.get(entry.name) or fact.options) if fact else {entry.name} & set(OURS)
     return bool(decided) and decided <= options and not entry.key.startswith(ARGUMENT)
 
 
@@ -191,6 +195,9 @@ def _context(source: Source, *, keep_names: bool, with_defaults: bool, overruled
     told.update({key: ("not_supported", why) for key, why in source.unread.items()})
     told.update({key: ("ignored", why) for key, why in not_handed_on(source).items()})
     told.update({entry.key: ("ignored", SAID_OTHERWISE) for entry in source.entries if _is_overruled(entry, overruled)})
+    if source.form == "kohya_ss":  # whose form has a field for each
+        inner = {part.name.removeprefix(NETWORK_ARGS) for part in source.parts.get(f"{ARGUMENT}network_args", ())}
+        told.update({entry.key: ("ignored", SAID_OTHERWISE) for entry in source.entries if entry.name in inner})
     if keep_names:
         told.update(datasets.of_folders(source.entries))
     values: dict[str, Any] = {}
@@ -250,7 +257,8 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
         return Finding("ignored", NOT_INHERITED[opt.name])
     if not context.keep_names and opt.name == "sample_prompts" and isinstance(value, str) and names_a_file(value):
         return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
-    found = Finding("used", f"{opt.title}.", {opt.name: spelled(opt, value)})
+    title = f"{opt.title}: no run has so many." if is_never_reached(opt, value) else f"{opt.title}."
+    found = Finding("used", title, {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
     if unclear is not None:
         return Finding("not_supported", f"{opt.title}: {unclear}")

@@ -246,6 +246,13 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "show_timesteps": ("none",),
     "network_args.preset": ("full",),
 }
+# not supported, but one of our options says as much: where that is given, the key asks for nothing more
+REMEDIES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("LyCORIS_preset", "network_args.preset"), ("train_layers",)),
+    **dict.fromkeys(("dropout", "network_args.dropout"), ("network_dropout",)),
+    "network_scale": ("alpha",),
+    "randomly_choice_prompt": ("sample_prompts",),
+}
 SECRETS = frozenset({"huggingface_token", "wandb_api_key"})
 
 # our options that are names or paths: not taken from a file of someone else

@@ -36,10 +36,12 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
 # of these a dataset file decides too
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
+LARGEST_RATE = 100
 RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
 MOST_CYCLES = 10**6  # beyond it is no number of epochs
 OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
+OWN_WITH_CONVOLUTIONS = ("Kohya LoCon", "Kohya DyLoRA")
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
@@ -96,6 +98,9 @@ def _rate(name: str) -> Rule:
             return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
         if name == "learning_rate":
             stands_in = [part for part in RATES if context.values.get(part) in BLANK]
+            rate = number(value)
+            if stands_in and rate is not None and not 0 <= rate <= LARGEST_RATE:
+                return Finding("not_supported", f"got {value!r}, must be a number from 0 to {LARGEST_RATE}.")
             why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
             return Finding("used", why)
         if name in rates and rates[name] is None:
@@ -281,7 +286,15 @@ def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
     rank = number(context.given("network_dim")) or SD_SCRIPTS_DEFAULTS["rank"]
-    return Finding("used", "0 means: equal to the rank.", {"alpha": rank})
+    dropped = " kohya_ss since v24 leaves a 0 out, and the alpha would have been 1." if context.form == "kohya_ss" else ""
+    return Finding("used", f"0 means: equal to the rank.{dropped}", {"alpha": rank})
+
+
+def _conv_alpha(value: Any, context: Context) -> Finding | None:
+    if number(value) != 0 or context.form != "kohya_ss" or context.given("LoRA_type") not in OWN_WITH_CONVOLUTIONS:
+        return None
+    why = "0 means: equal to their rank. kohya_ss leaves a 0 out for this type, and the alpha would have been 1."
+    return Finding("used", why, {"conv_alpha": value})
 
 
 def _precision(value: Any, context: Context) -> Finding | None:
@@ -321,6 +334,7 @@ RULES: dict[str, Rule] = {
     **{name: _noise_of("Multires") for name in MULTIRES},
     "lr_scheduler_num_cycles": _cycles,
     "network_alpha": _alpha,
+    "conv_alpha": _conv_alpha,
     "mixed_precision": _precision,
     "caption_extension": _caption_extension,
     "network_args": _composite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ ZERO_DROPPED: dict[str, str] = {
     "seed": "a random seed would have been drawn",
 }
 ALL_STEPS = 0.999999  # a share of 1 would be one step
-NEVER = 100000
+NEVER = 100000  # epochs
 MOST_KEPT = 255  # of tags
 TRIGGER_KEPT = "trigger_kept"  # in our section: one of keep_tokens is for the trigger
 OWN_TEXT_RATE = "text_encoder_lr_of_family"  # in our section: what stands for a rate that was not given
@@ -58,13 +59,19 @@ def truth(value: Any) -> bool:
     return not is_off(value)
 
 
+def is_never_reached(opt: Option, value: Any) -> bool:
+    """Whether an interval, or a number to keep, is beyond every run, as 999999 epochs; 0 says that here."""
+    interval = "_every_n_" in opt.name or opt.name.startswith("save_last_n_") or opt.name == "max_validation_steps"
+    return interval and (number(value) or 0) > (opt.declaration.le or math.inf)
+
+
 def spelled(opt: Option, value: Any) -> Any:
     """`value` as our option is spelled, ready to be parsed."""
     if opt.name in ZERO_IS and number(value) == 0:
         return ZERO_IS[opt.name]
     if opt.name == "gradient_checkpointing":
         return value if value in (opt.choices or ()) else "on" if truth(value) else "off"
-    if opt.name == "validate_every_n_epochs" and (number(value) or 0) > NEVER:
+    if is_never_reached(opt, value):
         return 0
     if opt.name == "resize_interpolation" and isinstance(value, str):
         return {"linear": "bilinear", "cubic": "bicubic"}.get(value, value)

@@ -7,8 +7,9 @@ from typing import Any
 
 from lib_lora.config.lycoris import DYLORA, LYCORIS, PRESET_OF_IA3, WITHOUT_CONVOLUTIONS
 from lib_lora.kohya.handed import EARLY_LOCON, type_of_form
-from lib_lora.kohya.rules import RULES, Context, Finding, Rule, empty
+from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, Rule, empty
 from lib_lora.kohya.spelling import BLANK, number, truth
+from lib_lora.kohya.table import NETWORK_ARGS
 
 BYPASS = ("bypass_mode", "network_args.bypass_mode")
 ALGO = ("network_args.algo", "lycoris_algo")
@@ -37,6 +38,7 @@ WITHOUT_NORM = ("ia3", "glora")
 PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
 WITHOUT_BYPASS = "From LyCORIS 3.1.0 to before 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
 WHOLE_FROM = 5120  # half of the widest layer: of a LoKr LyCORIS keeps both matrices whole from this rank on
+AS_ORDINARY = "0 means: the ordinary rank, as LyCORIS since 1.9 takes it; before, convolutions were left alone."
 WHOLE = "A rank that no layer has, by which LyCORIS is told to keep LoKr's matrices whole."
 WHOLE_FOR_ALL = "Of LoKr the matrices of all layers are whole here, or of none; give network_dim and conv_dim alike."
 LARGEST_RANK = 1024
@@ -48,10 +50,15 @@ def _algorithm(context: Context) -> str | None:
     kind, module = type_of_form(context.values), context.given("network_module")
     algorithm = context.given(*ALGO)
     if kind == EARLY_LOCON or (kind or "").startswith("LyCORIS/"):
-        return KINDS_OF_FORM.get(str(kind), "another")
+        return str(algorithm or "lora").lower() if _is_replaced(context) else KINDS_OF_FORM.get(str(kind), "another")
     if module == LYCORIS or (module is None and kind is None and algorithm is not None):
         return str(algorithm or "lora").lower()
     return None
+
+
+def _is_replaced(context: Context) -> bool:
+    """Whether the free text of kohya_ss' form has network_args, which win over those that the form makes."""
+    return any(name.startswith(NETWORK_ARGS) and key == "additional_parameters" for name, key in context.last.items())
 
 
 def _adapter_type(context: Context) -> str | None:
@@ -141,11 +148,13 @@ def _conv_dim(value: Any, context: Context) -> Finding | None:
         return Finding("ignored", "Convolutions of this type are not trained: the webui does not read them.")
     if _algorithm(context) and _preset(context) == WITHOUT_CONVOLUTIONS:
         return Finding("ignored", "LyCORIS' preset leaves convolutions alone.")
-    if not _is_whole(value, context):
-        return None
-    if not _is_whole(context.given("network_dim"), context):
+    ordinary = context.given("network_dim")
+    as_ordinary = bool(_algorithm(context)) and number(value) == 0
+    if _is_whole(ordinary, context) and (as_ordinary or _is_whole(value, context)):
+        return Finding("used", WHOLE, {"conv_dim": LARGEST_RANK, "full_matrix": True})
+    if _is_whole(value, context):
         return Finding("not_supported", WHOLE_FOR_ALL)
-    return Finding("used", WHOLE, {"conv_dim": LARGEST_RANK, "full_matrix": True})
+    return Finding("used", AS_ORDINARY, {"conv_dim": ordinary or SD_SCRIPTS_DEFAULTS["rank"]}) if as_ordinary else None
 
 
 def _rank(value: Any, context: Context) -> Finding | None:
@@ -171,6 +180,11 @@ def _alpha_of(key: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if _is_whole(context.given("network_dim"), context) and (number(value) or 0) > LARGEST_RANK:
             return Finding("ignored", "Nothing scales whole matrices.")
+        if key != "network_alpha" and _algorithm(context) and number(value) == 0:
+            alpha = context.given("network_alpha")
+            return Finding(
+                "used", "0 means: the ordinary alpha.", {"conv_alpha": SD_SCRIPTS_DEFAULTS["alpha"] if alpha is None else alpha}
+            )
         general = RULES.get(key)
         return general(value, context) if general else None
 
@@ -195,9 +209,9 @@ def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
     """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha; kohya's unit, which is 1."""
     if _is_dylora(context):
         return {} if "unit" in flat else {"unit": 1}
-    if _algorithm(context) in (None, *LINEAR_LAYERS) or "conv_dim" in flat or _preset(context) not in (None, "full"):
+    if _algorithm(context) in (None, *LINEAR_LAYERS) or _preset(context) not in (None, "full"):
         return {}
-    rank = {"conv_dim": flat["rank"]} if "rank" in flat else {}
+    rank = {"conv_dim": flat["rank"]} if "rank" in flat and "conv_dim" not in flat else {}
     return {**rank, **({"conv_alpha": flat["alpha"]} if "alpha" in flat and "conv_alpha" not in flat else {})}
 
 

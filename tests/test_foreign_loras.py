@@ -311,6 +311,96 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
     assert load_file(events[-1].path).keys() == made.keys()
 
 
+CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+RARER = {  # what LyCORIS and ComfyUI write: the shapes of a layer's tensors, and what is said of it
+    "Tucker": ({"lora_down.weight": (2, 64, 1, 1), "lora_up.weight": (64, 2, 1, 1), "lora_mid.weight": (2, 2, 3, 3)}, "a LoCon with Tucker"),
+    "Tucker's LoHa": ({**dict.fromkeys(("hada_w1_a", "hada_w2_a", "hada_w1_b", "hada_w2_b"), (2, 64)), "hada_t1": (2, 2, 3, 3),
+                       "hada_t2": (2, 2, 3, 3)}, "a LoHa with Tucker"),
+    "Tucker's LoKr": ({"lokr_w1": (8, 8), "lokr_t2": (2, 2, 3, 3), "lokr_w2_a": (2, 8), "lokr_w2_b": (2, 8)}, "a LoKr with Tucker"),
+    "rescaled": ({"oft_blocks": (4, 16, 16), "rescale": (64, 1, 1, 1)}, "choose one made without rescaled"),
+    "BOFT": ({"oft_blocks": (2, 4, 16, 16)}, "a BOFT (butterfly); choose a file of OFT"),
+    "bias_diff": ({"lora_down.weight": (2, 64, 3, 3), "lora_up.weight": (64, 2, 1, 1), "diff_b": (64,)}, "ComfyUI's bias_diff"),
+    "two things": ({"hada_w1_a": (2, 64), "on_input": (1,)}, "which has hada_w1_a, on_input; choose a file of another type"),
+    "norm": ({"w_norm": (64,), "b_norm": (64,)}, "which has b_norm, w_norm; choose a file of another type"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RARER)
+def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path: Path) -> None:
+    """And never by a tensor that other types have too, such as its alpha; an inspection describes what else the file has."""
+    shapes, said = RARER[case]
+    state = {f"{CONV}.alpha": torch.tensor(1.0), **{f"{CONV}.{end}": torch.zeros(shape) for end, shape in shapes.items()}}
+    path = saved(tmp_path, state)
+    for option, given in (("network_weights", path), ("base_weights", [path])):
+        (problem,) = weights_problems(config(**{option: given}), Kind(SD1, "a test"))
+        assert (
+            problem.startswith(TOLD[option])
+            and said in problem
+            and f"a layer of a type that is not trained here, {CONV!r}" in problem
+        )
+    with pytest.raises(LoraFileError, match="not trained here") as error:
+        describe(Path(path))
+    assert said in str(error.value)
+    with pytest.raises(LoraFileError, match="Train again from.*not trained here"):
+        again(Path(path))
+    plain = {f"lora_unet_mid_block_attentions_0_proj_in.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
+    found = describe(Path(saved(tmp_path, {**state, **plain}, "both")))
+    assert said in found["rarer_types"][CONV] and (found["type"], found["modules"], found["incomplete"]) == ("LoRA", 1, [])
+
+
+def test_a_type_that_is_not_trained_is_told_with_the_remedy(tmp_path: Path) -> None:
+    path = saved(tmp_path, {f"{CONV}.diff": torch.zeros(64, 64, 3, 3)}, "whole")
+    (problem,) = weights_problems(config(network_weights=path), Kind(SD1, "a test"))
+    assert "has type full" in problem and "merge the file first (base_weights)" in problem
+    with pytest.raises(
+        LoraFileError, match=r"has type full, which cannot be gone on with; .* merge the file first \(base_weights\)"
+    ):
+        again(Path(path))
+    assert weights_problems(config(base_weights=[path]), Kind(SD1, "a test")) == []
+
+
+def test_a_glora_of_either_order_adds_the_same(sd1: DiffusersModel, tmp_path: Path) -> None:
+    """LyCORIS turned its factors in 3.0; the new file has them as the webui reads them."""
+    target = next(target for target in adaptable(sd1) if target.name.endswith("ff_net_0_proj"))
+    (out, width), rank = weight_of(target).shape, 2
+    shapes = {"a1": (width, rank), "a2": (rank, width), "b1": (out, rank), "b2": (rank, width)}
+    newer = {f"{target.name}.{key}.weight": torch.randn(shape) for key, shape in shapes.items()}
+    a1, a2, b1, b2 = newer.values()
+    turned = dict(zip(newer, (a2, a1, b2, b1)))
+    wanted = weight_of(target) @ a1 @ a2 + b1 @ b2  # LyCORIS' GLoRAModule.forward: org(a1(a2(x))) + b1(b2(x))
+    for name, state in (("newer", newer), ("older", turned)):
+        path = saved(tmp_path, state, name)
+        flat = dict(again(Path(path)).settings)
+        assert weights_problems(config(base_weights=[path], **flat), sd1.kind) == []
+        pairs = {pair.target.name: pair for pair in start_pairs(config(**flat), sd1)}
+        merged = {pair.target.name: pair for pair in frozen_pairs(config(base_weights=[path]), sd1)}
+        for found in (pairs, merged):
+            assert torch.allclose(adapter_delta(found[target.name]), wanted, rtol=1e-4, atol=1e-4)
+        assert state_dict([pairs[target.name]])[f"{target.name}.a1.weight"].shape == (rank, width)
+
+
+def test_a_folded_kernel_is_read_as_the_convolution_that_it_is(sd1: DiffusersModel, tmp_path: Path) -> None:
+    """LyCORIS' DyLoRA; the webui unfolds it too."""
+    weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
+    down, up = torch.randn(2, weight[0].numel()), torch.randn(len(weight), 2)
+    path = saved(tmp_path, {f"{CONV}.lora_down.weight": down, f"{CONV}.lora_up.weight": up, f"{CONV}.alpha": torch.tensor(1.0)})
+    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    assert torch.allclose(adapter_delta(pair), (up @ down / 2).reshape(weight.shape), atol=1e-5)
+    narrow = saved(tmp_path, {f"{CONV}.lora_down.weight": down[:, 1:], f"{CONV}.lora_up.weight": up}, "narrow")
+    (problem,) = fit_problems(config(base_weights=[narrow]), sd1)
+    shape = "×".join(map(str, weight.shape))
+    assert f"does not fit the model's, of {shape}: it has lora_down.weight 2×{down.shape[1] - 1}, lora_up.weight" in problem
+
+
+def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) -> None:
+    weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
+    change = torch.randn(weight.shape)
+    path = saved(tmp_path, {f"{CONV}.diff": change, f"{CONV}.alpha": torch.tensor(4.0)})
+    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    assert torch.equal(adapter_delta(pair), change)
+    assert describe(Path(path))["norm_max"] == pytest.approx(float(change.norm()))
+
+
 @pytest.mark.parametrize("option", ["network_weights", "base_weights"])
 @pytest.mark.parametrize(
     ("key", "shape", "said"),
@@ -321,7 +411,7 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
         ("something.else.lora_A.weight", (2, 8), "which no SD 1.x or SD 2.x or SDXL has under that name"),
         ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
         ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
-        ("lora_unet_conv_in.w_norm", (8,), "tensors of kinds that are not trained here"),
+        ("lora_unet_conv_in.w_norm", (8,), "'lora_unet_conv_in', which has w_norm; choose a file of another type"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_the_option(
@@ -378,13 +468,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("option", ["network_weights", "base_weights"])
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.glob("lora-*") if (path / "lora.safetensors").exists()))
 def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
-    """Files of other programs for the tiny checkpoint and SDXL's miniature: all are read, but for a DoRA over rows."""
+    """Files of other programs for the tiny checkpoint and SDXL's miniature: all are read, but for a DoRA over rows and one with NaN."""
     path = str(CASES / case / "lora.safetensors")
     host = StandaloneHost(mini_sdxl if "sdxl" in case else tiny, tmp_path / "out")
     flat = {"network_weights": path, "dim_from_weights": True} if option == "network_weights" else {"base_weights": [path]}
     settings = small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5)
-    if "dora" in case:
-        with pytest.raises(ConfigError, match="dora over output rows|has type") as caught:
+    if case in ("lora-dora-rows-merged", "lora-nan"):
+        with pytest.raises(ConfigError, match="dora over output rows" if "dora" in case else "not finite") as caught:
             check(settings, host)
         assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(TOLD[option])
         return

@@ -12,6 +12,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.family import Family
 from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
 from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.others import NO_LORA
 from lib_lora.model.layer_names.translate import Named, Translation, translate
 from lib_lora.output.lora_file import State, read, shapes
 
@@ -69,7 +70,7 @@ def layer_shapes(path: Path, family: Family) -> tuple[dict[str, Shape], Translat
 def names_problem(path: str, names: Translation) -> str | None:
     """Why the file's names cannot be gone by, in one sentence; None where each has its place."""
     if names.other:
-        what = f"holds {names.other}" if names.other.startswith(("a ", "an ")) else f"is made for {names.other}"
+        what = f"holds {names.other}" if names.other in NO_LORA else f"is made for {names.other}"
         return f"{path!r} {what}, which is not trained here; choose a LoRA of SD 1.x, SD 2.x or SDXL."
     if names.twice:
         return (

@@ -319,6 +319,8 @@ RARER = {  # what LyCORIS and ComfyUI write: the shapes of a layer's tensors, an
     "Tucker's LoKr": ({"lokr_w1": (8, 8), "lokr_t2": (2, 2, 3, 3), "lokr_w2_a": (2, 8), "lokr_w2_b": (2, 8)}, "a LoKr with Tucker"),
     "rescaled": ({"oft_blocks": (4, 16, 16), "rescale": (64, 1, 1, 1)}, "choose one made without rescaled"),
     "BOFT": ({"oft_blocks": (2, 4, 16, 16)}, "a BOFT (butterfly); choose a file of OFT"),
+    "GLoRA": ({"a1.weight": (64, 2, 1, 1), "a2.weight": (2, 64, 1, 1), "b1.weight": (64, 2, 1, 1), "b2.weight": (2, 64, 3, 3)},
+              "a GLoRA beside a convolution; choose one of the transformers alone"),
     "bias_diff": ({"lora_down.weight": (2, 64, 3, 3), "lora_up.weight": (64, 2, 1, 1), "diff_b": (64,)}, "ComfyUI's bias_diff"),
     "two things": ({"hada_w1_a": (2, 64), "on_input": (1,)}, "which has hada_w1_a, on_input; choose a file of another type"),
     "norm": ({"w_norm": (64,), "b_norm": (64,)}, "which has b_norm, w_norm; choose a file of another type"),

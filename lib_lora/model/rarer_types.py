@@ -19,6 +19,7 @@ _BY_KEY = {  # what only this type has -> what it is; and the remedy
     "scale": "scaled by a tensor of its own; choose a file that has alphas instead",
 }
 _BUTTERFLY = "a BOFT (butterfly); choose a file of OFT (diag-oft)"
+_KERNEL = "a GLoRA beside a convolution; choose one of the transformers alone (LyCORIS' preset attn-mlp)"
 _OTHER = "choose a file of another type"
 
 
@@ -30,6 +31,8 @@ def rarer_type(name: str, tensors: Tensors) -> str:
     if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
         return _BUTTERFLY
     kind = kind_of(tensors)
+    if kind == "glora" and tensors["b1.weight"].dim() == 4:
+        return _KERNEL
     if kind and (kind == NORM) == is_norm(name):
         return ""
     if is_part(tensors) and ("w_norm" in tensors or "b_norm" in tensors) == is_norm(name):

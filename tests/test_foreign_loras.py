@@ -176,6 +176,27 @@ def test_what_peft_saves_is_scaled_by_the_file_beside_it(sd1: DiffusersModel, tm
         read_layers(Path(path))
 
 
+@pytest.mark.parametrize("kind", ["LoHa", "LoKr"])
+def test_other_types_of_pefts_are_scaled_as_it_does(kind: str, sd1: DiffusersModel, tmp_path: Path) -> None:
+    """PEFT multiplies a LoKr of two whole matrices with alpha / rank too, where LyCORIS and the webui do not."""
+    peft = pytest.importorskip("peft")
+    ranks = {"rank_pattern": {PEFT_UNET[0]: 2}, "alpha_pattern": {PEFT_UNET[0]: 5}}
+    model = peft.get_peft_model(
+        copy.deepcopy(sd1.unet), getattr(peft, f"{kind}Config")(r=4, alpha=6, target_modules=PEFT_UNET, **ranks)
+    )
+    for key, value in model.named_parameters():
+        if "hada_" in key or "lokr_" in key:
+            torch.nn.init.normal_(value)
+    model.save_pretrained(tmp_path)
+    path = str(tmp_path / "adapter_model.safetensors")
+    assert kind == "LoHa" or any(key.endswith("lokr_w2") for key in load_file(path)), "some are whole"
+    wanted = {module: change.detach() for module, change in modules_of(sd1, peft_deltas(model)).items()}
+    going_on = config(network_weights=path, adapter_type=kind.lower(), dim_from_weights=True)
+    assert weights_problems(going_on, sd1.kind) == []
+    assert_adds(start_pairs(going_on, sd1), sd1, wanted)
+    assert_adds(frozen_pairs(config(base_weights=[path]), sd1), sd1, wanted)
+
+
 def test_a_dora_of_pefts_is_refused_by_its_axis(sd1: DiffusersModel, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     wrapped_by_peft(sd1.unet, PEFT_UNET, dora=True).save_pretrained(tmp_path)
@@ -312,53 +333,6 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
 
 
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
-RARER = {  # what LyCORIS and ComfyUI write: the shapes of a layer's tensors, and what is said of it
-    "Tucker": ({"lora_down.weight": (2, 64, 1, 1), "lora_up.weight": (64, 2, 1, 1), "lora_mid.weight": (2, 2, 3, 3)}, "a LoCon with Tucker"),
-    "Tucker's LoHa": ({**dict.fromkeys(("hada_w1_a", "hada_w2_a", "hada_w1_b", "hada_w2_b"), (2, 64)), "hada_t1": (2, 2, 3, 3),
-                       "hada_t2": (2, 2, 3, 3)}, "a LoHa with Tucker"),
-    "Tucker's LoKr": ({"lokr_w1": (8, 8), "lokr_t2": (2, 2, 3, 3), "lokr_w2_a": (2, 8), "lokr_w2_b": (2, 8)}, "a LoKr with Tucker"),
-    "rescaled": ({"oft_blocks": (4, 16, 16), "rescale": (64, 1, 1, 1)}, "choose one made without rescaled"),
-    "BOFT": ({"oft_blocks": (2, 4, 16, 16)}, "a BOFT (butterfly); choose a file of OFT"),
-    "GLoRA": ({"a1.weight": (64, 2, 1, 1), "a2.weight": (2, 64, 1, 1), "b1.weight": (64, 2, 1, 1), "b2.weight": (2, 64, 3, 3)},
-              "a GLoRA beside a convolution; choose one of the transformers alone"),
-    "bias_diff": ({"lora_down.weight": (2, 64, 3, 3), "lora_up.weight": (64, 2, 1, 1), "diff_b": (64,)}, "ComfyUI's bias_diff"),
-    "two things": ({"hada_w1_a": (2, 64), "on_input": (1,)}, "which has hada_w1_a, on_input; choose a file of another type"),
-    "norm": ({"w_norm": (64,), "b_norm": (64,)}, "which has b_norm, w_norm; choose a file of another type"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", RARER)
-def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path: Path) -> None:
-    """And never by a tensor that other types have too, such as its alpha; an inspection describes what else the file has."""
-    shapes, said = RARER[case]
-    state = {f"{CONV}.alpha": torch.tensor(1.0), **{f"{CONV}.{end}": torch.zeros(shape) for end, shape in shapes.items()}}
-    path = saved(tmp_path, state)
-    for option, given in (("network_weights", path), ("base_weights", [path])):
-        (problem,) = weights_problems(config(**{option: given}), Kind(SD1, "a test"))
-        assert (
-            problem.startswith(TOLD[option])
-            and said in problem
-            and f"a layer of a type that is not trained here, {CONV!r}" in problem
-        )
-    with pytest.raises(LoraFileError, match="not trained here") as error:
-        describe(Path(path))
-    assert said in str(error.value)
-    with pytest.raises(LoraFileError, match="Train again from.*not trained here"):
-        again(Path(path))
-    plain = {f"lora_unet_mid_block_attentions_0_proj_in.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
-    found = describe(Path(saved(tmp_path, {**state, **plain}, "both")))
-    assert said in found["rarer_types"][CONV] and (found["type"], found["modules"], found["incomplete"]) == ("LoRA", 1, [])
-
-
-def test_a_type_that_is_not_trained_is_told_with_the_remedy(tmp_path: Path) -> None:
-    path = saved(tmp_path, {f"{CONV}.diff": torch.zeros(64, 64, 3, 3)}, "whole")
-    (problem,) = weights_problems(config(network_weights=path), Kind(SD1, "a test"))
-    assert "has type full" in problem and "merge the file first (base_weights)" in problem
-    with pytest.raises(
-        LoraFileError, match=r"has type full, which cannot be gone on with; .* merge the file first \(base_weights\)"
-    ):
-        again(Path(path))
-    assert weights_problems(config(base_weights=[path]), Kind(SD1, "a test")) == []
 
 
 def test_a_glora_of_either_order_adds_the_same(sd1: DiffusersModel, tmp_path: Path) -> None:
@@ -410,6 +384,8 @@ def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) 
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (2, 8), "is made for FLUX"),
         ("lora_te3_encoder_block_0_layer_0_SelfAttention_k.lora_down.weight", (2, 8), "is made for SD3"),
         ("model.diffusion_model.input_blocks.0.0.bias", (8,), "holds a checkpoint"),
+        ("base_model.model.conv_in.base_layer.bias", (8,), "has 1 biases, such as"),
+        ("unet.mid_block.attentions.0.proj_in.lora_B.bias", (8,), "made without them (PEFT's bias and lora_bias)"),
         ("something.else.lora_A.weight", (2, 8), "which no SD 1.x or SD 2.x or SDXL has under that name"),
         ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
         ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),

@@ -211,6 +211,7 @@ def test_alphas_lie_in_metadata() -> None:
     [
         {"unet.lora_alpha": "4"},
         {"unet.lora_alpha": float("inf")},
+        {"unet.lora_alpha": 10**400},
         {"unet.lora_alpha": 1, "unet.alpha_pattern": {"(a+)+b": 2}},
         {"unet.lora_alpha": 1, "unet.alpha_pattern": [1]},
     ],

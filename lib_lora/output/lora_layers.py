@@ -51,6 +51,8 @@ def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
     names = _translated(path, {key: tuple(value.shape) for key, value in raw.items()}, metadata, family)
     sides = {one.name: raw[key].dim() for key, named in names.tensors.items() for one in named if one.end == "lora_down.weight"}
     state = {one.key: _tensor(one, raw[key], sides) for key, named in names.tensors.items() for one in named}
+    for name, scale in names.scales.items():
+        state[f"{name}.lokr_w1"] = state[f"{name}.lokr_w1"].float() * scale
     said = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in names.alphas.items()}
     return LoraLayers({**state, **said}, metadata, names, raw)
 
@@ -75,6 +77,11 @@ def names_problem(path: str, names: Translation) -> str | None:
     if names.twice:
         return (
             f"{path!r} has {len(names.twice)} layers under two names each, such as {names.twice[0]!r}; leave one of the two out."
+        )
+    if names.unknown and all(key.endswith(".bias") for key in names.unknown):
+        return (
+            f"{path!r} has {len(names.unknown)} biases, such as {names.unknown[0]!r:.200}, which are not trained here; "
+            "choose a LoRA that was made without them (PEFT's bias and lora_bias)."
         )
     if names.unknown:
         return (

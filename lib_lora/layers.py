@@ -96,6 +96,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model.words",
         "model.dropout",
         "model.kinds",
+        "model.rarer_types",
         "model.tensor_rules",
         "hosts.architecture",
         "hosts.text_weights",

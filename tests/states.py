@@ -13,7 +13,7 @@ from torch import nn
 from lib_lora.check import find_images
 from lib_lora.config.groups import TrainConfig
 from lib_lora.model.adapter import parameters, state_dict
-from lib_lora.model.base import Target, Word
+from lib_lora.model.base import BaseModel, Target, Word
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.family import SD1, Kind
 from lib_lora.model.kinds import new_adapter
@@ -34,10 +34,13 @@ LAYERS: dict[str, nn.Module] = {TEXT: nn.Linear(12, 20), UNET: nn.Conv2d(16, 12,
 
 
 class Lender:
-    """A host that has no model: who asks for it is counted."""
+    """A host that has no model, or one to look at: who asks for it is counted."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.borrowed = folder, 0
+    def __init__(self, folder: Path, shown: BaseModel | None = None) -> None:
+        self.folder, self.shown, self.borrowed = folder, shown, 0
+
+    def look(self) -> BaseModel | None:
+        return self.shown
 
     def problems(self) -> list[str]:
         return []

@@ -176,6 +176,27 @@ def test_what_peft_saves_is_scaled_by_the_file_beside_it(sd1: DiffusersModel, tm
         read_layers(Path(path))
 
 
+@pytest.mark.parametrize("kind", ["LoHa", "LoKr"])
+def test_other_types_of_pefts_are_scaled_as_it_does(kind: str, sd1: DiffusersModel, tmp_path: Path) -> None:
+    """PEFT multiplies a LoKr of two whole matrices with alpha / rank too, where LyCORIS and the webui do not."""
+    peft = pytest.importorskip("peft")
+    ranks = {"rank_pattern": {PEFT_UNET[0]: 2}, "alpha_pattern": {PEFT_UNET[0]: 5}}
+    model = peft.get_peft_model(
+        copy.deepcopy(sd1.unet), getattr(peft, f"{kind}Config")(r=4, alpha=6, target_modules=PEFT_UNET, **ranks)
+    )
+    for key, value in model.named_parameters():
+        if "hada_" in key or "lokr_" in key:
+            torch.nn.init.normal_(value)
+    model.save_pretrained(tmp_path)
+    path = str(tmp_path / "adapter_model.safetensors")
+    assert kind == "LoHa" or any(key.endswith("lokr_w2") for key in load_file(path)), "some are whole"
+    wanted = {module: change.detach() for module, change in modules_of(sd1, peft_deltas(model)).items()}
+    going_on = config(network_weights=path, adapter_type=kind.lower(), dim_from_weights=True)
+    assert weights_problems(going_on, sd1.kind) == []
+    assert_adds(start_pairs(going_on, sd1), sd1, wanted)
+    assert_adds(frozen_pairs(config(base_weights=[path]), sd1), sd1, wanted)
+
+
 def test_a_dora_of_pefts_is_refused_by_its_axis(sd1: DiffusersModel, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     wrapped_by_peft(sd1.unet, PEFT_UNET, dora=True).save_pretrained(tmp_path)
@@ -311,6 +332,51 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
     assert load_file(events[-1].path).keys() == made.keys()
 
 
+CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+
+
+def test_a_glora_of_either_order_adds_the_same(sd1: DiffusersModel, tmp_path: Path) -> None:
+    """LyCORIS turned its factors in 3.0; the new file has them as the webui reads them."""
+    target = next(target for target in adaptable(sd1) if target.name.endswith("ff_net_0_proj"))
+    (out, width), rank = weight_of(target).shape, 2
+    shapes = {"a1": (width, rank), "a2": (rank, width), "b1": (out, rank), "b2": (rank, width)}
+    newer = {f"{target.name}.{key}.weight": torch.randn(shape) for key, shape in shapes.items()}
+    a1, a2, b1, b2 = newer.values()
+    turned = dict(zip(newer, (a2, a1, b2, b1)))
+    wanted = weight_of(target) @ a1 @ a2 + b1 @ b2  # LyCORIS' GLoRAModule.forward: org(a1(a2(x))) + b1(b2(x))
+    for name, state in (("newer", newer), ("older", turned)):
+        path = saved(tmp_path, state, name)
+        flat = dict(again(Path(path)).settings)
+        assert weights_problems(config(base_weights=[path], **flat), sd1.kind) == []
+        pairs = {pair.target.name: pair for pair in start_pairs(config(**flat), sd1)}
+        merged = {pair.target.name: pair for pair in frozen_pairs(config(base_weights=[path]), sd1)}
+        for found in (pairs, merged):
+            assert torch.allclose(adapter_delta(found[target.name]), wanted, rtol=1e-4, atol=1e-4)
+        assert state_dict([pairs[target.name]])[f"{target.name}.a1.weight"].shape == (rank, width)
+
+
+def test_a_folded_kernel_is_read_as_the_convolution_that_it_is(sd1: DiffusersModel, tmp_path: Path) -> None:
+    """LyCORIS' DyLoRA; the webui unfolds it too."""
+    weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
+    down, up = torch.randn(2, weight[0].numel()), torch.randn(len(weight), 2)
+    path = saved(tmp_path, {f"{CONV}.lora_down.weight": down, f"{CONV}.lora_up.weight": up, f"{CONV}.alpha": torch.tensor(1.0)})
+    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    assert torch.allclose(adapter_delta(pair), (up @ down / 2).reshape(weight.shape), atol=1e-5)
+    narrow = saved(tmp_path, {f"{CONV}.lora_down.weight": down[:, 1:], f"{CONV}.lora_up.weight": up}, "narrow")
+    (problem,) = fit_problems(config(base_weights=[narrow]), sd1)
+    shape = "×".join(map(str, weight.shape))
+    assert f"does not fit the model's, of {shape}: it has lora_down.weight 2×{down.shape[1] - 1}, lora_up.weight" in problem
+
+
+def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) -> None:
+    weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
+    change = torch.randn(weight.shape)
+    path = saved(tmp_path, {f"{CONV}.diff": change, f"{CONV}.alpha": torch.tensor(4.0)})
+    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    assert torch.equal(adapter_delta(pair), change)
+    assert describe(Path(path))["norm_max"] == pytest.approx(float(change.norm()))
+
+
 @pytest.mark.parametrize("option", ["network_weights", "base_weights"])
 @pytest.mark.parametrize(
     ("key", "shape", "said"),
@@ -318,10 +384,12 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (2, 8), "is made for FLUX"),
         ("lora_te3_encoder_block_0_layer_0_SelfAttention_k.lora_down.weight", (2, 8), "is made for SD3"),
         ("model.diffusion_model.input_blocks.0.0.bias", (8,), "holds a checkpoint"),
+        ("base_model.model.conv_in.base_layer.bias", (8,), "has 1 biases, such as"),
+        ("unet.mid_block.attentions.0.proj_in.lora_B.bias", (8,), "made without them (PEFT's bias and lora_bias)"),
         ("something.else.lora_A.weight", (2, 8), "which no SD 1.x or SD 2.x or SDXL has under that name"),
         ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
         ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
-        ("lora_unet_conv_in.w_norm", (8,), "tensors of kinds that are not trained here"),
+        ("lora_unet_conv_in.w_norm", (8,), "'lora_unet_conv_in', which has w_norm; choose a file of another type"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_the_option(
@@ -378,13 +446,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("option", ["network_weights", "base_weights"])
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.glob("lora-*") if (path / "lora.safetensors").exists()))
 def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
-    """Files of other programs for the tiny checkpoint and SDXL's miniature: all are read, but for a DoRA over rows."""
+    """Files of other programs for the tiny checkpoint and SDXL's miniature: all are read, but for a DoRA over rows and one with NaN."""
     path = str(CASES / case / "lora.safetensors")
     host = StandaloneHost(mini_sdxl if "sdxl" in case else tiny, tmp_path / "out")
     flat = {"network_weights": path, "dim_from_weights": True} if option == "network_weights" else {"base_weights": [path]}
     settings = small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5)
-    if "dora" in case:
-        with pytest.raises(ConfigError, match="dora over output rows|has type") as caught:
+    if case in ("lora-dora-rows-merged", "lora-nan"):
+        with pytest.raises(ConfigError, match="dora over output rows" if "dora" in case else "not finite") as caught:
             check(settings, host)
         assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(TOLD[option])
         return

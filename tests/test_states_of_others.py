@@ -15,6 +15,7 @@ from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
 from lib_lora.events import Stop
+from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.state_file import write_state
 from lib_lora.plan import Plan
@@ -253,6 +254,25 @@ def test_a_state_of_somebody_else_is_told_before_the_model_is_taken(
     assert told.startswith("Resume from (resume): ") and len(told) < 600 and host.borrowed == 0
     assert find_state("blob", tmp_path / ".train-lora") == folder
     remove_leftovers(tmp_path, folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("deadbeef", "the state was trained on another checkpoint than 'sd15-mini.safetensors'; select that one."),
+        (None, f"does not fit: The LoRA's layer {TEXT!r} does not fit the model's, of "),
+    ],
+)
+def test_a_state_of_another_model_is_told_before_the_model_is_taken(
+    model: str | None, said: str, pictures: Path, made: tuple[Plan, Callable[[], Written]], tmp_path: Path, mini_checkpoint: Path
+) -> None:
+    """By its hash, and where that is not known by its layers."""
+    state, host = made[1](), Lender(tmp_path, StandaloneHost(mini_checkpoint, tmp_path / "out").look())
+    put(state.values, "model", model)
+    written(tmp_path, state)
+    with pytest.raises(ConfigError) as caught:
+        list(train(settings(pictures, tmp_path, ema_decay=0.9), host, Stop()))
+    assert said in str(caught.value) and len(caught.value.problems) == 1 and host.borrowed == 0
 
 
 def test_there_are_as_many_variants_as_were_met() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import lib_lora.jobs.locks as locks
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.locks import HeldElsewhereError, held_elsewhere, hold, sole_writer
@@ -203,6 +203,26 @@ def test_a_disk_without_locks_is_told_and_trained_on(
     with sole_writer(tmp_path / "loras", "cat") as notes:
         assert len(notes) == 1 and "has no locks" in notes[0]
         assert_one_sentence(notes[0])
+
+
+def test_a_lock_that_cannot_be_removed_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder became read-only while the run was on; what is said of the save is what the user needs."""
+    seen: list[Path] = []
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        seen.append(path)
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    with pytest.raises(LoraFileError, match="could not be written"), sole_writer(tmp_path, "blob") as told:
+        assert told == []
+        monkeypatch.setattr(Path, "unlink", refused)
+        raise LoraFileError("The LoRA could not be written.")
+    monkeypatch.undo()
+    (lock,) = tmp_path.glob(".train-lora-*.lock")
+    assert seen == [lock] and not held_elsewhere(lock)
+    with sole_writer(tmp_path, "blob"):  # and the next one begins, and clears up
+        assert lock.exists()
+    assert not lock.exists()
 
 
 def test_locks(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,13 @@ def legacy_hash(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of the whole file."""
+    """SHA-256 of the whole file, which is read once as long as it stays the same."""
+    told = path.stat()
+    return _sha256(path, told.st_size, told.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):

@@ -55,13 +55,14 @@ class Lock:
                 return
             del _held[self._key]
             if remove and os.name != "nt":  # there an open file cannot be removed
-                self.path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a folder that is read-only by now; what ends the run counts
+                    self.path.unlink()
             with contextlib.suppress(OSError):  # the lock goes with the file's handle in any case
                 _unlock(file)
             file.close()
             if remove and os.name == "nt":
                 with contextlib.suppress(OSError):  # somebody looks at it just now
-                    self.path.unlink(missing_ok=True)
+                    self.path.unlink()
 
 
 def hold(path: Path, wait_s: float = CLAIM_S) -> Lock:

@@ -21,7 +21,7 @@ from lib_lora.model.kinds import LoraPair as LoraPair
 from lib_lora.model.kinds import State as State
 from lib_lora.model.kinds import adapter_delta, made_of, weight_of
 from lib_lora.model.surgery import forwards_replaced
-from lib_lora.model.tensor_rules import alpha_of, check_layers
+from lib_lora.model.tensor_rules import alpha_of, check_layers, shape_words
 
 
 def parameters(pairs: Sequence[Adapter]) -> Iterator[nn.Parameter]:
@@ -107,7 +107,10 @@ def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: t
     values = {key: value for key, value in algebra.from_file(tensors).items() if key != "alpha"}
     alpha = alpha_of(tensors)
     if not _fits(values, alpha, weight_of(target)):
-        raise LoraFileError(f"The LoRA's layer {target.name!r} does not fit the model.")
+        has = ", ".join(f"{key} {shape_words(value)}" for key, value in tensors.items() if key != "alpha")
+        raise LoraFileError(
+            f"The LoRA's layer {target.name!r} does not fit the model's, of {shape_words(weight_of(target))}: it has {has}."
+        )
     return made_of(target, {key: value.detach().to(device, dtype, copy=True) for key, value in values.items()}, alpha)
 
 

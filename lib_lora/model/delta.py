@@ -41,6 +41,7 @@ _WHOLE = {  # the tensors of a layer, but for alpha and dora_scale
 }
 _DECOMPOSED = {"lora": "dora", "loha": "loha+dora", "lokr": "lokr+dora", "full": "full+dora"}
 _HALF_KEYS = [({f"lokr_w{half}"}, {f"lokr_w{half}_a", f"lokr_w{half}_b"}) for half in (1, 2)]
+_KRONECKER = {key for halves in _HALF_KEYS for half in halves for key in half}
 
 
 def kind_of(keys: Collection[str]) -> str:
@@ -53,16 +54,31 @@ def kind_of(keys: Collection[str]) -> str:
     return found if rest == names else _DECOMPOSED.get(found, "")
 
 
+def is_part(keys: Collection[str]) -> bool:
+    """Whether something is lacking of a type that is known."""
+    rest = set(keys) - {"alpha", SCALE}
+    return not kind_of(keys) and (any(rest < whole for whole in _WHOLE) or rest <= _KRONECKER)
+
+
 def rank_of(tensors: Tensors) -> int | None:
     """The rank that alpha is divided by; None where no product is in it."""
     for key in (DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if key in tensors:
             return len(tensors[key])
-    return min(tensors["a1.weight"].shape) if "a1.weight" in tensors else None  # in either order of its factors
+    return min(tensors["a1.weight"].shape[:2]) if "a1.weight" in tensors else None  # in either order of its factors
+
+
+def is_over_inputs(tensors: Tensors) -> bool:
+    """Of a GLoRA: whether a1 is `[rank, in]`, as the webui's loader has it and this room; LyCORIS since 3.0: `[in, rank]`."""
+    rank, inputs, *_ = tensors["a1.weight"].shape
+    return rank <= inputs
 
 
 def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """The tensors as adapters hold them: (IA)³'s vector by its axis, everything else as it is."""
+    """The tensors as adapters hold them: (IA)³'s vector by its axis, GLoRA in the webui's order, everything else as it is."""
+    if kind_of(tensors) == "glora" and not is_over_inputs(tensors):
+        a1, a2, b1, b2 = GENERAL
+        return {**tensors, a1: tensors[a2], a2: tensors[a1], b1: tensors[b2], b2: tensors[b1]}
     if kind_of(tensors) != "ia3" or "weight" not in tensors:
         return dict(tensors)
     rest = {key: value for key, value in tensors.items() if key not in ("weight", "on_input")}

@@ -20,18 +20,22 @@ def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict
     """A file's halves and magnitudes in as many dimensions as the layers have.
 
     Around the transformers of SD 2.x are Linears, which sd-scripts makes 1×1 convolutions; files of both kinds mean the same.
+    LyCORIS' DyLoRA folds a larger kernel into the inputs of its first half.
     """
     modules = {target.name: target.module for target in targets}
-    found = {}
-    for key, value in state.items():
-        name, _, end = key.partition(".")
-        module = modules.get(name) if end in ("lora_down.weight", "lora_up.weight", "dora_scale") else None
-        if isinstance(module, nn.Linear) and value.dim() == 4 and value.shape[2:] == (1, 1):
-            value = value[..., 0, 0]
-        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and value.dim() == 2:
-            value = value[..., None, None]
-        found[key] = value
-    return found
+    return {key: _fitted(*key.partition(".")[::2], value, modules) for key, value in state.items()}
+
+
+def _fitted(name: str, end: str, value: torch.Tensor, modules: Mapping[str, nn.Module]) -> torch.Tensor:
+    module = modules.get(name) if end in ("lora_down.weight", "lora_up.weight", "dora_scale") else None
+    if isinstance(module, nn.Linear) and value.dim() == 4 and value.shape[2:] == (1, 1):
+        return value[..., 0, 0]
+    if not isinstance(module, nn.Conv2d) or value.dim() != 2:
+        return value
+    shape = module.weight.shape[1:]
+    if end == "lora_down.weight" and module.kernel_size != (1, 1) and value.shape[1] == shape.numel():
+        return value.reshape(len(value), *shape)
+    return value[..., None, None] if end == "lora_up.weight" or module.kernel_size == (1, 1) else value
 
 
 def text_encoder_targets(text_encoder: nn.Module, prefix: str = "lora_te") -> list[Target]:

@@ -38,8 +38,11 @@ _DIMENSIONS = {  # of tensors that have as many as their layer's weight, or alwa
 
 
 def alpha_of(tensors: Tensors) -> float:
-    """Alpha of a layer. Where the file has none: the rank, so that nothing is scaled; 1 without a rank; of an OFT no limit, 0."""
-    if "alpha" in tensors:
+    """Alpha of a layer. Where the file has none: the rank, so that nothing is scaled; 1 without a rank; of an OFT no limit, 0.
+
+    A full difference is not scaled, whatever its file says: no program that reads it does.
+    """
+    if "alpha" in tensors and not kind_of(tensors).startswith("full"):
         return float(tensors["alpha"])
     return 0.0 if kind_of(tensors) == "diag-oft" else float(rank_of(tensors) or 1)
 
@@ -98,7 +101,7 @@ def _number_problems(tensors: Tensors) -> Iterator[str]:
         if key not in _SINGLE and not value.is_floating_point():
             yield f"has {key} of the number format {_dtype(value)}, must be floating point"
         elif key not in _SINGLE and not value.numel():
-            yield f"has an empty {key}, of the shape {_shape(value)}"
+            yield f"has an empty {key}, of the shape {shape_words(value)}"
 
 
 def _shape_problems(tensors: Tensors) -> Iterator[str]:
@@ -107,9 +110,9 @@ def _shape_problems(tensors: Tensors) -> Iterator[str]:
         wanted = _DIMENSIONS.get(key)
         if key in _VECTORS:
             if max(value.shape, default=1) != value.numel():
-                yield f"has {key} of the shape {_shape(value)}, must be one row of numbers"
+                yield f"has {key} of the shape {shape_words(value)}, must be one row of numbers"
         elif wanted and value.dim() not in wanted:
-            yield f"has {key} of the shape {_shape(value)}, must have {' or '.join(map(str, wanted))} dimensions"
+            yield f"has {key} of the shape {shape_words(value)}, must have {' or '.join(map(str, wanted))} dimensions"
 
 
 def _half_problems(tensors: Tensors) -> Iterator[str]:
@@ -124,13 +127,13 @@ def _half_problems(tensors: Tensors) -> Iterator[str]:
     elif kind == "lokr":
         yield from _kronecker_problems(tensors)
     elif kind == "diag-oft" and tensors[BLOCKS].shape[-1] != tensors[BLOCKS].shape[-2]:
-        yield f"has {BLOCKS} of the shape {_shape(tensors[BLOCKS])}, must be square blocks"
+        yield f"has {BLOCKS} of the shape {shape_words(tensors[BLOCKS])}, must be square blocks"
     elif kind == "glora":
         yield from _general_problems(tensors)
     if kind in ("lora", "loha", "lokr") and _size(tensors) > MOST_NUMBERS:
         yield f"is of a weight of {_size(tensors)} numbers, at most {MOST_NUMBERS} are read"
     if SCALE in tensors and not _is_row_or_column(tensors):
-        yield f"has {SCALE} of the shape {_shape(tensors[SCALE])}, must be one number for every input or output of its layer"
+        yield f"has {SCALE} of the shape {shape_words(tensors[SCALE])}, must be one number for every input or output of its layer"
 
 
 def _hadamard_problems(tensors: Tensors) -> Iterator[str]:
@@ -190,11 +193,12 @@ def _size(tensors: Tensors) -> int:
 
 
 def _apart(tensors: Tensors, *keys: str) -> str:
-    shapes = ", ".join(f"{key} {_shape(tensors[key])}" for key in keys)
+    shapes = ", ".join(f"{key} {shape_words(tensors[key])}" for key in keys)
     return f"has factors that do not go together: {shapes}"
 
 
-def _shape(value: torch.Tensor) -> str:
+def shape_words(value: torch.Tensor) -> str:
+    """`[2, 64]` -> `2×64`."""
     return "×".join(map(str, value.shape)) or "no dimension"
 
 

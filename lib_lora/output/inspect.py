@@ -10,8 +10,9 @@ from typing import Any
 from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
-from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, kind_of, rank_of
+from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, is_over_inputs, kind_of, rank_of
 from lib_lora.model.norms import plain_norm
+from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.lora_layers import names_problem, read_layers
@@ -32,7 +33,8 @@ ORDERS = {
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Family, layout of the names, type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite.
+    """Family, layout of the names, type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite
+    or of rarer types.
 
     Of DoRA the norms are those before its step; types that multiply the checkpoint's weight have none without it.
 
@@ -44,9 +46,12 @@ def describe(path: Path) -> dict[str, Any]:
     # people look into a file to see where it is not finite
     check_layers(by_layer({**file.state, **others}), f"{str(path)!r} ", finite=False)
     layers, words = by_layer({**without_bundle(file.state), **others}), bundled(file.state)
-    whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors)}
+    rarer = {name: said for name, tensors in sorted(layers.items()) if (said := rarer_type(name, tensors))}
+    whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors) and name not in rarer}
     if not whole and not layers and file.names.unknown:
         raise LoraFileError(names_problem(str(path), file.names))
+    if not whole and rarer:
+        raise LoraFileError(rarer_problem(str(path), {name: layers[name] for name in rarer}))
     if not whole:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
@@ -54,7 +59,7 @@ def describe(path: Path) -> dict[str, Any]:
     alone = [name for name in whole if kind_of(values[name]) not in (*MULTIPLYING, NORM)]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
     bad = sorted({*not_finite(by_layer(file.state)), *(name for name in norms if not math.isfinite(norms[name]))})
-    orders = sorted({_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
+    orders = sorted({is_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
     ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}
     axes = sorted({_axis(tensors[SCALE].shape) for tensors in values.values() if SCALE in tensors})
     first = next(iter(next(iter(values.values())).values()))
@@ -72,7 +77,8 @@ def describe(path: Path) -> dict[str, Any]:
         **({"dora_axis": " and ".join(AXES[axis] for axis in axes)} if axes else {}),
         **({"glora_order": " and ".join(ORDERS[order] for order in orders)} if orders else {}),
         **({"embeddings": {word.name: [list(vectors.shape) for vectors in word.vectors] for word in words}} if words else {}),
-        "incomplete": [name for name in sorted(layers) if name not in whole],
+        "incomplete": [name for name in sorted(layers) if name not in whole and name not in rarer],
+        **({"rarer_types": rarer} if rarer else {}),
         "not_finite": bad,
         **_norms(list(norms.values())),
         "strongest": sorted((name for name in norms if math.isfinite(norms[name])), key=lambda name: -norms[name])[:5],
@@ -102,12 +108,6 @@ def _types(layers: Iterable[Tensors]) -> list[str]:
         found[NAMES[kind] + (" with DoRA" if dora else "")] = None
     convolutions = any(DOWN in tensors and max(tensors[DOWN].shape[2:], default=1) > 1 for tensors in layers)
     return [NAMES["locon"] if name == NAMES["lora"] and convolutions else name for name in found]
-
-
-def _over_inputs(tensors: Tensors) -> bool:
-    """Of a GLoRA: whether a1 is `[rank, in]`, as the webui's loader has it, or `[in, rank]`."""
-    rank, inputs, *_ = tensors["a1.weight"].shape
-    return rank <= inputs
 
 
 def _axis(shape: Iterable[int]) -> str:

@@ -12,6 +12,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.family import Family
 from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
 from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.others import NO_LORA
 from lib_lora.model.layer_names.translate import Named, Translation, translate
 from lib_lora.output.lora_file import State, read, shapes
 
@@ -50,6 +51,8 @@ def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
     names = _translated(path, {key: tuple(value.shape) for key, value in raw.items()}, metadata, family)
     sides = {one.name: raw[key].dim() for key, named in names.tensors.items() for one in named if one.end == "lora_down.weight"}
     state = {one.key: _tensor(one, raw[key], sides) for key, named in names.tensors.items() for one in named}
+    for name, scale in names.scales.items():
+        state[f"{name}.lokr_w1"] = state[f"{name}.lokr_w1"].float() * scale
     said = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in names.alphas.items()}
     return LoraLayers({**state, **said}, metadata, names, raw)
 
@@ -69,11 +72,16 @@ def layer_shapes(path: Path, family: Family) -> tuple[dict[str, Shape], Translat
 def names_problem(path: str, names: Translation) -> str | None:
     """Why the file's names cannot be gone by, in one sentence; None where each has its place."""
     if names.other:
-        what = f"holds {names.other}" if names.other.startswith(("a ", "an ")) else f"is made for {names.other}"
+        what = f"holds {names.other}" if names.other in NO_LORA else f"is made for {names.other}"
         return f"{path!r} {what}, which is not trained here; choose a LoRA of SD 1.x, SD 2.x or SDXL."
     if names.twice:
         return (
             f"{path!r} has {len(names.twice)} layers under two names each, such as {names.twice[0]!r}; leave one of the two out."
+        )
+    if names.unknown and all(key.endswith(".bias") for key in names.unknown):
+        return (
+            f"{path!r} has {len(names.unknown)} biases, such as {names.unknown[0]!r:.200}, which are not trained here; "
+            "choose a LoRA that was made without them (PEFT's bias and lora_bias)."
         )
     if names.unknown:
         return (

@@ -16,7 +16,7 @@ from lib_lora.model.family import Family
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.truncate import unit_of
-from lib_lora.training.weights import goes_on, layers_of
+from lib_lora.training.weights import goes_on, layers_of, other_type
 
 Sizes = set[tuple[int, float]]  # rank and alpha
 
@@ -43,8 +43,9 @@ def again(path: Path) -> Again:
     kinds = {kind_of(tensors) for tensors in (trained or layers).values()}
     kind = next(iter(kinds))
     if len(kinds) > 1 or not goes_on(kind):
+        what = other_type(kind) if len(kinds) == 1 else "layers of one type alone are trained: choose another file"
         raise LoraFileError(
-            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with."
+            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
         )
     places: dict[bool, Sizes] = {False: set(), True: set()}
     for name, tensors in trained.items():

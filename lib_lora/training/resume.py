@@ -21,7 +21,7 @@ from lib_lora.model.base import Host, ModelInfo
 from lib_lora.model.rates import with_rates
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
-from lib_lora.training.state_fits import misfits
+from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, step_of
 from lib_lora.training.tree import StateError
 
@@ -50,8 +50,9 @@ class Resumed:
         Raises:
             StateError: the state is of another checkpoint, of another number format, or of other rates.
         """
-        if self.model and model.legacy_hash and self.model != model.legacy_hash:
-            raise StateError(f"{TITLE}the state was trained on another checkpoint than {model.name!r}; select that one.")
+        other = _checkpoint_problem(self.model, model)
+        if other:
+            raise StateError(other)
         if self.precision != precision:
             raise StateError(
                 f"{TITLE}the state was trained in {self.precision}, this run would be in {precision}; "
@@ -77,8 +78,11 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
     except StateError as error:
         raise ConfigError(error.problems) from error
     problems = _problems(config, plan, host, values)
+    base = host.look() if kind and not problems else None
+    other = _checkpoint_problem(values["model"], base.info()) if base else None
+    problems += [other] if other else []
     if not problems and config.optimizer.text_encoder_lr is not None:  # else the family is not known before the model is there
-        found = misfits(config, state, values["precision"], plan.steps, host.device())
+        found = [*misfits(config, state, values["precision"], plan.steps, host.device()), *unplaced(state, base)]
         problems = [f"{TITLE}the state {folder.name!r} does not fit: {words}; choose another." for words in found]
     if problems:
         raise ConfigError(problems)
@@ -215,6 +219,12 @@ def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, 
         taken = taken_between_problem(run.name, host.lora_folder(), epochs=epochs, steps=steps, resumed_at=at)
         problems += [taken] if taken else []
     return problems
+
+
+def _checkpoint_problem(saved: str | None, model: ModelInfo) -> str | None:
+    if saved and model.legacy_hash and saved != model.legacy_hash:
+        return f"{TITLE}the state was trained on another checkpoint than {model.name!r}; select that one."
+    return None
 
 
 def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | None:

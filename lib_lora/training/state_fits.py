@@ -1,4 +1,5 @@
-"""Whether a state that is whole is one of these settings: adapters, optimizer and schedule, before the model is there.
+"""Whether a state that is whole is one of these settings: adapters, optimizer and schedule, before the model is there;
+and of the model, which is only looked at.
 
 An optimizer says itself what it keeps: one like the run's makes a step on parameters of the same shapes, and both are compared.
 """
@@ -15,8 +16,11 @@ from torch import nn
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
-from lib_lora.model.base import Target, Word
+from lib_lora.errors import LoraFileError
+from lib_lora.model.adapter import pairs_from_state
+from lib_lora.model.base import BaseModel, Target, Word
 from lib_lora.model.blocks import rank_and_alpha
+from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import kind_of, rank_of
 from lib_lora.model.kinds import Adapter, WeightAdapter
 from lib_lora.training.groups import parameter_groups, word_groups
@@ -63,6 +67,18 @@ def misfits(config: TrainConfig, tree: Tree, precision: str, steps: int, device:
             yield f"its layer {odd!r} has another type or rank than these settings give it"
         else:
             yield from _of_the_optimizer(config, layers, session, steps, device)
+
+
+def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
+    """Why the adapters have no place in the model, in words; it is only looked at, and may not be there."""
+    layers = layers_in(tree["session"])
+    if base is None or layers is None:
+        return
+    state = {f"{name}.{key}": value for name, tensors in layers.items() for key, value in tensors.items()}
+    try:
+        pairs_from_state([*adaptable(base), *further_targets(base)], state, torch.device("meta"))
+    except LoraFileError as error:
+        yield str(error).rstrip(".")
 
 
 def _is_odd(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:

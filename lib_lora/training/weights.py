@@ -15,12 +15,13 @@ from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conv_targets import adaptable, further_targets
-from lib_lora.model.delta import BLOCKS, DOWN, NORM, SCALE, UP, factorization, kind_of, rank_of
+from lib_lora.model.delta import BLOCKS, NORM, SCALE, factorization, kind_of, rank_of
 from lib_lora.model.family import SD1, Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
-from lib_lora.model.layer_names.further import is_further, is_norm
+from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
+from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import alpha_of, check_layers
@@ -198,7 +199,7 @@ def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
     for name, tensors in layers.items():
         kind = kind_of(tensors)
         if kind != adapter.adapter_type and not is_further(name):
-            return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted{_choose(kind)}."]
+            return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted; {other_type(kind)}."]
     trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
     if adapter.dim_from_weights:
         return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
@@ -243,8 +244,11 @@ def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | No
     return None
 
 
-def _choose(kind: str) -> str:
-    return f"; set Type (adapter_type) to {kind}" if goes_on(kind) else ""
+def other_type(kind: str) -> str:
+    """What to do with a file of this type, in words."""
+    if goes_on(kind):
+        return f"set Type (adapter_type) to {kind}"
+    return "this type is not trained here: merge the file first (base_weights), or choose another"
 
 
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
@@ -295,35 +299,19 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
     check_layers(by_layer(file.state), f"{title}: {path!r} ")
     layers = by_layer(without_bundle(file.state))
     for name, tensors in layers.items():
-        if len(tensors.get(BLOCKS, torch.empty(0)).shape) > 3:
-            raise LoraFileError(f"{title}: {path!r} has blocks of a butterfly (BOFT) at {name!r}, a rarer LyCORIS type.")
-        if not kind_of(tensors) and set(tensors) <= {DOWN, UP, "alpha"}:
-            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor.")
+        if not kind_of(tensors) and not rarer_type(name, tensors):
+            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor; choose a whole file.")
         if SCALE in tensors and tensors[SCALE].dim() and tensors[SCALE].numel() == len(tensors[SCALE]) > 1:
             raise LoraFileError(
                 f"{title}: {path!r} is a dora over output rows at {name!r}, which the webui does not read; choose a LoRA without "
                 "dora, or train one over inputs (LyCORIS' wd_on_output=False)."
             )
-    problem = names_problem(path, file.names)
+    problem = names_problem(path, file.names) or rarer_problem(path, layers)
     if problem:
         raise LoraFileError(f"{title}: {problem}")
-    others = [f"{name}.{end}" for name, tensors in layers.items() for end in tensors if not _is_known(name, tensors)]
-    if others:
-        raise LoraFileError(
-            f"{title}: {path!r} holds {len(others)} tensors of kinds that are not trained here, such as {others[0]!r}; "
-            "rarer LyCORIS types cannot be used: choose a file of another type."
-        )
     if not layers:
         raise LoraFileError(f"{title}: {path!r} holds no layers.")
     return layers
-
-
-def _is_known(name: str, tensors: State) -> bool:
-    """Whether the layer is of a type that is known; norms have a type of their own, and no other. A BOFT has four dimensions."""
-    kind = kind_of(tensors)
-    if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
-        return False
-    return kind == NORM if is_norm(name) else bool(kind) and kind != NORM
 
 
 def part_of(name: str) -> Part:

@@ -18,6 +18,7 @@ from lib_lora.model.layer_names.keys import TEXT, TEXT_1, TEXT_2, UNET, Key, key
 ADAPTER, CONFIG, OLD = "lora_adapter_metadata", "adapter_config", "network_alphas"
 _COMPONENTS = {UNET: "unet", TEXT: "text_encoder", TEXT_1: "text_encoder", TEXT_2: "text_encoder_2"}
 _PLAIN = re.compile(r"[\w.-]+")
+_MOST = 1e30  # of an alpha; neither NaN nor a whole number of 400 digits is below it
 _DOWN = "lora_down.weight"
 _RANKED = (_DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b")  # whose first side is the rank
 
@@ -52,25 +53,54 @@ def said_alphas(
     return found
 
 
+def said_scales(
+    metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[_Named]]
+) -> dict[str, float]:
+    """LoKr of two whole matrices, as it is named here -> what PEFT multiplies it with: alpha / rank, though it has no rank.
+
+    Raises:
+        LoraFileError: what the metadata say of it cannot be read.
+    """
+    told = _object(metadata, ADAPTER) or _object(metadata, CONFIG)
+    whole = {(taken.part, taken.path) for taken, _ in keys.values() if taken.end == "lokr_w2"} if told else set()
+    found = {}
+    for key, (taken, _) in keys.items():
+        if taken.end == "lokr_w1" and (taken.part, taken.path) in whole:
+            alpha, rank = _said(told, taken, ("alpha",), "alpha_pattern"), _said(told, taken, ("r",), "rank_pattern")
+            if alpha and rank:
+                found.update({one.name: alpha[1] / rank[1] for one in names.get(key, ()) if rank[1] > 0})
+    return found
+
+
 def _of_config(told: Mapping[str, Any], key: Key, rank: int) -> float | None:
-    """The layer's alpha by a configuration of PEFT's, whose entries name the part of the model before them, or none."""
+    """The layer's alpha by a configuration of PEFT's, or none."""
+    said = _said(told, key, ("lora_alpha", "alpha"), "alpha_pattern")
+    if said is None:
+        return None
+    start, alpha = said
+    return alpha * math.sqrt(rank) if told.get(f"{start}use_rslora") else alpha
+
+
+def _said(told: Mapping[str, Any], key: Key, words: Sequence[str], own: str) -> tuple[str, float] | None:
+    """A number of the layer, by its own entry or by that of all; and the part of the model that the entries name before them."""
     starts = [f"{_COMPONENTS[key.part]}.", ""] if key.part in _COMPONENTS else [""]
-    general = [(start, told[start + name]) for start in starts for name in ("lora_alpha", "alpha") if start + name in told]
+    general = [(start, told[start + name]) for start in starts for name in words if start + name in told]
     if not general:
         return None
     start, value = general[0]
-    patterns = told.get(f"{start}alpha_pattern") or {}
+    patterns = told.get(f"{start}{own}") or {}
     if not isinstance(patterns, dict):
-        raise LoraFileError("its metadata say alphas of layers (alpha_pattern) in a form that cannot be read")
-    alpha = _number(next((own for pattern, own in patterns.items() if _is_of(pattern, key.dotted)), value))
-    return alpha * math.sqrt(rank) if told.get(f"{start}use_rslora") else alpha
+        raise LoraFileError(f"its metadata say numbers of layers ({own}) in a form that cannot be read")
+    return start, _number(next((number for pattern, number in patterns.items() if _is_of(pattern, key.dotted)), value))
 
 
 def _is_of(pattern: str, path: str) -> bool:
     """Whether a pattern of PEFT's names the layer: its whole path, or the end of it. It is a plain name, never a search."""
     plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not _PLAIN.fullmatch(plain):
-        raise LoraFileError(f"its metadata say alphas of layers by a pattern, {pattern!r:.80}, that is no plain name")
+        raise LoraFileError(
+            f"its metadata say alphas of layers by a pattern, {pattern!r:.80}, that is no plain name; choose one with whole names"
+        )
     return path == plain or (not pattern.startswith("^") and path.endswith(f".{plain}"))
 
 
@@ -85,6 +115,6 @@ def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise LoraFileError(f"its metadata say an alpha that is no number, {value!r:.40}")
-    return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
+        return float(value)
+    raise LoraFileError(f"its metadata say an alpha that is no number, {str(value)!r:.40}")

@@ -5,25 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+CHECKPOINT, EMBEDDING, CONTROL = "a checkpoint", "an embedding (textual inversion)", "a ControlNet or hypernetwork"
+NO_LORA = (CHECKPOINT, EMBEDDING, CONTROL)  # what a file can hold instead
 _OTHERS = (  # the first that fits decides
-    (r"lora_te3_|text_encoder_3\.|joint_blocks|joint_transformer_blocks|context_block_|attn[._]add_[qkv]_proj.*norm_added"
+    (r"lora_te3_|text_encoder_3\.|joint_blocks|context_block_|attn[._]add_[qkv]_proj.*norm_added"
      r"|text_encoders\.t5xxl.*joint", "SD3"),
     (r"lora_prior_|prior_unet|(?:^|[._])prior[._]", "Stable Cascade"),
     (r"single_transformer_blocks|double_blocks|single_blocks|distilled_guidance_layer", "FLUX or a model of its kind"),
-    (r"motion_modules|temporal_transformer", "AnimateDiff's motion modules"),
+    (r"joint_transformer_blocks", "AuraFlow"),
+    (r"double_stream_blocks|single_stream_blocks", "HiDream or a model of its kind"),
+    (r"motion_modules|temporal_transformer", "a model of videos, such as AnimateDiff or Stable Video Diffusion"),
+    (r"(?:down|up)_blocks.*attentions.*[._]add_k_proj", "Kandinsky"),
     (r"^lllite_", "ControlNet-LLLite"),
     (r"ip_adapter|image_proj", "IP-Adapter"),
-    (r"^hypernet|^control_", "a ControlNet or hypernetwork"),
+    (r"^hypernet|^control_", CONTROL),
     (r"img_attn|img_mod|txt_attn|transformer_blocks.*img_mlp", "Qwen-Image or HunyuanVideo"),
     (r"(?:^|[._])blocks[._]\d+[._](?:cross_attn|self_attn|ffn|adaln)", "Wan, Anima or a model of their kind"),
     (r"cap_embedder|context_refiner|noise_refiner|layers[._]\d+[._](?:attention|feed_forward)[._]", "Lumina or Z-Image"),
     (r"^(?:base_model\.model\.)*model\.layers\.\d+\.(?:self_attn|mlp)", "a language model"),
-    (r"^(?:base_model\.model\.)*(?:transformer|lora_transformer)[._]", "a model of transformers, such as SD3, FLUX or PixArt"),
-    (r"^(?:base_model\.model\.)*transformer_blocks\.|lora_unet_transformer_blocks", "a model of transformers, such as PixArt"),
+    (r"^(?:base_model\.model\.)*(?:transformer|lora_transformer)[._]",
+     "another model of transformers, such as SD3, FLUX or PixArt"),
+    (r"^(?:base_model\.model\.)*(?:diffusion_model\.)?transformer_blocks\.|lora_unet_transformer_blocks",
+     "another model of transformers, such as PixArt or LTX"),
 )  # fmt: skip
 _PATTERNS = tuple((re.compile(pattern), name) for pattern, name in _OTHERS)
-_CHECKPOINT = re.compile(r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\..+\.(?:weight|bias)")
-_EMBEDDING = {"emb_params", "clip_l", "clip_g", "string_to_param", "<concept>"}
+_OF_A_CHECKPOINT = re.compile(r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\..+\.(?:weight|bias)")
+_OF_AN_EMBEDDING = {"emb_params", "clip_l", "clip_g", "string_to_param", "<concept>"}
 _LONGEST = 300  # characters of a key that are looked at
 
 
@@ -39,6 +46,6 @@ def other_model(keys: Iterable[str]) -> str:
 def no_lora(keys: Iterable[str]) -> str:
     """What a file without any LoRA is, in words: a checkpoint or an embedding; "" where nothing says it."""
     held = [key[:_LONGEST] for key in keys]
-    if any(_CHECKPOINT.fullmatch(key) for key in held) and not any(".lora_" in key or "_lora." in key for key in held):
-        return "a checkpoint"
-    return "an embedding (textual inversion)" if held and set(held) <= _EMBEDDING else ""
+    if any(_OF_A_CHECKPOINT.fullmatch(key) for key in held) and not any(".lora_" in key or "_lora." in key for key in held):
+        return CHECKPOINT
+    return EMBEDDING if held and set(held) <= _OF_AN_EMBEDDING else ""

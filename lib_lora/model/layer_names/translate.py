@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib_lora.model.family import SD1, SDXL, Family
-from lib_lora.model.layer_names.alphas import said_alphas
+from lib_lora.model.layer_names.alphas import said_alphas, said_scales
 from lib_lora.model.layer_names.families import Found, Layer, Shape, by_metadata, families_of, narrowed, text_width
 from lib_lora.model.layer_names.keys import BUNDLE, TEXT, TEXT_1, TEXT_2, TEXT_H, UNET, Key, key_of
 from lib_lora.model.layer_names.others import no_lora, other_model
@@ -48,6 +48,7 @@ class Translation:
 
     `alphas`: layer -> alpha, where metadata say it instead of a tensor. `other`: the model that is not trained here, in words.
     `twice`: layers that the file has under two names. `kept`: layer -> its name in the file, where that is of kohya's form.
+    `scales`: layer -> what metadata say that it is multiplied with, where no alpha would do it.
     """
 
     families: Found
@@ -58,6 +59,7 @@ class Translation:
     other: str = ""
     twice: tuple[str, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def family(self) -> Family | None:
@@ -93,10 +95,10 @@ def translate(shapes: Mapping[str, Shape], metadata: Mapping[str, str], family: 
         else:
             unknown.append(key)
     other = (other_model(unknown) or no_lora(shapes)) if unknown else ""
-    alphas = said_alphas(metadata, {key: (taken, shapes[key]) for key, taken in keys.items() if taken}, tensors)
-    return Translation(
-        can_be, _layout(keys, tensors), tensors, alphas, tuple(unknown), other, _twice(tensors), _kept_names(keys, tensors)
-    )
+    known = {key: (taken, shapes[key]) for key, taken in keys.items() if taken}
+    alphas, scales = said_alphas(metadata, known, tensors), said_scales(metadata, known, tensors)
+    twice, kept = _twice(tensors), _kept_names(keys, tensors)
+    return Translation(can_be, _layout(keys, tensors), tensors, alphas, tuple(unknown), other, twice, kept, scales)
 
 
 def _layers(keys: Mapping[str, Key | None], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Layer]:

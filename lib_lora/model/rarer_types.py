@@ -1,0 +1,53 @@
+"""Types of layers that files of other programs have and that are not trained here: what they are, and how to come by another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lib_lora.model.delta import BIAS, BLOCKS, NORM, Tensors, is_part, kind_of
+from lib_lora.model.layer_names.further import is_norm
+
+_TUCKER = "with Tucker's decomposition; choose one made without use_tucker (use_cp)"
+_BY_KEY = {  # what only this type has -> what it is; and the remedy
+    "lora_mid.weight": f"a LoCon {_TUCKER}",
+    "hada_t1": f"a LoHa {_TUCKER}",
+    "lokr_t2": f"a LoKr {_TUCKER}",
+    "rescale": "an OFT whose outputs are scaled too; choose one made without rescaled",
+    "oft_diag": "an OFT of an older form; choose one that has oft_blocks",
+    "bm.weight": f"a GLoRA {_TUCKER}",
+    "scalar": "scaled by a tensor of its own; choose a file without use_scalar",
+    "scale": "scaled by a tensor of its own; choose a file that has alphas instead",
+}
+_BUTTERFLY = "a BOFT (butterfly); choose a file of OFT (diag-oft)"
+_KERNEL = "a GLoRA beside a convolution; choose one of the transformers alone (LyCORIS' preset attn-mlp)"
+_OTHER = "choose a file of another type"
+
+
+def rarer_type(name: str, tensors: Tensors) -> str:
+    """What the layer is and what to do, in words, where it is of no type that is known here; "" where it is, or is a part of one.
+
+    Norms have a type of their own, and no other layer has it. The blocks of a BOFT have four dimensions.
+    """
+    if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
+        return _BUTTERFLY
+    kind = kind_of(tensors)
+    if kind == "glora" and tensors["b1.weight"].dim() == 4:
+        return _KERNEL
+    if kind and (kind == NORM) == is_norm(name):
+        return ""
+    if is_part(tensors) and ("w_norm" in tensors or "b_norm" in tensors) == is_norm(name):
+        return ""
+    found = next((words for key, words in _BY_KEY.items() if key in tensors), "")
+    if not found and not is_norm(name) and BIAS in tensors and kind_of(set(tensors) - {BIAS}):
+        return "a change of its bias beside that of its weight; choose a file made without biases (ComfyUI's bias_diff)"
+    return found or f"which has {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha alone'}; {_OTHER}"
+
+
+def rarer_problem(path: str, layers: Mapping[str, Tensors]) -> str | None:
+    """Which layers of the file cannot be gone on with for their type, in one sentence; None where all can."""
+    found = {name: words for name, tensors in layers.items() if (words := rarer_type(name, tensors))}
+    if not found:
+        return None
+    name, words = next(iter(found.items()))
+    many = f"{len(found)} layers of types that are" if len(found) > 1 else "a layer of a type that is"
+    return f"{path!r} has {many} not trained here, {'such as ' if len(found) > 1 else ''}{name!r}, {words}."

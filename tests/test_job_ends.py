@@ -244,6 +244,7 @@ def test_a_thread_that_died_without_a_word_is_found(monkeypatch: pytest.MonkeyPa
 def test_what_is_no_text_is_written_down_and_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file name of other bytes in a sentence: the job is kept, read again, and shown by a route that writes UTF-8."""
     pretend(monkeypatch, "at once", lambda: RuntimeError("caf\udce9.png"))
+    monkeypatch.setattr(runner_room.log, "disabled", True)  # what pytest sends between its processes is UTF-8, too
     queue = new_queue(tmp_path)
     add(queue, "broken").job  # noqa: B018
     add(queue, "next")

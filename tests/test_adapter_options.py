@@ -246,7 +246,7 @@ def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, t
     _, again, _ = trained(host, squares, WHOLE, rank=4, alpha=4, unit=1, gradient_checkpointing="on")
     _, whole, _ = trained(host, squares, WHOLE, rank=4, alpha=4)
     _, halves, _ = trained(host, squares, HALVES, rank=4, alpha=4, unit=1, gradient_accumulation_steps=2)
-    assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 1e-4 and farthest(prefixes, whole) > 1e-4
+    assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 5e-4 and farthest(prefixes, whole) > 1e-3
     state, metadata = run(host, squares, name="whole", rank=4, alpha=2, unit=2, conv_dim=4, save_precision="fp16")
     assert metadata["ss_network_module"] == "networks.dylora" and json.loads(metadata["ss_network_args"])["unit"] == "2"
     source, out = host.lora_folder() / "whole.safetensors", tmp_path / "two.safetensors"

@@ -104,7 +104,6 @@ def test_other_keys_that_the_webui_reads() -> None:
     "no word": ({"embedding_vectors": 2}, "give a Trigger word"),
     "a dot": ({"embedding_vectors": 2, "trigger": "my.cat"}, "'my.cat', but a word with an embedding must have none of"),
     "AND": ({"embedding_vectors": 2, "trigger": "salt AND pepper"}, "not hold AND or BREAK"),
-    "nothing trained": ({"init_word": "cat"}, "work only with Embedding vectors"),
     "half a step": ({"embedding_vectors": 1, "trigger": "x", "stop_embedding_training": 1.5}, "Stop the embedding"),
     "one rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0},
                  "and Learning rate, embedding (embedding_lr) the same value"),

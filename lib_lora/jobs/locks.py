@@ -109,6 +109,7 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
     Raises:
         ConfigError: another program trains it just now.
     """
+    made = not loras.exists()
     try:
         loras.mkdir(parents=True, exist_ok=True)
         _sweep(loras)
@@ -125,6 +126,9 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
         yield []
     finally:
         lock.release(remove=True)
+        if made:
+            with contextlib.suppress(OSError):  # a LoRA lies in it, or somebody else's file
+                loras.rmdir()
 
 
 def _sweep(folder: Path) -> None:

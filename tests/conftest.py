@@ -28,6 +28,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_pictures.py",
         "test_adapter_options.py",
         "test_jobs.py",
+        "test_cases.py",
         "test_cli.py",
         "test_between.py",
         "test_ends.py",
@@ -38,6 +39,7 @@ if importlib.util.find_spec("diffusers") is None:
         "test_rates.py",
         "test_unread.py",
         "test_full_size.py",
+        "test_foreign_loras.py",
     ]
 if importlib.util.find_spec("ldm") is None:
     collect_ignore += ["pins"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 from pathlib import Path
@@ -72,6 +73,7 @@ def served(data: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 def test_nothing_that_a_run_leaves_is_served(mini_checkpoint: Path, tmp_path: Path) -> None:
     """Dropped pictures, samples, states and latents of a job, while it is there, when it went on, and after it was repeated."""
     data, private = tmp_path / "data", tmp_path / "data" / ".train-lora"
@@ -144,6 +146,7 @@ def test_a_folder_with_hidden_names_is_the_same_folder(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
     mini_checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

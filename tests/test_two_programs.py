@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import signal
@@ -161,6 +162,7 @@ def test_an_order_that_two_change_loses_nothing(script: Script, other: Program, 
     assert [name for name in order(queue) if name[0] == "t"] == ["t0", "t3", "t1", "t2"]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     """Whatever folders for work they have: the lock is where the LoRA goes. A program that was killed leaves no obstacle."""
     out = tmp_path / "out"

@@ -385,7 +385,8 @@ def test_paths_of_another_machine(option: str, house: House, quick: Any, monkeyp
     real = os.stat
     monkeypatch.setattr(os, "stat", lambda path, *rest, **more: looked.append(str(path)) or real(path, *rest, **more))
     lists = {"data", "reg_data", "base_weights"}
-    told = house.run(quick(**{option: [named] if option in lists else named, "masked_loss": option == "mask_data"})).told
+    asked = {"masked_loss": option == "mask_data", "sample_every_n_steps": int(option == "sample_prompts")}
+    told = house.run(quick(**{option: [named] if option in lists else named}, **asked)).told
     assert len(told) == 1 and "is a path of another machine or a device; name one of this machine" in told[0], told
     assert f"({option})" in told[0] and not [path for path in looked if "host" in path]
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.house import House
 
 def kept(run: Any) -> Path:
     """Where the one sentence says that the LoRA lies."""
-    assert run.job["state"] == "failed" and len(run.told) == 1, run.told
+    assert run.job["state"] == "failed" and len([text for text in run.told if "has no locks" not in text]) == 1, run.told
     found = re.search(r"It is kept as '([^']+\.rescued)'; to use it, take \.rescued off its name\.", run.told[0])
     assert found, run.told
     return Path(found[1])
@@ -126,7 +127,7 @@ def _refused(error: int) -> LoraFileError:
     return found
 
 
-def test_a_read_only_folder_becomes_writable_again(house: House, quick: Any) -> None:
+def test_a_read_only_folder_becomes_writable_again(house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that turns read-only before an Overwrite: the run stands, saves when it is let go on, and leaves nothing beside."""
     folder = house.host.lora_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +137,7 @@ def test_a_read_only_folder_becomes_writable_again(house: House, quick: Any) -> 
     )
     if not mounted:
         pytest.skip("this user may not mount a disk")
+    monkeypatch.setattr("lib_lora.train.sole_writer", lambda *_: nullcontext([]))  # an open lock keeps mount from its work
     try:
         old = house.run(quick()).of(Finished)[0].path
         before = old.read_bytes()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lib_lora.cli import main
+from lib_lora.errors import ConfigError
 from lib_lora.events import Finished
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
@@ -79,6 +80,10 @@ def test_a_state_of_a_hostile_name(house: House, quick: Any, tmp_path: Path) -> 
     house.run(quick())
     before = around(tmp_path)
     for name in SOME:
+        if "\0" in name:
+            with pytest.raises(ConfigError, match="holds a null character"):
+                quick(resume=name)
+            continue
         with writes() as seen:
             run = house.run(quick(resume=name, overwrite=True))
         assert len(run.told) == 1 and run.told[0].startswith("Resume from (resume): "), (name, run.told)
@@ -128,6 +133,10 @@ def test_a_hostile_name_in_the_queue_and_the_tab(house: House, quick: Any, tmp_p
     jobs = tmp_path / "jobs"
     queue = Queue(Runner(house.host), Store(jobs / "queue", jobs / "uploads"))
     for name in SOME:
+        if "\0" in name:
+            with pytest.raises(ConfigError, match="holds a null character"):
+                quick(name=name)
+            continue
         with writes() as seen:
             queue.submit(quick(name=name))
             over(queue)

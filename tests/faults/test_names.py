@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ ODD = ["a..b", "-rf", "é" * 50, "猫 (2)+v1.0"]  # these may be
 
 def refused(told: list[str], name: str) -> None:
     """One sentence on the name, and nothing about anything else."""
-    start = told[0].removeprefix("Settings file (config): ") if "\0" in name else told[0]  # where a value cannot even be read
-    assert len(told) == 1 and "Name (name): " in (start if "\0" in name else start[:13]), (name, told)
+    place = re.fullmatch(r"Settings file \(config\): \w+ = '.*?': ", told[0].partition("Name (name): ")[0])
+    start = told[0][place.end() :] if place and "\0" in name else told[0]  # where a file's value cannot even be read
+    assert len(told) == 1 and start.startswith("Name (name): "), (name, told)
     assert_one_sentence(told[0])
 
 

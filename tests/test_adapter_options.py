@@ -242,11 +242,16 @@ def test_the_webuis_rule_trains_on_as_many_chunks_as_are_needed(host: Standalone
 
 
 def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, tmp_path: Path) -> None:
-    _, prefixes, _ = trained(host, squares, WHOLE, rank=4, alpha=4, unit=1)
-    _, again, _ = trained(host, squares, WHOLE, rank=4, alpha=4, unit=1, gradient_checkpointing="on")
-    _, whole, _ = trained(host, squares, WHOLE, rank=4, alpha=4)
-    _, halves, _ = trained(host, squares, HALVES, rank=4, alpha=4, unit=1, gradient_accumulation_steps=2)
-    assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 5e-4 and farthest(prefixes, whole) > 1e-3
+    flat = {
+        "rank": 4,
+        "alpha": 4,
+        "optimizer_args": ["eps=1e-4"],
+    }  # with less, Adam makes steps of the rounding of small gradients
+    _, prefixes, _ = trained(host, squares, WHOLE, unit=1, **flat)
+    _, again, _ = trained(host, squares, WHOLE, unit=1, gradient_checkpointing="on", **flat)
+    _, whole, _ = trained(host, squares, WHOLE, **flat)
+    _, halves, _ = trained(host, squares, HALVES, unit=1, gradient_accumulation_steps=2, **flat)
+    assert farthest(prefixes, again) < 1e-6 and farthest(prefixes, halves) < 1e-5 and farthest(prefixes, whole) > 1e-3
     state, metadata = run(host, squares, name="whole", rank=4, alpha=2, unit=2, conv_dim=4, save_precision="fp16")
     assert metadata["ss_network_module"] == "networks.dylora" and json.loads(metadata["ss_network_args"])["unit"] == "2"
     source, out = host.lora_folder() / "whole.safetensors", tmp_path / "two.safetensors"

@@ -473,7 +473,17 @@ def test_odd_values_give_sentences(value: Any) -> None:
         "warmup_ratio",
         "locon",
     )
-    for kind in ("LyCORIS/LoKr", "Standard", value):
+    files = [
         gui(LoRA_type=kind, lr_scheduler="cosine_with_restarts", enable_bucket=True, **dict.fromkeys(names, value))
-    import_source(source_of({"subsets": [{"a": value}], "x": {"args": {"network_args": {"conv_dim": value}}}}, toml=True))
-    gui(lr_scheduler="cosine_with_restarts", lr_scheduler_num_cycles="", epoch=value)
+        for kind in ("LyCORIS/LoKr", "Standard", value)
+    ]
+    nested = {"subsets": [{"a": value}], "x": {"args": {"network_args": {"conv_dim": value}}}}
+    files += [import_source(source_of(nested, toml=True))]
+    files += [gui(lr_scheduler="cosine_with_restarts", lr_scheduler_num_cycles="", epoch=value)]
+    for found in files:
+        report = found.report()
+        json.dumps(report)
+        keys = [said["key"] for name in ("used", "not_supported", "ignored", "unknown") for said in report[name]]
+        assert keys and len(keys) == len(set(keys)), "every key in exactly one list"
+        assert all(problem.strip().endswith(".") and "Traceback" not in problem for problem in found.problems())
+        found.config()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig, build_config
+from tests import models
 from tests.synthetic import write_mini, write_mini_inpainting, write_mini_sd2, write_mini_sdxl
 
 torch.set_num_threads(1)  # the miniatures gain nothing from more, and a busy machine loses much
@@ -43,6 +47,29 @@ if importlib.util.find_spec("diffusers") is None:
     ]
 if importlib.util.find_spec("ldm") is None:
     collect_ignore += ["pins"]
+
+
+IMPORTS = 50  # modules; so many new ones are worth a look through all objects
+_frozen = 0  # modules at the last look
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """A run collects garbage twice, and what imports left is most of what is looked through: it is not garbage, and set aside."""
+    global _frozen
+    yield
+    if len(sys.modules) >= _frozen + IMPORTS:
+        _frozen = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def models_as_before() -> Iterator[None]:
+    """Models that tests share are bit for bit as they were loaded."""
+    yield
+    changed = models.take_back()
+    assert not changed, f"the test left other weights, hooks or forwards in the model of {', '.join(changed)}"
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,8 @@ def fingerprint(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         said = f"{name}{tensor.dtype}{tensor.device}{tensor.requires_grad}{tensor.grad is None}"
-        digest.update(said.encode() + tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
+        digest.update(said.encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy())
     for name, child in module.named_modules():
         hooks = len(child._forward_hooks), len(child._forward_pre_hooks), len(child._backward_hooks)
         digest.update(f"{name}{child.training}{'forward' in vars(child)}{hooks}".encode())

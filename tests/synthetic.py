@@ -3,13 +3,16 @@
     python -m tests.synthetic full|mini|inpainting|sd2|sdxl DIR
 
 writes DIR/sd15-full.safetensors, or a miniature of that family. It gets a sidecar .yaml and where it needs one a text encoder
-folder beside it, with which a webui loads it.
+folder beside it, with which a webui loads it. Tensors of miniatures are kept in build/checkpoints, by a hash of all that makes them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.webui_configs import write_refiner, write_sd2, write_sdxl, write_uncl
 
 SHAPES = Path(__file__).parent / "data" / "sd15_shapes.json"
 SDXL_SHAPES = SHAPES.with_name("sdxl_shapes.json")
+KEPT = Path(__file__).parents[1] / "build" / "checkpoints"
 MINI_CLIP_LAYERS = 2
 # open_clip's ViT-S-32-alt, the smallest that it knows by name
 MINI_OPEN_CLIP = {"layers": 10, "width": 256}
@@ -32,7 +36,7 @@ Reshape = Callable[[str, list[int]], "list[int] | None"]
 
 def write_full(folder: Path) -> Path:
     """SD 1.5 in full shape, fp16, 2.1 GB."""
-    return _write(folder / "sd15-full.safetensors", lambda key, shape: shape)
+    return _write(folder / "sd15-full.safetensors", lambda key, shape: shape, keep=False)
 
 
 def write_mini(folder: Path) -> Path:
@@ -93,10 +97,32 @@ def _write(
     reshape: Reshape,
     more: dict[str, list[int]] | None = None,
     shapes_of: Path = SHAPES,
+    *,
+    keep: bool = True,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = _shapes(reshape, shapes_of) | (more or {})
+    if keep:
+        shutil.copyfile(_kept(shapes), path)
+    else:
+        _save(shapes, path)
+    return path
+
+
+def _save(shapes: dict[str, list[int]], path: Path) -> None:
     save_file({key: _tensor(key, shape) for key, shape in shapes.items()}, path)
+
+
+def _kept(shapes: dict[str, list[int]]) -> Path:
+    """The file of these tensors in `KEPT`, made where it is not there; whole whenever it is there, whoever else makes it."""
+    made_by = json.dumps([shapes, Path(__file__).read_text(encoding="utf-8"), np.__version__])
+    path = KEPT / f"{hashlib.sha256(made_by.encode()).hexdigest()}.safetensors"
+    if not path.is_file():
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+            part = Path(folder) / path.name
+            _save(shapes, part)
+            part.replace(path)
     return path
 
 

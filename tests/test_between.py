@@ -27,12 +27,13 @@ from lib_lora.sample import Request
 from lib_lora.train import train
 from lib_lora.training.session import Session
 from tests.conftest import small_config
+from tests.models import shared_host
 from tests.test_train import borrowed, fingerprint
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:

@@ -20,13 +20,14 @@ from lib_lora.train import train
 from lib_lora.training.session import Session
 from lib_lora.training.words import start_word, told_words
 from tests.conftest import small_config
+from tests.models import shared_host
 
 TRIGGER = "ohwx_cat"  # three tokens
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path)
+    return shared_host(mini_checkpoint, tmp_path)
 
 
 def config(photos: Path, out: Path, **changes: object) -> TrainConfig:
@@ -154,7 +155,7 @@ def test_samples_and_measurements_read_the_vectors(
 @pytest.mark.parametrize("checkpoint", ["mini_sd2", "mini_sdxl"])
 def test_other_families(checkpoint: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Each text encoder has vectors of its own, and all are trained."""
-    host = StandaloneHost(request.getfixturevalue(checkpoint), tmp_path)
+    host = shared_host(request.getfixturevalue(checkpoint), tmp_path)
     flat = {
         "embedding_vectors": 2,
         "gradient_checkpointing": "on",

@@ -32,12 +32,13 @@ from lib_lora.train import train
 from lib_lora.training.session import Session
 from lib_lora.training.step import DivergedError
 from tests.conftest import small_config, write_picture
+from tests.models import shared_host
 from tests.test_jobs import wait
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def arguments(checkpoint: Path, photos: Path, out: Path, *more: str) -> list[str]:
@@ -184,7 +185,7 @@ def test_a_run_without_a_loss_that_is_a_number_is_no_success(
     said = capsys.readouterr()
     assert said.out == "" and said.err.splitlines()[-1].startswith("The loss is not a number any more. Lower the learning rates")
     assert not list(out.glob("*"))
-    job = wait(Runner(StandaloneHost(mini_checkpoint, out)).start(small_config(photos, tmp_path, steps=1)))
+    job = wait(Runner(shared_host(mini_checkpoint, out)).start(small_config(photos, tmp_path, steps=1)))
     assert (job["state"], job["phase"]) == ("failed", "nothing was saved") and "not a number" in job["problems"][0]
 
 

@@ -19,6 +19,7 @@ from lib_lora.model.adapter import parameters
 from lib_lora.training.weights import start_pairs
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
+from tests.models import shared_host
 
 DATA = Path(__file__).parent / "data"
 
@@ -29,14 +30,14 @@ def test_a_step_takes_what_the_account_says(
     kind: str, checkpointing: bool, request: pytest.FixtureRequest, photos: Path, tmp_path: Path
 ) -> None:
     config = small_config(photos, tmp_path, batch_size=2)
-    with StandaloneHost(request.getfixturevalue(kind), tmp_path, torch.device("cpu")).borrow_model() as base:
+    with shared_host(request.getfixturevalue(kind), tmp_path).borrow_model() as base:
         found = counted_step(config, base, Size(192, 128), checkpointing=checkpointing)
         told = told_step(config, base, Size(192, 128), checkpointing=checkpointing)
     assert told == (pytest.approx(found[0], rel=0.05), pytest.approx(found[1], rel=0.1))
 
 
 def test_other_types_and_convolutions(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    with StandaloneHost(mini_checkpoint, tmp_path, torch.device("cpu")).borrow_model() as base:
+    with shared_host(mini_checkpoint, tmp_path).borrow_model() as base:
         for flat in ({"adapter_type": "dora"}, {"adapter_type": "lokr"}, {"conv_dim": 2, "conv_alpha": 1}):
             config = small_config(photos, tmp_path, **flat)
             found = counted_step(config, base, Size(128, 128), checkpointing=False)

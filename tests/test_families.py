@@ -37,6 +37,7 @@ from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.suited import suited
 from tests.conftest import small_config, write_picture
 from tests.finite_differences import slopes, word_slopes
+from tests.models import shared_host
 from tests.pairs import new_pair
 from tests.synthetic import write_mini_sd2, write_mini_sdxl
 from tests.webui_configs import write_sdxl
@@ -100,7 +101,7 @@ def run(config: Any, host: StandaloneHost) -> list[Event]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_whole_run(family: str, request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> None:
     """All parts are trained, the file has every key of the family and its metadata, and the base is untouched."""
-    host = StandaloneHost(request.getfixturevalue(family), tmp_path)
+    host = shared_host(request.getfixturevalue(family), tmp_path)
     with host.borrow_model() as base:
         before = [weight.clone() for weight in base.unet.parameters()]
         names = {target.name for target in base.targets()}
@@ -134,7 +135,7 @@ def test_a_whole_run(family: str, request: pytest.FixtureRequest, photos: Path, 
 
 def test_which_layers_of_sdxl_learn(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
     """All but the last layer of CLIP-L, which nothing reads; bigG's last layer is read by what is pooled."""
-    events = run(small_config(photos, tmp_path), StandaloneHost(mini_sdxl, tmp_path))
+    events = run(small_config(photos, tmp_path), shared_host(mini_sdxl, tmp_path))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     state, _ = read(events[-1].path)
     still = {key.partition(".")[0] for key, value in state.items() if key.endswith("lora_up.weight") and not value.any()}
@@ -143,7 +144,7 @@ def test_which_layers_of_sdxl_learn(mini_sdxl: Path, photos: Path, tmp_path: Pat
 
 @pytest.fixture
 def sdxl(mini_sdxl: Path, tmp_path: Path) -> Iterator[DiffusersModel]:
-    with StandaloneHost(mini_sdxl, tmp_path).borrow_model() as base:
+    with shared_host(mini_sdxl, tmp_path).borrow_model() as base:
         yield base
 
 
@@ -212,7 +213,7 @@ def test_text_encoder_gradients_are_those_of_finite_differences(
 ) -> None:
     """Of every kind of text encoder, along a random direction, in double precision."""
     for checkpoint in (mini_checkpoint, mini_sd2, mini_sdxl):
-        with StandaloneHost(checkpoint, tmp_path).borrow_model() as base:
+        with shared_host(checkpoint, tmp_path).borrow_model() as base:
             for encoder, prefix in zip(base.text_encoders, base.family.text_prefixes):
                 encoder.module.double()
                 targets = [target for target in base.targets() if target.name.startswith(prefix + "_")]
@@ -224,11 +225,11 @@ def test_text_encoder_gradients_are_those_of_finite_differences(
 
 def test_sd2_may_predict_v(mini_sd2: Path, photos: Path, tmp_path: Path) -> None:
     """By a webui's configuration beside the file, or by hand."""
-    by_hand = run(small_config(photos, tmp_path, name="hand", v_parameterization=True), StandaloneHost(mini_sd2, tmp_path))
+    by_hand = run(small_config(photos, tmp_path, name="hand", v_parameterization=True), shared_host(mini_sd2, tmp_path))
     linked = tmp_path / "v.safetensors"
     linked.symlink_to(mini_sd2)
     linked.with_suffix(".yaml").write_text("model: {params: {parameterization: v}}")
-    by_file = run(small_config(photos, tmp_path, name="file"), StandaloneHost(linked, tmp_path))
+    by_file = run(small_config(photos, tmp_path, name="file"), shared_host(linked, tmp_path))
     losses = [[event.loss for event in events if isinstance(event, StepDone)] for events in (by_hand, by_file)]
     assert losses[0] == losses[1]
     texts = [next(event.text for event in events if isinstance(event, Chosen)) for events in (by_hand, by_file)]
@@ -249,7 +250,7 @@ def test_sdxl_that_predicts_v(said_by: str, mini_sdxl: Path, photos: Path, tmp_p
         checkpoint.symlink_to(mini_sdxl)
     if said_by == "a yaml beside it":
         write_sdxl(checkpoint, load_file(mini_sdxl), velocity=True)
-    host = StandaloneHost(checkpoint, tmp_path / "out")
+    host = shared_host(checkpoint, tmp_path / "out")
     events = run(small_config(photos, tmp_path / "out", v_parameterization=said_by == "the settings"), host)
     assert isinstance(events[0], Planned) and isinstance(events[-1], Finished) and events[-1].path is not None
     words = {"its mark": "v (the tensor v_pred in the file says so)", "a yaml beside it": "v (xl.yaml says so)",
@@ -289,7 +290,7 @@ def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velo
 @pytest.mark.parametrize("write", [write_mini_sd2, write_mini_sdxl], ids=["SD 2.x", "SDXL"])
 def test_inpainting_models_of_other_families(write: Any, photos: Path, tmp_path: Path) -> None:
     """A whole run on nine channels; the step is that of diffusers' U-Net on noisy latents, ones and the latents of grey."""
-    host = StandaloneHost(write(tmp_path, inpaints=True), tmp_path / "out")
+    host = shared_host(write(tmp_path, inpaints=True), tmp_path / "out")
     kind = host.kind()
     assert kind is not None and kind.family.name == f"{kind.family.name.removesuffix(' inpainting')} inpainting"
     events = run(small_config(photos, tmp_path / "out", steps=2), host)
@@ -314,7 +315,7 @@ def test_inpainting_models_of_other_families(write: Any, photos: Path, tmp_path:
 
 def test_sdxl_is_trained_by_block(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
     """Ranks of the 23 blocks, and AdamW's first step is as long as a block's rate."""
-    host = StandaloneHost(mini_sdxl, tmp_path)
+    host = shared_host(mini_sdxl, tmp_path)
     dims = ["2"] * 23
     dims[5], dims[8] = "3", "0"
     flat = {"block_dims": ",".join(dims), "mid_lr_weight": "1,0.5", "up_lr_weight": "zeros", "text_encoder_lr": 0, "steps": 1}
@@ -338,29 +339,29 @@ def test_blocks_of_another_family_are_told_before_the_start(
         with pytest.raises(
             ConfigError, match=f"block_dims.: got .* must be 25 .for SDXL 23. .*; the model is {name}.$"
         ) as caught:
-            check(config, StandaloneHost(checkpoint, tmp_path))
+            check(config, shared_host(checkpoint, tmp_path))
         assert len(caught.value.problems) == 1
     still = small_config(photos, tmp_path, mid_lr_weight="0", down_lr_weight="zeros", up_lr_weight="zeros", text_encoder_lr=0)
-    assert check(still, StandaloneHost(mini_sdxl, tmp_path)).model.startswith("SDXL"), "two of its middle blocks are trained"
+    assert check(still, shared_host(mini_sdxl, tmp_path)).model.startswith("SDXL"), "two of its middle blocks are trained"
     with pytest.raises(ConfigError, match="no block has both above 0; the model is SD 1.x"):
-        check(still, StandaloneHost(mini_checkpoint, tmp_path))
+        check(still, shared_host(mini_checkpoint, tmp_path))
 
 
 def test_a_lora_of_another_family_is_refused_by_name(
     mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    run(small_config(photos, tmp_path, name="xl"), StandaloneHost(mini_sdxl, tmp_path))
+    run(small_config(photos, tmp_path, name="xl"), shared_host(mini_sdxl, tmp_path))
     path = str(tmp_path / "xl.safetensors")
     for option, title in (("network_weights", "Continue from"), ("base_weights", "Merged first")):
         config = small_config(photos, tmp_path, **{option: path if option == "network_weights" else [path]})
-        assert check(config, StandaloneHost(mini_sdxl, tmp_path)).steps == 3
+        assert check(config, shared_host(mini_sdxl, tmp_path)).steps == 3
         with pytest.raises(ConfigError, match=f"{title}.*is a LoRA of SDXL, but the model is SD 1.x") as caught:
-            check(config, StandaloneHost(mini_checkpoint, tmp_path))
+            check(config, shared_host(mini_checkpoint, tmp_path))
         assert len(caught.value.problems) == 1
 
 
 def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path) -> None:
-    with StandaloneHost(mini_sd2, tmp_path).borrow_model() as base:
+    with shared_host(mini_sd2, tmp_path).borrow_model() as base:
         base.kind = Kind(base.family, "a test", "a test says so")
         with pytest.raises(ConfigError, match="v_pred_like_loss"):
             suited(build_config({"name": "x", "data": ["y"], "v_pred_like_loss": 0.5}), base)
@@ -368,7 +369,7 @@ def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path)
 
 def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, tmp_path / "v.safetensors")
-    with StandaloneHost(tmp_path / "v.safetensors", tmp_path).borrow_model() as base:
+    with shared_host(tmp_path / "v.safetensors", tmp_path).borrow_model() as base:
         assert base.kind.words(declared=False) == f"SDXL, predicts v (the tensor v_pred in the file says so); {READ}"
 
 
@@ -383,7 +384,7 @@ def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
 
 def test_clip_skip_leaves_sd2_early(mini_sd2: Path, tmp_path: Path) -> None:
     """The family's own layer is the last but one of the file's."""
-    with StandaloneHost(mini_sd2, tmp_path).borrow_model() as base, torch.no_grad():
+    with shared_host(mini_sd2, tmp_path).borrow_model() as base, torch.no_grad():
         encoder: Any = base.text_encoders[0]
         assert encoder.module.config.num_hidden_layers == 9 and encoder.pad_id == 0
         ids = torch.randint(0, 49000, (1, 1, 77))
@@ -391,7 +392,7 @@ def test_clip_skip_leaves_sd2_early(mini_sd2: Path, tmp_path: Path) -> None:
 
 
 def test_inpainting_reads_a_mask_of_ones_and_grey(mini_inpainting: Path, tmp_path: Path) -> None:
-    with StandaloneHost(mini_inpainting, tmp_path).borrow_model() as base, torch.no_grad():
+    with shared_host(mini_inpainting, tmp_path).borrow_model() as base, torch.no_grad():
         noisy, timesteps, context = torch.randn(2, 4, 8, 16), torch.tensor([1, 500]), torch.randn(2, 77, 64)
         grey = base.vae.encode(torch.zeros(1, 3, 64, 128)).latent_dist.mean * 0.18215
         seen = torch.cat([noisy, torch.ones(2, 1, 8, 16), grey.expand(2, -1, -1, -1)], dim=1)
@@ -402,7 +403,7 @@ def test_inpainting_reads_a_mask_of_ones_and_grey(mini_inpainting: Path, tmp_pat
 
 def test_files_of_sd2_with_convolutions_are_gone_on_with(mini_sd2: Path, photos: Path, tmp_path: Path) -> None:
     """As sd-scripts writes them."""
-    host = StandaloneHost(mini_sd2, tmp_path)
+    host = shared_host(mini_sd2, tmp_path)
     run(small_config(photos, tmp_path, name="linear"), host)
     state, _ = read(tmp_path / "linear.safetensors")
     turned = {key: value[..., None, None] if "_proj_in" in key or "_proj_out" in key else value for key, value in state.items()}
@@ -455,7 +456,7 @@ def test_what_is_told_of_sizes_follows_each_showing(mini_checkpoint: Path, tmp_p
     write_picture(tmp_path / "images" / "a.png", 65, 96)
     flat = {"flip_aug": True, "cache_latents": kept, "batch_size": 1, "repeats": 1, "bucket_reso_steps": 64}
     config = small_config(tmp_path / "images", tmp_path, **flat)
-    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    host = shared_host(mini_checkpoint, tmp_path / "out")
     plan = check(config, host)
     with host.borrow_model() as base:
         pictures = Pictures(config, plan, base)

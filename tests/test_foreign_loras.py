@@ -33,6 +33,7 @@ from lib_lora.training.told_weights import told_weights
 from lib_lora.training.weights import fit_problems, frozen_pairs, kept_tensors, norm_shifts, start_pairs, weights_problems
 from tests.conftest import small_config
 from tests.layouts import LAYOUTS
+from tests.models import shared_host
 
 CASES = Path(__file__).parent / "data" / "cases"
 FAMILIES = ["mini_checkpoint", "mini_sd2", "mini_sdxl"]
@@ -317,9 +318,7 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
     }
     path = saved(tmp_path, {**trained, **kept})
     flat = {"network_weights": path, "dim_from_weights": True, "text_encoder_lr": 0, "save_precision": "fp16"}
-    events = list(
-        train(small_config(photos, tmp_path / "out", **flat), StandaloneHost(mini_checkpoint, tmp_path / "out"), Stop())
-    )
+    events = list(train(small_config(photos, tmp_path / "out", **flat), shared_host(mini_checkpoint, tmp_path / "out"), Stop()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     made, metadata = read(events[-1].path)
     assert made.keys() == {**trained, **kept}.keys() and metadata["ss_network_module"]
@@ -421,7 +420,7 @@ def test_what_does_not_fit_is_told_before_the_model_is_taken(
     photos: Path, tmp_path: Path, mini_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layer that the model lacks, and one of other sides: both files at once, each with its option."""
-    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    host = shared_host(mini_checkpoint, tmp_path / "out")
     monkeypatch.setattr(host, "borrow_model", lambda: pytest.fail("the model was taken"))
     name = "lora_te_text_model_encoder_layers_{}_mlp_fc1"
     deep = {f"{name.format(9)}.lora_down.weight": torch.zeros(2, 64), f"{name.format(9)}.lora_up.weight": torch.zeros(256, 2)}
@@ -448,7 +447,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
     """Files of other programs for the tiny checkpoint and SDXL's miniature: all are read, but for a DoRA over rows and one with NaN."""
     path = str(CASES / case / "lora.safetensors")
-    host = StandaloneHost(mini_sdxl if "sdxl" in case else tiny, tmp_path / "out")
+    host = shared_host(mini_sdxl if "sdxl" in case else tiny, tmp_path / "out")
     flat = {"network_weights": path, "dim_from_weights": True} if option == "network_weights" else {"base_weights": [path]}
     settings = small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5)
     if case in ("lora-dora-rows-merged", "lora-nan"):

@@ -31,7 +31,6 @@ from lib_lora.events import (
     StepDone,
     Stop,
 )
-from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_listing import details
@@ -39,6 +38,7 @@ from lib_lora.jobs.runner import Runner
 from lib_lora.sentences import MOST
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
+from tests.models import shared_host
 
 
 def wait(job: Job) -> dict[str, object]:
@@ -49,7 +49,7 @@ def wait(job: Job) -> dict[str, object]:
 
 
 def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=4))
     with pytest.raises(ConfigError, match="'blob' is running"):
         runner.start(small_config(photos, tmp_path, name="other"))
@@ -113,7 +113,7 @@ def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
     while job.snapshot()["step"] < 2:
         time.sleep(0.01)
@@ -136,7 +136,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 
 
 def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
     wait_for(lambda: job.snapshot()["step"] >= 2)
     runner.hold()
@@ -154,7 +154,7 @@ def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: P
 
 
 def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
     wait_for(lambda: job.snapshot()["step"] >= 1)
     runner.hold()
@@ -206,7 +206,7 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
 
 
 def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
+    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     runner.save_now()  # nothing runs: nothing happens
     job = runner.start(small_config(photos, tmp_path, steps=500))
     wait_for(lambda: job.snapshot()["step"] >= 1)

@@ -14,6 +14,7 @@ from lib_lora.model import lean, products
 from lib_lora.model.lean import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
 from lib_lora.model.products import convolved_onto, product
 from lib_lora.model.surgery import forwards_replaced, frozen
+from tests.models import shared_host
 from tools.bench.counting import saved_bytes
 
 CPU = torch.device("cpu")
@@ -134,9 +135,8 @@ def test_unusual_convolutions_are_left_alone() -> None:
 
 def test_a_whole_model_computes_with_them(mini_checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    from lib_lora.hosts.standalone import StandaloneHost
 
-    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:
+    with shared_host(mini_checkpoint, tmp_path).borrow_model() as base:
         assert all("forward" in m.__dict__ for m in base.unet.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
         assert not any("forward" in m.__dict__ for m in base.vae.modules())
 

@@ -18,6 +18,7 @@ from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
 from tests.conftest import small_config
+from tests.models import shared_host
 from tests.test_train import fingerprint
 
 
@@ -80,7 +81,7 @@ def alone(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> Alone:
     def made(**flat: object) -> dict[str, torch.Tensor]:
         if repr(flat) not in ALONE:
             out = tmp_path / "alone"
-            list(train(small_config(photos, tmp_path, **flat), StandaloneHost(mini_checkpoint, out), Stop()))
+            list(train(small_config(photos, tmp_path, **flat), shared_host(mini_checkpoint, out), Stop()))
             ALONE[repr(flat)] = lora(out)
         return ALONE[repr(flat)]
 
@@ -135,7 +136,7 @@ def test_nothing_is_lent_where_that_is_off(photos: Path, mini_checkpoint: Path, 
 
 def test_a_paused_run_gives_the_model_back(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     stop, told = Stop(), []
-    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    host = shared_host(mini_checkpoint, tmp_path / "out")
     for event in train(small_config(photos, tmp_path), host, stop):
         if isinstance(event, StepDone) and event.step == 2:
             stop.hold()
@@ -182,7 +183,7 @@ def test_a_step_whose_model_was_taken_away_is_made_again(
     photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_away(monkeypatch, at_call=3)  # the second batch of the second step
-    host = StandaloneHost(mini_checkpoint, tmp_path / "again")
+    host = shared_host(mini_checkpoint, tmp_path / "again")
     events = list(train(small_config(photos, tmp_path, **KEPT), host, Stop()))
     assert sum(isinstance(event, Lent) for event in events) == 1
     assert_same(alone(**KEPT), lora(tmp_path / "again"))
@@ -192,7 +193,7 @@ def test_a_run_that_never_lends_leaves_its_state(
     photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was learned is not lost with the model."""
-    host, events = StandaloneHost(mini_checkpoint, tmp_path / "out"), []
+    host, events = shared_host(mini_checkpoint, tmp_path / "out"), []
     with monkeypatch.context() as broken:
         take_away(broken, at_call=2)
         with pytest.raises(HostChanged, match=r"Unloaded\. The state after step 2 is saved: Resume from \(resume\) 'blob-state'"):

@@ -34,11 +34,12 @@ from lib_lora.training.pictures import Pictures, latent_mask
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
+from tests.models import shared_host
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 @pytest.fixture

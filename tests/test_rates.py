@@ -31,6 +31,7 @@ from lib_lora.train import train
 from lib_lora.training.suited import model_problems
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
+from tests.models import shared_host
 from tests.test_kohya_export import back
 
 FORMS = ("toml", "json")
@@ -64,7 +65,7 @@ def test_a_run_without_one(
     checkpoint: str, rate: float, photos: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers of the file, its metadata, the state and what is told agree. Not given and given as much are the same run."""
-    host = StandaloneHost(request.getfixturevalue(checkpoint), tmp_path)
+    host = shared_host(request.getfixturevalue(checkpoint), tmp_path)
     events, tensors, metadata = run(unset(photos, tmp_path, name="part", save_state=True), host, stop_at=1)
     assert any(key.startswith("lora_te") for key in tensors) == (rate > 0)
     assert metadata["ss_text_encoder_lr"] == str(rate) and metadata["ss_learning_rate"] == "0.001"
@@ -86,7 +87,7 @@ def test_a_run_without_one(
 def test_a_run_with_one_trains_both_encoders_of_sdxl(
     mini_sdxl: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = StandaloneHost(mini_sdxl, tmp_path)
+    host = shared_host(mini_sdxl, tmp_path)
     flat: dict[str, object] = {"save_state": True, "text_encoder_lr": 1e-5}
     _, tensors, metadata = run(unset(photos, tmp_path, **flat), host, stop_at=1)
     assert metadata["ss_text_encoder_lr"] == "1e-05"
@@ -100,7 +101,7 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
 
 
 def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    xl, sd = StandaloneHost(mini_sdxl, tmp_path), StandaloneHost(mini_checkpoint, tmp_path)
+    xl, sd = shared_host(mini_sdxl, tmp_path), shared_host(mini_checkpoint, tmp_path)
     text_alone = unset(photos, tmp_path, unet_lr=0)
     assert check(text_alone, sd).steps == 2
     with pytest.raises(ConfigError, match="nothing would be trained; the model is SDXL"):
@@ -114,7 +115,7 @@ def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, 
 
 
 def test_the_account_counts_what_is_trained(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:
-    host = StandaloneHost(mini_sdxl, tmp_path)
+    host = shared_host(mini_sdxl, tmp_path)
     base, device = host.look(), host.device()
     assert base is not None
     found = {rate: estimate(unset(photos, tmp_path, text_encoder_lr=rate), base, device) for rate in ("", 1e-5)}

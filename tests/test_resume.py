@@ -19,11 +19,12 @@ from lib_lora.training.optimizer import Updater
 from lib_lora.training.resume import find_state
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config, write_picture
+from tests.models import shared_host
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def run(

@@ -16,6 +16,7 @@ from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
+from tests.models import shared_host
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def squares(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def trained(

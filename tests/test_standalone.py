@@ -14,7 +14,6 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import file_problem, load_modules
-from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.conv_targets import conv_targets
@@ -22,6 +21,7 @@ from lib_lora.model.family import SD1
 from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
 from lib_lora.replay import load_recording, replay
+from tests.models import shared_host
 
 DATA = Path(__file__).parent / "data"
 SHAPES = json.loads((DATA / "sd15_shapes.json").read_text())
@@ -126,19 +126,19 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
 def test_a_recording_of_another_family_is_refused(mini_checkpoint: Path, tmp_path: Path) -> None:
     recording = dataclasses.replace(load_recording(DATA / "mini-recording.safetensors"), sdxl=True)
     said = r"of SDXL, the checkpoint is SD 1\.x"
-    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base, pytest.raises(ModelError, match=said):
+    with shared_host(mini_checkpoint, tmp_path).borrow_model() as base, pytest.raises(ModelError, match=said):
         replay(recording, base)
 
 
 def test_the_model_comes_back_frozen_flags_and_all(mini_checkpoint: Path, tmp_path: Path) -> None:
-    host = StandaloneHost(mini_checkpoint, tmp_path)
+    host = shared_host(mini_checkpoint, tmp_path)
     with host.borrow_model() as base:
         flags = [p.requires_grad for p in base.unet.parameters()]
     assert not any(flags) and all(p.requires_grad for p in base.unet.parameters())
 
 
 def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Path, tmp_path: Path) -> None:
-    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base, torch.no_grad():
+    with shared_host(mini_checkpoint, tmp_path).borrow_model() as base, torch.no_grad():
         ids = torch.randint(0, 49000, (2, 3, 77))
         joined = encode(base.text_encoders, TextInputs((ids,)), 1).context
         alone = [base.text_encoders[0].module(ids[:, chunk]).last_hidden_state for chunk in range(3)]

@@ -26,11 +26,12 @@ from lib_lora.training.failures import OutOfMemoryError
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.session import Session
 from tests.conftest import small_config, write_picture
+from tests.models import shared_host
 
 
 @pytest.fixture
 def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return StandaloneHost(mini_checkpoint, tmp_path / "out")
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:

@@ -16,7 +16,15 @@ from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.rules import Context
 from lib_lora.kohya.spelling import (
-    ALL_STEPS, is_never_reached, is_off, percent, sides, spelled, steps_or_share, with_trigger_prefix, without_trigger_prefix,
+    ALL_STEPS,
+    is_never_reached,
+    is_off,
+    percent,
+    sides,
+    spelled,
+    steps_or_share,
+    with_trigger_prefix,
+    without_trigger_prefix,
 )  # fmt: skip
 from lib_lora.kohya.told import import_text
 from lib_lora.kohya.types import TYPE_RULES, lycoris_values
@@ -39,7 +47,10 @@ def test_a_number_out_of_bounds_counts_where_it_is_read() -> None:
     assert list(found) == ["rank"] and found["rank"][0] == "not_supported" and "got 0" in found["rank"][1]
     unread = out_of_bounds({"embedding_lr": -1.0}, lambda flat: {})["embedding_lr"]
     assert unread[0] == "ignored" and unread[1].startswith("Without effect, since ")
-    assert out_of_bounds({"embedding_lr": -1.0}, lambda flat: {"embedding_vectors": 2, "trigger": "x"})["embedding_lr"][0] == "not_supported"
+    assert (
+        out_of_bounds({"embedding_lr": -1.0}, lambda flat: {"embedding_vectors": 2, "trigger": "x"})["embedding_lr"][0]
+        == "not_supported"
+    )
 
 
 def test_what_the_form_hands_on_hangs_on_the_type() -> None:
@@ -47,7 +58,9 @@ def test_what_the_form_hands_on_hangs_on_the_type() -> None:
     assert standard.form == "kohya_ss" and list(not_handed_on(standard)) == ["conv_dim"]
     locon = source_of({"LoRA_type": "LyCORIS/LoCon", "conv_dim": 8, "block_dims": "4"}, toml=False)
     assert list(not_handed_on(locon)) == ["block_dims"]
-    hidden = Source("sd-scripts", (Entry("enable_preview", "enable_preview", False), Entry("prompt_file", "prompt_file", "a")), {})
+    hidden = Source(
+        "sd-scripts", (Entry("enable_preview", "enable_preview", False), Entry("prompt_file", "prompt_file", "a")), {}
+    )
     assert "enable_preview is off" in not_handed_on(hidden)["prompt_file"]
     assert type_of_form({"locon": True}) == "LoCon" and type_of_form({"LoRA_type": 3}) is None
 
@@ -68,7 +81,9 @@ def test_files_of_lora_easy_are_flattened() -> None:
         "subsets[0].num_repeats": ("num_repeats", 3, (0, 0)),
         "general_args.args.seed": ("seed", 5, None),
     }
-    flat = {name: value for _, name, value, _, why in lora_easy_entries({"net_dim": 8, "base_model": "x", "lyco": True}) if not why}
+    flat = {
+        name: value for _, name, value, _, why in lora_easy_entries({"net_dim": 8, "base_model": "x", "lyco": True}) if not why
+    }
     assert flat == {"network_dim": 8, "pretrained_model_name_or_path": "x", "network_module": "lycoris.kohya"}
 
 
@@ -77,7 +92,9 @@ def test_keys_of_other_forms() -> None:
     line = given(OTHER_RULES, "positive_prompts", positive_prompts="a cat", negative_prompts="dogs", sample_width=512)
     assert line.values["sample_prompts"].startswith("a cat --n dogs --w 512")
     assert given(OTHER_RULES, "model_train_type", model_train_type="flux-lora").verdict == "not_supported"
-    assert is_of_another_model(context(t5xxl="a.safetensors")) and is_of_another_model(context(network_module="networks.lora_flux"))
+    assert is_of_another_model(context(t5xxl="a.safetensors")) and is_of_another_model(
+        context(network_module="networks.lora_flux")
+    )
     assert not is_of_another_model(context(network_module="networks.lora", model_train_type="sdxl-lora"))
 
 

@@ -23,7 +23,7 @@ def named(path: Path) -> Iterator[str]:
 def test_every_room_is_named_by_a_test() -> None:
     """A room that only others are tested through is tested for what they ask of it alone."""
     found = {name.removeprefix("lib_lora.") for path in TESTS for name in named(path)}
-    known = {name[: i] for name in found for i in [*(i for i, c in enumerate(name) if c == "."), len(name)]}
+    known = {name[:i] for name in found for i in [*(i for i, c in enumerate(name) if c == "."), len(name)]}
     rooms = {room_name(path) for path in ROOMS if path.stem not in WITHOUT_CODE}
     assert sorted(rooms - known) == []
     assert len(rooms) > 100

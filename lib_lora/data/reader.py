@@ -27,11 +27,12 @@ from lib_lora.errors import DatasetError
 SECONDS = 60.0  # a picture of 64 million pixels takes two
 START_S = 60.0  # a Python on a slow disk
 _ROOT = Path(__file__).parents[2]
-# the module is found from wherever the webui was started, and by whatever Python that is
+# the module is found from wherever the webui was started, and by whatever Python that is; newer Pillows import numpy for their
+# type hints alone, which would take longer than all else that starts
 COMMAND = (
     sys.executable,
     "-c",
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from lib_lora.data.reader_main import main; main()",
+    f"import sys; sys.modules['numpy'] = None; sys.path.insert(0, {str(_ROOT)!r}); from lib_lora.data.reader_main import main; main()",
 )
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LONGEST_REASON = 200

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,10 +193,19 @@ def assert_no_broken_states(work: Path) -> None:
         read_tensors(values.parent, read_values(values.parent))
 
 
+# what a program says of its insides, a text that was not filled in, and two ends in a row
+NOT_FOR_PEOPLE = re.compile(
+    r"Traceback|File \"|0x[0-9a-f]{4}|<(?:class|function|module|bound|\w+(?:\.\w+)* object)|\{\w*\}|[.,;:] *[.;,](?!\w)"
+)
+FEWEST_WORDS = 5
+
+
 def assert_one_sentence(text: str) -> None:
-    """Cause and remedy in one line, no traceback."""
-    assert text.strip() and "\n" not in text.strip() and "Traceback" not in text, text
-    assert text.rstrip()[-1] in ".…)", text
+    """Cause and remedy in one line that a person reads: it begins and ends as a sentence, and nothing of the program shows in it."""
+    assert text == text.strip() and "\n" not in text, text
+    assert text[0].isupper() or text[0].isdigit() or text[0] in "'\"…", text
+    assert text[-1] in ".…)" and len(text.split()) >= FEWEST_WORDS, text
+    assert not NOT_FOR_PEOPLE.search(re.sub(r"'[^']*'|\"[^\"]*\"", "''", text)), text
 
 
 def sentences(error: TrainLoraError) -> list[str]:

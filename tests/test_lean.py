@@ -20,12 +20,6 @@ from tools.bench.counting import saved_bytes
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def onednn_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The products of these tests are small ones."""
-    monkeypatch.setattr(products, "_SMALL", 0)
-
-
 def gradients(y: torch.Tensor, wanted: list[torch.Tensor]) -> list[torch.Tensor]:
     torch.manual_seed(1)
     return list(torch.autograd.grad((y * torch.randn_like(y)).sum(), wanted))
@@ -49,17 +43,6 @@ def test_product_without_onednn_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     with_it = product(a, b)
     monkeypatch.setattr(products, "_ONEDNN", False)
     assert torch.allclose(product(a, b), with_it, atol=1e-5)
-
-
-@pytest.mark.skipif(not products._ONEDNN, reason="this torch has no such operator")
-@pytest.mark.parametrize(("rows", "calls"), [(255, 0), (256, 1)])
-def test_small_products_do_not_start_onednn(rows: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    a, b = torch.randn(rows, 128), torch.randn(128, 128)
-    with torch.profiler.profile() as profile:
-        found = product(a, b)
-    assert sum(event.name == "mkldnn::_linear_pointwise" for event in profile.events()) == calls
-    assert torch.allclose(found, a @ b.t(), atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -21,8 +21,12 @@ from tests.models import shared_host
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Path:
+    return write_squares(tmp_path)
+
+
+def write_squares(below: Path) -> Path:
     """Four captioned pictures of one size."""
-    folder = tmp_path / "squares"
+    folder = below / "squares"
     for number in range(4):
         write_picture(folder / f"{number}.png", 64, 64, seed=number)
         (folder / f"{number}.txt").write_text(f"a blob, number {number}")

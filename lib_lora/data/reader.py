@@ -32,7 +32,8 @@ _ROOT = Path(__file__).parents[2]
 COMMAND = (
     sys.executable,
     "-c",
-    f"import sys; sys.modules['numpy'] = None; sys.path.insert(0, {str(_ROOT)!r}); from lib_lora.data.reader_main import main; main()",
+    f"import sys; sys.modules['numpy'] = None; sys.path.insert(0, {str(_ROOT)!r}); "
+    "from lib_lora.data.reader_main import main; main()",
 )
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LONGEST_REASON = 200

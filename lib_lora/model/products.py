@@ -11,14 +11,12 @@ from torch import nn
 _ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
-_SMALL = 2**22  # multiplications; below, starting oneDNN takes longer than the product
 _ONEDNN_ONTO: bool = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")  # adds onto what is there, in one pass
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Returns a bᵀ, without gradients. Shapes: `[n, k]`, `[m, k]` -> `[n, m]`."""
-    large = a.shape[0] * a.shape[1] * b.shape[0] >= _SMALL
-    if _ONEDNN and large and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
+    if _ONEDNN and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
         return result
     return a @ b.t()

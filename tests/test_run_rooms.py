@@ -152,12 +152,11 @@ def test_a_step_takes_more_of_more(mini_checkpoint: Path, tmp_path: Path, photos
     from lib_lora.hosts.standalone import StandaloneHost
     from lib_lora.training.weights import start_pairs
 
-    config = small_config(photos, tmp_path)
+    config = small_config(photos, tmp_path, text_encoder_lr=0, train_layers="cross-attention")
     alike = likeness(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())
     counter = Counter(config, alike, "cuda", torch.float16, start_pairs(config, alike))
-    plain, large = counter.step(Size(64, 64), 1, checkpointing=False), counter.step(Size(128, 64), 1, checkpointing=False)
-    lean = counter.step(Size(64, 64), 1, checkpointing=True)
-    assert lean.kept < plain.kept < large.kept and plain.kept < plain.peak < large.peak
+    lean, plain = (counter.step(Size(64, 64), 1, checkpointing=on) for on in (True, False))
+    assert lean.kept < plain.kept < plain.peak
     assert counter.context_bytes() == 77 * 64 * 4, "its last norm is fp32"
     assert counter.encoding(Size(64, 64), 2) > counter.encoding(Size(64, 64), 1) > 0
     assert tensor_bytes([torch.empty(3, dtype=torch.float16), torch.empty(2)]) == 14

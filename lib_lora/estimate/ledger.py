@@ -68,9 +68,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _let_go(self, keys: Iterable[int]) -> None:
         """Take those of `keys` off that are gone."""
+        is_gone = torch.UntypedStorage._expired  # type: ignore[attr-defined]  # as `StorageWeakRef.expired`, without its two calls
         for key in keys:
             reference, size = self._alive[key]
-            if reference.expired():  # type: ignore[no-untyped-call]
+            if is_gone(reference.cdata):
                 del self._alive[key]
                 self._add(-size, -1)
 

@@ -1,4 +1,5 @@
-// The one poll: it works with and without gradio's queue, and finds a running job after a reload. Rooms listen to `trainLoraStatus`.
+// The one poll, and the losses that it has brought so far. It works with and without gradio's queue, and finds a running job after
+// a reload. Rooms listen to `trainLoraStatus`.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -8,11 +9,28 @@ window.trainLora.status = (() => {
     const FAST_MS = 500;
     const SLOW_MS = 4000;
     const ACTIVE = ["running", "lent", "paused", "stopping"];
+    const KEPT = 0.95; // of the mean, at every step
 
     let run = null; // the losses of the job that was told last
     let timer = null;
 
     const isActive = (state) => ACTIVE.includes(state);
+
+    function startRun(id) {
+        return {id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
+    }
+
+    // An exponential mean with the bias of its start taken out. null is no number; a note says which step.
+    function take(losses) {
+        for (const told of losses) {
+            const loss = told === null ? run.losses[run.losses.length - 1] || 0 : told;
+            run.losses.push(loss);
+            run.mean = KEPT * run.mean + (1 - KEPT) * loss;
+            run.means.push(run.mean / (1 - KEPT ** run.losses.length));
+            run.low = Math.min(run.low, loss);
+            run.high = Math.max(run.high, loss);
+        }
+    }
 
     async function ask(since) {
         const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
@@ -27,8 +45,8 @@ window.trainLora.status = (() => {
         const other = told?.job && told.job.id !== run?.id;
         if (other && since) told = await ask(0);
         if (!told?.job) return told;
-        if (other) run = page.losses.start(told.job.id);
-        if (other || run.losses.length === since) page.losses.take(run, told.job.losses);
+        if (other) run = startRun(told.job.id);
+        if (other || run.losses.length === since) take(told.job.losses);
         return told;
     }
 

@@ -11,6 +11,7 @@ PINS_VENV := .venv-pins
 READY := $(VENV)/.ready-$(shell cat requirements/dev.txt requirements/dev-constraints.txt | cksum | tr -d ' ')
 PINS_READY := $(PINS_VENV)/.ready-$(shell cat requirements/pins*.txt | cksum | tr -d ' ')
 RUN := $(VENV)/bin/python
+NODE_READY := node_modules/.ready-$(shell cat package-lock.json .npmrc | cksum | tr -d ' ')
 SOURCES := lib_lora scripts tests tools install.py
 
 # tests in as many processes as there are cores, up to four; each computes with one thread
@@ -18,9 +19,9 @@ PARALLEL := -n auto --maxprocesses 4
 
 export WEBUI_DIR WEBUI_PYTHON WEBUI_DEVICE SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON RECORDINGS_DIR SD15_CHECKPOINT SDXL_CHECKPOINT KOHYA_SS_DIR
 
-.PHONY: setup demo test test-pins check lint types format e2e bench faults pins-setup clean
+.PHONY: setup linter demo test test-pins check lint types format e2e bench faults pins-setup clean
 
-setup: $(READY)
+setup: $(READY) linter
 
 $(READY):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name it with make PYTHON=..." >&2; exit 1; }
@@ -28,6 +29,12 @@ $(READY):
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/dev.txt -c requirements/dev-constraints.txt
 	touch $@
+
+# of JavaScript and CSS; only where npm is there
+linter:
+	@if command -v npm >/dev/null && [ ! -e $(NODE_READY) ]; then \
+		if npm ci --loglevel=error >/dev/null; then touch $(NODE_READY); else echo "The linter of JavaScript and CSS did not come." >&2; fi; \
+	fi
 
 demo: export DEMO_STARTED := $(shell date +%s)
 demo: setup
@@ -39,6 +46,8 @@ test: setup
 lint: setup
 	$(RUN) -m ruff format --check $(SOURCES)
 	$(RUN) -m ruff check $(SOURCES)
+	@if [ -e $(NODE_READY) ]; then npx --no-install biome lint --error-on-warnings; \
+	else echo "JavaScript and CSS are not linted: that needs Node.js with npm, and make setup with a way to its registry." >&2; test -z "$$CI"; fi
 
 types: setup
 	$(RUN) -m mypy
@@ -87,4 +96,4 @@ faults: setup pins-setup
 	exit $$failed
 
 clean:
-	rm -rf $(VENV) $(PINS_VENV) build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PINS_VENV) node_modules build .pytest_cache .mypy_cache .ruff_cache

@@ -46,7 +46,7 @@ class AgainBar:
         fields = [components[name] for name in FIELDS]
         choose = self._guard.guarded(self.choose, lambda: self._told([REFUSED]), self._told)
         look = self._guard.guarded(self.look, lambda: self._told([REFUSED])[:2], lambda problems: self._told(problems)[:2])
-        with_key = {"_js": "trainLoraWithKey", "show_progress": "hidden", "preprocess": False}
+        with_key = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
         chosen = self.choice.input(choose, inputs=[key, self.choice], outputs=[self.told, *fields], **with_key)
         chosen.then(None, inputs=[], outputs=[], _js=changed)
         self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **with_key)

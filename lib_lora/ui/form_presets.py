@@ -35,9 +35,9 @@ EXPORTS = {
     "sd-scripts folders (TOML)": "dataset",
 }
 NEVER_SET = {*NOT_INHERITED, "trigger", "overwrite"}
-CHANGED = "trainLoraChanged"  # JavaScript: the report is renewed
+CHANGED = "trainLora.report.filled"  # JavaScript: the report is renewed
 # JavaScript fetches the key; what comes with it is handed on as it is: nothing is done with it before the key is looked at
-WITH_KEY: dict[str, Any] = {"_js": "trainLoraWithKey", "show_progress": "hidden", "preprocess": False}
+WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
 
 
 def set_options() -> list[Option]:

@@ -30,6 +30,8 @@ from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
+# the panel of the run, and, unseen, what is said of it to those who hear the page
+PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 # basic options in the rows they are shown in
 ROWS: tuple[tuple[str, ...], ...] = (
     ("name", "trigger"),
@@ -76,11 +78,11 @@ class TrainTab:
             # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
-            silent = {**WITH_KEY, "_js": "trainLoraReport"}
+            silent = {**WITH_KEY, "_js": "trainLora.report.withKey"}
             told = renew.click(self._of_form(self.report, files), inputs=everything, outputs=[report], **silent)
             told.then(self._of_form(self.memory, files), inputs=everything, outputs=[memory], **silent)
             train, *others = buttons
-            started = {**WITH_KEY, "_js": "trainLoraStarted"}
+            started = {**WITH_KEY, "_js": "trainLora.train.withKey"}
             train.click(self._of_form(self.start, files), inputs=everything, outputs=[message], **started)
             answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
@@ -261,7 +263,7 @@ class TrainTab:
             save = gr.Button("Save now", elem_id="train_lora_save_now", **hidden)
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")
-        gr.HTML("<div id='train_lora_progress'></div>", elem_id="train_lora_progress_box")
+        gr.HTML(PROGRESS, elem_id="train_lora_progress_box")
         buttons = [train, stop, keep, pause, go_on, save, best]
         for item in buttons:
             item.do_not_save_to_config = True

@@ -21,7 +21,7 @@ from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
-CHOSEN = "trainLoraChosen"  # JavaScript: the key, and the id of the job whose button was pressed
+CHOSEN = "trainLora.queue.withKey"  # JavaScript: the key, and the id of the job whose button was pressed
 
 
 class QueueSection:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 from tests.e2e import client, pictures, traces
+from tests.e2e.browser import launch
 from tests.e2e.server import DEVICE, DEVICE_FLAGS, SHOTS, Server, Webui, make_data_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 if importlib.util.find_spec("diffusers") is None:  # as in the pins lane
     collect_ignore_glob = ["test_*.py"]
 
-BROWSER_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
 _servers: list[Server] = []  # whose logs a failed test shows
 
 
@@ -119,12 +118,8 @@ def browser() -> Iterator[Browser]:
     """Chromium. Where playwright is not installed, as on a machine for computing, the tests that need it are skipped."""
     if importlib.util.find_spec("playwright") is None:
         pytest.skip("playwright is not installed; it drives the browser of this test")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=list(BROWSER_FLAGS))
+    with launch() as running:
         yield running
-        running.close()
 
 
 def assert_as_before(server: Server, host: client.Fingerprint, picture: client.Picture, files: dict[str, Any]) -> None:
@@ -183,11 +178,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def chromium() -> str | None:
-    """The browser that is installed; None for playwright's own."""
-    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def run_server(server: Server) -> Iterator[Server]:

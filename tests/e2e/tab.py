@@ -22,13 +22,14 @@ class Tab:
         self._url = url
         self._events: set[WebSocket] = set()  # gradio's, each with a socket of its own while it lasts
         page.on("websocket", self._note_event)
+        page.on("dialog", lambda box: box.accept())  # such as before a job is removed
 
     def open(self) -> None:
         """Load the page and go to the tab."""
         self.page.goto(self._url, wait_until="domcontentloaded")
         self.page.locator("#tabs > .tab-nav button", has_text="Train LoRA").click(timeout=LOAD_MS)
         self.page.locator("#train_lora_train").wait_for(timeout=LOAD_MS)
-        self.page.wait_for_function("window.trainLoraStarted !== undefined && gradioApp().querySelector('#train_lora_report')")
+        self.page.wait_for_function("window.trainLora && trainLora.train && gradioApp().querySelector('#train_lora_report')")
 
     def fill(self, **values: Any) -> None:
         """Type into the fields of the form, or tick them; `bool` for tick boxes."""

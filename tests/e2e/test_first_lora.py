@@ -33,6 +33,7 @@ def test_from_photos_to_prompt(tab: Tab, server: Server, photos: Path) -> None:
     _the_report_says_what_will_happen(tab, photos)
     tab.shot("1-form")
     _train_answers_within_a_second(tab)
+    _a_step_replaces_no_node(tab)
     tab.wait_for_step(3)
     tab.shot("2-running")
     _a_reloaded_page_finds_the_job(tab)
@@ -76,6 +77,14 @@ def _train_answers_within_a_second(tab: Tab) -> None:
     tab.page.wait_for_function("gradioApp().querySelector('#train_lora_progress').innerText.trim() !== ''")
     assert time.monotonic() - pressed < 1, "nothing visible happened within a second"
     tab.wait_for_state("running")
+
+
+def _a_step_replaces_no_node(tab: Tab) -> None:
+    tab.wait_for_step(2)
+    bar = tab.page.locator("#train_lora_progress progress").element_handle()
+    assert bar is not None
+    tab.wait_for_step(int(bar.get_attribute("value") or 0) + 1)
+    assert bar.evaluate("bar => bar.isConnected")
 
 
 def _a_reloaded_page_finds_the_job(tab: Tab) -> None:

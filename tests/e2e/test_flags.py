@@ -13,7 +13,8 @@ import requests
 from safetensors.numpy import load_file
 
 from tests.e2e import client, traces
-from tests.e2e.conftest import BROWSER_FLAGS, chromium, run_server
+from tests.e2e.browser import FLAGS, chromium
+from tests.e2e.conftest import run_server
 from tests.e2e.server import DEVICE, Server, Webui, make_data_folder
 from tests.e2e.tab import LOAD_MS, Tab
 
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def far(browser: Browser) -> Iterator[Browser]:
     """A browser for which the public name leads to this machine. It asks for a proxy of nobody."""
     mapped = f"--host-resolver-rules=MAP {PUBLIC} 127.0.0.1"
-    running = browser.browser_type.launch(executable_path=chromium(), args=[*BROWSER_FLAGS, mapped, "--no-proxy-server"])
+    running = browser.browser_type.launch(executable_path=chromium(), args=[*FLAGS, mapped, "--no-proxy-server"])
     yield running
     running.close()
 

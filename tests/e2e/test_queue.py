@@ -26,6 +26,7 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
         _wait_for(tab, name, word)
     assert "does not exist or is no folder" in tab.row("doomed").inner_text()
     _wait_for(tab, "mine", "Running")
+    tab.page.locator("#train_lora_progress b", has_text="mine").wait_for()  # the list may be newer than the panel
     tab.wait_for_step(5)
     before = _states(server)
     assert before == {"mine": "running", "second": "finished", "doomed": "failed", "foremost": "stopped"}
@@ -78,6 +79,13 @@ def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
     tab.fill(name="mine", save_state=True, save_every_n_steps=4, steps=12)
     tab.train()
     tab.page.locator("#train_lora_message.prose", has_text="mine waits; its place in the queue is 3.").wait_for(timeout=LOAD_MS)
+    up = tab.row("mine").get_by_text("Up", exact=True)
+    up.focus()
+    tab.page.keyboard.press("Enter")
+    _wait_for(tab, "mine", "Waiting, 2")
+    assert up.evaluate("button => document.activeElement === button"), "the focus went away with the row"
+    _press(tab, "mine", "Down")
+    _wait_for(tab, "mine", "Waiting, 3")
     _press(tab, "doomed", "Up")
     _wait_for(tab, "doomed", "Waiting, 1")
 

@@ -1,0 +1,35 @@
+// The key that each event brings; the server's guard gives it to pages that may train.
+"use strict";
+
+window.trainLora = window.trainLora || {};
+window.trainLora.guard = (() => {
+    const page = window.trainLora;
+    const KEY = "train-lora/key";
+    let locked = false; // the webui wants credentials that this page has not got
+
+    // The browser asks for the API's credentials where the webui has no other login.
+    async function key() {
+        const response = await fetch(KEY, {method: "POST", cache: "no-store"}).catch(() => null);
+        if (!response) return "";
+        if (response.ok && locked) {
+            locked = false;
+            page.status.poll();
+        }
+        locked = response.status === 401;
+        return response.ok ? (await response.json()).key : "";
+    }
+
+    // Called by gradio before an event: its first input is the key.
+    async function withKey(_, ...values) {
+        return [await key(), ...values];
+    }
+
+    return {
+        key,
+        withKey,
+        isLocked: () => locked,
+        lock() {
+            locked = true;
+        },
+    };
+})();

@@ -1,0 +1,78 @@
+// The one poll, and the losses that it has brought so far. It works with and without gradio's queue, and finds a running job after
+// a reload. Rooms listen to `trainLoraStatus`.
+"use strict";
+
+window.trainLora = window.trainLora || {};
+window.trainLora.status = (() => {
+    const page = window.trainLora;
+    const STATUS = "train-lora/status";
+    const FAST_MS = 500;
+    const SLOW_MS = 4000;
+    const ACTIVE = ["running", "lent", "paused", "stopping"];
+    const KEPT = 0.95; // of the mean, at every step
+
+    let run = null; // the losses of the job that was told last
+    let timer = null;
+
+    const isActive = (state) => ACTIVE.includes(state);
+
+    function startRun(id) {
+        return {id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
+    }
+
+    // An exponential mean with the bias of its start taken out. null is no number; a note says which step.
+    function take(losses) {
+        for (const told of losses) {
+            const loss = told === null ? run.losses[run.losses.length - 1] || 0 : told;
+            run.losses.push(loss);
+            run.mean = KEPT * run.mean + (1 - KEPT) * loss;
+            run.means.push(run.mean / (1 - KEPT ** run.losses.length));
+            run.low = Math.min(run.low, loss);
+            run.high = Math.max(run.high, loss);
+        }
+    }
+
+    async function ask(since) {
+        const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
+        if (response.status === 401) page.guard.lock();
+        return response.ok ? response.json() : null;
+    }
+
+    // What the server tells, with `run` brought up to date.
+    async function latest() {
+        const since = run ? run.losses.length : 0;
+        let told = await ask(since);
+        const other = told?.job && told.job.id !== run?.id;
+        if (other && since) told = await ask(0);
+        if (!told?.job) return told;
+        if (other) run = startRun(told.job.id);
+        if (other || run.losses.length === since) take(told.job.losses);
+        return told;
+    }
+
+    async function poll() {
+        clearTimeout(timer);
+        let active = false;
+        try {
+            const told = await latest();
+            if (told) {
+                active = told.job !== null && isActive(told.job.state);
+                document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: {...told, run}}));
+            }
+        } catch (error) {
+            console.warn("train-lora: the status is not to be had", error);
+        }
+        clearTimeout(timer);
+        if (!page.guard.isLocked()) timer = setTimeout(poll, active || page.train.isStarting() ? FAST_MS : SLOW_MS);
+    }
+
+    // A moment from now, since something was asked for.
+    function pollSoon() {
+        clearTimeout(timer);
+        timer = setTimeout(poll, FAST_MS);
+    }
+
+    onUiLoaded(poll);
+
+    return {isActive, poll, pollSoon};
+})();

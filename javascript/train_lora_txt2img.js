@@ -1,0 +1,46 @@
+// The webui's own galleries and prompt: a new LoRA is listed there, and tried there.
+"use strict";
+
+window.trainLora = window.trainLora || {};
+window.trainLora.txt2img = (() => {
+    const page = window.trainLora;
+    const REFRESHED_MS = 10000; // a gallery that has not answered by then is not waited for
+    let refreshedFor = null;
+
+    function test(job) {
+        const prompt = page.dom.find("#txt2img_prompt > label > textarea");
+        const call = `<lora:${job.saved}:1>${job.trigger ? ` ${job.trigger}` : ""}`;
+        if (!prompt.value.includes(`<lora:${job.saved}:`)) {
+            prompt.value = prompt.value.trim() ? `${call}, ${prompt.value}` : call;
+            updateInput(prompt);
+        }
+        switch_to_txt2img();
+    }
+
+    // One gallery after the other: each refresh empties the webui's one list of LoRAs before it fills it again.
+    function refresh(job) {
+        if (refreshedFor === job.id) return;
+        const buttons = ["txt2img", "img2img"].map((tab) => page.dom.find(`#${tab}_lora_extra_refresh_internal`));
+        if (buttons.some((button) => !button)) return;
+        refreshedFor = job.id;
+        buttons[0].dispatchEvent(new Event("click"));
+        afterAnswer("txt2img", () => buttons[1].dispatchEvent(new Event("click")));
+    }
+
+    function afterAnswer(tab, next) {
+        const pane = () => page.dom.find(`#${tab}_lora_pane`); // an answer puts a new one there
+        const before = pane();
+        const asked = Date.now();
+        const timer = setInterval(() => {
+            if (pane() === before && Date.now() - asked < REFRESHED_MS) return;
+            clearInterval(timer);
+            next();
+        }, 100);
+    }
+
+    document.addEventListener("trainLoraStatus", ({detail: {job}}) => {
+        if (job && job.state === "done") refresh(job);
+    });
+
+    return {test};
+})();

@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-import lib_lora.sample as sample_room
+import lib_lora.output.preview as preview_room
 from lib_lora.events import Finished, Sampled, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.train import train
@@ -20,12 +21,14 @@ TAGS = "zebra, apple, moon, 1girl, lamp, kite, boat, fern"
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every request that is drawn."""
+    """Every request that would be drawn; each picture is grey."""
     found: list[Any] = []
-    real = sample_room._conditioning
-    monkeypatch.setattr(
-        sample_room, "_conditioning", lambda base, request, *rest: found.append(request) or real(base, request, *rest)
-    )
+
+    def sample(base: object, request: Any, precision: object) -> np.ndarray:
+        found.append(request)
+        return np.full((*request.size, 3), 128, dtype=np.uint8)
+
+    monkeypatch.setattr(preview_room, "sample", sample)
     return found
 
 

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("output.between", "output.promote"),
     ("output.samples", "training.resume", "output.leftovers", "estimate.wanted"),
     ("output.result",),
+    ("output.preview",),
     ("training.session", "training.loan", "check", "replay", "replay_data", "output.publish", "output.metadata", "ui.report"),
     ("output.rescue", "output.clearing", "output.patience"),
     ("training.pictures", "training.heldout", "estimate.account", "training.told_weights"),

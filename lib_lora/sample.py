@@ -25,14 +25,14 @@ SMALLEST_ALPHA = 1e-4  # of ᾱ: with zero terminal SNR nothing is left of the p
 
 
 @dataclass(frozen=True)
-class Request:
+class PreviewRequest:
     """What to draw."""
 
     prompt: str
     size: Size
     steps: int
     seed: int
-    guidance: float = 7.0
+    guidance: float
     clip_skip: int = 1
     negative: str = ""
     max_token_length: int = 75
@@ -40,7 +40,7 @@ class Request:
 
 
 @torch.no_grad()
-def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
+def sample(base: BaseModel, request: PreviewRequest, precision: Precision) -> Pixels:
     """The picture, `[height, width, 3]`. DDIM with η = 0 (Song et al. 2020, equation 12) and classifier-free guidance."""
     alphas = schedule(request.objective, base.alphas_cumprod).double().cpu()
     latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
@@ -62,7 +62,7 @@ def sample(base: BaseModel, request: Request, precision: Precision) -> Pixels:
     return scaled.nan_to_num().numpy().astype(np.uint8)
 
 
-def _conditioning(base: BaseModel, request: Request, precision: Precision) -> Conditioning:
+def _conditioning(base: BaseModel, request: PreviewRequest, precision: Precision) -> Conditioning:
     """Of the negative prompt and the prompt, for a picture that nothing was cut off."""
     texts, length, size = (request.negative, request.prompt), request.max_token_length, request.size
     ids = tuple(

@@ -26,7 +26,7 @@ from lib_lora.jobs.job import Job
 from lib_lora.jobs.runner import Runner
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
-from lib_lora.sample import Request, sample
+from lib_lora.sample import PreviewRequest, sample
 from lib_lora.training.precision import choose_precision
 
 LORAS, PICTURES = {".safetensors", ".pt", ".ckpt"}, {".png"}
@@ -123,7 +123,7 @@ def look(host: Any) -> dict[str, str]:
     if not HAS_LDM:
         with host.borrow_model() as base:
             modules = {"unet": base.unet, "vae": base.vae, **{f"text {i}": e.module for i, e in enumerate(base.text_encoders)}}
-        (picture,) = drawn(host, [Request("a cat", Size(64, 64), 2, 1)])
+        (picture,) = drawn(host, [PreviewRequest("a cat", Size(64, 64), 2, 1, 7.0)])
         return {"picture": hashlib.sha256(picture).hexdigest(), **{name: fingerprint(m) for name, m in modules.items()}}
     from modules import call_queue, shared  # type: ignore[import-not-found]  # the double
 
@@ -138,7 +138,7 @@ def look(host: Any) -> dict[str, str]:
     return {"picture": hashlib.sha256(picture.tobytes()).hexdigest(), "model": fingerprint(shared.sd_model)}
 
 
-def drawn(host: Any, requests: list[Request]) -> list[bytes]:
+def drawn(host: Any, requests: list[PreviewRequest]) -> list[bytes]:
     """Pictures of the standalone host."""
     with host.borrow_model() as base:
         precision = choose_precision(PrecisionConfig(), base.device, next(base.unet.parameters()).dtype)

@@ -23,7 +23,7 @@ from lib_lora.training.best import BestSoFar
 from lib_lora.training.groups import word_groups
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import Precision
-from lib_lora.training.resume import data_fingerprint
+from lib_lora.training.resume import _candidates, data_fingerprint
 from lib_lora.training.session import Session
 from lib_lora.training.tree import Tensors, to_plain
 
@@ -31,6 +31,11 @@ TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"
 MIDDLE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
 LAYERS: dict[str, nn.Module] = {TEXT: nn.Linear(12, 20), UNET: nn.Conv2d(16, 12, 1), MIDDLE: nn.Linear(12, 20)}
+
+
+def state_folder(text: str, work: Path) -> Path:
+    """The folder with which a run resumes first where Resume from is `text`."""
+    return _candidates(text, work)[0]
 
 
 class Lender:

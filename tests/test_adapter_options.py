@@ -22,7 +22,7 @@ from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
 from lib_lora.output.lora_file import read
 from lib_lora.output.truncate import truncate
-from lib_lora.sample import Request, sample
+from lib_lora.sample import PreviewRequest, sample
 from lib_lora.train import train
 from lib_lora.training.weights import frozen_pairs
 from tests.conftest import small_config
@@ -91,7 +91,7 @@ def test_dropout_is_off_in_pictures(host: StandaloneHost, squares: Path) -> None
     for pair in session.pairs:
         torch.nn.init.normal_(pair.up, std=0.1)
     with host.borrow_model() as base:
-        request = Request("a blob", Size(64, 64), 2, 1)
+        request = PreviewRequest("a blob", Size(64, 64), 2, 1, 7.0)
         with session.result():
             with_it = sample(base, request, session.precision)
         with attached(session.pairs):
@@ -209,7 +209,7 @@ def test_loras_below_are_there_in_steps_and_pictures_and_not_in_the_file(
     session, state, losses = trained(host, squares, WHOLE, **flat)
     assert set(state) == set(plain_state) and abs(losses[0] - plain_losses[0]) > 1e-3
     with host.borrow_model() as base:
-        request = Request("a blob", Size(64, 64), 2, 1)
+        request = PreviewRequest("a blob", Size(64, 64), 2, 1, 7.0)
         with session.result():
             picture = sample(base, request, session.precision)
         with attached(session.pairs):

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import lib_lora.output.between as between_room
+import lib_lora.output.preview as preview_room
 import lib_lora.output.result as result_room
-import lib_lora.output.samples as samples_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone, Stop
@@ -23,7 +23,7 @@ from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
 from lib_lora.output.samples import thumbnail
-from lib_lora.sample import Request
+from lib_lora.sample import PreviewRequest
 from lib_lora.train import train
 from lib_lora.training.session import Session
 from tests.conftest import small_config
@@ -147,10 +147,10 @@ PROMPTS = "a blob --s 2 --d 5 --w 64 --h 80\nred --n blue --s 2 --l 3"
 
 
 def test_samples(photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Request] = []
-    real = samples_room.sample
+    asked: list[PreviewRequest] = []
+    real = preview_room.sample
     monkeypatch.setattr(
-        samples_room, "sample", lambda base, request, precision: asked.append(request) or real(base, request, precision)
+        preview_room, "sample", lambda base, request, precision: asked.append(request) or real(base, request, precision)
     )
     config = small_config(photos, tmp_path, steps=4, sample_prompts=PROMPTS, sample_every_n_steps=2, sample_at_first=True, seed=9)
     drawn = of(Sampled, run(config, host))
@@ -173,7 +173,7 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
     from lib_lora.sample import sample
     from lib_lora.training.precision import Precision
 
-    plain = Request("a cat", Size(64, 64), 2, 1)
+    plain = PreviewRequest("a cat", Size(64, 64), 2, 1, 7.0)
     with host.borrow_model() as base:
         precision = Precision("no", torch.float32)
         first, again = (sample(base, plain, precision).tobytes() for _ in range(2))
@@ -185,7 +185,7 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
 def test_without_prompts_the_trigger_is_drawn(
     photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples_room, "STEPS", 1)
+    monkeypatch.setattr(preview_room, "STEPS", 1)
     config = small_config(photos, tmp_path, steps=1, sample_every_n_epochs=1)
     assert of(Sampled, run(config, host))[0].prompts == ("ohwx",)
 
@@ -196,7 +196,7 @@ def test_samples_that_fail_do_not_cost_the_lora(
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(samples_room, "sample", fail)
+    monkeypatch.setattr(preview_room, "sample", fail)
     events = run(small_config(photos, tmp_path, sample_every_n_steps=1), host)
     assert len(of(Note, events)) == 1 and "CUDA out of memory" in of(Note, events)[0].text and of(Finished, events)[0].path
 
@@ -247,7 +247,7 @@ def test_files_and_samples_show_the_weights_that_are_kept_and_states_those_that_
         monkeypatch.setattr(owner, name, spy)
 
     monkeypatch.setattr(Session, "result", keep)
-    spied(samples_room, "sample")
+    spied(preview_room, "sample")
     spied(result_room, "state_dict")
     spied(Session, "state")
     run(

@@ -19,10 +19,11 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.delta import HADAMARD, delta
 from lib_lora.output import atomic
-from lib_lora.output.card import write_card, write_preview
+from lib_lora.output.card import write_card
 from lib_lora.output.inspect import describe
 from lib_lora.output.lora_file import read, serialise, write
 from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.picture import png
 from lib_lora.plan import make_plan
 from lib_lora.training.precision import Precision
 
@@ -97,7 +98,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     for name in ("a.safetensors", "a.png", "b.json"):
         (tmp_path / name).symlink_to(target)
     write(tmp_path / "a.safetensors", b"new")
-    write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
+    atomic.write_atomically(tmp_path / "a.png", png(np.zeros((4, 6, 3), dtype=np.uint8)))
     write_card(tmp_path / "b.safetensors", activation_text="x", sd_version="SD1", preferred_weight=1.0)
     assert target.read_bytes() == b"old" and not any(
         (tmp_path / name).is_symlink() for name in ("a.safetensors", "a.png", "b.json")
@@ -204,11 +205,6 @@ def test_a_card_that_is_no_object_is_set_aside(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / "a.json").read_text())["activation text"] == "x" and (tmp_path / "a.json.bad").read_text() == "[]"
     )
-
-
-def test_preview_is_written_as_png(tmp_path: Path) -> None:
-    path = write_preview(tmp_path / "a.safetensors", np.zeros((4, 6, 3), dtype=np.uint8))
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 TYPES: dict[str, dict[str, torch.Tensor]] = {

@@ -20,7 +20,7 @@ from torch import nn
 import lib_lora.replay_data as replay_data_room
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.config.rules import config_problems
-from lib_lora.data.captions import CaptionSource, read_caption, written_caption
+from lib_lora.data.captions import CaptionSource, caption_file, written_caption
 from lib_lora.data.tokens import load_tokenizer
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.hosts.checkpoint import kind_of_file, read_shapes, says_v
@@ -41,12 +41,12 @@ from lib_lora.replay_data import replay_data
 from lib_lora.training.again import again
 from lib_lora.training.latent_cache import LatentCache, _path
 from lib_lora.training.latents import Posterior
-from lib_lora.training.resume import find_resumed, find_state
+from lib_lora.training.resume import find_resumed
 from lib_lora.training.weights import frozen_pairs, start_pairs, weights_problems
 from tests import malformed
 from tests.conftest import small_config, write_picture
 from tests.malformed import CONV, MIDDLE, TEXT, UNET, mutated
-from tests.states import Lender, as_written, planned, run_state
+from tests.states import Lender, as_written, planned, run_state, state_folder
 
 DATA = Path(__file__).parent / "data"
 MOST_SECONDS = 5.0  # of computing, for one file and all of its readers
@@ -177,7 +177,7 @@ def test_states(pictures: Path, tmp_path: Path, readers: Readers) -> None:
     whole = {name: (folder / name).read_bytes() for name in (VALUES, TENSORS)}
 
     def look() -> None:
-        assert find_state("blob", host.work_folder()) == folder
+        assert state_folder("blob", host.work_folder()) == folder
         remove_leftovers(tmp_path, folder.parent)
         find_resumed(config, plan, host)
 
@@ -227,13 +227,16 @@ def test_prompts(tmp_path: Path, readers: Readers) -> None:
 
 def test_captions(tmp_path: Path, readers: Readers) -> None:
     image = tmp_path / "a.png"
+
+    def caption(source: CaptionSource) -> str | None:
+        found = caption_file(image, source, tmp_path)
+        return written_caption(image, found.text(source) if found else None, "blob", source)
+
     for number in range(150):
         rng = random.Random(number)
         (tmp_path / "a.txt").write_bytes(malformed.text_bytes(rng))
         source = CaptionSource(trigger="ohwx", all_lines=rng.random() < 0.5)
-        readers.see(
-            number, caption=lambda source=source: written_caption(image, read_caption(image, source, tmp_path), "blob", source)
-        )
+        readers.see(number, caption=lambda source=source: caption(source))
     assert readers.legal > 50
 
 

@@ -23,9 +23,9 @@ from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.kohya.export import ExportForm, export_kohya
 from lib_lora.model.family import SD1, SDXL, Kind
 from lib_lora.training.optimizer import settings_problem
-from lib_lora.training.resume import find_state
 from lib_lora.training.suited import model_problems
 from lib_lora.training.weights import weights_problems
+from tests.states import state_folder
 
 OPTIONS = all_options()
 FORMS: tuple[ExportForm, ...] = ("toml", "json", "dataset")
@@ -128,7 +128,7 @@ def test_the_command_line_takes_any_text(opt: Option, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("text", [text for text in TEXTS if "\0" not in text], ids=lambda text: ascii(text[:20]))
 def test_a_state_of_any_name_is_found_or_not(text: str, tmp_path: Any) -> None:
     try:
-        find_state(text, tmp_path)
+        state_folder(text, tmp_path)
     except TrainLoraError as error:
         assert is_sentence(str(error)) or len(text) > 100
 

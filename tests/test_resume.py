@@ -16,10 +16,10 @@ from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.train import train
 from lib_lora.training.optimizer import Updater
-from lib_lora.training.resume import find_state
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
+from tests.states import state_folder
 
 
 @pytest.fixture
@@ -246,10 +246,10 @@ def test_files_of_the_part_before_are_not_in_the_way(photos: Path, host: Standal
 def test_newest_state_passes_over_damaged_ones(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     run(host, photos, tmp_path, save_state=True, save_every_n_steps=1)
     work = tmp_path / "out" / ".train-lora"
-    assert find_state("blob", work).name == "blob-state"
+    assert state_folder("blob", work).name == "blob-state"
     for name in ("blob-state", "blob-step00000003-state"):
         (work / "blob" / name / VALUES).write_text("{")
-    assert find_state("blob", work).name == "blob-step00000002-state"
+    assert state_folder("blob", work).name == "blob-step00000002-state"
 
 
 def test_a_lora_is_not_lost_with_the_last_state(

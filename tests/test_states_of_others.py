@@ -20,10 +20,10 @@ from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.state_file import write_state
 from lib_lora.plan import Plan
 from lib_lora.train import train
-from lib_lora.training.resume import find_resumed, find_state
+from lib_lora.training.resume import find_resumed
 from lib_lora.training.tree import Tensors
 from tests.conftest import small_config, write_picture
-from tests.states import MIDDLE, TEXT, UNET, Lender, as_written, planned, run_state
+from tests.states import MIDDLE, TEXT, UNET, Lender, as_written, planned, run_state, state_folder
 
 
 @dataclass
@@ -252,7 +252,7 @@ def test_a_state_of_somebody_else_is_told_before_the_model_is_taken(
     told = str(caught.value)
     assert any(part in told for part in said.split("|")) and len(caught.value.problems) == 1, told
     assert told.startswith("Resume from (resume): ") and len(told) < 600 and host.borrowed == 0
-    assert find_state("blob", tmp_path / ".train-lora") == folder
+    assert state_folder("blob", tmp_path / ".train-lora") == folder
     remove_leftovers(tmp_path, folder.parent)
 
 

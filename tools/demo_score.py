@@ -20,7 +20,7 @@ from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.objective.noise import TIMESTEPS, add_noise
 from lib_lora.randomness import normal
-from lib_lora.sample import Request, sample
+from lib_lora.sample import PreviewRequest, sample
 from lib_lora.training.latents import image_tensor
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, compute_loss
@@ -52,7 +52,7 @@ def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> f
 def draw(base: BaseModel, prompt: str, seeds: int = SEEDS) -> list[Pixels]:
     """One picture per seed from the model as it is, adapters included."""
     precision = choose_precision(PrecisionConfig(mixed_precision="no"), base.device)
-    requests = [Request(prompt, Size(SIDE, SIDE), SAMPLING_STEPS, seed, guidance=4.0) for seed in range(seeds)]
+    requests = [PreviewRequest(prompt, Size(SIDE, SIDE), SAMPLING_STEPS, seed, guidance=4.0) for seed in range(seeds)]
     return [sample(base, request, precision) for request in requests]
 
 

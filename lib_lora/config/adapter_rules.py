@@ -24,7 +24,6 @@ from lib_lora.model.blocks import (
     up_factors,
 )
 
-MAX_DIGITS = 9  # of a number in a list of blocks
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 

@@ -97,24 +97,11 @@ def options_of(group: str, cls: type) -> Iterator[Option]:
         yield Option(group, field.name, kind, field.default, field.metadata["option"], choices)
 
 
-def parse_value(opt: Option, raw: Any) -> Any:
-    """Turn `raw` (text, a JSON value, or what a form gives) into the option's type.
+def parse_typed(opt: Option, raw: Any) -> Any:
+    """Turn `raw` (text, a JSON value, or what a form gives) into the option's type; `bounds_problem` tells of its bounds.
 
     Raises:
         ValueError: with one sentence that names the option, the value found and what is allowed.
-    """
-    value = parse_typed(opt, raw)
-    problem = bounds_problem(opt, value)
-    if problem:
-        raise ValueError(problem)
-    return value
-
-
-def parse_typed(opt: Option, raw: Any) -> Any:
-    """As `parse_value`, but a number may lie outside of the option's bounds, of which `bounds_problem` tells.
-
-    Raises:
-        ValueError: as `parse_value`.
     """
     if opt.default is None and (raw is None or (isinstance(raw, str) and not raw.strip())):
         return None

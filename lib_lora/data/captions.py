@@ -42,12 +42,6 @@ class CaptionFile:
         return ("\n".join(self.lines) if source.all_lines else self.lines[0]) if self.lines else None
 
 
-def read_caption(image: Path, source: CaptionSource, root: Path) -> str | None:
-    """What is read of the caption file beside `image`, or None. Raises as `caption_file`."""
-    found = caption_file(image, source, root)
-    return found.text(source) if found else None
-
-
 def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile | None:
     """The caption file beside `image`: of two the first that is not empty. None where there is none.
 

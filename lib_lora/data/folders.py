@@ -13,14 +13,12 @@ from lib_lora.config.names import is_device
 from lib_lora.config.options import shown
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.links import leads_out, link_problem, named
-from lib_lora.data.paths import WINDOWS, existing_folder, missing_problem, pasted, path_problem
+from lib_lora.data.paths import WINDOWS, existing_folder, missing_problem, path_problem, split_repeats
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}
 KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
-MAX_DIGITS = 20  # of a number of repeats, zeros in front counted
-LONGEST_SHOWN = 300
 MAX_ENTRIES = 50_000  # files and folders that are looked at: ten for each image of the largest set
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
@@ -131,18 +129,15 @@ class FolderSearch:
         return self._seen[folder, root]
 
     def _split(self, entry: str) -> tuple[str, int | None]:
-        """Path and repeats of PATH|N; a folder whose name has a bar in it is taken as it is."""
-        path, bar, number = pasted(entry).rpartition("|")
-        if not bar or existing_folder(pasted(entry)):
-            return pasted(entry), None
-        repeats = repeats_in(number)
-        if repeats is None:
-            self.problems.append(
-                f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, "
-                f"from 1 to {MAX_REPEATS}."
-            )
-            return pasted(path), 1
-        return pasted(path), repeats
+        """Path and repeats of PATH|N."""
+        path, number = split_repeats(entry)
+        repeats = None if number is None else repeats_in(number)
+        if number is None or repeats is not None:
+            return path, repeats
+        self.problems.append(
+            f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+        )
+        return path, 1
 
     def _folder(self, path: Path, root: Path, repeats: int | None) -> Folder:
         inside = self.look(path, root)

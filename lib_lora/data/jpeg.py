@@ -13,11 +13,6 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _END, _SCAN = 0xD9, 0xDA
 
 
-def scans(content: bytes, most: int = MAX_SCANS) -> int:
-    """How many scans the first picture in `content` has; counted up to `most` + 1."""
-    return _counted(content, most)[0]
-
-
 def jpeg_problem(content: bytes) -> str | None:
     """Why the first picture in `content` is not read, as the end of a sentence; None where it is."""
     found, segments, fill = _counted(content, MAX_SCANS)

@@ -35,6 +35,12 @@ def existing_folder(text: str) -> Path | None:
         return None
 
 
+def split_repeats(entry: str) -> tuple[str, str | None]:
+    """Path and N of PATH|N, as it was pasted; N is None where there is none. A folder whose name has a bar is taken as it is."""
+    path, bar, number = pasted(entry).rpartition("|")
+    return (pasted(path), number) if bar and existing_folder(pasted(entry)) is None else (pasted(entry), None)
+
+
 def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
     r"""Why nothing is looked for at `text`, or None: `\\host\share` asks another machine, and `\\.\` and CON are devices.
 

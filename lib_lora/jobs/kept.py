@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lib_lora.data.paths import at_home, split_repeats
 from lib_lora.jobs.owners import LOCK
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.queue_store import JOB, Store, is_folder, split_repeats
+from lib_lora.jobs.queue_store import JOB, Store, is_folder
 from lib_lora.output.state_file import VALUES, remove_state
 from lib_lora.training.latent_cache import FOLDER as LATENTS
 from lib_lora.training.latent_cache import is_ours
@@ -187,7 +188,7 @@ def remove(piece: Piece) -> bool:
 def _data(entry: Entry) -> set[Path]:
     """The folders of pictures that a job names and that are there."""
     values = entry.settings.get("data")
-    named = [split_repeats(str(text))[0] for text in values] if isinstance(values, list) else []
+    named = [at_home(split_repeats(str(text))[0]) for text in values] if isinstance(values, list) else []
     return {path.resolve() for path in named if path.is_absolute() and is_folder(str(path))}
 
 

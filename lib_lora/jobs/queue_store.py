@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib_lora.data.paths import split_repeats
 from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.queue_entry import Entry, broken, read_entry
@@ -48,7 +49,7 @@ class Store:
 
     def owns(self, text: str) -> bool:
         """Whether a path, or PATH|N, is a folder of a job's own."""
-        return _is_below(split_repeats(text)[0], self._folder)
+        return _is_below(Path(split_repeats(text)[0]), self._folder)
 
     def load(self) -> list[Entry]:
         """Every job, in order, broken ones too. Leftovers of a sudden end are swept away, an order that is none is put aside."""
@@ -191,7 +192,8 @@ class Store:
 
     def _take(self, text: str, temporary: Path, final: Path) -> str:
         """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
-        folder, repeats = split_repeats(text)
+        path, repeats = split_repeats(text)
+        folder = Path(path)
         private = self.private is not None and _is_below(folder, self.private)
         if not (private or self.owns(text)) or not folder.is_dir():
             return text
@@ -199,13 +201,7 @@ class Store:
         while (temporary / name).exists():
             name += "_"
         shutil.copytree(folder, temporary / name, copy_function=_link)
-        return str(final / name) + repeats
-
-
-def split_repeats(text: str) -> tuple[Path, str]:
-    """The path and `|N` of PATH|N; a folder whose name has a bar in it is taken as it is."""
-    path, bar, number = text.rpartition("|")
-    return (Path(path), bar + number) if bar and not is_folder(text) else (Path(text), "")
+        return str(final / name) + ("" if repeats is None else f"|{repeats}")
 
 
 def _is_below(path: Path, folder: Path) -> bool:

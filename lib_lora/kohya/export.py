@@ -18,7 +18,7 @@ from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
-from lib_lora.data.paths import at_home, existing_folder
+from lib_lora.data.paths import at_home, split_repeats
 from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
 from lib_lora.kohya.handed import HANDED_ON
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
@@ -126,7 +126,7 @@ def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], di
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
             arguments[name.removeprefix(NETWORK_ARGS)] = _number(value)
-        elif opt.name in ("data", "reg_data") and (len(value) != 1 or _split(value[0])[1]):
+        elif opt.name in ("data", "reg_data") and (len(value) != 1 or split_repeats(value[0])[1]):
             own[opt.name] = list(value)
         else:
             settings[name] = _value(opt, value)
@@ -350,14 +350,5 @@ def _dataset_text(config: TrainConfig) -> str:
 def _folders(entry: str, repeats: int) -> list[Folder]:
     """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
     found = [*FolderSearch("", repeats, [], []).folders(entry)]
-    path, own = _split(entry)
-    return found or [Folder(at_home(path), own or repeats, None, Path(path))]
-
-
-def _split(entry: str) -> tuple[str, int | None]:
-    """Path and repeats of PATH|N."""
-    path, bar, number = entry.rpartition("|")
-    repeats = repeats_in(number)
-    if not bar or repeats is None or existing_folder(entry):
-        return entry, None
-    return path.strip(), repeats
+    path, number = split_repeats(entry)
+    return found or [Folder(at_home(path), repeats_in(number or "") or repeats, None, Path(path))]

@@ -79,11 +79,6 @@ class WeightAdapter:
         return dict(self.tensors)
 
 
-def kind_of(adapter: Adapter) -> str:
-    """The type, as `delta.kind_of` says it."""
-    return algebra.kind_of(adapter.named())
-
-
 def is_learning(adapter: Adapter) -> bool:
     """Whether it is trained, or only lies in the model and in the file."""
     return any(parameter.requires_grad for parameter in adapter.named().values())

@@ -7,10 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lib_lora.data.images import Pixels
 from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
-from lib_lora.output.picture import png
 
 MAX_CARD_BYTES = 2**20
 # the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with what stands there where nobody wrote anything
@@ -39,13 +37,6 @@ def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_w
     if found is None and os.path.lexists(path):
         path.replace(_free(path.with_suffix(".json.bad")))
     write_atomically(path, json.dumps(entries, ensure_ascii=False, indent=4).encode(errors="replace"))
-    return path
-
-
-def write_preview(lora: Path, pixels: Pixels) -> Path:
-    """Write the picture beside `lora`. Shapes: pixels `[height, width, 3]`."""
-    path = lora.with_suffix(".png")
-    write_atomically(path, png(pixels))
     return path
 
 

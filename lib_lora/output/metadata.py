@@ -1,6 +1,6 @@
 """The `ss_*` and `modelspec.*` entries of a LoRA file, from configuration and plan (sd-scripts `train_network.py`).
 
-All values are texts. The webui reads several of them for its cards; see `tests/test_metadata.py`.
+All values are texts. The webui reads several of them for its cards; see `tests/test_files.py`.
 """
 
 from __future__ import annotations

@@ -14,28 +14,25 @@ from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free
 from lib_lora.config.optimizers import optimizer_spec
-from lib_lora.data.caption_rules import Moment, shown_caption
-from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.events import Event, Note
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.model.words import bundle
-from lib_lora.output.card import write_card, write_preview
+from lib_lora.output.card import write_card
 from lib_lora.output.effect import has_effect
 from lib_lora.output.left import Leavings
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.output.patience import patiently
 from lib_lora.output.picture import drawn_by_us
+from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.plan import Plan
-from lib_lora.sample import Request, sample
 from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.session import Session
 
-LARGEST_PREVIEW_PX = 768
 _NO_EFFECT = (
     "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
     "Precision of the file (save_precision)."
@@ -194,9 +191,10 @@ class Result:
         path = lora.with_suffix(".png")
         if os.path.lexists(path) and not (self._config.run.overwrite and drawn_by_us(path)):
             return path
+        prompt = dataclasses.replace(default_prompt(self._config, self._plan), steps=self._config.run.preview_steps)
         with self._session.result():
-            request = _preview_request(self._config, self._plan)
-            self.leavings.add(write_preview(lora, sample(self._base, request, self._session.precision)))
+            draw_preview(path, self._base, preview_request(self._config, prompt), self._session.precision)
+        self.leavings.add(path)
         return None
 
     def _announce(self, lora: Path) -> None:
@@ -209,30 +207,6 @@ def _plain(adapters: State) -> bytes | None:
         return serialise(adapters, torch.float32, {})
     except LoraFileError:
         return None
-
-
-def default_prompt(config: TrainConfig, plan: Plan) -> str:
-    """The trigger word alone, or the first caption where there is none."""
-    still = dataclasses.replace(
-        config.text,
-        caption_dropout_rate=0.0,
-        caption_dropout_every_n_epochs=0,
-        caption_tag_dropout_rate=0.0,
-        token_warmup_step=0.0,
-    )
-    return config.text.trigger or shown_caption(still, plan.samples[0].caption, Moment(0, 1, 0, 0), config.run.seed)
-
-
-def preview_size(config: TrainConfig) -> Size:
-    """What is trained on, up to a limit."""
-    side = min(config.data.resolution, LARGEST_PREVIEW_PX)
-    return Size(side, side)
-
-
-def _preview_request(config: TrainConfig, plan: Plan) -> Request:
-    size, steps, seed = preview_size(config), config.run.preview_steps, config.run.seed
-    prompt = default_prompt(config, plan)
-    return Request(prompt, size, steps, seed, clip_skip=config.text.clip_skip, objective=config.objective)
 
 
 def _optimizer_text(config: TrainConfig, session: Session) -> str:

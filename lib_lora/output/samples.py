@@ -11,24 +11,19 @@ from pathlib import Path
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.config.prompts import Prompt, read_prompts
+from lib_lora.config.prompts import read_prompts
 from lib_lora.config.reading import samples_are_drawn
 from lib_lora.data.hidden_names import hidden_name
-from lib_lora.data.sizes import Size
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
 from lib_lora.model.base import BaseModel, Host
-from lib_lora.output.atomic import write_atomically
 from lib_lora.output.left import Leavings
-from lib_lora.output.picture import drawn_by_us, png
-from lib_lora.output.result import default_prompt, preview_size
+from lib_lora.output.picture import drawn_by_us
+from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.plan import Plan
-from lib_lora.sample import Request, sample
 from lib_lora.training.cadence import samples_due
 from lib_lora.training.session import Session
 
-# sd-scripts' own values of what a prompt does not say (`sample_image_inference`); the size is that of the training
-GUIDANCE, STEPS = 7.5, 30
 THUMBNAIL_PX = 256
 
 
@@ -42,7 +37,7 @@ class Sampler:
         self._folder = host.work_folder() / config.run.name / "samples"
         self._hides = host.hides_pictures()
         written = read_prompts(config.run.sample_prompts) if samples_are_drawn(config.run) else []
-        self._prompts = written or [Prompt(default_prompt(config, plan))]
+        self._prompts = written or [default_prompt(config, plan)]
         self._failed = False
 
     def after(self, step: int) -> Iterator[Event]:
@@ -54,9 +49,9 @@ class Sampler:
         try:
             with self._session.result():
                 for number, prompt in enumerate(self._prompts):
-                    request = self._request(prompt)
+                    request = preview_request(self._config, prompt)
                     path = _free(self._folder / self._name(f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}"))
-                    write_atomically(path, png(sample(self._base, request, self._session.precision)))
+                    draw_preview(path, self._base, request, self._session.precision)
                     self._leavings.add(path)
                     paths.append(path)
         except HostChanged:
@@ -71,20 +66,6 @@ class Sampler:
         """What a picture is called; where the host hides pictures it can neither be guessed nor be taken for one."""
         return hidden_name(f"{start}_{secrets.token_hex(8)}.png") if self._hides else f"{start}.png"
 
-    def _request(self, prompt: Prompt) -> Request:
-        config, size = self._config, preview_size(self._config)
-        return Request(
-            prompt.text,
-            Size(_whole(prompt.height or size.height), _whole(prompt.width or size.width)),
-            prompt.steps or STEPS,
-            config.run.seed if prompt.seed is None else prompt.seed,
-            GUIDANCE if prompt.guidance is None else prompt.guidance,
-            config.text.clip_skip,
-            prompt.negative,
-            int(config.text.max_token_length),
-            config.objective,
-        )
-
 
 def thumbnail(path: Path) -> bytes:
     """A small JPEG of a picture.
@@ -98,11 +79,6 @@ def thumbnail(path: Path) -> bytes:
     content = io.BytesIO()
     small.save(content, "JPEG", quality=85)
     return content.getvalue()
-
-
-def _whole(side: int) -> int:
-    """A side that has whole latents (sd-scripts rounds down, too)."""
-    return side - side % 8
 
 
 def _free(path: Path) -> Path:

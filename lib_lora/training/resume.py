@@ -90,15 +90,6 @@ def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
                    (*told, *_other_versions(values)))  # fmt: skip
 
 
-def find_state(text: str, work: Path) -> Path:
-    """The folder that `text` means: itself, a state by its own name, or the newest state of a LoRA's name.
-
-    Raises:
-        StateError: there is none.
-    """
-    return _candidates(text, work)[0]
-
-
 def _candidates(text: str, work: Path) -> list[Path]:
     """The folders that `text` may mean, the newest first; one alone where it names one."""
     none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one."

@@ -26,10 +26,10 @@ from lib_lora.events import Finished, StateSaved, StepDone, Stop
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import read_tensors, read_values
 from lib_lora.train import train
-from lib_lora.training.resume import find_state
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.house import assert_no_broken_states, assert_whole, contents
+from tests.states import state_folder
 
 STEPS = 3
 LONG_AGO_S = 3600
@@ -193,7 +193,7 @@ class Campaign:
 
     def _seen(self, place: Path, tensors: dict[str, torch.Tensor], steps: list[tuple[float, tuple[float, ...]]]) -> Seen:
         work = self._make_host(place / "out").work_folder()
-        folder = find_state("blob", work)
+        folder = state_folder("blob", work)
         values = read_values(folder)
         pictures = {path.name: Image.open(path).tobytes() for path in work.rglob("*.png")}
         kept = {key: values[key] for key in ("position", "steps", "data", "model", "precision", "state")}
@@ -297,6 +297,6 @@ class _Written:
 def _newest_step(work: Path) -> int:
     """How far the newest state that can be gone on from is; 0 where there is none."""
     try:
-        return int(read_values(find_state("blob", work))["position"]["step"])
+        return int(read_values(state_folder("blob", work))["position"]["step"])
     except StateError:
         return 0

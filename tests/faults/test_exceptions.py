@@ -35,14 +35,14 @@ PLACES: list[tuple[str, str, int]] = [
     ("lib_lora.training.optimizer.Updater", "update", 0),
     ("lib_lora.training.optimizer.Updater", "update", 1),
     ("lib_lora.training.averaging.MovingAverage", "update", 0),
-    ("lib_lora.output.samples", "sample", 0),
+    ("lib_lora.output.samples", "draw_preview", 0),
     ("lib_lora.output.result", "state_dict", 0),
     ("lib_lora.output.result", "file_metadata", 0),
     ("lib_lora.output.result", "serialise", 1),
     ("lib_lora.output.publish", "write", 0),
     ("lib_lora.output.between", "write_state", 0),
     ("lib_lora.output.result", "write_card", 0),
-    ("lib_lora.output.result", "sample", 0),
+    ("lib_lora.output.result", "draw_preview", 0),
 ]  # fmt: skip
 
 
@@ -76,9 +76,9 @@ def test_an_exception_anywhere(
     assert len(calls) > call, "never reached"
     assert len(run.told) == 1 and "injected" in run.told[0]
     forgiven = (room, name) in {
-        ("lib_lora.output.samples", "sample"),
+        ("lib_lora.output.samples", "draw_preview"),
         ("lib_lora.output.result", "write_card"),
-        ("lib_lora.output.result", "sample"),
+        ("lib_lora.output.result", "draw_preview"),
     }
     assert bool(run.of(Finished)) == forgiven
     figure(f"{len(PLACES)} places")

@@ -17,7 +17,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.events import Finished, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.replay import load_recording, replay
-from lib_lora.sample import Request
+from lib_lora.sample import PreviewRequest
 from tests.house import HAS_LDM, House, drawn, on_the_gpu
 from tests.recorded import RECORDED, assert_equal_to_sd_scripts
 
@@ -33,7 +33,7 @@ def twelve(host: Any) -> list[bytes]:
         from tests.pins.drawing import draw
 
         return [draw(shared.sd_model, f"a cat, number {seed}", seed=seed).tobytes() for seed in range(PICTURES)]
-    return drawn(host, [Request(f"a cat, number {seed}", Size(64, 64), 2, seed) for seed in range(PICTURES)])
+    return drawn(host, [PreviewRequest(f"a cat, number {seed}", Size(64, 64), 2, seed, 7.0) for seed in range(PICTURES)])
 
 
 @pytest.mark.case(43)

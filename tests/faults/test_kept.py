@@ -221,7 +221,7 @@ def test_a_checkpoint_that_cannot_be_read_any_more(house: House, quick: Any, mon
     assert ["cannot be read any more" in event.text for event in run.of(Note)] == [True]
 
 
-@pytest.mark.parametrize("room", ["write_preview", "announce"])
+@pytest.mark.parametrize("room", ["draw_preview", "announce"])
 def test_nothing_beside_the_lora_costs_it(room: str, house: House, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the picture or the host's list meets is told; the rest of the card is there."""
 
@@ -229,7 +229,7 @@ def test_nothing_beside_the_lora_costs_it(room: str, house: House, quick: Any, m
         raise TypeError("unhashable type: 'dict'")
 
     with monkeypatch.context() as patch:
-        patch.setattr(result_room if room == "write_preview" else type(house.host), room, fails)
+        patch.setattr(result_room if room == "draw_preview" else type(house.host), room, fails)
         run = house.run(quick(preview_steps=1))
     lora = run.of(Finished)[0].path
     assert "TypeError: unhashable" in run.told[0] and len(run.told) == 1 and lora.with_suffix(".json").is_file()

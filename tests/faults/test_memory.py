@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-import lib_lora.output.samples as samples_room
+import lib_lora.output.preview as preview_room
 import lib_lora.training.optimizer as optimizer_room
 import lib_lora.training.pictures as pictures_room
 import lib_lora.training.step as step_room
@@ -93,7 +93,7 @@ def test_no_memory_for_a_sample(house: House, quick: Any, monkeypatch: pytest.Mo
     flat = {"sample_every_n_steps": 1, "sample_prompts": "a --s 1"}
     whole = house.run(quick(name="whole", **flat))
     with monkeypatch.context() as patch:
-        failing(patch, samples_room, "sample", {1}, OOM("CUDA out of memory"))
+        failing(patch, preview_room, "sample", {1}, OOM("CUDA out of memory"))
         run = house.run(quick(name="again", **flat))
     assert len(run.told) == 1 and "goes on without them" in run.told[0]
     assert equal(lora(run), lora(whole))

@@ -1,0 +1,57 @@
+"""Previews of what a LoRA has learned: of its card, of samples between steps, and of those before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.config.prompts import Prompt
+from lib_lora.data.caption_rules import in_order
+from lib_lora.data.sizes import Size
+from lib_lora.model.base import BaseModel
+from lib_lora.output.atomic import write_atomically
+from lib_lora.output.picture import png
+from lib_lora.plan import Plan
+from lib_lora.sample import PreviewRequest, sample
+from lib_lora.training.precision import Precision
+
+# sd-scripts' values of what a prompt does not say (`sample_image_inference`); the size is that of the training
+GUIDANCE, STEPS = 7.5, 30
+LARGEST_PX = 768
+
+
+def default_prompt(config: TrainConfig, plan: Plan) -> Prompt:
+    """The trigger word alone, or the first caption in full where there is none."""
+    return Prompt(config.text.trigger or in_order(config.text, plan.samples[0].caption, config.run.seed))
+
+
+def preview_size(config: TrainConfig) -> Size:
+    """The resolution of the training, up to a limit."""
+    side = min(config.data.resolution, LARGEST_PX)
+    return Size(side, side)
+
+
+def preview_request(config: TrainConfig, prompt: Prompt) -> PreviewRequest:
+    """What is drawn for `prompt`; the settings of the run say what the prompt does not."""
+    size = preview_size(config)
+    return PreviewRequest(
+        prompt=prompt.text,
+        negative=prompt.negative,
+        size=Size(_whole(prompt.height or size.height), _whole(prompt.width or size.width)),
+        steps=prompt.steps or STEPS,
+        seed=config.run.seed if prompt.seed is None else prompt.seed,
+        guidance=GUIDANCE if prompt.guidance is None else prompt.guidance,
+        clip_skip=config.text.clip_skip,
+        max_token_length=int(config.text.max_token_length),
+        objective=config.objective,
+    )
+
+
+def draw_preview(path: Path, base: BaseModel, request: PreviewRequest, precision: Precision) -> None:
+    """Write the PNG at `path`, drawn with the adapters that are attached."""
+    write_atomically(path, png(sample(base, request, precision)))
+
+
+def _whole(side: int) -> int:
+    """A side that has whole latents (sd-scripts rounds down, too)."""
+    return side - side % 8

@@ -63,7 +63,7 @@ class Lender:
 
 
 def planned(config: TrainConfig) -> Plan:
-    return make_plan(config, find_images(config), Kind(SD1, "a test"))
+    return make_plan(config, find_images(config))
 
 
 def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:

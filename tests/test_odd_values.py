@@ -22,9 +22,9 @@ from lib_lora.data.folders import MAX_REPEATS, repeats_in
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.kohya.export import ExportForm, export_kohya
 from lib_lora.model.family import SD1, SDXL, Kind
+from lib_lora.settle import model_problems, settle
 from lib_lora.training.optimizer import settings_problem
 from lib_lora.training.resume import find_state
-from lib_lora.training.suited import model_problems
 from lib_lora.training.weights import weights_problems
 
 OPTIONS = all_options()
@@ -103,10 +103,11 @@ def test_what_was_taken_is_checked_with_sentences(opt: Option, monkeypatch: pyte
         config = built(flat)
         if config is not None:
             told = [*config_problems(config, tmp_path), *config_notes(config), *find_images(config).problems]
-            told += model_problems(config, Kind((SD1, SDXL)[number % 2], "ε"))
-            told += weights_problems(config) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []
-            if opt.group == "optimizer" and config.optimizer.text_encoder_lr is not None and not config_problems(config, None):
-                told += filter(None, [settings_problem(config.optimizer, torch.device("cpu"))])
+            settled = settle(config, Kind((SD1, SDXL)[number % 2], "ε"))
+            told += model_problems(settled)
+            told += weights_problems(settled) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []
+            if opt.group == "optimizer" and not config_problems(config, None):
+                told += filter(None, [settings_problem(settled.optimizer, torch.device("cpu"))])
             assert all(is_sentence(text) or opt.name in NAMED_WHOLE for text in told), (raw, told)
             export_kohya(config, FORMS[number % 3]).encode()
     assert time.monotonic() - started < SECONDS

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lib_lora import __version__
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled
 from lib_lora.errors import HostChanged, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
@@ -40,7 +40,7 @@ class Between:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Settled,
         plan: Plan,
         base: BaseModel,
         host: Host,
@@ -188,7 +188,7 @@ class Between:
         values: dict[str, Any] = {
             "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
-            "configuration": self._config.to_flat(),
+            "configuration": self._config.saved.to_flat(),
             "data": self._fingerprint,
             "model": self._result.model.legacy_hash,
             "precision": self._session.precision.name,

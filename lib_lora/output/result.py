@@ -14,6 +14,7 @@ from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free
 from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.settled import Settled
 from lib_lora.data.caption_rules import Moment, shown_caption
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError, TrainLoraError
@@ -56,7 +57,7 @@ class Result:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Settled,
         plan: Plan,
         base: BaseModel,
         host: Host,
@@ -235,7 +236,7 @@ def _preview_request(config: TrainConfig, plan: Plan) -> Request:
     return Request(prompt, size, steps, seed, clip_skip=config.text.clip_skip, objective=config.objective)
 
 
-def _optimizer_text(config: TrainConfig, session: Session) -> str:
+def _optimizer_text(config: Settled, session: Session) -> str:
     """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
     cls = type(session.updater.optimizer)
     arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}

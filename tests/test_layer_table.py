@@ -18,7 +18,7 @@ from lib_lora.model.adapter import state_dict
 from lib_lora.model.base import Target, Word
 from lib_lora.model.blocks import conv_place, rank_and_alpha
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.family import SD1, SD2, SDXL, Kind
+from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, tensor_shapes
 from lib_lora.model.layer_table import layers_of, layers_text
 from lib_lora.model.words import bundle

@@ -249,20 +249,20 @@ def test_a_full_disk_is_one_sentence(
 def test_a_place_that_is_no_folder_is_told_before(squares: Path, host: StandaloneHost) -> None:
     (squares / FOLDER).write_text("in the way")
     with pytest.raises(ConfigError, match=r"Latents on disk \(cache_latents_to_disk\).*cannot be written to"):
-        check(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host)
+        look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
 def test_a_folder_that_cannot_be_written_is_told_before(squares: Path, host: StandaloneHost) -> None:
     squares.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot be written to"):
-        check(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host)
+        look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 
 def test_hidden_latents_are_no_images(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     list(pictures_of(squares, host, base, cache_latents_to_disk=True)[0].encode())
-    assert len(check(small_config(squares, host.lora_folder()), host).samples) == 4
-    assert len(check(small_config(squares.parent, host.lora_folder()), host).samples) == 4
+    assert len(look(small_config(squares, host.lora_folder()), host).checked().samples) == 4
+    assert len(look(small_config(squares.parent, host.lora_folder()), host).checked().samples) == 4
 
 
 def test_masks_are_averaged_over_latent_pixels(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
@@ -339,14 +339,14 @@ def test_missing_and_wrong_masks_are_told(squares: Path, host: StandaloneHost, t
     Image.new("L", (99, 100)).save(masks / "1.jpg")
     (masks / "2.png").write_text("x")
     with pytest.raises(ConfigError) as caught:
-        check(small_config(squares, host.lora_folder(), masked_loss=True, mask_data=str(masks)), host)
+        look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data=str(masks)), host).checked()
     assert caught.value.problems == [
         "Mask folder (mask_data): no mask image for '3.png'; add one of the same name.",
         "Mask folder (mask_data): '1.jpg' is 99x100, but its image 150x100; make them equal.",
         "Mask folder (mask_data): Image '2.png' is not a readable PNG, JPEG, WEBP or BMP picture; replace or remove it.",
     ]
     with pytest.raises(ConfigError, match=r"Mask folder \(mask_data\): '/no' does not exist"):
-        check(small_config(squares, host.lora_folder(), masked_loss=True, mask_data="/no"), host)
+        look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data="/no"), host).checked()
 
 
 def test_masks_in_a_folder_of_the_image_folders_name(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_masks_in_a_folder_of_the_image_folders_name(photos: Path, host: Standal
             with Image.open(path) as image:
                 (tmp_path / "masks" / folder).mkdir(parents=True, exist_ok=True)
                 Image.new("L", image.size).save(tmp_path / "masks" / folder / path.name)
-    plan = check(small_config(photos, host.lora_folder(), masked_loss=True, mask_data=str(tmp_path / "masks")), host)
+    plan = look(small_config(photos, host.lora_folder(), masked_loss=True, mask_data=str(tmp_path / "masks")), host).checked()
     assert {(sample.path.parent.name, sample.mask.parent.name) for sample in plan.samples if sample.mask} == {
         ("3_blob", "3_blob"), ("2_other", "2_other")}  # fmt: skip
 
@@ -457,4 +457,4 @@ def test_the_held_out_loss_falls_while_it_learns(tmp_path: Path, host: Standalon
 def test_one_image_cannot_be_held_out(tmp_path: Path, host: StandaloneHost) -> None:
     write_picture(tmp_path / "one" / "0.png")
     with pytest.raises(ConfigError, match=r"Held out \(validation_split\): there is one image only"):
-        check(small_config(tmp_path / "one", host.lora_folder(), validation_split=0.1), host)
+        look(small_config(tmp_path / "one", host.lora_folder(), validation_split=0.1), host).checked()

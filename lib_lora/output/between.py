@@ -51,7 +51,6 @@ class Between:
         self._sampler = Sampler(session.config, plan, base, host, session, result.leavings)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
-        # of the images as they are trained on; whoever ends the program later has no time for it
         self._fingerprint = data_fingerprint(plan)
 
     def go_on(self, resumed: Resumed) -> None:

@@ -17,7 +17,7 @@ from lib_lora.config.reading import is_read
 from lib_lora.config.settled import Settled
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.paths import at_home, pasted, path_problem
-from lib_lora.errors import ConfigError, DatasetError, Problem
+from lib_lora.errors import ConfigError, Problem
 from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
@@ -164,20 +164,10 @@ def _other_versions(values: Mapping[str, Any]) -> list[str]:
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows.
-
-    Raises:
-        DatasetError: an image is gone.
-    """
+    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows."""
     digest = hashlib.sha256()
     for sample, placement in zip(plan.samples, plan.placements):
-        try:
-            files = [sample.path] if sample.mask is None else [sample.path, sample.mask]
-            content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-        except OSError as error:
-            raise DatasetError(
-                [f"Image {given_name(sample.path)!r} was there when it was checked, and is gone; start again."]
-            ) from error
+        content = [sample.sha256] if sample.mask is None else [sample.sha256, sample.mask_sha256]
         digest.update(
             json.dumps(
                 [given_name(sample.path), content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]

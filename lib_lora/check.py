@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.config.rules import config_problems
+from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
 from lib_lora.data.attention_weights import attention_weights
 from lib_lora.data.captions import CaptionSource
@@ -29,6 +28,9 @@ from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import Resumed, find_resumed
 from lib_lora.training.weights import fit_problems, weights_problems
 from lib_lora.training.words import meaning_problem
+
+# settings without which there are no sizes to train in
+_PLANNED = {"resolution", "resolution_height", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"}
 
 
 def look(config: TrainConfig, host: Host) -> Findings:
@@ -67,17 +69,18 @@ class Findings:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan of the run; None where images cannot be trained on."""
+        """The plan of the run; None where images cannot be trained on, or sizes are none."""
         return self._planned[0]
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
         """Everything that is wrong with settings, images and host. What needs all of these to be right is tried last."""
-        settings = config_problems(self.config, self._host.lora_folder(), self.settled if self.kind else None)
+        settings, name = list(self._settings), self.config.run.name
+        if not any(problem.option == "name" for problem in settings):
+            settings += taken_problems(self.config, self._host.lora_folder())
         host = [Problem("", text) for text in self._host.problems()]
-        found = [*settings, *host, *self._device_problems(settings), *self._model_problems()]
+        found = [*settings, *host, *self._device_problems(), *self._model_problems()]
         found += _folder_problems(self._host.lora_folder())
-        name = self.config.run.name
         found += [Problem("name", text) for text in _link_problems(self._host.work_folder() / name)] if name else []
         found += [*(Problem("data", text) for text in self.dataset.problems), *self._planned[1]]
         return tuple(found or self._last_problems())
@@ -101,10 +104,11 @@ class Findings:
         """The plan, whatever is wrong with settings and host.
 
         Raises:
-            ConfigError: images cannot be trained on.
+            ConfigError: images cannot be trained on, or sizes are none.
         """
         if self.plan is None:
-            raise ConfigError([*self.dataset.problems, *self._planned[1]])
+            own = [problem for problem in self._settings if problem.option in _PLANNED]
+            raise ConfigError([*own, *self.dataset.problems, *self._planned[1]])
         return self.plan
 
     def settled_on(self, base: BaseModel) -> Settled:
@@ -116,8 +120,12 @@ class Findings:
         return self.settled if base.kind == self.kind else settled_for(self.config, base)
 
     @cached_property
+    def _settings(self) -> list[Problem]:
+        return config_problems(self.config, self.settled if self.kind else None)
+
+    @cached_property
     def _planned(self) -> tuple[Plan | None, list[Problem]]:
-        if self.dataset.problems or not self.dataset.samples:
+        if self.dataset.problems or not self.dataset.samples or any(problem.option in _PLANNED for problem in self._settings):
             return None, []
         try:
             plan = make_plan(self.config, self.dataset)
@@ -137,13 +145,13 @@ class Findings:
         except ConfigError as error:
             return None, [Problem("resume", text) for text in error.problems]
 
-    def _device_problems(self, settings: Sequence[Problem]) -> list[Problem]:
+    def _device_problems(self) -> list[Problem]:
         """Settings that this device cannot work with. Other kinds of devices are refused by the host, by name."""
         device, optimizer = self._host.device(), self.settled.optimizer
         unfit = [device_problem(optimizer, device)]
         if device.type not in {"cpu", "cuda"}:
             return [Problem("optimizer", text) for text in unfit if text]
-        if all(problem.option == "name" for problem in settings):
+        if all(problem.option == "name" for problem in self._settings):
             unfit.append(settings_problem(optimizer, device))
         problems = [Problem("optimizer", text) for text in unfit if text]
         try:

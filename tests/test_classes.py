@@ -91,7 +91,7 @@ def test_what_is_no_optimizer_is_told_and_nothing_is_run(name: str, why: str) ->
     assert problem is not None and why in problem
     assert not hasattr(sys, "train_lora_ran") and not {part for part in set(sys.modules) - loaded if part in name}
     if name and len(name) < 100:
-        told = config_problems(build_config({"name": "x", "data": ["d"], "trigger": "z", "optimizer": name}), None)
+        told = config_problems(build_config({"name": "x", "data": ["d"], "trigger": "z", "optimizer": name}))
         assert [sentence for sentence in told if sentence.startswith("Optimizer (optimizer)")]
         assert settings_problem(SettledOptimizer(optimizer=name, text_encoder_lr=0.0), torch.device("cpu")) is not None
         assert not hasattr(sys, "train_lora_ran")

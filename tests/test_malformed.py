@@ -206,7 +206,7 @@ def test_settings_and_datasets(suffix: str, tmp_path: Path, readers: Readers) ->
     def imported(follow: bool) -> None:
         found = import_file(path, follow=follow)
         json.dumps(found.report(), allow_nan=False)
-        config_problems(found.config(), None)
+        config_problems(found.config())
 
     for number in range(120):
         rng = random.Random(number)
@@ -223,7 +223,7 @@ def test_prompts(tmp_path: Path, readers: Readers) -> None:
     for number in range(120):
         path.write_bytes(malformed.prompts(random.Random(number)))
         found: list[list[str]] = []
-        readers.see(number, rules=lambda found=found: found.append(config_problems(config, None)))
+        readers.see(number, rules=lambda found=found: found.append(config_problems(config)))
         refused += any("sample_prompts" in problem for problem in found[0])
     assert refused > 20
 

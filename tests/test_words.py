@@ -111,13 +111,13 @@ def test_other_keys_that_the_webui_reads() -> None:
     "its own rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "has no effect"),
 }.values())  # fmt: skip
 def test_rules(flat: dict[str, Any], told: str) -> None:
-    problems = config_problems(build_config({"name": "x", "data": ["y"], **flat}), None)
+    problems = config_problems(build_config({"name": "x", "data": ["y"], **flat}))
     assert any(told in problem for problem in problems), problems
 
 
 def test_a_word_with_an_embedding_may_have_these() -> None:
     config = build_config({"name": "x", "data": ["y"], "trigger": "OHWX_cat-2 it's", "embedding_vectors": 1})
-    assert config_problems(config, None) == []
+    assert config_problems(config) == []
 
 
 def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> None:

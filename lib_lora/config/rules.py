@@ -19,28 +19,27 @@ from lib_lora.errors import Problem
 SHOWN = 80  # characters of a name that is none
 
 
-def config_problems(config: TrainConfig, out: Path | None, settled: Settled | None = None) -> list[Problem]:
-    """Everything that must be said about `config` before a run, all at once.
+def config_problems(config: TrainConfig, settled: Settled | None = None) -> list[Problem]:
+    """Everything that must be said about `config` alone before a run, all at once.
 
-    `out`: the LoRA folder. `settled`: what it comes to with the model, where that is known.
+    `settled`: what it comes to with the model, where that is known.
     """
     bounds = {opt.name: bounds_problem(opt, config.value(opt)) for opt in all_options() if is_read(config, opt.name)}
     problems = [Problem(name, text) for name, text in bounds.items() if text]
     found = [*(rule(config) for rule in RULES), *(rule(config, settled) for rule in MODEL_RULES)]
     problems += [problem for problem in found if problem]
-    return problems + [Problem("name", text) for text in _name_problems(config, out) if text]
+    unfit = name_problem(config.run.name)
+    return [*problems, Problem("name", unfit)] if unfit else problems
 
 
-def _name_problems(config: TrainConfig, out: Path | None) -> list[str | None]:
+def taken_problems(config: TrainConfig, out: Path) -> list[Problem]:
+    """What says that the LoRA folder `out` has files of the run's names already. The name itself is legal."""
     run = config.run
-    problem = name_problem(run.name)
-    if problem or out is None:
-        return [problem]
-    problems = [taken_problem(run.name, out, overwrite=run.overwrite)]
+    found = [taken_problem(run.name, out, overwrite=run.overwrite)]
     if not (run.overwrite or run.resume):  # what a resumed run may find is told with its state
         epochs, steps = bool(run.save_every_n_epochs or run.save_n_epoch_ratio), bool(run.save_every_n_steps)
-        problems.append(taken_between_problem(run.name, out, epochs=epochs, steps=steps))
-    return problems
+        found.append(taken_between_problem(run.name, out, epochs=epochs, steps=steps))
+    return [Problem("name", text) for text in found if text]
 
 
 def config_notes(config: TrainConfig) -> list[str]:

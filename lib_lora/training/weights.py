@@ -68,6 +68,8 @@ def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None =
         norm_shifts(config, base, files)
     except LoraFileError as error:
         problems.append(Problem("network_weights" if own else "base_weights", str(error)))
+    except ValueError:
+        pass  # strengths that are no numbers: their rule tells
     return problems
 
 

@@ -25,7 +25,7 @@ def settle(config: TrainConfig, kind: Kind | None) -> Settled:
         settled,
         objective=replace(config.objective, v_parameterization=velocity),
         text=config.text if family.clip_skip else replace(config.text, clip_skip=1),
-        model=family.name,
+        model=family.name if kind else "",
         layout=XL if family.card == SDXL.card else SD,
     )
 

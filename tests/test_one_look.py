@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import random
 import sys
 from collections import Counter
@@ -182,7 +181,7 @@ def test_opens_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with opens() as found:
         path.write_bytes(b"")
-        builtins.open(path).close()
+        path.open().close()
     assert found[str(path)] == 2
 
 

@@ -28,7 +28,8 @@ class SettledOptimizer(OptimizerConfig):
 class Settled(TrainConfig):
     """All settings of a run on a model. `lib_lora.settle.settle` makes it.
 
-    `given`: the settings as they were given. `model`: the name of its family. `layout`: the blocks of its U-Net.
+    `given`: the settings as they were given. `model`: the name of its family, "" where that is not known yet.
+    `layout`: the blocks of its U-Net.
     """
 
     optimizer: SettledOptimizer = field(default_factory=SettledOptimizer)

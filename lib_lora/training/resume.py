@@ -66,7 +66,8 @@ class Resumed:
 def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None) -> Resumed | None:
     """The state that the configuration names, read whole; None where it names none.
 
-    `base`: the model, which is only looked at; None where none is there, so that rates which are not given are not known.
+    `base`: the model, which is only looked at; None where none is there. A rate that is not given, of a model whose family is not
+    known yet, is looked at once the model is there.
 
     Raises:
         ConfigError: it is missing or damaged, or does not fit settings, images or names.
@@ -77,10 +78,10 @@ def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None
         folder, values, state, told = _read(config.run.resume, host.work_folder())
     except StateError as error:
         raise ConfigError([Problem("resume", text) for text in error.problems]) from error
-    problems = _problems(config.saved if base else config.given, plan, host, values)
+    problems = _problems(config.saved if config.model else config.given, plan, host, values)
     other = _checkpoint_problem(values["model"], base.info()) if base and not problems else None
     problems += [other] if other else []
-    if not problems and (base or config.given.optimizer.text_encoder_lr is not None):
+    if not problems and (config.model or config.given.optimizer.text_encoder_lr is not None):
         found = [*misfits(config, state, values["precision"], plan.steps, host.device()), *unplaced(state, base)]
         problems = [f"{TITLE}the state {folder.name!r} does not fit: {words}; choose another." for words in found]
     if problems:

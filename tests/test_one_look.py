@@ -29,6 +29,7 @@ from tests.conftest import small_config, write_picture
 from tests.test_weights import lora, tensors
 
 pytest.importorskip("gradio")
+pytest.importorskip("diffusers")
 from lib_lora.ui.form import settings_from  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.report import list_html  # noqa: E402

@@ -38,6 +38,17 @@ def look(config: TrainConfig, host: Host) -> Findings:
     return Findings(config, host)
 
 
+def check(config: TrainConfig, host: Host) -> None:
+    """Look at a request whose turn comes later. The state that it resumes from may be saved meanwhile, by a run before it.
+
+    Raises:
+        ConfigError: with every problem of settings, images and host at once.
+    """
+    problems = [problem for problem in look(config, host).problems if problem.option != "resume"]
+    if problems:
+        raise ConfigError(problems)
+
+
 class Findings:
     """What a request comes to. Each answer is found when it is first asked for, and once.
 

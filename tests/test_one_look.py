@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lib_lora import settle
-from lib_lora.check import look
+from lib_lora.check import check, look
 from lib_lora.config import rules
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
@@ -223,3 +223,12 @@ def test_an_image_is_read_once_where_it_is_decoded(tmp_path: Path) -> None:
         with opens() as found:
             assert "sha256" in answer(path)
         assert found[str(path)] == 1
+
+
+def test_a_job_that_waits_may_resume_from_what_the_run_before_it_saves(
+    mini_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    host = StandaloneHost(mini_checkpoint, tmp_path)
+    check(small_config(photos, tmp_path, resume="later"), host)
+    with pytest.raises(ConfigError, match="lower it"):
+        check(small_config(photos, tmp_path, resume="later", clip_skip=9), host)

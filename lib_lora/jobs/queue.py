@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Protocol
 
-from lib_lora.check import look
+from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, ModelError, TrainLoraError
 from lib_lora.events import Event, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
@@ -89,7 +89,7 @@ class Queue(SharedList):
             self._refuse_name(entry)
             if self._free():
                 return self._begin_new(entry)
-        look(config, self.runner.host).checked()
+        check(config, self.runner.host)
         with self._changing():
             self._refuse_name(entry)
             if len(self._waiting()) >= MAX_WAITING:

@@ -429,7 +429,7 @@ def test_links_out_of_a_folder_are_not_followed(
         (masks / "3_blob").symlink_to(secret)
     opened: list[Path] = []
     monkeypatch.setattr(dataset, "_checked", {})
-    monkeypatch.setattr(Reader, "size", lambda _, path: opened.append(path.resolve()) or Size(96, 96))
+    monkeypatch.setattr(Reader, "picture", lambda _, path: opened.append(path.resolve()) or Picture(Size(96, 96), "0"))
     told = house.run(quick(masked_loss=kind.startswith("mask"), mask_data=str(masks))).told
     name, root = {
         "image": ("Image folder (data): 'out.png' is a link that leads", "photos"),

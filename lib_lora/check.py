@@ -4,81 +4,201 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from lib_lora.config.groups import TrainConfig
-from lib_lora.config.rules import config_problems
+from lib_lora.config.rules import config_problems, taken_problems
+from lib_lora.config.settled import Settled
 from lib_lora.data.attention_weights import attention_weights
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan
 from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
-from lib_lora.errors import ConfigError, DatasetError
-from lib_lora.model.base import Host
-from lib_lora.model.family import SD1, Kind
-from lib_lora.model.rates import with_rates
+from lib_lora.errors import ConfigError, DatasetError, Problem
+from lib_lora.model.base import BaseModel, Host
+from lib_lora.model.family import Kind
+from lib_lora.model.layer_table import layers_text
+from lib_lora.output.lora_layers import LoraFiles
 from lib_lora.plan import Plan, make_plan
+from lib_lora.settle import clip_skip_problems, settle, settled_for
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.suited import model_problems
+from lib_lora.training.resume import Resumed, find_resumed
 from lib_lora.training.weights import fit_problems, weights_problems
+from lib_lora.training.words import meaning_problem
+
+# settings without which there are no sizes to train in
+_PLANNED = {"resolution", "resolution_height", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"}
 
 
-def check(config: TrainConfig, host: Host) -> Plan:
-    """The plan of the run that `config` asks for.
+def look(config: TrainConfig, host: Host) -> Findings:
+    """What `config` comes to on `host`; the model is only looked at."""
+    return Findings(config, host)
+
+
+def check(config: TrainConfig, host: Host) -> None:
+    """Look at a request whose turn comes later. The state that it resumes from may be saved meanwhile, by a run before it.
 
     Raises:
         ConfigError: with every problem of settings, images and host at once.
     """
-    kind = host.kind()
-    rated = with_rates(config, kind.family if kind else SD1)  # of a model that is not there yet, whatever optimizers try
-    problems = config_problems(config, host.lora_folder()) + host.problems() + _device_problems(rated, host.device())
-    problems += _weights_problems(config, host, kind) + _folder_problems(host.lora_folder())
-    problems += _link_problems(host.work_folder() / config.run.name) if config.run.name else []
-    problems += model_problems(config, kind) if kind else []
-    dataset = find_images(config)
-    problems += dataset.problems
+    problems = [problem for problem in look(config, host).problems if problem.option != "resume"]
     if problems:
         raise ConfigError(problems)
-    plan = make_plan(config, dataset, kind)
-    problem = schedule_problem(rated.optimizer, plan.steps)
-    if problem:
-        raise ConfigError([problem])
-    return plan
 
 
-def _device_problems(config: TrainConfig, device: torch.device) -> list[str]:
-    """Settings that this device cannot work with."""
-    problem = device_problem(config.optimizer, device)
-    problems = [problem] if problem else []
-    if device.type in {"cpu", "cuda"} and not config_problems(config, None):
-        unusable = settings_problem(config.optimizer, device)
-        problems += [unusable] if unusable else []
-    if device.type in {"cpu", "cuda"}:  # other kinds are refused by the host, by name
+class Findings:
+    """What a request comes to. Each answer is found when it is first asked for, and once.
+
+    `files`: the LoRA files that it names, each read once; `forget` lets go of them.
+    """
+
+    def __init__(self, config: TrainConfig, host: Host) -> None:
+        self.config, self._host, self.files = config, host, LoraFiles()
+
+    @cached_property
+    def kind(self) -> Kind | None:
+        """What the model is; None where none is there yet, or where it is refused."""
+        return self._host.kind()
+
+    @cached_property
+    def base(self) -> BaseModel | None:
+        """The model, only to be looked at; None where none is there."""
+        return self._host.look() if self.kind else None
+
+    @cached_property
+    def settled(self) -> Settled:
+        """The settings of the run; of a model that is not there yet, as if it were an SD 1.x."""
+        return settle(self.config, self.kind)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, and what is wrong with them."""
+        return find_images(self.config)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the run; None where images cannot be trained on, or sizes are none."""
+        return self._planned[0]
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong with settings, images and host. What needs all of these to be right is tried last."""
+        settings, name = list(self._settings), self.config.run.name
+        if not any(problem.option == "name" for problem in settings):
+            settings += taken_problems(self.config, self._host.lora_folder())
+        host = [Problem("", text) for text in self._host.problems()]
+        found = [*settings, *host, *self._device_problems(), *self._model_problems()]
+        found += _folder_problems(self._host.lora_folder())
+        found += [Problem("name", text) for text in _link_problems(self._host.work_folder() / name)] if name else []
+        found += [*(Problem("data", text) for text in self.dataset.problems), *self._planned[1]]
+        return tuple(found or self._last_problems())
+
+    @property
+    def resumed(self) -> Resumed | None:
+        """The state to go on from."""
+        return self._found_state[0]
+
+    def checked(self) -> Plan:
+        """The plan of a request without problems.
+
+        Raises:
+            ConfigError: with every problem of settings, images and host at once.
+        """
+        if self.problems:
+            raise ConfigError(self.problems)
+        return self.planned()
+
+    def planned(self) -> Plan:
+        """The plan, whatever is wrong with settings and host.
+
+        Raises:
+            ConfigError: images cannot be trained on, or sizes are none.
+        """
+        if self.plan is None:
+            own = [problem for problem in self._settings if problem.option in _PLANNED]
+            raise ConfigError([*own, *self.dataset.problems, *self._planned[1]])
+        return self.plan
+
+    def settled_on(self, base: BaseModel) -> Settled:
+        """The settings of the run on the model that was lent, which may be another than was looked at.
+
+        Raises:
+            ConfigError: they do not go with it.
+        """
+        return self.settled if base.kind == self.kind else settled_for(self.config, base)
+
+    @cached_property
+    def _settings(self) -> list[Problem]:
+        return config_problems(self.config, self.settled if self.kind else None)
+
+    @cached_property
+    def _planned(self) -> tuple[Plan | None, list[Problem]]:
+        if self.dataset.problems or not self.dataset.samples or any(problem.option in _PLANNED for problem in self._settings):
+            return None, []
         try:
-            choose_precision(config.precision, device)
+            plan = make_plan(self.config, self.dataset)
+        except DatasetError as error:
+            return None, [Problem("data", text) for text in error.problems]
+        if self.kind is None:
+            return plan, []
+        model = self.kind.words(declared=self.config.objective.v_parameterization)
+        return replace(plan, layers=layers_text(self.settled, self.kind.family, self.files), model=model), []
+
+    @cached_property
+    def _found_state(self) -> tuple[Resumed | None, list[Problem]]:
+        if self.plan is None or not self.config.run.resume:
+            return None, []
+        try:
+            return find_resumed(self.settled, self.plan, self._host, self.base), []
         except ConfigError as error:
-            problems += error.problems
-    return problems
+            return None, [Problem("resume", text) for text in error.problems]
+
+    def _device_problems(self) -> list[Problem]:
+        """Settings that this device cannot work with. Other kinds of devices are refused by the host, by name."""
+        device, optimizer = self._host.device(), self.settled.optimizer
+        unfit = [device_problem(optimizer, device)]
+        if device.type not in {"cpu", "cuda"}:
+            return [Problem("optimizer", text) for text in unfit if text]
+        if all(problem.option == "name" for problem in self._settings):
+            unfit.append(settings_problem(optimizer, device))
+        problems = [Problem("optimizer", text) for text in unfit if text]
+        try:
+            choose_precision(self.config.precision, device)
+        except ConfigError as error:
+            problems += [Problem("mixed_precision", text) for text in error.problems]
+        return problems
+
+    def _model_problems(self) -> list[Problem]:
+        """What is wrong with LoRA files: what they say themselves first, then what of them the model has no layer for.
+
+        And settings that the model itself must be asked about.
+        """
+        settled, adapter = self.settled, self.config.adapter
+        problems = weights_problems(settled, self.kind, self.files)
+        if not problems and (adapter.network_weights or adapter.base_weights) and self.base is not None:
+            problems = fit_problems(settled, self.base, self.files)
+        if settled.text.clip_skip > 1 and self.base is not None:
+            problems += clip_skip_problems(settled, self.base)
+        if settled.embedding.embedding_vectors and not problems and self.base is not None:
+            meaning = meaning_problem(settled, self.base, self.files)
+            problems += [Problem("init_word", meaning)] if meaning else []
+        return problems
+
+    def _last_problems(self) -> list[Problem]:
+        """What is wrong with a schedule over all steps, and with the state to go on from."""
+        problem = schedule_problem(self.settled.optimizer, self.planned().steps)
+        return [Problem("lr_scheduler_type", problem)] if problem else self._found_state[1]
 
 
-def _weights_problems(config: TrainConfig, host: Host, kind: Kind | None) -> list[str]:
-    """What is wrong with LoRA files; what they say themselves first, then what of them the model has no layer for."""
-    problems = weights_problems(config, kind)
-    named = bool(config.adapter.network_weights or config.adapter.base_weights)
-    base = host.look() if named and kind is not None and not problems else None
-    return problems if base is None else fit_problems(config, base)
-
-
-def _folder_problems(folder: Path) -> list[str]:
+def _folder_problems(folder: Path) -> list[Problem]:
     """A LoRA that cannot be saved is not worth training."""
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return []
-    return [f"The LoRA folder {str(folder)!r} cannot be written to; check its permissions."]
+    return [Problem("out", f"The LoRA folder {str(folder)!r} cannot be written to; check its permissions.")]
 
 
 def _link_problems(folder: Path) -> list[str]:

@@ -171,10 +171,9 @@ def _followed(events: Iterator[Event], stop: Stop) -> Path:
 def _estimate(args: argparse.Namespace) -> str:
     import torch
 
-    from lib_lora.check import find_images
+    from lib_lora.check import look
     from lib_lora.estimate.wanted import as_json, estimate, table
     from lib_lora.hosts.standalone import StandaloneHost, default_device
-    from lib_lora.plan import make_plan
 
     config = config_from(args)
     if not config.run.checkpoint:
@@ -182,14 +181,12 @@ def _estimate(args: argparse.Namespace) -> str:
     device = torch.device(args.device) if args.device else default_device()
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), Path(), device, full_precision=full)
-    dataset = find_images(config) if config.data.data else None
-    if dataset is not None and dataset.problems:
-        raise ConfigError(list(dataset.problems))
-    plan = make_plan(config, dataset) if dataset else None
+    found = look(config, host)
+    plan = found.planned() if config.data.data else None
     for text in [f"Captions: {plan.captions}", *plan.notes] if plan else ():
         _tell(text)
-    found = estimate(config, host.look(), device, plan)
-    return json.dumps(as_json(found)) if args.json else table(found)
+    counted = estimate(found.settled, host.look(), device, plan)
+    return json.dumps(as_json(counted)) if args.json else table(counted)
 
 
 def _report(event: object) -> None:

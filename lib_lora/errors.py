@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+class Problem(str):
+    """A sentence that says what is wrong, and `option`, the name of the option to change; empty where it is none."""
+
+    option: str
+
+    def __new__(cls, option: str, text: str) -> Problem:
+        problem = super().__new__(cls, text)
+        problem.option = option
+        return problem
+
+
 class TrainLoraError(Exception):
     """Base of all errors whose text is written for the user."""
 

@@ -19,8 +19,6 @@ from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
-from lib_lora.model.family import Kind
-from lib_lora.model.layer_table import layers_text
 from lib_lora.sentences import bounded
 
 
@@ -91,8 +89,8 @@ def _update(step: int, epoch: int, batches: Sequence[list[int]]) -> list[Batch]:
     return [Batch(step, epoch, indices, first) for indices, first in zip(batches, firsts)]
 
 
-def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -> Plan:
-    """The plan of a run. `kind`: what the model is, where that is known.
+def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
+    """The plan of a run.
 
     Raises:
         DatasetError: an image is too small or too long for every bucket.
@@ -123,10 +121,8 @@ def make_plan(config: TrainConfig, dataset: Dataset, kind: Kind | None = None) -
         steps,
         _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
         heldout,
-        layers_text(config, kind.family) if kind else "",
-        kind.words(declared=config.objective.v_parameterization) if kind else "",
-        _captions(dataset),
-        tuple(bounded([*dataset.notes, *config_notes(config)])),
+        captions=_captions(dataset),
+        notes=tuple(bounded([*dataset.notes, *config_notes(config)])),
     )
 
 

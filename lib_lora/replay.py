@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
@@ -28,11 +29,11 @@ from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
 from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
+from lib_lora.settle import settled_for
 from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
-from lib_lora.training.suited import suited
 from lib_lora.training.texts import Texts
 from lib_lora.training.weights import frozen_pairs, is_trained
 
@@ -144,7 +145,7 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
 
 def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[Adapter], set[str]]:
     """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
-    config, _ = suited(recording.config, base)
+    config = settled_for(recording.config, base)
     layers = adaptable(base)
     targets = [target for target in layers if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
@@ -177,10 +178,10 @@ def _checkpointed(config: TrainConfig, base: BaseModel) -> dict[nn.Module, Forwa
     return checkpointed_forwards(networks(base)) if on else {}
 
 
-def _inputs(recording: Recording, config: TrainConfig, base: BaseModel, texts: Texts, step: int) -> StepInputs:
+def _inputs(recording: Recording, config: Settled, base: BaseModel, texts: Texts, step: int) -> StepInputs:
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
     captions = recording.captions[step]
-    read = texts.tokens(captions) if config.optimizer.text_rate > 0 else texts.context(captions)
+    read = texts.tokens(captions) if config.optimizer.text_encoder_lr > 0 else texts.context(captions)
     timesteps, target = tensors["timesteps"], tensors["noise"]
     if config.objective.v_parameterization:
         alphas = schedule(config.objective, base.alphas_cumprod)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lib_lora.check import check
+from lib_lora.check import Findings, look
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
@@ -21,21 +21,19 @@ from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase,
 from lib_lora.jobs.locks import sole_writer
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
-from lib_lora.model.rates import with_rates
 from lib_lora.output.between import Between
 from lib_lora.output.left import Leavings
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
+from lib_lora.settle import settled_notes
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.loan import Loan
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.resume import Resumed, find_resumed
 from lib_lora.training.session import Session
 from lib_lora.training.step import DIVERGED, DivergedError
-from lib_lora.training.suited import suited
 from lib_lora.training.told_weights import told_weights
 from lib_lora.training.words import told_words
 
@@ -52,11 +50,10 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
         ConfigError: with every problem, before the model is touched.
         TrainLoraError: something went wrong later; the model is back as it was, and no part of a file was left behind.
     """
-    plan = check(config, host)
-    resumed = find_resumed(config, plan, host)
-    leavings = Leavings()
+    found = look(config, host)
+    plan, leavings = found.checked(), Leavings()
     try:
-        finished = yield from _trained(config, plan, host, stop, resumed, leavings)
+        finished = yield from _trained(found, plan, host, stop, leavings)
     except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
         if not isinstance(error, GeneratorExit):
             yield Left(_left(config, plan, host, leavings))
@@ -74,25 +71,23 @@ def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tu
     return leavings.paths()
 
 
-def _trained(
-    config: TrainConfig, plan: Plan, host: Host, stop: Stop, resumed: Resumed | None, leavings: Leavings
-) -> Generator[Event, None, Finished]:
+def _trained(found: Findings, plan: Plan, host: Host, stop: Stop, leavings: Leavings) -> Generator[Event, None, Finished]:
     """The run from its plan to its end. Raises as `train`."""
-    started_at, work = time.time(), host.work_folder() / config.run.name
+    started_at, work, resumed = time.time(), host.work_folder() / found.config.run.name, found.resumed
     yield Planned(plan)
-    yield from map(Note, [*plan.notes, *cut_metadata(config, plan), *(resumed.told if resumed else ())])
+    yield from map(Note, [*plan.notes, *cut_metadata(found.settled, plan), *(resumed.told if resumed else ())])
     yield Phase("waiting for the model")
     path: Path | None = None
     last: StepDone | None = None
-    lends = config.run.generate_while_training
-    with sole_writer(host.lora_folder(), config.run.name) as told_of_others, Loan(host, stop, lends=lends) as loan:
+    run = found.config.run
+    with sole_writer(host.lora_folder(), run.name) as told_of_others, Loan(host, stop, lends=run.generate_while_training) as loan:
         yield from map(Note, told_of_others)
         base = loan.base
         yield from map(Note, remove_leftovers(host.lora_folder(), work))
-        trained, told = suited(config, base)
+        config = found.settled_on(base)
         captions = [sample.caption for sample in plan.samples]
-        yield from map(Chosen, [*told, *told_words(config, captions, base)])
-        yield from map(Note, [*told_weights(config, base), *cut_captions(base.tokenizer, captions, trained.text)])
+        yield from map(Chosen, [*settled_notes(config, base.kind), *told_words(config, captions, base)])
+        yield from map(Note, [*told_weights(config, base, found.files), *cut_captions(base.tokenizer, captions, config.text)])
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
         pictures, encoded = Pictures(config, plan, base), 0
         for encoded in pictures.encode():
@@ -102,10 +97,10 @@ def _trained(
                 break
         give_caches_back(base.device)  # what encoding took is no room for training
         if encoded == pictures.total and not stop.requested:
-            session = Session(trained, plan, base, pictures, precision)
-            result = Result(trained, plan, base, host, session, started_at, leavings)
-            # a state holds the settings as they were given, and the rates that they came to
-            between = Between(with_rates(config, base.family), plan, base, host, session, result)
+            session = Session(config, plan, base, pictures, precision, found.files)
+            found.files.forget()
+            result = Result(config, plan, base, host, session, started_at, leavings)
+            between = Between(config, plan, base, host, session, result)
             if resumed:
                 between.go_on(resumed)
             yield from map(Chosen, session.choices())

@@ -15,6 +15,7 @@ from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.surgery import forwards_replaced
+from lib_lora.settle import settle
 from lib_lora.training.step import StepInputs, compute_loss
 from lib_lora.training.weights import start_pairs
 
@@ -41,7 +42,7 @@ def counted_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpoint
 
 def told_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpointing: bool) -> tuple[int, int]:
     """The same by the account."""
-    alike = likeness(base)
+    alike, config = likeness(base), settle(config, base.kind)
     told = Counter(config, alike, "cpu", None, start_pairs(config, alike)).step(
         size, config.data.batch_size, checkpointing=checkpointing
     )

@@ -19,6 +19,7 @@ from lib_lora.model.family import SD1, Kind
 from lib_lora.model.kinds import new_adapter
 from lib_lora.model.words import bundle
 from lib_lora.plan import Plan, make_plan
+from lib_lora.settle import settle
 from lib_lora.training.best import BestSoFar
 from lib_lora.training.groups import word_groups
 from lib_lora.training.optimizer import Updater
@@ -68,7 +69,7 @@ class Lender:
 
 
 def planned(config: TrainConfig) -> Plan:
-    return make_plan(config, find_images(config), Kind(SD1, "a test"))
+    return make_plan(config, find_images(config))
 
 
 def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -85,7 +86,7 @@ def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str
     word = Word("ohwx", (nn.Parameter(torch.randn(count, 8, generator=draw)),)) if count else None
     precision = Precision("no", torch.float32)
     further = word_groups(word, config.embedding)
-    updater = Updater(pairs, config.optimizer, plan.steps, precision, adapter, further)
+    updater = Updater(pairs, settle(config, None).optimizer, plan.steps, precision, adapter, further)
     for _ in range(steps):
         for group in updater.optimizer.param_groups:
             for value in group["params"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib_lora.config.adapter_rules import RULES
+from lib_lora.config.adapter_rules import MODEL_RULES, RULES
 from lib_lora.config.groups import build_config
 from lib_lora.config.rules import config_notes
 from lib_lora.model.blocks import rank_and_alpha, rate_factor
@@ -16,7 +16,7 @@ ENDS_XL = ",".join(["4", *["0"] * 21, "4"])  # which have no layers
 
 def problems(**flat: object) -> list[str]:
     config = build_config(flat)
-    return [problem for rule in RULES if (problem := rule(config))]
+    return [problem for rule in (*MODEL_RULES, *RULES) if (problem := rule(config))]
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_of_more_strengths_than_files_the_first_are_taken() -> None:
 
 
 def test_the_cases_above_cover_every_rule() -> None:
-    assert len(RULES) == 19
+    assert len(RULES) + len(MODEL_RULES) == 19

@@ -15,6 +15,7 @@ from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.family import SD1, SD2, SDXL, Kind
 from lib_lora.model.kinds import tensor_shapes
 from lib_lora.model.layer_table import layers_of
+from lib_lora.settle import settle
 from lib_lora.training.again import again
 from lib_lora.training.weights import is_trained, weights_problems
 
@@ -52,15 +53,15 @@ def test_what_must_agree_is_set(flat: dict[str, Any], wanted: dict[str, Any], wo
     found = again(path)
     assert {name: found.settings.get(name) for name in wanted} == wanted and words in found.words
     assert found.settings["dim_from_weights"] == ("block_dims" in flat)
-    assert weights_problems(build_config(dict(found.settings)), Kind(SD1, "a test")) == []
+    assert weights_problems(settle(build_config(dict(found.settings)), Kind(SD1, "a test")), Kind(SD1, "a test")) == []
 
 
 def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
     path = finished(tmp_path / "xl.safetensors", "SDXL")
     found = again(path)
     assert found.words.startswith("xl: lora of SDXL, rank 2")
-    assert weights_problems(build_config(dict(found.settings)), Kind(SDXL, "a test")) == []
-    told = weights_problems(build_config(dict(found.settings)), Kind(SD1, "a test"))
+    assert weights_problems(settle(build_config(dict(found.settings)), Kind(SDXL, "a test")), Kind(SDXL, "a test")) == []
+    told = weights_problems(settle(build_config(dict(found.settings)), Kind(SD1, "a test")), Kind(SD1, "a test"))
     assert len(told) == 1 and "is a LoRA of SDXL, but the model is SD 1.x" in told[0]
 
 
@@ -75,7 +76,7 @@ def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:
     save_file(load_file(path), path, told)
     found = again(path)
     assert found.settings["unit"] == 2 and "lora of SD 2.x" in found.words
-    config = build_config(dict(found.settings))
+    config = settle(build_config(dict(found.settings)), None)
     assert "is a LoRA of SD 2.x, but the model is SD 1.x" in weights_problems(config, Kind(SD1, "a test"))[0]
     assert weights_problems(config, Kind(SD2, "a test")) == []
 
@@ -104,7 +105,7 @@ def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
     told, *fields = bar.choose("people/old.safetensors")
     held = {name: field["value"] for name, field in zip(FIELDS, fields) if "value" in field}
     assert "rank 2, alpha 0.5" in told
-    config = build_config(held)
+    config = settle(build_config(held), None)
     assert weights_problems(config) == [] and config.adapter.network_weights == str(
         tmp_path / "loras" / "people" / "old.safetensors"
     )

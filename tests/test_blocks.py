@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.config.optimizer import OptimizerConfig
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair
 from lib_lora.model.base import Part, Target
@@ -108,7 +108,7 @@ def test_ranks_and_factors_of_sdxls_blocks() -> None:
     assert rank_and_alpha("lora_te2_text_model_encoder_layers_0_mlp_fc1", adapter) == (7, 3.0)
     first, second = (pair(f"lora_unet_output_blocks_{i}_1_proj_in") for i in (0, 1))
     rates = {
-        id(value): g["lr"] for g in parameter_groups([first, second], OptimizerConfig(**RATES), adapter) for value in g["params"]
+        id(value): g["lr"] for g in parameter_groups([first, second], SettledOptimizer(**RATES), adapter) for value in g["params"]
     }
     assert (rates[id(first.down)], rates[id(second.up)]) == (5e-4, 2e-3)
 
@@ -196,7 +196,7 @@ RATES = {"unet_lr": 1e-3, "text_encoder_lr": 1e-4}
 
 def rates_of(adapter: AdapterConfig, **more: float) -> dict[int, float]:
     """Parameter -> its rate."""
-    groups = parameter_groups([TEXT, DOWN, MIDDLE], OptimizerConfig(**{**RATES, **more}), adapter)
+    groups = parameter_groups([TEXT, DOWN, MIDDLE], SettledOptimizer(**{**RATES, **more}), adapter)
     return {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
 
 
@@ -224,7 +224,7 @@ def test_what_wants_no_gradient_is_in_no_group() -> None:
     still = pair("lora_unet_up_blocks_1_attentions_0_proj_in")
     for half in (still.down, still.up):
         half.requires_grad_(False)
-    groups = parameter_groups([DOWN, still], OptimizerConfig(**RATES), AdapterConfig())
+    groups = parameter_groups([DOWN, still], SettledOptimizer(**RATES), AdapterConfig())
     assert [id(parameter) for group in groups for parameter in group["params"]] == [id(DOWN.down), id(DOWN.up)]
 
 
@@ -260,7 +260,7 @@ def test_the_updater_keeps_norms_small(ema: float) -> None:
     trained, still = pair("a"), pair("b", value=5.0)
     for half in (still.down, still.up):
         half.requires_grad_(False)
-    config = OptimizerConfig(unet_lr=0.5, ema_decay=ema)
+    config = SettledOptimizer(unet_lr=0.5, ema_decay=ema)
     updater = Updater([trained, still], config, 5, Precision("no", torch.float32), AdapterConfig(scale_weight_norms=0.5))
     updater.accumulate(-(trained.down.sum() + trained.up.sum()))
     updater.update()

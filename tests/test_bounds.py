@@ -348,7 +348,7 @@ def test_numbers_of_thousands_of_digits_are_told(tmp_path: Path) -> None:
         assert list(FolderSearch("Images (data)", 1, problems, []).folders(f"{tmp_path}|{digits}")) == []
         assert "behind the bar must stand" in problems[0] and len(problems[0]) < 600
         turning = build_config({"adapter_type": "diag-oft", "block_dims": digits, "rank": 4})
-        assert [problem for problem in config_problems(turning, None) if len(problem) < 10_000]
+        assert [problem for problem in config_problems(turning) if len(problem) < 10_000]
 
 
 def test_texts_have_a_length() -> None:

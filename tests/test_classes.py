@@ -12,8 +12,8 @@ import torch
 from lib_lora.config import classes
 from lib_lora.config.classes import class_problem
 from lib_lora.config.groups import build_config
-from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.rules import config_problems
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.importing import import_file
 from lib_lora.training.optimizer import settings_problem
@@ -91,9 +91,9 @@ def test_what_is_no_optimizer_is_told_and_nothing_is_run(name: str, why: str) ->
     assert problem is not None and why in problem
     assert not hasattr(sys, "train_lora_ran") and not {part for part in set(sys.modules) - loaded if part in name}
     if name and len(name) < 100:
-        told = config_problems(build_config({"name": "x", "data": ["d"], "trigger": "z", "optimizer": name}), None)
+        told = config_problems(build_config({"name": "x", "data": ["d"], "trigger": "z", "optimizer": name}))
         assert [sentence for sentence in told if sentence.startswith("Optimizer (optimizer)")]
-        assert settings_problem(OptimizerConfig(optimizer=name, text_encoder_lr=0.0), torch.device("cpu")) is not None
+        assert settings_problem(SettledOptimizer(optimizer=name, text_encoder_lr=0.0), torch.device("cpu")) is not None
         assert not hasattr(sys, "train_lora_ran")
 
 
@@ -104,7 +104,7 @@ def test_a_package_in_the_folder_where_the_webui_was_started_is_not_imported(sit
 
 @pytest.mark.parametrize("name", ["adopt.ends.Ends", "adopt.ends_at_once.Ends"])
 def test_a_class_that_ends_the_program_is_a_sentence(name: str) -> None:
-    problem = settings_problem(OptimizerConfig(optimizer=name, text_encoder_lr=0.0), torch.device("cpu"))
+    problem = settings_problem(SettledOptimizer(optimizer=name, text_encoder_lr=0.0), torch.device("cpu"))
     assert problem is not None and "SystemExit" in problem and problem.endswith(".")
 
 

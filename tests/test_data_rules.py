@@ -10,7 +10,7 @@ from lib_lora.config.rules import config_problems
 
 
 def problems(**flat: object) -> list[str]:
-    return config_problems(build_config({"name": "my_cat", **flat}), None)
+    return config_problems(build_config({"name": "my_cat", **flat}))
 
 
 CASES = [

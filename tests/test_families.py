@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_lora.check import check
+from lib_lora.check import look
 from lib_lora.config.groups import build_config
+from lib_lora.config.settled import Settled
 from lib_lora.data.augment import drawn_look
 from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
@@ -30,11 +31,11 @@ from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_tar
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
+from lib_lora.settle import settled_for, settled_notes
 from lib_lora.train import train
 from lib_lora.training.draws import draw
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.step import StepInputs, compute_loss
-from lib_lora.training.suited import suited
 from tests.conftest import small_config, write_picture
 from tests.finite_differences import slopes, word_slopes
 from tests.models import shared_host
@@ -267,7 +268,7 @@ def test_sdxl_that_predicts_v(said_by: str, mini_sdxl: Path, photos: Path, tmp_p
 def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velocity: bool) -> float:
     """V = √ᾱ ε − √(1 − ᾱ) x  (Salimans & Ho 2022, Progressive Distillation), of the first step's own draws and batch."""
     config = small_config(photos, host.lora_folder(), name="again")
-    plan = check(config, host)
+    plan = look(config, host).checked()
     pictures = Pictures(config, plan, base)
     list(pictures.encode())
     batch = next(iter(plan.updates(config.run.seed)))[0]
@@ -339,12 +340,14 @@ def test_blocks_of_another_family_are_told_before_the_start(
         with pytest.raises(
             ConfigError, match=f"block_dims.: got .* must be 25 .for SDXL 23. .*; the model is {name}.$"
         ) as caught:
-            check(config, shared_host(checkpoint, tmp_path))
+            look(config, shared_host(checkpoint, tmp_path)).checked()
         assert len(caught.value.problems) == 1
     still = small_config(photos, tmp_path, mid_lr_weight="0", down_lr_weight="zeros", up_lr_weight="zeros", text_encoder_lr=0)
-    assert check(still, shared_host(mini_sdxl, tmp_path)).model.startswith("SDXL"), "two of its middle blocks are trained"
+    assert look(still, shared_host(mini_sdxl, tmp_path)).checked().model.startswith("SDXL"), (
+        "two of its middle blocks are trained"
+    )
     with pytest.raises(ConfigError, match="no block has both above 0; the model is SD 1.x"):
-        check(still, shared_host(mini_checkpoint, tmp_path))
+        look(still, shared_host(mini_checkpoint, tmp_path)).checked()
 
 
 def test_a_lora_of_another_family_is_refused_by_name(
@@ -354,9 +357,9 @@ def test_a_lora_of_another_family_is_refused_by_name(
     path = str(tmp_path / "xl.safetensors")
     for option, title in (("network_weights", "Continue from"), ("base_weights", "Merged first")):
         config = small_config(photos, tmp_path, **{option: path if option == "network_weights" else [path]})
-        assert check(config, shared_host(mini_sdxl, tmp_path)).steps == 3
+        assert look(config, shared_host(mini_sdxl, tmp_path)).checked().steps == 3
         with pytest.raises(ConfigError, match=f"{title}.*is a LoRA of SDXL, but the model is SD 1.x") as caught:
-            check(config, shared_host(mini_checkpoint, tmp_path))
+            look(config, shared_host(mini_checkpoint, tmp_path)).checked()
         assert len(caught.value.problems) == 1
 
 
@@ -364,7 +367,7 @@ def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path)
     with shared_host(mini_sd2, tmp_path).borrow_model() as base:
         base.kind = Kind(base.family, "a test", "a test says so")
         with pytest.raises(ConfigError, match="v_pred_like_loss"):
-            suited(build_config({"name": "x", "data": ["y"], "v_pred_like_loss": 0.5}), base)
+            settled_for(build_config({"name": "x", "data": ["y"], "v_pred_like_loss": 0.5}), base)
 
 
 def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
@@ -374,12 +377,16 @@ def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
 
 
 def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
-    config, told = suited(build_config({"name": "x", "data": ["y"], "clip_skip": 2}), sdxl)
+    def settled(**flat: object) -> tuple[Settled, list[str]]:
+        config = settled_for(build_config({"name": "x", "data": ["y"], **flat}), sdxl)
+        return config, settled_notes(config, sdxl.kind)
+
+    config, told = settled(clip_skip=2)
     assert config.text.clip_skip == 1 and "Clip skip: not used" in told[1]
     assert config.optimizer.text_encoder_lr == 0 and "Text encoders: not trained" in told[2]
-    given, told = suited(build_config({"name": "x", "data": ["y"], "text_encoder_lr": 1e-5}), sdxl)
+    given, told = settled(text_encoder_lr=1e-5)
     assert given.optimizer.text_encoder_lr == 1e-5 and "Text encoders: both are trained" in told[1]
-    assert len(suited(build_config({"name": "x", "data": ["y"], "text_encoder_lr": 0}), sdxl)[1]) == 1
+    assert len(settled(text_encoder_lr=0)[1]) == 1
 
 
 def test_clip_skip_leaves_sd2_early(mini_sd2: Path, tmp_path: Path) -> None:
@@ -457,7 +464,7 @@ def test_what_is_told_of_sizes_follows_each_showing(mini_checkpoint: Path, tmp_p
     flat = {"flip_aug": True, "cache_latents": kept, "batch_size": 1, "repeats": 1, "bucket_reso_steps": 64}
     config = small_config(tmp_path / "images", tmp_path, **flat)
     host = shared_host(mini_checkpoint, tmp_path / "out")
-    plan = check(config, host)
+    plan = look(config, host).checked()
     with host.borrow_model() as base:
         pictures = Pictures(config, plan, base)
         list(pictures.encode())

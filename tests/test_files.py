@@ -25,6 +25,7 @@ from lib_lora.output.lora_file import read, serialise, write
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.output.picture import png
 from lib_lora.plan import make_plan
+from lib_lora.settle import settle
 from lib_lora.training.precision import Precision
 
 STATE = {
@@ -35,7 +36,8 @@ STATE = {
 
 
 def metadata(**flat: object) -> dict[str, str]:
-    config = build_config({"name": "my_cat", "trigger": "ohwx", "resolution": 256, "text_encoder_lr": 5e-5, **flat})
+    flat = {"name": "my_cat", "trigger": "ohwx", "resolution": 256, "text_encoder_lr": 5e-5, **flat}
+    config = settle(build_config(flat), None)
     folder = Folder(Path("3_cat"), 3, "cat", Path())
     samples = tuple(Sample(Path("3_cat") / f"{i}.png", f"Ohwx,  a Cat, tag{i}", 3, Size(300, 451), True) for i in range(2))
     facts = RunFacts(1e9, 5, 1, Precision("bf16", torch.bfloat16), "torch.optim.adamw.AdamW(eps=1e-08)")
@@ -180,7 +182,7 @@ def test_metadata_says_how_images_are_shown() -> None:
 
 
 def test_two_folders_of_one_name_are_both_counted() -> None:
-    config = build_config({"name": "x", "text_encoder_lr": 5e-5})
+    config = settle(build_config({"name": "x", "text_encoder_lr": 5e-5}), None)
     folders = tuple(Folder(Path(parent) / "3_cat", 3, "cat", Path()) for parent in "ab")
     samples = tuple(Sample(folder.path / "0.png", "cat", 3, Size(512, 512), False) for folder in folders)
     facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_lora.check import check
-from lib_lora.config.groups import TrainConfig, build_config
+from lib_lora.check import look
+from lib_lora.config.groups import build_config
+from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished, Note, Stop
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
@@ -26,6 +27,7 @@ from lib_lora.model.norm_shifts import norms_of, shifted
 from lib_lora.output.inspect import describe
 from lib_lora.output.lora_file import read
 from lib_lora.output.lora_layers import read_layers
+from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
 from lib_lora.training.again import again
@@ -69,8 +71,9 @@ def saved(folder: Path, state: dict[str, torch.Tensor], name: str = "old", metad
     return str(path)
 
 
-def config(**flat: Any) -> TrainConfig:
-    return build_config({"rank": 2, "alpha": 1.5, "conv_dim": 2, "conv_alpha": 1.5, "text_encoder_lr": 5e-5, **flat})
+def config(**flat: Any) -> Settled:
+    flat = {"rank": 2, "alpha": 1.5, "conv_dim": 2, "conv_alpha": 1.5, "text_encoder_lr": 5e-5, **flat}
+    return settle(build_config(flat), None)
 
 
 def same(ours: list[Adapter], others: list[Adapter]) -> bool:
@@ -431,7 +434,7 @@ def test_what_does_not_fit_is_told_before_the_model_is_taken(
         "dim_from_weights": True,
     }
     with pytest.raises(ConfigError) as caught:
-        check(small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5), host)
+        look(small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5), host).checked()
     first, second = caught.value.problems
     assert first.startswith(TOLD["network_weights"]) and "1 layers of the LoRA do not exist" in first and "deep" in first
     assert second.startswith(TOLD["base_weights"]) and "mlp_fc1' does not fit" in second and "wide" in second
@@ -452,10 +455,10 @@ def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path
     settings = small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5)
     if case in ("lora-dora-rows-merged", "lora-nan"):
         with pytest.raises(ConfigError, match="dora over output rows" if "dora" in case else "not finite") as caught:
-            check(settings, host)
+            look(settings, host).checked()
         assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(TOLD[option])
         return
-    check(settings, host)
+    look(settings, host).checked()
     base = host.look()
     pairs = start_pairs(settings, base) if option == "network_weights" else frozen_pairs(settings, base)
     assert len(pairs) == len(by_layer(load_file(path))) == describe(Path(path))["modules"]

@@ -104,7 +104,7 @@ def plan_problems(imported: Imported, images: Path) -> list[str]:
     masks = str(images) if imported.flat.get("masked_loss") else ""
     given = {"name": "x", "trigger": "zxq", "data": [str(images)], "reg_data": [], "mask_data": masks}
     config = build_config({**imported.flat, **given})
-    problems = config_problems(config, None)
+    problems = config_problems(config)
     if problems:
         return problems
     try:

@@ -18,11 +18,12 @@ from lib_lora.model.adapter import state_dict
 from lib_lora.model.base import Target, Word
 from lib_lora.model.blocks import conv_place, rank_and_alpha
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.family import SD1, SD2, SDXL, Family
+from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, tensor_shapes
 from lib_lora.model.layer_table import layers_of, layers_text
 from lib_lora.model.words import bundle
 from lib_lora.output.lora_file import serialise, write
+from lib_lora.settle import settle
 from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.weights import kept_tensors, start_pairs
 
@@ -70,16 +71,16 @@ def test_convolutions_of_other_families_are_those_of_diffusers(card: str) -> Non
 
 
 def test_families_have_their_own_counts() -> None:
-    words = [layers_text(build_config({}), family) for family in (SD2, SDXL)]
+    words = [layers_text(settle(build_config({}), Kind(family, "a test")), family) for family in (SD2, SDXL)]
     assert words[0].startswith("330 layers of an SD 2.x: 138 of the text encoder, 192 of the U-Net;")
     assert words[1].startswith("722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net;")
-    both = layers_text(build_config({"text_encoder_lr": 1e-5}), SDXL)
+    both = layers_text(settle(build_config({"text_encoder_lr": 1e-5}), Kind(SDXL, "a test")), SDXL)
     assert both.startswith("986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net;")
     middle = ",".join("4" if i == 11 else "0" for i in range(23))
-    assert layers_text(build_config({"block_dims": middle}), SDXL).startswith(
+    assert layers_text(settle(build_config({"block_dims": middle}), Kind(SDXL, "a test")), SDXL).startswith(
         "102 layers of an SDXL: 0 of the text encoders, 102 of"
     )
-    assert layers_text(build_config({"block_dims": middle}), SD1) == "", "its rule tells"
+    assert layers_text(settle(build_config({"block_dims": middle}), Kind(SD1, "a test")), SD1) == "", "its rule tells"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_families_have_their_own_counts() -> None:
     ids=str,
 )
 def test_counts(flat: dict[str, Any], counts: str) -> None:
-    assert layers_text(build_config(flat), SD1).startswith(counts)
+    assert layers_text(settle(build_config(flat), Kind(SD1, "a test")), SD1).startswith(counts)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_counts(flat: dict[str, Any], counts: str) -> None:
 )  # fmt: skip
 def test_sizes(flat: dict[str, Any]) -> None:
     """Of a file with every tensor, to the digit that is shown."""
-    config = build_config(flat)
+    config = settle(build_config(flat), None)
     state = {}
     for name, shape in layers_of("SD1"):
         rank, _ = rank_and_alpha(name, config.adapter)
@@ -153,7 +154,7 @@ def _layer(shape: tuple[int, ...]) -> nn.Module:
 
 def written(path: Path, card: str, flat: dict[str, Any]) -> float:
     """Megabytes of the file that a run with these settings writes, beside what its metadata takes."""
-    config, count = build_config(flat), flat.get("embedding_vectors", 0)
+    config, count = settle(build_config(flat), None), flat.get("embedding_vectors", 0)
     widths = {"SD1": (768,), "SD2": (1024,), "SDXL": (768, 1280)}[card]  # of the text encoders
     word = bundle(Word("ohwx", tuple(torch.zeros(count, width) for width in widths))) if count else {}
     dtype = FILE_DTYPES[config.precision.save_precision]
@@ -165,7 +166,9 @@ def written(path: Path, card: str, flat: dict[str, Any]) -> float:
 
 
 def told(flat: dict[str, Any], family: Any) -> float:
-    return float(layers_text(build_config(flat), family).rpartition("a file of ")[2].removesuffix(" MB"))
+    return float(
+        layers_text(settle(build_config(flat), Kind(family, "a test")), family).rpartition("a file of ")[2].removesuffix(" MB")
+    )
 
 
 @pytest.mark.parametrize("family", [SD1, SD2, SDXL], ids=lambda family: family.card)
@@ -220,15 +223,18 @@ def test_a_lora_that_is_gone_on_with(first: dict[str, Any], then: dict[str, Any]
     old = tmp_path / "old.safetensors"
     written(old, "SD1", {"rank": 4, "trigger": "ohwx", **first})
     flat = {"rank": 4, "trigger": "ohwx", "network_weights": str(old), **then}
-    assert layers_text(build_config(flat), SD1).startswith(words)
+    assert layers_text(settle(build_config(flat), Kind(SD1, "a test")), SD1).startswith(words)
     assert told(flat, SD1) == pytest.approx(written(tmp_path / "new.safetensors", "SD1", flat), rel=0.01, abs=0.06)
 
 
 def test_what_cannot_be_told_is_left_to_those_who_tell(tmp_path: Path) -> None:
     written(tmp_path / "old.safetensors", "SD1", {"rank": 4, **TE})
-    assert layers_text(build_config({"network_weights": str(tmp_path / "old.safetensors")}), SDXL) == ""
-    assert layers_text(build_config({"network_weights": "a"}), SD1) == ""
-    assert layers_text(build_config({"block_dims": "a"}), SD1) == "", "its rule tells"
+    assert (
+        layers_text(settle(build_config({"network_weights": str(tmp_path / "old.safetensors")}), Kind(SDXL, "a test")), SDXL)
+        == ""
+    )
+    assert layers_text(settle(build_config({"network_weights": "a"}), Kind(SD1, "a test")), SD1) == ""
+    assert layers_text(settle(build_config({"block_dims": "a"}), Kind(SD1, "a test")), SD1) == "", "its rule tells"
 
 
 def test_layers_that_are_chosen() -> None:

@@ -33,11 +33,12 @@ from lib_lora.model.layer_table import layers_text
 from lib_lora.output.card import write_card
 from lib_lora.output.inspect import describe
 from lib_lora.output.leftovers import remove_leftovers
-from lib_lora.output.lora_file import read, shapes
+from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES, write_state
 from lib_lora.output.truncate import truncate
 from lib_lora.replay import load_recording
 from lib_lora.replay_data import replay_data
+from lib_lora.settle import settle
 from lib_lora.training.again import again
 from lib_lora.training.latent_cache import LatentCache, _path
 from lib_lora.training.latents import Posterior
@@ -106,11 +107,13 @@ def test_loras(base: Any, tmp_path: Path, readers: Readers) -> None:
     kinds = ["lora", "dora", "loha", "lokr", "ia3", "diag-oft", "glora"]
     flat = {"rank": 2, "alpha": 2, "text_encoder_lr": 1e-4, "conv_dim": 2, "conv_alpha": 2}
     configs = {
-        (kind, ranks): build_config({"network_weights": str(path), "adapter_type": kind, "dim_from_weights": ranks, **flat})
+        (kind, ranks): settle(
+            build_config({"network_weights": str(path), "adapter_type": kind, "dim_from_weights": ranks, **flat}), None
+        )
         for kind in kinds
         for ranks in (False, True)
     }
-    below = build_config({"base_weights": [str(path)], "text_encoder_lr": 1e-4})
+    below = settle(build_config({"base_weights": [str(path)], "text_encoder_lr": 1e-4}), None)
 
     def continued(kind: str, *, ranks: bool) -> None:
         config = configs[kind, ranks]
@@ -136,7 +139,7 @@ def test_loras(base: Any, tmp_path: Path, readers: Readers) -> None:
         rng = random.Random(number)
         path.write_bytes(malformed.lora(rng))
         kind = rng.choice(kinds)
-        readers.see(number, describe=described, truncate=cut, again=lambda: again(path), merge=merged, shapes=lambda: shapes(path),
+        readers.see(number, describe=described, truncate=cut, again=lambda: again(path), merge=merged,
                     go_on=lambda kind=kind: continued(kind, ranks=False), ranks=lambda kind=kind: continued(kind, ranks=True))  # fmt: skip
     assert readers.files == 600 and readers.legal > 600 and readers.refused > 1300
 
@@ -179,7 +182,7 @@ def test_states(pictures: Path, tmp_path: Path, readers: Readers) -> None:
     def look() -> None:
         assert state_folder("blob", host.work_folder()) == folder
         remove_leftovers(tmp_path, folder.parent)
-        find_resumed(config, plan, host)
+        find_resumed(settle(config, None), plan, host, None)
 
     for number in range(200):
         rng = random.Random(number)
@@ -203,7 +206,7 @@ def test_settings_and_datasets(suffix: str, tmp_path: Path, readers: Readers) ->
     def imported(follow: bool) -> None:
         found = import_file(path, follow=follow)
         json.dumps(found.report(), allow_nan=False)
-        config_problems(found.config(), None)
+        config_problems(found.config())
 
     for number in range(120):
         rng = random.Random(number)
@@ -220,7 +223,7 @@ def test_prompts(tmp_path: Path, readers: Readers) -> None:
     for number in range(120):
         path.write_bytes(malformed.prompts(random.Random(number)))
         found: list[list[str]] = []
-        readers.see(number, rules=lambda found=found: found.append(config_problems(config, None)))
+        readers.see(number, rules=lambda found=found: found.append(config_problems(config)))
         refused += any("sample_prompts" in problem for problem in found[0])
     assert refused > 20
 

@@ -21,6 +21,7 @@ from lib_lora.output.lora_file import read, serialise, write
 from lib_lora.output.metadata import RunFacts, cut_metadata, file_metadata
 from lib_lora.output.metadata_size import MAX_METADATA_BYTES, bytes_of, fitted
 from lib_lora.plan import Plan, make_plan
+from lib_lora.settle import settle
 from lib_lora.training.precision import Precision
 
 STATE = {"lora_unet_a.lora_down.weight": torch.ones(2, 6), "lora_unet_a.alpha": torch.tensor(1.0)}
@@ -29,7 +30,7 @@ MODEL = ModelInfo("m" * 200, "abcd1234", "0" * 64)
 
 def planned(captions: list[str], folders: int = 1, name: str = "cat", **flat: object) -> tuple[Any, Plan]:
     """A run of pictures that are shown once, spread over folders."""
-    config = build_config({"name": "x", "trigger": "", "text_encoder_lr": 5e-5, **flat})
+    config = settle(build_config({"name": "x", "trigger": "", "text_encoder_lr": 5e-5, **flat}), None)
     found = tuple(Folder(Path(f"1_{name}{number}"), 1, "cat", Path()) for number in range(folders))
     samples = tuple(
         Sample(found[i % folders].path / f"{i}.png", caption, 1, Size(512, 512), True) for i, caption in enumerate(captions)

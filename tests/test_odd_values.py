@@ -22,8 +22,8 @@ from lib_lora.data.folders import MAX_REPEATS, repeats_in
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.kohya.export import ExportForm, export_kohya
 from lib_lora.model.family import SD1, SDXL, Kind
+from lib_lora.settle import model_problems, settle
 from lib_lora.training.optimizer import settings_problem
-from lib_lora.training.suited import model_problems
 from lib_lora.training.weights import weights_problems
 from tests.states import state_folder
 
@@ -102,11 +102,12 @@ def test_what_was_taken_is_checked_with_sentences(opt: Option, monkeypatch: pyte
         }
         config = built(flat)
         if config is not None:
-            told = [*config_problems(config, tmp_path), *config_notes(config), *find_images(config).problems]
-            told += model_problems(config, Kind((SD1, SDXL)[number % 2], "ε"))
-            told += weights_problems(config) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []
-            if opt.group == "optimizer" and config.optimizer.text_encoder_lr is not None and not config_problems(config, None):
-                told += filter(None, [settings_problem(config.optimizer, torch.device("cpu"))])
+            told = [*config_problems(config), *config_notes(config), *find_images(config).problems]
+            settled = settle(config, Kind((SD1, SDXL)[number % 2], "ε"))
+            told += model_problems(settled)
+            told += weights_problems(settled) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []
+            if opt.group == "optimizer" and not config_problems(config):
+                told += filter(None, [settings_problem(settled.optimizer, torch.device("cpu"))])
             assert all(is_sentence(text) or opt.name in NAMED_WHOLE for text in told), (raw, told)
             export_kohya(config, FORMS[number % 3]).encode()
     assert time.monotonic() - started < SECONDS
@@ -142,7 +143,7 @@ def test_random_settings_together() -> None:
         }
         config = built(flat)
         if config is not None:
-            assert all(map(is_sentence, [*config_problems(config, None), *config_notes(config)]))
+            assert all(map(is_sentence, [*config_problems(config), *config_notes(config)]))
 
 
 @pytest.mark.parametrize(

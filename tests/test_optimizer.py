@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.config.precision import PrecisionConfig
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
@@ -38,7 +38,7 @@ def pair(part: Part, value: float = 1.0) -> LoraPair:
 
 def test_groups_are_text_encoder_then_unet_with_their_rates() -> None:
     pairs = [pair("unet"), pair("text_encoder")]
-    groups = parameter_groups(pairs, OptimizerConfig(unet_lr=2e-4, text_encoder_lr=3e-5), AdapterConfig())
+    groups = parameter_groups(pairs, SettledOptimizer(unet_lr=2e-4, text_encoder_lr=3e-5), AdapterConfig())
     assert [group["lr"] for group in groups] == [3e-5, 2e-4]
     assert groups[0]["params"] == list(parameters(pairs[1:])) and groups[1]["params"] == list(parameters(pairs[:1]))
 
@@ -46,7 +46,7 @@ def test_groups_are_text_encoder_then_unet_with_their_rates() -> None:
 @pytest.mark.parametrize("norm", [0.0, 0.5])
 def test_one_update_is_torchs_adamw_on_the_clipped_gradient(norm: float) -> None:
     ours, theirs = pair("unet"), pair("unet")
-    config = OptimizerConfig(unet_lr=0.1, max_grad_norm=norm)
+    config = SettledOptimizer(unet_lr=0.1, max_grad_norm=norm)
     updater = Updater([ours], config, 5, FULL)
     plain = torch.optim.AdamW(list(parameters([theirs])), lr=0.1)
     for factor in (3.0, -40.0):
@@ -80,18 +80,18 @@ def test_what_needs_cuda_gets_kohyas_class_and_arguments(
     setattr(double.optim, cls, lambda groups, **options: calls.append((groups, options)))
     monkeypatch.setitem(sys.modules, "bitsandbytes", double)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", double.optim)
-    make_optimizer(OptimizerConfig(optimizer=name, unet_lr=1e-4, optimizer_args=("weight_decay=0.2",)), CUDA_GROUPS)
+    make_optimizer(SettledOptimizer(optimizer=name, unet_lr=1e-4, optimizer_args=("weight_decay=0.2",)), CUDA_GROUPS)
     assert calls == [(CUDA_GROUPS, {"lr": 1e-4, "weight_decay": 0.2, **arguments})]
 
 
 def test_what_needs_cuda_is_one_sentence_on_a_cpu() -> None:
-    config = OptimizerConfig(optimizer="AdamW8bit")
+    config = SettledOptimizer(optimizer="AdamW8bit")
     with pytest.raises(ConfigError, match="works on CUDA only"):
         make_optimizer(config, parameter_groups([pair("unet")], config, AdapterConfig()))
 
 
 def made(name: str, *arguments: str, **options: Any) -> torch.optim.Optimizer:
-    config = OptimizerConfig(optimizer=name, optimizer_args=arguments, **options)
+    config = SettledOptimizer(optimizer=name, optimizer_args=arguments, **options)
     return make_optimizer(config, parameter_groups([pair("unet")], config, AdapterConfig()))
 
 
@@ -121,7 +121,7 @@ def test_adafactor_makes_its_own_rate() -> None:
     assert relative.defaults["relative_step"] and all(group["lr"] is None for group in relative.param_groups)
     fixed = made("AdaFactor", "relative_step=False", "scale_parameter=False", unet_lr=1e-3)
     assert [group["lr"] for group in fixed.param_groups] == [1e-3]
-    config = OptimizerConfig(optimizer="AdaFactor", lr_scheduler="adafactor", unet_lr=1e-3)
+    config = SettledOptimizer(optimizer="AdaFactor", lr_scheduler="adafactor", unet_lr=1e-3)
     updater = Updater([pair("unet")], config, 5, FULL)
     weight = updater.optimizer.param_groups[0]["params"][0]
     before = weight.detach().clone()
@@ -136,7 +136,7 @@ def test_every_installed_optimizer_works(name: str) -> None:
     schedule = "adafactor" if name == "AdaFactor" else "constant"
     rate = 1.0 if spec.one_rate else 0.05
     trained = pair("unet")
-    updater = Updater([trained], OptimizerConfig(optimizer=name, unet_lr=rate, lr_scheduler=schedule), 30, FULL)
+    updater = Updater([trained], SettledOptimizer(optimizer=name, unet_lr=rate, lr_scheduler=schedule), 30, FULL)
 
     def loss() -> torch.Tensor:
         return trained.down.square().mean() + trained.up.square().mean()
@@ -164,7 +164,7 @@ def test_schedule_free_weights_are_the_averaged_ones(monkeypatch: pytest.MonkeyP
     package = ModuleType("schedulefree")
     package.AdamWScheduleFree = Double
     monkeypatch.setitem(sys.modules, "schedulefree", package)
-    updater = Updater([pair("unet")], OptimizerConfig(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
+    updater = Updater([pair("unet")], SettledOptimizer(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
     train_once(updater, updater.optimizer.param_groups[0]["params"][0].sum())
     assert modes == ["train"] and updater.learning_rates() == [0.1]
     with updater.kept_weights():
@@ -191,14 +191,14 @@ def test_what_is_kept_can_be_looked_at_without_a_trace(monkeypatch: pytest.Monke
     package.AdamWScheduleFree = Double
     monkeypatch.setitem(sys.modules, "schedulefree", package)
     mine = pair("unet")
-    updater = Updater([mine], OptimizerConfig(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
+    updater = Updater([mine], SettledOptimizer(optimizer="AdamWScheduleFree", unet_lr=0.1), 5, FULL)
     with torch.no_grad():
         mine.down.copy_(torch.rand(mine.down.shape, generator=torch.Generator().manual_seed(1)))
     trained = mine.down.detach().clone()
     with updater.kept_weights():
         assert torch.equal(mine.down, trained * (1 / 7))
     assert torch.equal(mine.down, trained) and not torch.equal(trained * (1 / 7) * 7.0, trained)
-    plain = Updater([mine], OptimizerConfig(unet_lr=0.1), 5, FULL)
+    plain = Updater([mine], SettledOptimizer(unet_lr=0.1), 5, FULL)
     with plain.kept_weights():
         assert torch.equal(mine.down, trained)
 
@@ -214,7 +214,7 @@ def test_a_loss_scaler_is_part_of_the_state() -> None:
         def load_state_dict(self, state: dict[str, float]) -> None:
             self.scale = state["scale"]
 
-    first, second = (Updater([pair("unet")], OptimizerConfig(unet_lr=0.1), 5, FULL) for _ in range(2))
+    first, second = (Updater([pair("unet")], SettledOptimizer(unet_lr=0.1), 5, FULL) for _ in range(2))
     first._scaler, second._scaler = Scaler(512.0), Scaler(65536.0)
     second.load_state_dict(first.state_dict())
     assert second._scaler.scale == 512.0
@@ -236,16 +236,16 @@ def test_full_names_are_the_same_optimizers() -> None:
     ids=str,
 )  # fmt: skip
 def test_arguments_that_do_not_work_are_told_before_the_model_is_touched(options: dict[str, Any]) -> None:
-    problem = settings_problem(OptimizerConfig(**options), torch.device("cpu"))
+    problem = settings_problem(SettledOptimizer(**options), torch.device("cpu"))
     assert problem is not None and problem.endswith(".")
 
 
 def test_arguments_that_work() -> None:
     assert (
-        settings_problem(OptimizerConfig(optimizer_args=("weight_decay=0.2",), lr_scheduler="cosine"), torch.device("cpu"))
+        settings_problem(SettledOptimizer(optimizer_args=("weight_decay=0.2",), lr_scheduler="cosine"), torch.device("cpu"))
         is None
     )
-    assert settings_problem(OptimizerConfig(optimizer="AdaFactor", lr_scheduler="adafactor"), torch.device("cpu")) is None
+    assert settings_problem(SettledOptimizer(optimizer="AdaFactor", lr_scheduler="adafactor"), torch.device("cpu")) is None
 
 
 def test_precision_of_a_cpu() -> None:
@@ -275,7 +275,7 @@ def test_precision_of_a_gpu(bf16: bool, wanted: str, monkeypatch: pytest.MonkeyP
 def test_the_schedule_waits_while_the_scaler_skips(monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16 on CUDA: the first updates overflow and are skipped until the scale fits; a double stands for the scaler."""
     scales = iter([65536.0, 32768.0, 32768.0, 32768.0])
-    updater = Updater([pair("unet")], OptimizerConfig(unet_lr=0.1, lr_scheduler="linear"), 4, FULL)
+    updater = Updater([pair("unet")], SettledOptimizer(unet_lr=0.1, lr_scheduler="linear"), 4, FULL)
     double = SimpleNamespace(scale=lambda loss: loss, unscale_=lambda _: None, step=lambda _: None, update=lambda: None,
                              get_scale=lambda: next(scales))  # fmt: skip
     monkeypatch.setattr(updater, "_scaler", double)
@@ -289,7 +289,7 @@ def test_the_schedule_waits_while_the_scaler_skips(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("together", [1, 3])
 def test_accumulated_batches_are_one_step_on_their_mean(together: int) -> None:
     ours, theirs = pair("unet"), pair("unet")
-    config = OptimizerConfig(unet_lr=0.1, max_grad_norm=0, gradient_accumulation_steps=together)
+    config = SettledOptimizer(unet_lr=0.1, max_grad_norm=0, gradient_accumulation_steps=together)
     updater = Updater([ours], config, 5, FULL)
     plain = torch.optim.SGD(list(parameters([theirs])), lr=0.1)
     updater.optimizer = torch.optim.SGD(list(parameters([ours])), lr=0.1)
@@ -304,7 +304,7 @@ def test_accumulated_batches_are_one_step_on_their_mean(together: int) -> None:
 
 def test_a_batch_whose_loss_is_no_number_leaves_nothing_behind() -> None:
     ours = pair("unet")
-    updater = Updater([ours], OptimizerConfig(gradient_accumulation_steps=2), 5, FULL)
+    updater = Updater([ours], SettledOptimizer(gradient_accumulation_steps=2), 5, FULL)
     updater.accumulate(ours.down.sum())
     updater.drop_gradients()
     assert ours.down.grad is None
@@ -313,7 +313,7 @@ def test_a_batch_whose_loss_is_no_number_leaves_nothing_behind() -> None:
 def test_the_moving_average_is_what_is_kept() -> None:
     """By hand: decays 2/11 and 3/12, then 0.3, on weights 1 → 0.9 → 0.8 → 0.7 (SGD, gradient 1)."""
     ours = pair("unet")
-    updater = Updater([ours], OptimizerConfig(ema_decay=0.3, max_grad_norm=0), 5, FULL)
+    updater = Updater([ours], SettledOptimizer(ema_decay=0.3, max_grad_norm=0), 5, FULL)
     updater.optimizer = torch.optim.SGD(list(parameters([ours])), lr=0.1)
     average = 1.0
     for decay, weight in ((2 / 11, 0.9), (3 / 12, 0.8), (0.3, 0.7)):
@@ -374,7 +374,7 @@ def test_a_gradient_that_is_no_number_is_never_applied(precision: str, norm: flo
     ours = pair("unet")
     for parameter in parameters([ours]):
         parameter.data = parameter.data.to(weights)
-    config = OptimizerConfig(unet_lr=0.1, max_grad_norm=norm, gradient_accumulation_steps=together)
+    config = SettledOptimizer(unet_lr=0.1, max_grad_norm=norm, gradient_accumulation_steps=together)
     updater = Updater([ours], config, 5, Precision(precision, dtype, weights))
     if precision == "scaled fp16":  # on a GPU alone; here the same class does on the CPU what it does there
         if not hasattr(torch.amp, "GradScaler"):
@@ -398,6 +398,6 @@ def test_a_gradient_that_is_no_number_is_never_applied(precision: str, norm: flo
 def test_finite_gradients_are_not_mistaken_for_others() -> None:
     """Their norm overflows where none of them does: without clipping nothing is asked of the norm."""
     ours = pair("unet")
-    updater = Updater([ours], OptimizerConfig(unet_lr=0.1, max_grad_norm=0), 5, FULL)
+    updater = Updater([ours], SettledOptimizer(unet_lr=0.1, max_grad_norm=0), 5, FULL)
     updater.accumulate(3e38 * ours.up.sum())
     assert updater.update() and not torch.equal(ours.up, pair("unet").up)

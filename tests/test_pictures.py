@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lib_lora.check import check
+from lib_lora.check import look
 from lib_lora.data.augment import PLAIN, Look, drawn_look
 from lib_lora.data.showing import show
 from lib_lora.errors import ConfigError, DatasetError
@@ -26,6 +26,7 @@ from lib_lora.jobs.job import Job
 from lib_lora.model.adapter import state_dict
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch, Plan
+from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training import latent_cache
 from lib_lora.training.latent_cache import FOLDER, LatentCacheError, encoder_fingerprint
@@ -58,7 +59,7 @@ def squares(tmp_path: Path) -> Path:
 
 def pictures_of(folder: Path, host: StandaloneHost, base: DiffusersModel, **flat: object) -> tuple[Pictures, Plan, Any]:
     config = small_config(folder, host.lora_folder(), enable_bucket=False, **flat)
-    plan = check(config, host)
+    plan = look(config, host).checked()
     return Pictures(config, plan, base), plan, config
 
 
@@ -146,7 +147,7 @@ def test_pictures_encoded_together_are_as_one_by_one(photos: Path, host: Standal
     for at_once in (1, 3):
         config = small_config(photos, host.lora_folder(), flip_aug=True, vae_batch_size=at_once, enable_bucket=False)
         counted = Counted(base)
-        pictures = Pictures(config, check(config, host), counted)
+        pictures = Pictures(config, look(config, host).checked(), counted)
         assert list(pictures.encode()) == [1, 2, 3, 4]
         results.append(torch.cat([pictures.shown(Batch(step, 0, [0, 1, 2, 3])).latents for step in range(4)]))
         calls.append(counted.calls)
@@ -156,7 +157,7 @@ def test_pictures_encoded_together_are_as_one_by_one(photos: Path, host: Standal
 
 def test_only_pictures_of_one_size_are_encoded_together(photos: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     config = small_config(photos, host.lora_folder(), vae_batch_size=8, resolution=128)
-    plan, counted = check(config, host), Counted(base)
+    plan, counted = look(config, host).checked(), Counted(base)
     assert list(Pictures(config, plan, counted).encode()) == [1, 2, 3, 4]
     assert sorted(counted.calls) == sorted(len(set(members)) for members in plan.buckets.values()) != [4]
 
@@ -249,20 +250,20 @@ def test_a_full_disk_is_one_sentence(
 def test_a_place_that_is_no_folder_is_told_before(squares: Path, host: StandaloneHost) -> None:
     (squares / FOLDER).write_text("in the way")
     with pytest.raises(ConfigError, match=r"Latents on disk \(cache_latents_to_disk\).*cannot be written to"):
-        check(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host)
+        look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
 def test_a_folder_that_cannot_be_written_is_told_before(squares: Path, host: StandaloneHost) -> None:
     squares.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot be written to"):
-        check(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host)
+        look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 
 def test_hidden_latents_are_no_images(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     list(pictures_of(squares, host, base, cache_latents_to_disk=True)[0].encode())
-    assert len(check(small_config(squares, host.lora_folder()), host).samples) == 4
-    assert len(check(small_config(squares.parent, host.lora_folder()), host).samples) == 4
+    assert len(look(small_config(squares, host.lora_folder()), host).checked().samples) == 4
+    assert len(look(small_config(squares.parent, host.lora_folder()), host).checked().samples) == 4
 
 
 def test_masks_are_averaged_over_latent_pixels(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
@@ -325,7 +326,7 @@ def test_regularisation_images_have_a_weight_of_their_own(squares: Path, host: S
     }
     flat["text_encoder_lr"] = 0
     config = small_config(squares, host.lora_folder(), **flat)
-    plan = check(config, host)
+    plan = look(config, host).checked()
     is_reg = [plan.samples[update[0].indices[0]].is_reg for update in plan.updates(config.run.seed)]
     assert sum(is_reg) == 4
     one, tenth = losses(squares, host, **flat), losses(squares, host, **flat, prior_loss_weight=0.1)
@@ -339,14 +340,14 @@ def test_missing_and_wrong_masks_are_told(squares: Path, host: StandaloneHost, t
     Image.new("L", (99, 100)).save(masks / "1.jpg")
     (masks / "2.png").write_text("x")
     with pytest.raises(ConfigError) as caught:
-        check(small_config(squares, host.lora_folder(), masked_loss=True, mask_data=str(masks)), host)
+        look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data=str(masks)), host).checked()
     assert caught.value.problems == [
         "Mask folder (mask_data): no mask image for '3.png'; add one of the same name.",
         "Mask folder (mask_data): '1.jpg' is 99x100, but its image 150x100; make them equal.",
         "Mask folder (mask_data): Image '2.png' is not a readable PNG, JPEG, WEBP or BMP picture; replace or remove it.",
     ]
     with pytest.raises(ConfigError, match=r"Mask folder \(mask_data\): '/no' does not exist"):
-        check(small_config(squares, host.lora_folder(), masked_loss=True, mask_data="/no"), host)
+        look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data="/no"), host).checked()
 
 
 def test_masks_in_a_folder_of_the_image_folders_name(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_masks_in_a_folder_of_the_image_folders_name(photos: Path, host: Standal
             with Image.open(path) as image:
                 (tmp_path / "masks" / folder).mkdir(parents=True, exist_ok=True)
                 Image.new("L", image.size).save(tmp_path / "masks" / folder / path.name)
-    plan = check(small_config(photos, host.lora_folder(), masked_loss=True, mask_data=str(tmp_path / "masks")), host)
+    plan = look(small_config(photos, host.lora_folder(), masked_loss=True, mask_data=str(tmp_path / "masks")), host).checked()
     assert {(sample.path.parent.name, sample.mask.parent.name) for sample in plan.samples if sample.mask} == {
         ("3_blob", "3_blob"), ("2_other", "2_other")}  # fmt: skip
 
@@ -375,7 +376,7 @@ def test_a_mask_exchanged_after_the_check_is_noticed(squares: Path, host: Standa
 def test_height_is_trained_at(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     for bucket in (True, False):
         config = small_config(squares, host.lora_folder(), resolution=64, resolution_height=128, enable_bucket=bucket)
-        pictures = Pictures(config, check(config, host), base)
+        pictures = Pictures(config, look(config, host).checked(), base)
         if not bucket:
             list(pictures.encode())
             assert pictures.still([0]).latents.shape == (1, 4, 16, 8)
@@ -407,7 +408,7 @@ def test_measuring_changes_nothing_and_is_the_same_each_time(squares: Path, host
                                       caption_dropout_rate=0.5, shuffle_caption=True)  # fmt: skip
         pictures = Pictures(config, plan, base)
         list(pictures.encode())
-        session = Session(config, plan, base, pictures, choose_precision(config.precision, base.device))
+        session = Session(settle(config, base.kind), plan, base, pictures, choose_precision(config.precision, base.device))
         for update in plan.updates(config.run.seed):
             session.step(update)
             if measured:
@@ -425,7 +426,7 @@ def test_what_is_measured_is_what_would_be_saved_and_shown_in_full(
         _, plan, config = pictures_of(squares, host, base, validation_split=0.5, repeats=1, steps=3, unet_lr=1e-2, **flat)
         pictures = Pictures(config, plan, base)
         list(pictures.encode())
-        session = Session(config, plan, base, pictures, choose_precision(config.precision, base.device))
+        session = Session(settle(config, base.kind), plan, base, pictures, choose_precision(config.precision, base.device))
         for update in list(plan.updates(config.run.seed))[:steps]:
             session.step(update)
         return session.heldout_loss()
@@ -457,4 +458,4 @@ def test_the_held_out_loss_falls_while_it_learns(tmp_path: Path, host: Standalon
 def test_one_image_cannot_be_held_out(tmp_path: Path, host: StandaloneHost) -> None:
     write_picture(tmp_path / "one" / "0.png")
     with pytest.raises(ConfigError, match=r"Held out \(validation_split\): there is one image only"):
-        check(small_config(tmp_path / "one", host.lora_folder(), validation_split=0.1), host)
+        look(small_config(tmp_path / "one", host.lora_folder(), validation_split=0.1), host).checked()

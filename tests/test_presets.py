@@ -32,7 +32,7 @@ def test_no_rule_is_broken_but_a_missing_package_which_is_told(preset: Preset, m
     config = build_config({**preset.settings(), "name": "x", "data": ["photos"]})
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest))
-    problems = config_problems(config, None)
+    problems = config_problems(config)
     if config.optimizer.optimizer == "AdamW8bit":
         assert len(problems) == 1 and "bitsandbytes" in problems[0]
         assert "bitsandbytes" in next(choice.why for choice in preset.choices if choice.name == "optimizer")

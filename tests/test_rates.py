@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_lora.check import check
+from lib_lora.check import look
 from lib_lora.config.argv import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.presets import PRESETS
@@ -24,11 +24,10 @@ from lib_lora.kohya.export import export_kohya
 from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import import_file, import_source
 from lib_lora.model.family import SD1, SD2, SDXL, Kind, inpainting
-from lib_lora.model.rates import with_rates
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES
+from lib_lora.settle import model_problems, settle
 from lib_lora.train import train
-from lib_lora.training.suited import model_problems
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.models import shared_host
@@ -55,9 +54,9 @@ def run(config: TrainConfig, host: StandaloneHost, stop_at: int = 0) -> tuple[li
 def test_the_family_decides_and_a_rate_that_is_given_stays() -> None:
     for family, rate in ((SD1, 5e-5), (SD2, 5e-5), (SDXL, 0.0), (inpainting(SDXL), 0.0), (inpainting(SD1), 5e-5)):
         for raw in ("", "  ", None):
-            assert with_rates(build_config({"text_encoder_lr": raw}), family).optimizer.text_rate == rate
+            assert settle(build_config({"text_encoder_lr": raw}), Kind(family, "a test")).optimizer.text_encoder_lr == rate
         for given in (0, 1e-5):
-            assert with_rates(build_config({"text_encoder_lr": given}), family).optimizer.text_rate == given
+            assert settle(build_config({"text_encoder_lr": given}), Kind(family, "a test")).optimizer.text_encoder_lr == given
 
 
 @pytest.mark.parametrize(("checkpoint", "rate"), [("mini_sdxl", 0.0), ("mini_checkpoint", 5e-5)])
@@ -103,14 +102,14 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
 def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     xl, sd = shared_host(mini_sdxl, tmp_path), shared_host(mini_checkpoint, tmp_path)
     text_alone = unset(photos, tmp_path, unet_lr=0)
-    assert check(text_alone, sd).steps == 2
+    assert look(text_alone, sd).checked().steps == 2
     with pytest.raises(ConfigError, match="nothing would be trained; the model is SDXL"):
-        check(text_alone, xl)
+        look(text_alone, xl).checked()
     one_rate = unset(photos, tmp_path, optimizer="Prodigy", unet_lr=1)
     if importlib.util.find_spec("prodigyopt") is not None:
-        assert check(one_rate, xl).steps == 2
-    assert not any("one learning rate for all" in problem for problem in model_problems(one_rate, Kind(SDXL, "a test")))
-    (problem,) = model_problems(one_rate, Kind(SD1, "a test"))
+        assert look(one_rate, xl).checked().steps == 2
+    assert not any("one learning rate for all" in problem for problem in model_problems(settle(one_rate, Kind(SDXL, "a test"))))
+    (problem,) = model_problems(settle(one_rate, Kind(SD1, "a test")))
     assert "one learning rate for all" in problem and problem.endswith("; the model is SD 1.x.")
 
 
@@ -118,7 +117,9 @@ def test_the_account_counts_what_is_trained(mini_sdxl: Path, photos: Path, tmp_p
     host = shared_host(mini_sdxl, tmp_path)
     base, device = host.look(), host.device()
     assert base is not None
-    found = {rate: estimate(unset(photos, tmp_path, text_encoder_lr=rate), base, device) for rate in ("", 1e-5)}
+    found = {
+        rate: estimate(settle(unset(photos, tmp_path, text_encoder_lr=rate), host.kind()), base, device) for rate in ("", 1e-5)
+    }
     assert found[""].adapters["LoRA"] < found[1e-5].adapters["LoRA"]
 
 

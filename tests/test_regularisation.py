@@ -16,6 +16,7 @@ from lib_lora.data.regularisation import matched_repeats
 from lib_lora.model.base import ModelInfo
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import Plan, make_plan
+from lib_lora.settle import settle
 from lib_lora.training.precision import Precision
 from lib_lora.ui.report import plan_html
 from tests.conftest import write_picture
@@ -89,7 +90,7 @@ def test_formula_report_and_metadata_tell_it(tmp_path: Path) -> None:
     html = plan_html(plan)
     assert "<th>Images</th><td>4</td>" in html and "1_thing1: 20 images × 1" in html
     facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")
-    found = file_metadata(config, plan, ModelInfo("m", None, None), facts, {})
+    found = file_metadata(settle(config, None), plan, ModelInfo("m", None, None), facts, {})
     assert (found["ss_num_train_images"], found["ss_num_reg_images"], found["ss_prior_loss_weight"]) == ("12", "23", "0.5")
     assert json.loads(found["ss_dataset_dirs"]) == {"3_thing0": {"n_repeats": 3, "img_count": 4}}
     assert json.loads(found["ss_reg_dataset_dirs"]) == {

@@ -10,7 +10,7 @@ import torch
 
 import lib_lora.output.between as between_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.events import Encoded, Finished, Note, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Finished, Note, Planned, StateSaved, StepDone, Stop
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
@@ -192,10 +192,20 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
 
 
 def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"'0\.png' was there when it was checked, and is gone"):
-        for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
-            if isinstance(event, Encoded) and event.done == 4:
-                (photos / "3_blob" / "0.png").unlink()
+    """Before its latents are made; they are of what was checked. Later nobody asks for the file."""
+    for change, told in (
+        (Path.unlink, r"'0\.png' cannot be read \(No such file or directory\); put it back"),
+        (lambda path: write_picture(path, seed=77), r"'0\.png' was changed after it was checked; start again"),
+    ):
+        with pytest.raises(DatasetError, match=told):
+            for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+                if isinstance(event, Planned):
+                    change(photos / "3_blob" / "0.png")
+        write_picture(photos / "3_blob" / "0.png")
+    for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+        if isinstance(event, Encoded) and event.done == 4:
+            (photos / "3_blob" / "0.png").unlink()
+    assert isinstance(event, Finished) and event.path is not None
 
 
 def test_images_may_move(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

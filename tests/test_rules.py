@@ -11,14 +11,15 @@ import torch
 
 from lib_lora.config.groups import build_config
 from lib_lora.config.names import name_problem, next_free
-from lib_lora.config.rules import RULES, config_notes, config_problems
+from lib_lora.config.rules import MODEL_RULES, RULES, config_notes, config_problems, taken_problems
 from lib_lora.errors import ConfigError
 
 GOOD = {"name": "my_cat"}
 
 
 def problems(out: Path | None = None, **flat: object) -> list[str]:
-    return config_problems(build_config({**GOOD, **flat}), out)
+    config = build_config({**GOOD, **flat})
+    return [*config_problems(config), *(taken_problems(config, out) if out else [])]
 
 
 def test_defaults_with_a_name_are_fine(tmp_path: Path) -> None:
@@ -62,8 +63,13 @@ def test_each_rule_speaks(flat: dict[str, object], option: str) -> None:
 def test_the_cases_above_cover_every_rule() -> None:
     own = {"lib_lora.config.rules", "lib_lora.config.training_rules"}  # the other rooms have tests of their own
     rates = {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5}  # has a test of its own below
-    fired = {rule for flat in [*(flat for flat, _ in CASES), rates] for rule in RULES if rule(build_config({**GOOD, **flat}))}
-    assert [rule.__name__ for rule in RULES if rule.__module__ in own and rule not in fired] == []
+    fired = {
+        rule
+        for flat in [*(flat for flat, _ in CASES), rates]
+        for rule in (*RULES, *MODEL_RULES)
+        if rule(build_config({**GOOD, **flat}))
+    }
+    assert [rule.__name__ for rule in (*RULES, *MODEL_RULES) if rule.__module__ in own and rule not in fired] == []
 
 
 @pytest.mark.skipif(torch.__version__.startswith("2.1."), reason="it has no Adam in fp16 on a CPU")
@@ -138,7 +144,7 @@ def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
     assert problems(tmp_path) == ["Name (name): 'my_cat' is taken; use 'my_cat-3', or switch Overwrite (overwrite) on."]
     assert "'my_cat' is the name of " in problems(tmp_path, overwrite=True)[0]
     (tmp_path / "your_cat.safetensors").touch()
-    assert config_problems(build_config({"name": "your_cat", "overwrite": True}), tmp_path) == []
+    assert taken_problems(build_config({"name": "your_cat", "overwrite": True}), tmp_path) == []
     assert next_free("other", tmp_path) == "other-2"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lib_lora.model.rates import with_rates
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -33,7 +34,6 @@ from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.estimate.standing_in import recomputed, standing_in
 from lib_lora.events import SaveFailed
 from lib_lora.model.computing import Acting
-from lib_lora.model.rates import with_rates
 from lib_lora.output.clearing import made_by_us, remove, remove_lora
 from lib_lora.output.patience import patiently
 from lib_lora.output.picture import drawn_by_us, png

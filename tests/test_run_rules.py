@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib_lora.config.groups import build_config
-from lib_lora.config.rules import config_notes, config_problems
+from lib_lora.config.rules import config_notes, config_problems, taken_problems
 
 DRAWN = {"sample_every_n_steps": 1}
 
@@ -28,11 +28,11 @@ DRAWN = {"sample_every_n_steps": 1}
     ids=lambda text: text[:20],
 )
 def test_prompts_that_cannot_be_drawn_are_one_sentence(prompts: str, said: str) -> None:
-    problems = config_problems(build_config({"name": "x", "sample_prompts": prompts, **DRAWN}), None)
+    problems = config_problems(build_config({"name": "x", "sample_prompts": prompts, **DRAWN}))
     assert len(problems) == 1 and said in problems[0] and problems[0].endswith(".") and len(problems[0]) < 300
     never = {"name": "x", "sample_prompts": prompts, "steps": 10, "sample_every_n_steps": 11}
     for flat in ({"name": "x", "sample_prompts": prompts}, never):  # sd-scripts reads them when a sample is due
-        assert config_problems(build_config(flat), None) == []
+        assert config_problems(build_config(flat)) == []
         assert any(
             "(sample_prompts): without effect, since no sample is drawn" in note for note in config_notes(build_config(flat))
         )
@@ -52,7 +52,7 @@ def test_prompts_that_cannot_be_drawn_are_one_sentence(prompts: str, said: str) 
 def test_what_is_to_be_kept_and_is_never_saved_is_told_and_refuses_nothing(flat: dict[str, object], titles: list[str]) -> None:
     config = build_config({"name": "x", **flat})
     notes = config_notes(config)
-    assert config_problems(config, None) == []
+    assert config_problems(config) == []
     assert len(notes) == len(titles) and all(title in note and "without effect" in note for title, note in zip(titles, notes))
 
 
@@ -69,7 +69,7 @@ def test_what_is_to_be_kept_and_is_never_saved_is_told_and_refuses_nothing(flat:
 )
 def test_what_fits(flat: dict[str, object]) -> None:
     config = build_config({"name": "x", **flat})
-    assert config_problems(config, None) == [] and config_notes(config) == []
+    assert config_problems(config) == [] and config_notes(config) == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_fits(flat: dict[str, object]) -> None:
 def test_files_of_the_runs_own_pattern(there: str, flat: dict[str, object], taken: bool, tmp_path: Path) -> None:
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).touch()
-    problems = config_problems(build_config({"name": "cat", **flat}), tmp_path)
+    problems = taken_problems(build_config({"name": "cat", **flat}), tmp_path)
     assert len(problems) == taken
     if taken:
         assert Path(there).stem in problems[0] and "use 'cat-2'" in problems[0]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.optimizer import OptimizerConfig, Scheduler
+from lib_lora.config.optimizer import Scheduler
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.training.schedules import in_steps, make_scheduler
 
@@ -47,7 +48,7 @@ def ours(name: str, **changes: Any) -> list[float]:
     options: dict[str, Any] = {"lr_scheduler": name, "lr_warmup_steps": 0.0 if name == "constant" else float(WARMUP),
                                "lr_decay_steps": float(DECAY), "lr_scheduler_num_cycles": 2, "lr_scheduler_power": 2.0,
                                "lr_scheduler_min_lr_ratio": 0.1, "unet_lr": 1e-3, **changes}  # fmt: skip
-    return rates(lambda optimizer: make_scheduler(OptimizerConfig(**options), optimizer, STEPS))
+    return rates(lambda optimizer: make_scheduler(SettledOptimizer(**options), optimizer, STEPS))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,7 +108,7 @@ def test_what_is_no_schedule_is_one_sentence(name: str, sentence: str) -> None:
 
 
 def test_a_schedule_free_optimizer_keeps_its_rate() -> None:
-    config = OptimizerConfig(optimizer="AdamWScheduleFree", lr_scheduler="linear", unet_lr=1e-3)
+    config = SettledOptimizer(optimizer="AdamWScheduleFree", lr_scheduler="linear", unet_lr=1e-3)
     assert set(rates(lambda optimizer: make_scheduler(config, optimizer, STEPS))) == {1e-3}
 
 

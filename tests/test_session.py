@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_lora.check import check
+from lib_lora.check import look
 from lib_lora.errors import ConfigError
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.plan import Batch
+from lib_lora.settle import settle
 from lib_lora.training.pictures import Pictures
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.session import Session
@@ -43,7 +44,8 @@ def trained(
 ) -> tuple[Session, State, list[float]]:
     """A session after these updates, what it would save, and its losses."""
     config = small_config(squares, host.lora_folder(), repeats=1, batch_size=4, **{"steps": 4, **flat})
-    plan = check(config, host)
+    plan = look(config, host).checked()
+    config = settle(config, host.kind())
     with host.borrow_model() as base:
         pictures = Pictures(config, plan, base)
         assert list(pictures.encode()) == [1, 2, 3, 4]

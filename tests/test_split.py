@@ -17,6 +17,7 @@ from lib_lora.data.split import held_out
 from lib_lora.model.base import ModelInfo
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import Plan, make_plan
+from lib_lora.settle import settle
 from lib_lora.training.heldout import heldout_batches, heldout_timesteps, is_due
 from lib_lora.training.precision import Precision
 
@@ -103,7 +104,9 @@ def test_metadata() -> None:
     flat = {"validation_split": 0.34, "validation_seed": 3, "validate_every_n_steps": 5, "name": "x", "resolution": 64,
             "min_bucket_reso": 64, "max_validation_steps": 2, "validate_every_n_epochs": 1}  # fmt: skip
     facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")
-    found = file_metadata(build_config({**flat, "text_encoder_lr": 0}), plan_of(**flat), ModelInfo("m", None, None), facts, {})
+    found = file_metadata(
+        settle(build_config({**flat, "text_encoder_lr": 0}), None), plan_of(**flat), ModelInfo("m", None, None), facts, {}
+    )
     wanted = {"ss_validation_split": "0.34", "ss_validation_seed": "3", "ss_validate_every_n_steps": "5", "ss_num_train_images": "8",
               "ss_max_validation_steps": "2", "ss_validate_every_n_epochs": "1", "ss_num_validation_images": "2"}  # fmt: skip
     assert {key: found[key] for key in wanted} == wanted

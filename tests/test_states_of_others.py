@@ -19,6 +19,7 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.state_file import write_state
 from lib_lora.plan import Plan
+from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.tree import Tensors
@@ -304,7 +305,7 @@ def test_a_state_of_ones_own_is_taken(name: str, steps: int, pictures: Path, tmp
     plan, host = planned(config), Lender(tmp_path)
     values, tree = run_state(config, plan, steps)
     written(tmp_path, Written(values, tree))
-    found = find_resumed(config, plan, host)
+    found = find_resumed(settle(config, host.kind()), plan, host, host.look())
     assert found is not None and found.step == steps and host.borrowed == 0
     assert all(torch.equal(a, b) for a, b in zip(found.state["session"]["adapters"], tree["session"]["adapters"]))
 
@@ -317,7 +318,7 @@ def test_a_damaged_newer_state_is_passed_over(pictures: Path, made: tuple[Plan, 
     later.session["adapters"][0] = spoiled(later.session["adapters"][0])
     written(tmp_path, later).rename(tmp_path / ".train-lora" / "blob" / "blob-step00000005-state")
     written(tmp_path, new())
-    found = find_resumed(settings(pictures, tmp_path, ema_decay=0.9), plan, Lender(tmp_path))
+    found = find_resumed(settle(settings(pictures, tmp_path, ema_decay=0.9), None), plan, Lender(tmp_path), None)
     assert found is not None and found.step == 2
     assert found.told[0] == "The state 'blob-step00000005-state' is damaged; the run goes on from 'blob-state'."
 
@@ -332,4 +333,4 @@ def test_a_precision_that_is_asked_for_is_that_of_the_state(
     state.values["configuration"] = build_config(config.to_flat()).to_flat()
     written(tmp_path, state)
     with pytest.raises(ConfigError, match="was trained in bf16, not in no"):
-        find_resumed(config, plan, Lender(tmp_path))
+        find_resumed(settle(config, None), plan, Lender(tmp_path), None)

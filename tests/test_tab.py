@@ -97,6 +97,7 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
         return "1.5 GB <at most>"
 
     monkeypatch.setattr(Host, "look", lambda self: Model())
+    monkeypatch.setattr(Host, "held", Kind(SD1, "a test"))
     monkeypatch.setattr("lib_lora.ui.memory.estimate", counted)
     monkeypatch.setattr("lib_lora.ui.memory.short", lambda found: found)
     assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1

@@ -17,6 +17,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.inspect import describe
 from lib_lora.output.truncate import truncate
+from lib_lora.settle import settle
 from lib_lora.training.again import again
 from lib_lora.training.weights import weights_problems
 from tests.malformed import TYPES
@@ -70,8 +71,8 @@ def written(path: Path, kind: str, changes: dict[str, torch.Tensor]) -> Path:
 def told_by_all(path: Path, *, inspects: bool = False) -> list[str]:
     """What every option and command says that trains on the file, merges, cuts or (where it does not describe it) inspects it."""
     flat = {"rank": 2, "alpha": 2, "text_encoder_lr": 1e-4}
-    told = weights_problems(build_config({"network_weights": str(path), **flat}))
-    told += weights_problems(build_config({"base_weights": [str(path)], **flat}))
+    told = weights_problems(settle(build_config({"network_weights": str(path), **flat}), None))
+    told += weights_problems(settle(build_config({"base_weights": [str(path)], **flat}), None))
     assert (
         len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merged first (base_weights): " in told[1]
     )
@@ -139,7 +140,9 @@ def test_files_that_were_met(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["inspect", str(path)]) == 2
     told = capsys.readouterr().err.strip()
     assert str(path) in told and "layer 'lora_unet_" in told and "\n" not in told
-    assert len(weights_problems(build_config({"network_weights": str(path), "rank": 2, "text_encoder_lr": 1e-4}))) == 1
+    assert (
+        len(weights_problems(settle(build_config({"network_weights": str(path), "rank": 2, "text_encoder_lr": 1e-4}), None))) == 1
+    )
 
 
 def test_a_file_of_nan_that_was_met(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,5 +154,7 @@ def test_a_file_of_nan_that_was_met(capsys: pytest.CaptureFixture[str]) -> None:
 
     found = json.loads(capsys.readouterr().out, parse_constant=no_json)
     assert len(found["not_finite"]) == 1 and found["norm_mean"] is None
-    (told,) = weights_problems(build_config({"network_weights": str(path), "rank": 2, "alpha": 1, "text_encoder_lr": 1e-4}))
+    (told,) = weights_problems(
+        settle(build_config({"network_weights": str(path), "rank": 2, "alpha": 1, "text_encoder_lr": 1e-4}), None)
+    )
     assert found["not_finite"][0] in told and "not finite" in told

@@ -76,7 +76,7 @@ def test_an_alpha_of_0_for_convolutions_is_told_for_kohyas_own_types_alone() -> 
 def test_an_adaptive_scale_without_an_offset_has_no_effect() -> None:
     """sd-scripts makes no offset then."""
     config = build_config({"name": "x", "trigger": "zxq", "data": ["photos"], "adaptive_noise_scale": 0.1})
-    assert config_problems(config, None) == []
+    assert config_problems(config) == []
     assert [note for note in config_notes(config) if "adaptive_noise_scale" in note and "without effect" in note]
 
 

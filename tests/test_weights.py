@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig, build_config
+from lib_lora.config.groups import build_config
+from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.family import SD1
+from lib_lora.settle import settle
 from lib_lora.training.weights import frozen_pairs, start_pairs, weights_problems
 
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
@@ -37,8 +39,8 @@ def lora(folder: Path, state: dict[str, torch.Tensor], name: str = "old") -> str
     return str(path)
 
 
-def config(**flat: Any) -> TrainConfig:
-    return build_config({"rank": 4, "alpha": 2, "text_encoder_lr": 5e-5, **flat})
+def config(**flat: Any) -> Settled:
+    return settle(build_config({"rank": 4, "alpha": 2, "text_encoder_lr": 5e-5, **flat}), None)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import Word
 from lib_lora.model.words import bundle, bundled, without_bundle
+from lib_lora.settle import settle
 from lib_lora.training.weights import weights_problems
 from tests.test_weights import TEXT, lora, tensors
 
@@ -110,13 +111,13 @@ def test_other_keys_that_the_webui_reads() -> None:
     "its own rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "has no effect"),
 }.values())  # fmt: skip
 def test_rules(flat: dict[str, Any], told: str) -> None:
-    problems = config_problems(build_config({"name": "x", "data": ["y"], **flat}), None)
+    problems = config_problems(build_config({"name": "x", "data": ["y"], **flat}))
     assert any(told in problem for problem in problems), problems
 
 
 def test_a_word_with_an_embedding_may_have_these() -> None:
     config = build_config({"name": "x", "data": ["y"], "trigger": "OHWX_cat-2 it's", "embedding_vectors": 1})
-    assert config_problems(config, None) == []
+    assert config_problems(config) == []
 
 
 def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> 
     flat = {"rank": 4, "alpha": 2, "network_weights": path}
 
     def problems(**changes: Any) -> list[str]:
-        return weights_problems(build_config({**flat, **changes}))
+        return weights_problems(settle(build_config({**flat, **changes}), None))
 
     assert problems(trigger="ohwx", embedding_vectors=2) == []
     for changes in (
@@ -140,7 +141,7 @@ def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> 
 
 def test_a_file_with_an_embedding_is_not_merged_below(tmp_path: Path) -> None:
     path = lora(tmp_path, {**tensors(TEXT), **bundle(word(8))})
-    (told,) = weights_problems(build_config({"base_weights": [path]}))
+    (told,) = weights_problems(settle(build_config({"base_weights": [path]}), None))
     assert told.startswith("Merged first (base_weights):") and "holds an embedding" in told
 
 

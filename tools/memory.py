@@ -22,6 +22,7 @@ from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, Account, acco
 from lib_lora.events import Encoded, Phase, Saved, StepDone, Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import BaseModel
+from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training.precision import choose_precision
 from tools.bench.case import Case, write_pictures
@@ -86,7 +87,16 @@ def _predicted(config: TrainConfig, base: BaseModel, device: torch.device, *, ch
     precision = choose_precision(config.precision, device, next(base.unet.parameters()).dtype)
     size = Size(config.data.resolution, config.data.resolution)
     preview = size if config.run.preview_steps else None
-    return account(config, base, device.type, precision, size=size, checkpointing=checkpointing, captions=2, preview=preview)
+    return account(
+        settle(config, base.kind),
+        base,
+        device.type,
+        precision,
+        size=size,
+        checkpointing=checkpointing,
+        captions=2,
+        preview=preview,
+    )
 
 
 def _measured(config: TrainConfig, host: StandaloneHost, empty: float) -> Iterator[tuple[str, float]]:

@@ -10,7 +10,8 @@ from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.config.options import shown
 from lib_lora.config.reading import is_read
-from lib_lora.errors import ConfigError
+from lib_lora.config.settled import ModelRule, Settled
+from lib_lora.errors import ConfigError, Problem
 from lib_lora.model.blocks import (
     LAYOUTS,
     Layout,
@@ -24,60 +25,67 @@ from lib_lora.model.blocks import (
     up_factors,
 )
 
+Reader = Callable[[AdapterConfig, Layout], object]
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 
-def ranks_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(block_ranks, config)
+def ranks_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("block_dims", block_ranks, config, settled)
 
 
-def alphas_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(block_alphas, config)
+def alphas_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("block_alphas", block_alphas, config, settled)
 
 
-def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(conv_ranks, config)
+def conv_ranks_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("conv_block_dims", conv_ranks, config, settled)
 
 
-def conv_alphas_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(conv_alphas, config)
+def conv_alphas_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("conv_block_alphas", conv_alphas, config, settled)
 
 
-def factors_down_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(down_factors, config)
+def factors_down_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("down_lr_weight", down_factors, config, settled)
 
 
-def factor_of_the_middle_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(middle_factors, config)
+def factor_of_the_middle_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("mid_lr_weight", middle_factors, config, settled)
 
 
-def factors_up_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(up_factors, config)
+def factors_up_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    return _problem("up_lr_weight", up_factors, config, settled)
 
 
-def some_block_is_trained(config: TrainConfig) -> str | None:
-    if config.optimizer.text_encoder_lr != 0 or config.optimizer.unet_lr == 0:
+def some_block_is_trained(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+    adapter, rate = config.adapter, (settled or config).optimizer.text_encoder_lr
+    if rate != 0 or config.optimizer.unet_lr == 0:
         return None
-    if any(trains_some_block(config.adapter, layout) for layout in LAYOUTS):
+    text = "Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0"
+    if not any(trains_some_block(adapter, layout) for layout in LAYOUTS):
+        problem = Problem("block_dims", f"{text}; nothing would be trained.")
+        return settled.because(problem) if settled and config.optimizer.text_encoder_lr is None else problem
+    if settled is None or trains_some_block(adapter, settled.layout) or not _reads_all(adapter, settled.layout):
         return None
-    return (
-        "Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0; nothing would be trained."
-    )
+    return settled.because(Problem("block_dims", f"{text}."))
 
 
-def ranks_have_one_source(config: TrainConfig) -> str | None:
+def ranks_have_one_source(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.dim_from_weights and not adapter.network_weights:
-        return "Ranks from that file (dim_from_weights): needs a file in Continue from (network_weights)."
+        return Problem(
+            "dim_from_weights", "Ranks from that file (dim_from_weights): needs a file in Continue from (network_weights)."
+        )
     if adapter.dim_from_weights and (adapter.block_dims or adapter.block_alphas):
-        return (
+        return Problem(
+            "dim_from_weights",
             "Ranks from that file (dim_from_weights): goes not with Ranks per block (block_dims) or Alphas per block "
-            "(block_alphas); choose one of them."
+            "(block_alphas); choose one of them.",
         )
     return None
 
 
-def strengths_fit_the_files(config: TrainConfig) -> str | None:
+def strengths_fit_the_files(config: TrainConfig) -> Problem | None:
     """Of more strengths than files sd-scripts takes the first."""
     adapter = config.adapter
     read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
@@ -85,56 +93,66 @@ def strengths_fit_the_files(config: TrainConfig) -> str | None:
     try:
         strengths = [float(text) for text in read]
     except ValueError:
-        return start + "must be numbers."
-    return None if all(math.isfinite(strength) for strength in strengths) else start + "must be finite numbers."
+        return Problem("base_weights_multiplier", start + "must be numbers.")
+    finite = all(math.isfinite(strength) for strength in strengths)
+    return None if finite else Problem("base_weights_multiplier", start + "must be finite numbers.")
 
 
-def convolutions_are_chosen(config: TrainConfig) -> str | None:
+def convolutions_are_chosen(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.train_layers == "all" or not adapter.trains_convolutions:
         return None
-    return (
+    return Problem(
+        "train_layers",
         f"Which layers of the U-Net (train_layers): {adapter.train_layers} leaves convolutions out; choose all, or set Rank of "
-        "convolutions (conv_dim) to 0 and Ranks of convolutions per block (conv_block_dims) to nothing."
+        "convolutions (conv_dim) to 0 and Ranks of convolutions per block (conv_block_dims) to nothing.",
     )
 
 
-def type_has_upper_matrices(config: TrainConfig) -> str | None:
+def type_has_upper_matrices(config: TrainConfig) -> Problem | None:
     """LoRA+ raises the rate of lora_up."""
     kind = config.adapter.adapter_type
     if kind in ("lora", "dora") or not _has_ratio(config):
         return None
-    return f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out."
+    return Problem(
+        "adapter_type",
+        f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out.",
+    )
 
 
-def type_knows_the_weight(config: TrainConfig) -> str | None:
+def type_knows_the_weight(config: TrainConfig) -> Problem | None:
     kind = config.adapter.adapter_type
     if kind not in ("dora", *MULTIPLYING) or not config.adapter.base_weights:
         return None
-    return (
+    return Problem(
+        "adapter_type",
         f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
-        "choose lora, or leave those out."
+        "choose lora, or leave those out.",
     )
 
 
-def type_has_convolutions(config: TrainConfig) -> str | None:
+def type_has_convolutions(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.adapter_type not in ("ia3", "glora") or not adapter.trains_convolutions:
         return None
-    return (
+    return Problem(
+        "conv_dim",
         f"Rank of convolutions (conv_dim): the webui reads no {adapter.adapter_type} of convolutions; set it to 0 and Ranks of "
-        "convolutions per block (conv_block_dims) to nothing, or choose another Type (adapter_type)."
+        "convolutions per block (conv_block_dims) to nothing, or choose another Type (adapter_type).",
     )
 
 
-def type_has_a_norm(config: TrainConfig) -> str | None:
+def type_has_a_norm(config: TrainConfig) -> Problem | None:
     kind = config.adapter.adapter_type
     if kind not in MULTIPLYING or config.adapter.scale_weight_norms == 0:
         return None
-    return f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0."
+    return Problem(
+        "scale_weight_norms",
+        f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
+    )
 
 
-def blocks_can_turn(config: TrainConfig) -> str | None:
+def blocks_can_turn(config: TrainConfig) -> Problem | None:
     """A block of one row cannot turn. Ranks beyond half of the narrowest layer (320) leave such blocks."""
     adapter = config.adapter
     if adapter.adapter_type != "diag-oft":
@@ -148,48 +166,63 @@ def blocks_can_turn(config: TrainConfig) -> str | None:
     wrong = sorted(rank for rank in given if rank == 1 or rank > MOST_OF_OFT)
     if not wrong:
         return None
-    return f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn."
+    return Problem(
+        "rank",
+        f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn.",
+    )
 
 
-def type_is_scaled(config: TrainConfig) -> str | None:
+def type_is_scaled(config: TrainConfig) -> Problem | None:
     """LyCORIS scales a GLoRA, the webui's loader does not."""
     adapter = config.adapter
     alphas_differ = is_read(config, "block_alphas") and adapter.block_alphas
     if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not alphas_differ):
         return None
-    return (
+    return Problem(
+        "alpha",
         f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave "
-        "Alphas per block (block_alphas) empty."
+        "Alphas per block (block_alphas) empty.",
     )
 
 
-def units_divide_ranks(config: TrainConfig) -> str | None:
+def units_divide_ranks(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.unit == 0:
         return None
     if adapter.adapter_type != "lora":
-        return f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0."
+        return Problem(
+            "unit",
+            f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0.",
+        )
     conv_block_dims = is_read(config, "conv_block_dims") and adapter.conv_block_dims
     if adapter.block_dims or conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
-        return (
+        return Problem(
+            "unit",
             f"DyLoRA: unit (unit): got {adapter.unit}, but all layers must have one rank to be cut down together; leave ranks "
-            "per block empty and set Rank of convolutions (conv_dim) to 0 or the rank, or set unit to 0."
+            "per block empty and set Rank of convolutions (conv_dim) to 0 or the rank, or set unit to 0.",
         )
     if adapter.rank % adapter.unit:
-        return f"DyLoRA: unit (unit): got {adapter.unit}, must divide Rank (rank), {adapter.rank}, or be 0 to train all ranks."
+        return Problem(
+            "unit",
+            f"DyLoRA: unit (unit): got {adapter.unit}, must divide Rank (rank), {adapter.rank}, or be 0 to train all ranks.",
+        )
     if adapter.unit >= adapter.rank:
-        return f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks."
+        return Problem(
+            "unit",
+            f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks.",
+        )
     return None
 
 
-def rates_reach_the_optimizer(config: TrainConfig) -> str | None:
+def rates_reach_the_optimizer(config: TrainConfig) -> Problem | None:
     optimizer = config.optimizer
     several = config.adapter.has_factors or _has_ratio(config)
     if not several or not (optimizer_spec(optimizer.optimizer).one_rate or optimizer.lr_scheduler == "adafactor"):
         return None
-    return (
+    return Problem(
+        "optimizer",
         f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all, so that LoRA+ (loraplus_lr_ratio …) and "
-        "rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out."
+        "rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out.",
     )
 
 
@@ -211,35 +244,32 @@ def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
     return any(rank > 0 and factor > 0 for rank, factor in zip(ranks[inner], factors[inner]))
 
 
-def block_problems(adapter: AdapterConfig, layout: Layout) -> list[str]:
-    """What of the settings of single blocks does not fit a U-Net with these blocks, a sentence each."""
-    problems = []
-    for read in READERS:
-        try:
-            read(adapter.as_read, layout)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
-
-
 def _reads_all(adapter: AdapterConfig, layout: Layout) -> bool:
-    return not block_problems(adapter, layout)
+    """Whether the settings of single blocks fit a U-Net with these blocks."""
+    return all(_refusal(read, adapter, layout) is None for read in READERS)
 
 
-def _problem(read: Callable[[AdapterConfig, Layout], object], config: TrainConfig) -> str | None:
-    """The sentence that says why an option fits the blocks of no family."""
-    problem = None
-    for layout in reversed(LAYOUTS):
-        try:
-            read(config.adapter.as_read, layout)
-            return None
-        except ConfigError as error:
-            problem = error.problems[0]
-    return problem
+def _refusal(read: Reader, adapter: AdapterConfig, layout: Layout) -> str | None:
+    try:
+        read(adapter.as_read, layout)
+    except ConfigError as error:
+        return error.problems[0]
+    return None
 
 
-READERS = (block_ranks, block_alphas, conv_ranks, conv_alphas, down_factors, middle_factors, up_factors)
-RULES: tuple[Rule, ...] = (
+def _problem(option: str, read: Reader, config: TrainConfig, settled: Settled | None) -> Problem | None:
+    """What says that an option fits the blocks of no family, or not those of the model."""
+    refusals = {layout: _refusal(read, config.adapter, layout) for layout in LAYOUTS}
+    if all(refusals.values()):
+        return Problem(option, str(refusals[LAYOUTS[0]]))
+    refusal = refusals[settled.layout] if settled else None
+    return settled.because(Problem(option, refusal)) if settled and refusal else None
+
+
+READERS: tuple[Reader, ...] = (
+    block_ranks, block_alphas, conv_ranks, conv_alphas, down_factors, middle_factors, up_factors,
+)  # fmt: skip
+MODEL_RULES: tuple[ModelRule, ...] = (
     ranks_can_be_read,
     alphas_can_be_read,
     conv_ranks_can_be_read,
@@ -248,6 +278,8 @@ RULES: tuple[Rule, ...] = (
     factor_of_the_middle_can_be_read,
     factors_up_can_be_read,
     some_block_is_trained,
+)
+RULES: tuple[Rule, ...] = (
     ranks_have_one_source,
     strengths_fit_the_files,
     rates_reach_the_optimizer,

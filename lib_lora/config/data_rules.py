@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.errors import Problem
 
 SMALLEST_SIDE = 64
 
 
-def resolution_multiple(config: TrainConfig) -> str | None:
+def resolution_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.resolution
-    return None if value % 8 == 0 else f"Resolution (resolution): got {value}, must be a multiple of 8, such as {value // 8 * 8}."
+    if value % 8 == 0:
+        return None
+    return Problem("resolution", f"Resolution (resolution): got {value}, must be a multiple of 8, such as {value // 8 * 8}.")
 
 
-def height_multiple(config: TrainConfig) -> str | None:
+def height_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.resolution_height
     if value == 0 or (value >= SMALLEST_SIDE and value % 8 == 0):
         return None
     near = max(value // 8 * 8, SMALLEST_SIDE)
-    return f"Height (resolution_height): got {value}, must be 0, or a multiple of 8 from {SMALLEST_SIDE} on, such as {near}."
+    return Problem(
+        "resolution_height",
+        f"Height (resolution_height): got {value}, must be 0, or a multiple of 8 from {SMALLEST_SIDE} on, such as {near}.",
+    )
 
 
-def bucket_step_multiple(config: TrainConfig) -> str | None:
+def bucket_step_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.bucket_reso_steps
     if not config.data.enable_bucket or value % 8 == 0:
         return None
-    return f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of 8."
+    return Problem("bucket_reso_steps", f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of 8.")
 
 
-def bucket_range(config: TrainConfig) -> str | None:
+def bucket_range(config: TrainConfig) -> Problem | None:
     """As sd-scripts `adjust_min_max_bucket_reso_by_steps`: the range moves outwards to whole steps before it is looked at."""
     data = config.data
     if not data.enable_bucket:
@@ -36,43 +42,52 @@ def bucket_range(config: TrainConfig) -> str | None:
     if low <= min(data.resolution, data.height) and max(data.resolution, data.height) <= high:
         return None
     got = f"got {data.resolution}" if data.height == data.resolution else f"got {data.resolution} by {data.height}"
-    return (
+    return Problem(
+        "resolution",
         f"Resolution (resolution): {got}, must lie between Smallest bucket side (min_bucket_reso), "
-        f"{low}, and Largest bucket side (max_bucket_reso), {high}."
+        f"{low}, and Largest bucket side (max_bucket_reso), {high}.",
     )
 
 
-def smallest_side_has_a_step(config: TrainConfig) -> str | None:
+def smallest_side_has_a_step(config: TrainConfig) -> Problem | None:
     data = config.data
     if not data.enable_bucket or data.min_bucket_reso >= data.bucket_reso_steps:
         return None
-    return (
+    return Problem(
+        "min_bucket_reso",
         f"Smallest bucket side (min_bucket_reso): got {data.min_bucket_reso}, must be at least Bucket step (bucket_reso_steps), "
-        f"{data.bucket_reso_steps}."
+        f"{data.bucket_reso_steps}.",
     )
 
 
-def changing_pictures_are_not_kept(config: TrainConfig) -> str | None:
+def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
     data = config.data
     wanted = [text for on, text in ((data.random_crop, "Random crop (random_crop)"),
                                     (data.color_aug, "Vary colours (color_aug)")) if on]  # fmt: skip
     if not wanted or not data.cache_latents:
         return None
-    return f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off."
+    return Problem(
+        "cache_latents",
+        f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off.",
+    )
 
 
-def masks_have_a_folder(config: TrainConfig) -> str | None:
+def masks_have_a_folder(config: TrainConfig) -> Problem | None:
     if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # which sd-scripts takes then
         return None
-    return "Mask images (masked_loss): needs a Mask folder (mask_data); name one, or choose Transparency is a mask (alpha_mask)."
+    return Problem(
+        "masked_loss",
+        "Mask images (masked_loss): needs a Mask folder (mask_data); name one, or choose Transparency is a mask (alpha_mask).",
+    )
 
 
-def one_kind_of_mask(config: TrainConfig) -> str | None:
+def one_kind_of_mask(config: TrainConfig) -> Problem | None:
     if not (config.data.masked_loss and config.data.mask_data and config.data.alpha_mask):
         return None
-    return (
+    return Problem(
+        "alpha_mask",
         "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; choose one, "
-        "or leave Mask folder (mask_data) empty."
+        "or leave Mask folder (mask_data) empty.",
     )
 
 

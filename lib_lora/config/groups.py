@@ -22,7 +22,7 @@ from lib_lora.config.precision import PrecisionConfig
 from lib_lora.config.reading import is_read
 from lib_lora.config.run import RunConfig
 from lib_lora.config.text import TextConfig
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, Problem
 
 
 def _group(cls: type, title: str) -> Any:
@@ -52,8 +52,8 @@ class TrainConfig:
         return {opt.name: self.value(opt) for opt in all_options()}
 
 
-# looks at more than one value: a sentence, or None
-Rule = Callable[[TrainConfig], "str | None"]
+# looks at more than one value
+Rule = Callable[[TrainConfig], "Problem | None"]
 
 
 def all_options() -> list[Option]:
@@ -79,24 +79,39 @@ def build_config(flat: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: with a sentence for every unknown name and every illegal value.
     """
-    known = {opt.name: opt for opt in all_options()}
-    problems = [f"Option {shown(name)} does not exist." for name in flat if name not in known]
-    groups: dict[str, dict[str, Any]] = {group.name: {} for group in dataclasses.fields(TrainConfig)}
-    outside: dict[str, str] = {}
-    for name, raw in flat.items():
-        if name in known:
-            try:
-                value = groups[known[name].group][name] = parse_typed(known[name], raw)
-            except ValueError as error:
-                problems.append(str(error))
-                continue
-            problem = bounds_problem(known[name], value)
-            outside.update({name: problem} if problem else {})
-    config = TrainConfig(**{name: _group_class(name)(**values) for name, values in groups.items()})
-    problems += [problem for name, problem in outside.items() if is_read(config, name)]
+    config, problems = read_config(flat)
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def read_config(flat: Mapping[str, Any]) -> tuple[TrainConfig, list[Problem]]:
+    """As `build_config`, but values that are illegal are told, and have their defaults."""
+    known = {opt.name: opt for opt in all_options()}
+    problems = [Problem("", f"Option {shown(name)} does not exist.") for name in flat if name not in known]
+    values, outside = dict[str, Any](), dict[str, Problem]()
+    for name, raw in flat.items():
+        if name in known:
+            try:
+                values[name] = parse_typed(known[name], raw)
+            except ValueError as error:
+                problems.append(Problem(name, str(error)))
+                continue
+            text = bounds_problem(known[name], values[name])
+            outside.update({name: Problem(name, text)} if text else {})
+    config = _grouped(values)
+    read = {name: problem for name, problem in outside.items() if is_read(config, name)}
+    if read:
+        config = _grouped({name: value for name, value in values.items() if name not in read})
+    return config, [*problems, *read.values()]
+
+
+def _grouped(values: Mapping[str, Any]) -> TrainConfig:
+    groups: dict[str, dict[str, Any]] = {group.name: {} for group in dataclasses.fields(TrainConfig)}
+    for opt in all_options():
+        if opt.name in values:
+            groups[opt.group][opt.name] = values[opt.name]
+    return TrainConfig(**{name: _group_class(name)(**members) for name, members in groups.items()})
 
 
 def _group_class(name: str) -> type:

@@ -196,14 +196,3 @@ class OptimizerConfig:
         place="advanced",
         help="LoRA+ for the text encoder alone; 0 goes by LoRA+.",
     )
-
-    @property
-    def text_rate(self) -> float:
-        """The text encoder's rate, of settings that know the model's family: see `model.rates.with_rates`."""
-        assert self.text_encoder_lr is not None, "the rate of the text encoder hangs on a family that is not known here"
-        return self.text_encoder_lr
-
-    @property
-    def first_rate(self) -> float:
-        """The U-Net's rate, or the text encoder's where the U-Net has none."""
-        return self.unet_lr or self.text_rate

@@ -5,17 +5,20 @@ from __future__ import annotations
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.prompts import read_prompts
 from lib_lora.config.reading import is_read
+from lib_lora.errors import Problem
 
 
-def sample_prompts_can_be_read(config: TrainConfig) -> str | None:
+def sample_prompts_can_be_read(config: TrainConfig) -> Problem | None:
     start = "Sample prompts (sample_prompts): "
     if not config.run.sample_prompts or not is_read(config, "sample_prompts"):
         return None
     try:
         prompts = read_prompts(config.run.sample_prompts)
     except ValueError as error:
-        return f"{start}{error}."
-    return None if prompts else start + "holds no prompt; write one, or leave the field empty for the trigger word."
+        return Problem("sample_prompts", f"{start}{error}.")
+    if prompts:
+        return None
+    return Problem("sample_prompts", start + "holds no prompt; write one, or leave the field empty for the trigger word.")
 
 
 RULES: tuple[Rule, ...] = (sample_prompts_can_be_read,)

@@ -5,23 +5,25 @@ from __future__ import annotations
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.config.reading import is_read
+from lib_lora.errors import Problem
 
 _DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' format
 
 
-def full_precision_fits(config: TrainConfig) -> str | None:
+def full_precision_fits(config: TrainConfig) -> Problem | None:
     precision = config.precision
     for label, name, wanted, on in (("LoRA in fp16", "full_fp16", "fp16", precision.full_fp16),
                                     ("LoRA in bf16", "full_bf16", "bf16", precision.full_bf16)):  # fmt: skip
         if on and precision.mixed_precision != wanted:
-            return (
+            return Problem(
+                "mixed_precision",
                 f"{label} ({name}): is on, but Mixed precision (mixed_precision) is {precision.mixed_precision}; "
-                f"choose {wanted} there, or turn it off."
+                f"choose {wanted} there, or turn it off.",
             )
     return None
 
 
-def fp16_holds_the_squares(config: TrainConfig) -> str | None:
+def fp16_holds_the_squares(config: TrainConfig) -> Problem | None:
     """Torch's Adam and its relatives divide by √v + eps; in fp16 the v of usual gradients is 0.
 
     No usual eps helps: at β₂ = 0.999 a gradient of up to 5e-3 leaves v = 0, and the update is gradient / eps. With 1e-6 on a GPU
@@ -30,30 +32,31 @@ def fp16_holds_the_squares(config: TrainConfig) -> str | None:
     spec = optimizer_spec(config.optimizer.optimizer)
     if not config.precision.full_fp16 or spec.module != "torch.optim" or spec.attribute not in _DIVIDES_BY_SQUARES:
         return None
-    return (
+    return Problem(
+        "full_fp16",
         f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and soon "
-        "the loss is not a number; choose AdamW8bit or Lion, or take bf16 (full_bf16)."
+        "the loss is not a number; choose AdamW8bit or Lion, or take bf16 (full_bf16).",
     )
 
 
-def something_is_left_to_train(config: TrainConfig) -> str | None:
+def something_is_left_to_train(config: TrainConfig) -> Problem | None:
     optimizer = config.optimizer
     stops = optimizer.stop_text_encoder_training and is_read(config, "stop_text_encoder_training")
     if not stops or optimizer.unet_lr > 0:
         return None
-    return (
+    return Problem(
+        "stop_text_encoder_training",
         "Stop the text encoder (stop_text_encoder_training): nothing else is trained, since Learning rate, U-Net (unet_lr) is 0; "
-        "set it, or 0 here."
+        "set it, or 0 here.",
     )
 
 
-def stop_is_a_whole_step(config: TrainConfig) -> str | None:
+def stop_is_a_whole_step(config: TrainConfig) -> Problem | None:
     value = config.optimizer.stop_text_encoder_training
     if value < 1 or value == int(value) or not is_read(config, "stop_text_encoder_training"):
         return None
-    return (
-        f"Stop the text encoder (stop_text_encoder_training): got {value:g}, must be a whole number of steps, or a share below 1."
-    )
+    start = f"Stop the text encoder (stop_text_encoder_training): got {value:g}, "
+    return Problem("stop_text_encoder_training", start + "must be a whole number of steps, or a share below 1.")
 
 
 RULES: tuple[Rule, ...] = (full_precision_fits, fp16_holds_the_squares, something_is_left_to_train, stop_is_a_whole_step)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lib_lora.data.captions import CaptionFile, CaptionSource, caption_file, caption_notes, empty_problem, written_caption
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.data.hidden_names import given_name, given_stem
-from lib_lora.data.opening import NotNowError
+from lib_lora.data.opening import NotNowError, Picture
 from lib_lora.data.reader import Readers
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -19,12 +19,15 @@ DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
 DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
 _PER_DECODER = 8  # fewer pictures are not worth the start of another process
-_checked: dict[tuple[Path, int, int], Size | DatasetError] = {}  # what decoding the whole came to, by the file's state
+_checked: dict[tuple[Path, int, int], Picture | DatasetError] = {}  # what decoding the whole came to, by the file's state
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image file with its caption; shown `repeats` times per epoch. `mask` says what of it is learned."""
+    """One image file with its caption; shown `repeats` times per epoch. `mask` says what of it is learned.
+
+    `sha256`, `mask_sha256`: of the files' content when they were checked.
+    """
 
     path: Path
     caption: str
@@ -33,6 +36,8 @@ class Sample:
     has_caption_file: bool
     is_reg: bool = False
     mask: Path | None = None
+    sha256: str = ""
+    mask_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
     if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
         return [f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
-        size = checked_size(path, readers)
+        picture = checked_picture(path, readers)
         found = caption_file(path, captions, folder.root)
     except DatasetError as error:
         return error.problems
@@ -97,7 +102,8 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
     caption = written_caption(path, written, folder.concept, captions)
     if caption is None:
         return [_missing(folder, path, found, captions)]
-    return _Read(Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg), found)
+    sample = Sample(path, caption, folder.repeats, picture.size, written is not None, folder.is_reg, sha256=picture.sha256)
+    return _Read(sample, found)
 
 
 def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: CaptionSource) -> str:
@@ -120,8 +126,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def checked_size(path: Path, readers: Readers) -> Size:
-    """Size of an image that was decoded whole once, in a process apart.
+def checked_picture(path: Path, readers: Readers) -> Picture:
+    """Size and hash of an image that was read and decoded whole once, in a process apart.
 
     Raises:
         DatasetError: it cannot be read. One that is itself to blame is not tried again until it is another file.
@@ -132,7 +138,7 @@ def checked_size(path: Path, readers: Readers) -> Size:
     found = _checked.get(key)
     if found is None:
         try:
-            found = readers.size(path)
+            found = readers.picture(path)
         except NotNowError:
             raise
         except DatasetError as error:

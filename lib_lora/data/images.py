@@ -17,23 +17,27 @@ from lib_lora.data.sizes import Size
 Pixels = NDArray[np.uint8]
 
 
-def load_pixels(path: Path) -> Pixels:
+def load_pixels(path: Path, content: bytes | None = None) -> Pixels:
     """The whole picture, `[height, width, 3]` RGB: rotation honoured, transparency composited on white.
+
+    `content`: of the file, where it was read before.
 
     Raises:
         DatasetError: the file is no image of a known format, too large, or damaged.
     """
-    with reading(path) as image:
+    with reading(path, content) as image:
         return np.asarray(_rgb(upright(image)), dtype=np.uint8)
 
 
-def load_alpha(path: Path) -> Pixels:
+def load_alpha(path: Path, content: bytes | None = None) -> Pixels:
     """How opaque the picture is, `[height, width]`, 0 to 255; rotation honoured, 255 everywhere where it says nothing.
+
+    `content`: of the file, where it was read before.
 
     Raises:
         DatasetError: as `load_pixels`.
     """
-    with reading(path) as image:
+    with reading(path, content) as image:
         picture = upright(image)
         if not has_alpha(picture):
             return np.full((picture.height, picture.width), 255, dtype=np.uint8)

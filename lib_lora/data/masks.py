@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lib_lora.data.dataset import Dataset, Sample, checked_size
+from lib_lora.data.dataset import Dataset, Sample, checked_picture
 from lib_lora.data.folders import FolderSearch
 from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.links import link_problem, named
@@ -33,8 +33,10 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     missing = [given_name(sample.path) for sample in samples if not sample.is_reg and sample.mask is None]
     problems = [f"{MASKS}: no mask image for {named(missing)}; add one of the same name."] if missing else []
     with Readers() as readers:
-        problems += [problem for sample in samples for problem in _mask_problems(sample, readers)]
-    return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
+        read = [_with_hash(sample, readers) for sample in samples]
+    problems += [problem for found in read if not isinstance(found, Sample) for problem in found]
+    good = tuple(found for found in read if isinstance(found, Sample))
+    return replace(dataset, samples=samples if problems else good, problems=(*dataset.problems, *problems))
 
 
 def _parents(dataset: Dataset) -> set[Path]:
@@ -55,17 +57,18 @@ def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Pat
     return {given_stem(path): path for path in found.images}
 
 
-def _mask_problems(sample: Sample, readers: Readers) -> list[str]:
+def _with_hash(sample: Sample, readers: Readers) -> Sample | list[str]:
+    """The sample with the hash of its mask, or what is wrong with that."""
     if sample.mask is None:
-        return []
+        return sample
     try:
-        size = checked_size(sample.mask, readers)
+        mask = checked_picture(sample.mask, readers)
     except NoReaderError as error:
         return error.problems  # no mask is to blame
     except DatasetError as error:
         return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:
         return [f"{MASKS}: {given_name(sample.mask)!r} cannot be read ({error.strerror}); check its permissions."]
-    if size == sample.size:
-        return []
-    return [f"{MASKS}: {given_name(sample.mask)!r} is {size}, but its image {sample.size}; make them equal."]
+    if mask.size == sample.size:
+        return replace(sample, mask_sha256=mask.sha256)
+    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image {sample.size}; make them equal."]

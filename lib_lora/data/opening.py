@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageChops, ImageOps
 
@@ -29,61 +31,80 @@ class NotNowError(DatasetError):
     """A file that could not be read, for a reason that may pass without a change of the file."""
 
 
-def image_size(path: Path) -> Size:
+class Picture(NamedTuple):
+    """What was found of an image file: the size as it is seen, and the SHA-256 of its content."""
+
+    size: Size
+    sha256: str
+
+
+def file_content(path: Path) -> bytes:
+    """The whole file.
+
+    Raises:
+        DatasetError: it is larger than is read.
+        NotNowError: it is gone, or may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise NotNowError([f"Image {given_name(path)!r} cannot be read ({why}); put it back, or make it readable."]) from error
+    if len(content) > MAX_BYTES:
+        raise DatasetError([f"Image {given_name(path)!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
+    return content
+
+
+def image_size(path: Path, content: bytes | None = None) -> Size:
     """Size as the picture is seen (EXIF rotation honoured), without decoding it where the format allows.
+
+    `content`: of the file, where it was read before.
 
     Raises:
         DatasetError: the file is no image of a known format, too large, or damaged.
     """
-    with reading(path) as image:
+    with reading(path, content) as image:
         width, height = image.size
         turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
     return Size(width, height) if turned else Size(height, width)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Image.Image]:
-    """The opened file; whatever Pillow says of damage while it is read becomes one sentence."""
-    with _open(path) as image:
+def reading(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """The opened file; whatever Pillow says of damage while it is read becomes one sentence.
+
+    `content`: of the file, where it was read before.
+    """
+    with _open(path, file_content(path) if content is None else content) as image:
         try:
             yield image
         except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, EOFError, struct.error) as error:
-            kind = NotNowError if getattr(error, "errno", None) else DatasetError  # the disk's fault, or the file's
-            raise kind([f"Image {given_name(path)!r} cannot be read ({error}); replace or remove it."]) from error
+            raise DatasetError([f"Image {given_name(path)!r} cannot be read ({error}); replace or remove it."]) from error
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, content: bytes) -> Image.Image:
+    problem = _shape_problem(content)
+    if problem:
+        raise DatasetError([f"Image {given_name(path)!r} {problem}; save it anew or remove it."])
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DatasetError([f"Image {given_name(path)!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
-        problem = _shape_problem(path)
-        if problem:
-            raise DatasetError([f"Image {given_name(path)!r} {problem}; save it anew or remove it."])
-        image = Image.open(path, formats=FORMATS)
-    except (DatasetError, MemoryError):
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a header that was made for it brings Pillow to errors of any kind
-        errno = getattr(error, "errno", None)
-        if errno:  # the system's own: gone, or not allowed
-            why = os.strerror(errno)
-            raise NotNowError(
-                [f"Image {given_name(path)!r} cannot be read ({why}); put it back, or make it readable."]
-            ) from error
         raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} picture; replace or remove it."]) from error
-    problem = _size_problem(image, path.stat().st_size)
+    problem = _size_problem(image, len(content))
     if problem:
         image.close()
         raise DatasetError([f"Image {given_name(path)!r} {problem}."])
     return image
 
 
-def _shape_problem(path: Path) -> str | None:
+def _shape_problem(content: bytes) -> str | None:
     """What is said of a file before Pillow looks at it: its own look at a header takes as long as the file likes."""
-    with path.open("rb") as file:
-        start = file.read(len(SIGNATURE))
-        if start == SIGNATURE:
-            return png_problem(file)
-        return jpeg_problem(start + file.read(MAX_BYTES)) if start.startswith(b"\xff\xd8") else None
+    if content.startswith(SIGNATURE):
+        return png_problem(io.BytesIO(content))
+    return jpeg_problem(content) if content.startswith(b"\xff\xd8") else None
 
 
 def _size_problem(image: Image.Image, length: int) -> str | None:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO
 
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.opening import NotNowError
+from lib_lora.data.opening import NotNowError, Picture
 from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -56,8 +56,8 @@ class Reader:
         self._command, self._seconds, self._start_s = (*command, f"{seconds:g}"), seconds, start_s
         self._process: subprocess.Popen[str] | None = None
 
-    def size(self, path: Path) -> Size:
-        """Size of a picture as it is seen, decoded whole.
+    def picture(self, path: Path) -> Picture:
+        """Size and hash of a picture that was read once and decoded whole.
 
         Raises:
             DatasetError: the file is no picture that can be read, or its decoder crashed twice or did not end.
@@ -73,7 +73,7 @@ class Reader:
         answer = json.loads(said)
         if "problems" in answer:
             raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
-        return Size(*answer["size"])
+        return Picture(Size(*answer["size"]), answer["sha256"])
 
     def close(self) -> None:
         """The process ends."""
@@ -166,8 +166,8 @@ class Readers:
         for reader in self._all:
             reader.close()
 
-    def size(self, path: Path) -> Size:
-        """As `Reader.size`, from any thread."""
+    def picture(self, path: Path) -> Picture:
+        """As `Reader.picture`, from any thread."""
         if self._none is not None:
             raise NoReaderError(self._none.problems)
         try:
@@ -176,7 +176,7 @@ class Readers:
             reader = self._make()
             self._all.append(reader)
         try:
-            return reader.size(path)
+            return reader.picture(path)
         except NoReaderError as error:
             self._none = error
             raise

@@ -1,4 +1,4 @@
-"""The child of `data/reader.py`: decodes the pictures it is told, one after the other, and tells their sizes.
+"""The child of `data/reader.py`: decodes the pictures it is told, one after the other, and tells their sizes and hashes.
 
 It ends with its input, and by itself where a picture keeps it: its parent may be gone, and a stuck decoder lets no Python run.
 """
@@ -6,13 +6,14 @@ It ends with its input, and by itself where a picture keeps it: its parent may b
 from __future__ import annotations
 
 import faulthandler
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
 
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.opening import NotNowError, image_size, is_deep, on_white, reading, upright
+from lib_lora.data.opening import NotNowError, file_content, image_size, is_deep, on_white, reading, upright
 from lib_lora.errors import DatasetError
 
 READY = "train-lora reader"  # the first line of ours; whatever else starts with a Python may write before it
@@ -20,7 +21,9 @@ GRACE_S = 5.0  # so much longer than its parent waits
 
 
 def main() -> None:
-    """Lines of JSON: a path comes in; `{"size": [height, width]}` or `{"problems": […]}` goes out. Ends with its input.
+    """Lines of JSON: a path comes in; `{"size": [height, width], "sha256": …}` or `{"problems": […]}` goes out.
+
+    Ends with its input.
 
     The last argument: the seconds that its parent waits for a picture.
     """
@@ -42,8 +45,9 @@ def answer(path: Path) -> dict[str, object]:
     `for_now`: the file is not to blame, another time it may be read.
     """
     try:
-        size = image_size(path)
-        decode(path)
+        content = file_content(path)
+        size = image_size(path, content)
+        decode(path, content)
     except DatasetError as error:
         return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
     except MemoryError:
@@ -51,12 +55,12 @@ def answer(path: Path) -> dict[str, object]:
             "problems": [f"Image {given_name(path)!r} needs more memory than there is; shrink or remove it."],
             "for_now": True,
         }
-    return {"size": [size.height, size.width]}
+    return {"size": [size.height, size.width], "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def decode(path: Path) -> None:
+def decode(path: Path, content: bytes) -> None:
     """Everything that `load_pixels` has Pillow do."""
-    with reading(path) as image:
+    with reading(path, content) as image:
         picture = upright(image)
         if not is_deep(picture):
             on_white(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lib_lora.data.buckets import Placement
 from lib_lora.data.dataset import Sample
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels, fit, load_alpha, load_pixels
+from lib_lora.data.opening import file_content
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
@@ -34,10 +36,11 @@ def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> 
     """The image of `sample` as `look` wants it.
 
     Raises:
-        DatasetError: a file cannot be read, or is not of the size it had when it was checked.
+        DatasetError: a file cannot be read, or is not what it was when it was checked.
     """
-    pixels = _unchanged(sample.path, load_pixels(sample.path), sample.size)
-    mask = _mask(data, sample)
+    content = file_content(sample.path)
+    pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.size)
+    mask = _mask(data, sample, content)
     fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, look.cut))
     shown = Showing(
         with_colours(fitted, look),
@@ -46,19 +49,22 @@ def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> 
     return shown.mirrored() if look.mirrored else shown
 
 
-def _mask(data: DataConfig, sample: Sample) -> Pixels | None:
-    """What of the whole image is learned, `[height, width]`; None where masks are not asked for."""
+def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
+    """What of the whole image, whose file holds `content`, is learned, `[height, width]`; None where masks are not asked for."""
     if data.alpha_mask:
-        return load_alpha(sample.path)
+        return load_alpha(sample.path, content)
     if not data.masked_loss:
         return None
     if sample.mask is None:
         return np.full(sample.size, 255, dtype=np.uint8)
-    red = _unchanged(sample.mask, load_pixels(sample.mask), sample.size)[..., 0]  # as sd-scripts
-    return np.ascontiguousarray(red)
+    content = file_content(sample.mask)
+    pixels = _unchanged(data, sample.mask, content, sample.mask_sha256, load_pixels(sample.mask, content), sample.size)
+    return np.ascontiguousarray(pixels[..., 0])  # red, as sd-scripts
 
 
-def _unchanged(path: Path, pixels: Pixels, size: Size) -> Pixels:
-    if pixels.shape[:2] != size:
+def _unchanged(data: DataConfig, path: Path, content: bytes, sha256: str, pixels: Pixels, size: Size) -> Pixels:
+    """A state says what content latents were made of. What is read anew at each step may be saved anew meanwhile."""
+    changed = data.cache_latents and bool(sha256) and hashlib.sha256(content).hexdigest() != sha256
+    if changed or pixels.shape[:2] != size:
         raise DatasetError([f"Image {given_name(path)!r} was changed after it was checked; start again."])
     return pixels

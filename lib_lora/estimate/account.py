@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig
 from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.likeness import likeness
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.base import BaseModel
 from lib_lora.model.kinds import is_learning
-from lib_lora.model.rates import with_rates
 from lib_lora.training.optimizer import make_optimizer
 from lib_lora.training.precision import Precision
 from lib_lora.training.weights import frozen_pairs, start_pairs
@@ -67,7 +66,7 @@ class Account:
 
 
 def account(
-    config: TrainConfig,
+    config: Settled,
     base: BaseModel,
     device_type: str,
     precision: Precision,
@@ -89,7 +88,7 @@ def account(
         captions: how many different ones there are.
         preview: size of pictures that are drawn, if any.
     """
-    alike, config = likeness(base), with_rates(config, base.family)
+    alike = likeness(base)
     pairs, frozen = start_pairs(config, alike, precision.weights), frozen_pairs(config, alike)
     autocast = None if precision.dtype == torch.float32 else precision.dtype
     counter = Counter(config, alike, device_type, autocast, pairs, frozen)
@@ -128,7 +127,7 @@ def module_bytes(module: nn.Module) -> int:
     return tensor_bytes([*module.parameters(), *module.buffers()])
 
 
-def state_bytes(config: TrainConfig, pairs: Sequence[Adapter], device_type: str) -> int:
+def state_bytes(config: Settled, pairs: Sequence[Adapter], device_type: str) -> int:
     """What the optimizer keeps of the adapters: it is made on the CPU and stepped once, on one parameter of every shape.
 
     Of optimizers with kernels for CUDA alone it is known: one byte a value and state in 8 bits (above 4096 values), else four.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.ledger import Ledger
 from lib_lora.estimate.likeness import META, made_trainable
@@ -39,7 +39,7 @@ class Counter:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Settled,
         alike: BaseModel,
         device_type: str,
         autocast: torch.dtype | None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lib_lora.config.groups import TrainConfig
 from lib_lora.config.precision import PrecisionConfig
+from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.account import GB, STEP, Account, account
 from lib_lora.model.base import BaseModel
@@ -17,7 +17,7 @@ from lib_lora.training.precision import Precision, choose_precision
 SHOWN = 3  # parts in a short text
 
 
-def estimate(config: TrainConfig, base: BaseModel, device: torch.device, plan: Plan | None = None) -> Account:
+def estimate(config: Settled, base: BaseModel, device: torch.device, plan: Plan | None = None) -> Account:
     """Count what `config` would take on `base`, which is only looked at.
 
     Without a plan, one picture of the whole resolution stands for all. For a GPU that is not at hand, *auto* means bf16 and

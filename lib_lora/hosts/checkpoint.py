@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -51,17 +52,23 @@ class _Shape(tuple[int, ...]):
         return len(self)
 
 
-def read_shapes(path: Path) -> dict[str, Any]:
-    """The shape of every tensor, from the file's header alone.
+def read_shapes(path: Path) -> Mapping[str, Any]:
+    """The shape of every tensor, from the file's header alone, which is read once as long as the file stays the same.
 
     Raises:
         ModelError: it cannot be read.
     """
     try:
-        with safe_open(path, framework="pt"):  # the library's judgement of the header
-            return {key: _Shape(shape) for key, shape in tensor_shapes(path).items()}
+        told = path.stat()
+        return _shapes(path, told.st_size, told.st_mtime_ns)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Checkpoint (checkpoint): {str(path)!r} cannot be read ({error}).") from error
+
+
+@lru_cache(maxsize=4)
+def _shapes(path: Path, _size: int, _changed: int) -> Mapping[str, Any]:
+    with safe_open(path, framework="pt"):  # the library's judgement of the header
+        return MappingProxyType({key: _Shape(shape) for key, shape in tensor_shapes(path).items()})
 
 
 def file_problem(path: Path) -> str | None:
@@ -163,18 +170,24 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
     if not beside.is_file():
         return ""
     try:
-        if beside.stat().st_size > MAX_YAML_BYTES:
-            raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
-        text = beside.read_text(encoding="utf-8")
-        if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
-            raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
-        parameters = yaml.safe_load(text)["model"]["params"]
-        scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
-        found = parameters.get("parameterization") == "v" or scaling.endswith(".VScaling")
-        return f"{beside.name} says so" if found else ""
+        told = beside.stat()
+        return f"{beside.name} says so" if _means_v(beside, told.st_size, told.st_mtime_ns) else ""
     except (OSError, yaml.YAMLError, RecursionError, *_NOT_WHOLE) as error:
         reason = repr(error)[:200]
         raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({reason}).") from error
+
+
+@lru_cache(maxsize=4)
+def _means_v(beside: Path, size: int, _changed: int) -> bool:
+    """Whether a webui's configuration is of a model that predicts v; it is read once as long as it stays the same."""
+    if size > MAX_YAML_BYTES:
+        raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
+    text = beside.read_text(encoding="utf-8")
+    if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
+        raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
+    parameters = yaml.safe_load(text)["model"]["params"]
+    scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
+    return bool(parameters.get("parameterization") == "v" or scaling.endswith(".VScaling"))
 
 
 def legacy_hash(path: Path) -> str:

@@ -17,6 +17,7 @@ from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
+from lib_lora.config.settled import Settled, with_rates
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
 from lib_lora.data.paths import at_home, split_repeats
 from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
@@ -27,7 +28,6 @@ from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
 from lib_lora.kohya.types import KINDS_OF_FORM
 from lib_lora.model.family import SD1, Family
-from lib_lora.model.rates import with_rates
 
 ExportForm = Literal["toml", "json", "dataset"]
 # options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
@@ -68,10 +68,10 @@ def export_kohya(
     """
     if form == "dataset":
         return _dataset_text(config)
-    rated, notes = with_rates(config, family or SD1), list[str]()
+    rated, notes = with_rates(config, (family or SD1).text_encoder_lr), list[str]()
     settings, arguments, own = _sd_scripts(rated)
-    if rated != config:
-        own[OWN_TEXT_RATE] = rated.optimizer.text_rate
+    if config.optimizer.text_encoder_lr is None:
+        own[OWN_TEXT_RATE] = rated.optimizer.text_encoder_lr
         notes += [] if family else [RATE_OF_SD]
     if dataset_config:
         for names in (settings, own):
@@ -112,7 +112,7 @@ def _needs_dataset_file(config: TrainConfig) -> bool:
     return False
 
 
-def _sd_scripts(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _sd_scripts(config: Settled) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Options by sd-scripts' name, those inside `network_args`, and those that only we have."""
     settings = {"network_module": network_module(config.adapter), **_by_hand(config)}
     arguments: dict[str, Any] = {**lycoris_arguments(config.adapter)}
@@ -146,7 +146,7 @@ def _as_absent(opt: Option, value: Any) -> bool:
     return bool(value == {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}.get(opt.name, opt.default))
 
 
-def _by_hand(config: TrainConfig) -> dict[str, Any]:
+def _by_hand(config: Settled) -> dict[str, Any]:
     """What is one option here and several there, or the other way round."""
     data, optimizer, run = config.data, config.optimizer, config.run
     found: dict[str, Any] = {"resolution": f"{data.resolution},{data.resolution_height or data.resolution}"}
@@ -156,10 +156,10 @@ def _by_hand(config: TrainConfig) -> dict[str, Any]:
     if _holds_trigger(config):
         found["keep_tokens"] = _keep_tokens(config)
     found["learning_rate"] = optimizer.first_rate
-    found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_rate
-    if optimizer.text_rate == 0 < optimizer.unet_lr:
+    found["unet_lr"], found["text_encoder_lr"] = optimizer.unet_lr, optimizer.text_encoder_lr
+    if optimizer.text_encoder_lr == 0 < optimizer.unet_lr:
         found["network_train_unet_only"] = True
-    if optimizer.unet_lr == 0 < optimizer.text_rate:
+    if optimizer.unet_lr == 0 < optimizer.text_encoder_lr:
         found["network_train_text_encoder_only"] = True
     return found
 

@@ -7,17 +7,15 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.kinds import Shape, tensor_shapes
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.text import layer_name
-from lib_lora.model.rates import with_rates
 from lib_lora.model.words import BUNDLE, ONE, PAIR
-from lib_lora.output.header import data_bytes
-from lib_lora.output.lora_layers import layer_shapes
+from lib_lora.output.lora_layers import LoraFiles, LoraLayers
 
 CHANNELS = (320, 640, 1280, 1280)
 TIME = 1280
@@ -31,15 +29,16 @@ HEADER = 66
 Layers = Iterator[tuple[str, Shape]]
 
 
-def layers_text(config: TrainConfig, family: Family) -> str:
+def layers_text(config: Settled, family: Family, files: LoraFiles | None = None) -> str:
     """How many layers of a model of full size are trained, and how large the file gets.
 
     What a file to go on with holds is in the new one, too, trained or not. "" where it, or ranks, cannot be read: that is told.
     """
     counts, tensors, kept = {"te": 0, "unet": 0}, _of_the_word(config, family), dict[str, Shape]()
-    rates = {"te": with_rates(config, family).optimizer.text_rate, "unet": config.optimizer.unet_lr}
+    rates = {"te": config.optimizer.text_encoder_lr, "unet": config.optimizer.unet_lr}
     try:
-        held = _held(config.adapter.network_weights, family)
+        file = (files or LoraFiles()).layers(path, family) if (path := config.adapter.network_weights) else None
+        held = _held(path, file, family) if file else {}
         for name, shape in layers_of(family.card):
             part, rank = "unet" if name.startswith("lora_unet_") else "te", rank_and_alpha(name, config.adapter)[0]
             trained = rates[part] > 0 and rank > 0
@@ -56,13 +55,13 @@ def layers_text(config: TrainConfig, family: Family) -> str:
     except (ConfigError, LoraFileError):
         return ""
     size: float = sum(len(key) + HEADER for key in (*tensors, *kept))
-    size += BYTES[config.precision.save_precision] * _numbers(tensors) + _bytes_each(
-        config.adapter.network_weights, held
-    ) * _numbers(kept)
+    size += BYTES[config.precision.save_precision] * _numbers(tensors)
+    if file is not None and held:  # what is not trained stays as it lies in the file
+        size += sum(value.nbytes for value in file.raw.values()) / sum(map(_numbers, held.values())) * _numbers(kept)
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
     others = len({key.partition(".")[0] for key in kept})
-    more = f"; {others} others stay as {Path(config.adapter.network_weights).stem} has them" if others else ""
+    more = f"; {others} others stay as {Path(path).stem} has them" if others else ""
     return f"{sum(counts.values())} layers of an {family.name}: {parts}{more}; a file of {size / 1e6:.1f} MB"
 
 
@@ -70,29 +69,23 @@ def _numbers(tensors: Mapping[str, Shape]) -> int:
     return sum(math.prod(sides) for sides in tensors.values())
 
 
-def _bytes_each(path: str, held: Mapping[str, Mapping[str, Shape]]) -> float:
-    """What a number takes in the file to go on with, whose layers that are not trained stay as they are."""
-    numbers = sum(map(_numbers, held.values()))
-    return data_bytes(Path(path)) / numbers if numbers else 0.0
-
-
-def _held(path: str, family: Family) -> dict[str, dict[str, Shape]]:
+def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Shape]]:
     """Layer -> key -> shape of its tensors, alpha among them, of the file to go on with; of a word in it nothing.
 
     Raises:
         LoraFileError: it cannot be read, or is of another model.
     """
     found: dict[str, dict[str, Shape]] = {}
-    for key, shape in layer_shapes(Path(path), family)[0].items() if path else ():
+    for key, value in file.state.items():
         name = key.partition(".")[0]
         if name != BUNDLE:
-            found.setdefault(name, {f"{name}.alpha": ()})[key] = shape
+            found.setdefault(name, {f"{name}.alpha": ()})[key] = tuple(value.shape)
     if not {name for name in found if not is_further(name)} <= dict(layers_of(family.card)).keys():
         raise LoraFileError(f"{path!r} has layers that no {family.name} has.")
     return found
 
 
-def _of_the_word(config: TrainConfig, family: Family) -> dict[str, Shape]:
+def _of_the_word(config: Settled, family: Family) -> dict[str, Shape]:
     """The vectors that are bundled in the file: for each text encoder as many as the trigger word has tokens."""
     count = config.embedding.embedding_vectors
     start, keys = f"{BUNDLE}.{config.text.trigger}.", ONE if len(TEXT[family.card]) == 1 else PAIR

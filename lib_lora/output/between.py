@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lib_lora import __version__
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled
 from lib_lora.errors import HostChanged, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.model.base import BaseModel, Host
@@ -40,7 +40,7 @@ class Between:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Settled,
         plan: Plan,
         base: BaseModel,
         host: Host,
@@ -51,7 +51,6 @@ class Between:
         self._sampler = Sampler(session.config, plan, base, host, session, result.leavings)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
-        # of the images as they are trained on; whoever ends the program later has no time for it
         self._fingerprint = data_fingerprint(plan)
 
     def go_on(self, resumed: Resumed) -> None:
@@ -188,7 +187,7 @@ class Between:
         values: dict[str, Any] = {
             "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
-            "configuration": self._config.to_flat(),
+            "configuration": self._config.saved.to_flat(),
             "data": self._fingerprint,
             "model": self._result.model.legacy_hash,
             "precision": self._session.precision.name,

@@ -26,9 +26,3 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(LENGTH_BYTES), "little")))
     return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
-
-
-def data_bytes(path: Path) -> int:
-    """Bytes of a file that are tensors, not header."""
-    with path.open("rb") as file:
-        return path.stat().st_size - LENGTH_BYTES - int.from_bytes(file.read(LENGTH_BYTES), "little")

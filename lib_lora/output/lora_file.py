@@ -14,7 +14,7 @@ from safetensors.torch import save
 from lib_lora.data.paths import path_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.output.atomic import write_atomically
-from lib_lora.output.header import LENGTH_BYTES, count_problem, header_problem, tensor_shapes
+from lib_lora.output.header import LENGTH_BYTES, count_problem, header_problem
 
 State = dict[str, torch.Tensor]
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
@@ -69,21 +69,6 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
             _check_count(file)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
-        raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
-
-
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of every tensor of a LoRA file, from its header alone.
-
-    Raises:
-        LoraFileError: it is missing or no safetensors file.
-    """
-    try:
-        _check_start(path)
-        with safe_open(path, framework="pt") as file:
-            _check_count(file)
-        return tensor_shapes(path)
-    except (OSError, SafetensorError) as error:
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
 
 

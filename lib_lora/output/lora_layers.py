@@ -14,7 +14,7 @@ from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.others import NO_LORA
 from lib_lora.model.layer_names.translate import Named, Translation, translate
-from lib_lora.output.lora_file import State, read, shapes
+from lib_lora.output.lora_file import State, read
 
 Shape = tuple[int, ...]
 _SIDECAR, _SIDECAR_BYTES = "adapter_config.json", 2**20
@@ -41,13 +41,39 @@ class LoraLayers:
         return found
 
 
+class LoraFiles:
+    """The LoRA files of one request, each read once and kept until `forget`."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[State, dict[str, str]] | LoraFileError] = {}
+
+    def layers(self, path: str, family: Family | None = None) -> LoraLayers:
+        """As `read_layers`."""
+        if path not in self._read:
+            try:
+                self._read[path] = read(Path(path))
+            except LoraFileError as error:
+                self._read[path] = error
+        found = self._read[path]
+        if isinstance(found, LoraFileError):
+            raise LoraFileError(str(found))
+        return _named_here(Path(path), *found, family)
+
+    def forget(self) -> None:
+        """Let go of what was read: a run needs it no more once its adapters are made."""
+        self._read.clear()
+
+
 def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
     """The LoRA at `path`; of a file that can be of several families under the names of `family`.
 
     Raises:
         LoraFileError: it is missing, no safetensors file, or its metadata cannot be read.
     """
-    raw, metadata = read(path)
+    return _named_here(path, *read(path), family)
+
+
+def _named_here(path: Path, raw: State, metadata: dict[str, str], family: Family | None) -> LoraLayers:
     names = _translated(path, {key: tuple(value.shape) for key, value in raw.items()}, metadata, family)
     sides = {one.name: raw[key].dim() for key, named in names.tensors.items() for one in named if one.end == "lora_down.weight"}
     state = {one.key: _tensor(one, raw[key], sides) for key, named in names.tensors.items() for one in named}
@@ -55,18 +81,6 @@ def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
         state[f"{name}.lokr_w1"] = state[f"{name}.lokr_w1"].float() * scale
     said = {f"{name}.alpha": torch.tensor(alpha) for name, alpha in names.alphas.items()}
     return LoraLayers({**state, **said}, metadata, names, raw)
-
-
-def layer_shapes(path: Path, family: Family) -> tuple[dict[str, Shape], Translation]:
-    """The shapes of the same tensors, from the file's header alone.
-
-    Raises:
-        LoraFileError: it is missing, no safetensors file, or its metadata cannot be read.
-    """
-    held = shapes(path)
-    names = _translated(path, held, {}, family)
-    found = {one.key: _shape(one, held[key]) for key, named in names.tensors.items() for one in named}
-    return found, names
 
 
 def names_problem(path: str, names: Translation) -> str | None:
@@ -118,7 +132,3 @@ def _tensor(one: Named, value: torch.Tensor, sides: Mapping[str, int]) -> torch.
     if one.third is not None:
         return value.chunk(3)[one.third].clone()
     return value.reshape(-1, *[1] * (max(sides.get(one.name, 2), 2) - 1)) if one.rows else value
-
-
-def _shape(one: Named, shape: Shape) -> Shape:
-    return (shape[0] // 3, *shape[1:]) if one.third is not None and shape else shape

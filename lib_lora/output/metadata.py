@@ -18,14 +18,14 @@ import torch
 
 from lib_lora import __version__
 from lib_lora.config.data import DataConfig
-from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.groups import all_options
 from lib_lora.config.lycoris import lycoris_arguments, network_module
 from lib_lora.config.objective import ObjectiveConfig
+from lib_lora.config.settled import Settled
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import SD1, Family
-from lib_lora.model.rates import with_rates
+from lib_lora.model.family import Family
 from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.output.metadata_size import MADE_BY, fitted
 from lib_lora.plan import Plan
@@ -53,20 +53,18 @@ class RunFacts:
     checkpointing: bool = False
 
 
-def file_metadata(
-    config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]
-) -> dict[str, str]:
+def file_metadata(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, str]:
     """Every entry of the file except the hashes, as far as it fits into one."""
     return fitted(_entries(config, plan, model, facts, software)).texts
 
 
-def cut_metadata(config: TrainConfig, plan: Plan) -> tuple[str, ...]:
+def cut_metadata(config: Settled, plan: Plan) -> tuple[str, ...]:
     """A sentence on everything that is longer than files may tell; known before a model is touched."""
     facts = RunFacts(0.0, 0, 0, Precision("no", torch.float32), " ".join(config.optimizer.optimizer_args))
-    return fitted(_entries(with_rates(config, SD1), plan, ModelInfo("", None, None), facts, {})).told
+    return fitted(_entries(config, plan, ModelInfo("", None, None), facts, {})).told
 
 
-def _entries(config: TrainConfig, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, Any]:
+def _entries(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, Any]:
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
         **_option_entries(config, facts),
@@ -85,7 +83,7 @@ def _software_text(software: Mapping[str, Any]) -> str:
     return f"sd-webui-train-lora {__version__}" + "".join(f", {name} {version}" for name, version in software.items())
 
 
-def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, Any]:
+def _run_entries(config: Settled, plan: Plan, facts: RunFacts) -> dict[str, Any]:
     return {
         "ss_session_id": uuid.uuid4().int & 0xFFFFFFFF,
         "ss_training_started_at": facts.started_at,
@@ -105,7 +103,7 @@ def _run_entries(config: TrainConfig, plan: Plan, facts: RunFacts) -> dict[str, 
     }
 
 
-def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
+def _option_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
     optimizer, text = config.optimizer, config.text
     return {
         "ss_network_module": network_module(config.adapter),
@@ -117,7 +115,7 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
         **_embedding_entries(config),
         "ss_learning_rate": optimizer.first_rate,
         "ss_unet_lr": optimizer.unet_lr,
-        "ss_text_encoder_lr": optimizer.text_rate,
+        "ss_text_encoder_lr": optimizer.text_encoder_lr,
         "ss_lr_scheduler": optimizer.lr_scheduler,
         "ss_lr_warmup_steps": int(optimizer.lr_warmup_steps) if optimizer.lr_warmup_steps % 1 == 0 else optimizer.lr_warmup_steps,
         "ss_max_grad_norm": optimizer.max_grad_norm,
@@ -137,7 +135,7 @@ def _option_entries(config: TrainConfig, facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _network_args(config: TrainConfig) -> dict[str, Any]:
+def _network_args(config: Settled) -> dict[str, Any]:
     """What sd-scripts takes as network_args and is not at its default, as texts; it adds the dropout."""
     prefix = "network_args."
     options = [opt for opt in all_options() if (opt.declaration.kohya or "").startswith(prefix)]
@@ -147,7 +145,7 @@ def _network_args(config: TrainConfig) -> dict[str, Any]:
     return {"ss_network_args": {**given, "dropout": config.adapter.network_dropout or None}} if given else {}
 
 
-def _embedding_entries(config: TrainConfig) -> dict[str, Any]:
+def _embedding_entries(config: Settled) -> dict[str, Any]:
     """The word whose embedding is bundled in the file; a key of our own."""
     embedding = config.embedding
     if embedding.embedding_vectors == 0:
@@ -177,7 +175,7 @@ def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:
     }
 
 
-def _dataset_entries(config: TrainConfig, plan: Plan) -> dict[str, Any]:
+def _dataset_entries(config: Settled, plan: Plan) -> dict[str, Any]:
     data = config.data
     named, members = _named_folders(plan), _members(plan)
     buckets = {
@@ -268,7 +266,7 @@ def _model_entries(model: ModelInfo, *, velocity: bool) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def _modelspec_entries(config: TrainConfig, family: Family, facts: RunFacts) -> dict[str, Any]:
+def _modelspec_entries(config: Settled, family: Family, facts: RunFacts) -> dict[str, Any]:
     entries = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": family.architecture(velocity=config.objective.v_parameterization),

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free
 from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.events import Event, Note
 from lib_lora.model.adapter import State, state_dict
@@ -53,7 +53,7 @@ class Result:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Settled,
         plan: Plan,
         base: BaseModel,
         host: Host,
@@ -209,7 +209,7 @@ def _plain(adapters: State) -> bytes | None:
         return None
 
 
-def _optimizer_text(config: TrainConfig, session: Session) -> str:
+def _optimizer_text(config: Settled, session: Session) -> str:
     """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
     cls = type(session.updater.optimizer)
     arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}

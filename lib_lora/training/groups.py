@@ -7,7 +7,7 @@ from typing import Any
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.embedding import EmbeddingConfig
-from lib_lora.config.optimizer import OptimizerConfig
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.base import Word
 from lib_lora.model.blocks import block_index, has_factors, rate_factor
@@ -15,7 +15,7 @@ from lib_lora.model.delta import UP
 from lib_lora.model.kinds import is_learning
 
 
-def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter: AdapterConfig) -> list[dict[str, Any]]:
+def parameter_groups(pairs: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
     """Text encoder first, then the U-Net, as one or (with factors) by block (sd-scripts `prepare_optimizer_params`).
 
     With LoRA+ the upper matrices are groups of their own. What has no rate, or wants no gradient, is in none.
@@ -23,7 +23,7 @@ def parameter_groups(pairs: Sequence[Adapter], config: OptimizerConfig, adapter:
     trained = [pair for pair in pairs if is_learning(pair)]
     text = [pair for pair in trained if pair.target.part == "text_encoder"]
     text_ratio = config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio
-    groups = _halves(text, config.text_rate, text_ratio) if text else []
+    groups = _halves(text, config.text_encoder_lr, text_ratio) if text else []
     for block in _blocks([pair for pair in trained if pair.target.part == "unet"], adapter):
         rate = config.unet_lr * rate_factor(block[0].target.name, adapter)
         groups += _halves(block, rate, config.loraplus_unet_lr_ratio or config.loraplus_lr_ratio)

@@ -13,8 +13,8 @@ from torch.optim import lr_scheduler
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.kinds import is_learning
@@ -26,14 +26,14 @@ from lib_lora.training.precision import Precision
 from lib_lora.training.schedules import make_scheduler
 
 
-def device_problem(config: OptimizerConfig, device: torch.device) -> str | None:
+def device_problem(config: SettledOptimizer, device: torch.device) -> str | None:
     """The sentence that says why the optimizer cannot work on `device`, or None."""
     if device.type == "cuda" or not optimizer_spec(config.optimizer).needs_cuda:
         return None
     return f"Optimizer (optimizer): {config.optimizer} works on CUDA only; choose AdamW."
 
 
-def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer with its library's defaults and the user's arguments, as sd-scripts makes it (`get_optimizer`).
 
     Raises:
@@ -63,7 +63,7 @@ def make_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> tor
     return optimizer
 
 
-def settings_problem(config: OptimizerConfig, device: torch.device) -> str | None:
+def settings_problem(config: SettledOptimizer, device: torch.device) -> str | None:
     """The sentence that says why optimizer and schedule do not work with their arguments, or None: two steps are tried."""
     if device_problem(config, device):
         return None  # told by itself
@@ -94,7 +94,7 @@ def _said(error: BaseException) -> str:
     return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
-def schedule_problem(config: OptimizerConfig, steps: int) -> str | None:
+def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
     """The sentence that says why a schedule class does not last for `steps`, or None: it is stepped through."""
     if not config.lr_scheduler_type:
         return None
@@ -119,7 +119,7 @@ class Updater:
     def __init__(
         self,
         pairs: Sequence[Adapter],
-        config: OptimizerConfig,
+        config: SettledOptimizer,
         steps: int,
         precision: Precision,
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen

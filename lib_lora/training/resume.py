@@ -14,11 +14,11 @@ import torch
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.names import taken_between_problem
 from lib_lora.config.reading import is_read
+from lib_lora.config.settled import Settled
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.paths import at_home, pasted, path_problem
-from lib_lora.errors import ConfigError, DatasetError
-from lib_lora.model.base import Host, ModelInfo
-from lib_lora.model.rates import with_rates
+from lib_lora.errors import ConfigError, Problem
+from lib_lora.model.base import BaseModel, Host, ModelInfo
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
 from lib_lora.plan import Plan
 from lib_lora.training.state_fits import misfits, unplaced
@@ -44,8 +44,8 @@ class Resumed:
     settings: Mapping[str, Any]
     told: tuple[str, ...] = ()
 
-    def check_model(self, model: ModelInfo, precision: str, config: TrainConfig) -> None:
-        """Called once the model is there. `config`: with the rates of its family.
+    def check_model(self, model: ModelInfo, precision: str, config: Settled) -> None:
+        """Called once the model is there.
 
         Raises:
             StateError: the state is of another checkpoint, of another number format, or of other rates.
@@ -58,34 +58,34 @@ class Resumed:
                 f"{TITLE}the state was trained in {self.precision}, this run would be in {precision}; "
                 f"set Mixed precision (mixed_precision) to {self.precision}."
             )
-        problem = _settings_problem(config, self.settings)
+        problem = _settings_problem(config.saved, self.settings)
         if problem:
             raise StateError(problem)
 
 
-def find_resumed(config: TrainConfig, plan: Plan, host: Host) -> Resumed | None:
+def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None) -> Resumed | None:
     """The state that the configuration names, read whole; None where it names none.
+
+    `base`: the model, which is only looked at; None where none is there. A rate that is not given, of a model whose family is not
+    known yet, is looked at once the model is there.
 
     Raises:
         ConfigError: it is missing or damaged, or does not fit settings, images or names.
     """
     if not config.run.resume:
         return None
-    kind = host.kind()
-    config = with_rates(config, kind.family) if kind else config
     try:
         folder, values, state, told = _read(config.run.resume, host.work_folder())
     except StateError as error:
-        raise ConfigError(error.problems) from error
-    problems = _problems(config, plan, host, values)
-    base = host.look() if kind and not problems else None
-    other = _checkpoint_problem(values["model"], base.info()) if base else None
+        raise ConfigError([Problem("resume", text) for text in error.problems]) from error
+    problems = _problems(config.saved if config.model else config.given, plan, host, values)
+    other = _checkpoint_problem(values["model"], base.info()) if base and not problems else None
     problems += [other] if other else []
-    if not problems and config.optimizer.text_encoder_lr is not None:  # else the family is not known before the model is there
+    if not problems and (config.model or config.given.optimizer.text_encoder_lr is not None):
         found = [*misfits(config, state, values["precision"], plan.steps, host.device()), *unplaced(state, base)]
         problems = [f"{TITLE}the state {folder.name!r} does not fit: {words}; choose another." for words in found]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([Problem("resume", text) for text in problems])
     return Resumed(folder, step_of(values), state, values["model"], values["precision"], values["configuration"],
                    (*told, *_other_versions(values)))  # fmt: skip
 
@@ -156,20 +156,10 @@ def _other_versions(values: Mapping[str, Any]) -> list[str]:
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows.
-
-    Raises:
-        DatasetError: an image is gone.
-    """
+    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows."""
     digest = hashlib.sha256()
     for sample, placement in zip(plan.samples, plan.placements):
-        try:
-            files = [sample.path] if sample.mask is None else [sample.path, sample.mask]
-            content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-        except OSError as error:
-            raise DatasetError(
-                [f"Image {given_name(sample.path)!r} was there when it was checked, and is gone; start again."]
-            ) from error
+        content = [sample.sha256] if sample.mask is None else [sample.sha256, sample.mask_sha256]
         digest.update(
             json.dumps(
                 [given_name(sample.path), content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]

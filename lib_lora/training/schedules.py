@@ -10,15 +10,15 @@ import torch
 from torch.optim import lr_scheduler
 
 from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import full_name, optimizer_spec
+from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.training.named import named_class
 
 Factor = Callable[[int], float]
 
 
-def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+def make_scheduler(config: SettledOptimizer, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     """The learning rate schedule over `steps` updates.
 
     Raises:
@@ -35,7 +35,7 @@ def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, st
     return lr_scheduler.LambdaLR(optimizer, factor_by_step(config, steps))
 
 
-def factor_by_step(config: OptimizerConfig, steps: int) -> Factor:
+def factor_by_step(config: SettledOptimizer, steps: int) -> Factor:
     """Step (from 0) -> factor on the learning rate."""
     given = 0 if config.lr_scheduler == "piecewise_constant" else config.lr_warmup_steps  # whose rules are all
     warmup, decay = in_steps(given, steps), in_steps(config.lr_decay_steps, steps)
@@ -88,7 +88,7 @@ def _polynomial(share: float, power: float, rate: float, end: float = 1e-7) -> f
     return end / rate if share > 1 else ((rate - end) * (1 - share) ** power + end) / rate
 
 
-def _piecewise(config: OptimizerConfig) -> Factor:
+def _piecewise(config: SettledOptimizer) -> Factor:
     """`1:10,0.1:20,0.01`: 1 before step 10, 0.1 before step 20, then 0.01 (diffusers' piecewise_constant)."""
     *rules, last = str(parse_arguments(config.lr_scheduler_args).get("step_rules", "1")).split(",")
     try:
@@ -103,7 +103,7 @@ def _piecewise(config: OptimizerConfig) -> Factor:
     return lambda step: next((factor for limit, factor in pairs if step < limit), final)
 
 
-def _named(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> Any:
+def _named(config: SettledOptimizer, optimizer: torch.optim.Optimizer) -> Any:
     """A schedule class by name."""
     title = f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type!r}"
     cls = named_class(title, full_name(config.lr_scheduler_type), "schedule", lr_scheduler.LRScheduler)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled
 from lib_lora.data.caption_rules import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
 from lib_lora.jobs.memory import give_memory_back
@@ -22,6 +22,7 @@ from lib_lora.model.kinds import is_learning, with_target
 from lib_lora.model.norm_shifts import shifted
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.words import spoken
+from lib_lora.output.lora_layers import LoraFiles
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.draws import draw
@@ -44,16 +45,24 @@ MOST_DIVERGED = 5  # steps in a row without a loss that is a number
 class Session:
     """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel, pictures: Pictures, precision: Precision) -> None:
+    def __init__(
+        self,
+        config: Settled,
+        plan: Plan,
+        base: BaseModel,
+        pictures: Pictures,
+        precision: Precision,
+        files: LoraFiles | None = None,
+    ) -> None:
         self.config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._texts = Texts(base, config.text, precision)
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
-        self.pairs = start_pairs(config, base, precision.weights)
-        self._shifts = norm_shifts(config, base)
-        self.kept, self.kept_layers = kept_tensors(config, base.family)
-        self._frozen, self._dropout = frozen_pairs(config, base), Dropout(config.adapter, config.run.seed)
+        self.pairs = start_pairs(config, base, precision.weights, files)
+        self._shifts = norm_shifts(config, base, files)
+        self.kept, self.kept_layers = kept_tensors(config, base.family, files)
+        self._frozen, self._dropout = frozen_pairs(config, base, files), Dropout(config.adapter, config.run.seed)
         self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
-        self.word = start_word(config, base)
+        self.word = start_word(config, base, files)
         self._trains_word = self.word is not None
         self._words = (*base.words, *([self.word] if self.word is not None else []))
         further = word_groups(self.word, config.embedding)
@@ -169,7 +178,7 @@ class Session:
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
         # where texts are trained, a context kept from the steps may be of other weights
-        trained = config.optimizer.text_rate > 0 or self.word is not None
+        trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)

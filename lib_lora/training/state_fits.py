@@ -13,9 +13,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig
-from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.settled import Settled, SettledOptimizer
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import BaseModel, Target, Word
@@ -36,7 +35,7 @@ _WITHOUT_RANK = ("lokr", "diag-oft", "ia3", "glora")  # or whose rank hangs on t
 _SCHEDULED = ("lr", "betas", "momentum")  # of an optimizer's arguments: a schedule may move them
 
 
-def misfits(config: TrainConfig, tree: Tree, precision: str, steps: int, device: torch.device) -> Iterator[str]:
+def misfits(config: Settled, tree: Tree, precision: str, steps: int, device: torch.device) -> Iterator[str]:
     """What of the state is not of these settings, in words.
 
     Args:
@@ -81,7 +80,7 @@ def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
         yield str(error).rstrip(".")
 
 
-def _is_odd(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+def _is_odd(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether settings make another adapter of this layer."""
     adapter = config.adapter
     if kind_of(tensors) != adapter.adapter_type:
@@ -93,7 +92,7 @@ def _is_odd(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor])
 
 
 def _of_the_optimizer(
-    config: TrainConfig, layers: Mapping[str, Mapping[str, torch.Tensor]], session: Tree, steps: int, device: torch.device
+    config: Settled, layers: Mapping[str, Mapping[str, torch.Tensor]], session: Tree, steps: int, device: torch.device
 ) -> Iterator[str]:
     """Groups, what is kept of each parameter, and the schedule. Of classes that only the user knows, groups alone."""
     if device_problem(config.optimizer, device):
@@ -122,7 +121,7 @@ def _of_the_optimizer(
         yield f"its schedule is not of the kind of {type(model.scheduler).__name__}"
 
 
-def _stand_in(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor]) -> Adapter:
+def _stand_in(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> Adapter:
     part = part_of(name)
     learning = is_trained(config, name, part)
     own = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
@@ -132,7 +131,7 @@ def _stand_in(config: TrainConfig, name: str, tensors: Mapping[str, torch.Tensor
 class _Model:
     """An optimizer and a schedule like those of the run, after a step on two parameters of every shape: of zeros, and of ones."""
 
-    def __init__(self, config: OptimizerConfig, groups: Groups, steps: int, device: torch.device) -> None:
+    def __init__(self, config: SettledOptimizer, groups: Groups, steps: int, device: torch.device) -> None:
         self._places: dict[tuple[int, tuple[int, ...]], list[nn.Parameter]] = {}
         small = []
         for number, group in enumerate(groups):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.model.adapter import by_layer
@@ -12,13 +11,13 @@ from lib_lora.model.conv_targets import further_targets
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.norm_shifts import norms_of
 from lib_lora.model.words import without_bundle
-from lib_lora.output.lora_layers import LoraLayers, read_layers
+from lib_lora.output.lora_layers import LoraFiles, LoraLayers
 from lib_lora.training.weights import BASE, CONTINUE
 
 OURS = "kohya's names"
 
 
-def told_weights(config: TrainConfig, base: BaseModel) -> list[str]:
+def told_weights(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
     """Sentences, one for each thing that a person would not expect.
 
     Raises:
@@ -27,10 +26,11 @@ def told_weights(config: TrainConfig, base: BaseModel) -> list[str]:
     told: list[str] = []
     if not config.adapter.network_weights and not config.adapter.base_weights:
         return told
+    files = files or LoraFiles()
     heard = {target.name for target in further_targets(base)} | norms_of(base).keys()
     if config.adapter.network_weights:
         path = config.adapter.network_weights
-        file = read_layers(Path(path), base.family)
+        file = files.layers(path, base.family)
         start, further = f"{CONTINUE}: {path!r} has ", _further(file)
         if file.names.layout != OURS:
             told.append(f"{start}{file.names.layout}; the new file has {OURS}.")
@@ -40,7 +40,7 @@ def told_weights(config: TrainConfig, base: BaseModel) -> list[str]:
             tail = f"; while it trains the model does without {_listed(silent)}" if silent else ""
             told.append(f"{start}{_listed(further)}, which are not trained here: they stay in the new file as they are{tail}.")
     for path in config.adapter.base_weights:
-        file = read_layers(Path(path), base.family)
+        file = files.layers(path, base.family)
         start, silent = f"{BASE}: {path!r} has ", [name for name in _further(file) if name not in heard]
         told += _alpha_told(file, start)
         if silent:

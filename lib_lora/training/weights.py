@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
-from lib_lora.errors import ConfigError, LoraFileError
+from lib_lora.config.settled import Settled, with_rates
+from lib_lora.errors import ConfigError, LoraFileError, Problem
 from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import BLOCKS, NORM, SCALE, factorization, kind_of, rank_of
-from lib_lora.model.family import SD1, Family, Kind
+from lib_lora.model.family import Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
-from lib_lora.model.rates import with_rates
 from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 from lib_lora.model.words import bundled, without_bundle
-from lib_lora.output.lora_layers import LoraLayers, names_problem, read_layers
+from lib_lora.output.lora_layers import LoraFiles, LoraLayers, names_problem
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
@@ -34,45 +33,49 @@ _KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not tr
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
-def weights_problems(config: TrainConfig, kind: Kind | None = None) -> list[str]:
+def weights_problems(config: Settled, kind: Kind | None = None, files: LoraFiles | None = None) -> list[Problem]:
     """What is wrong with the files that the configuration names, as far as they tell it without a model.
 
     `kind`: what the model is, where that is known; a file of another family is refused then.
     """
-    adapter = config.adapter
+    adapter, files = config.adapter, files or LoraFiles()
     try:
-        problems = _continue_problems(config, kind) if adapter.network_weights else []
+        told = _continue_problems(config, kind, files) if adapter.network_weights else []
     except ConfigError:
-        problems = []  # ranks, alphas or factors that cannot be read: their rules tell
+        told = []  # ranks, alphas or factors that cannot be read: their rules tell
+    problems = [Problem("network_weights", text) for text in told]
     for path in adapter.base_weights:
         try:
-            file = _opened(path, BASE, kind.family if kind else None)
-            problems += _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
+            file = _opened(path, BASE, kind.family if kind else None, files)
+            told = _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
         except LoraFileError as error:
-            problems.append(str(error))
+            told = [str(error)]
+        problems += [Problem("base_weights", text) for text in told]
     return problems
 
 
-def fit_problems(config: TrainConfig, base: BaseModel) -> list[str]:
+def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Problem]:
     """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
-    adapter, problems = config.adapter, []
-    for title, paths in (
-        (CONTINUE, [adapter.network_weights] if adapter.network_weights else []),
-        (BASE, adapter.base_weights),
-    ):
+    adapter, problems, files = config.adapter, list[Problem](), files or LoraFiles()
+    own = [adapter.network_weights] if adapter.network_weights else []
+    for option, title, paths in (("network_weights", CONTINUE, own), ("base_weights", BASE, adapter.base_weights)):
         for path in paths:
             try:
-                _adapters(path, title, base, torch.device("meta"))
+                _adapters(path, title, base, torch.device("meta"), files=files)
             except LoraFileError as error:
-                problems.append(str(error))
+                problems.append(Problem(option, str(error)))
     try:
-        norm_shifts(config, base)
+        norm_shifts(config, base, files)
     except LoraFileError as error:
-        problems.append(str(error))
+        problems.append(Problem("network_weights" if own else "base_weights", str(error)))
+    except ValueError:
+        pass  # strengths that are no numbers: their rule tells
     return problems
 
 
-def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch.float32) -> list[Adapter]:
+def start_pairs(
+    config: Settled, base: BaseModel, dtype: torch.dtype = torch.float32, files: LoraFiles | None = None
+) -> list[Adapter]:
     """The adapters of a run, with the values of the file to go on with where it has them.
 
     What the file holds of layers that are not trained stays as it is, in the model and in the new file. Layers that it lacks get
@@ -82,7 +85,8 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
         LoraFileError: the file does not fit the model.
     """
     adapter, seed = config.adapter, config.run.seed
-    found = _adapters(adapter.network_weights, CONTINUE, base, base.device, dtype) if adapter.network_weights else []
+    path = adapter.network_weights
+    found = _adapters(path, CONTINUE, base, base.device, dtype, files) if path else []
     loaded = {pair.target.name: pair for pair in found}
     pairs = []
     for target in [*adaptable(base), *further_targets(base)]:
@@ -99,7 +103,7 @@ def start_pairs(config: TrainConfig, base: BaseModel, dtype: torch.dtype = torch
     return pairs
 
 
-def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
+def frozen_pairs(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
     """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
 
     Raises:
@@ -107,12 +111,12 @@ def frozen_pairs(config: TrainConfig, base: BaseModel) -> list[Adapter]:
     """
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
     for path, strength in _strengths(config.adapter):
-        for pair in _adapters(path, BASE, base, base.device):
+        for pair in _adapters(path, BASE, base, base.device, files=files):
             by_name.setdefault(pair.target.name, []).append((pair, strength))
     return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
 
 
-def norm_shifts(config: TrainConfig, base: BaseModel) -> dict[str, Shift]:
+def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> dict[str, Shift]:
     """What the files to go on with and below add to norms, each with its strength.
 
     Raises:
@@ -121,7 +125,7 @@ def norm_shifts(config: TrainConfig, base: BaseModel) -> dict[str, Shift]:
     adapter, found = config.adapter, dict[str, Shift]()
     own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
     for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
-        state = read_layers(Path(path), base.family).state
+        state = (files or LoraFiles()).layers(path, base.family).state
         layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
         norms = norms_of(base) if layers else {}
         for name in layers.keys() & norms.keys():
@@ -145,7 +149,7 @@ def _unfit(title: str, path: str, error: LoraFileError) -> LoraFileError:
     return LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.")
 
 
-def kept_tensors(config: TrainConfig, family: Family) -> tuple[State, frozenset[str]]:
+def kept_tensors(config: Settled, family: Family, files: LoraFiles | None = None) -> tuple[State, frozenset[str]]:
     """What the file to go on with has of layers that are not trained, for the new file, bit for bit; and which layers these are.
 
     Raises:
@@ -153,12 +157,19 @@ def kept_tensors(config: TrainConfig, family: Family) -> tuple[State, frozenset[
     """
     if not config.adapter.network_weights:
         return {}, frozenset()
-    file = read_layers(Path(config.adapter.network_weights), family)
+    file = (files or LoraFiles()).layers(config.adapter.network_weights, family)
     layers = frozenset(name for name in by_layer(without_bundle(file.state)) if not is_trained(config, name, part_of(name)))
     return file.kept(layers), layers
 
 
-def _adapters(path: str, title: str, base: BaseModel, device: torch.device, dtype: torch.dtype = torch.float32) -> list[Adapter]:
+def _adapters(
+    path: str,
+    title: str,
+    base: BaseModel,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    files: LoraFiles | None = None,
+) -> list[Adapter]:
     """The adapters of a file, for all layers of `base` that can be heard; layers that are never trained may be missing there.
 
     Raises:
@@ -166,7 +177,7 @@ def _adapters(path: str, title: str, base: BaseModel, device: torch.device, dtyp
     """
     targets, further = adaptable(base), further_targets(base)
     heard = {target.name for target in further}
-    state = without_bundle(read_layers(Path(path), base.family).state)
+    state = without_bundle((files or LoraFiles()).layers(path, base.family).state)
     state = {key: value for key, value in state.items() if (name := key.partition(".")[0]) in heard or not is_further(name)}
     try:
         return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
@@ -174,23 +185,24 @@ def _adapters(path: str, title: str, base: BaseModel, device: torch.device, dtyp
         raise _unfit(title, path, error) from error
 
 
-def is_trained(config: TrainConfig, name: str, part: Part) -> bool:
+def is_trained(config: Settled, name: str, part: Part) -> bool:
     """Whether the layer's part has a learning rate, and its block a rank and a factor."""
-    rate = config.optimizer.unet_lr if part == "unet" else config.optimizer.text_rate
+    rate = config.optimizer.unet_lr if part == "unet" else config.optimizer.text_encoder_lr
     return rate > 0 and rank_and_alpha(name, config.adapter)[0] > 0
 
 
-def _continue_problems(config: TrainConfig, of_model: Kind | None) -> list[str]:
+def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles) -> list[str]:
     """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
-        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None)
+        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None, files)
         problems = _family_problems(adapter.network_weights, CONTINUE, file.names, of_model)
         if problems:
             return problems
         layers = _checked(file, adapter.network_weights, CONTINUE)
         start = f"{CONTINUE}: {adapter.network_weights!r} "
-        config = with_rates(config, of_model.family if of_model else file.names.family or SD1)
+        if of_model is None and file.names.family is not None:
+            config = with_rates(config.given, file.names.family.text_encoder_lr)
         problem = _word_problem(config, start, file)
     except LoraFileError as error:
         return [str(error)]
@@ -279,13 +291,13 @@ def layers_of(path: str, title: str = "Train again from", family: Family | None 
     Raises:
         LoraFileError: one sentence, with the option's `title`.
     """
-    file = _opened(path, title, family)
+    file = _opened(path, title, family, LoraFiles())
     return file, _checked(file, path, title)
 
 
-def _opened(path: str, title: str, family: Family | None) -> LoraLayers:
+def _opened(path: str, title: str, family: Family | None, files: LoraFiles) -> LoraLayers:
     try:
-        return read_layers(Path(path), family)
+        return files.layers(path, family)
     except LoraFileError as error:
         raise LoraFileError(f"{title}: {error}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,10 +13,12 @@ from lib_lora.data.words import named_in
 from lib_lora.errors import ConfigError
 from lib_lora.model.base import BaseModel, Word
 from lib_lora.model.words import bundled, check_fits
-from lib_lora.output.lora_layers import read_layers
+from lib_lora.output.lora_layers import LoraFiles
+
+_UNREAD = "First meaning (init_word): CLIP reads no token in {!r}; give another word."
 
 
-def start_word(config: TrainConfig, base: BaseModel) -> Word | None:
+def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Word | None:
     """The word that is trained, its vectors fp32 parameters; None where none is.
 
     They begin as those of the file to go on with, or as the tokens of the first meaning, one after the other and again from the
@@ -29,12 +30,26 @@ def start_word(config: TrainConfig, base: BaseModel) -> Word | None:
     embedding, name = config.embedding, config.text.trigger
     if embedding.embedding_vectors == 0:
         return None
-    if config.adapter.network_weights:
-        for word in bundled(read_layers(Path(config.adapter.network_weights), base.family).state):
-            if word.name == name:
-                check_fits(word, base)
-                return Word(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))
+    word = _word_of_the_file(config, base, files)
+    if word is not None:
+        check_fits(word, base)
+        return Word(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))
     return Word(name, tuple(_parameter(vectors) for vectors in _first_meaning(config, base)))
+
+
+def _word_of_the_file(config: TrainConfig, base: BaseModel, files: LoraFiles | None) -> Word | None:
+    """The trigger's embedding in the file to go on with."""
+    path = config.adapter.network_weights
+    words = bundled((files or LoraFiles()).layers(path, base.family).state) if path else []
+    return next((word for word in words if word.name == config.text.trigger), None)
+
+
+def meaning_problem(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> str | None:
+    """The sentence that says why the trigger's own vectors have nothing to begin with, or None."""
+    text = config.embedding.init_word or config.text.trigger
+    if not text or config.embedding.embedding_vectors == 0 or plain_ids(base.tokenizer, text):
+        return None
+    return None if _word_of_the_file(config, base, files) else _UNREAD.format(text)
 
 
 def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
@@ -82,7 +97,7 @@ def _first_meaning(config: TrainConfig, base: BaseModel) -> list[torch.Tensor]:
     text = config.embedding.init_word or config.text.trigger
     ids = plain_ids(base.tokenizer, text)
     if not ids:
-        raise ConfigError([f"First meaning (init_word): CLIP reads no token in {text!r}; give another word."])
+        raise ConfigError([_UNREAD.format(text)])
     count = config.embedding.embedding_vectors
     tokens = torch.tensor([[ids[i % len(ids)] for i in range(count)]], device=base.device)
     with torch.no_grad():

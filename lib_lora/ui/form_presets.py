@@ -103,7 +103,7 @@ class PresetBar:
             config = build_config(settings_from(self._options, values))
         except ConfigError as error:
             return [list_html(error.problems, "problem"), gr.update()]
-        problems = [problem for problem in config_problems(config, None) if not problem.startswith("Name (name)")]
+        problems = [problem for problem in config_problems(config) if problem.option != "name"]
         if problems:
             return [list_html(problems, "problem"), gr.update()]
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from html import escape
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.check import Findings
+from lib_lora.config.settled import Settled
 from lib_lora.errors import TrainLoraError
 from lib_lora.estimate.wanted import estimate, short
 from lib_lora.model.base import BaseModel, Host
@@ -23,20 +24,19 @@ class MemoryRow:
         self._answers: dict[object, str] = {}
         self._asked = 0
 
-    def html(self, config: TrainConfig, plan: Plan) -> str | None:
-        """The row; "" where no model is there to count on, None where a later question came meanwhile."""
+    def html(self, found: Findings) -> str | None:
+        """The row; "" without a model to count on or images, None where a later question came meanwhile."""
         self._asked += 1
         number = self._asked
         with self._lock:
             if number != self._asked:
                 return None
-            text = self._text(config, plan)
+            text = self._text(found.settled, found.base, found.plan)
         row = f"<tr><th>Memory</th><td>{escape(text)}</td></tr>"
         return f"<table class='train-lora-report'>{row}</table>" if text else ""
 
-    def _text(self, config: TrainConfig, plan: Plan) -> str:
-        base = self._host.look()
-        if base is None:
+    def _text(self, config: Settled, base: BaseModel | None, plan: Plan | None) -> str:
+        if base is None or plan is None:
             return ""
         text, data, run = config.text, config.data, config.run
         captions = len({sample.caption for sample in plan.samples})
@@ -50,7 +50,7 @@ class MemoryRow:
             self._answers[key] = self._counted(config, base, plan)
         return self._answers[key]
 
-    def _counted(self, config: TrainConfig, base: BaseModel, plan: Plan) -> str:
+    def _counted(self, config: Settled, base: BaseModel, plan: Plan) -> str:
         try:
             return short(estimate(config, base, self._host.device(), plan))
         except TrainLoraError:

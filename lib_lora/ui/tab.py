@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from lib_lora.check import find_images
-from lib_lora.config.groups import build_config, group_titles
+from lib_lora.check import look
+from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
-from lib_lora.config.rules import config_problems
-from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
+from lib_lora.errors import DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
-from lib_lora.plan import make_plan
-from lib_lora.training.suited import model_problems
-from lib_lora.training.weights import weights_problems
 from lib_lora.ui.form import PATHS, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_again import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
@@ -110,19 +106,14 @@ class TrainTab:
             flat = self._settings(files, values)
             if not flat["data"]:
                 return HINT
-            config = build_config(flat)
-            dataset = find_images(config)
-            host = self._runner.host
-            kind = host.kind()
-            problems = [*dataset.problems, *config_problems(config, host.lora_folder()), *host.problems()]
-            problems += [*weights_problems(config, kind), *(model_problems(config, kind) if kind else [])]
-            if not config.run.name:
-                problems = [problem for problem in problems if not problem.startswith("Name (name)")]
-            if dataset.problems or not dataset.samples:
-                return list_html(problems, "problem")
-            return plan_html(make_plan(config, dataset, kind)) + list_html(problems, "problem")
+            config, illegal = read_config(flat)
+            found = look(config, self._runner.host)
+            problems = [*illegal, *found.problems]
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
+        if not config.run.name:  # it need not be there yet
+            problems = [problem for problem in problems if problem.option != "name"]
+        return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
 
     def memory(self, files: Any, *values: Any) -> Any:
         """How much memory the run would take; by itself, since counting takes a moment and the report should not wait."""
@@ -130,11 +121,7 @@ class TrainTab:
             flat = self._settings(files, values)
             if not flat["data"]:
                 return ""
-            config = build_config(flat)
-            dataset = find_images(config)
-            if dataset.problems or not dataset.samples:
-                return ""
-            row = self._memory.html(config, make_plan(config, dataset))
+            row = self._memory.html(look(build_config(flat), self._runner.host))
         except TrainLoraError:
             return ""  # told by the report
         return gr.update() if row is None else row
@@ -142,14 +129,12 @@ class TrainTab:
     def start(self, files: Any, *values: Any) -> str:
         """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
         try:
-            flat = self._settings(files, values)
-        except ConfigError as error:
-            return self._refused(error.problems)
-        try:
-            placed = self._queue.submit(build_config(flat))
+            config, illegal = read_config(self._settings(files, values))
+            if illegal:  # what is wrong with the others is told with them
+                return self._refused([*illegal, *look(config, self._runner.host).problems])
+            return self._jobs.placed_html(self._queue.submit(config))
         except TrainLoraError as error:
-            return self._refused([*error.problems, *self._other_problems(flat)])
-        return self._jobs.placed_html(placed)
+            return self._refused(error.problems)
 
     def _refused(self, problems: Sequence[str]) -> str:
         return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
@@ -185,24 +170,6 @@ class TrainTab:
             return f"<p class='train-lora-hint'>{escape(self._runner.use_best())}</p>"
         except TrainLoraError as error:
             return self._refused(error.problems)
-
-    def _other_problems(self, flat: Mapping[str, Any]) -> list[str]:
-        """When some values are no legal values at all, what is wrong with the others: all problems are told at once."""
-        legal: dict[str, Any] = {}
-        for name, raw in flat.items():
-            try:
-                build_config({name: raw})
-            except ConfigError:
-                continue
-            legal[name] = raw
-        if len(legal) == len(flat):
-            return []
-        config = build_config(legal)
-        return [
-            *config_problems(config, self._runner.host.lora_folder()),
-            *self._runner.host.problems(),
-            *find_images(config).problems,
-        ]
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)

@@ -19,6 +19,7 @@ from lib_lora.output.card import write_card
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import make_plan
+from lib_lora.settle import settle
 from lib_lora.training.precision import Precision
 from tests.e2e.server import Server
 
@@ -81,6 +82,6 @@ def _write(path: Path, rng: random.Random, name: str) -> None:
     plan = make_plan(config, Dataset(samples, (concept,), (), ()))
     model = ModelInfo(_text(rng, 3) + ".safetensors", "abcd1234", None)
     facts = RunFacts(rng.uniform(0, 4e9), 5, 1, Precision("no", torch.float32), "AdamW")
-    metadata = file_metadata(config, plan, model, facts, {"webui": "x"})
+    metadata = file_metadata(settle(config, None), plan, model, facts, {"webui": "x"})
     path.write_bytes(serialise({"lora_unet_a.alpha": torch.tensor(1.0)}, torch.float16, metadata))
     write_card(path, activation_text=config.text.trigger, sd_version="SD1", preferred_weight=1.0)

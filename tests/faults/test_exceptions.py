@@ -14,7 +14,7 @@ from tests.house import House
 # room, what in it fails, at which call (0: the first)
 PLACES: list[tuple[str, str, int]] = [
     ("lib_lora.train", "check", 0),
-    ("lib_lora.train", "suited", 0),
+    ("lib_lora.train", "settled_notes", 0),
     ("lib_lora.train", "choose_precision", 0),
     ("lib_lora.train", "Pictures", 0),
     ("lib_lora.training.pictures", "posteriors", 0),

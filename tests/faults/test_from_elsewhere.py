@@ -21,7 +21,7 @@ from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.kohya.importing import import_file
-from lib_lora.output.lora_file import read, shapes
+from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from tests.faults.writes import outside, writes
 from tests.house import House
@@ -135,7 +135,7 @@ def looked_at(path: Path) -> float:
     """Seconds of processor time until a file is refused."""
     started = time.process_time()
     with pytest.raises(LoraFileError):
-        shapes(path)
+        read(path)
     return time.process_time() - started
 
 

@@ -26,7 +26,7 @@ from lib_lora.config.groups import all_options, build_config
 from lib_lora.data import dataset, folders
 from lib_lora.data import masks as masks_room
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import NotNowError
+from lib_lora.data.opening import NotNowError, Picture
 from lib_lora.data.reader import Reader, Readers
 from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
@@ -152,7 +152,7 @@ def test_fuzzed_pictures(house: House, quick: Any, photos: Path, long: bool, fig
         path.write_bytes(fuzzed(rng, wholes[number % 3]))
         bad.discard(path.name)
         try:
-            reader.size(path)
+            reader.picture(path)
             assert load_pixels(path).shape
             read += 1
         except DatasetError as error:
@@ -172,10 +172,10 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from lib_lora.data import reader_main
 real = reader_main.decode
-def decode(path):
+def decode(path, content):
     if path.name == "crash.png": os.abort()
     if path.name == "endless.png": time.sleep(600)
-    return real(path)
+    return real(path, content)
 reader_main.decode = decode
 reader_main.main()
 """
@@ -265,11 +265,12 @@ def test_no_picture_is_blamed_for_a_reader_that_does_not_start(
 def test_what_others_write_is_no_answer(photos: Path) -> None:
     """A Python that writes lines of its own at its start, and a decoder that writes to the console: sizes come all the same."""
     noisy = WEAK_DECODER.replace("import os", "print('Hello'); print('half a line', end='', flush=True)\nimport os").replace(
-        "return real(path)", "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path)"
+        "return real(path, content)",
+        "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path, content)",
     )
     reader = Reader((sys.executable, "-c", noisy, str(ROOT)))
     try:
-        assert [reader.size(photos / "3_blob" / f"{number}.png") for number in (0, 0, 1)]
+        assert [reader.picture(photos / "3_blob" / f"{number}.png") for number in (0, 0, 1)]
     finally:
         reader.close()
 
@@ -278,12 +279,12 @@ def test_what_others_write_is_no_answer(photos: Path) -> None:
 def test_a_reader_that_something_else_ended_is_asked_again(photos: Path, tmp_path: Path) -> None:
     """The process dies at a picture once: the picture is read in another process, and not blamed."""
     dies_once = WEAK_DECODER.replace(
-        "return real(path)",
-        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path)",
+        "return real(path, content)",
+        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path, content)",
     )
     reader = Reader((sys.executable, "-c", dies_once, str(ROOT)))
     try:
-        assert reader.size(photos / "3_blob" / "0.png")
+        assert reader.picture(photos / "3_blob" / "0.png")
     finally:
         reader.close()
     assert (tmp_path / "died").exists()
@@ -299,23 +300,23 @@ def test_a_bad_picture_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     error: list[type[DatasetError]] = [DatasetError]
 
     class Scripted(Readers):
-        def size(self, path: Path) -> Size:
+        def picture(self, path: Path) -> Picture:
             asked.append(path)
             raise error[0](["Image 'bad.png' is bad."])
 
     for _ in range(3):
         with pytest.raises(DatasetError, match="is bad"):
-            dataset.checked_size(bad, Scripted())
+            dataset.checked_picture(bad, Scripted())
     assert len(asked) == 1
     bad.write_bytes(b"another")
     error[0] = NotNowError
     for _ in range(3):
         with pytest.raises(DatasetError, match="is bad"):
-            dataset.checked_size(bad, Scripted())
+            dataset.checked_picture(bad, Scripted())
     assert len(asked) == 4
     write_picture(bad)
     with Readers() as readers:
-        assert dataset.checked_size(bad, readers)
+        assert dataset.checked_picture(bad, readers)
 
 
 @pytest.mark.case(58)
@@ -428,7 +429,7 @@ def test_links_out_of_a_folder_are_not_followed(
         (masks / "3_blob").symlink_to(secret)
     opened: list[Path] = []
     monkeypatch.setattr(dataset, "_checked", {})
-    monkeypatch.setattr(Reader, "size", lambda _, path: opened.append(path.resolve()) or Size(96, 96))
+    monkeypatch.setattr(Reader, "picture", lambda _, path: opened.append(path.resolve()) or Picture(Size(96, 96), "0"))
     told = house.run(quick(masked_loss=kind.startswith("mask"), mask_data=str(masks))).told
     name, root = {
         "image": ("Image folder (data): 'out.png' is a link that leads", "photos"),

@@ -152,10 +152,10 @@ def test_gradients_without_a_number_change_nothing(house: House, quick: Any, mon
 @pytest.mark.case(5)
 def test_the_scaler_skips_and_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaler of torch at 2^24 with gradients that overflow: scale halved, update and schedule left out, then all goes on."""
-    from lib_lora.config.optimizer import OptimizerConfig
+    from lib_lora.config.settled import SettledOptimizer
     from tests.test_optimizer import pair
 
-    updater = Updater([pair("unet")], OptimizerConfig(unet_lr=0.1, lr_scheduler="linear"), 4, Precision("no", torch.float32))
+    updater = Updater([pair("unet")], SettledOptimizer(unet_lr=0.1, lr_scheduler="linear"), 4, Precision("no", torch.float32))
     cls = getattr(torch.amp, "GradScaler", None)
     if cls is None:
         pytest.skip("this torch has no scaler for the CPU")

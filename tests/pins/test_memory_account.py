@@ -11,6 +11,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.estimate.wanted import estimate
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
 from lib_lora.model.base import ModelInfo
+from lib_lora.settle import settle
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
 from tests.pins.test_webui_adapter import fingerprint
@@ -41,6 +42,6 @@ def test_the_model_in_hand_is_only_looked_at(model: Any, monkeypatch: pytest.Mon
     before, host = fingerprint(model), WebuiHost()
     base = host.look()
     assert base is not None
-    found = estimate(small_config(photos, tmp_path, preview_steps=1), base, host.device())
+    found = estimate(settle(small_config(photos, tmp_path, preview_steps=1), host.kind()), base, host.device())
     assert fingerprint(model) == before
     assert set(found.phases) == {"encoding pictures", "training", "drawing a picture"} and found.peak > found.added > 0

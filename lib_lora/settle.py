@@ -1,0 +1,86 @@
+"""Settings + the model that is there -> the settings of the run, and what is to be told about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.config.rules import MODEL_RULES
+from lib_lora.config.settled import Settled, with_rates
+from lib_lora.errors import ConfigError, Problem
+from lib_lora.model.base import BaseModel
+from lib_lora.model.blocks import SD, XL
+from lib_lora.model.family import SD1, SDXL, Kind
+
+
+def settle(config: TrainConfig, kind: Kind | None) -> Settled:
+    """The settings of the run: the model decides whether v is predicted, a rate that was not given, and clip skip.
+
+    A model that is not known yet counts as an SD 1.x that predicts what the settings say.
+    """
+    family = kind.family if kind else SD1
+    settled = with_rates(config, family.text_encoder_lr)
+    velocity = config.objective.v_parameterization or bool(kind and kind.v_from)
+    return replace(
+        settled,
+        objective=replace(config.objective, v_parameterization=velocity),
+        text=config.text if family.clip_skip else replace(config.text, clip_skip=1),
+        model=family.name if kind else "",
+        layout=XL if family.card == SDXL.card else SD,
+    )
+
+
+def model_problems(settled: Settled) -> list[Problem]:
+    """Settings that do not go with the model that `settled` was made for."""
+    return [problem for rule in MODEL_RULES if (problem := rule(settled.given, settled))]
+
+
+def settled_for(config: TrainConfig, base: BaseModel) -> Settled:
+    """The settings of a run on `base`.
+
+    Raises:
+        ConfigError: they do not go with it.
+    """
+    settled = settle(config, base.kind)
+    problems = [*model_problems(settled), *clip_skip_problems(settled, base)]
+    if problems:
+        raise ConfigError(problems)
+    return settled
+
+
+def clip_skip_problems(settled: Settled, base: BaseModel) -> list[Problem]:
+    """More layers skipped than the text encoder of `base` has."""
+    skipped, layers = settled.text.clip_skip, _text_layers(base) if settled.text.clip_skip > 1 else 1
+    if skipped <= layers:
+        return []
+    told = f"Clip skip (clip_skip): got {skipped}, but the text encoder has {layers} layers; lower it."
+    return [Problem("clip_skip", told)]
+
+
+def settled_notes(settled: Settled, kind: Kind) -> list[str]:
+    """What the model decides, and what is usual for it."""
+    family, given = kind.family, settled.given
+    told = [f"Model: {kind.words(declared=given.objective.v_parameterization)}."]
+    if settled.text != given.text:
+        told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
+    rate = settled.optimizer.text_encoder_lr
+    if family.card == SDXL.card and rate > 0:
+        told.append(
+            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: leave Learning rate, "
+            "text encoder (text_encoder_lr) empty for that."
+        )
+    elif given.optimizer.text_encoder_lr is None and rate == 0:
+        told.append(
+            f"Text encoders: not trained, since for {family.name} the U-Net alone is usual; give Learning rate, text encoder "
+            "(text_encoder_lr) to train both."
+        )
+    if family.inpaints:
+        told.append("Inpainting: the whole picture counts as masked, as when the webui draws from a prompt alone.")
+    return told
+
+
+def _text_layers(base: BaseModel) -> int:
+    """How many layers the first text encoder has, by the names of what can be trained in them."""
+    prefix = f"{base.family.text_prefixes[0]}_text_model_encoder_layers_"
+    names = [target.name for target in base.targets() if target.name.startswith(prefix)]
+    return len({name.removeprefix(prefix).partition("_")[0] for name in names})

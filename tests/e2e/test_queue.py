@@ -26,6 +26,7 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
         _wait_for(tab, name, word)
     assert "does not exist or is no folder" in tab.row("doomed").inner_text()
     _wait_for(tab, "mine", "Running")
+    tab.page.locator("#train_lora_progress b", has_text="mine").wait_for()  # the list may be newer than the panel
     tab.wait_for_step(5)
     before = _states(server)
     assert before == {"mine": "running", "second": "finished", "doomed": "failed", "foremost": "stopped"}

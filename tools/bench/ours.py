@@ -53,6 +53,9 @@ class LdmHost:
     def work_folder(self) -> Path:
         return self.lora_folder() / ".train-lora"
 
+    def keeps(self, folder: Path) -> bool:
+        return False
+
     def hides_pictures(self) -> bool:
         return False
 

@@ -9,7 +9,14 @@ from tests.house import assert_one_sentence
 GOOD = "Rank (rank): got 0, must be at least 1; choose 4, 8 or 16."
 
 
-@pytest.mark.parametrize("text", [GOOD, "'a.png' cannot be read (No space left on device); make room on that disk."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "Name (name): got 'xxxx..., it is too long; at most 100 bytes.",
+        "'a.png' cannot be read (No space left on device); make room on that disk.",
+    ],
+)
 def test_sentences(text: str) -> None:
     assert_one_sentence(text)
 

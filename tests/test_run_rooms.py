@@ -289,7 +289,7 @@ def test_a_state_fits_its_own_settings_alone(photos: Path, tmp_path: Path) -> No
     tree = checked_tree(values, tensors)
     assert list(misfits(config, tree, "no", 3, CPU)) == [] == list(unplaced(tree, None))
     for changes, said in (
-        ({"rank": 4}, "another type or rank"), ({"ema_decay": 0.9}, "moving average"), ({"optimizer": "Lion"}, "its optimizer"),
+        ({"rank": 4}, "another type or rank"), ({"ema_decay": 0.9}, "moving average"), ({"optimizer": "SGDNesterov"}, "its optimizer"),
         ({"mixed_precision": "bf16"}, "it was trained in no, not in bf16"), ({"full_bf16": True}, "not bfloat16"),
         ({"embedding_vectors": 2, "trigger": "ohwx"}, "the 2 vectors"), ({"lr_scheduler": "cosine"}, ""),
     ):  # fmt: skip

@@ -11,6 +11,7 @@ window.trainLora.report = (() => {
     let timer = null; // from a change to the question
     let asked = false;
     let again = false; // something changed since
+    let serial = null; // of the newest answer
     let givenUp = null;
     let refused = false; // the page had no key for the last report
 
@@ -43,22 +44,28 @@ window.trainLora.report = (() => {
         }
         asked = true;
         clearTimeout(givenUp);
-        givenUp = setTimeout(answered, LOST_MS);
+        givenUp = setTimeout(over, LOST_MS);
         page.dom.find("#train_lora_check").click();
     }
 
-    function answered() {
+    function over() {
         asked = false;
         clearTimeout(givenUp);
-        if (again) {
-            again = false;
-            ask();
-        }
+        if (again) formChanged();
+        again = false;
+    }
+
+    // gradio writes into the report while the answer is out, too.
+    function written() {
+        const mark = page.dom.find("#train_lora_report [data-serial]");
+        if (!mark || mark.dataset.serial === serial) return;
+        serial = mark.dataset.serial;
+        over();
     }
 
     onUiLoaded(() => {
         const watch = {childList: true, subtree: true, characterData: true};
-        new MutationObserver(answered).observe(page.dom.find("#train_lora_report"), watch);
+        new MutationObserver(written).observe(page.dom.find("#train_lora_report"), watch);
         const form = page.dom.find("#train_lora_form");
         for (const kind of ["input", "change", "click"]) form.addEventListener(kind, formChanged);
     });

@@ -193,6 +193,23 @@ def test_where_the_focused_button_goes_the_next_has_the_focus(host: Host) -> Non
     assert host.focused() == "Up: c"
 
 
+def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
+    """Gradio writes its own signs into the report meanwhile; a click then would be dropped."""
+    host.page.evaluate("""() => {
+        window.asked = 0;
+        document.querySelector("#train_lora_check").addEventListener("click", () => { window.asked += 1; });
+    }""")
+    write = "text => document.querySelector('#train_lora_report').innerHTML = text"
+    host.page.evaluate("trainLora.report.filled()")
+    host.page.wait_for_function("window.asked === 1")
+    host.page.evaluate(write, "processing | 0.3s")
+    host.page.evaluate("trainLora.report.filled()")
+    host.page.wait_for_timeout(600)
+    assert host.page.evaluate("window.asked") == 1
+    host.page.evaluate(write, "the plan<i hidden data-serial='1'></i>")
+    host.page.wait_for_function("window.asked === 2")
+
+
 def test_remove_asks(host: Host) -> None:
     host.tell(names="ab")
     asked: list[str] = []

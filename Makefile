@@ -80,10 +80,11 @@ e2e: setup
 	@test -n "$(WEBUI_DIR)" || { echo "WEBUI_DIR is not set: make e2e WEBUI_DIR=path/to/stable-diffusion-webui" >&2; exit 1; }
 	$(RUN) -m pytest -m e2e tests/e2e
 
-# speed and memory beside the arithmetic limit, and beside sd-scripts where SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set
+# speed and memory beside the arithmetic limit, and beside sd-scripts where SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set;
+# with AGAINST beside an older checkout instead: fails where step or peak is more than 1.03 of that one's
 bench: setup pins-setup
 	@test -n "$(PINS_PYTHON)"
-	@$(RUN) -m tools.bench $(PINS_VENV)/bin/python
+	@$(RUN) -m tools.bench$(if $(AGAINST),.against) $(PINS_VENV)/bin/python $(AGAINST)
 
 # the long fault campaign: all tests that name a case, with its full figures; renews docs/faults.md. With WEBUI_DIR in a real webui too
 faults: setup pins-setup

@@ -1,0 +1,63 @@
+"""`make bench AGAINST=…`: two checkouts by turns, on pretended ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.bench.against import main
+
+PRETENDED = """
+import pathlib
+STEP, PEAK = {step}, {peak}
+JOURNAL = pathlib.Path({journal!r})
+
+def load_ldm(checkpoint):
+    print("made a model")
+    JOURNAL.open("a").write("loaded {name}\\n")
+
+def main(name, checkpoint, pictures, out, *, count):
+    load_ldm(checkpoint)
+    JOURNAL.open("a").write("{name}\\n")
+    return {{"steps": [STEP, STEP, 9 * STEP], "peak_gb": PEAK}}
+"""
+
+
+@pytest.mark.parametrize(("step", "peak", "code"), [(1.02, 1.02, 0), (0.5, 0.5, 0), (1.04, 1.0, 1), (1.0, 1.04, 1)])
+def test_two_checkouts_by_turns(step: float, peak: float, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each loads its model once; more than 3 per cent slower or larger fails."""
+    journal = tmp_path / "journal"
+    for name, figures in (("old", (1.0, 1.0)), ("new", (step, peak))):
+        room = tmp_path / name / "tools" / "bench"
+        room.mkdir(parents=True)
+        text = PRETENDED.format(name=name, step=figures[0], peak=figures[1], journal=str(journal))
+        (room / "ours.py").write_text(text)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "sd15-full.safetensors").touch()
+    assert main(Path(sys.executable), tmp_path / "old", tmp_path / "build", tmp_path / "new", rounds=3) == code
+    assert journal.read_text().split("\n")[:-1] == [
+        "loaded old",
+        "old",
+        "loaded new",
+        "new",
+        "new",
+        "old",
+        "old",
+        "new",
+        "new",
+        "old",
+    ]
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["against"]
+    assert (told["step_ratio"], told["peak_ratio"], told["step_s_now"]) == (step, peak, step)
+
+
+def test_a_checkout_that_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "sd15-full.safetensors").touch()
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(RuntimeError, match=r"before\.log"):
+        main(Path(sys.executable), tmp_path / "nothing", tmp_path / "build", tmp_path / "nothing")
+    assert "tools" in (tmp_path / "build" / "before.log").read_text()

@@ -6,7 +6,6 @@ import re
 
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.options import shown
-from lib_lora.config.reading import is_read
 
 # the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
 _FORBIDDEN = set(".,:|()[]{}<>\\#\n")
@@ -32,13 +31,6 @@ def vectors_have_a_word(config: TrainConfig) -> str | None:
     return None
 
 
-def stop_is_a_whole_step(config: TrainConfig) -> str | None:
-    value = config.embedding.stop_embedding_training
-    if value < 1 or value == int(value) or not is_read(config, "stop_embedding_training"):
-        return None
-    return f"Stop the embedding (stop_embedding_training): got {value:g}, must be a whole number of steps, or a share below 1."
-
-
 def schedule_leaves_the_rate(config: TrainConfig) -> str | None:
     if config.embedding.embedding_vectors == 0 or config.optimizer.lr_scheduler != "adafactor":
         return None
@@ -48,4 +40,4 @@ def schedule_leaves_the_rate(config: TrainConfig) -> str | None:
     )
 
 
-RULES: tuple[Rule, ...] = (vectors_have_a_word, stop_is_a_whole_step, schedule_leaves_the_rate)
+RULES: tuple[Rule, ...] = (vectors_have_a_word, schedule_leaves_the_rate)

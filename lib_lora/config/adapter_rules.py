@@ -27,34 +27,6 @@ from lib_lora.model.blocks import (
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 
-def ranks_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(block_ranks, config)
-
-
-def alphas_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(block_alphas, config)
-
-
-def conv_ranks_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(conv_ranks, config)
-
-
-def conv_alphas_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(conv_alphas, config)
-
-
-def factors_down_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(down_factors, config)
-
-
-def factor_of_the_middle_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(middle_factors, config)
-
-
-def factors_up_can_be_read(config: TrainConfig) -> str | None:
-    return _problem(up_factors, config)
-
-
 def some_block_is_trained(config: TrainConfig) -> str | None:
     if config.optimizer.text_encoder_lr != 0 or config.optimizer.unet_lr == 0:
         return None
@@ -226,27 +198,25 @@ def _reads_all(adapter: AdapterConfig, layout: Layout) -> bool:
     return not block_problems(adapter, layout)
 
 
-def _problem(read: Callable[[AdapterConfig, Layout], object], config: TrainConfig) -> str | None:
-    """The sentence that says why an option fits the blocks of no family."""
-    problem = None
-    for layout in reversed(LAYOUTS):
-        try:
-            read(config.adapter.as_read, layout)
-            return None
-        except ConfigError as error:
-            problem = error.problems[0]
-    return problem
+def blocks_can_be_read(read: Callable[[AdapterConfig, Layout], object]) -> Rule:
+    """The rule of one option of single blocks: it fits the blocks of some family."""
+
+    def rule(config: TrainConfig) -> str | None:
+        problem = None
+        for layout in reversed(LAYOUTS):
+            try:
+                read(config.adapter.as_read, layout)
+                return None
+            except ConfigError as error:
+                problem = error.problems[0]
+        return problem
+
+    return rule
 
 
 READERS = (block_ranks, block_alphas, conv_ranks, conv_alphas, down_factors, middle_factors, up_factors)
 RULES: tuple[Rule, ...] = (
-    ranks_can_be_read,
-    alphas_can_be_read,
-    conv_ranks_can_be_read,
-    conv_alphas_can_be_read,
-    factors_down_can_be_read,
-    factor_of_the_middle_can_be_read,
-    factors_up_can_be_read,
+    *map(blocks_can_be_read, READERS),
     some_block_is_trained,
     ranks_have_one_source,
     strengths_fit_the_files,

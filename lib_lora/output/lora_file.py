@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +64,27 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
     Raises:
         LoraFileError: it is missing or no safetensors file.
     """
-    try:
-        _check_start(path)
-        with safe_open(path, framework="pt") as file:
-            _check_count(file)
-            return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
-        raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
+    with _opened(path) as file:
+        return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of every tensor of a LoRA file, from its header alone.
+    """Key -> shape of every tensor of a LoRA file, from its header alone. Raises as `read`."""
+    with _opened(path):
+        return tensor_shapes(path)
 
-    Raises:
-        LoraFileError: it is missing or no safetensors file.
-    """
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file as the library opens it; an error on the way is told as `read` does."""
     try:
         _check_start(path)
         with safe_open(path, framework="pt") as file:
-            _check_count(file)
-        return tensor_shapes(path)
-    except (OSError, SafetensorError) as error:
+            problem = count_problem(len(file.keys()))
+            if problem:
+                raise SafetensorError(problem)
+            yield file
+    except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
 
 
@@ -95,12 +96,6 @@ def _check_start(path: Path) -> None:
         raise OSError("it is no file")
     with path.open("rb") as file:
         problem = header_problem(file.read(LENGTH_BYTES))
-    if problem:
-        raise SafetensorError(problem)
-
-
-def _check_count(file: Any) -> None:
-    problem = count_problem(len(file.keys()))
     if problem:
         raise SafetensorError(problem)
 

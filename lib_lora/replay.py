@@ -122,7 +122,7 @@ def _problem(tensors: State, captions: Any, losses: Any, *, sdxl: bool) -> str |
 
 
 def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
-    """Train as recorded. The result is DESIGN.md's `replay` object.
+    """Train as recorded, and say how far losses and weights are from the recording's.
 
     Raises:
         ModelError: the recording is of another model family.

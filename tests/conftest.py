@@ -23,6 +23,7 @@ torch.set_num_threads(1)  # the miniatures gain nothing from more, and a busy ma
 collect_ignore = []
 if importlib.util.find_spec("diffusers") is None:
     collect_ignore += [
+        "test_preview.py",
         "test_standalone.py",
         "test_diffusers_load.py",
         "test_train.py",

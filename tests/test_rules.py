@@ -51,6 +51,7 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"full_bf16": True, "mixed_precision": "fp16"}, "full_bf16"),
     ({"stop_text_encoder_training": 5, "unet_lr": 0}, "stop_text_encoder_training"),
     ({"stop_text_encoder_training": 1.5}, "stop_text_encoder_training"),
+    ({"stop_embedding_training": 1.5, "embedding_vectors": 1, "trigger": "ohwx"}, "stop_embedding_training"),
 ]
 
 

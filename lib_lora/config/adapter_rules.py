@@ -29,34 +29,6 @@ Reader = Callable[[AdapterConfig, Layout], object]
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
 
 
-def ranks_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("block_dims", block_ranks, config, settled)
-
-
-def alphas_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("block_alphas", block_alphas, config, settled)
-
-
-def conv_ranks_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("conv_block_dims", conv_ranks, config, settled)
-
-
-def conv_alphas_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("conv_block_alphas", conv_alphas, config, settled)
-
-
-def factors_down_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("down_lr_weight", down_factors, config, settled)
-
-
-def factor_of_the_middle_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("mid_lr_weight", middle_factors, config, settled)
-
-
-def factors_up_can_be_read(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    return _problem("up_lr_weight", up_factors, config, settled)
-
-
 def some_block_is_trained(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
     adapter, rate = config.adapter, (settled or config).optimizer.text_encoder_lr
     if rate != 0 or config.optimizer.unet_lr == 0:
@@ -246,7 +218,7 @@ def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
 
 def _reads_all(adapter: AdapterConfig, layout: Layout) -> bool:
     """Whether the settings of single blocks fit a U-Net with these blocks."""
-    return all(_refusal(read, adapter, layout) is None for read in READERS)
+    return all(_refusal(read, adapter, layout) is None for read in READERS.values())
 
 
 def _refusal(read: Reader, adapter: AdapterConfig, layout: Layout) -> str | None:
@@ -257,26 +229,30 @@ def _refusal(read: Reader, adapter: AdapterConfig, layout: Layout) -> str | None
     return None
 
 
-def _problem(option: str, read: Reader, config: TrainConfig, settled: Settled | None) -> Problem | None:
-    """What says that an option fits the blocks of no family, or not those of the model."""
-    refusals = {layout: _refusal(read, config.adapter, layout) for layout in LAYOUTS}
-    if all(refusals.values()):
-        return Problem(option, str(refusals[LAYOUTS[0]]))
-    refusal = refusals[settled.layout] if settled else None
-    return settled.because(Problem(option, refusal)) if settled and refusal else None
+def blocks_can_be_read(option: str, read: Reader) -> ModelRule:
+    """The rule of one option of single blocks: it fits the blocks of some family, and those of the model."""
+
+    def rule(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
+        refusals = {layout: _refusal(read, config.adapter, layout) for layout in LAYOUTS}
+        if all(refusals.values()):
+            return Problem(option, str(refusals[LAYOUTS[0]]))
+        refusal = refusals[settled.layout] if settled else None
+        return settled.because(Problem(option, refusal)) if settled and refusal else None
+
+    return rule
 
 
-READERS: tuple[Reader, ...] = (
-    block_ranks, block_alphas, conv_ranks, conv_alphas, down_factors, middle_factors, up_factors,
-)  # fmt: skip
+READERS: dict[str, Reader] = {
+    "block_dims": block_ranks,
+    "block_alphas": block_alphas,
+    "conv_block_dims": conv_ranks,
+    "conv_block_alphas": conv_alphas,
+    "down_lr_weight": down_factors,
+    "mid_lr_weight": middle_factors,
+    "up_lr_weight": up_factors,
+}
 MODEL_RULES: tuple[ModelRule, ...] = (
-    ranks_can_be_read,
-    alphas_can_be_read,
-    conv_ranks_can_be_read,
-    conv_alphas_can_be_read,
-    factors_down_can_be_read,
-    factor_of_the_middle_can_be_read,
-    factors_up_can_be_read,
+    *(blocks_can_be_read(option, read) for option, read in READERS.items()),
     some_block_is_trained,
 )
 RULES: tuple[Rule, ...] = (

@@ -6,7 +6,6 @@ import re
 
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.options import shown
-from lib_lora.config.reading import is_read
 from lib_lora.errors import Problem
 
 # the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
@@ -38,16 +37,6 @@ def vectors_have_a_word(config: TrainConfig) -> Problem | None:
     return None
 
 
-def stop_is_a_whole_step(config: TrainConfig) -> Problem | None:
-    value = config.embedding.stop_embedding_training
-    if value < 1 or value == int(value) or not is_read(config, "stop_embedding_training"):
-        return None
-    return Problem(
-        "stop_embedding_training",
-        f"Stop the embedding (stop_embedding_training): got {value:g}, must be a whole number of steps, or a share below 1.",
-    )
-
-
 def schedule_leaves_the_rate(config: TrainConfig) -> Problem | None:
     if config.embedding.embedding_vectors == 0 or config.optimizer.lr_scheduler != "adafactor":
         return None
@@ -58,4 +47,4 @@ def schedule_leaves_the_rate(config: TrainConfig) -> Problem | None:
     )
 
 
-RULES: tuple[Rule, ...] = (vectors_have_a_word, stop_is_a_whole_step, schedule_leaves_the_rate)
+RULES: tuple[Rule, ...] = (vectors_have_a_word, schedule_leaves_the_rate)

@@ -28,6 +28,7 @@ class OptimizerSpec:
         defaults: arguments that are given unless the user does.
         needs_cuda: it has kernels for CUDA alone.
         one_rate: it finds the learning rate itself; only the first group's factor counts.
+        own_rate: the argument with which it makes its own rates and takes no other, nor any schedule but its own.
         schedule_free: it needs no schedule, and holds other weights while it trains than those to keep.
     """
 
@@ -37,11 +38,16 @@ class OptimizerSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     needs_cuda: bool = False
     one_rate: bool = False
+    own_rate: str = ""
     schedule_free: bool = False
 
     @property
     def package(self) -> str:
         return self.module.partition(".")[0]
+
+    def makes_its_own_rate(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether it does with the user's `arguments`."""
+        return bool({**self.defaults, **arguments}.get(self.own_rate))
 
     def installed(self) -> bool:
         """Whether its package is there; it is not imported."""
@@ -73,7 +79,9 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "PagedLion8bit": _bitsandbytes("PagedLion8bit"),
     "SGDNesterov": OptimizerSpec("torch.optim", "SGD", **NESTEROV),
     "SGDNesterov8bit": _bitsandbytes("SGD8bit", **NESTEROV),
-    "AdaFactor": OptimizerSpec("transformers.optimization", "Adafactor", defaults={"relative_step": True}),
+    "AdaFactor": OptimizerSpec(
+        "transformers.optimization", "Adafactor", defaults={"relative_step": True}, own_rate="relative_step"
+    ),
     "Prodigy": _adapting("prodigyopt", "Prodigy"),
     "DAdaptation": _adapting("dadaptation.experimental", "DAdaptAdamPreprint"),
     "DAdaptAdamPreprint": _adapting("dadaptation.experimental", "DAdaptAdamPreprint"),

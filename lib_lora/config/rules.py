@@ -16,6 +16,7 @@ from lib_lora.config.reading import is_read, samples_are_drawn, tags_move, unrea
 from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import Problem
 
+STEPS_OR_SHARES = ("lr_warmup_steps", "lr_decay_steps", "stop_text_encoder_training", "stop_embedding_training")
 SHOWN = 80  # characters of a name that is none
 
 
@@ -128,13 +129,17 @@ def velocity_weights_fit(config: TrainConfig, settled: Settled | None = None) ->
     return settled.because(problem) if settled and not objective.v_parameterization else problem
 
 
-def steps_are_whole(config: TrainConfig) -> Problem | None:
-    optimizer = config.optimizer
-    for label, name, value in (("Warm-up steps", "lr_warmup_steps", optimizer.lr_warmup_steps),
-                               ("Decay steps", "lr_decay_steps", optimizer.lr_decay_steps)):  # fmt: skip
-        if value >= 1 and value != int(value) and is_read(config, name):
-            return Problem(name, f"{label} ({name}): got {value:g}, must be a whole number of steps, or a share below 1.")
-    return None
+def steps_are_whole(name: str) -> Rule:
+    """The rule of a number of steps that may be a share of all."""
+    opt = next(opt for opt in all_options() if opt.name == name)
+
+    def rule(config: TrainConfig) -> Problem | None:
+        value = config.value(opt)
+        if value < 1 or value == int(value) or not is_read(config, name):
+            return None
+        return Problem(name, f"{opt.title}: got {value:g}, must be a whole number of steps, or a share below 1.")
+
+    return rule
 
 
 def optimizer_is_installed(config: TrainConfig) -> Problem | None:
@@ -201,10 +206,9 @@ def schedule_fits_the_optimizer(config: TrainConfig) -> Problem | None:
     if not is_read(config, "lr_scheduler"):
         return None
     try:
-        arguments = {**spec.defaults, **parse_arguments(optimizer.optimizer_args)}
+        makes_its_own = spec.makes_its_own_rate(parse_arguments(optimizer.optimizer_args))
     except ValueError:
         return None  # arguments_can_be_read tells
-    makes_its_own = spec.attribute == "Adafactor" and bool(arguments.get("relative_step"))
     if makes_its_own and optimizer.lr_scheduler != "adafactor":
         return Problem(
             "lr_scheduler", start + "but AdaFactor makes its own rate; choose adafactor, or the argument relative_step=False."
@@ -220,7 +224,7 @@ RULES: tuple[Rule, ...] = (
     separators_are_there,
     schedule_arguments_have_a_reader,
     timestep_range,
-    steps_are_whole,
+    *map(steps_are_whole, STEPS_OR_SHARES),
     optimizer_has_a_name,
     optimizer_is_installed,
     other_schedule_is_installed,

@@ -51,12 +51,4 @@ def something_is_left_to_train(config: TrainConfig) -> Problem | None:
     )
 
 
-def stop_is_a_whole_step(config: TrainConfig) -> Problem | None:
-    value = config.optimizer.stop_text_encoder_training
-    if value < 1 or value == int(value) or not is_read(config, "stop_text_encoder_training"):
-        return None
-    start = f"Stop the text encoder (stop_text_encoder_training): got {value:g}, "
-    return Problem("stop_text_encoder_training", start + "must be a whole number of steps, or a share below 1.")
-
-
-RULES: tuple[Rule, ...] = (full_precision_fits, fp16_holds_the_squares, something_is_left_to_train, stop_is_a_whole_step)
+RULES: tuple[Rule, ...] = (full_precision_fits, fp16_holds_the_squares, something_is_left_to_train)

@@ -11,6 +11,7 @@ from torch import nn
 
 from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
+from lib_lora.data.tokens import CHUNK
 from lib_lora.estimate.ledger import Ledger
 from lib_lora.estimate.likeness import META, made_trainable
 from lib_lora.estimate.standing_in import recomputed, standing_in
@@ -22,8 +23,6 @@ from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.model.kinds import is_learning
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.training.step import StepInputs, compute_loss
-
-CHUNK = 77  # tokens that CLIP reads at once, begin and end among them
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lib_lora.data.paths import split_repeats
 from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.queue_entry import Entry, broken, read_entry
-from lib_lora.output.atomic import write_atomically
+from lib_lora.output.atomic import link_or_copy, write_atomically
 
 JOB, ORDER = "job.json", "order.json"
 MAX_BYTES = 4 * 2**20  # of a file that is read
@@ -200,7 +200,7 @@ class Store:
         name = folder.resolve().name
         while (temporary / name).exists():
             name += "_"
-        shutil.copytree(folder, temporary / name, copy_function=_link)
+        shutil.copytree(folder, temporary / name, copy_function=link_or_copy)
         return str(final / name) + ("" if repeats is None else f"|{repeats}")
 
 
@@ -264,12 +264,3 @@ def _write(path: Path, content: bytes) -> None:
 
 def _refused(error: OSError) -> QueueError:
     return QueueError(f"The list of jobs could not be written ({error.strerror or error}); free space or check permissions.")
-
-
-def _link(source: str, target: str) -> str:
-    """The same file under a second name, which takes no room; a copy where the disk has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target

@@ -87,18 +87,17 @@ class Imported:
         return {**lists, "config": {name: value for name, value in self.config().to_flat().items() if name not in left_out}}
 
 
-def import_file(path: Path, *, keep_names: bool = False, ours_first: bool = False, follow: bool = True) -> Imported:
+def import_file(path: Path, *, keep_names: bool = False, follow: bool = True) -> Imported:
     """Read and translate a file.
 
     Args:
         path: a kohya_ss JSON, an sd-scripts TOML, a dataset file of either kind, or settings of ours.
         keep_names: names and paths in it are taken too.
-        ours_first: names that we and kohya share mean ours when the file has no other.
         follow: a dataset file that it names is read too.
     """
     settings = read_file(path)
     toml = path.suffix.lower() == ".toml"
-    source = source_of(settings, toml=toml, folder=path.parent if follow else None, ours_first=ours_first)
+    source = source_of(settings, toml=toml, folder=path.parent if follow else None)
     return import_source(source, keep_names=keep_names)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import Form
 from lib_lora.kohya.known import DECIDING, Verdict
@@ -249,13 +250,12 @@ def _schedule(value: Any, context: Context) -> Finding | None:
 
 def _makes_its_own_rate(optimizer: Any, arguments: Any) -> bool:
     """Whether it is AdaFactor without relative_step=False."""
-    if str(optimizer).lower() != "adafactor":
-        return False
     texts = [arguments] if isinstance(arguments, str) else arguments if isinstance(arguments, (list, tuple)) else []
     try:
-        return bool(parse_arguments([str(text).replace('"', "") for text in texts]).get("relative_step", True))
+        given = parse_arguments([str(text).replace('"', "") for text in texts])
     except ValueError:
-        return True  # what cannot be read is told at the arguments
+        given = {}  # what cannot be read is told at the arguments
+    return optimizer_spec(str(optimizer)).makes_its_own_rate(given)
 
 
 def _noise_kind(value: Any, context: Context) -> Finding | None:

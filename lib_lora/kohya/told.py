@@ -1,26 +1,31 @@
-"""What became of a file's keys, as text and as a table for the documents."""
+"""What became of a file's keys, as text and for the form."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from lib_lora.kohya.importing import Imported
 
 HEADS = {
-    "not_supported": "Not supported: these would change the result, and are left out",
-    "unknown": "Unknown",
+    "not_supported": "Not supported, and left out",
+    "unknown": "Unknown, and left out",
     "used": "Used",
     "ignored": "Ignored on purpose",
 }
+NEED_ATTENTION = {"not_supported", "unknown"}
 
 
-def import_text(found: Imported) -> str:
-    """One line per key, what needs attention first, and the settings that follow."""
-    lines = []
+def import_parts(found: Imported) -> Iterator[tuple[str, str, list[str]]]:
+    """Each part that is not empty, what needs attention first: its name, its head with the number of keys, a line a key."""
     for name, head in HEADS.items():
         members = getattr(found, name)
         if members:
-            lines.append(f"{head} ({len(members)}):")
-            lines += [f"  {said.key} = {said.value!r}: {said.why}" for said in members]
-    lines.append("Settings:")
-    lines += [f"  {name} = {value!r}" for name, value in found.flat.items()]
+            yield name, f"{head}: {len(members)}", [f"{said.key} = {said.value!r}: {said.why}" for said in members]
+
+
+def import_text(found: Imported) -> str:
+    """One line per key, and the settings that follow."""
+    lines = [line for _, head, members in import_parts(found) for line in (head, *(f"  {member}" for member in members))]
+    lines += ["Settings:", *(f"  {name} = {value!r}" for name, value in found.flat.items())]
     # a lone surrogate of a JSON file cannot be printed
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")

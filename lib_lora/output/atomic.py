@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 TEMPORARY, BACKUP, OLD, GONE = (f".train-lora.{what}" for what in ("tmp", "bak", "old", "gone"))
 _PASSING = re.compile(r"\..{1,200}-[a-z0-9_]{8}(\.train-lora\.(?:tmp|bak|old|gone))")
 _LONGEST_STEM = 40  # characters, of up to 4 bytes
+PARTIAL, LONGEST_PARTIAL = ".part", 50  # ending of a copy that is not whole yet, and letters of its name
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -41,6 +43,33 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
     with suppress(OSError):  # the file has its name; some shares cannot sync a folder, or let nobody read it
         sync_folder(path.parent)
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """The same content at `target`, which takes no room where the disk knows hard links; whole, or not there.
+
+    Raises:
+        OSError: nothing is at `target`.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_whole(source, target)
+
+
+def copy_whole(source: Path | str, target: Path | str) -> None:
+    """A copy at `target`; whole, or not there.
+
+    Raises:
+        OSError: what was at `target` before is still there.
+    """
+    partial = Path(target).with_name(f"{Path(target).name[:LONGEST_PARTIAL]}{PARTIAL}")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def passing_name(stem: str, ending: str) -> str:

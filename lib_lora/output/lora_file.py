@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,7 +65,9 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
     try:
         _check_start(path)
         with safe_open(path, framework="pt") as file:
-            _check_count(file)
+            problem = count_problem(len(file.keys()))
+            if problem:
+                raise SafetensorError(problem)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
         raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
@@ -80,12 +81,6 @@ def _check_start(path: Path) -> None:
         raise OSError("it is no file")
     with path.open("rb") as file:
         problem = header_problem(file.read(LENGTH_BYTES))
-    if problem:
-        raise SafetensorError(problem)
-
-
-def _check_count(file: Any) -> None:
-    problem = count_problem(len(file.keys()))
     if problem:
         raise SafetensorError(problem)
 

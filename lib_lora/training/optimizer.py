@@ -45,7 +45,7 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     spec = optimizer_spec(config.optimizer)
     arguments = {**spec.defaults, **parse_arguments(config.optimizer_args), **spec.fixed}
     rate: float | None = config.first_rate
-    if spec.attribute == "Adafactor" and arguments.get("relative_step"):  # it makes its own rate, and refuses any other
+    if spec.makes_its_own_rate(arguments):  # and refuses any other
         groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
         rate = None
     title = f"Optimizer (optimizer): {config.optimizer!r}"

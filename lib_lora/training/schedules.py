@@ -28,7 +28,7 @@ def make_scheduler(config: SettledOptimizer, optimizer: torch.optim.Optimizer, s
         return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     if config.lr_scheduler_type:
         return _named(config, optimizer)
-    if type(optimizer).__name__ == "Adafactor" and optimizer.defaults.get("relative_step"):
+    if optimizer_spec(config.optimizer).makes_its_own_rate(optimizer.defaults):
         from transformers.optimization import AdafactorSchedule
 
         return AdafactorSchedule(optimizer, config.first_rate)

@@ -18,8 +18,9 @@ from lib_lora.config.presets import PERSONAL, PRESETS
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
-from lib_lora.kohya.importing import Imported, Said, import_file
+from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.known import NOT_INHERITED
+from lib_lora.kohya.told import NEED_ATTENTION, import_parts
 from lib_lora.model.family import Family, Kind
 from lib_lora.ui.form import settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
@@ -168,17 +169,8 @@ def read_file(file: Any) -> list[Any]:
 def import_html(found: Imported) -> str:
     """What needs attention open, the rest behind a click."""
     text = ""
-    for said, head, attention in (
-        (found.not_supported, "Not supported, and left out", True),
-        (found.unknown, "Unknown, and left out", True),
-        (found.used, "Used", False),
-        (found.ignored, "Ignored on purpose", False),
-    ):
-        if said:
-            inner = list_html([_line(item) for item in said], "problem" if attention else "note")
-            text += f"<details{' open' if attention else ''}><summary>{head}: {len(said)}</summary>{inner}</details>"
+    for name, head, lines in import_parts(found):
+        attention = name in NEED_ATTENTION
+        inner = list_html(lines, "problem" if attention else "note")
+        text += f"<details{' open' if attention else ''}><summary>{head}</summary>{inner}</details>"
     return text
-
-
-def _line(said: Said) -> str:
-    return f"{said.key} = {said.value!r}: {said.why}"

@@ -17,10 +17,10 @@ from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.data.hidden_names import given_name, hidden_name
 from lib_lora.data.paths import path_problem
 from lib_lora.errors import DatasetError
+from lib_lora.output.atomic import PARTIAL, copy_whole, link_or_copy
 
 KEPT_DROPS = 20
 LONGEST_NAME = 255  # bytes, of a file on most disks
-PARTIAL, LONGEST_PARTIAL = ".part", 50  # ending of a file that is not whole yet, and letters of its name
 TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
 TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # the report and Train may ask for the same drop at once
@@ -53,7 +53,7 @@ def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) ->
         elif folder.is_dir() and not target.exists():  # two files of one content, whose names gradio made one
             here = next((path for path in folder.iterdir() if not path.name.endswith(PARTIAL)), None)
             if here is not None:
-                _place(here, target)
+                link_or_copy(here, target)
     return target
 
 
@@ -108,7 +108,7 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
             try:
                 partial.mkdir(parents=True)
                 for file in listed:
-                    _place(file, partial / hidden_name(given_name(file)))
+                    link_or_copy(file, partial / hidden_name(given_name(file)))
                 partial.replace(folder)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # a full disk is not filled any more
@@ -117,30 +117,12 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
     return folder
 
 
-def _place(source: Path, target: Path) -> None:
-    """The same content at `target`, without a copy where the disk can do that; whole, or not there."""
-    try:
-        os.link(source, target)
-    except OSError:
-        _copy(source, target)
-
-
 def _move(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except OSError:  # another disk
-        _copy(source, target)
+        copy_whole(source, target)
         source.unlink(missing_ok=True)
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f"{target.name[:LONGEST_PARTIAL]}{PARTIAL}")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _forget_old(root: Path) -> None:

@@ -36,9 +36,9 @@ from lib_lora.events import (
     SavedBetween,
     StateSaved,
     StepDone,
-    Stop,
 )
 from lib_lora.output.left import left_lines
+from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
 
 
@@ -144,11 +144,11 @@ def _train(args: argparse.Namespace) -> str:
         raise ConfigError(missing)
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), at_home(config.run.out), full_precision=full)
-    stop = Stop()
+    stop = RunControl()
     return str(_followed(train(config, host, stop), stop))
 
 
-def _followed(events: Iterator[Event], stop: Stop) -> Path:
+def _followed(events: Iterator[Event], stop: RunControl) -> Path:
     """The LoRA of a run that is told on stderr. From its plan on, what ends the program has it save where it is.
 
     Raises:

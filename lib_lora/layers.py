@@ -170,6 +170,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config.literals",),
     (
         "errors",
+        "run_control",
         "sentences",
         "model.computing",
         "estimate.ledger",

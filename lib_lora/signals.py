@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from lib_lora.events import Stop
+from lib_lora.run_control import RunControl
 
 # Ctrl+C, a service or container that is stopped, a terminal that is closed; Windows lacks the last
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextlib.contextmanager
-def leaving(stop: Stop, say: Callable[[str], object]) -> Iterator[list[int]]:
+def leaving(stop: RunControl, say: Callable[[str], object]) -> Iterator[list[int]]:
     """While it lasts, the first of SIGNALS asks the run to leave; the next one does what it would have done without us.
 
     Yields:

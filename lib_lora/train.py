@@ -17,7 +17,7 @@ from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
-from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone
 from lib_lora.jobs.locks import sole_writer
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
@@ -28,6 +28,7 @@ from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
 from lib_lora.plan import Plan
+from lib_lora.run_control import RunControl
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.loan import Loan
 from lib_lora.training.pictures import Pictures
@@ -40,7 +41,7 @@ from lib_lora.training.told_weights import told_weights
 from lib_lora.training.words import told_words
 
 
-def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
+def train(config: TrainConfig, host: Host, stop: RunControl) -> Iterator[Event]:
     """Train a LoRA on the model that `host` lends.
 
     Args:
@@ -75,7 +76,7 @@ def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tu
 
 
 def _trained(
-    config: TrainConfig, plan: Plan, host: Host, stop: Stop, resumed: Resumed | None, leavings: Leavings
+    config: TrainConfig, plan: Plan, host: Host, stop: RunControl, resumed: Resumed | None, leavings: Leavings
 ) -> Generator[Event, None, Finished]:
     """The run from its plan to its end. Raises as `train`."""
     started_at, work = time.time(), host.work_folder() / config.run.name
@@ -141,7 +142,7 @@ def _ended(
 
 
 def _steps(
-    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, stop: Stop, first: int
+    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, stop: RunControl, first: int
 ) -> Iterator[Event]:
     """Every step from `first` on, and what is due between them."""
     # what is encoded once is encoded by now; an inpainting model reads grey pictures as it meets their sizes
@@ -171,7 +172,7 @@ def _steps(
 
 
 def _followed(
-    steps: Iterator[Event], between: Between, stop: Stop
+    steps: Iterator[Event], between: Between, stop: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
     """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
 

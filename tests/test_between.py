@@ -16,13 +16,14 @@ import lib_lora.output.result as result_room
 import lib_lora.output.samples as samples_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
-from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
 from lib_lora.output.samples import thumbnail
+from lib_lora.run_control import RunControl
 from lib_lora.sample import Request
 from lib_lora.train import train
 from lib_lora.training.session import Session
@@ -36,7 +37,7 @@ def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
-    return list(train(config, host, Stop()))
+    return list(train(config, host, RunControl()))
 
 
 def of(kind: type, events: list[Event]) -> list[Event]:
@@ -83,7 +84,7 @@ def test_older_files_and_states_go(photos: Path, host: StandaloneHost, tmp_path:
 
 
 def test_save_now(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, events = Stop(), []
+    stop, events = RunControl(), []
     for event in train(small_config(photos, tmp_path, steps=4, save_state=True), host, stop):
         events.append(event)
         if isinstance(event, StepDone) and event.step == 2:

@@ -19,7 +19,7 @@ import lib_lora.training.step as step_room
 from lib_lora.cli import main
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import HostChanged, LoraFileError
-from lib_lora.events import Encoded, Event, Finished, HeldOut, Left, Note, Saved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, HeldOut, Left, Note, Saved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.runner import Runner
 from lib_lora.model.adapter import state_dict
@@ -28,6 +28,7 @@ from lib_lora.model.kinds import adapter_delta, made_of, new_adapter
 from lib_lora.output.effect import has_effect
 from lib_lora.output.left import MOST_NAMED, left_lines
 from lib_lora.output.result import Result
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.session import Session
 from lib_lora.training.step import DivergedError
@@ -84,11 +85,11 @@ def failing(*_: object, **__: object) -> Any:
     raise LoraFileError("It does not load.")
 
 
-def at_step(number: int, act: Callable[[Stop], object]) -> Callable[[Event, Stop], object]:
+def at_step(number: int, act: Callable[[RunControl], object]) -> Callable[[Event, RunControl], object]:
     return lambda event, stop: act(stop) if isinstance(event, StepDone) and event.step == number else None
 
 
-ENDS: dict[str, tuple[Callable[[Event, Stop], object], Callable[[pytest.MonkeyPatch], object], type[BaseException] | None]] = {
+ENDS: dict[str, tuple[Callable[[Event, RunControl], object], Callable[[pytest.MonkeyPatch], object], type[BaseException] | None]] = {
     "finished": (lambda *_: None, lambda _: None, None),
     "stopped": (at_step(2, lambda stop: stop.request(keep=False)), lambda _: None, None),
     "stopped and kept": (at_step(2, lambda stop: stop.request(keep=True)), lambda _: None, None),
@@ -132,7 +133,7 @@ def test_what_is_left_is_named_however_a_run_ends(
                "sample_prompts": "a blob --s 1", "cache_latents_to_disk": True, "steps": 8 if end == "diverged" else 4,
                "generate_while_training": False}  # fmt: skip
     before(monkeypatch)
-    stop, left = Stop(), list[Left]()
+    stop, left = RunControl(), list[Left]()
 
     def run() -> None:
         for event in train(small_config(photos, tmp_path, **changes), host, stop):
@@ -191,7 +192,7 @@ def test_a_run_without_a_loss_that_is_a_number_is_no_success(
 def test_a_run_that_is_stopped_before_it_learned_anything_keeps_nothing_and_says_so(
     photos: Path, host: StandaloneHost, tmp_path: Path
 ) -> None:
-    stop, events = Stop(), []
+    stop, events = RunControl(), []
     for event in train(small_config(photos, tmp_path), host, stop):
         events.append(event)
         if isinstance(event, Encoded):
@@ -256,7 +257,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_is_no_success(
 
 
 def test_a_signal_in_the_last_step_leaves_the_whole_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, last = Stop(), None
+    stop, last = RunControl(), None
     for event in train(small_config(photos, tmp_path, steps=2), host, stop):
         last = event
         if isinstance(event, StepDone) and event.step == 2:
@@ -279,12 +280,12 @@ def test_a_held_out_loss_that_is_no_number_ends_with_the_run(
 
 def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     changes = {"steps": 1, "unet_lr": 1e-12, "text_encoder_lr": 1e-12, "save_every_n_steps": 1}
-    events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, RunControl()))
     told = [(place, event.text) for place, event in enumerate(events) if isinstance(event, Note)]
     assert [text.split(":")[0] for _, text in told] == ["blob-step00000001 has no effect", "blob has no effect"]
     assert told[1][0] < next(place for place, event in enumerate(events) if isinstance(event, Saved))
     assert (tmp_path / "out" / "blob.safetensors").is_file()
-    events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, RunControl()))
     assert not any(isinstance(event, Note) for event in events), "in fp32 there is something left"
 
 

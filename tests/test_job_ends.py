@@ -16,13 +16,14 @@ import lib_lora.jobs.queue as queue_room
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError
-from lib_lora.events import Encoded, Event, Finished, HeldOut, Phase, Planned, Saved, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, HeldOut, Phase, Planned, Saved, StateSaved, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry, smoothed, thinned
 from lib_lora.jobs.queue_listing import details, listing
 from lib_lora.jobs.queue_store import JOB, Store
 from lib_lora.jobs.runner import Runner
+from lib_lora.run_control import RunControl
 from tests.test_queue import Host, Plan, add, by_name, new_queue, states, wait_for
 
 
@@ -53,7 +54,7 @@ class Ending:
         self.ran: list[str] = []
         self.go = threading.Event()  # the next one is queued by now
 
-    def __call__(self, config: TrainConfig, _host: object, _stop: Stop) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, _stop: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         if name == "broken":

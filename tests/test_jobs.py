@@ -29,13 +29,13 @@ from lib_lora.events import (
     SavedBetween,
     StateSaved,
     StepDone,
-    Stop,
 )
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_listing import details
 from lib_lora.jobs.runner import Runner
+from lib_lora.run_control import RunControl
 from lib_lora.sentences import MOST
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
@@ -60,8 +60,8 @@ def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None
     assert wait(runner.start(small_config(photos, tmp_path)))["state"] == "failed"
 
 
-def pretend(events: list[Event | Exception], seen: list[Stop] | None = None) -> object:
-    def train(_config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+def pretend(events: list[Event | Exception], seen: list[RunControl] | None = None) -> object:
+    def train(_config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
         if seen is not None:
             seen.append(stop)
         for event in events:
@@ -185,7 +185,7 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
     """The page may be built anew while the model is lent out; the run takes it back afterwards."""
     taken_back = threading.Event()
 
-    def train(_config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+    def train(_config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
         yield Lent("lent")
         taken_back.wait(30)
         yield Phase("training")
@@ -288,7 +288,7 @@ def test_what_is_lost_when_the_program_ends(
     over = threading.Event()
 
     def train(*_: object) -> Iterator[Event]:
-        yield from pretend([StepDone(4, 9, 1, 0.5, (0.1,)), *behind])(None, None, Stop())  # type: ignore[operator]
+        yield from pretend([StepDone(4, 9, 1, 0.5, (0.1,)), *behind])(None, None, RunControl())  # type: ignore[operator]
         over.wait(60)
 
     monkeypatch.setattr(runner_room, "train", train)

@@ -19,13 +19,14 @@ import lib_lora.jobs.queue as queue_room
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
-from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone
 from lib_lora.jobs.history import can_go_on, settings_to_repeat, settings_to_run
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.jobs.queue_entry import CURVE_POINTS, Entry, read_entry, smoothed, thinned
 from lib_lora.jobs.queue_listing import details, listing
 from lib_lora.jobs.queue_store import JOB, ORDER, QueueError, Store
 from lib_lora.jobs.runner import Runner
+from lib_lora.run_control import RunControl
 from tests.conftest import write_picture
 from tests.house import assert_one_sentence
 
@@ -63,7 +64,7 @@ class Script:
     def gate(self, name: str) -> threading.Event:
         return self.gates.setdefault(name, threading.Event())
 
-    def __call__(self, config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         self.configs[name] = config

@@ -10,10 +10,11 @@ import torch
 
 import lib_lora.output.between as between_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.events import Encoded, Finished, Note, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Finished, Note, StateSaved, StepDone
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.resume import find_state
@@ -30,7 +31,7 @@ def run(
     host: StandaloneHost, photos: Path, out: Path, stop_at: int = 0, **changes: object
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The tensors and the losses of a run, ended after `stop_at` steps and kept."""
-    stop, losses, path = Stop(), [], None
+    stop, losses, path = RunControl(), [], None
     for event in train(small_config(photos, out, **changes), host, stop):
         if isinstance(event, StepDone):
             losses.append(event.loss)
@@ -115,20 +116,20 @@ def test_a_schedule_goes_on_by_the_new_number_of_steps(photos: Path, host: Stand
     run(host, photos, tmp_path, steps=2, **flat)
     rates = [
         event.learning_rates[0]
-        for event in train(small_config(photos, tmp_path, steps=4, resume="blob", **flat), host, Stop())
+        for event in train(small_config(photos, tmp_path, steps=4, resume="blob", **flat), host, RunControl())
         if isinstance(event, StepDone)
     ]
     assert rates == pytest.approx([5e-4, 2.5e-4])
 
 
 def test_state_at_the_end_alone(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    events = list(train(small_config(photos, tmp_path, save_every_n_steps=1, save_state_on_train_end=True), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_every_n_steps=1, save_state_on_train_end=True), host, RunControl()))
     states = [event for event in events if isinstance(event, StateSaved)]
     assert [(event.folder.name, event.step) for event in states] == [("blob-state", 3)]
 
 
 def test_stopping_without_keeping_writes_no_state(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop = Stop()
+    stop = RunControl()
     for event in train(small_config(photos, tmp_path, save_state=True), host, stop):
         if isinstance(event, StepDone):
             stop.request(keep=False)
@@ -192,7 +193,7 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
 
 def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"'0\.png' was there when it was checked, and is gone"):
-        for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+        for event in train(small_config(photos, tmp_path, save_state=True), host, RunControl()):
             if isinstance(event, Encoded) and event.done == 4:
                 (photos / "3_blob" / "0.png").unlink()
 
@@ -258,7 +259,7 @@ def test_a_lora_is_not_lost_with_the_last_state(
         raise StateError("no space left on the disk")
 
     monkeypatch.setattr(between_room, "write_state", full)
-    events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
     assert any(isinstance(event, Note) and "not the state" in event.text for event in events)
 

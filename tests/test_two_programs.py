@@ -18,11 +18,11 @@ import pytest
 
 import lib_lora.jobs.locks as locks
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.events import Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.locks import HeldElsewhereError, held_elsewhere, hold, sole_writer
 from lib_lora.jobs.queue_listing import listing
 from lib_lora.jobs.queue_store import ORDER, QueueError
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.house import assert_one_sentence
@@ -174,7 +174,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
         [sys.executable, "-c", code, str(out)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == "[]\n"
-    run = train(small_config(photos, tmp_path, steps=1), StandaloneHost(mini_checkpoint, out), Stop())
+    run = train(small_config(photos, tmp_path, steps=1), StandaloneHost(mini_checkpoint, out), RunControl())
     with pytest.raises(ConfigError, match="'blob' is being trained into this folder by another program") as error:
         list(run)
     assert_one_sentence(error.value.problems[0])
@@ -183,7 +183,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
     assert len(list(out.glob(".train-lora-*.lock"))) == 1
     with sole_writer(out, "another"):
         assert len(list(out.glob(".train-lora-*.lock"))) == 1, "what a killed one left is swept away"
-    list(train(small_config(photos, tmp_path, steps=1), StandaloneHost(mini_checkpoint, out), Stop()))
+    list(train(small_config(photos, tmp_path, steps=1), StandaloneHost(mini_checkpoint, out), RunControl()))
     assert not list(out.glob(".train-lora-*")) and (out / "blob.safetensors").is_file()
 
 

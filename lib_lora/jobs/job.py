@@ -30,11 +30,11 @@ from lib_lora.events import (
     SaveFailed,
     StateSaved,
     StepDone,
-    Stop,
 )
 from lib_lora.jobs.memory import memory_gb
 from lib_lora.jobs.strict import strict
 from lib_lora.output.left import left_lines
+from lib_lora.run_control import RunControl
 from lib_lora.sentences import bounded
 
 State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
@@ -47,7 +47,7 @@ class Job:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
-        self.stop = Stop()
+        self.stop = RunControl()
         self._lock = threading.Lock()
         self._state: State = "running"
         self._phase = "checking images and settings"

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from lib_lora.errors import ModelAway
-from lib_lora.events import Event, Lent, Phase, Stop
+from lib_lora.events import Event, Lent, Phase
 from lib_lora.model.base import BaseModel, Host
+from lib_lora.run_control import RunControl
 
 LENT = "lent to the webui, for a picture or whatever else waited"
 PAUSED = "paused; the webui has the model"
@@ -20,7 +21,7 @@ class Loan:
 
     base: BaseModel
 
-    def __init__(self, host: Host, stop: Stop, *, lends: bool) -> None:
+    def __init__(self, host: Host, stop: RunControl, *, lends: bool) -> None:
         self._host, self._stop, self.lends = host, stop, lends
         self._held = ExitStack()
 

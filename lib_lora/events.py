@@ -114,16 +114,11 @@ class Note:
     text: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class SaveFailed:
-    """The disk refused a LoRA. Whoever runs the training may have room made and call `try_again`; else the run ends with it."""
+    """The disk refused a LoRA. `RunControl.on_write_failed` is asked next whether it is written again; else the run ends."""
 
     text: str
-    again: bool = False
-
-    def try_again(self) -> None:
-        """Have the file written once more."""
-        self.again = True
 
 
 @dataclass(frozen=True)

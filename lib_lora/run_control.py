@@ -1,87 +1,135 @@
-"""How a run is asked to end, to stand, or to save, from any thread."""
+"""What is asked of a run, from any thread, and where the run stands still for it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+_End = Literal["keep", "discard", "leave"]
 
 
 class RunControl:
-    """What is asked of a run, from any thread: to end at the next step (the first request counts), to stand, or to save there."""
+    """Requests to one run: to end, to stand still, to save. Every method may be called by any thread, and by signal handlers.
 
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        self._save = threading.Event()
-        self._gate = threading.Event()  # cleared while the program wants the run to stand
-        self._gate.set()
-        self._go = threading.Event()  # cleared while a person holds the run
-        self._go.set()
-        self._keep = self._leave = False
+    The run looks at them between two steps. A person pauses it, and the program suspends it while it needs the model's modules
+    for itself; neither undoes the other. A stop ends a pause.
 
-    def request_save(self) -> None:
-        """Ask for a file of the moment after the next step."""
-        self._save.set()
+    Args:
+        on_write_failed: called in the run's thread when the disk refused a LoRA; returns whether to write it again. Default: no.
+    """
 
-    def take_save_request(self) -> bool:
-        """Whether a file was asked for since this was called last."""
-        asked = self._save.is_set()
-        self._save.clear()
-        return asked
+    def __init__(self, on_write_failed: Callable[[], bool] = lambda: False) -> None:
+        self.on_write_failed = on_write_failed
+        self._changed = threading.Condition(threading.RLock())  # a signal handler may interrupt the thread that holds it
+        self._end: _End | None = None
+        self._paused = self._suspended = self._save = False
+        self._still = 0  # reasons why the run does not use its model now
 
-    def request(self, *, keep: bool) -> None:
-        """Ask for the end; with `keep` the LoRA as it is then gets saved."""
-        if not self._asked.is_set():
-            self._keep = keep
-            self._asked.set()
-        self._go.set()
+    def request_stop(self, *, keep: bool) -> None:
+        """Ask for the end after the step; with `keep` the LoRA as it is then is saved. The first request counts."""
+        self._request("keep" if keep else "discard")
 
     def request_leave(self) -> None:
-        """The program ends: ask for the end, with the state to go on from and no LoRA."""
-        if not self._asked.is_set():
-            self._leave = True
-        self.request(keep=False)
-        self.open_gate()
+        """The program ends: ask for the end with the state to resume from and no LoRA, also of a run that is suspended."""
+        self._request("leave")
+        self.unsuspend()
 
-    def hold(self) -> None:
-        """Let the run stand after its step until `go_on`, or until its end is asked for."""
-        if not self.requested:
-            self._go.clear()
-
-    def go_on(self) -> None:
-        """Let a run that was held go on."""
-        self._go.set()
-
-    def shut_gate(self) -> None:
-        """Let a run that has lent its model not take it again until `open_gate`."""
-        self._gate.clear()
-
-    def open_gate(self) -> None:
-        """Let it take its model again."""
-        self._gate.set()
-
-    def wait_at_gate(self) -> None:
-        """Returns when the gate is open."""
-        self._gate.wait()
+    def _request(self, end: _End) -> None:
+        with self._changed:
+            self._end = self._end or end
+            self._paused = False
+            self._changed.notify_all()
 
     @property
-    def held(self) -> bool:
-        return not self._go.is_set()
-
-    def wait_while_held(self) -> None:
-        """Returns when nobody holds the run."""
-        self._go.wait()
-
-    def wait_for_request(self, seconds: float) -> None:
-        """Returns when the end is asked for, or after `seconds`."""
-        self._asked.wait(seconds)
+    def stop_requested(self) -> bool:
+        """Whether the end was asked for, in any way."""
+        return self._end is not None
 
     @property
-    def requested(self) -> bool:
-        return self._asked.is_set()
-
-    @property
-    def keep(self) -> bool:
-        return self._keep
+    def keeps(self) -> bool:
+        """Whether the run ends with its LoRA."""
+        return self._end == "keep"
 
     @property
     def leaves(self) -> bool:
-        return self._leave
+        """Whether the run ends because the program does."""
+        return self._end == "leave"
+
+    def request_save(self) -> None:
+        """Ask for a LoRA as it is after the next step."""
+        self._save = True
+
+    def take_save_request(self) -> bool:
+        """Whether a LoRA was asked for since the last call."""
+        with self._changed:
+            asked, self._save = self._save, False
+            return asked
+
+    def pause(self) -> None:
+        """A person's: stand still after the step until `unpause`, or until the end is asked for."""
+        with self._changed:
+            self._paused = not self.stop_requested
+            self._changed.notify_all()
+
+    def unpause(self) -> None:
+        """Let a paused run go on."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person pauses the run."""
+        return self._paused
+
+    def suspend(self) -> None:
+        """The program's: stand still at the next event, and take a model that was lent only after `unsuspend`."""
+        with self._changed:
+            self._suspended = True
+
+    def unsuspend(self) -> None:
+        """Let a suspended run go on."""
+        with self._changed:
+            self._suspended = False
+            self._changed.notify_all()
+
+    def stand(self, *, paused: bool = True) -> None:
+        """The run's: returns when the program does not suspend it and, with `paused`, nobody pauses it."""
+
+        def goes() -> bool:
+            return not (self._suspended or (paused and self._paused))
+
+        with self._changed:
+            if not goes():
+                with self.still():
+                    self._changed.wait_for(goes)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """The run's: until the exit it stands still, or others have its model."""
+        self._count_still(1)
+        try:
+            yield
+        finally:
+            self._count_still(-1)
+
+    def finish(self) -> None:
+        """The run is over: it stands still for good."""
+        self._count_still(1)
+
+    def _count_still(self, by: int) -> None:
+        with self._changed:
+            self._still += by
+            self._changed.notify_all()
+
+    def wait_until_still(self, seconds: float) -> None:
+        """Returns when the run stands still, or after `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._still > 0, seconds)
+
+    def wait_for_stop(self, seconds: float) -> None:
+        """The run's: returns when the end is asked for, or after `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.stop_requested, seconds)

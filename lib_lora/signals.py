@@ -16,7 +16,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 @contextlib.contextmanager
-def leaving(stop: RunControl, say: Callable[[str], object]) -> Iterator[list[int]]:
+def leaving(control: RunControl, say: Callable[[str], object]) -> Iterator[list[int]]:
     """While it lasts, the first of SIGNALS asks the run to leave; the next one does what it would have done without us.
 
     Yields:
@@ -32,7 +32,7 @@ def leaving(stop: RunControl, say: Callable[[str], object]) -> Iterator[list[int
     def handle(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         give_back()
-        stop.request_leave()
+        control.request_leave()
         say("Saving where the training is. Once more ends it at once.")
 
     if threading.current_thread() is threading.main_thread():  # Python sets handlers there alone

@@ -41,13 +41,13 @@ from lib_lora.training.told_weights import told_weights
 from lib_lora.training.words import told_words
 
 
-def train(config: TrainConfig, host: Host, stop: RunControl) -> Iterator[Event]:
+def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Event]:
     """Train a LoRA on the model that `host` lends.
 
     Args:
         config: all settings.
         host: lends the model, and says where LoRAs go.
-        stop: read once per step, from any thread.
+        control: what is asked of the run meanwhile, from any thread; it is looked at between two steps.
 
     Raises:
         ConfigError: with every problem, before the model is touched.
@@ -57,7 +57,7 @@ def train(config: TrainConfig, host: Host, stop: RunControl) -> Iterator[Event]:
     resumed = find_resumed(config, plan, host)
     leavings = Leavings()
     try:
-        finished = yield from _trained(config, plan, host, stop, resumed, leavings)
+        finished = yield from _trained(config, plan, host, control, resumed, leavings)
     except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
         if not isinstance(error, GeneratorExit):
             yield Left(_left(config, plan, host, leavings))
@@ -76,7 +76,7 @@ def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tu
 
 
 def _trained(
-    config: TrainConfig, plan: Plan, host: Host, stop: RunControl, resumed: Resumed | None, leavings: Leavings
+    config: TrainConfig, plan: Plan, host: Host, control: RunControl, resumed: Resumed | None, leavings: Leavings
 ) -> Generator[Event, None, Finished]:
     """The run from its plan to its end. Raises as `train`."""
     started_at, work = time.time(), host.work_folder() / config.run.name
@@ -86,7 +86,7 @@ def _trained(
     path: Path | None = None
     last: StepDone | None = None
     lends = config.run.generate_while_training
-    with sole_writer(host.lora_folder(), config.run.name) as told_of_others, Loan(host, stop, lends=lends) as loan:
+    with sole_writer(host.lora_folder(), config.run.name) as told_of_others, Loan(host, control, lends=lends) as loan:
         yield from map(Note, told_of_others)
         base = loan.base
         yield from map(Note, remove_leftovers(host.lora_folder(), work))
@@ -99,30 +99,30 @@ def _trained(
         for encoded in pictures.encode():
             yield Encoded(encoded, pictures.total)
             yield from loan.offer(needs_vae=True, learned=False)
-            if stop.requested:
+            if control.stop_requested:
                 break
         give_caches_back(base.device)  # what encoding took is no room for training
-        if encoded == pictures.total and not stop.requested:
+        if encoded == pictures.total and not control.stop_requested:
             session = Session(trained, plan, base, pictures, precision)
-            result = Result(trained, plan, base, host, session, started_at, leavings)
+            result = Result(trained, plan, base, host, session, started_at, leavings, control)
             # a state holds the settings as they were given, and the rates that they came to
             between = Between(with_rates(config, base.family), plan, base, host, session, result)
             if resumed:
-                between.go_on(resumed)
+                between.resume(resumed)
             yield from map(Chosen, session.choices())
-            steps = _steps(config, plan, loan, session, between, stop, resumed.step if resumed else 0)
-            last, diverged = yield from _followed(steps, between, stop)
+            steps = _steps(config, plan, loan, session, between, control, resumed.step if resumed else 0)
+            last, diverged = yield from _followed(steps, between, control)
             whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
-            if last is not None and (stop.keep or not stop.requested or (stop.leaves and whole)):
-                path = yield from _ended(last, result, between, base.device, preview=not stop.leaves)
+            if last is not None and (control.keeps or not control.stop_requested or (control.leaves and whole)):
+                path = yield from _ended(last, result, between, base.device, preview=not control.leaves)
                 yield from map(Note, remove_leftovers(host.lora_folder(), work))  # newer states are there now
-            elif last is not None and stop.leaves:
+            elif last is not None and control.leaves:
                 yield between.leave(last)
             del session, result, between
             if diverged is not None:
                 raise diverged
         del pictures
-    if path is None and stop.keep:
+    if path is None and control.keeps:
         yield Note("The run was stopped before it had learned anything; there is no LoRA to keep.")
     return Finished(path, last.step if last else 0)
 
@@ -142,7 +142,7 @@ def _ended(
 
 
 def _steps(
-    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, stop: RunControl, first: int
+    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, control: RunControl, first: int
 ) -> Iterator[Event]:
     """Every step from `first` on, and what is due between them."""
     # what is encoded once is encoded by now; an inpainting model reads grey pictures as it meets their sizes
@@ -156,7 +156,7 @@ def _steps(
             session.renew()
         done = None
         while done is None:
-            if stop.requested:
+            if control.stop_requested:
                 return
             try:
                 done = session.step(batches)
@@ -168,11 +168,11 @@ def _steps(
                 session.renew()
         yield from map(Note, session.take_told())
         yield done
-        yield from between.after(done, asked=stop.take_save_request())
+        yield from between.after(done, asked=control.take_save_request())
 
 
 def _followed(
-    steps: Iterator[Event], between: Between, stop: RunControl
+    steps: Iterator[Event], between: Between, control: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
     """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
 
@@ -190,4 +190,4 @@ def _followed(
         if last is None:
             raise
         yield from between.rescue(last, error)
-    return last, None if last or stop.requested else DivergedError(DIVERGED)
+    return last, None if last or control.stop_requested else DivergedError(DIVERGED)

@@ -64,9 +64,9 @@ class House:
                 if at is not None:
                     at(event, self)
 
-            def hold(self) -> None:
+            def pause(self) -> None:
                 assert at is not None, f"the run stands: {self.snapshot()['phase']}"
-                super().hold()
+                super().pause()
 
         job = Watched(config, self.host.device())
         runner = Runner(self.host)

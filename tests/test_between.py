@@ -84,11 +84,11 @@ def test_older_files_and_states_go(photos: Path, host: StandaloneHost, tmp_path:
 
 
 def test_save_now(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, events = RunControl(), []
-    for event in train(small_config(photos, tmp_path, steps=4, save_state=True), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path, steps=4, save_state=True), host, control):
         events.append(event)
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request_save()
+            control.request_save()
     assert loras(tmp_path / "out") == ["blob", "blob-step00000002"] and of(Finished, events)[0].steps == 4
     assert [event.step for event in of(StateSaved, events)] == [2, 4]
 

@@ -86,14 +86,14 @@ def failing(*_: object, **__: object) -> Any:
 
 
 def at_step(number: int, act: Callable[[RunControl], object]) -> Callable[[Event, RunControl], object]:
-    return lambda event, stop: act(stop) if isinstance(event, StepDone) and event.step == number else None
+    return lambda event, control: act(control) if isinstance(event, StepDone) and event.step == number else None
 
 
 ENDS: dict[str, tuple[Callable[[Event, RunControl], object], Callable[[pytest.MonkeyPatch], object], type[BaseException] | None]] = {
     "finished": (lambda *_: None, lambda _: None, None),
-    "stopped": (at_step(2, lambda stop: stop.request(keep=False)), lambda _: None, None),
-    "stopped and kept": (at_step(2, lambda stop: stop.request(keep=True)), lambda _: None, None),
-    "left": (at_step(2, lambda stop: stop.request_leave()), lambda _: None, None),
+    "stopped": (at_step(2, lambda control: control.request_stop(keep=False)), lambda _: None, None),
+    "stopped and kept": (at_step(2, lambda control: control.request_stop(keep=True)), lambda _: None, None),
+    "left": (at_step(2, lambda control: control.request_leave()), lambda _: None, None),
     "failed at the save": (lambda *_: None, lambda patch: patch.setattr(Result, "card", failing), LoraFileError),
     "diverged": (
         at_step(2, lambda _: pytest.MonkeyPatch().setattr(Session, "_losses", diverging)),
@@ -133,11 +133,11 @@ def test_what_is_left_is_named_however_a_run_ends(
                "sample_prompts": "a blob --s 1", "cache_latents_to_disk": True, "steps": 8 if end == "diverged" else 4,
                "generate_while_training": False}  # fmt: skip
     before(monkeypatch)
-    stop, left = RunControl(), list[Left]()
+    control, left = RunControl(), list[Left]()
 
     def run() -> None:
-        for event in train(small_config(photos, tmp_path, **changes), host, stop):
-            meanwhile(event, stop)
+        for event in train(small_config(photos, tmp_path, **changes), host, control):
+            meanwhile(event, control)
             if isinstance(event, Left):
                 left.append(event)
 
@@ -192,11 +192,11 @@ def test_a_run_without_a_loss_that_is_a_number_is_no_success(
 def test_a_run_that_is_stopped_before_it_learned_anything_keeps_nothing_and_says_so(
     photos: Path, host: StandaloneHost, tmp_path: Path
 ) -> None:
-    stop, events = RunControl(), []
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path), host, control):
         events.append(event)
         if isinstance(event, Encoded):
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert events[-1] == Finished(None, 0) and events[-2] == Left(())
     assert [event.text for event in events if isinstance(event, Note)] == [
         "The run was stopped before it had learned anything; there is no LoRA to keep."
@@ -257,11 +257,11 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_is_no_success(
 
 
 def test_a_signal_in_the_last_step_leaves_the_whole_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, last = RunControl(), None
-    for event in train(small_config(photos, tmp_path, steps=2), host, stop):
+    control, last = RunControl(), None
+    for event in train(small_config(photos, tmp_path, steps=2), host, control):
         last = event
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request_leave()
+            control.request_leave()
     assert last == Finished(tmp_path / "out" / "blob.safetensors", 2)
 
 

@@ -54,7 +54,7 @@ class Ending:
         self.ran: list[str] = []
         self.go = threading.Event()  # the next one is queued by now
 
-    def __call__(self, config: TrainConfig, _host: object, _stop: RunControl) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, _control: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         if name == "broken":

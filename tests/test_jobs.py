@@ -61,9 +61,9 @@ def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None
 
 
 def pretend(events: list[Event | Exception], seen: list[RunControl] | None = None) -> object:
-    def train(_config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
+    def train(_config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
         if seen is not None:
-            seen.append(stop)
+            seen.append(control)
         for event in events:
             if isinstance(event, Exception):
                 raise event
@@ -102,9 +102,9 @@ def test_states(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopping_is_seen_at_once() -> None:
     job = Job(build_config({"name": "x"}), torch.device("cpu"))
     assert job.snapshot()["state"] == "running"
-    job.stop.request(keep=True)
-    job.stop.request(keep=False)
-    assert job.snapshot()["state"] == "stopping" and job.stop.keep
+    job.control.request_stop(keep=True)
+    job.control.request_stop(keep=False)
+    assert job.snapshot()["state"] == "stopping" and job.control.keeps
 
 
 def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +117,14 @@ def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tm
     job = runner.start(small_config(photos, tmp_path, steps=12))
     while job.snapshot()["step"] < 2:
         time.sleep(0.01)
-    runner.pause(10)
+    runner.suspend(10)
     held = job.snapshot()["step"]
     time.sleep(0.5)
     assert job.running and job.snapshot()["step"] == held < 12
-    runner.resume()
+    runner.unsuspend()
     assert wait(job)["state"] == "done"
     before = time.monotonic()
-    runner.pause(10)
+    runner.suspend(10)
     assert time.monotonic() - before < 1, "nothing runs: nothing to wait for"
 
 
@@ -139,16 +139,16 @@ def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: P
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
     wait_for(lambda: job.snapshot()["step"] >= 2)
-    runner.hold()
+    runner.pause()
     assert job.snapshot()["state"] == "paused"
-    runner.pause(10)  # the program's own pause, while the page is built anew, does not undo it
+    runner.suspend(10)  # the program's own pause, while the page is built anew, does not undo it
     held = job.snapshot()["step"]
-    runner.resume()
+    runner.unsuspend()
     time.sleep(0.5)
     assert job.snapshot()["step"] == held < 12 and job.snapshot()["state"] == "paused"
-    runner.go_on()
+    runner.unpause()
     assert wait(job)["state"] == "done" and job.snapshot()["step"] == 12
-    runner.hold()
+    runner.pause()
     assert job.snapshot()["state"] == "done"
     assert wait(runner.start(small_config(photos, tmp_path, name="next", steps=1)))["state"] == "done"
 
@@ -157,7 +157,7 @@ def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path,
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
     wait_for(lambda: job.snapshot()["step"] >= 1)
-    runner.hold()
+    runner.pause()
     runner.stop(keep=True)
     last = wait(job)
     assert last["state"] == "done" and last["step"] < 500
@@ -174,9 +174,9 @@ def test_a_lent_model_is_seen() -> None:
     job.apply(Lent("lent to somebody"))
     seen = job.snapshot()
     assert (seen["state"], seen["phase"], seen["steps_per_s"]) == ("lent", "lent to somebody", None)
-    job.hold()
+    job.pause()
     assert job.snapshot()["state"] == "paused"
-    job.go_on()
+    job.unpause()
     job.apply(Phase("training"))
     assert (job.snapshot()["state"], job.snapshot()["phase"]) == ("running", "training")
 
@@ -185,9 +185,10 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
     """The page may be built anew while the model is lent out; the run takes it back afterwards."""
     taken_back = threading.Event()
 
-    def train(_config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
-        yield Lent("lent")
-        taken_back.wait(30)
+    def train(_config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
+        with control.still():
+            yield Lent("lent")
+            taken_back.wait(30)
         yield Phase("training")
         yield Finished(None, 1)
 
@@ -196,12 +197,12 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
     job = runner.start(build_config({"name": "x"}))
     wait_for(lambda: job.snapshot()["state"] == "lent")
     before = time.monotonic()
-    runner.pause(20)
+    runner.suspend(20)
     assert time.monotonic() - before < 5
     taken_back.set()
     time.sleep(0.2)
     assert job.running, "it goes on when the page is there"
-    runner.resume()
+    runner.unsuspend()
     assert wait(job)["state"] == "stopped"
 
 
@@ -293,7 +294,7 @@ def test_what_is_lost_when_the_program_ends(
 
     monkeypatch.setattr(runner_room, "train", train)
     runner = Runner(NoHost())  # type: ignore[arg-type]
-    runner._go.clear()  # stands after its first event until it is told to leave
+    runner.suspend(0)  # stands after its first event until it is told to leave
     job = runner.start(build_config({"name": "cat"}))
     deadline = time.monotonic() + 60
     while not job.snapshot()["step"] and time.monotonic() < deadline:

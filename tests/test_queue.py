@@ -64,7 +64,7 @@ class Script:
     def gate(self, name: str) -> threading.Event:
         return self.gates.setdefault(name, threading.Event())
 
-    def __call__(self, config: TrainConfig, _host: object, stop: RunControl) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         self.configs[name] = config
@@ -78,7 +78,7 @@ class Script:
         state.mkdir(parents=True, exist_ok=True)
         yield StateSaved(state, 1)
         while not self.gate(name).wait(0.01):
-            if stop.requested:
+            if control.stop_requested:
                 yield Finished(None, 1)
                 return
         if name in self.fails:
@@ -215,7 +215,7 @@ def test_after_a_restart_waiting_jobs_wait_for_a_word_and_the_running_one_was_in
     wait_for(lambda: states(queue)["c"] == "finished")
     time.sleep(0.05)
     assert states(queue)["b"] == "waiting", "the others are held"
-    queue.start()
+    queue.release()
     script.gate("b").set()
     wait_for(lambda: states(queue)["b"] == "finished")
 
@@ -228,13 +228,13 @@ def test_go_on_takes_the_newest_state_and_the_jobs_own_place(script: Script, tmp
     wait_for(lambda: states(queue)["a"] == "stopped")
     queue = new_queue(tmp_path)
     entry = by_name(queue, "a")
-    assert can_go_on(entry) and queue.go_on(entry.id).job is not None
+    assert can_go_on(entry) and queue.resume(entry.id).job is not None
     script.gate("a").set()
     wait_for(lambda: states(queue)["a"] == "finished")
     assert script.configs["a"].run.resume == entry.state_folder == str(tmp_path / "states" / "a-state")
     assert by_name(queue, "a").settings == entry.settings, "what is repeated is what was given"
     with pytest.raises(QueueError, match="no saved state to go on from"):
-        queue.go_on(entry.id)
+        queue.resume(entry.id)
     assert len(queue.entries) == 1 and states(new_queue(tmp_path)) == {"a": "finished"}
 
 
@@ -247,7 +247,7 @@ def test_without_its_state_nothing_goes_on(script: Script, tmp_path: Path) -> No
     wait_for(lambda: states(queue)["a"] == "stopped")
     assert not listing(queue)["jobs"][0]["can_go_on"]
     with pytest.raises(QueueError, match="repeat it instead"):
-        queue.go_on(by_name(queue, "a").id)
+        queue.resume(by_name(queue, "a").id)
 
 
 def test_a_resumed_job_stands_at_the_end_also_after_a_restart(script: Script, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_resumed_job_stands_at_the_end_also_after_a_restart(script: Script, tm
     wait_for(lambda: by_name(queue, "a").state_folder)
     queue = new_queue(tmp_path)  # a was interrupted
     add(queue, "d")
-    assert queue.go_on(by_name(queue, "a").id).place == 2
+    assert queue.resume(by_name(queue, "a").id).place == 2
     assert order(queue) == order(new_queue(tmp_path)) == ["b", "a"]
 
 
@@ -576,7 +576,7 @@ def test_hold_lets_the_running_one_end_and_begins_no_other(script: Script, tmp_p
     wait_for(lambda: states(queue)["a"] == "finished")
     time.sleep(0.05)
     assert script.ran == ["a"]
-    queue.start()
+    queue.release()
     assert script.gate("b").set() is None
     wait_for(lambda: states(queue)["b"] == "finished")
 

@@ -43,11 +43,11 @@ def unset(photos: Path, out: Path, **changes: object) -> TrainConfig:
 
 def run(config: TrainConfig, host: StandaloneHost, stop_at: int = 0) -> tuple[list[Event], dict[str, Any], dict[str, str]]:
     """The events, tensors and metadata of a run, ended after `stop_at` steps."""
-    stop, events = RunControl(), []
-    for event in train(config, host, stop):
+    control, events = RunControl(), []
+    for event in train(config, host, control):
         events.append(event)
         if getattr(event, "step", 0) == stop_at > 0:
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     return events, *read(events[-1].path)
 

@@ -31,12 +31,12 @@ def run(
     host: StandaloneHost, photos: Path, out: Path, stop_at: int = 0, **changes: object
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The tensors and the losses of a run, ended after `stop_at` steps and kept."""
-    stop, losses, path = RunControl(), [], None
-    for event in train(small_config(photos, out, **changes), host, stop):
+    control, losses, path = RunControl(), [], None
+    for event in train(small_config(photos, out, **changes), host, control):
         if isinstance(event, StepDone):
             losses.append(event.loss)
             if event.step == stop_at:
-                stop.request(keep=True)
+                control.request_stop(keep=True)
         if isinstance(event, Finished):
             path = event.path
     assert path is not None
@@ -129,10 +129,10 @@ def test_state_at_the_end_alone(photos: Path, host: StandaloneHost, tmp_path: Pa
 
 
 def test_stopping_without_keeping_writes_no_state(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop = RunControl()
-    for event in train(small_config(photos, tmp_path, save_state=True), host, stop):
+    control = RunControl()
+    for event in train(small_config(photos, tmp_path, save_state=True), host, control):
         if isinstance(event, StepDone):
-            stop.request(keep=False)
+            control.request_stop(keep=False)
     assert not (tmp_path / "out").exists()
 
 

@@ -103,11 +103,11 @@ def test_training_lowers_the_loss(photos: Path, host: StandaloneHost, tmp_path: 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_stop(photos: Path, host: StandaloneHost, tmp_path: Path, keep: bool) -> None:
-    stop, last = RunControl(), None
-    for event in train(small_config(photos, tmp_path, steps=50), host, stop):
+    control, last = RunControl(), None
+    for event in train(small_config(photos, tmp_path, steps=50), host, control):
         last = event
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request(keep=keep)
+            control.request_stop(keep=keep)
     assert isinstance(last, Finished) and last.steps == 2
     assert (last.path is not None) == keep == (tmp_path / "out" / "blob.safetensors").exists()
     if keep:
@@ -115,11 +115,11 @@ def test_stop(photos: Path, host: StandaloneHost, tmp_path: Path, keep: bool) ->
 
 
 def test_stop_while_encoding(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, events = RunControl(), []
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path), host, control):
         events.append(event)
         if isinstance(event, Encoded):
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(events[-1], Finished) and events[-1].path is None and not any(isinstance(e, StepDone) for e in events)
 
 

@@ -87,8 +87,8 @@ def test_a_job_of_another_program_is_shown_and_left_alone(script: Script, other:
     rows = {row["name"]: row for row in listing(queue)["jobs"]}
     assert [(rows[name]["elsewhere"], rows[name]["place"]) for name in ("theirs", "behind")] == [(True, None)] * 2
     running, waiting = by_name(queue, "theirs").id, by_name(queue, "behind").id
-    actions: list[Any] = [lambda: queue.remove(running), lambda: queue.go_on(running), lambda: queue.remove(waiting)]
-    actions += [lambda: queue.move(waiting, -1), lambda: queue.move(running, 1), queue.start]
+    actions: list[Any] = [lambda: queue.remove(running), lambda: queue.resume(running), lambda: queue.remove(waiting)]
+    actions += [lambda: queue.move(waiting, -1), lambda: queue.move(running, 1), queue.release]
     for action in actions:
         with pytest.raises(QueueError, match=r"in another webui that uses this data folder; go there to change it\.") as error:
             action()
@@ -115,11 +115,11 @@ def test_of_a_killed_program_the_running_job_was_interrupted_and_the_waiting_one
     queue.look()
     assert states(queue) == {"theirs": "interrupted", "behind": "waiting"}
     script.gate("theirs").set()
-    assert queue.go_on(by_name(queue, "theirs").id).job is not None
+    assert queue.resume(by_name(queue, "theirs").id).job is not None
     wait_for(lambda: states(queue)["theirs"] == "finished")
     assert states(queue)["behind"] == "waiting", "what waited for another program begins when somebody says so"
     script.gate("behind").set()
-    queue.start()
+    queue.release()
     wait_for(lambda: states(queue)["behind"] == "finished")
 
 
@@ -131,8 +131,8 @@ def test_what_one_goes_on_with_the_other_does_not(script: Script, tmp_path: Path
     first.kill()
     queue, second = new_queue(tmp_path), Program(tmp_path)
     assert states(queue) == {"a": "interrupted"} and "interrupted" in second.do("states(queue)")
-    assert queue.go_on(by_name(queue, "a").id).job is not None
-    said = second.do("queue.go_on(by_name(queue, 'a').id)")
+    assert queue.resume(by_name(queue, "a").id).job is not None
+    said = second.do("queue.resume(by_name(queue, 'a').id)")
     assert said == "QueueError: 'a' is trained in another webui that uses this data folder; go there to change it."
     assert second.do("queue.remove(by_name(queue, 'a').id)") == said and second.do("pretended.ran") == "[]"
     script.gate("a").set()

@@ -47,7 +47,7 @@ class Job:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
-        self.stop = RunControl()
+        self.control = RunControl(self._wait_for_room)
         self._lock = threading.Lock()
         self._state: State = "running"
         self._phase = "checking images and settings"
@@ -97,15 +97,23 @@ class Job:
             self._phase = f"the best of step {self._best.step} is in use; the last one is {last.name}"
             self._best = None
 
-    def hold(self) -> None:
-        """Let the run stand after its step until `go_on`."""
-        self.stop.hold()
+    def pause(self) -> None:
+        """Let the run stand after its step until `unpause`."""
+        self.control.pause()
 
-    def go_on(self) -> None:
-        """Let a run that was held go on; its speed is measured anew."""
+    def unpause(self) -> None:
+        """Let a paused run go on; its speed is measured anew."""
         with self._lock:
             self._times.clear()
-        self.stop.go_on()
+        self.control.unpause()
+
+    def _wait_for_room(self) -> bool:
+        """The disk refused a LoRA: the run stands until somebody made room. Whether to try again: not if the end is asked for."""
+        if self.control.stop_requested:
+            return False
+        self.pause()
+        self.control.stand()
+        return True
 
     def sample(self, step: int, place: int) -> Path | None:
         """The picture of a prompt after a step of this run."""
@@ -179,7 +187,7 @@ class Job:
         with self._lock:
             state = self._state
             if self.running:
-                state = "stopping" if self.stop.requested else "paused" if self.stop.held else state
+                state = "stopping" if self.control.stop_requested else "paused" if self.control.paused else state
             speed = self._speed()
             told = {
                 "id": self.id,

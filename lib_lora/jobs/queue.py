@@ -99,8 +99,8 @@ class Queue(SharedList):
             self._begin_next()  # the one that ran may have ended meanwhile
             return self._placed(entry.id)
 
-    def go_on(self, entry_id: str) -> Placed:
-        """Let a job that did not come to its end go on from its newest state: now, or behind those that wait.
+    def resume(self, entry_id: str) -> Placed:
+        """Resume a job that did not come to its end from its newest state: now, or behind those that wait.
 
         Raises:
             QueueError: there is no such job, it is another program's, it has no state, or it cannot be written down.
@@ -168,7 +168,7 @@ class Queue(SharedList):
             self._set(tuple(other for other in self._entries if other.id != entry_id))
 
     def hold(self) -> None:
-        """Begin no further job until `start`."""
+        """Begin no further job until `release`."""
         with self._lock:
             self.held = True
             self._changes += 1
@@ -178,7 +178,7 @@ class Queue(SharedList):
         self.hold()
         return self.runner.leave(timeout_s)
 
-    def start(self) -> None:
+    def release(self) -> None:
         """Begin what waits, one after the other; what waits and is nobody's becomes this program's.
 
         Raises:
@@ -241,7 +241,7 @@ class Queue(SharedList):
         try:
             seen = self._seen(entry, job)
             over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
-            return after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
+            return after_restart(seen) if job.control.leaves and over.state == "stopped" else over
         except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
             log.warning("sd-webui-train-lora: what became of a job could not be told (%s)", type(error).__name__)
             problem = f"The job ended, and what became of it could not be told ({type(error).__name__})."

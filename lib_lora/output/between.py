@@ -54,7 +54,7 @@ class Between:
         # of the images as they are trained on; whoever ends the program later has no time for it
         self._fingerprint = data_fingerprint(plan)
 
-    def go_on(self, resumed: Resumed) -> None:
+    def resume(self, resumed: Resumed) -> None:
         """Take session and best LoRA over from a state.
 
         Raises:

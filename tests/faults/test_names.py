@@ -152,7 +152,7 @@ def test_a_hostile_name_in_the_queue_and_the_tab(house: House, quick: Any, tmp_p
         store.add(Entry(f"job{number}", settings, 1.0))
         queue = Queue(Runner(house.host), store)
         with writes() as seen:
-            queue.start()
+            queue.release()
             over(queue)
         (entry,) = queue.entries
         assert entry.state == "failed", entry

@@ -123,14 +123,14 @@ def test_stop_and_keep_loads_our_checkpoint_for_the_file_and_brings_the_selected
         assert webui.call_queue.queue_lock.locked()
         loaded.append(info and info.name)
 
-    stop = RunControl()
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control = RunControl()
+    for event in train(small_config(photos, tmp_path), host, control):
         if isinstance(event, StepDone) and event.step == 2:
             choose(webui, model, "other.safetensors")
             Waiting(webui, lambda: None)
         if isinstance(event, Lent) and "other" in event.text:
             monkeypatch.setattr(webui.sd_models, "reload_model_weights", load)
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(event, Finished) and event.steps == 2 and event.path is not None
     assert loaded == ["sd15-mini.safetensors", None]
 

@@ -31,11 +31,11 @@ def test_a_run_with_everything_in_between_goes_on_bit_for_bit(
 ) -> None:
     before = fingerprint(model)
     flat = {"save_state": True, "save_every_n_steps": 2, "sample_every_n_steps": 2, "sample_prompts": "a --s 1"}
-    stop, events = RunControl(), []
-    for event in train(small_config(photos, tmp_path, steps=4, **flat), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path, steps=4, **flat), host, control):
         events.append(event)
         if isinstance(event, StepDone) and event.step == 3:
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     work = tmp_path / ".train-lora" / "runs" / "blob"
     assert [e.folder for e in events if isinstance(e, StateSaved)] == [work / "blob-step00000002-state", work / "blob-state"]
     assert [e.path for e in events if isinstance(e, SavedBetween)] == [tmp_path / "Lora" / "blob-step00000002.safetensors"]

@@ -32,6 +32,11 @@
         return {id: id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
     }
 
+    // a job that is resumed runs again under its id
+    function runOf(job) {
+        return `${job.id} ${job.started}`;
+    }
+
     // exponential mean with the bias of its start taken out
     function take(run, losses) {
         for (const told of losses) {
@@ -209,7 +214,7 @@
     function render(job) {
         const panel = find("#train_lora_progress");
         const text = JSON.stringify([job, shown.losses.length]);
-        if (!panel || text === drawn || dismissed === job.id) return;
+        if (!panel || text === drawn || dismissed === runOf(job)) return;
         drawn = text;
         const head = element("div", `train-lora-head train-lora-${job.state}`);
         if (job.name) head.append(element("b", "", job.name));
@@ -282,9 +287,9 @@
     async function latest() {
         const since = shown.losses.length;
         let job = await status(since);
-        if (job && job.id !== shown.id) {
+        if (job && runOf(job) !== shown.id) {
             if (since) job = await status(0);
-            shown = emptyRun(job.id);
+            shown = emptyRun(runOf(job));
             take(shown, job.losses);
         } else if (job && shown.losses.length === since) {
             take(shown, job.losses);
@@ -301,7 +306,7 @@
             if (job) {
                 const active = ACTIVE.includes(job.state);
                 const message = find("#train_lora_message [data-job]");
-                if (message && message.dataset.job === job.id && job.id !== answeredBefore) {
+                if (message && message.dataset.job === job.id && (!starting || job.id !== answeredBefore)) {
                     if (message.textContent) message.textContent = "";
                     starting = false;
                 }

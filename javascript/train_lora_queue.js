@@ -70,7 +70,7 @@
     }
 
     function cells(job) {
-        const now = job.state === "running" && !job.elsewhere && running && running.name === job.name ? running : job;
+        const now = job.state === "running" && !job.elsewhere && running && running.id === job.id ? running : job;
         const word = job.elsewhere ? `${WORDS[job.state]} elsewhere` : WORDS[job.state];
         return [
             job.name || job.id,

@@ -19,6 +19,7 @@ from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
@@ -297,4 +298,4 @@ def test_a_job_tells_the_files_that_are_there(photos: Path, host: StandaloneHost
     for event in run(config, host):
         job.apply(event)
     there = {path.stem for path in (tmp_path / "out").glob("blob-step*.safetensors")}
-    assert set(job.snapshot()["between"]) == there and len(there) < 6
+    assert set(job_json(job)["between"]) == there and len(there) < 6

@@ -33,7 +33,7 @@ from lib_lora.events import (
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.queue_listing import details
+from lib_lora.jobs.queue_listing import details, job_json
 from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
 from lib_lora.sentences import MOST
@@ -45,7 +45,7 @@ def wait(job: Job) -> dict[str, object]:
     deadline = time.monotonic() + 300
     while job.running and time.monotonic() < deadline:
         time.sleep(0.01)
-    return job.snapshot()
+    return job_json(job)
 
 
 def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None
     last = wait(job)
     assert (last["state"], last["step"], last["total"], last["saved"]) == ("done", 4, 4, "blob")
     assert len(last["losses"]) == 4 and last["steps_per_s"] > 0 and last["eta_s"] is None
-    assert job.snapshot(since=3)["losses"] == last["losses"][3:] and job.snapshot(since=9)["losses"] == []
+    assert job_json(job, since=3)["losses"] == last["losses"][3:] and job_json(job, since=9)["losses"] == []
     assert wait(runner.start(small_config(photos, tmp_path)))["state"] == "failed"
 
 
@@ -101,10 +101,10 @@ def test_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stopping_is_seen_at_once() -> None:
     job = Job(build_config({"name": "x"}), torch.device("cpu"))
-    assert job.snapshot()["state"] == "running"
+    assert job_json(job)["state"] == "running"
     job.control.request_stop(keep=True)
     job.control.request_stop(keep=False)
-    assert job.snapshot()["state"] == "stopping" and job.control.keeps
+    assert job_json(job)["state"] == "stopping" and job.control.keeps
 
 
 def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,12 +115,12 @@ def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
-    while job.snapshot()["step"] < 2:
+    while job_json(job)["step"] < 2:
         time.sleep(0.01)
     runner.suspend(10)
-    held = job.snapshot()["step"]
+    held = job_json(job)["step"]
     time.sleep(0.5)
-    assert job.running and job.snapshot()["step"] == held < 12
+    assert job.running and job_json(job)["step"] == held < 12
     runner.unsuspend()
     assert wait(job)["state"] == "done"
     before = time.monotonic()
@@ -138,25 +138,25 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
-    wait_for(lambda: job.snapshot()["step"] >= 2)
+    wait_for(lambda: job_json(job)["step"] >= 2)
     runner.pause()
-    assert job.snapshot()["state"] == "paused"
+    assert job_json(job)["state"] == "paused"
     runner.suspend(10)  # the program's own pause, while the page is built anew, does not undo it
-    held = job.snapshot()["step"]
+    held = job_json(job)["step"]
     runner.unsuspend()
     time.sleep(0.5)
-    assert job.snapshot()["step"] == held < 12 and job.snapshot()["state"] == "paused"
+    assert job_json(job)["step"] == held < 12 and job_json(job)["state"] == "paused"
     runner.unpause()
-    assert wait(job)["state"] == "done" and job.snapshot()["step"] == 12
+    assert wait(job)["state"] == "done" and job_json(job)["step"] == 12
     runner.pause()
-    assert job.snapshot()["state"] == "done"
+    assert job_json(job)["state"] == "done"
     assert wait(runner.start(small_config(photos, tmp_path, name="next", steps=1)))["state"] == "done"
 
 
 def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
-    wait_for(lambda: job.snapshot()["step"] >= 1)
+    wait_for(lambda: job_json(job)["step"] >= 1)
     runner.pause()
     runner.stop(keep=True)
     last = wait(job)
@@ -170,15 +170,15 @@ def test_a_lent_model_is_seen() -> None:
     job = Job(build_config({"name": "x"}), torch.device("cpu"))
     for step in (1, 2, 3):
         job.apply(StepDone(step, 9, 1, 0.5, (1e-4,)))
-    assert job.snapshot()["state"] == "running" and job.snapshot()["steps_per_s"]
+    assert job_json(job)["state"] == "running" and job_json(job)["steps_per_s"]
     job.apply(Lent("lent to somebody"))
-    seen = job.snapshot()
+    seen = job_json(job)
     assert (seen["state"], seen["phase"], seen["steps_per_s"]) == ("lent", "lent to somebody", None)
     job.pause()
-    assert job.snapshot()["state"] == "paused"
+    assert job_json(job)["state"] == "paused"
     job.unpause()
     job.apply(Phase("training"))
-    assert (job.snapshot()["state"], job.snapshot()["phase"]) == ("running", "training")
+    assert (job_json(job)["state"], job_json(job)["phase"]) == ("running", "training")
 
 
 def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
     monkeypatch.setattr(runner_room, "train", train)
     runner = Runner(NoHost())
     job = runner.start(build_config({"name": "x"}))
-    wait_for(lambda: job.snapshot()["state"] == "lent")
+    wait_for(lambda: job_json(job)["state"] == "lent")
     before = time.monotonic()
     runner.suspend(20)
     assert time.monotonic() - before < 5
@@ -210,9 +210,9 @@ def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(StandaloneHost(mini_checkpoint, tmp_path / "out"))
     runner.save_now()  # nothing runs: nothing happens
     job = runner.start(small_config(photos, tmp_path, steps=500))
-    wait_for(lambda: job.snapshot()["step"] >= 1)
+    wait_for(lambda: job_json(job)["step"] >= 1)
     runner.save_now()
-    wait_for(lambda: job.snapshot()["between"])
+    wait_for(lambda: job_json(job)["between"])
     runner.stop(keep=False)
     last = wait(job)
     (name,) = last["between"]
@@ -254,7 +254,7 @@ def test_use_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_room, "train", pretend(list(done)))
     wait(runner.start(build_config({"name": "x"})))
     assert runner.use_best() == "x is the LoRA of step 8 now; that of the last step is x-last."
-    assert runner.job is not None and runner.job.snapshot()["best"] is None
+    assert runner.job is not None and job_json(runner.job)["best"] is None
     with pytest.raises(ConfigError, match="no other LoRA"):
         runner.use_best()
 
@@ -297,7 +297,7 @@ def test_what_is_lost_when_the_program_ends(
     runner.suspend(0)  # stands after its first event until it is told to leave
     job = runner.start(build_config({"name": "cat"}))
     deadline = time.monotonic() + 60
-    while not job.snapshot()["step"] and time.monotonic() < deadline:
+    while not job_json(job)["step"] and time.monotonic() < deadline:
         time.sleep(0.01)
     lost = runner.leave(0.2)
     over.set()
@@ -314,7 +314,7 @@ def test_nothing_that_is_no_number_reaches_a_page() -> None:
         job.apply(StepDone(1, 9, 1, loss, (loss,)))
         job.apply(HeldOut(1, loss))
     job.apply(BestSaved(Path("x-best.safetensors"), 1, float("nan")))
-    told = job.snapshot()
+    told = job_json(job)
     json.dumps(told, allow_nan=False)
     assert told["losses"] == [None, None, None, 0.5] and [loss for _, loss in told["held_out"]] == [None, None, None, 0.5]
     entry = Entry("a", {"name": "x"}, 0.0, "failed", loss=float("nan"), curve=(0.5, float("inf")))
@@ -327,7 +327,7 @@ def test_a_page_is_told_so_many_sentences_and_how_many_more() -> None:
         job.apply(Note(f"Note {number}."))
         job.apply(Chosen(f"Choice {number}."))
     job.fail([f"Problem {number}." for number in range(5000)])
-    told = job.snapshot()
+    told = job_json(job)
     for kind in ("notes", "choices", "problems"):
         assert len(told[kind]) == MOST + 1 and f"… and {5000 - MOST} more." in told[kind], kind
     assert told["notes"][0] == "Note 0." and told["notes"][-1] == "Note 4999.", "the newest are the most wanted"

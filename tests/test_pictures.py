@@ -23,6 +23,7 @@ from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Encoded, HeldOut, StepDone
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.model.adapter import state_dict
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch, Plan
@@ -395,7 +396,7 @@ def test_a_run_that_holds_images_out(cached: bool, squares: Path, host: Standalo
     for event in events:
         job.apply(event)
     measured = [[event.step, event.loss] for event in events if isinstance(event, HeldOut)]
-    assert job.snapshot()["held_out"] == measured and json.dumps(job.snapshot()["held_out"])
+    assert job_json(job)["held_out"] == measured and json.dumps(job_json(job)["held_out"])
     metadata = read(events[-1].path)[1]
     assert (metadata["ss_num_validation_images"], metadata["ss_cache_latents"]) == ("1", str(cached))
 

@@ -54,8 +54,8 @@ class Runner:
     def job(self) -> Job | None:
         return self._job
 
-    def start(self, config: TrainConfig) -> Job:
-        """Begin a run and return at once.
+    def start(self, config: TrainConfig, job_id: str | None = None) -> Job:
+        """Begin a run and return at once. Its id is `job_id`; default: a new one.
 
         Raises:
             ConfigError: a run is going on.
@@ -66,7 +66,7 @@ class Runner:
             if before[0] is not None and before[0].running:
                 raise ConfigError([f"A training of {before[0].config.run.name!r} is running; wait for it, or stop it."])
             try:
-                self._job = job = Job(config, self.host.device())
+                self._job = job = Job(config, self.host.device(), job_id)
                 if self._suspended:
                     job.control.suspend()
                 self._thread = threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True)
@@ -114,18 +114,19 @@ class Runner:
             What is lost and why, where the state was not saved; else None.
         """
         job, thread = self._job, self._thread
-        if job is None or thread is None or not job.running or not job.snapshot()["step"]:
+        if job is None or thread is None or not job.running or not job.progress.step:
             return None
         self._suspended = False
         job.control.request_leave()
         thread.join(timeout_s)
-        runs, last = job.running, job.snapshot()
-        if job.state_step == last["step"] or not (runs or last["problems"]):
+        last = job.progress
+        runs = last.ended is None
+        if last.state_step == last.step or not (runs or last.problems):
             return None
-        where = f"in step {last['step'] + 1}" if last["phase"] == "training" else f"at this: {last['phase']}"
-        why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last["problems"])
-        older = f"the last one is of step {job.state_step}" if job.state_step else "it has no older one"
-        return f"The state of {job.config.run.name!r} after step {last['step']} is not saved, {older} ({why.rstrip('.')})."
+        where = f"in step {last.step + 1}" if last.phase == "training" else f"at this: {last.phase}"
+        why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last.problems)
+        older = f"the last one is of step {last.state_step}" if last.state_step else "it has no older one"
+        return f"The state of {job.config.run.name!r} after step {last.step} is not saved, {older} ({why.rstrip('.')})."
 
     def use_best(self) -> str:
         """Give the best LoRA of the last job its name; the sentence that says what became of the last one.
@@ -136,11 +137,12 @@ class Runner:
         """
         with self._lock:
             job = self._job
-            if job is None or job.running or job.best is None:
+            best = job.progress.best if job is not None else None
+            if job is None or job.running or best is None:
                 raise ConfigError(["There is no other LoRA with a lower held-out loss."])
-            saved = job.snapshot()["saved"]
-            last = use_best(str(saved), job.best.path, self.host)
-            text = f"{saved} is the LoRA of step {job.best.step} now; that of the last step is {last.stem}."
+            saved = job.progress.saved
+            last = use_best(str(saved), best.path, self.host)
+            text = f"{saved} is the LoRA of step {best.step} now; that of the last step is {last.stem}."
             job.best_used(last)
             return text
 

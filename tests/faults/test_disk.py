@@ -17,6 +17,7 @@ import torch
 import lib_lora.output.atomic as atomic
 from lib_lora.events import Finished, Note, Planned, SavedBetween, SaveFailed, StateSaved, StepDone
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
@@ -84,7 +85,7 @@ def patient(make_room: Any) -> Any:
             def later() -> None:
                 while not job.control.paused:
                     threading.Event().wait(0.01)
-                assert job.snapshot()["state"] == "paused" and "press Continue" in job.snapshot()["phase"]
+                assert job_json(job)["state"] == "paused" and "press Continue" in job_json(job)["phase"]
                 make_room()
                 job.unpause()
 

@@ -51,10 +51,10 @@ for _ in range(3):
 for line in sys.argv[5:]:
     queue.submit(build_config(json.loads(line)))
 while True:
-    job = queue.runner.job.snapshot() if queue.runner.job else {"step": 0}
-    if job["step"] == 3 and held:
+    told = queue.runner.job.progress if queue.runner.job else None
+    if told and told.step == 3 and held:
         queue.runner.pause()
-    print(job["step"], job.get("state"), flush=True)
+    print(told.step if told else 0, told.state if told else None, flush=True)
     time.sleep(0.05)
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from lib_lora.output.left import Leavings
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
-from lib_lora.plan import Plan
+from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.loan import Loan
@@ -149,26 +149,31 @@ def _steps(
     needs_vae = loan.base.family.inpaints or not config.data.cache_latents
     if first == 0:
         yield from between.before()
-    for batches in plan.updates(config.run.seed):
-        if batches[0].step < first:
-            continue
-        if (yield from loan.offer(needs_vae=needs_vae)):
-            session.renew()
-        done = None
-        while done is None:
-            if control.stop_requested:
-                return
-            try:
-                done = session.step(batches)
-            except HostChanged:  # the checkpoint was unloaded in the middle of the step
-                if not loan.lends:
-                    raise
-                session.undo()
-                yield from loan.lend(needs_vae=needs_vae)
-                session.renew()
+    for batches in plan.updates(config.run.seed, first):
+        done = yield from _step(batches, loan, session, control, needs_vae=needs_vae)
+        if done is None:
+            return
         yield from map(Note, session.take_told())
         yield done
         yield from between.after(done, asked=control.take_save_request())
+
+
+def _step(
+    batches: Sequence[Batch], loan: Loan, session: Session, control: RunControl, *, needs_vae: bool
+) -> Generator[Event, None, StepDone | None]:
+    """One step, made again where the checkpoint was unloaded in the middle of it; None where the end is asked for."""
+    if (yield from loan.offer(needs_vae=needs_vae)):
+        session.renew()
+    while not control.stop_requested:
+        try:
+            return session.step(batches)
+        except HostChanged:
+            if not loan.lends:
+                raise
+            session.undo()
+            yield from loan.lend(needs_vae=needs_vae)
+            session.renew()
+    return None
 
 
 def _followed(

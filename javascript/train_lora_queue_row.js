@@ -62,7 +62,7 @@ window.trainLora.queueRow = (() => {
     }
 
     function texts({job, running}) {
-        const now = job.state === "running" && !job.elsewhere && running && running.name === job.name ? running : job;
+        const now = job.state === "running" && !job.elsewhere && running && running.id === job.id ? running : job;
         const word = job.elsewhere ? `${WORDS[job.state]} elsewhere` : WORDS[job.state];
         return [
             nameOf(job),

@@ -14,6 +14,9 @@ window.trainLora.status = (() => {
     let run = null; // the losses of the job that was told last
     let timer = null;
 
+    // A job that is resumed runs again under its id.
+    const runOf = (job) => `${job.id} ${job.started}`;
+
     const isActive = (state) => ACTIVE.includes(state);
 
     function startRun(id) {
@@ -42,10 +45,10 @@ window.trainLora.status = (() => {
     async function latest() {
         const since = run ? run.losses.length : 0;
         let told = await ask(since);
-        const other = told?.job && told.job.id !== run?.id;
+        const other = told?.job && runOf(told.job) !== run?.id;
         if (other && since) told = await ask(0);
         if (!told?.job) return told;
-        if (other) run = startRun(told.job.id);
+        if (other) run = startRun(runOf(told.job));
         if (other || run.losses.length === since) take(told.job.losses);
         return told;
     }
@@ -74,5 +77,5 @@ window.trainLora.status = (() => {
 
     onUiLoaded(poll);
 
-    return {isActive, poll, pollSoon};
+    return {isActive, poll, pollSoon, runOf};
 })();

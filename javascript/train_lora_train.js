@@ -9,8 +9,8 @@ window.trainLora.train = (() => {
 
     let pressed = false; // Train, and gradio does not know yet
     let starting = false;
-    let dismissed = null; // an old job that a refused start has put out of sight
-    let shown = null; // the job that the status named last
+    let dismissed = null; // the run of an old job that a refused start has put out of sight
+    let shown = null; // the run that the status named last
     let answeredBefore = null; // the job that the server's last answer to Train named
 
     const message = () => page.dom.find("#train_lora_message [data-job]");
@@ -59,7 +59,7 @@ window.trainLora.train = (() => {
     // The job that Train was answered with is there: the answer has done its work.
     function begun(job) {
         const answer = message();
-        if (!answer || answer.dataset.job !== job.id || job.id === answeredBefore) return;
+        if (!answer || answer.dataset.job !== job.id || (starting && job.id === answeredBefore)) return;
         if (answer.textContent) answer.textContent = "";
         starting = false;
     }
@@ -67,11 +67,11 @@ window.trainLora.train = (() => {
     // Whether the status still tells of a job before the one that was asked for.
     function hides(job) {
         begun(job);
-        return job.id === dismissed || (starting && !page.status.isActive(job.state));
+        return page.status.runOf(job) === dismissed || (starting && !page.status.isActive(job.state));
     }
 
     document.addEventListener("trainLoraStatus", ({detail: {job}}) => {
-        if (job) shown = job.id;
+        if (job) shown = page.status.runOf(job);
     });
 
     onUiLoaded(() => {

@@ -19,10 +19,10 @@ window.trainLora.txt2img = (() => {
 
     // One gallery after the other: each refresh empties the webui's one list of LoRAs before it fills it again.
     function refresh(job) {
-        if (refreshedFor === job.id) return;
+        if (refreshedFor === page.status.runOf(job)) return;
         const buttons = ["txt2img", "img2img"].map((tab) => page.dom.find(`#${tab}_lora_extra_refresh_internal`));
         if (buttons.some((button) => !button)) return;
-        refreshedFor = job.id;
+        refreshedFor = page.status.runOf(job);
         buttons[0].dispatchEvent(new Event("click"));
         afterAnswer("txt2img", () => buttons[1].dispatchEvent(new Event("click")));
     }

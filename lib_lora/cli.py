@@ -36,9 +36,9 @@ from lib_lora.events import (
     SavedBetween,
     StateSaved,
     StepDone,
-    Stop,
 )
 from lib_lora.output.left import left_lines
+from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
 
 
@@ -144,11 +144,11 @@ def _train(args: argparse.Namespace) -> str:
         raise ConfigError(missing)
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), at_home(config.run.out), full_precision=full)
-    stop = Stop()
-    return str(_followed(train(config, host, stop), stop))
+    control = RunControl()
+    return str(_followed(train(config, host, control), control))
 
 
-def _followed(events: Iterator[Event], stop: Stop) -> Path:
+def _followed(events: Iterator[Event], control: RunControl) -> Path:
     """The LoRA of a run that is told on stderr. From its plan on, what ends the program has it save where it is.
 
     Raises:
@@ -156,7 +156,7 @@ def _followed(events: Iterator[Event], stop: Stop) -> Path:
     """
     state: StateSaved | None = None
     _report(next(events))
-    with leaving(stop, _tell) as came:
+    with leaving(control, _tell) as came:
         for event in events:
             _report(event)
             state = event if isinstance(event, StateSaved) else state

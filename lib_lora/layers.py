@@ -12,6 +12,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs.queue_store", "jobs.hiding"),
     ("jobs.queue_entry", "jobs.owners", "jobs.runner", "tiny", "ui.form_presets", "ui.form_again", "ui.memory"),
     ("train", "jobs.job", "signals"),
+    ("jobs.progress",),
     ("output.between", "output.promote"),
     ("output.samples", "output.leftovers", "estimate.wanted", "check"),
     ("output.result",),
@@ -27,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ui.report",
     ),
     ("output.rescue", "output.clearing", "output.patience"),
-    ("training.pictures", "training.heldout", "estimate.account", "training.told_weights"),
+    ("training.pictures", "training.cadence", "training.heldout", "estimate.account", "training.told_weights"),
     ("training.latent_cache", "estimate.phases"),
     ("hosts.webui_host",),
     ("hosts.webui_model",),
@@ -35,7 +36,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "events",
         "training.step",
-        "training.cadence",
         "output.state_file",
         "training.state_fits",
         "hosts.ldm_config",
@@ -181,6 +181,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config.literals",),
     (
         "errors",
+        "run_control",
         "sentences",
         "model.computing",
         "estimate.ledger",

@@ -72,15 +72,16 @@ class Plan:
         """Indices of the samples that are trained on, without regularisation images."""
         return [index for index in self.trained if not self.samples[index].is_reg]
 
-    def updates(self, seed: int) -> Iterator[list[Batch]]:
-        """The batches of every step, in order; exactly `steps` of them. The last step of an epoch may have fewer batches."""
+    def updates(self, seed: int, first: int = 0) -> Iterator[list[Batch]]:
+        """The batches of each step from `first` to the last of `steps`. The last step of an epoch may have fewer batches."""
         step = 0
         for epoch in range(self.epochs):
             batches = epoch_batches(self.buckets, self.batch_size, seed, epoch)
             for start in range(0, len(batches), self.accumulation):
                 if step == self.steps:
                     return
-                yield _update(step, epoch, batches[start : start + self.accumulation])
+                if step >= first:
+                    yield _update(step, epoch, batches[start : start + self.accumulation])
                 step += 1
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from lib_lora.events import Stop
+from lib_lora.run_control import RunControl
 
 # Ctrl+C, a service or container that is stopped, a terminal that is closed; Windows lacks the last
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextlib.contextmanager
-def leaving(stop: Stop, say: Callable[[str], object]) -> Iterator[list[int]]:
+def leaving(control: RunControl, say: Callable[[str], object]) -> Iterator[list[int]]:
     """While it lasts, the first of SIGNALS asks the run to leave; the next one does what it would have done without us.
 
     Yields:
@@ -32,7 +32,7 @@ def leaving(stop: Stop, say: Callable[[str], object]) -> Iterator[list[int]]:
     def handle(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         give_back()
-        stop.request_leave()
+        control.request_leave()
         say("Saving where the training is. Once more ends it at once.")
 
     if threading.current_thread() is threading.main_thread():  # Python sets handlers there alone

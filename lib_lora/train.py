@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from lib_lora.check import Findings, look
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.token_rules import cut_captions
 from lib_lora.errors import HostChanged
-from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone, Stop
+from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone
 from lib_lora.jobs.locks import sole_writer
 from lib_lora.jobs.memory import give_caches_back, give_memory_back
 from lib_lora.model.base import Host
@@ -26,7 +26,8 @@ from lib_lora.output.left import Leavings
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.result import Result
-from lib_lora.plan import Plan
+from lib_lora.plan import Batch, Plan
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_notes
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.loan import Loan
@@ -38,13 +39,13 @@ from lib_lora.training.told_weights import told_weights
 from lib_lora.training.words import told_words
 
 
-def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
+def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Event]:
     """Train a LoRA on the model that `host` lends.
 
     Args:
         config: all settings.
         host: lends the model, and says where LoRAs go.
-        stop: read once per step, from any thread.
+        control: what is asked of the run meanwhile, from any thread; it is looked at between two steps.
 
     Raises:
         ConfigError: with every problem, before the model is touched.
@@ -53,7 +54,7 @@ def train(config: TrainConfig, host: Host, stop: Stop) -> Iterator[Event]:
     found = look(config, host)
     plan, leavings = found.checked(), Leavings()
     try:
-        finished = yield from _trained(found, plan, host, stop, leavings)
+        finished = yield from _trained(found, plan, host, control, leavings)
     except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
         if not isinstance(error, GeneratorExit):
             yield Left(_left(config, plan, host, leavings))
@@ -71,7 +72,9 @@ def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tu
     return leavings.paths()
 
 
-def _trained(found: Findings, plan: Plan, host: Host, stop: Stop, leavings: Leavings) -> Generator[Event, None, Finished]:
+def _trained(
+    found: Findings, plan: Plan, host: Host, control: RunControl, leavings: Leavings
+) -> Generator[Event, None, Finished]:
     """The run from its plan to its end. Raises as `train`."""
     started_at, work, resumed = time.time(), host.work_folder() / found.config.run.name, found.resumed
     yield Planned(plan)
@@ -80,7 +83,10 @@ def _trained(found: Findings, plan: Plan, host: Host, stop: Stop, leavings: Leav
     path: Path | None = None
     last: StepDone | None = None
     run = found.config.run
-    with sole_writer(host.lora_folder(), run.name) as told_of_others, Loan(host, stop, lends=run.generate_while_training) as loan:
+    with (
+        sole_writer(host.lora_folder(), run.name) as told_of_others,
+        Loan(host, control, lends=run.generate_while_training) as loan,
+    ):
         yield from map(Note, told_of_others)
         base = loan.base
         yield from map(Note, remove_leftovers(host.lora_folder(), work))
@@ -93,30 +99,30 @@ def _trained(found: Findings, plan: Plan, host: Host, stop: Stop, leavings: Leav
         for encoded in pictures.encode():
             yield Encoded(encoded, pictures.total)
             yield from loan.offer(needs_vae=True, learned=False)
-            if stop.requested:
+            if control.stop_requested:
                 break
         give_caches_back(base.device)  # what encoding took is no room for training
-        if encoded == pictures.total and not stop.requested:
+        if encoded == pictures.total and not control.stop_requested:
             session = Session(config, plan, base, pictures, precision, found.files)
             found.files.forget()
-            result = Result(config, plan, base, host, session, started_at, leavings)
+            result = Result(config, plan, base, host, session, started_at, leavings, control)
             between = Between(config, plan, base, host, session, result)
             if resumed:
-                between.go_on(resumed)
+                between.resume(resumed)
             yield from map(Chosen, session.choices())
-            steps = _steps(config, plan, loan, session, between, stop, resumed.step if resumed else 0)
-            last, diverged = yield from _followed(steps, between, stop)
+            steps = _steps(config, plan, loan, session, between, control, resumed.step if resumed else 0)
+            last, diverged = yield from _followed(steps, between, control)
             whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
-            if last is not None and (stop.keep or not stop.requested or (stop.leaves and whole)):
-                path = yield from _ended(last, result, between, base.device, preview=not stop.leaves)
+            if last is not None and (control.keeps or not control.stop_requested or (control.leaves and whole)):
+                path = yield from _ended(last, result, between, base.device, preview=not control.leaves)
                 yield from map(Note, remove_leftovers(host.lora_folder(), work))  # newer states are there now
-            elif last is not None and stop.leaves:
+            elif last is not None and control.leaves:
                 yield between.leave(last)
             del session, result, between
             if diverged is not None:
                 raise diverged
         del pictures
-    if path is None and stop.keep:
+    if path is None and control.keeps:
         yield Note("The run was stopped before it had learned anything; there is no LoRA to keep.")
     return Finished(path, last.step if last else 0)
 
@@ -136,37 +142,42 @@ def _ended(
 
 
 def _steps(
-    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, stop: Stop, first: int
+    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, control: RunControl, first: int
 ) -> Iterator[Event]:
     """Every step from `first` on, and what is due between them."""
     # what is encoded once is encoded by now; an inpainting model reads grey pictures as it meets their sizes
     needs_vae = loan.base.family.inpaints or not config.data.cache_latents
     if first == 0:
         yield from between.before()
-    for batches in plan.updates(config.run.seed):
-        if batches[0].step < first:
-            continue
-        if (yield from loan.offer(needs_vae=needs_vae)):
-            session.renew()
-        done = None
-        while done is None:
-            if stop.requested:
-                return
-            try:
-                done = session.step(batches)
-            except HostChanged:  # the checkpoint was unloaded in the middle of the step
-                if not loan.lends:
-                    raise
-                session.undo()
-                yield from loan.lend(needs_vae=needs_vae)
-                session.renew()
+    for batches in plan.updates(config.run.seed, first):
+        done = yield from _step(batches, loan, session, control, needs_vae=needs_vae)
+        if done is None:
+            return
         yield from map(Note, session.take_told())
         yield done
-        yield from between.after(done, asked=stop.take_save_request())
+        yield from between.after(done, asked=control.take_save_request())
+
+
+def _step(
+    batches: Sequence[Batch], loan: Loan, session: Session, control: RunControl, *, needs_vae: bool
+) -> Generator[Event, None, StepDone | None]:
+    """One step, made again where the checkpoint was unloaded in the middle of it; None where the end is asked for."""
+    if (yield from loan.offer(needs_vae=needs_vae)):
+        session.renew()
+    while not control.stop_requested:
+        try:
+            return session.step(batches)
+        except HostChanged:
+            if not loan.lends:
+                raise
+            session.undo()
+            yield from loan.lend(needs_vae=needs_vae)
+            session.renew()
+    return None
 
 
 def _followed(
-    steps: Iterator[Event], between: Between, stop: Stop
+    steps: Iterator[Event], between: Between, control: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
     """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
 
@@ -184,4 +195,4 @@ def _followed(
         if last is None:
             raise
         yield from between.rescue(last, error)
-    return last, None if last or stop.requested else DivergedError(DIVERGED)
+    return last, None if last or control.stop_requested else DivergedError(DIVERGED)

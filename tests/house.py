@@ -22,6 +22,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
 from lib_lora.events import Event
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.jobs.runner import Runner
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES, read_tensors, read_values
@@ -65,15 +66,15 @@ class House:
                 if at is not None:
                     at(event, self)
 
-            def hold(self) -> None:
-                assert at is not None, f"the run stands: {self.snapshot()['phase']}"
-                super().hold()
+            def pause(self) -> None:
+                assert at is not None, f"the run stands: {job_json(self)['phase']}"
+                super().pause()
 
         job = Watched(config, self.host.device())
         runner = Runner(self.host)
         runner._job = job
         runner._run(job)
-        found = Outcome(events, job.snapshot())
+        found = Outcome(events, job_json(job))
         self.told += found.told
         return found
 

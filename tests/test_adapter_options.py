@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.events import Finished, Stop
+from lib_lora.events import Finished
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, attached, state_dict
 from lib_lora.model.conditioning import TextInputs, encode
@@ -22,6 +22,7 @@ from lib_lora.model.dropout import Dropout
 from lib_lora.model.norms import delta_norm
 from lib_lora.output.lora_file import read
 from lib_lora.output.truncate import truncate
+from lib_lora.run_control import RunControl
 from lib_lora.sample import PreviewRequest, sample
 from lib_lora.train import train
 from lib_lora.training.weights import frozen_pairs
@@ -48,7 +49,7 @@ def plain_file(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 def run(host: StandaloneHost, squares: Path, **flat: Any) -> tuple[State, dict[str, str]]:
     """A whole run, and its file."""
     config = small_config(squares, host.lora_folder(), **{"steps": 2, "overwrite": True, **flat})
-    last = list(train(config, host, Stop()))[-1]
+    last = list(train(config, host, RunControl()))[-1]
     assert isinstance(last, Finished) and last.path is not None
     return read(last.path)
 

@@ -16,13 +16,15 @@ import lib_lora.output.preview as preview_room
 import lib_lora.output.result as result_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
-from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.output import atomic
 from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
 from lib_lora.output.samples import thumbnail
+from lib_lora.run_control import RunControl
 from lib_lora.sample import PreviewRequest
 from lib_lora.train import train
 from lib_lora.training.session import Session
@@ -37,7 +39,7 @@ def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
-    return list(train(config, host, Stop()))
+    return list(train(config, host, RunControl()))
 
 
 def of(kind: type, events: list[Event]) -> list[Event]:
@@ -84,11 +86,11 @@ def test_older_files_and_states_go(photos: Path, host: StandaloneHost, tmp_path:
 
 
 def test_save_now(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, events = Stop(), []
-    for event in train(small_config(photos, tmp_path, steps=4, save_state=True), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path, steps=4, save_state=True), host, control):
         events.append(event)
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request_save()
+            control.request_save()
     assert loras(tmp_path / "out") == ["blob", "blob-step00000002"] and of(Finished, events)[0].steps == 4
     assert [event.step for event in of(StateSaved, events)] == [2, 4]
 
@@ -297,4 +299,4 @@ def test_a_job_tells_the_files_that_are_there(photos: Path, host: StandaloneHost
     for event in run(config, host):
         job.apply(event)
     there = {path.stem for path in (tmp_path / "out").glob("blob-step*.safetensors")}
-    assert set(job.snapshot()["between"]) == there and len(there) < 6
+    assert set(job_json(job)["between"]) == there and len(there) < 6

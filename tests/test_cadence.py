@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lib_lora.config.groups import build_config
+from lib_lora.events import Encoded, Event, HeldOut, Left, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.plan import Plan
-from lib_lora.training.cadence import due_saves, samples_due, save_epochs
+from lib_lora.training.cadence import RECORD_EVERY_S, due_saves, record_due, samples_due, save_epochs
 
 
 def plan(steps_per_epoch: int, steps: int) -> Plan:
@@ -89,3 +92,12 @@ def test_samples() -> None:
     assert due(3, 8, sample_every_n_epochs=1) == [3, 6, 8]  # the end of the run ends its epoch
     assert due(3, 8, sample_every_n_epochs=2) == [6]
     assert due(3, 12, sample_every_n_epochs=2, sample_every_n_steps=6) == [6, 12]
+
+
+def test_a_job_is_written_down_with_its_files_and_now_and_then_with_its_steps() -> None:
+    """Whatever else is told is no reason: a list that many programs read is not written at every event."""
+    files: list[Event] = [Planned(plan(1, 1)), StateSaved(Path("a"), 1), Saved(Path("a"), 1), SavedBetween(Path("a"), 1)]
+    others: list[Event] = [Phase("a"), Encoded(1, 1), HeldOut(1, 0.5), Note("A."), Left(())]
+    assert all(record_due(event, 0.0) for event in files) and not any(record_due(event, 1e9) for event in others)
+    step = StepDone(1, 2, 1, 0.5, ())
+    assert [record_due(step, seconds) for seconds in (0.0, RECORD_EVERY_S - 0.1, RECORD_EVERY_S)] == [False, False, True]

@@ -10,12 +10,13 @@ import torch
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.tokens import plain_ids
 from lib_lora.errors import ConfigError
-from lib_lora.events import Chosen, Event, Finished, StepDone, Stop
+from lib_lora.events import Chosen, Event, Finished, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import Word
 from lib_lora.model.words import bundled, without_bundle
 from lib_lora.output.inspect import describe
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.session import Session
 from lib_lora.training.words import start_word, told_words
@@ -35,7 +36,7 @@ def config(photos: Path, out: Path, **changes: object) -> TrainConfig:
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> tuple[list[Event], Path]:
-    events = list(train(config, host, Stop()))
+    events = list(train(config, host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     return events, events[-1].path
 
@@ -216,7 +217,7 @@ def test_a_trigger_that_the_host_has_is_refused(mini_checkpoint: Path, photos: P
     host = WithWords(mini_checkpoint, tmp_path)
     host.lend(2)
     with pytest.raises(ConfigError, match=r"'ohwx_cat' is the embedding 'OHWX_cat' of the webui's own folder"):
-        list(train(config(photos, tmp_path, embedding_vectors=1), host, Stop()))
+        list(train(config(photos, tmp_path, embedding_vectors=1), host, RunControl()))
     with host.borrow_model() as base:
         told = told_words(config(photos, tmp_path), ["ohwx_cat, a blob"], base)
     assert len(told) == 1 and "'blob', 'OHWX_cat'" in told[0], "without one of its own it may"

@@ -19,7 +19,7 @@ import lib_lora.training.step as step_room
 from lib_lora.cli import main
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import HostChanged, LoraFileError
-from lib_lora.events import Encoded, Event, Finished, HeldOut, Left, Note, Saved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, HeldOut, Left, Note, Saved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.runner import Runner
 from lib_lora.model.adapter import state_dict
@@ -28,6 +28,7 @@ from lib_lora.model.kinds import adapter_delta, made_of, new_adapter
 from lib_lora.output.effect import has_effect
 from lib_lora.output.left import MOST_NAMED, left_lines
 from lib_lora.output.result import Result
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.session import Session
 from lib_lora.training.step import DivergedError
@@ -85,15 +86,15 @@ def failing(*_: object, **__: object) -> Any:
     raise LoraFileError("It does not load.")
 
 
-def at_step(number: int, act: Callable[[Stop], object]) -> Callable[[Event, Stop], object]:
-    return lambda event, stop: act(stop) if isinstance(event, StepDone) and event.step == number else None
+def at_step(number: int, act: Callable[[RunControl], object]) -> Callable[[Event, RunControl], object]:
+    return lambda event, control: act(control) if isinstance(event, StepDone) and event.step == number else None
 
 
-ENDS: dict[str, tuple[Callable[[Event, Stop], object], Callable[[pytest.MonkeyPatch], object], type[BaseException] | None]] = {
+ENDS: dict[str, tuple[Callable[[Event, RunControl], object], Callable[[pytest.MonkeyPatch], object], type[BaseException] | None]] = {
     "finished": (lambda *_: None, lambda _: None, None),
-    "stopped": (at_step(2, lambda stop: stop.request(keep=False)), lambda _: None, None),
-    "stopped and kept": (at_step(2, lambda stop: stop.request(keep=True)), lambda _: None, None),
-    "left": (at_step(2, lambda stop: stop.request_leave()), lambda _: None, None),
+    "stopped": (at_step(2, lambda control: control.request_stop(keep=False)), lambda _: None, None),
+    "stopped and kept": (at_step(2, lambda control: control.request_stop(keep=True)), lambda _: None, None),
+    "left": (at_step(2, lambda control: control.request_leave()), lambda _: None, None),
     "failed at the save": (lambda *_: None, lambda patch: patch.setattr(Result, "card", failing), LoraFileError),
     "diverged": (
         at_step(2, lambda _: pytest.MonkeyPatch().setattr(Session, "_losses", diverging)),
@@ -133,11 +134,11 @@ def test_what_is_left_is_named_however_a_run_ends(
                "sample_prompts": "a blob --s 1", "cache_latents_to_disk": True, "steps": 8 if end == "diverged" else 4,
                "generate_while_training": False}  # fmt: skip
     before(monkeypatch)
-    stop, left = Stop(), list[Left]()
+    control, left = RunControl(), list[Left]()
 
     def run() -> None:
-        for event in train(small_config(photos, tmp_path, **changes), host, stop):
-            meanwhile(event, stop)
+        for event in train(small_config(photos, tmp_path, **changes), host, control):
+            meanwhile(event, control)
             if isinstance(event, Left):
                 left.append(event)
 
@@ -192,11 +193,11 @@ def test_a_run_without_a_loss_that_is_a_number_is_no_success(
 def test_a_run_that_is_stopped_before_it_learned_anything_keeps_nothing_and_says_so(
     photos: Path, host: StandaloneHost, tmp_path: Path
 ) -> None:
-    stop, events = Stop(), []
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path), host, control):
         events.append(event)
         if isinstance(event, Encoded):
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert events[-1] == Finished(None, 0) and events[-2] == Left(())
     assert [event.text for event in events if isinstance(event, Note)] == [
         "The run was stopped before it had learned anything; there is no LoRA to keep."
@@ -257,11 +258,11 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_is_no_success(
 
 
 def test_a_signal_in_the_last_step_leaves_the_whole_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, last = Stop(), None
-    for event in train(small_config(photos, tmp_path, steps=2), host, stop):
+    control, last = RunControl(), None
+    for event in train(small_config(photos, tmp_path, steps=2), host, control):
         last = event
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request_leave()
+            control.request_leave()
     assert last == Finished(tmp_path / "out" / "blob.safetensors", 2)
 
 
@@ -280,12 +281,12 @@ def test_a_held_out_loss_that_is_no_number_ends_with_the_run(
 
 def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     changes = {"steps": 1, "unet_lr": 1e-12, "text_encoder_lr": 1e-12, "save_every_n_steps": 1}
-    events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, RunControl()))
     told = [(place, event.text) for place, event in enumerate(events) if isinstance(event, Note)]
     assert [text.split(":")[0] for _, text in told] == ["blob-step00000001 has no effect", "blob has no effect"]
     assert told[1][0] < next(place for place, event in enumerate(events) if isinstance(event, Saved))
     assert (tmp_path / "out" / "blob.safetensors").is_file()
-    events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, RunControl()))
     assert not any(isinstance(event, Note) for event in events), "in fp32 there is something left"
 
 

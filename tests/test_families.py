@@ -20,7 +20,7 @@ from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError
-from lib_lora.events import Chosen, Event, Finished, Planned, StepDone, Stop
+from lib_lora.events import Chosen, Event, Finished, Planned, StepDone
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
@@ -31,6 +31,7 @@ from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_tar
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_for, settled_notes
 from lib_lora.train import train
 from lib_lora.training.draws import draw
@@ -96,7 +97,7 @@ def test_families_are_told_apart(mini_sd2: Path, mini_sdxl: Path, mini_inpaintin
 
 
 def run(config: Any, host: StandaloneHost) -> list[Event]:
-    return list(train(config, host, Stop()))
+    return list(train(config, host, RunControl()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

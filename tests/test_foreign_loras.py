@@ -16,7 +16,7 @@ from lib_lora.check import look
 from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.events import Finished, Note, Stop
+from lib_lora.events import Finished, Note
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import Adapter, attached, by_layer, state_dict
 from lib_lora.model.conv_targets import adaptable, further_targets
@@ -27,6 +27,7 @@ from lib_lora.model.norm_shifts import norms_of, shifted
 from lib_lora.output.inspect import describe
 from lib_lora.output.lora_file import read
 from lib_lora.output.lora_layers import read_layers
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
@@ -321,7 +322,9 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
     }
     path = saved(tmp_path, {**trained, **kept})
     flat = {"network_weights": path, "dim_from_weights": True, "text_encoder_lr": 0, "save_precision": "fp16"}
-    events = list(train(small_config(photos, tmp_path / "out", **flat), shared_host(mini_checkpoint, tmp_path / "out"), Stop()))
+    events = list(
+        train(small_config(photos, tmp_path / "out", **flat), shared_host(mini_checkpoint, tmp_path / "out"), RunControl())
+    )
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     made, metadata = read(events[-1].path)
     assert made.keys() == {**trained, **kept}.keys() and metadata["ss_network_module"]

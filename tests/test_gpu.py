@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib_lora.events import Finished, Planned, StepDone, Stop
+from lib_lora.events import Finished, Planned, StepDone
 from lib_lora.hosts.architecture import TEXT, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
@@ -20,6 +20,7 @@ from lib_lora.model.family import Family, Kind
 from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.checkpointing import ENOUGH_BYTES, ENOUGH_BYTES_SDXL
 from lib_lora.training.words import start_word
@@ -38,7 +39,7 @@ def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
 def trained(host: StandaloneHost, photos: Path, **flat: object) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The losses of a run on the GPU, and its LoRA."""
     config = small_config(photos, host.lora_folder(), **flat)
-    events = list(train(config, host, Stop()))
+    events = list(train(config, host, RunControl()))
     assert isinstance(events[0], Planned) and isinstance(events[-1], Finished) and events[-1].path
     return [event.loss for event in events if isinstance(event, StepDone)], read(events[-1].path)[0]
 

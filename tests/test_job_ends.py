@@ -14,15 +14,17 @@ import pytest
 
 import lib_lora.jobs.queue as queue_room
 import lib_lora.jobs.runner as runner_room
+import lib_lora.training.cadence as cadence
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError
-from lib_lora.events import Encoded, Event, Finished, HeldOut, Phase, Planned, Saved, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, HeldOut, Phase, Planned, Saved, StateSaved, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry, smoothed, thinned
-from lib_lora.jobs.queue_listing import details, listing
+from lib_lora.jobs.queue_listing import details, job_json, listing
 from lib_lora.jobs.queue_store import JOB, Store
 from lib_lora.jobs.runner import Runner
+from lib_lora.run_control import RunControl
 from tests.test_queue import Host, Plan, add, by_name, new_queue, states, wait_for
 
 
@@ -53,7 +55,7 @@ class Ending:
         self.ran: list[str] = []
         self.go = threading.Event()  # the next one is queued by now
 
-    def __call__(self, config: TrainConfig, _host: object, _stop: Stop) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, _control: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         if name == "broken":
@@ -85,7 +87,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, place: str, error: Callable[[], Bas
     monkeypatch.setattr(runner_room, "train", made)
     monkeypatch.setattr(runner_room, "give_memory_back", lambda device: None)
     monkeypatch.setattr(queue_room, "check", lambda config, host: None)
-    monkeypatch.setattr(queue_room, "WRITE_EVERY_S", 0.0)  # every step is written down
+    monkeypatch.setattr(cadence, "RECORD_EVERY_S", 0.0)  # every step is written down
     return made
 
 
@@ -129,8 +131,8 @@ def test_a_loss_that_is_no_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_means_leave_out_what_is_no_number() -> None:
-    assert smoothed([None, 2.0, None]) == pytest.approx(2.0) and smoothed([None]) is None
-    assert thinned([None, 1.0, 3.0, None], 2) == (1.0, 3.0) and thinned([None, None]) == ()
+    assert smoothed([math.nan, 2.0, math.inf]) == pytest.approx(2.0) and smoothed([math.nan]) is None
+    assert thinned([math.nan, 1.0, 3.0, math.inf], 2) == (1.0, 3.0) and thinned([math.nan, math.nan]) == ()
     assert smoothed([1e308] * 400) == pytest.approx(1e308) and thinned([1e308] * 400, 2) == ()
 
 
@@ -144,7 +146,7 @@ def test_a_run_without_an_end_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Queue, "_seen"), (Queue, "_replace"), (Store, "write"), (queue_room, "with_progress"), (Job, "snapshot"),
+        (Queue, "_seen"), (Queue, "_replace"), (Store, "write"), (queue_room, "with_progress"), (Job, "progress"),
         (runner_room, "give_memory_back"), (Queue, "_check_lent"), (Job, "fail"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -155,14 +157,15 @@ def test_an_error_of_any_kind_in_the_bookkeeping(
     """While the first job runs and ends, one thing that is done for the list meets the error, each time that it is done."""
     ending = pretend(monkeypatch, "step" if name == "fail" else "none", lambda: ZeroDivisionError())
     queue = new_queue(tmp_path)
-    real = getattr(owner, name)
+    found = getattr(owner, name)
+    real = found.fget if isinstance(found, property) else found
 
     def meeting(*values: Any, **more: Any) -> Any:
         if ending.ran == ["broken"] and threading.current_thread() is queue.runner._thread:
             raise ERRORS[number]()
         return real(*values, **more)
 
-    monkeypatch.setattr(owner, name, meeting)
+    monkeypatch.setattr(owner, name, property(meeting) if isinstance(found, property) else meeting)
     if name in {"write", "_replace", "fail"}:  # of the second job, too: it cannot be written down that it runs
         add(queue, "broken")
         ending.go.set()
@@ -285,4 +288,4 @@ def test_a_held_out_loss_that_is_no_number_is_no_obstacle(monkeypatch: pytest.Mo
     queue = new_queue(tmp_path)
     job = queue.submit(build_config({"name": "a"})).job
     wait_for(lambda: states(queue)["a"] == "finished")
-    assert job is not None and job.snapshot()["state"] == "done"
+    assert job is not None and job_json(job)["state"] == "done"

@@ -24,7 +24,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lib_lora.errors import DatasetError, LoraFileError, ModelError, NotGivenBack
-from lib_lora.events import Stop
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.giving_back import given_back
 from lib_lora.hosts.ldm_config import ldm_config
@@ -34,6 +33,7 @@ from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_store import QueueError, Store
 from lib_lora.jobs.shared_list import SharedList
 from lib_lora.jobs.strict import strict
+from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
 from lib_lora.ui.answering import disk_sentence, problems_of
 from tests.pins.webui_double import install
@@ -165,14 +165,14 @@ def test_ldm_is_told_the_shapes_of_the_checkpoint(mini_checkpoint: Path, mini_in
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs such signals")
 def test_the_first_signal_leaves_and_the_next_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    number, others, said, stop = signal.SIGUSR1, [], [], Stop()
+    number, others, said, control = signal.SIGUSR1, [], [], RunControl()
     monkeypatch.setattr("lib_lora.signals.SIGNALS", (number, signal.SIGUSR2))
     before = signal.signal(number, lambda *_: others.append(1)), signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
-        with leaving(stop, said.append) as came:
-            assert not stop.requested and signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
+        with leaving(control, said.append) as came:
+            assert not control.stop_requested and signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
             os.kill(os.getpid(), number)
-            assert came == [number] and stop.requested and stop.leaves and len(said) == 1 and others == []
+            assert came == [number] and control.stop_requested and control.leaves and len(said) == 1 and others == []
             os.kill(os.getpid(), number)
             assert others == [1]
     finally:

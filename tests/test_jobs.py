@@ -29,12 +29,12 @@ from lib_lora.events import (
     SavedBetween,
     StateSaved,
     StepDone,
-    Stop,
 )
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.queue_listing import details
+from lib_lora.jobs.queue_listing import details, job_json
 from lib_lora.jobs.runner import Runner
+from lib_lora.run_control import RunControl
 from lib_lora.sentences import MOST
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
@@ -45,7 +45,7 @@ def wait(job: Job) -> dict[str, object]:
     deadline = time.monotonic() + 300
     while job.running and time.monotonic() < deadline:
         time.sleep(0.01)
-    return job.snapshot()
+    return job_json(job)
 
 
 def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
@@ -56,14 +56,14 @@ def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None
     last = wait(job)
     assert (last["state"], last["step"], last["total"], last["saved"]) == ("done", 4, 4, "blob")
     assert len(last["losses"]) == 4 and last["steps_per_s"] > 0 and last["eta_s"] is None
-    assert job.snapshot(since=3)["losses"] == last["losses"][3:] and job.snapshot(since=9)["losses"] == []
+    assert job_json(job, since=3)["losses"] == last["losses"][3:] and job_json(job, since=9)["losses"] == []
     assert wait(runner.start(small_config(photos, tmp_path)))["state"] == "failed"
 
 
-def pretend(events: list[Event | Exception], seen: list[Stop] | None = None) -> object:
-    def train(_config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+def pretend(events: list[Event | Exception], seen: list[RunControl] | None = None) -> object:
+    def train(_config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
         if seen is not None:
-            seen.append(stop)
+            seen.append(control)
         for event in events:
             if isinstance(event, Exception):
                 raise event
@@ -101,10 +101,10 @@ def test_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stopping_is_seen_at_once() -> None:
     job = Job(build_config({"name": "x"}), torch.device("cpu"))
-    assert job.snapshot()["state"] == "running"
-    job.stop.request(keep=True)
-    job.stop.request(keep=False)
-    assert job.snapshot()["state"] == "stopping" and job.stop.keep
+    assert job_json(job)["state"] == "running"
+    job.control.request_stop(keep=True)
+    job.control.request_stop(keep=False)
+    assert job_json(job)["state"] == "stopping" and job.control.keeps
 
 
 def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,16 +115,16 @@ def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
-    while job.snapshot()["step"] < 2:
+    while job_json(job)["step"] < 2:
         time.sleep(0.01)
-    runner.pause(10)
-    held = job.snapshot()["step"]
+    runner.suspend(10)
+    held = job_json(job)["step"]
     time.sleep(0.5)
-    assert job.running and job.snapshot()["step"] == held < 12
-    runner.resume()
+    assert job.running and job_json(job)["step"] == held < 12
+    runner.unsuspend()
     assert wait(job)["state"] == "done"
     before = time.monotonic()
-    runner.pause(10)
+    runner.suspend(10)
     assert time.monotonic() - before < 1, "nothing runs: nothing to wait for"
 
 
@@ -138,26 +138,26 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
-    wait_for(lambda: job.snapshot()["step"] >= 2)
-    runner.hold()
-    assert job.snapshot()["state"] == "paused"
-    runner.pause(10)  # the program's own pause, while the page is built anew, does not undo it
-    held = job.snapshot()["step"]
-    runner.resume()
+    wait_for(lambda: job_json(job)["step"] >= 2)
+    runner.pause()
+    assert job_json(job)["state"] == "paused"
+    runner.suspend(10)  # the program's own pause, while the page is built anew, does not undo it
+    held = job_json(job)["step"]
+    runner.unsuspend()
     time.sleep(0.5)
-    assert job.snapshot()["step"] == held < 12 and job.snapshot()["state"] == "paused"
-    runner.go_on()
-    assert wait(job)["state"] == "done" and job.snapshot()["step"] == 12
-    runner.hold()
-    assert job.snapshot()["state"] == "done"
+    assert job_json(job)["step"] == held < 12 and job_json(job)["state"] == "paused"
+    runner.unpause()
+    assert wait(job)["state"] == "done" and job_json(job)["step"] == 12
+    runner.pause()
+    assert job_json(job)["state"] == "done"
     assert wait(runner.start(small_config(photos, tmp_path, name="next", steps=1)))["state"] == "done"
 
 
 def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
-    wait_for(lambda: job.snapshot()["step"] >= 1)
-    runner.hold()
+    wait_for(lambda: job_json(job)["step"] >= 1)
+    runner.pause()
     runner.stop(keep=True)
     last = wait(job)
     assert last["state"] == "done" and last["step"] < 500
@@ -170,38 +170,39 @@ def test_a_lent_model_is_seen() -> None:
     job = Job(build_config({"name": "x"}), torch.device("cpu"))
     for step in (1, 2, 3):
         job.apply(StepDone(step, 9, 1, 0.5, (1e-4,)))
-    assert job.snapshot()["state"] == "running" and job.snapshot()["steps_per_s"]
+    assert job_json(job)["state"] == "running" and job_json(job)["steps_per_s"]
     job.apply(Lent("lent to somebody"))
-    seen = job.snapshot()
+    seen = job_json(job)
     assert (seen["state"], seen["phase"], seen["steps_per_s"]) == ("lent", "lent to somebody", None)
-    job.hold()
-    assert job.snapshot()["state"] == "paused"
-    job.go_on()
+    job.pause()
+    assert job_json(job)["state"] == "paused"
+    job.unpause()
     job.apply(Phase("training"))
-    assert (job.snapshot()["state"], job.snapshot()["phase"]) == ("running", "training")
+    assert (job_json(job)["state"], job_json(job)["phase"]) == ("running", "training")
 
 
 def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page may be built anew while the model is lent out; the run takes it back afterwards."""
     taken_back = threading.Event()
 
-    def train(_config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
-        yield Lent("lent")
-        taken_back.wait(30)
+    def train(_config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
+        with control.still():
+            yield Lent("lent")
+            taken_back.wait(30)
         yield Phase("training")
         yield Finished(None, 1)
 
     monkeypatch.setattr(runner_room, "train", train)
     runner = Runner(NoHost())
     job = runner.start(build_config({"name": "x"}))
-    wait_for(lambda: job.snapshot()["state"] == "lent")
+    wait_for(lambda: job_json(job)["state"] == "lent")
     before = time.monotonic()
-    runner.pause(20)
+    runner.suspend(20)
     assert time.monotonic() - before < 5
     taken_back.set()
     time.sleep(0.2)
     assert job.running, "it goes on when the page is there"
-    runner.resume()
+    runner.unsuspend()
     assert wait(job)["state"] == "stopped"
 
 
@@ -209,9 +210,9 @@ def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     runner.save_now()  # nothing runs: nothing happens
     job = runner.start(small_config(photos, tmp_path, steps=500))
-    wait_for(lambda: job.snapshot()["step"] >= 1)
+    wait_for(lambda: job_json(job)["step"] >= 1)
     runner.save_now()
-    wait_for(lambda: job.snapshot()["between"])
+    wait_for(lambda: job_json(job)["between"])
     runner.stop(keep=False)
     last = wait(job)
     (name,) = last["between"]
@@ -253,7 +254,7 @@ def test_use_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_room, "train", pretend(list(done)))
     wait(runner.start(build_config({"name": "x"})))
     assert runner.use_best() == "x is the LoRA of step 8 now; that of the last step is x-last."
-    assert runner.job is not None and runner.job.snapshot()["best"] is None
+    assert runner.job is not None and job_json(runner.job)["best"] is None
     with pytest.raises(ConfigError, match="no other LoRA"):
         runner.use_best()
 
@@ -288,15 +289,15 @@ def test_what_is_lost_when_the_program_ends(
     over = threading.Event()
 
     def train(*_: object) -> Iterator[Event]:
-        yield from pretend([StepDone(4, 9, 1, 0.5, (0.1,)), *behind])(None, None, Stop())  # type: ignore[operator]
+        yield from pretend([StepDone(4, 9, 1, 0.5, (0.1,)), *behind])(None, None, RunControl())  # type: ignore[operator]
         over.wait(60)
 
     monkeypatch.setattr(runner_room, "train", train)
     runner = Runner(NoHost())  # type: ignore[arg-type]
-    runner._go.clear()  # stands after its first event until it is told to leave
+    runner.suspend(0)  # stands after its first event until it is told to leave
     job = runner.start(build_config({"name": "cat"}))
     deadline = time.monotonic() + 60
-    while not job.snapshot()["step"] and time.monotonic() < deadline:
+    while not job_json(job)["step"] and time.monotonic() < deadline:
         time.sleep(0.01)
     lost = runner.leave(0.2)
     over.set()
@@ -313,7 +314,7 @@ def test_nothing_that_is_no_number_reaches_a_page() -> None:
         job.apply(StepDone(1, 9, 1, loss, (loss,)))
         job.apply(HeldOut(1, loss))
     job.apply(BestSaved(Path("x-best.safetensors"), 1, float("nan")))
-    told = job.snapshot()
+    told = job_json(job)
     json.dumps(told, allow_nan=False)
     assert told["losses"] == [None, None, None, 0.5] and [loss for _, loss in told["held_out"]] == [None, None, None, 0.5]
     entry = Entry("a", {"name": "x"}, 0.0, "failed", loss=float("nan"), curve=(0.5, float("inf")))
@@ -326,7 +327,7 @@ def test_a_page_is_told_so_many_sentences_and_how_many_more() -> None:
         job.apply(Note(f"Note {number}."))
         job.apply(Chosen(f"Choice {number}."))
     job.fail([f"Problem {number}." for number in range(5000)])
-    told = job.snapshot()
+    told = job_json(job)
     for kind in ("notes", "choices", "problems"):
         assert len(told[kind]) == MOST + 1 and f"… and {5000 - MOST} more." in told[kind], kind
     assert told["notes"][0] == "Note 0." and told["notes"][-1] == "Note 4999.", "the newest are the most wanted"

@@ -107,7 +107,7 @@ def test_nothing_that_somebody_can_go_on_from_goes_by_itself(queue: Queue, tmp_p
     assert left(tmp_path) == {"waits-state", "waits's picture", "waits's sample"} and said == "0.0 MB were removed."
     assert states(queue)["cut"] == "interrupted"
     with pytest.raises(QueueError, match="no saved state to go on from"):
-        queue.go_on("cut")
+        queue.resume("cut")
 
 
 def test_it_is_kept_below_the_limit_when_a_job_ends(script: Script, tmp_path: Path) -> None:  # noqa: F811

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 
 import lib_lora.training.loan as loan_room
 from lib_lora.errors import HostChanged, ModelAway
-from lib_lora.events import Event, Finished, Left, Lent, Note, Sampled, StateSaved, StepDone, Stop
+from lib_lora.events import Event, Finished, Left, Lent, Note, Sampled, StateSaved, StepDone
 from lib_lora.hosts.checkpoint import load_modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.models import shared_host
@@ -81,7 +83,7 @@ def alone(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> Alone:
     def made(**flat: object) -> dict[str, torch.Tensor]:
         if repr(flat) not in ALONE:
             out = tmp_path / "alone"
-            list(train(small_config(photos, tmp_path, **flat), shared_host(mini_checkpoint, out), Stop()))
+            list(train(small_config(photos, tmp_path, **flat), shared_host(mini_checkpoint, out), RunControl()))
             ALONE[repr(flat)] = lora(out)
         return ALONE[repr(flat)]
 
@@ -103,7 +105,7 @@ def test_a_run_that_lends_at_every_step_is_the_run_that_never_does(
     flat: dict[str, object], photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
 ) -> None:
     busy = BusyHost(mini_checkpoint, tmp_path / "busy", draw)
-    events = list(train(small_config(photos, tmp_path, **flat), busy, Stop()))
+    events = list(train(small_config(photos, tmp_path, **flat), busy, RunControl()))
     lent = sum(isinstance(event, Lent) for event in events)
     assert lent == len(busy.again) >= flat["steps"], "before every step, and while images are encoded"
     assert busy.again[-1] == (flat is ANEW, False)
@@ -114,7 +116,7 @@ def test_adapters_find_their_layers_in_modules_built_anew(
     photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
 ) -> None:
     busy = BusyHost(mini_checkpoint, tmp_path / "busy", lambda base: rebuild(base, mini_checkpoint))
-    list(train(small_config(photos, tmp_path), busy, Stop()))
+    list(train(small_config(photos, tmp_path), busy, RunControl()))
     assert_same(alone(), lora(tmp_path / "busy"))
 
 
@@ -124,39 +126,39 @@ def test_what_waits_sees_the_model_as_it_was(photos: Path, mini_checkpoint: Path
     with busy.borrow_model():
         pass
     before = busy.clean
-    list(train(small_config(photos, tmp_path), busy, Stop()))
+    list(train(small_config(photos, tmp_path), busy, RunControl()))
     assert set(seen) == {before} and len(seen) >= 3
 
 
 def test_nothing_is_lent_where_that_is_off(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     busy = BusyHost(mini_checkpoint, tmp_path / "busy")
-    list(train(small_config(photos, tmp_path, generate_while_training=False), busy, Stop()))
+    list(train(small_config(photos, tmp_path, generate_while_training=False), busy, RunControl()))
     assert busy.again == []
 
 
 def test_a_paused_run_gives_the_model_back(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    stop, told = Stop(), []
+    control, told = RunControl(), []
     host = shared_host(mini_checkpoint, tmp_path / "out")
-    for event in train(small_config(photos, tmp_path), host, stop):
+    for event in train(small_config(photos, tmp_path), host, control):
         if isinstance(event, StepDone) and event.step == 2:
-            stop.hold()
+            control.pause()
         if isinstance(event, Lent):
             told.append(event.text)
             assert "forward" not in host._model.unet.__dict__
             assert not any("forward" in module.__dict__ for module in host._model.unet.modules())
-            stop.go_on()
+            control.unpause()
     assert told == [loan_room.PAUSED] and lora(tmp_path / "out")
 
 
-def away_from_step(host: BusyHost, photos: Path, tmp_path: Path, step: int, at: Callable[[Stop], None]) -> list[Event]:
+def away_from_step(host: BusyHost, photos: Path, tmp_path: Path, step: int, at: Callable[[RunControl], None]) -> list[Event]:
     """A run whose model is away from `step` on; `at` is called when the run says so."""
-    stop, events = Stop(), []
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path), host, control):
         events.append(event)
         if isinstance(event, StepDone) and event.step == step:
             host.away = [ModelAway("Gone.")] * 3
         if isinstance(event, Lent) and event.text == "waiting: Gone.":
-            at(stop)
+            at(control)
     return events
 
 
@@ -164,7 +166,7 @@ def test_a_model_that_is_away_is_waited_for(
     photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loan_room, "LOOK_AGAIN_S", 0.01)
-    events = away_from_step(BusyHost(mini_checkpoint, tmp_path / "busy"), photos, tmp_path, 2, lambda stop: None)
+    events = away_from_step(BusyHost(mini_checkpoint, tmp_path / "busy"), photos, tmp_path, 2, lambda control: None)
     told = [event.text for event in events if isinstance(event, Lent)]
     assert told.count("waiting: Gone.") == 1 and events[-1].steps == 3
     assert_same(alone(), lora(tmp_path / "busy"))
@@ -173,7 +175,7 @@ def test_a_model_that_is_away_is_waited_for(
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     host = BusyHost(mini_checkpoint, tmp_path / "busy")
-    events = away_from_step(host, photos, tmp_path, 2, lambda stop: stop.request(keep=keep))
+    events = away_from_step(host, photos, tmp_path, 2, lambda control: control.request_stop(keep=keep))
     assert isinstance(events[-1], Finished) and events[-1].steps == 2
     assert (events[-1].path is not None) == keep == host.again[-1][1], "it is insisted on the model for the file alone"
 
@@ -184,7 +186,7 @@ def test_a_step_whose_model_was_taken_away_is_made_again(
 ) -> None:
     take_away(monkeypatch, at_call=3)  # the second batch of the second step
     host = shared_host(mini_checkpoint, tmp_path / "again")
-    events = list(train(small_config(photos, tmp_path, **KEPT), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, **KEPT), host, RunControl()))
     assert sum(isinstance(event, Lent) for event in events) == 1
     assert_same(alone(**KEPT), lora(tmp_path / "again"))
 
@@ -197,10 +199,10 @@ def test_a_run_that_never_lends_leaves_its_state(
     with monkeypatch.context() as broken:
         take_away(broken, at_call=2)
         with pytest.raises(HostChanged, match=r"Unloaded\. The state after step 2 is saved: Resume from \(resume\) 'blob-state'"):
-            for event in train(small_config(photos, tmp_path, generate_while_training=False), host, Stop()):
+            for event in train(small_config(photos, tmp_path, generate_while_training=False), host, RunControl()):
                 events.append(event)
     assert isinstance(events[-2], StateSaved) and isinstance(events[-1], Left)
-    list(train(small_config(photos, tmp_path, resume="blob-state"), host, Stop()))
+    list(train(small_config(photos, tmp_path, resume="blob-state"), host, RunControl()))
     assert_same(alone(), lora(tmp_path / "out"))
 
 
@@ -209,33 +211,36 @@ def test_a_run_that_is_stopped_while_its_model_is_lent_touches_it_no_more(
     keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Before the first step, so that there is nothing to keep; the samples before it are not drawn either."""
-    stop, seen = Stop(), []
+    control, seen = RunControl(), []
     busy = BusyHost(mini_checkpoint, tmp_path / "busy")
-    for event in train(small_config(photos, tmp_path, sample_at_first=True, sample_prompts="a blob --s 1"), busy, stop):
+    for event in train(small_config(photos, tmp_path, sample_at_first=True, sample_prompts="a blob --s 1"), busy, control):
         seen.append(type(event))
         if isinstance(event, Lent) and seen.count(Lent) == 4:  # after the last picture was encoded
-            stop.request(keep=keep)
+            control.request_stop(keep=keep)
     assert len(busy.again) == 3 and Sampled not in seen
     assert [kind for kind in seen if kind not in (Left, Note)][-2:] == [Lent, Finished]
 
 
 def test_a_lent_model_is_not_taken_again_while_the_program_stands(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    busy, stop, events = BusyHost(mini_checkpoint, tmp_path / "busy"), Stop(), []
+    busy, control, events = BusyHost(mini_checkpoint, tmp_path / "busy"), RunControl(), []
     lent = threading.Event()
 
     def follow() -> None:
-        for event in train(small_config(photos, tmp_path, steps=1), busy, stop):
+        for event in train(small_config(photos, tmp_path, steps=1), busy, control):
             events.append(event)
             if isinstance(event, Lent) and not lent.is_set():
-                stop.shut_gate()
+                control.suspend()
                 lent.set()
 
     thread = threading.Thread(target=follow)
     thread.start()
     assert lent.wait(60)
+    before = time.monotonic()
+    control.wait_until_still(20)
+    assert time.monotonic() - before < 5, "without its model it stands"
     thread.join(0.3)
     assert busy.again == [] and thread.is_alive()
-    stop.open_gate()
+    control.unsuspend()
     thread.join(60)
     assert isinstance(events[-1], Finished) and busy.again
 

@@ -62,7 +62,7 @@ def assert_shown(queue: Queue, root: Path) -> None:
             lambda e=entry: can_go_on(e),
         ]
         if not can_go_on(entry):
-            actions.append(lambda e=entry: queue.go_on(e.id))
+            actions.append(lambda e=entry: queue.resume(e.id))
         for action in actions:
             try:
                 action()
@@ -172,7 +172,7 @@ def test_a_state_folder_of_any_name_is_no_obstacle(tmp_path: Path, state: str) -
     if state != ".":
         assert not listing(queue)["jobs"][0]["can_go_on"]
         with pytest.raises(QueueError, match="repeat it instead"):
-            queue.go_on("a")
+            queue.resume("a")
     assert not queue.owns(state) and queue.entry("a").settings["data"] == [state + "|3"]
     queue.keeper.renew()
 

@@ -22,8 +22,9 @@ from lib_lora.config.options import Option
 from lib_lora.data.reader import Readers
 from lib_lora.data.reader_main import answer
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Chosen, Finished, Planned, Stop
+from lib_lora.events import Chosen, Finished, Planned
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture
 from tests.test_weights import lora, tensors
@@ -88,7 +89,7 @@ def configurations(seed: int, photos: Path, files: list[str]) -> Iterator[dict[s
 
 def refusals(config: TrainConfig, host: StandaloneHost) -> list[str]:
     """The sentences with which a run refuses, up to what is told once the model is there."""
-    events = train(config, host, Stop())
+    events = train(config, host, RunControl())
     try:
         next(event for event in events if isinstance(event, Chosen))
     except TrainLoraError as error:
@@ -197,7 +198,7 @@ def test_files_of_a_request_are_read_once(mini_checkpoint: Path, photos: Path, t
     checkpoint = fresh(mini_checkpoint, tmp_path / "model.safetensors")
     checkpoint.with_suffix(".yaml").write_text("model: {params: {parameterization: eps}}")
     first = small_config(photos, tmp_path, embedding_vectors=1, name="first", save_state=True)
-    (*_, finished) = train(first, StandaloneHost(fresh(mini_checkpoint, tmp_path / "other.safetensors"), tmp_path), Stop())
+    (*_, finished) = train(first, StandaloneHost(fresh(mini_checkpoint, tmp_path / "other.safetensors"), tmp_path), RunControl())
     assert isinstance(finished, Finished) and finished.path is not None
     images = [fresh(path, path.with_name(f"new{path.name}")) for path in sorted((photos / "3_blob").glob("*.png"))]
     read, real = Counter[str](), Readers.picture
@@ -208,7 +209,7 @@ def test_files_of_a_request_are_read_once(mini_checkpoint: Path, photos: Path, t
     with opens() as reported:
         assert not look(config, host).problems
     with opens() as run:
-        planned = [event for event in train(config, host, Stop()) if isinstance(event, Planned)]
+        planned = [event for event in train(config, host, RunControl()) if isinstance(event, Planned)]
     assert planned[0].plan.layers
     assert reported[str(finished.path)] == run[str(finished.path)] == 1
     assert reported[str(checkpoint)] == reported[str(checkpoint.with_suffix(".yaml"))] == 1

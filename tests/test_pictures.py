@@ -20,12 +20,14 @@ from lib_lora.check import look
 from lib_lora.data.augment import PLAIN, Look, drawn_look
 from lib_lora.data.showing import show
 from lib_lora.errors import ConfigError, DatasetError
-from lib_lora.events import Encoded, HeldOut, StepDone, Stop
+from lib_lora.events import Encoded, HeldOut, StepDone
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.model.adapter import state_dict
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch, Plan
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training import latent_cache
@@ -291,7 +293,7 @@ def test_masks_are_averaged_over_latent_pixels(squares: Path, host: StandaloneHo
 
 def losses(folder: Path, host: StandaloneHost, **flat: object) -> list[float]:
     config = small_config(folder, host.lora_folder(), **{"name": "x", "overwrite": True, "batch_size": 2, **flat})
-    return [event.loss for event in train(config, host, Stop()) if isinstance(event, StepDone)]
+    return [event.loss for event in train(config, host, RunControl()) if isinstance(event, StepDone)]
 
 
 def test_what_is_masked_does_not_count(squares: Path, host: StandaloneHost) -> None:
@@ -381,7 +383,7 @@ def test_height_is_trained_at(squares: Path, host: StandaloneHost, base: Diffuse
         if not bucket:
             list(pictures.encode())
             assert pictures.still([0]).latents.shape == (1, 4, 16, 8)
-    run = list(train(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1)), host, Stop()))
+    run = list(train(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1)), host, RunControl()))
     metadata = read(run[-1].path)[1]
     assert (metadata["ss_resolution"], metadata["modelspec.resolution"]) == ("(64, 128)", "64x128")
 
@@ -390,14 +392,14 @@ def test_height_is_trained_at(squares: Path, host: StandaloneHost, base: Diffuse
 def test_a_run_that_holds_images_out(cached: bool, squares: Path, host: StandaloneHost) -> None:
     flat = {"validation_split": 0.25, "repeats": 1, "steps": 6, "enable_bucket": False, "cache_latents": cached, "batch_size": 1}
     config = small_config(squares, host.lora_folder(), **flat)
-    events = list(train(config, host, Stop()))
+    events = list(train(config, host, RunControl()))
     assert [event.step for event in events if isinstance(event, HeldOut)] == [3, 6]
     assert [event.total for event in events if isinstance(event, Encoded)] == ([4] * 4 if cached else [])
     job = Job(config, torch.device("cpu"))
     for event in events:
         job.apply(event)
     measured = [[event.step, event.loss] for event in events if isinstance(event, HeldOut)]
-    assert job.snapshot()["held_out"] == measured and json.dumps(job.snapshot()["held_out"])
+    assert job_json(job)["held_out"] == measured and json.dumps(job_json(job)["held_out"])
     metadata = read(events[-1].path)[1]
     assert (metadata["ss_num_validation_images"], metadata["ss_cache_latents"]) == ("1", str(cached))
 
@@ -451,7 +453,7 @@ def test_the_held_out_loss_falls_while_it_learns(tmp_path: Path, host: Standalon
         "validate_every_n_epochs": 0,
     }
     flat["validate_every_n_steps"] = 5
-    events = list(train(small_config(tmp_path / "same", host.lora_folder(), **flat), host, Stop()))
+    events = list(train(small_config(tmp_path / "same", host.lora_folder(), **flat), host, RunControl()))
     found = [event.loss for event in events if isinstance(event, HeldOut)]
     assert len(found) == 8 and found[-1] < 0.9 * found[0]
 

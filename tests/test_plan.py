@@ -38,6 +38,7 @@ def test_steps(
     updates = list(plan.updates(seed))
     assert len(updates) == plan.steps == (steps or plan.steps_per_epoch * epochs)
     assert [update[0].step for update in updates] == list(range(plan.steps))
+    assert list(plan.updates(seed, 3)) == updates[3:]
     members = Counter(plan.placements[i].bucket for i, (_, repeats) in enumerate(pictures) for _ in range(repeats))
     assert plan.batches_per_epoch == sum(math.ceil(count / batch_size) for count in members.values())
     assert plan.steps_per_epoch == math.ceil(plan.batches_per_epoch / together)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import lib_lora.output.preview as preview_room
-from lib_lora.events import Finished, Sampled, Stop
+from lib_lora.events import Finished, Sampled
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 
@@ -34,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def drawn(photos: Path, checkpoint: Path, out: Path, **flat: Any) -> list[Any]:
     config = small_config(photos, out, steps=1, sample_every_n_steps=1, sample_at_first=True, preview_steps=2, **flat)
-    events = list(train(config, StandaloneHost(checkpoint, out / "out"), Stop()))
+    events = list(train(config, StandaloneHost(checkpoint, out / "out"), RunControl()))
     paths = [path for event in events if isinstance(event, Sampled) for path in event.paths]
     paths += [event.path.with_suffix(".png") for event in events if isinstance(event, Finished) and event.path]
     return paths

@@ -14,13 +14,14 @@ from lib_lora.check import find_images
 from lib_lora.config.groups import build_config
 from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.data.hidden_names import given_name, given_stem, hidden_name
-from lib_lora.events import Sampled, StateSaved, Stop
+from lib_lora.events import Sampled, StateSaved
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.hiding import hide_pictures
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.plan import make_plan
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.resume import data_fingerprint
 from lib_lora.ui.uploads import keep_uploads, take_over
@@ -160,14 +161,16 @@ def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
     old = write_picture(host.work_folder() / "blob" / "samples" / "blob_00000001_00_42.png")
     first = [
         *train(
-            small_config(drop, data, steps=2, save_state=True, sample_at_first=True, sample_prompts="ohwx --s 1"), host, Stop()
+            small_config(drop, data, steps=2, save_state=True, sample_at_first=True, sample_prompts="ohwx --s 1"),
+            host,
+            RunControl(),
         )
     ]
     assert served(data) and any(isinstance(event, StateSaved) for event in first)
     assert hide_pictures(data / ".train-lora") >= 2 and served(data) == [] and not old.exists()
     again = small_config(drop, data, steps=3, save_state=True, resume="blob", overwrite=True, sample_every_n_steps=3,
                          sample_prompts="ohwx --s 1")  # fmt: skip
-    assert any(isinstance(event, Sampled) for event in train(again, host, Stop())) and served(data) == []
+    assert any(isinstance(event, Sampled) for event in train(again, host, RunControl())) and served(data) == []
 
 
 def test_names_that_cannot_be_changed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -19,14 +19,17 @@ import lib_lora.jobs.queue as queue_room
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
-from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone
+from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.history import can_go_on, settings_to_repeat, settings_to_run
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.jobs.queue_entry import CURVE_POINTS, Entry, read_entry, smoothed, thinned
-from lib_lora.jobs.queue_listing import details, listing
+from lib_lora.jobs.queue_listing import details, job_json, listing
 from lib_lora.jobs.queue_store import JOB, ORDER, QueueError, Store
 from lib_lora.jobs.runner import Runner
-from tests.conftest import write_picture
+from lib_lora.run_control import RunControl
+from lib_lora.train import train
+from tests.conftest import small_config, write_picture
 from tests.house import assert_one_sentence
 
 
@@ -63,7 +66,7 @@ class Script:
     def gate(self, name: str) -> threading.Event:
         return self.gates.setdefault(name, threading.Event())
 
-    def __call__(self, config: TrainConfig, _host: object, stop: Stop) -> Iterator[Event]:
+    def __call__(self, config: TrainConfig, _host: object, control: RunControl) -> Iterator[Event]:
         name = config.run.name
         self.ran.append(name)
         self.configs[name] = config
@@ -77,7 +80,7 @@ class Script:
         state.mkdir(parents=True, exist_ok=True)
         yield StateSaved(state, 1)
         while not self.gate(name).wait(0.01):
-            if stop.requested:
+            if control.stop_requested:
                 yield Finished(None, 1)
                 return
         if name in self.fails:
@@ -214,26 +217,32 @@ def test_after_a_restart_waiting_jobs_wait_for_a_word_and_the_running_one_was_in
     wait_for(lambda: states(queue)["c"] == "finished")
     time.sleep(0.05)
     assert states(queue)["b"] == "waiting", "the others are held"
-    queue.start()
+    queue.release()
     script.gate("b").set()
     wait_for(lambda: states(queue)["b"] == "finished")
 
 
 def test_go_on_takes_the_newest_state_and_the_jobs_own_place(script: Script, tmp_path: Path) -> None:
     queue = new_queue(tmp_path)
-    add(queue, "a", save_state=True)
+    first = add(queue, "a", save_state=True).job
+    assert first is not None
     wait_for(lambda: by_name(queue, "a").state_folder)
     queue.runner.stop(keep=False)
     wait_for(lambda: states(queue)["a"] == "stopped")
     queue = new_queue(tmp_path)
     entry = by_name(queue, "a")
-    assert can_go_on(entry) and queue.go_on(entry.id).job is not None
+    assert can_go_on(entry)
+    again = queue.resume(entry.id).job
+    assert again is not None and again is not first and again.id == first.id == entry.id
+    shown, before = job_json(again), job_json(first)
+    assert shown["id"] == before["id"] == listing(queue)["jobs"][0]["id"]
+    assert shown["started"] > before["started"], "the page begins a new curve"
     script.gate("a").set()
     wait_for(lambda: states(queue)["a"] == "finished")
     assert script.configs["a"].run.resume == entry.state_folder == str(tmp_path / "states" / "a-state")
     assert by_name(queue, "a").settings == entry.settings, "what is repeated is what was given"
     with pytest.raises(QueueError, match="no saved state to go on from"):
-        queue.go_on(entry.id)
+        queue.resume(entry.id)
     assert len(queue.entries) == 1 and states(new_queue(tmp_path)) == {"a": "finished"}
 
 
@@ -246,7 +255,7 @@ def test_without_its_state_nothing_goes_on(script: Script, tmp_path: Path) -> No
     wait_for(lambda: states(queue)["a"] == "stopped")
     assert not listing(queue)["jobs"][0]["can_go_on"]
     with pytest.raises(QueueError, match="repeat it instead"):
-        queue.go_on(by_name(queue, "a").id)
+        queue.resume(by_name(queue, "a").id)
 
 
 def test_a_resumed_job_stands_at_the_end_also_after_a_restart(script: Script, tmp_path: Path) -> None:
@@ -259,7 +268,7 @@ def test_a_resumed_job_stands_at_the_end_also_after_a_restart(script: Script, tm
     wait_for(lambda: by_name(queue, "a").state_folder)
     queue = new_queue(tmp_path)  # a was interrupted
     add(queue, "d")
-    assert queue.go_on(by_name(queue, "a").id).place == 2
+    assert queue.resume(by_name(queue, "a").id).place == 2
     assert order(queue) == order(new_queue(tmp_path)) == ["b", "a"]
 
 
@@ -575,7 +584,7 @@ def test_hold_lets_the_running_one_end_and_begins_no_other(script: Script, tmp_p
     wait_for(lambda: states(queue)["a"] == "finished")
     time.sleep(0.05)
     assert script.ran == ["a"]
-    queue.start()
+    queue.release()
     assert script.gate("b").set() is None
     wait_for(lambda: states(queue)["b"] == "finished")
 
@@ -591,3 +600,47 @@ def test_details_tell_what_was_changed() -> None:
     entry = Entry("id", build_config({"name": "x", "rank": 4, "data": ["/home/me/a|3", "b"]}).to_flat(), 1.0, "finished")
     assert details(entry)["settings"] == [["Image folder", "data", "a|3, b"], ["Rank", "rank", "4"], ["Name", "name", "x"]]
     json.dumps(details(entry))
+
+
+def is_subsequence(part: list[type], whole: list[type]) -> bool:
+    rest = iter(whole)
+    return all(kind in rest for kind in part)
+
+
+def real_run(photos: Path, checkpoint: Path, folder: Path, *, stopped: bool) -> list[Event]:
+    """What a tiny run tells that saves a LoRA and a state at every step, and is stopped after the first or comes to its end."""
+    config = small_config(photos, folder, steps=2, save_every_n_steps=1, save_state=True)
+    control, events = RunControl(), []
+    for event in train(config, StandaloneHost(checkpoint, folder), control):
+        events.append(event)
+        if stopped and isinstance(event, StepDone):
+            control.request_stop(keep=False)
+    return events
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_pretended_run_tells_what_a_real_one_tells(
+    stopped: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The contract of `Script`: its events are told by a real run too, in this order, and a real plan has what is read of its own."""
+    script, control = Script(tmp_path), RunControl()
+    if stopped:
+        control.request_stop(keep=False)
+    else:
+        script.gate("a").set()
+    real, told = (
+        real_run(photos, mini_checkpoint, tmp_path / "out", stopped=stopped),
+        list(script(build_config({"name": "a"}), None, control)),
+    )
+    kinds = [type(event) for event in told]
+    assert is_subsequence(kinds, [type(event) for event in real]), f"{kinds} are no part of {real}"
+    for events in (told, real):
+        assert isinstance(events[-1], Finished) and (events[-1].path is None) == stopped
+    plan = next(event.plan for event in real if isinstance(event, Planned))
+    assert (type(Plan.formula), type(Plan.steps)) == (type(plan.formula), type(plan.steps))
+
+
+def test_a_part_in_another_order_is_none() -> None:
+    assert is_subsequence([Planned, Finished], [Planned, Phase, Finished])
+    assert not is_subsequence([Finished, Planned], [Planned, Phase, Finished])
+    assert not is_subsequence([Planned, Planned], [Planned, Finished])

@@ -18,7 +18,7 @@ from lib_lora.config.presets import PRESETS
 from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.estimate.wanted import estimate
-from lib_lora.events import Event, Finished, Planned, StateSaved, Stop
+from lib_lora.events import Event, Finished, Planned, StateSaved
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.kohya.export import export_kohya
 from lib_lora.kohya.files import source_of
@@ -26,6 +26,7 @@ from lib_lora.kohya.importing import import_file, import_source
 from lib_lora.model.family import SD1, SD2, SDXL, Kind, inpainting
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES
+from lib_lora.run_control import RunControl
 from lib_lora.settle import model_problems, settle
 from lib_lora.train import train
 from lib_lora.training.tree import StateError
@@ -42,11 +43,11 @@ def unset(photos: Path, out: Path, **changes: object) -> TrainConfig:
 
 def run(config: TrainConfig, host: StandaloneHost, stop_at: int = 0) -> tuple[list[Event], dict[str, Any], dict[str, str]]:
     """The events, tensors and metadata of a run, ended after `stop_at` steps."""
-    stop, events = Stop(), []
-    for event in train(config, host, stop):
+    control, events = RunControl(), []
+    for event in train(config, host, control):
         events.append(event)
         if getattr(event, "step", 0) == stop_at > 0:
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     return events, *read(events[-1].path)
 

@@ -10,10 +10,11 @@ import torch
 
 import lib_lora.output.between as between_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
-from lib_lora.events import Encoded, Finished, Note, Planned, StateSaved, StepDone, Stop
+from lib_lora.events import Encoded, Finished, Note, Planned, StateSaved, StepDone
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.tree import StateError
@@ -31,12 +32,12 @@ def run(
     host: StandaloneHost, photos: Path, out: Path, stop_at: int = 0, **changes: object
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The tensors and the losses of a run, ended after `stop_at` steps and kept."""
-    stop, losses, path = Stop(), [], None
-    for event in train(small_config(photos, out, **changes), host, stop):
+    control, losses, path = RunControl(), [], None
+    for event in train(small_config(photos, out, **changes), host, control):
         if isinstance(event, StepDone):
             losses.append(event.loss)
             if event.step == stop_at:
-                stop.request(keep=True)
+                control.request_stop(keep=True)
         if isinstance(event, Finished):
             path = event.path
     assert path is not None
@@ -116,23 +117,23 @@ def test_a_schedule_goes_on_by_the_new_number_of_steps(photos: Path, host: Stand
     run(host, photos, tmp_path, steps=2, **flat)
     rates = [
         event.learning_rates[0]
-        for event in train(small_config(photos, tmp_path, steps=4, resume="blob", **flat), host, Stop())
+        for event in train(small_config(photos, tmp_path, steps=4, resume="blob", **flat), host, RunControl())
         if isinstance(event, StepDone)
     ]
     assert rates == pytest.approx([5e-4, 2.5e-4])
 
 
 def test_state_at_the_end_alone(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    events = list(train(small_config(photos, tmp_path, save_every_n_steps=1, save_state_on_train_end=True), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_every_n_steps=1, save_state_on_train_end=True), host, RunControl()))
     states = [event for event in events if isinstance(event, StateSaved)]
     assert [(event.folder.name, event.step) for event in states] == [("blob-state", 3)]
 
 
 def test_stopping_without_keeping_writes_no_state(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop = Stop()
-    for event in train(small_config(photos, tmp_path, save_state=True), host, stop):
+    control = RunControl()
+    for event in train(small_config(photos, tmp_path, save_state=True), host, control):
         if isinstance(event, StepDone):
-            stop.request(keep=False)
+            control.request_stop(keep=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -198,11 +199,11 @@ def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: Standa
         (lambda path: write_picture(path, seed=77), r"'0\.png' was changed after it was checked; start again"),
     ):
         with pytest.raises(DatasetError, match=told):
-            for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+            for event in train(small_config(photos, tmp_path, save_state=True), host, RunControl()):
                 if isinstance(event, Planned):
                     change(photos / "3_blob" / "0.png")
         write_picture(photos / "3_blob" / "0.png")
-    for event in train(small_config(photos, tmp_path, save_state=True), host, Stop()):
+    for event in train(small_config(photos, tmp_path, save_state=True), host, RunControl()):
         if isinstance(event, Encoded) and event.done == 4:
             (photos / "3_blob" / "0.png").unlink()
     assert isinstance(event, Finished) and event.path is not None
@@ -269,7 +270,7 @@ def test_a_lora_is_not_lost_with_the_last_state(
         raise StateError("no space left on the disk")
 
     monkeypatch.setattr(between_room, "write_state", full)
-    events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
     assert any(isinstance(event, Note) and "not the state" in event.text for event in events)
 

@@ -30,7 +30,9 @@ class Training:
     """A queue whose job runs and has learned something."""
 
     def __init__(self, lost: str | None = None) -> None:
-        job = SimpleNamespace(running=True, snapshot=lambda: {"step": 3}, config=SimpleNamespace(run=SimpleNamespace(name="猫")))
+        job = SimpleNamespace(
+            running=True, progress=SimpleNamespace(step=3), config=SimpleNamespace(run=SimpleNamespace(name="猫"))
+        )
         self.runner, self.left, self.lost = SimpleNamespace(job=job), 0, lost
 
     def leave(self, _seconds: float) -> str | None:

@@ -18,7 +18,8 @@ from lib_lora.model.base import ModelInfo
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
-from lib_lora.training.heldout import heldout_batches, heldout_timesteps, is_due
+from lib_lora.training.cadence import heldout_due
+from lib_lora.training.heldout import heldout_batches, heldout_timesteps
 from lib_lora.training.precision import Precision
 
 
@@ -80,7 +81,7 @@ def test_when_it_is_measured(flat: dict[str, object], wanted: list[int]) -> None
     flat = {"batch_size": 2, "steps": 10, "repeats": 1, **flat}
     plan, data = plan_of(**flat), build_config(flat).data
     assert plan.steps_per_epoch == (4 if plan.heldout else 6)
-    assert [step for step in range(1, 11) if is_due(data, plan, step)] == wanted
+    assert [step for step in range(1, 11) if heldout_due(data, plan, step)] == wanted
 
 
 def test_what_is_measured() -> None:

@@ -14,11 +14,11 @@ import torch
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.errors import ConfigError
-from lib_lora.events import Stop
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.output.leftovers import remove_leftovers
 from lib_lora.output.state_file import write_state
 from lib_lora.plan import Plan
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training.resume import find_resumed
@@ -249,7 +249,7 @@ def test_a_state_of_somebody_else_is_told_before_the_model_is_taken(
     folder = written(tmp_path, state)
     config = settings(pictures, tmp_path, ema_decay=0.9)
     with pytest.raises(ConfigError) as caught:
-        list(train(config, host, Stop()))
+        list(train(config, host, RunControl()))
     told = str(caught.value)
     assert any(part in told for part in said.split("|")) and len(caught.value.problems) == 1, told
     assert told.startswith("Resume from (resume): ") and len(told) < 600 and host.borrowed == 0
@@ -273,7 +273,7 @@ def test_a_state_of_another_model_is_told_before_the_model_is_taken(
     put(state.values, "model", model)
     written(tmp_path, state)
     with pytest.raises(ConfigError) as caught:
-        list(train(settings(pictures, tmp_path, ema_decay=0.9), host, Stop()))
+        list(train(settings(pictures, tmp_path, ema_decay=0.9), host, RunControl()))
     assert said in str(caught.value) and len(caught.value.problems) == 1 and host.borrowed == 0
 
 

@@ -348,7 +348,7 @@ def test_old_drops_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
-    for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.go_on, tab.save_now):
+    for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.unpause, tab.save_now):
         assert asyncio.run(answer()) == ""
     assert "There is no other LoRA" in tab.use_best()
 
@@ -403,8 +403,8 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
 
 def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
     jobs = tab._jobs
-    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.go_on, jobs.start, jobs.hold)]
+    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.resume, jobs.release, jobs.hold)]
     assert ["not there any more" in answer for answer in answers] == [True] * 4 + [False] * 2
     assert len(set(answers)) == 6 and tab._queue.held
-    asyncio.run(jobs.start(""))
+    asyncio.run(jobs.release(""))
     assert not tab._queue.held

@@ -16,11 +16,12 @@ from PIL import Image
 import lib_lora.output.result as result_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, DatasetError, HostChanged, LoraFileError
-from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, StepDone, Stop
+from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, StepDone
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.base import networks
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.failures import OutOfMemoryError
 from lib_lora.training.pictures import Pictures
@@ -35,7 +36,7 @@ def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
-    return list(train(config, host, Stop()))
+    return list(train(config, host, RunControl()))
 
 
 def fingerprint(model: DiffusersModel) -> str:
@@ -103,11 +104,11 @@ def test_training_lowers_the_loss(photos: Path, host: StandaloneHost, tmp_path: 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_stop(photos: Path, host: StandaloneHost, tmp_path: Path, keep: bool) -> None:
-    stop, last = Stop(), None
-    for event in train(small_config(photos, tmp_path, steps=50), host, stop):
+    control, last = RunControl(), None
+    for event in train(small_config(photos, tmp_path, steps=50), host, control):
         last = event
         if isinstance(event, StepDone) and event.step == 2:
-            stop.request(keep=keep)
+            control.request_stop(keep=keep)
     assert isinstance(last, Finished) and last.steps == 2
     assert (last.path is not None) == keep == (tmp_path / "out" / "blob.safetensors").exists()
     if keep:
@@ -115,11 +116,11 @@ def test_stop(photos: Path, host: StandaloneHost, tmp_path: Path, keep: bool) ->
 
 
 def test_stop_while_encoding(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    stop, events = Stop(), []
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path), host, control):
         events.append(event)
         if isinstance(event, Encoded):
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(events[-1], Finished) and events[-1].path is None and not any(isinstance(e, StepDone) for e in events)
 
 
@@ -174,7 +175,7 @@ def test_a_card_that_fails_does_not_cost_the_lora(
 
 @pytest.mark.case(66)
 def test_a_name_that_is_taken_meanwhile_does_not_cost_the_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    for event in train(small_config(photos, tmp_path), host, Stop()):
+    for event in train(small_config(photos, tmp_path), host, RunControl()):
         if isinstance(event, StepDone):
             (tmp_path / "out").mkdir(exist_ok=True)
             (tmp_path / "out" / "Blob.safetensors").write_bytes(b"somebody else's")
@@ -215,7 +216,7 @@ def test_a_model_taken_away_in_the_middle_of_a_step_is_named(
 
 def test_a_picture_exchanged_after_the_check_is_noticed(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"'0\.png' was changed after it was checked"):
-        for event in train(small_config(photos, tmp_path), host, Stop()):
+        for event in train(small_config(photos, tmp_path), host, RunControl()):
             if isinstance(event, Planned):
                 write_picture(photos / "3_blob" / "0.png", 40, 90)
 

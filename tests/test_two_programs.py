@@ -18,10 +18,10 @@ import pytest
 
 import lib_lora.jobs.locks as locks
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.events import Stop
 from lib_lora.jobs.locks import HeldElsewhereError, held_elsewhere, hold, sole_writer
 from lib_lora.jobs.queue_listing import listing
 from lib_lora.jobs.queue_store import ORDER, QueueError
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.house import assert_one_sentence
@@ -87,8 +87,8 @@ def test_a_job_of_another_program_is_shown_and_left_alone(script: Script, other:
     rows = {row["name"]: row for row in listing(queue)["jobs"]}
     assert [(rows[name]["elsewhere"], rows[name]["place"]) for name in ("theirs", "behind")] == [(True, None)] * 2
     running, waiting = by_name(queue, "theirs").id, by_name(queue, "behind").id
-    actions: list[Any] = [lambda: queue.remove(running), lambda: queue.go_on(running), lambda: queue.remove(waiting)]
-    actions += [lambda: queue.move(waiting, -1), lambda: queue.move(running, 1), queue.start]
+    actions: list[Any] = [lambda: queue.remove(running), lambda: queue.resume(running), lambda: queue.remove(waiting)]
+    actions += [lambda: queue.move(waiting, -1), lambda: queue.move(running, 1), queue.release]
     for action in actions:
         with pytest.raises(QueueError, match=r"in another webui that uses this data folder; go there to change it\.") as error:
             action()
@@ -115,11 +115,11 @@ def test_of_a_killed_program_the_running_job_was_interrupted_and_the_waiting_one
     queue.look()
     assert states(queue) == {"theirs": "interrupted", "behind": "waiting"}
     script.gate("theirs").set()
-    assert queue.go_on(by_name(queue, "theirs").id).job is not None
+    assert queue.resume(by_name(queue, "theirs").id).job is not None
     wait_for(lambda: states(queue)["theirs"] == "finished")
     assert states(queue)["behind"] == "waiting", "what waited for another program begins when somebody says so"
     script.gate("behind").set()
-    queue.start()
+    queue.release()
     wait_for(lambda: states(queue)["behind"] == "finished")
 
 
@@ -131,8 +131,8 @@ def test_what_one_goes_on_with_the_other_does_not(script: Script, tmp_path: Path
     first.kill()
     queue, second = new_queue(tmp_path), Program(tmp_path)
     assert states(queue) == {"a": "interrupted"} and "interrupted" in second.do("states(queue)")
-    assert queue.go_on(by_name(queue, "a").id).job is not None
-    said = second.do("queue.go_on(by_name(queue, 'a').id)")
+    assert queue.resume(by_name(queue, "a").id).job is not None
+    said = second.do("queue.resume(by_name(queue, 'a').id)")
     assert said == "QueueError: 'a' is trained in another webui that uses this data folder; go there to change it."
     assert second.do("queue.remove(by_name(queue, 'a').id)") == said and second.do("pretended.ran") == "[]"
     script.gate("a").set()
@@ -174,7 +174,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
         [sys.executable, "-c", code, str(out)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == "[]\n"
-    run = train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), Stop())
+    run = train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), RunControl())
     with pytest.raises(ConfigError, match="'blob' is being trained into this folder by another program") as error:
         list(run)
     assert_one_sentence(error.value.problems[0])
@@ -183,7 +183,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
     assert len(list(out.glob(".train-lora-*.lock"))) == 1
     with sole_writer(out, "another"):
         assert len(list(out.glob(".train-lora-*.lock"))) == 1, "what a killed one left is swept away"
-    list(train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), Stop()))
+    list(train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), RunControl()))
     assert not list(out.glob(".train-lora-*")) and (out / "blob.safetensors").is_file()
 
 

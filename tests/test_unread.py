@@ -14,9 +14,10 @@ from lib_lora.cli import main
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
 from lib_lora.config.reading import TABLE, is_read
-from lib_lora.events import Event, Note, Saved, Stop
+from lib_lora.events import Event, Note, Saved
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 
@@ -41,7 +42,7 @@ def odd(opt: Option) -> Any:
 def run(config: TrainConfig, checkpoint: Path) -> tuple[list[Event], dict[str, torch.Tensor]]:
     out = Path(config.run.out)
     out.mkdir(exist_ok=True)
-    events = list(train(config, StandaloneHost(checkpoint, out, full_precision=True), Stop()))
+    events = list(train(config, StandaloneHost(checkpoint, out, full_precision=True), RunControl()))
     (saved,) = [event for event in events if isinstance(event, Saved)]
     return events, read(saved.path)[0]
 

@@ -22,7 +22,7 @@ from lib_lora.config.argv import add_options, config_from
 from lib_lora.config.groups import build_config
 from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.events import Finished, StepDone, Stop
+from lib_lora.events import Finished, StepDone
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
@@ -32,6 +32,7 @@ from lib_lora.jobs.runner import Runner
 from lib_lora.kohya.importing import import_file
 from lib_lora.output.inspect import describe
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.again import again
 
@@ -85,7 +86,7 @@ def test_a_run_goes_on_from_a_state_to_the_same_lora(name: str, host: Any, disk:
         pytest.importorskip(PACKAGES[name])
     told, losses = TOLD["runs"][name], []
     settings = {**told["settings"], "name": "again", "resume": f"{name}-step00000003-state"}
-    for event in train(build_config(settings), host, Stop()):
+    for event in train(build_config(settings), host, RunControl()):
         if isinstance(event, StepDone):
             losses.append(event.loss)
     files = ("again", name, f"{name}-step00000003")
@@ -97,18 +98,18 @@ def test_a_run_goes_on_from_a_state_to_the_same_lora(name: str, host: Any, disk:
 def test_a_finished_run_has_nothing_left_and_goes_on_with_more_steps(host: Any) -> None:
     settings = {**TOLD["runs"]["adamw"]["settings"], "name": "again", "resume": "adamw-state"}
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        list(train(build_config(settings), host, Stop()))
-    events = list(train(build_config({**settings, "steps": 8}), host, Stop()))
+        list(train(build_config(settings), host, RunControl()))
+    events = list(train(build_config({**settings, "steps": 8}), host, RunControl()))
     assert [event.step for event in events if isinstance(event, StepDone)] == [7, 8]
 
 
 def test_a_state_of_other_settings_or_images_is_still_refused(host: Any, disk: Path) -> None:
     settings = {**TOLD["runs"]["adamw"]["settings"], "name": "again", "resume": "adamw-step00000003-state"}
     with pytest.raises(ConfigError, match=r"Seed \(seed\)|seed"):
-        list(train(build_config({**settings, "seed": 8}), host, Stop()))
+        list(train(build_config({**settings, "seed": 8}), host, RunControl()))
     (disk / "photos" / "3_blob" / "0.txt").write_text("another caption")
     with pytest.raises(ConfigError, match="other images or captions"):
-        list(train(build_config(settings), host, Stop()))
+        list(train(build_config(settings), host, RunControl()))
 
 
 @pytest.mark.parametrize("name", TOLD["runs"])
@@ -126,7 +127,7 @@ def test_a_lora_is_described_and_trained_again(name: str, disk: Path) -> None:
 
 def test_a_run_goes_on_from_a_lora(host: Any) -> None:
     settings = {**TOLD["runs"]["adamw"]["settings"], **TOLD["runs"]["adamw"]["again"], "name": "again", "steps": 1}
-    assert isinstance(list(train(build_config(settings), host, Stop()))[-1], Finished)
+    assert isinstance(list(train(build_config(settings), host, RunControl()))[-1], Finished)
 
 
 class Jobs:
@@ -167,7 +168,7 @@ def test_the_queue_is_listed(host: Any, disk: Path) -> None:
 def test_waiting_and_interrupted_jobs_run_to_their_ends(host: Any, disk: Path) -> None:
     """Those that waited run in their order; the interrupted one comes to the LoRA that 0.1.0 came to without a break."""
     jobs = Jobs(host, disk)
-    jobs.queue.go_on(jobs.entry("running").id)
+    jobs.queue.resume(jobs.entry("running").id)
     jobs.queue.start()
     jobs.wait(lambda: all(entry.over for entry in jobs.queue.entries))
     ended = {entry.name: entry for entry in jobs.queue.entries if entry.state == "finished"}

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.events import Encoded, Finished, StepDone, Stop
+from lib_lora.events import Encoded, Finished, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
 from tools.demo_figures import comparison, loss_chart
@@ -74,7 +75,7 @@ def demo_config(out: Path, data: Path, changes: Mapping[str, Any]) -> TrainConfi
 def run(config: TrainConfig, host: StandaloneHost) -> tuple[Path, list[float]]:
     """Train, with a bar on stderr; the file and the loss of every step."""
     losses, path, started = [], None, time.time()
-    for event in train(config, host, Stop()):
+    for event in train(config, host, RunControl()):
         if isinstance(event, Encoded):
             print(f"\rencoded {event.done}/{event.total} pictures", end="", file=sys.stderr, flush=True)
         if isinstance(event, StepDone):

@@ -19,9 +19,10 @@ import torch
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, Account, account
-from lib_lora.events import Encoded, Phase, Saved, StepDone, Stop
+from lib_lora.events import Encoded, Phase, Saved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import BaseModel
+from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training.precision import choose_precision
@@ -110,7 +111,7 @@ def _measured(config: TrainConfig, host: StandaloneHost, empty: float) -> Iterat
             if cuda:
                 torch.cuda.reset_peak_memory_stats()
 
-        for event in train(config, host, Stop()):
+        for event in train(config, host, RunControl()):
             if isinstance(event, Encoded):
                 taken(ENCODING)
             elif isinstance(event, (StepDone, Saved)):

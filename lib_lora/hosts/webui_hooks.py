@@ -65,12 +65,12 @@ def register() -> None:
     script_callbacks.on_before_reload(_hold_still)
     save_before_the_end(QUEUE)
     save_before_a_restart(QUEUE)
-    RUNNER.resume()
+    RUNNER.unsuspend()
 
 
 def _hold_still() -> None:
     """While the UI reloads, the webui's Lora extension takes its patches of torch's layers off and puts them on again."""
-    RUNNER.pause(RELOAD_WAIT_S)
+    RUNNER.suspend(RELOAD_WAIT_S)
 
 
 def _tab() -> webui_missing.Tabs:

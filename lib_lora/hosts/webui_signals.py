@@ -47,7 +47,7 @@ class _Leaving:
         job = self._queue.runner.job
         forked = os.getpid() != self._process
         asked = self._process in _asked
-        if forked or asked or job is None or not job.running or not job.snapshot()["step"]:  # nothing was learned
+        if forked or asked or job is None or not job.running or not job.progress.step:  # nothing was learned
             _pass_on(self._before, number, frame)
             return
         _asked.add(self._process)

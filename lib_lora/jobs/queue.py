@@ -6,29 +6,27 @@ import dataclasses
 import json
 import logging
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Protocol
 
 from lib_lora.check import check
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.errors import ConfigError, ModelError, TrainLoraError
-from lib_lora.events import Event, Note, Phase, Planned, Saved, SavedBetween, StateSaved, StepDone
+from lib_lora.events import Event, Note, Phase, Planned
 from lib_lora.jobs.history import after_restart, foreign_problem, name_clash, settings_to_run, waiting_again
-from lib_lora.jobs.job import Job
+from lib_lora.jobs.job import Job, new_id
 from lib_lora.jobs.keeper import Keeper
 from lib_lora.jobs.queue_entry import Entry, EntryState, with_progress
 from lib_lora.jobs.queue_store import QueueError, Store
 from lib_lora.jobs.runner import Runner, named_error
 from lib_lora.jobs.shared_list import SharedList
+from lib_lora.training.cadence import record_due
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 100
 KEPT_ENDED = 100  # jobs that are over; older ones are forgotten with their images
 SURVEY_EVERY_S = 60.0  # of what jobs keep on the disk, where the list did not change
-WRITE_EVERY_S = 10.0  # while steps go on
-_AT_ONCE = (Planned, StateSaved, Saved, SavedBetween)  # events that are written down at once
 _ENDS: dict[str, EntryState] = {"done": "finished", "stopped": "stopped", "failed": "failed"}
 
 
@@ -54,7 +52,7 @@ class Queue(SharedList):
 
     def __init__(self, runner: Runner, store: Store, checkpoints: Checkpoints | None = None) -> None:
         self.runner, self._checkpoints = runner, checkpoints
-        self._current: tuple[str, Job] | None = None
+        self._current: Job | None = None
         self._lent_checked = False
         super().__init__(store)
         self.keeper = Keeper(
@@ -84,7 +82,7 @@ class Queue(SharedList):
             ConfigError: with every problem of a job that would wait; or its name is that of a job that runs or waits.
             QueueError: it cannot be written down.
         """
-        entry = Entry(uuid.uuid4().hex[:12], json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=self._chosen())
+        entry = Entry(new_id(), json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=self._chosen())
         with self._changing():
             self._refuse_name(entry)
             if self._free():
@@ -99,8 +97,8 @@ class Queue(SharedList):
             self._begin_next()  # the one that ran may have ended meanwhile
             return self._placed(entry.id)
 
-    def go_on(self, entry_id: str) -> Placed:
-        """Let a job that did not come to its end go on from its newest state: now, or behind those that wait.
+    def resume(self, entry_id: str) -> Placed:
+        """Resume a job that did not come to its end from its newest state: now, or behind those that wait.
 
         Raises:
             QueueError: there is no such job, it is another program's, it has no state, or it cannot be written down.
@@ -168,7 +166,7 @@ class Queue(SharedList):
             self._set(tuple(other for other in self._entries if other.id != entry_id))
 
     def hold(self) -> None:
-        """Begin no further job until `start`."""
+        """Begin no further job until `release`."""
         with self._lock:
             self.held = True
             self._changes += 1
@@ -178,7 +176,7 @@ class Queue(SharedList):
         self.hold()
         return self.runner.leave(timeout_s)
 
-    def start(self) -> None:
+    def release(self) -> None:
         """Begin what waits, one after the other; what waits and is nobody's becomes this program's.
 
         Raises:
@@ -206,8 +204,7 @@ class Queue(SharedList):
             if entry is None:
                 return
             self._check_lent(entry, event)
-            steps_seen = isinstance(event, StepDone) and time.time() - (entry.seen or 0) >= WRITE_EVERY_S
-            if not (steps_seen or isinstance(event, _AT_ONCE)):
+            if not record_due(event, time.time() - (entry.seen or 0)):
                 return
             try:
                 entry = dataclasses.replace(self._seen(entry, job), direct=False)
@@ -240,8 +237,8 @@ class Queue(SharedList):
         """What is kept of a run that ended; where that cannot be told in full, that it failed."""
         try:
             seen = self._seen(entry, job)
-            over = dataclasses.replace(seen, state=_ENDS[job.snapshot()["state"]], ended=time.time())
-            return after_restart(seen) if job.stop.leaves and over.state == "stopped" else over
+            over = dataclasses.replace(seen, state=_ENDS[job.progress.state], ended=time.time())
+            return after_restart(seen) if job.control.leaves and over.state == "stopped" else over
         except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
             log.warning("sd-webui-train-lora: what became of a job could not be told (%s)", type(error).__name__)
             problem = f"The job ended, and what became of it could not be told ({type(error).__name__})."
@@ -324,13 +321,13 @@ class Queue(SharedList):
     def _run(self, entry: Entry) -> None:
         self._lent_checked = False
         settings = settings_to_run(entry, self.runner.host.lora_folder())
-        self._current = (entry.id, self.runner.start(build_config(settings)))
+        self._current = self.runner.start(build_config(settings), entry.id)
 
     def _placed(self, entry_id: str) -> Placed:
         """Where a job stands that was just added."""
         entry = self.entry(entry_id)
-        if self._current and self._current[0] == entry_id:
-            return Placed(entry.name, self._current[1])
+        if self._current and self._current.id == entry_id:
+            return Placed(entry.name, self._current)
         ids = [other.id for other in self._waiting()]
         return Placed(entry.name, place=ids.index(entry_id) + 1 if entry_id in ids else 0)
 
@@ -351,13 +348,13 @@ class Queue(SharedList):
 
     def _running(self, job: Job) -> Entry | None:
         """The entry that a job is the run of."""
-        return self.entry(self._current[0]) if self._current and self._current[1] is job else None
+        return self.entry(job.id) if self._current is job else None
 
     def _seen(self, entry: Entry, job: Job) -> Entry:
-        return with_progress(entry, job.snapshot(), str(job.state_folder) if job.state_folder else None, time.time())
+        return with_progress(entry, job.progress, time.time())
 
     def _knows_better(self) -> str | None:
-        return self._current[0] if self._current else None
+        return self._current.id if self._current else None
 
 
 def _told(error: BaseException) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from lib_lora.jobs.progress import Progress
+from lib_lora.jobs.strict import strict
+from lib_lora.sentences import bounded
 
 EntryState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted", "broken"]
 FORMAT = 1
@@ -93,33 +97,38 @@ def broken(entry_id: str, reason: str, seen: float) -> Entry:
     return Entry(entry_id, {}, seen, "broken", problems=(sentence,))
 
 
-def with_progress(entry: Entry, job: Mapping[str, Any], state_folder: str | None, now: float) -> Entry:
-    """The entry with what a job's snapshot says; what an earlier run of it reached stays until there is something newer."""
-    reached: dict[str, Any] = {}
-    if job["losses"]:
-        reached = {
-            "step": job["step"],
-            "total": job["total"],
-            "first_step": job["first_step"],
-            "loss": smoothed(job["losses"]),
-            "curve": thinned(job["losses"]),
-        }
+def with_progress(entry: Entry, progress: Progress, now: float) -> Entry:
+    """The entry with how far its run is; what an earlier run of it reached stays until there is something newer."""
+    if progress.losses:
+        losses = progress.losses
+        entry = dataclasses.replace(
+            entry,
+            step=progress.step,
+            total=progress.steps,
+            first_step=progress.first_step,
+            loss=smoothed(losses),
+            curve=thinned(losses),
+        )
     return dataclasses.replace(
         entry,
         seen=now,
-        problems=tuple(job["problems"]),
-        notes=(*job["choices"], *job["notes"]),
-        between=tuple(dict.fromkeys([*entry.between, *job["between"]])),
-        saved=job["saved"] or entry.saved,
-        state_folder=state_folder or entry.state_folder,
-        **reached,
+        problems=_sentences(progress.problems),
+        notes=(*_sentences(progress.choices), *_sentences(progress.notes)),
+        between=tuple(dict.fromkeys([*entry.between, *progress.between])),
+        saved=progress.saved or entry.saved,
+        state_folder=str(progress.state_folder) if progress.state_folder else entry.state_folder,
     )
 
 
-def smoothed(losses: Sequence[float | None]) -> float | None:
+def _sentences(texts: Sequence[str]) -> tuple[str, ...]:
+    """So many as a page shows, and as it can show them."""
+    return tuple(strict(bounded(texts)))
+
+
+def smoothed(losses: Sequence[float]) -> float | None:
     """The exponential mean after the last loss, the bias of its start taken out; None where nothing finite was lost.
 
-    A loss that is no number, or None, is left out.
+    A loss that is no number is left out.
     """
     mean, finite = 0.0, _finite(losses)
     for loss in finite:
@@ -127,7 +136,7 @@ def smoothed(losses: Sequence[float | None]) -> float | None:
     return mean / (1 - _DECAY ** len(finite)) if finite and math.isfinite(mean) else None
 
 
-def thinned(losses: Sequence[float | None], most: int = CURVE_POINTS) -> tuple[float, ...]:
+def thinned(losses: Sequence[float], most: int = CURVE_POINTS) -> tuple[float, ...]:
     """Means of consecutive stretches of equal length, at most `most`; what is not finite is left out."""
     stride = max(1, math.ceil(len(losses) / most))
     stretches = (_finite(losses[at : at + stride]) for at in range(0, len(losses), stride))
@@ -135,9 +144,8 @@ def thinned(losses: Sequence[float | None], most: int = CURVE_POINTS) -> tuple[f
     return tuple(mean for mean in means if math.isfinite(mean))
 
 
-def _finite(losses: Sequence[float | None]) -> list[float]:
-    """Without what is no number; a job's snapshot has None there."""
-    return [loss for loss in losses if loss is not None and math.isfinite(loss)]
+def _finite(losses: Sequence[float]) -> list[float]:
+    return [loss for loss in losses if math.isfinite(loss)]
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:

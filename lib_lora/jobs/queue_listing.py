@@ -1,13 +1,15 @@
-"""Queue and history as a page shows them: plain values, ready for JSON."""
+"""Running job, queue and history as a page shows them: plain values, ready for JSON."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.prompts import names_a_file
 from lib_lora.jobs.history import can_go_on, has_state
+from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.strict import strict
@@ -47,6 +49,43 @@ def details(entry: Entry) -> dict[str, Any]:
         "between": list(entry.between),
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
+    }
+    plain: dict[str, Any] = strict(found)
+    return plain
+
+
+def job_json(job: Job, since: int = 0) -> dict[str, Any]:
+    """A run and how far it is; `losses` from its step `since` on."""
+    progress = job.progress
+    speed, best, running = progress.steps_per_s, progress.best, progress.ended is None
+    found = {
+        "id": job.id,
+        "started": progress.started,  # the same job may run again
+        "name": job.config.run.name,
+        "trigger": job.config.text.trigger,
+        "state": progress.state,
+        "phase": progress.phase,
+        "formula": progress.formula,
+        "step": progress.step,
+        "total": progress.steps,
+        "epoch": progress.epoch,
+        "losses": progress.losses[max(since, 0) :],
+        "loss_count": len(progress.losses),
+        "first_step": progress.first_step,
+        "held_out": [[event.step, event.loss] for event in progress.held_out],
+        "between": progress.between,
+        "prompts": progress.sampled[-1].prompts if progress.sampled else [],
+        "sampled": [[event.step, len(event.paths)] for event in progress.sampled],
+        "best": {"step": best.step, "loss": best.loss} if best else None,
+        "steps_per_s": speed,
+        "eta_s": (progress.steps - progress.step) / speed if speed and running else None,
+        "seconds": (progress.ended or time.time()) - progress.started,
+        "memory_gb": progress.memory_gb if running else None,
+        "problems": bounded(progress.problems),
+        "notes": bounded(progress.notes),
+        "choices": bounded(progress.choices),
+        "left": bounded(progress.left),
+        "saved": progress.saved,
     }
     plain: dict[str, Any] = strict(found)
     return plain

@@ -13,7 +13,7 @@ from typing import Protocol, cast
 from lib_lora import __version__
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.events import Event, Lent, SaveFailed
+from lib_lora.events import Event
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.memory import give_memory_back
 from lib_lora.model.base import Host
@@ -42,8 +42,7 @@ class Runner:
         self.host = host
         self._lock = threading.Lock()
         self._job: Job | None = None
-        self._go, self._stands = threading.Event(), threading.Event()
-        self._go.set()
+        self._suspended = False  # holds for jobs to come, too
         self._watcher: Watcher | None = None
         self._thread: threading.Thread | None = None
 
@@ -55,8 +54,8 @@ class Runner:
     def job(self) -> Job | None:
         return self._job
 
-    def start(self, config: TrainConfig) -> Job:
-        """Begin a run and return at once.
+    def start(self, config: TrainConfig, job_id: str | None = None) -> Job:
+        """Begin a run and return at once. Its id is `job_id`; default: a new one.
 
         Raises:
             ConfigError: a run is going on.
@@ -67,7 +66,9 @@ class Runner:
             if before[0] is not None and before[0].running:
                 raise ConfigError([f"A training of {before[0].config.run.name!r} is running; wait for it, or stop it."])
             try:
-                self._job = job = Job(config, self.host.device())
+                self._job = job = Job(config, self.host.device(), job_id)
+                if self._suspended:
+                    job.control.suspend()
                 self._thread = threading.Thread(target=self._run, args=(job,), name=f"train-lora-{job.id}", daemon=True)
                 self._thread.start()
             except Exception as error:  # noqa: BLE001 - no thread, no device: whatever it is, nothing runs
@@ -89,22 +90,22 @@ class Runner:
         """Ask the running job, if there is one, to end at its next step."""
         job = self._job
         if job is not None and job.running:
-            job.stop.request(keep=keep)
+            job.control.request_stop(keep=keep)
 
-    def hold(self) -> None:
-        """Let the running job stand after its step until `go_on`; one that lends its model gives it back meanwhile."""
+    def pause(self) -> None:
+        """Let the running job stand after its step until `unpause`; one that lends its model gives it back meanwhile."""
         if self._job is not None and self._job.running:
-            self._job.hold()
+            self._job.pause()
 
-    def go_on(self) -> None:
-        """Let a held job go on."""
+    def unpause(self) -> None:
+        """Let a paused job go on."""
         if self._job is not None:
-            self._job.go_on()
+            self._job.unpause()
 
     def save_now(self) -> None:
         """Ask the running job for a file of the moment after its next step."""
         if self._job is not None and self._job.running:
-            self._job.stop.request_save()
+            self._job.control.request_save()
 
     def leave(self, timeout_s: float) -> str | None:
         """The program ends: a job that has learned something saves its state. Returns when it has, or after `timeout_s`.
@@ -113,18 +114,19 @@ class Runner:
             What is lost and why, where the state was not saved; else None.
         """
         job, thread = self._job, self._thread
-        if job is None or thread is None or not job.running or not job.snapshot()["step"]:
+        if job is None or thread is None or not job.running or not job.progress.step:
             return None
-        job.stop.request_leave()
-        self._go.set()
+        self._suspended = False
+        job.control.request_leave()
         thread.join(timeout_s)
-        runs, last = job.running, job.snapshot()
-        if job.state_step == last["step"] or not (runs or last["problems"]):
+        last = job.progress
+        runs = last.ended is None
+        if last.state_step == last.step or not (runs or last.problems):
             return None
-        where = f"in step {last['step'] + 1}" if last["phase"] == "training" else f"at this: {last['phase']}"
-        why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last["problems"])
-        older = f"the last one is of step {job.state_step}" if job.state_step else "it has no older one"
-        return f"The state of {job.config.run.name!r} after step {last['step']} is not saved, {older} ({why.rstrip('.')})."
+        where = f"in step {last.step + 1}" if last.phase == "training" else f"at this: {last.phase}"
+        why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last.problems)
+        older = f"the last one is of step {last.state_step}" if last.state_step else "it has no older one"
+        return f"The state of {job.config.run.name!r} after step {last.step} is not saved, {older} ({why.rstrip('.')})."
 
     def use_best(self) -> str:
         """Give the best LoRA of the last job its name; the sentence that says what became of the last one.
@@ -135,29 +137,29 @@ class Runner:
         """
         with self._lock:
             job = self._job
-            if job is None or job.running or job.best is None:
+            best = job.progress.best if job is not None else None
+            if job is None or job.running or best is None:
                 raise ConfigError(["There is no other LoRA with a lower held-out loss."])
-            saved = job.snapshot()["saved"]
-            last = use_best(str(saved), job.best.path, self.host)
-            text = f"{saved} is the LoRA of step {job.best.step} now; that of the last step is {last.stem}."
+            saved = job.progress.saved
+            last = use_best(str(saved), best.path, self.host)
+            text = f"{saved} is the LoRA of step {best.step} now; that of the last step is {last.stem}."
             job.best_used(last)
             return text
 
-    def pause(self, timeout_s: float) -> None:
-        """Hold a running job at its next event; returns when it stands, or after `timeout_s`. `resume` lets it go on.
+    def suspend(self, timeout_s: float) -> None:
+        """The program's pause, which a person's does not undo: returns when the running job stands, or after `timeout_s`."""
+        with self._lock:
+            self._suspended, job = True, self._job
+        if job is not None and job.running:
+            job.control.suspend()
+            job.control.wait_until_still(timeout_s)
 
-        For the program's own needs; a person's `hold` and this one do not undo each other.
-        """
-        self._go.clear()
-        if self._job is not None and self._job.running:
-            self._job.stop.shut_gate()
-            self._stands.wait(timeout_s)
-
-    def resume(self) -> None:
-        """Let a paused job go on."""
-        self._go.set()
-        if self._job is not None:
-            self._job.stop.open_gate()
+    def unsuspend(self) -> None:
+        """Let a suspended job go on."""
+        with self._lock:
+            self._suspended, job = False, self._job
+        if job is not None:
+            job.control.unsuspend()
 
     def _run(self, job: Job) -> None:
         told: list[str] | None = None
@@ -178,35 +180,23 @@ class Runner:
             if self._watcher is not None:
                 self._watcher.ended(job)
 
-        for part in (failed, self._stands.set, lambda: give_memory_back(self.host.device()), told):
+        for part in (failed, job.control.finish, lambda: give_memory_back(self.host.device()), told):
             try:
                 part()
             except BaseException as error:  # noqa: BLE001 - a device that is gone, a disk, another one's mistake
                 _sentences(error)
 
     def _follow(self, job: Job) -> None:
-        """Take event after event; between two of them the job can be held. One that lends its model holds itself for a person."""
-        lends = job.config.run.generate_while_training
-        self._stands.clear()
-        run = cast("Generator[Event, None, None]", train(job.config, self.host, job.stop))
+        """Take event after event; between two of them the job may stand. One that lends its model does so by itself."""
+        pauses_here = not job.config.run.generate_while_training
+        run = cast("Generator[Event, None, None]", train(job.config, self.host, job.control))
         with closing(run) as events:  # so that the model is given back when the watcher ends the run
             for event in events:
-                if isinstance(event, Lent):
-                    self._stands.set()
                 job.apply(event)
                 if self._watcher is not None:
                     self._watcher.happened(job, event)
-                waits = not lends or isinstance(event, SaveFailed)
-                if isinstance(event, SaveFailed) and not job.stop.requested:  # held until somebody made room, or stops it
-                    job.hold()
-                    event.try_again()
-                while job.running and not (self._go.is_set() and (not waits or not job.stop.held)):
-                    self._stands.set()
-                    self._go.wait()
-                    if waits:
-                        job.stop.wait_while_held()
-                if not isinstance(event, Lent):  # without the model it stands
-                    self._stands.clear()
+                if job.running:
+                    job.control.stand(paused=pauses_here)
 
 
 def _sentences(error: BaseException) -> list[str]:

@@ -23,8 +23,7 @@ from lib_lora.output.samples import Sampler
 from lib_lora.output.state_file import remove_state, write_state
 from lib_lora.plan import Plan
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.cadence import Save, due_saves
-from lib_lora.training.heldout import is_due
+from lib_lora.training.cadence import Save, due_saves, heldout_due
 from lib_lora.training.resume import Resumed, data_fingerprint
 from lib_lora.training.session import Session
 from lib_lora.training.tree import StateError, Tensors, to_plain
@@ -53,7 +52,7 @@ class Between:
         self._folder = host.work_folder() / config.run.name
         self._fingerprint = data_fingerprint(plan)
 
-    def go_on(self, resumed: Resumed) -> None:
+    def resume(self, resumed: Resumed) -> None:
         """Take session and best LoRA over from a state.
 
         Raises:
@@ -133,7 +132,7 @@ class Between:
         yield BestSaved(path, best.step, best.loss)
 
     def _measured(self, done: StepDone) -> HeldOut | None:
-        due = is_due(self._config.data, self._plan, done.step)
+        due = heldout_due(self._config.data, self._plan, done.step)
         return HeldOut(done.step, self._session.heldout_loss()) if due else None
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:

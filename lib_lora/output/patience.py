@@ -7,17 +7,18 @@ from typing import TypeVar
 
 from lib_lora.errors import LoraFileError
 from lib_lora.events import Event, SaveFailed
+from lib_lora.run_control import RunControl
 
 T = TypeVar("T")
 
 
-def patiently(write: Callable[[], T]) -> Generator[Event, None, T]:
-    """What `write` returns. Where the disk refuses, `SaveFailed` is told, and it is tried again if it is asked for.
+def write_with_retry(write: Callable[[], T], control: RunControl) -> Generator[Event, None, T]:
+    """What `write` returns. Where the disk refuses, `SaveFailed` is told, and `control` says whether it is tried again.
 
     Whatever has an `OSError` as its cause is a matter of the disk: full, read-only, not permitted, broken, a share that is away.
 
     Raises:
-        LoraFileError: it was not asked for, or it is no matter of the disk.
+        LoraFileError: it is not tried again, or is no matter of the disk.
     """
     while True:
         try:
@@ -25,7 +26,6 @@ def patiently(write: Callable[[], T]) -> Generator[Event, None, T]:
         except LoraFileError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
-            failed = SaveFailed(str(error))
-            yield failed
-            if not failed.again:
+            yield SaveFailed(str(error))
+            if not control.on_write_failed():
                 raise

@@ -24,12 +24,13 @@ from lib_lora.output.effect import has_effect
 from lib_lora.output.left import Leavings
 from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.patience import patiently
+from lib_lora.output.patience import write_with_retry
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.plan import Plan
+from lib_lora.run_control import RunControl
 from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.session import Session
 
@@ -60,8 +61,10 @@ class Result:
         session: Session,
         started_at: float,
         leavings: Leavings,
+        control: RunControl,
     ) -> None:
         self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
+        self._control = control
         self._started_at, self.leavings = started_at, leavings
         self._told: list[str] = []
         self._unsaved: Unsaved | None = None
@@ -95,7 +98,7 @@ class Result:
         dtype = FILE_DTYPES[self._config.precision.save_precision]
         if not has_effect(adapters, dtype, self._session.pairs):
             yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
-        return (yield from patiently(lambda: self.write(ending, step, epoch, adapters, extra)))
+        return (yield from write_with_retry(lambda: self.write(ending, step, epoch, adapters, extra), self._control))
 
     def write(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None

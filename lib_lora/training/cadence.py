@@ -1,4 +1,6 @@
-"""What is due after a step: saves and samples, and which older files go (sd-scripts `train_network.py`, `train_util.py`).
+"""What is due after a step: saves, samples, the held-out loss, a record of the progress. And which older files go.
+
+Saves are those of sd-scripts (`train_network.py`, `train_util.py`).
 
 Pure functions of options, plan and step. Steps and epochs count from 1 here: `step` is how many updates were made.
 """
@@ -7,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib_lora.config.data import DataConfig
 from lib_lora.config.run import RunConfig
+from lib_lora.events import Event, Planned, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.plan import Plan
+
+RECORD_EVERY_S = 10.0  # while steps go on
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,21 @@ def samples_due(run: RunConfig, plan: Plan, step: int) -> bool:
     every, every_epochs = run.sample_every_n_steps, run.sample_every_n_epochs
     epoch = plan.epochs if step == plan.steps else _epoch_ended(plan, step)
     return bool((every and step % every == 0) or (every_epochs and epoch and epoch % every_epochs == 0))
+
+
+def heldout_due(data: DataConfig, plan: Plan, step: int) -> bool:
+    """Whether the loss on held-out images is measured after `step`: at the cadence asked for, and after the last step."""
+    if not plan.heldout:
+        return False
+    steps, epochs = data.validate_every_n_steps, data.validate_every_n_epochs * plan.steps_per_epoch
+    return step == plan.steps or any(every and step % every == 0 for every in (steps, epochs))
+
+
+def record_due(event: Event, seconds: float) -> bool:
+    """Whether a job's progress is written down after `event`, `seconds` after it was last: for each file, and now and then."""
+    if isinstance(event, StepDone):
+        return seconds >= RECORD_EVERY_S
+    return isinstance(event, (Planned, StateSaved, Saved, SavedBetween))
 
 
 def _epoch_ended(plan: Plan, step: int) -> int:

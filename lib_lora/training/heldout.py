@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on: when it is measured, and with which numbers. They are always the same ones."""
+"""The loss on images that are not trained on: of what it is measured, and with which numbers. They are always the same ones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ class HeldOutBatch:
 
     indices: list[int]
     first: int
-
-
-def is_due(data: DataConfig, plan: Plan, step: int) -> bool:
-    """Whether the loss is measured after `step` (counted from 1): at the cadence asked for, and after the last step."""
-    if not plan.heldout:
-        return False
-    steps, epochs = data.validate_every_n_steps, data.validate_every_n_epochs * plan.steps_per_epoch
-    return step == plan.steps or any(every and step % every == 0 for every in (steps, epochs))
 
 
 def heldout_batches(data: DataConfig, plan: Plan) -> Iterator[HeldOutBatch]:

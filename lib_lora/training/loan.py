@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from lib_lora.errors import ModelAway
-from lib_lora.events import Event, Lent, Phase, Stop
+from lib_lora.events import Event, Lent, Phase
 from lib_lora.model.base import BaseModel, Host
+from lib_lora.run_control import RunControl
 
 LENT = "lent to the webui, for a picture or whatever else waited"
 PAUSED = "paused; the webui has the model"
@@ -20,8 +21,8 @@ class Loan:
 
     base: BaseModel
 
-    def __init__(self, host: Host, stop: Stop, *, lends: bool) -> None:
-        self._host, self._stop, self.lends = host, stop, lends
+    def __init__(self, host: Host, control: RunControl, *, lends: bool) -> None:
+        self._host, self._control, self.lends = host, control, lends
         self._held = ExitStack()
 
     def __enter__(self) -> Loan:
@@ -40,7 +41,7 @@ class Loan:
             needs_vae: images are encoded afterwards.
             learned: there is something to keep.
         """
-        if not self.lends or self._stop.requested or not (self._stop.held or self._host.someone_waits()):
+        if not self.lends or self._control.stop_requested or not (self._control.paused or self._host.someone_waits()):
             return False
         yield from self.lend(needs_vae=needs_vae, learned=learned)
         return True
@@ -48,15 +49,19 @@ class Loan:
     def lend(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, None]:
         """Give the model back, and take it again when all who waited had it and it is there as it was."""
         self._held.close()
-        told = PAUSED if self._stop.held else LENT
+        with self._control.still():
+            yield from self._until_back(needs_vae=needs_vae, learned=learned)
+
+    def _until_back(self, *, needs_vae: bool, learned: bool) -> Generator[Event, None, None]:
+        told = PAUSED if self._control.paused else LENT
         yield Lent(told)
         while True:
-            if self._stop.held:
-                self._stop.wait_while_held()
+            if self._control.paused:
+                self._control.stand()
                 told = LENT
                 yield Lent(told)
-            self._stop.wait_at_gate()
-            stops, keeps = self._stop.requested, self._stop.keep and learned
+            self._control.stand(paused=False)
+            stops, keeps = self._control.stop_requested, self._control.keeps and learned
             if stops and not keeps:
                 return
             try:
@@ -67,7 +72,7 @@ class Loan:
                 if told != f"waiting: {away}":
                     told = f"waiting: {away}"
                     yield Lent(told)
-                self._stop.wait_for_request(LOOK_AGAIN_S)
+                self._control.wait_for_stop(LOOK_AGAIN_S)
                 continue
             yield Phase("training")
             return

@@ -10,7 +10,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from lib_lora.jobs.queue import Queue
-from lib_lora.jobs.queue_listing import details, listing
+from lib_lora.jobs.queue_listing import details, job_json, listing
 from lib_lora.jobs.queue_store import QueueError
 from lib_lora.output.samples import thumbnail
 from lib_lora.ui.answering import problems_of
@@ -32,7 +32,7 @@ def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
         since = _number(request.query_params.get("since", "0"))
         queue.look_soon()
         job = runner.job
-        return {"job": job.snapshot(since) if job else None, "queue": queue.revision}
+        return {"job": job_json(job, since) if job else None, "queue": queue.revision}
 
     def sample(request: Request) -> Any:
         """A small picture of the samples that the current job lists, and of nothing else."""

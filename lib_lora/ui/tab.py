@@ -80,7 +80,7 @@ class TrainTab:
             train, *others = buttons
             started = {**WITH_KEY, "_js": "trainLora.train.withKey"}
             train.click(self._of_form(self.start, files), inputs=everything, outputs=[message], **started)
-            answers = (self.stop, self.stop_and_keep, self.pause, self.go_on, self.save_now, self.use_best)
+            answers = (self.stop, self.stop_and_keep, self.pause, self.unpause, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
                 button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
             self._jobs.build(self._options, inputs, key, files, message)
@@ -151,12 +151,12 @@ class TrainTab:
 
     async def pause(self) -> str:
         """Let the run stand after its step."""
-        self._runner.hold()
+        self._runner.pause()
         return ""
 
-    async def go_on(self) -> str:
+    async def unpause(self) -> str:
         """Let a run that stands go on."""
-        self._runner.go_on()
+        self._runner.unpause()
         return ""
 
     async def save_now(self) -> str:

@@ -43,8 +43,8 @@ class QueueSection:
             "up": self.up,
             "down": self.down,
             "remove": self.remove,
-            "resume": self.go_on,
-            "start": self.start,
+            "resume": self.resume,
+            "start": self.release,
             "hold": self.hold,
             "kept": self.kept,
         }
@@ -88,13 +88,13 @@ class QueueSection:
         """Forget a job."""
         return await self._done(lambda: self._queue.remove(entry))
 
-    async def go_on(self, entry: str) -> str:
+    async def resume(self, entry: str) -> str:
         """Go on from its state."""
-        return await self._done(lambda: self._queue.go_on(entry))
+        return await self._done(lambda: self._queue.resume(entry))
 
-    async def start(self, _entry: str) -> str:
+    async def release(self, _entry: str) -> str:
         """Begin what waits."""
-        return await self._done(self._queue.start)
+        return await self._done(self._queue.release)
 
     async def hold(self, _entry: str) -> str:
         """Begin nothing more."""

@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 
 from lib_lora.config.groups import build_config
-from lib_lora.events import StepDone, Stop
+from lib_lora.events import StepDone
 from lib_lora.hosts.standalone import StandaloneHost
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.e2e import client
 from tests.e2e.conftest import run_server
@@ -163,7 +164,7 @@ def standalone_losses(checkpoint: Path, photos: Path, out: Path, **settings: obj
     """The losses of the same run in this process, on diffusers' modules."""
     host = StandaloneHost(checkpoint, out, torch.device("cpu"), full_precision=True)
     flat = {**client.SMALL_RUN, "data": [str(photos)], "out": str(out), "name": "same", **settings}
-    return [event.loss for event in train(build_config(flat), host, Stop()) if isinstance(event, StepDone)]
+    return [event.loss for event in train(build_config(flat), host, RunControl()) if isinstance(event, StepDone)]
 
 
 @pytest.mark.parametrize("family", ["sd2-v", "sdxl"])

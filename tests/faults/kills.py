@@ -22,9 +22,10 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError
-from lib_lora.events import Finished, StateSaved, StepDone, Stop
+from lib_lora.events import Finished, StateSaved, StepDone
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import read_tensors, read_values
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.tree import StateError
 from tests.conftest import small_config
@@ -183,7 +184,7 @@ class Campaign:
 
     def _run(self, place: Path, **changes: object) -> Seen:
         steps, path = [], None
-        for event in train(self.config(place, **changes), self._make_host(place / "out"), Stop()):
+        for event in train(self.config(place, **changes), self._make_host(place / "out"), RunControl()):
             steps += [(event.loss, event.learning_rates)] if isinstance(event, StepDone) else []
             path = event.path if isinstance(event, Finished) else path
         assert path is not None
@@ -217,7 +218,7 @@ class Campaign:
 
     def _live(self, place: Path, writer: int, kill_at: int | None, kill_after: int) -> None:
         watch = Watch(place, kill_at)
-        for event in train(self.config(place), self._make_host(place / "out"), Stop()):
+        for event in train(self.config(place), self._make_host(place / "out"), RunControl()):
             if isinstance(event, StepDone):
                 watch.step = event.step
                 if event.step == kill_after:

@@ -17,6 +17,7 @@ import torch
 import lib_lora.output.atomic as atomic
 from lib_lora.events import Finished, Note, Planned, SavedBetween, SaveFailed, StateSaved, StepDone
 from lib_lora.jobs.job import Job
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
@@ -82,11 +83,11 @@ def patient(make_room: Any) -> Any:
         if isinstance(event, SaveFailed):
 
             def later() -> None:
-                while not job.stop.held:
+                while not job.control.paused:
                     threading.Event().wait(0.01)
-                assert job.snapshot()["state"] == "paused" and "press Continue" in job.snapshot()["phase"]
+                assert job_json(job)["state"] == "paused" and "press Continue" in job_json(job)["phase"]
                 make_room()
-                job.go_on()
+                job.unpause()
 
             threading.Thread(target=later, daemon=True).start()
 
@@ -132,7 +133,7 @@ def test_nobody_makes_room(house: House, quick: Any, monkeypatch: pytest.MonkeyP
 
     def at(event: object, job: Job) -> None:
         if isinstance(event, SaveFailed):
-            threading.Timer(0.1, lambda: (job.stop.request(keep=True), job.go_on())).start()
+            threading.Timer(0.1, lambda: (job.control.request_stop(keep=True), job.unpause())).start()
 
     with monkeypatch.context() as patch:
         no_space(patch, "/.blob-")
@@ -321,7 +322,7 @@ def test_going_on_again_and_again(house: House, quick: Any, photos: Path) -> Non
 
     def at(event: object, job: Job) -> None:
         if isinstance(event, StateSaved) and job.running:
-            job.stop.request(keep=True)
+            job.control.request_stop(keep=True)
 
     for number in range(7):
         run = house.run(quick(**flat, resume="blob" if number else ""), at)

@@ -68,7 +68,7 @@ def assert_untouched(foreign: dict[Path, str]) -> None:
 def stop_after(step: int, *, keep: bool) -> Any:
     def at(event: Event, job: Job) -> None:
         if isinstance(event, StepDone) and event.step == step:
-            job.stop.request(keep=keep)
+            job.control.request_stop(keep=keep)
 
     return at
 

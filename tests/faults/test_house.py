@@ -73,7 +73,7 @@ def test_runs_in_a_row_leave_nothing_behind(house: House, quick: Any, long: bool
     def at(number: int) -> Callable[[object, Job], None]:
         def seen(event: object, job: Job) -> None:
             if isinstance(event, StepDone) and number % 3 == 2:
-                job.stop.request(keep=False)
+                job.control.request_stop(keep=False)
             if isinstance(event, StepDone) and number % 5 == 4:
                 raise RuntimeError("injected")
 

@@ -45,7 +45,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def give_up(event: Event, job: Job) -> None:
     """Somebody stops a run that waits for its disk."""
     if isinstance(event, SaveFailed):
-        threading.Timer(0.05, lambda: (job.stop.request(keep=True), job.go_on())).start()
+        threading.Timer(0.05, lambda: (job.control.request_stop(keep=True), job.unpause())).start()
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, error: int, *folders: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_read_only_folder_becomes_writable_again(house: House, quick: Any, mon
                 mode("ro")
             if isinstance(event, SaveFailed):
                 assert old.read_bytes() == before and "Read-only file system" in event.text
-                threading.Timer(0.05, lambda: (mode("rw"), job.go_on())).start()
+                threading.Timer(0.05, lambda: (mode("rw"), job.unpause())).start()
 
         run = house.run(quick(overwrite=True, seed=9), at)
         assert run.of(Finished)[0].path == old and old.read_bytes() != before and len(run.of(SaveFailed)) == 1

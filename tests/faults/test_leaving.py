@@ -51,10 +51,10 @@ for _ in range(3):
 for line in sys.argv[5:]:
     queue.submit(build_config(json.loads(line)))
 while True:
-    job = queue.runner.job.snapshot() if queue.runner.job else {"step": 0}
-    if job["step"] == 3 and held:
-        queue.runner.hold()
-    print(job["step"], job.get("state"), flush=True)
+    told = queue.runner.job.progress if queue.runner.job else None
+    if told and told.step == 3 and held:
+        queue.runner.pause()
+    print(told.step if told else 0, told.state if told else None, flush=True)
     time.sleep(0.05)
 """
 
@@ -126,8 +126,8 @@ def test_a_signal_saves_the_state_first(
     assert {entry.name: entry.state for entry in queue.entries} == {"blob": "interrupted", "waits": "waiting"}
     entry = next(entry for entry in queue.entries if entry.name == "blob")
     assert 3 <= entry.step < STEPS and queue.held
-    queue.go_on(entry.id)
-    queue.start()
+    queue.resume(entry.id)
+    queue.release()
     deadline = time.monotonic() + 120
     while any(entry.state in {"running", "waiting"} for entry in queue.entries):
         assert time.monotonic() < deadline

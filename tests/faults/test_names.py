@@ -15,6 +15,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.events import Finished
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.queue_listing import job_json
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.kohya.importing import import_file
@@ -144,7 +145,7 @@ def test_a_hostile_name_in_the_queue_and_the_tab(house: House, quick: Any, tmp_p
             queue.submit(quick(name=name))
             over(queue)
         assert queue.runner.job is not None and queue.entries == (), name
-        refused(queue.runner.job.snapshot()["problems"], name)
+        refused(job_json(queue.runner.job)["problems"], name)
         assert outside(seen, jobs) == [], name
     store, before = Store(jobs / "queue"), around(tmp_path)
     for number, name in enumerate(SOME):
@@ -152,7 +153,7 @@ def test_a_hostile_name_in_the_queue_and_the_tab(house: House, quick: Any, tmp_p
         store.add(Entry(f"job{number}", settings, 1.0))
         queue = Queue(Runner(house.host), store)
         with writes() as seen:
-            queue.start()
+            queue.release()
             over(queue)
         (entry,) = queue.entries
         assert entry.state == "failed", entry

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lib_lora.events import Chosen, Finished, StepDone, Stop
+from lib_lora.events import Chosen, Finished, StepDone
 from lib_lora.hosts.architecture import TEXT, text_config
 from lib_lora.hosts.text_weights import text_weights
 from lib_lora.model.adapter import attached, pairs_from_state, state_dict
@@ -21,6 +21,7 @@ from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.finite_differences import slopes, word_slopes
@@ -138,7 +139,7 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
 
     before = fingerprint(model)
     flat = {"preview_steps": 2, "gradient_checkpointing": "on"}
-    events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), Stop()))
+    events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), RunControl()))
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     said = "v (its configuration says so)" if family == "SD 2.x" else "noise (nothing says v)"

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_lora.errors import LoraFileError
-from lib_lora.events import Finished, Note, Stop
+from lib_lora.events import Finished, Note
 from lib_lora.hosts.architecture import TEXT, UNET
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import translate
 from lib_lora.model.norm_shifts import norms_of
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
@@ -86,7 +87,7 @@ def test_what_is_not_trained_is_passed_by_the_self_test(
     )
     monkeypatch.setitem(sys.modules, "networks", networks)
     flat = {"network_weights": str(tmp_path / "old.safetensors"), "dim_from_weights": True, "text_encoder_lr": 0, "steps": 1}
-    events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), Stop()))
+    events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     made, _ = read(events[-1].path)
     assert all(torch.equal(made[key], value) for key, value in state.items() if not key.startswith(trained))
@@ -94,4 +95,4 @@ def test_what_is_not_trained_is_passed_by_the_self_test(
     assert any("stay in the new file" in event.text for event in events if isinstance(event, Note))
     found.clear()
     with pytest.raises(LoraFileError, match=f"finds no layer for 1 keys, such as '{trained}'"):
-        list(train(small_config(photos, tmp_path, **flat, name="other"), WebuiHost(), Stop()))
+        list(train(small_config(photos, tmp_path, **flat, name="other"), WebuiHost(), RunControl()))

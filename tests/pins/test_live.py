@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from lib_lora.errors import ModelAway
-from lib_lora.events import Finished, Lent, StepDone, Stop
+from lib_lora.events import Finished, Lent, StepDone
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pins.test_webui_adapter import fingerprint, host, model, webui
@@ -44,8 +45,8 @@ def test_whoever_waits_has_the_model_as_it_was(
     model.first_stage_model.half()
     try:
         before, seen, waiting = fingerprint(model), [], []
-        list(train(small_config(photos, tmp_path, name="alone", steps=4, ema_decay=0.9), host, Stop()))
-        for event in train(small_config(photos, tmp_path, steps=4, ema_decay=0.9), host, Stop()):
+        list(train(small_config(photos, tmp_path, name="alone", steps=4, ema_decay=0.9), host, RunControl()))
+        for event in train(small_config(photos, tmp_path, steps=4, ema_decay=0.9), host, RunControl()):
             if isinstance(event, StepDone) and event.step < 4:
                 waiting.append(Waiting(webui, lambda: seen.append((fingerprint(model), torch.randn(3)))))
                 webui.shared.state.interrupted = True  # somebody presses Interrupt or Skip: no business of the training's
@@ -63,7 +64,7 @@ def test_who_was_overtaken_has_its_turn_after_the_next_step(
     """A woken thread that is slow to take the lock is seen by nobody; it must not wait for the end of the training."""
     lock, steps, served = webui.call_queue.queue_lock, [], []
     lock.before_taking = lambda: time.sleep(0.6)  # longer than anybody waits for it
-    for event in train(small_config(photos, tmp_path, steps=6), host, Stop()):
+    for event in train(small_config(photos, tmp_path, steps=6), host, RunControl()):
         if isinstance(event, StepDone):
             steps.append(event.step)
             if event.step == 1:
@@ -75,7 +76,7 @@ def test_who_was_overtaken_has_its_turn_after_the_next_step(
 
 def test_everybody_who_waits_goes_first(host: Any, webui: SimpleNamespace, photos: Path, tmp_path: Path) -> None:
     served, steps, waiting = [], [], []
-    for event in train(small_config(photos, tmp_path), host, Stop()):
+    for event in train(small_config(photos, tmp_path), host, RunControl()):
         if isinstance(event, StepDone):
             steps.append(event.step)
             if event.step == 1:
@@ -97,7 +98,7 @@ def test_another_checkpoint_is_waited_out(
 ) -> None:
     monkeypatch.setattr("lib_lora.training.loan.LOOK_AGAIN_S", 0.01)
     told: list[str] = []
-    for event in train(small_config(photos, tmp_path), host, Stop()):
+    for event in train(small_config(photos, tmp_path), host, RunControl()):
         if isinstance(event, StepDone) and event.step == 2:
             back = choose(webui, model, "other.safetensors")
             Waiting(webui, lambda: None)
@@ -122,14 +123,14 @@ def test_stop_and_keep_loads_our_checkpoint_for_the_file_and_brings_the_selected
         assert webui.call_queue.queue_lock.locked()
         loaded.append(info and info.name)
 
-    stop = Stop()
-    for event in train(small_config(photos, tmp_path), host, stop):
+    control = RunControl()
+    for event in train(small_config(photos, tmp_path), host, control):
         if isinstance(event, StepDone) and event.step == 2:
             choose(webui, model, "other.safetensors")
             Waiting(webui, lambda: None)
         if isinstance(event, Lent) and "other" in event.text:
             monkeypatch.setattr(webui.sd_models, "reload_model_weights", load)
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     assert isinstance(event, Finished) and event.steps == 2 and event.path is not None
     assert loaded == ["sd15-mini.safetensors", None]
 
@@ -165,9 +166,9 @@ def test_patches_of_other_extensions_have_no_part_in_the_training(
         hung.append(unet.register_forward_pre_hook(lambda *_: 1 / 0))
         hung.append(unet.out.register_forward_hook(lambda *_: 1 / 0))
 
-    list(train(small_config(photos, tmp_path, name="alone"), host, Stop()))
+    list(train(small_config(photos, tmp_path, name="alone"), host, RunControl()))
     try:
-        for event in train(small_config(photos, tmp_path, preview_steps=1), host, Stop()):
+        for event in train(small_config(photos, tmp_path, preview_steps=1), host, RunControl()):
             if isinstance(event, StepDone) and event.step == 1:
                 Waiting(webui, patch)
         assert isinstance(event, Finished) and len(hung) == 2

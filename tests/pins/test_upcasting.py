@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from lib_lora.errors import ConfigError
-from lib_lora.events import Chosen, StepDone, Stop
+from lib_lora.events import Chosen, StepDone
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pins.test_webui_adapter import fingerprint
@@ -80,7 +81,7 @@ def trained(model: Any, photos: Path, out: Path, **changes: object) -> tuple[lis
 
     rates = {"optimizer": "SGDNesterov", "unet_lr": 0.1, "text_encoder_lr": 0.1}  # a step is as long as its gradient
     flat = {"train_layers": "all", "preview_steps": 2, **rates, **changes}
-    events = list(train(small_config(photos, out, **flat), WebuiHost(), Stop()))
+    events = list(train(small_config(photos, out, **flat), WebuiHost(), RunControl()))
     told = [event.text for event in events if isinstance(event, Chosen)]
     return [event.loss for event in events if isinstance(event, StepDone)], read(events[-1].path)[0], told
 

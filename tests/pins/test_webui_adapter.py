@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib_lora.errors import HostChanged, LoraFileError, ModelError
-from lib_lora.events import Finished, StepDone, Stop
+from lib_lora.events import Finished, StepDone
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached
 from lib_lora.model.attention import fused_attention_forwards
@@ -20,6 +20,7 @@ from lib_lora.model.base import ModelInfo
 from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.surgery import forwards_replaced, frozen
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
 from tests.pairs import new_pair
@@ -78,7 +79,7 @@ def test_convolutional_blocks_of_ldm_have_diffusers_names(host: Any) -> None:
 
 def test_a_locon_is_trained_on_ldm_classes(host: Any, model: Any, photos: Path, tmp_path: Path) -> None:
     before = fingerprint(model)
-    events = list(train(small_config(photos, tmp_path, conv_dim=2), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, conv_dim=2), host, RunControl()))
     state = read(events[-1].path)[0]
     assert len({key.partition(".")[0] for key in state if "unet" in key}) == 278 and fingerprint(model) == before
     still = [key for key, value in state.items() if key.endswith("lora_up.weight") and not value.any()]
@@ -102,7 +103,7 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     host: Any, webui: SimpleNamespace, model: Any, photos: Path, tmp_path: Path
 ) -> None:
     before = fingerprint(model)
-    events = list(train(small_config(photos, tmp_path, preview_steps=2), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, preview_steps=2), host, RunControl()))
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path == tmp_path / "Lora" / "blob.safetensors"
     assert read(events[-1].path)[1]["ss_sd_model_hash"] == "abcd1234"
@@ -117,11 +118,11 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
 def test_a_run_on_top_of_other_loras_leaves_the_webui_as_it_was(host: Any, model: Any, photos: Path, tmp_path: Path) -> None:
     """A LoRA below, one to go on with, dropout, and captions read as the webui reads prompts; in half precision."""
     before = fingerprint(model)
-    list(train(small_config(photos, tmp_path), host, Stop()))
+    list(train(small_config(photos, tmp_path), host, RunControl()))
     first = str(tmp_path / "Lora" / "blob.safetensors")
     flat = {"name": "second", "base_weights": [first], "network_weights": first, "rank_dropout": 0.5, "scale_weight_norms": 1,
             "token_rule": "webui", "weighted_captions": True, "max_token_length": "150", "mixed_precision": "bf16"}  # fmt: skip
-    events = list(train(small_config(photos, tmp_path, preview_steps=2, **flat), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, preview_steps=2, **flat), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     old, new = read(Path(first))[0], read(events[-1].path)[0]
     assert set(old) == set(new) and any(not torch.equal(old[key], new[key]) for key in old)
@@ -319,7 +320,7 @@ def test_keys_without_a_layer_fail_the_self_test(
     networks.network = SimpleNamespace(NetworkOnDisk=lambda name, path: path)
     networks.load_network = lambda name, on_disk: SimpleNamespace(modules={"a": SimpleNamespace(network_key="lora_unet_x.alpha")})
     with pytest.raises(LoraFileError, match="finds no layer for 204 keys"):
-        list(train(small_config(photos, tmp_path), host, Stop()))
+        list(train(small_config(photos, tmp_path), host, RunControl()))
     assert [path.name for path in (tmp_path / "Lora").iterdir()] == ["blob.safetensors.rescued"]
 
 
@@ -330,7 +331,7 @@ def test_an_embedding_that_is_not_found_fails_the_self_test(
     networks.network = SimpleNamespace(NetworkOnDisk=lambda name, path: path)
     networks.load_network = lambda name, on_disk: SimpleNamespace(modules={}, bundle_embeddings={"other": None})
     with pytest.raises(LoraFileError, match="does not find the embedding 'ohwx'"):
-        list(train(small_config(photos, tmp_path, embedding_vectors=1, steps=1), host, Stop()))
+        list(train(small_config(photos, tmp_path, embedding_vectors=1, steps=1), host, RunControl()))
     assert [path.name for path in (tmp_path / "Lora").iterdir()] == ["blob.safetensors.rescued"]
 
 

@@ -13,11 +13,12 @@ import torch
 
 from lib_lora.config.groups import build_config
 from lib_lora.errors import ConfigError
-from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone, Stop
+from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture
 from tests.pins.test_webui_adapter import fingerprint, host, model, webui
@@ -30,18 +31,18 @@ def test_a_run_with_everything_in_between_goes_on_bit_for_bit(
 ) -> None:
     before = fingerprint(model)
     flat = {"save_state": True, "save_every_n_steps": 2, "sample_every_n_steps": 2, "sample_prompts": "a --s 1"}
-    stop, events = Stop(), []
-    for event in train(small_config(photos, tmp_path, steps=4, **flat), host, stop):
+    control, events = RunControl(), []
+    for event in train(small_config(photos, tmp_path, steps=4, **flat), host, control):
         events.append(event)
         if isinstance(event, StepDone) and event.step == 3:
-            stop.request(keep=True)
+            control.request_stop(keep=True)
     work = tmp_path / ".train-lora" / "runs" / "blob"
     assert [e.folder for e in events if isinstance(e, StateSaved)] == [work / "blob-step00000002-state", work / "blob-state"]
     assert [e.path for e in events if isinstance(e, SavedBetween)] == [tmp_path / "Lora" / "blob-step00000002.safetensors"]
     assert [e.paths[0].parent for e in events if isinstance(e, Sampled)] == [work / "samples"]
     assert not list((tmp_path / "Lora").rglob("*state*")) and not list((tmp_path / ".train-lora").rglob("*.safetensors"))
     for name, changes in (("whole", {}), ("part", {"resume": "blob"})):
-        last = list(train(small_config(photos, tmp_path, name=name, steps=4, **changes), host, Stop()))[-1]
+        last = list(train(small_config(photos, tmp_path, name=name, steps=4, **changes), host, RunControl()))[-1]
         assert isinstance(last, Finished) and last.steps == 4
     whole, part = (read(tmp_path / "Lora" / f"{name}.safetensors")[0] for name in ("whole", "part"))
     assert all(torch.equal(whole[key], part[key]) for key in whole)
@@ -58,7 +59,7 @@ def test_an_embedding_is_trained_beside_those_of_the_webui(
     sdxls = SimpleNamespace(name="number", vec={"clip_l": torch.randn(1, 64), "clip_g": torch.randn(1, 64)})
     database.ids_lookup = {1: [([1], own)], 2: [([2], sdxls)]}
     flat = {"embedding_vectors": 2, "embedding_lr": 0.1, "text_encoder_lr": 0, "preview_steps": 1}
-    events = list(train(small_config(photos, tmp_path, **flat), host, Stop()))
+    events = list(train(small_config(photos, tmp_path, **flat), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     told = [event.text for event in events if isinstance(event, Chosen)]
     assert "Captions: 'blob' of the webui's embeddings folder are read as in prompts, by their embeddings." in told
@@ -68,7 +69,7 @@ def test_an_embedding_is_trained_beside_those_of_the_webui(
     assert fingerprint(model) == before
     own.name = "Ohwx"
     with pytest.raises(ConfigError, match="'ohwx' is the embedding 'Ohwx'"):
-        list(train(small_config(photos, tmp_path, name="b", **flat), host, Stop()))
+        list(train(small_config(photos, tmp_path, name="b", **flat), host, RunControl()))
     assert fingerprint(model) == before
 
 

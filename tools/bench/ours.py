@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.events import StepDone, Stop
+from lib_lora.events import StepDone
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_family import kind_of
 from lib_lora.hosts.ldm_model import LdmModel, made_trainable
@@ -26,6 +26,7 @@ from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.family import SD1, Kind
 from lib_lora.output.inspect import describe
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.pins.webui_double import load_ldm
 from tools.bench.case import CASES, Case
@@ -107,7 +108,7 @@ def main(name: str, checkpoint: Path, pictures: Path, out: Path, *, count: bool)
     finished = []
     with MemoryPeak() as memory:
         started = time.perf_counter()
-        for event in train(config, host, Stop()):
+        for event in train(config, host, RunControl()):
             if isinstance(event, StepDone):
                 finished.append(time.perf_counter() - started)
         total = time.perf_counter() - started

@@ -1,0 +1,135 @@
+"""How far a run is: what the queue, the runner and the page read. Its values do not change once they are given out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from lib_lora.events import (
+    BestSaved,
+    Chosen,
+    Encoded,
+    Event,
+    Finished,
+    HeldOut,
+    Left,
+    Lent,
+    Note,
+    Phase,
+    Planned,
+    Sampled,
+    Saved,
+    SavedBetween,
+    SaveFailed,
+    StateSaved,
+    StepDone,
+)
+from lib_lora.output.left import left_lines
+
+State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run at one moment.
+
+    Attributes:
+        started, ended: seconds since 1970; `ended` is None while it runs.
+        phase: what it does now, or what became of it, for people.
+        formula: how `steps` comes about.
+        step, steps: updates that were made, and those of a whole run.
+        epoch: from 1; 0 before the first step.
+        losses: of every step that this run made; may hold NaN and infinity.
+        first_step: updates of the state that it resumed from.
+        steps_per_s: over the last steps; None before there are two.
+        memory_gb: GiB in use; None where that is not known.
+        saved: name of its LoRA, as soon as that is on disk.
+        between: names of LoRAs that were saved in between, without those that went.
+        best: the LoRA with the lowest held-out loss, while it lies beside the last one.
+        state_folder, state_step: the newest saved state, and its step (0 where there is none).
+        problems: why it failed.
+        left: what of it is still on the disk.
+    """
+
+    started: float
+    ended: float | None = None
+    state: State = "running"
+    phase: str = "checking images and settings"
+    formula: str = ""
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    losses: tuple[float, ...] = ()
+    first_step: int = 0
+    steps_per_s: float | None = None
+    memory_gb: float | None = None
+    saved: str | None = None
+    between: tuple[str, ...] = ()
+    best: BestSaved | None = None
+    state_folder: Path | None = None
+    state_step: int = 0
+    held_out: tuple[HeldOut, ...] = ()
+    sampled: tuple[Sampled, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def after(self, event: Event, now: float) -> Progress:
+        """The progress when an event was told at `now`; losses, speed and memory are measured by whoever keeps it."""
+        told = replace(_with_file(self, event), state="lent" if isinstance(event, Lent) else "running")
+        if isinstance(event, Planned):
+            return replace(told, formula=event.plan.formula, steps=event.plan.steps)
+        if isinstance(event, StepDone):
+            first = self.first_step if self.step else event.step - 1
+            return replace(told, phase="training", step=event.step, epoch=event.epoch, first_step=first)
+        if isinstance(event, Finished):
+            kept = f"saved as {event.path.name}" if event.path else told.stays or "nothing was kept"
+            return replace(told, state="done" if event.path else "stopped", phase=kept, ended=now)
+        return replace(told, phase=_phase(event) or told.phase)
+
+    def failed(self, problems: tuple[str, ...], now: float) -> Progress:
+        """The progress of a run that ended with these sentences."""
+        kept = f"{self.saved}.safetensors is saved" if self.saved else self.stays or "nothing was saved"
+        return replace(self, state="failed", phase=kept, ended=now, problems=problems)
+
+    @property
+    def stays(self) -> str:
+        """What a run that ends early leaves, for people."""
+        return f"saved before the end: {', '.join(self.between)}" if self.between else ""
+
+
+def _phase(event: Event) -> str | None:
+    """What the run does now, where an event says so."""
+    if isinstance(event, (Phase, Lent)):
+        return event.text
+    if isinstance(event, Encoded):
+        return f"encoding image {event.done} of {event.total}"
+    if isinstance(event, SaveFailed):
+        return f"waiting for room on the disk; press Continue to save again. {event.text}"
+    return None
+
+
+def _with_file(told: Progress, event: Event) -> Progress:
+    """With what was measured, written, drawn or said."""
+    if isinstance(event, Saved):
+        return replace(told, saved=event.path.stem)
+    if isinstance(event, SavedBetween):
+        stay = [name for name in told.between if name != event.removed]
+        return replace(told, between=(*stay, event.path.stem))
+    if isinstance(event, StateSaved):
+        return replace(told, state_folder=event.folder, state_step=event.step)
+    if isinstance(event, Sampled):
+        return replace(told, sampled=(*told.sampled, event))
+    if isinstance(event, HeldOut):
+        return replace(told, held_out=(*told.held_out, event))
+    if isinstance(event, BestSaved):
+        return replace(told, best=event)
+    if isinstance(event, Chosen):
+        return replace(told, choices=(*told.choices, event.text))
+    if isinstance(event, Note):
+        return replace(told, notes=(*told.notes, event.text))
+    if isinstance(event, Left):
+        return replace(told, left=tuple(left_lines(event.paths, folders=False)))
+    return told

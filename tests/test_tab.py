@@ -24,10 +24,10 @@ from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
 from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
-from lib_lora.ui.form import component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
+from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
-from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
+from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
@@ -128,9 +128,13 @@ def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: py
     assert installed_suggestions(optimizer) == ["AdamW", "Lion", "SGDNesterov"]
 
 
-def test_every_basic_option_has_its_place() -> None:
-    placed = [name for row in ROWS for name in row]
-    assert sorted([*placed, "data"]) == sorted(opt.name for opt in SHOWN if opt.declaration.place == "basic")
+def test_the_basic_options_stand_in_rows_each_in_a_place_of_its_own() -> None:
+    assert [[opt.name for opt in row] for row in basic_rows()] == [
+        ["data"], ["name", "trigger"], ["epochs", "repeats", "steps"], ["resolution", "batch_size"], ["rank", "alpha"],
+        ["unet_lr", "text_encoder_lr"], ["optimizer", "lr_scheduler"], ["seed", "overwrite"],
+    ]  # fmt: skip
+    places = [opt.declaration.row for row in basic_rows() for opt in row]
+    assert len(set(places)) == len(places)
 
 
 def test_decimal() -> None:

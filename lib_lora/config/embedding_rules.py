@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.groups import Rule, TrainConfig, is_read
 from lib_lora.config.options import shown
-from lib_lora.config.reading import is_read
 
 # the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
 _FORBIDDEN = set(".,:|()[]{}<>\\#\n")

@@ -7,12 +7,11 @@ from pathlib import Path
 from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
 from lib_lora.config.arguments import argument_problem, parse_arguments
 from lib_lora.config.classes import class_problem
-from lib_lora.config.groups import Rule, TrainConfig, all_options
+from lib_lora.config.groups import Rule, TrainConfig, all_options, is_read, options_by_name, unread
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
 from lib_lora.config.optimizers import OPTIMIZERS, PINS, full_name, optimizer_spec
 from lib_lora.config.options import bounds_problem, shown
 from lib_lora.config.prompts import prompt_notes
-from lib_lora.config.reading import is_read, samples_are_drawn, tags_move, unread
 
 SHOWN = 80  # characters of a name that is none
 
@@ -33,13 +32,13 @@ def config_problems(config: TrainConfig, out: Path | None) -> list[str]:
 
 def config_notes(config: TrainConfig) -> list[str]:
     """What a run has to tell of its settings: what was set and has no effect, and what prompts say that is not read."""
-    options = {opt.name: opt for opt in all_options()}
+    options = options_by_name()
     titles: dict[str, list[str]] = {}
     for name, since in unread(config):
         if config.value(options[name]) != options[name].default:
             titles.setdefault(since, []).append(options[name].title)
     notes = [f"{' and '.join(found)}: without effect, since {since}." for since, found in titles.items()]
-    return notes + (prompt_notes(config.run.sample_prompts) if samples_are_drawn(config.run) else [])
+    return notes + (prompt_notes(config.run.sample_prompts) if config.run.draws_samples else [])
 
 
 def something_is_trained(config: TrainConfig) -> str | None:
@@ -67,7 +66,7 @@ def caption_extension_is_one(config: TrainConfig) -> str | None:
 
 
 def separators_are_there(config: TrainConfig) -> str | None:
-    if config.text.caption_separator or not tags_move(config.text):
+    if config.text.caption_separator or not config.text.tags_move:
         return None
     return "Tag separator (caption_separator): is empty; a comma is usual."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from html import escape
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.errors import TrainLoraError
 from lib_lora.estimate.wanted import estimate, short
 from lib_lora.model.base import BaseModel, Host
@@ -38,12 +38,9 @@ class MemoryRow:
         base = self._host.look()
         if base is None:
             return ""
-        text, data, run = config.text, config.data, config.run
         captions = len({sample.caption for sample in plan.samples})
-        key = (base.info().name, str(self._host.device()), config.adapter, config.optimizer, config.precision, config.objective,
-               text.max_token_length, text.token_rule, text.clip_skip, captions, tuple(plan.buckets), data.resolution,
-               data.batch_size, data.vae_batch_size, data.cache_latents, run.preview_steps, run.sample_every_n_steps,
-               run.sample_every_n_epochs)  # fmt: skip
+        counted = [opt for opt in all_options() if opt.declaration.affects not in ("length", "files")]
+        key = (base.info().name, str(self._host.device()), captions, tuple(plan.buckets), *map(config.value, counted))
         if key not in self._answers:
             if len(self._answers) >= KEPT:
                 self._answers.clear()

@@ -12,13 +12,12 @@ import pytest
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import build_config  # noqa: E402
-from lib_lora.config.presets import PERSONAL, PRESETS  # noqa: E402
+from lib_lora.config.presets import PRESETS  # noqa: E402
 from lib_lora.config.toml_reader import parse_toml  # noqa: E402
 from lib_lora.kohya.importing import import_file  # noqa: E402
 from lib_lora.ui.form_presets import (  # noqa: E402
     DEFAULTS,
     EXPORTS,
-    NEVER_SET,
     PresetBar,
     choose_preset,
     read_file,
@@ -29,6 +28,7 @@ from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 from tests.test_kohya_import import BASIC  # noqa: E402
+from tests.test_presets import OPTIONS, PERSONAL  # noqa: E402
 from tests.test_tab import Host, order, queue_of, values  # noqa: E402
 
 
@@ -58,7 +58,7 @@ def test_defaults_put_a_preset_back() -> None:
 def test_no_field_of_a_name_or_a_folder_is_ever_set() -> None:
     names = {opt.name for opt in set_options()}
     assert not names & {"name", "data", "reg_data", "mask_data", "trigger", "overwrite", "network_weights", "resume"}
-    assert names & PERSONAL and NEVER_SET < PERSONAL
+    assert names & PERSONAL == {name for name in PERSONAL if OPTIONS[name].declaration.set_by == "file"} != set()
 
 
 def test_every_field_holds_what_it_is_given() -> None:

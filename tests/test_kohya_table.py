@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib_lora.config.groups import all_options
-from lib_lora.kohya.export import NOT_IN_FORM
-from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, NOT_INHERITED, SECRETS, WHY_DECIDING
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, SECRETS, WHY_DECIDING
 from lib_lora.kohya.rules import RULES
 from lib_lora.kohya.table import NETWORK_ARGS, key_table, options_by_kohya
 
@@ -57,7 +56,7 @@ def test_what_is_used_follows_from_the_options() -> None:
         name = opt.declaration.kohya
         if name:
             assert table[name].options == (opt.name,)
-            assert table[name].verdict == ("ignored" if opt.name in NOT_INHERITED else "used")
+            assert table[name].verdict == ("ignored" if opt.not_inherited else "used")
 
 
 def test_a_key_is_in_one_group_only_and_no_option_is_in_any() -> None:
@@ -67,13 +66,15 @@ def test_a_key_is_in_one_group_only_and_no_option_is_in_any() -> None:
 
 
 def test_the_lists_beside_the_table_name_keys_and_options_that_exist() -> None:
-    assert {*ALIASES, *ALIASES.values(), *NEUTRAL, *SECRETS, *RULES, *NOT_IN_FORM} <= set(key_table())
-    assert set(NOT_INHERITED) <= OURS and set(DECIDING) == set(WHY_DECIDING)
+    assert {*ALIASES, *ALIASES.values(), *NEUTRAL, *SECRETS, *RULES} <= set(key_table())
+    assert set(DECIDING) == set(WHY_DECIDING)
 
 
 def test_what_kohyas_form_lacks() -> None:
     sd_scripts = {opt.declaration.kohya for opt in all_options()} & set(KEYS["sd_scripts"])
-    assert sd_scripts - set(KEYS["kohya_ss"]) - {"resolution", "optimizer_type"} == set(NOT_IN_FORM)
+    assert sd_scripts - set(KEYS["kohya_ss"]) - {"resolution", "optimizer_type"} == {
+        opt.declaration.kohya for opt in all_options() if not opt.declaration.in_kohya_form
+    }
 
 
 def test_the_page_of_keys_is_current() -> None:

@@ -11,11 +11,14 @@ import pytest
 from lib_lora.config.groups import TrainConfig, all_options, build_config, group_titles
 from lib_lora.config.options import Option, bounds_problem, parse_typed
 from lib_lora.errors import ConfigError
+from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.queue_listing import details
 from lib_lora.kohya.importing import from_kohya
 from tests.samples import sample
 from tests.test_kohya_table import KEYS
 
 OPTIONS = all_options()
+OPTIONS_BY_NAME = {opt.name: opt for opt in OPTIONS}
 
 
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
@@ -67,6 +70,17 @@ def test_kohyas_names_are_kohyas_and_options_without_one_are_meant_to_have_none(
 def test_only_folders_and_files_that_the_webui_decides_have_no_place_in_the_form() -> None:
     assert {opt.name for opt in OPTIONS if opt.declaration.place == "none"} == {"out", "checkpoint"}
     assert all(group_titles()[opt.group] for opt in OPTIONS)
+
+
+def test_the_queues_list_names_no_folder_of_the_machine() -> None:
+    places = ("data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint", "sample_prompts")
+    shown = {name: "/home/somebody/last.txt" for name in places}
+    lists = {name: [path] if OPTIONS_BY_NAME[name].kind is tuple else path for name, path in shown.items()}
+    settings = json.loads(json.dumps(build_config(lists).to_flat()))
+    assert {name: value for _, name, value in details(Entry("1", settings, 1.0))["settings"]} == dict.fromkeys(shown, "last.txt")
+    kept = {"sample_prompts": "a cat /home/x", "resume": "my_cat", "training_comment": "see /home/x"}
+    told = details(Entry("1", json.loads(json.dumps(build_config(kept).to_flat())), 1.0))["settings"]
+    assert {name: value for _, name, value in told} == kept
 
 
 def test_names_are_unique() -> None:

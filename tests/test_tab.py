@@ -25,10 +25,10 @@ from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
 from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
-from lib_lora.ui.form import component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
+from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
-from lib_lora.ui.tab import HINT, ROWS, TrainTab  # noqa: E402
+from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
@@ -104,6 +104,8 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
     assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
     tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2))
     assert len(counts) == 2, "another batch is another question"
+    tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2, name="another", epochs=3, save_state=True))
+    assert len(counts) == 2, "names, length and files are no question of memory"
     monkeypatch.setattr("lib_lora.ui.memory.estimate", lambda *args: 1 / 0)
     assert "cannot be told" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
@@ -131,9 +133,12 @@ def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: py
     assert {*installed_suggestions(optimizer)} == {*of_torch, "Lion"}
 
 
-def test_every_basic_option_has_its_place() -> None:
-    placed = [name for row in ROWS for name in row]
-    assert sorted([*placed, "data"]) == sorted(opt.name for opt in SHOWN if opt.declaration.place == "basic")
+def test_the_basic_options_stand_in_rows_each_in_a_place_of_its_own() -> None:
+    rows = [[opt.name for opt in row] for row in basic_rows()]
+    assert rows[:3] == [["data"], ["name", "trigger"], ["epochs", "repeats", "steps"]]
+    assert sorted(name for row in rows for name in row) == sorted(opt.name for opt in SHOWN if opt.declaration.place == "basic")
+    places = [opt.declaration.row for row in basic_rows() for opt in row]
+    assert len(set(places)) == len(places)
 
 
 def test_decimal() -> None:

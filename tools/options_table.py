@@ -48,7 +48,8 @@ def _legal(opt: Option) -> str:
         return ", ".join(opt.choices)
     if opt.kind in (int, float):
         return f"{opt.declaration.ge:g} to {opt.declaration.le:g}"
-    return {bool: "true, false", tuple: "folders" if opt.name in ("data", "reg_data") else "name=value …", str: "text"}[opt.kind]
+    texts = {"folder": "folders", "file": "files"}.get(str(opt.declaration.is_path), "name=value …")
+    return {bool: "true, false", tuple: texts, str: "text"}[opt.kind]
 
 
 if __name__ == "__main__":

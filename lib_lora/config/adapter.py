@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
 
 UNSCALED = ("ia3", "diag-oft")  # types that no alpha scales
 MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight, and are nothing without it
+NO_BLOCKS = "neither Ranks per block (block_dims) nor rate factors (down_lr_weight …) are given"
+OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "Type (adapter_type) is not lokr")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,6 @@ class AdapterConfig:
         "lora",
         label="Type",
         kohya=None,
-        place="advanced",
         help="lora works everywhere; dora learns direction and strength apart, and is slower; the others are LyCORIS'. Of ia3, "
         "diag-oft and glora nothing is scaled by Alpha; ia3 has no rank, and diag-oft's is the size of its blocks.",
     )
@@ -29,6 +30,8 @@ class AdapterConfig:
         kohya="network_dim",
         ge=1,
         le=1024,
+        row=(5, 1),
+        metadata="ss_network_dim",
         help="Size of the LoRA. 8 to 32 for a subject, more for a style; file size and memory grow with it.",
     )
     alpha: float = option(
@@ -37,6 +40,8 @@ class AdapterConfig:
         kohya="network_alpha",
         ge=0.001,
         le=1024,
+        row=(5, 2),
+        metadata="ss_network_alpha",
         help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
     )
     conv_dim: int = option(
@@ -45,7 +50,6 @@ class AdapterConfig:
         kohya="network_args.conv_dim",
         ge=0,
         le=1024,
-        place="advanced",
         help="Trains the U-Net's convolutions too (LoCon), the 3×3 ones with this rank; 0 leaves them. For textures and style.",
     )
     conv_alpha: float = option(
@@ -54,14 +58,13 @@ class AdapterConfig:
         kohya="network_args.conv_alpha",
         ge=0.0,
         le=1024,
-        place="advanced",
+        read_if=ReadIf(lambda adapter: adapter.trains_convolutions, "convolutions are not trained (conv_dim)"),
         help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
     )
     train_layers: Literal["all", "attention", "cross-attention"] = option(
         "all",
         label="Which layers of the U-Net",
         kohya=None,
-        place="advanced",
         help="attention leaves the rest of the transformers; cross-attention is where the prompt comes in.",
     )
     factor: int = option(
@@ -70,21 +73,21 @@ class AdapterConfig:
         kohya="network_args.factor",
         ge=-1,
         le=1024,
-        place="advanced",
+        read_if=OF_LOKR,
         help="Size of the smaller of LoKr's two matrices; -1 makes both as equal as can be. A larger one makes a smaller file.",
     )
     full_matrix: bool = option(
         False,
         label="LoKr: whole matrix",
         kohya="network_args.full_matrix",
-        place="advanced",
+        read_if=OF_LOKR,
         help="LoKr's larger matrix is kept whole, whatever the rank.",
     )
     decompose_both: bool = option(
         False,
         label="LoKr: split both",
         kohya="network_args.decompose_both",
-        place="advanced",
+        read_if=OF_LOKR,
         help="LoKr's smaller matrix is a product of the rank too.",
     )
     unit: int = option(
@@ -93,7 +96,6 @@ class AdapterConfig:
         kohya="network_args.unit",
         ge=0,
         le=1024,
-        place="advanced",
         help="Trains at each step only the first so many ranks, a random multiple of this, so that the LoRA may be cut down "
         "afterwards (truncate); 0 trains all.",
     )
@@ -103,7 +105,8 @@ class AdapterConfig:
         kohya="network_dropout",
         ge=0.0,
         le=0.99,
-        place="advanced",
+        metadata="ss_network_dropout",
+        none_by_default=True,
         help="Share of the LoRA's inner values that is left out at random at each step, against learning by heart.",
     )
     rank_dropout: float = option(
@@ -112,7 +115,6 @@ class AdapterConfig:
         kohya="network_args.rank_dropout",
         ge=0.0,
         le=0.99,
-        place="advanced",
         help="Share of the ranks that is left out at random at each step.",
     )
     module_dropout: float = option(
@@ -121,7 +123,6 @@ class AdapterConfig:
         kohya="network_args.module_dropout",
         ge=0.0,
         le=0.99,
-        place="advanced",
         help="Share of the layers whose LoRA is left out at random at each step.",
     )
     scale_weight_norms: float = option(
@@ -130,14 +131,14 @@ class AdapterConfig:
         kohya="scale_weight_norms",
         ge=0.0,
         le=1000.0,
-        place="advanced",
+        metadata="ss_scale_weight_norms",
+        none_by_default=True,
         help="Shrinks the LoRA of a layer when its norm grows beyond this; 1 is usual, 0 is off.",
     )
     block_dims: str = option(
         "",
         label="Ranks per block",
         kohya="network_args.block_dims",
-        place="advanced",
         help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; for SDXL 23: one, 9 down, 3 in the "
         "middle, 9 up, one. With rank 0 a block is not trained.",
     )
@@ -145,28 +146,30 @@ class AdapterConfig:
         "",
         label="Alphas per block",
         kohya="network_args.block_alphas",
-        place="advanced",
+        read_if=ReadIf(lambda adapter: adapter.has_block_alphas, f"{NO_BLOCKS}, or the type has no alpha"),
         help="As many alphas as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
     )
     conv_block_dims: str = option(
         "",
         label="Ranks of convolutions per block",
         kohya="network_args.conv_block_dims",
-        place="advanced",
+        read_if=ReadIf(lambda adapter: adapter.has_block_values, NO_BLOCKS),
         help="As Ranks per block, for the 3×3 convolutions; only with those or with rate factors.",
     )
     conv_block_alphas: str = option(
         "",
         label="Alphas of convolutions per block",
         kohya="network_args.conv_block_alphas",
-        place="advanced",
+        read_if=ReadIf(
+            lambda adapter: adapter.has_block_alphas and bool(adapter.conv_block_dims),
+            "Ranks of convolutions per block (conv_block_dims) are not given, or the type has no alpha",
+        ),
         help="As Alphas per block, for the 3×3 convolutions; only with Ranks of convolutions per block.",
     )
     down_lr_weight: str = option(
         "",
         label="Rate factors, down",
         kohya="network_args.down_lr_weight",
-        place="advanced",
         help="Factors on the U-Net's rate in its 12 blocks down (9 of SDXL), as 1,1,0.5 (the rest is 1); or cosine, sine, "
         "linear, reverse_linear, zeros, each with +number to add to it.",
     )
@@ -174,14 +177,12 @@ class AdapterConfig:
         "",
         label="Rate factor, middle",
         kohya="network_args.mid_lr_weight",
-        place="advanced",
         help="Factor on the U-Net's learning rate in its middle block; up to three for SDXL.",
     )
     up_lr_weight: str = option(
         "",
         label="Rate factors, up",
         kohya="network_args.up_lr_weight",
-        place="advanced",
         help="As Rate factors, down, for the blocks up.",
     )
     block_lr_zero_threshold: float = option(
@@ -190,35 +191,43 @@ class AdapterConfig:
         kohya="network_args.block_lr_zero_threshold",
         ge=0.0,
         le=100.0,
-        place="advanced",
+        read_if=ReadIf(lambda adapter: adapter.has_factors, "no rate factors (down_lr_weight …) are given"),
         help="Blocks with a rate factor of at most this are not trained at all.",
     )
     network_weights: str = option(
         "",
         label="Continue from",
         kohya="network_weights",
-        place="advanced",
+        is_path="file",
         help="A LoRA file to go on training from; its ranks and alphas must be these, or see the next option.",
     )
     dim_from_weights: bool = option(
         False,
         label="Ranks from that file",
         kohya="dim_from_weights",
-        place="advanced",
+        set_by="person",
+        not_inherited="Goes with a file that is not taken over; see Continue from (network_weights).",
         help="Take ranks and alphas from the file of Continue from; layers that it lacks are not trained.",
     )
     base_weights: tuple[str, ...] = option(
         (),
         label="Merged first",
         kohya="base_weights",
-        place="advanced",
+        lines=8,
+        is_path="file",
+        not_inherited="Files of another machine; choose them here, in Merged first (base_weights).",
+        in_kohya_form=False,
         help="LoRA files that are added to the model while it trains; the new LoRA is to be used together with them.",
     )
     base_weights_multiplier: tuple[str, ...] = option(
         (),
         label="Their strengths",
         kohya="base_weights_multiplier",
-        place="advanced",
+        lines=8,
+        set_by="person",
+        not_inherited="Goes with files that are not taken over; see Merged first (base_weights).",
+        in_kohya_form=False,
+        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "no files are Merged first (base_weights)"),
         help="One strength for each of the files of Merged first; 1 where none is given.",
     )
 

@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 
 from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
-from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.groups import Rule, TrainConfig, is_read
 from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.config.options import shown
-from lib_lora.config.reading import is_read
 from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import ConfigError, Problem
 from lib_lora.model.blocks import (

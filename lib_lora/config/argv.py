@@ -145,7 +145,7 @@ def _metavar(opt: Option) -> str:
         bool: "true|false",
         int: "N",
         float: "NUMBER",
-        tuple: "DIR" if opt.name in ("data", "reg_data") else "NAME=VALUE",
+        tuple: {"folder": "DIR", "file": "FILE"}.get(str(opt.declaration.is_path), "NAME=VALUE"),
         str: "TEXT",
     }[opt.kind]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
 
 Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
+WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Keep aspect ratios (enable_bucket) is off")
+WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "no images are held out (validation_split)")
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class DataConfig:
         (),
         label="Image folder",
         kohya="train_data_dir",
+        row=(1, 1),
+        lines=8,
+        placeholder="folder on the machine that runs the webui",
+        is_path="folder",
+        not_inherited="A folder of another machine; choose the images here, in Image folder (data).",
+        affects="files",
         help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch). "
         "Several folders: one a line; FOLDER|N shows its images N times.",
     )
@@ -27,6 +35,8 @@ class DataConfig:
         kohya="resolution",
         ge=64,
         le=2048,
+        row=(4, 1),
+        slider=8,
         help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512, SDXL 1024.",
     )
     batch_size: int = option(
@@ -35,6 +45,9 @@ class DataConfig:
         kohya="train_batch_size",
         ge=1,
         le=64,
+        row=(4, 2),
+        slider=1,
+        metadata="ss_batch_size_per_device",
         help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.",
     )
     repeats: int = option(
@@ -43,13 +56,14 @@ class DataConfig:
         kohya=None,
         ge=1,
         le=10000,
+        row=(3, 2),
         help="How often each image is shown per epoch, where the folder's name does not say it (N_name).",
     )
     enable_bucket: bool = option(
         True,
         label="Keep aspect ratios",
         kohya="enable_bucket",
-        place="advanced",
+        metadata="ss_enable_bucket",
         help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
     )
     min_bucket_reso: int = option(
@@ -58,7 +72,7 @@ class DataConfig:
         kohya="min_bucket_reso",
         ge=64,
         le=2048,
-        place="advanced",
+        read_if=WITH_BUCKETS,
         help="No side of a bucket is shorter than this, in pixels.",
     )
     max_bucket_reso: int = option(
@@ -67,7 +81,7 @@ class DataConfig:
         kohya="max_bucket_reso",
         ge=64,
         le=4096,
-        place="advanced",
+        read_if=WITH_BUCKETS,
         help="No side of a bucket is longer than this, in pixels.",
     )
     bucket_reso_steps: int = option(
@@ -76,14 +90,15 @@ class DataConfig:
         kohya="bucket_reso_steps",
         ge=8,
         le=512,
-        place="advanced",
+        read_if=WITH_BUCKETS,
         help="Sides of buckets are multiples of this, in pixels. A multiple of 8.",
     )
     bucket_no_upscale: bool = option(
         False,
         label="Never enlarge images",
         kohya="bucket_no_upscale",
-        place="advanced",
+        metadata="ss_bucket_no_upscale",
+        read_if=WITH_BUCKETS,
         help="Small images get a bucket of their own size instead of being enlarged.",
     )
     resolution_height: int = option(
@@ -92,42 +107,44 @@ class DataConfig:
         kohya=None,
         ge=0,
         le=2048,
-        place="advanced",
         help="Training height in pixels where it is not the width (Resolution); 0 means a square.",
     )
     resize_interpolation: Interpolation = option(
         "auto",
         label="Scaling",
         kohya="resize_interpolation",
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_resize_interpolation",
+        none_by_default=True,
         help="How images are scaled. auto: area averaging when shrinking, Lanczos when enlarging.",
     )
     random_crop: bool = option(
         False,
         label="Random crop",
         kohya="random_crop",
-        place="advanced",
+        metadata="ss_random_crop",
         help="Cuts a random part of each image anew each time, instead of the centre; needs Keep latents off.",
     )
     flip_aug: bool = option(
         False,
         label="Mirror images",
         kohya="flip_aug",
-        place="advanced",
+        metadata="ss_flip_aug",
         help="Shows each image mirrored half of the time. Not for text, nor for faces that are not symmetric.",
     )
     color_aug: bool = option(
         False,
         label="Vary colours",
         kohya="color_aug",
-        place="advanced",
+        metadata="ss_color_aug",
         help="Changes hue and brightness a little each time; needs Keep latents off.",
     )
     reg_data: tuple[str, ...] = option(
         (),
         label="Regularisation folder",
         kohya="reg_data_dir",
-        place="advanced",
+        lines=8,
+        is_path="folder",
         help="Images of the class (other cats), so that the model does not forget it; a folder named N_class, or the parent "
         "of such. As many are shown as of the others, so that an epoch has about twice the steps.",
     )
@@ -137,28 +154,30 @@ class DataConfig:
         kohya="prior_loss_weight",
         ge=0.0,
         le=100.0,
-        place="advanced",
+        metadata="ss_prior_loss_weight",
+        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "there is no Regularisation folder (reg_data)"),
         help="How much the regularisation images count against the others.",
     )
     alpha_mask: bool = option(
         False,
         label="Transparency is a mask",
         kohya="alpha_mask",
-        place="advanced",
+        in_kohya_form=False,
         help="Learn only what is opaque in an image; what is transparent does not count.",
     )
     masked_loss: bool = option(
         False,
         label="Mask images",
         kohya="masked_loss",
-        place="advanced",
         help="Learn only what is bright in the mask images of the Mask folder.",
     )
     mask_data: str = option(
         "",
         label="Mask folder",
         kohya="conditioning_data_dir",
-        place="advanced",
+        is_path="folder",
+        in_kohya_form=False,
+        read_if=ReadIf(lambda data: data.masked_loss, "Mask images (masked_loss) is off"),
         help="Folder with one mask image per image, of the same name; white is learned, black is not.",
     )
     validation_split: float = option(
@@ -167,7 +186,8 @@ class DataConfig:
         kohya="validation_split",
         ge=0.0,
         le=0.9,
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_validation_split",
         help="Share of the images that is not trained on; the loss on them shows when to stop. 0 holds none out.",
     )
     validation_seed: int = option(
@@ -176,7 +196,10 @@ class DataConfig:
         kohya="validation_seed",
         ge=0,
         le=2**32 - 1,
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_validation_seed",
+        none_by_default=True,
+        read_if=WITH_HELD_OUT,
         help="Decides which images are held out; 0 takes the seed of the run.",
     )
     validate_every_n_steps: int = option(
@@ -185,7 +208,11 @@ class DataConfig:
         kohya="validate_every_n_steps",
         ge=0,
         le=10000000,
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_validate_every_n_steps",
+        none_by_default=True,
+        affects="files",
+        read_if=WITH_HELD_OUT,
         help="Measure the loss on held-out images every so many steps; 0 does not.",
     )
     validate_every_n_epochs: int = option(
@@ -194,7 +221,9 @@ class DataConfig:
         kohya="validate_every_n_epochs",
         ge=0,
         le=100000,
-        place="advanced",
+        in_kohya_form=False,
+        affects="files",
+        read_if=WITH_HELD_OUT,
         help="Measure the loss on held-out images every so many epochs, and at the end; 0 does not.",
     )
     max_validation_steps: int = option(
@@ -203,21 +232,25 @@ class DataConfig:
         kohya="max_validation_steps",
         ge=0,
         le=100000,
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_max_validation_steps",
+        none_by_default=True,
+        read_if=WITH_HELD_OUT,
         help="Measure on at most so many batches of held-out images; 0 takes all.",
     )
     cache_latents: bool = option(
         True,
         label="Keep latents",
         kohya="cache_latents",
-        place="advanced",
+        metadata="ss_cache_latents",
         help="Encodes each image once, before the first step. Off: at every step, which is slow.",
     )
     cache_latents_to_disk: bool = option(
         False,
         label="Latents on disk",
         kohya="cache_latents_to_disk",
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(lambda data: data.cache_latents, "Keep latents (cache_latents) is off"),
         help="Keeps encoded images in a hidden folder beside the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(
@@ -226,7 +259,6 @@ class DataConfig:
         kohya="vae_batch_size",
         ge=1,
         le=64,
-        place="advanced",
         help="More is faster on a large GPU, and needs more memory.",
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
+
+WITH_VECTORS = ReadIf(lambda embedding: embedding.embedding_vectors > 0, "Embedding vectors (embedding_vectors) is 0")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,6 @@ class EmbeddingConfig:
         kohya=None,
         ge=0,
         le=64,
-        place="advanced",
         help="Also trains what the trigger word itself means, as so many tokens, and bundles that in the LoRA file. 1 to 4 is "
         "usual, 0 is off.",
     )
@@ -27,14 +28,14 @@ class EmbeddingConfig:
         kohya=None,
         ge=1e-9,
         le=100.0,
-        place="advanced",
+        read_if=WITH_VECTORS,
         help="How fast the trigger word's vectors change.",
     )
     init_word: str = option(
         "",
         label="First meaning",
         kohya=None,
-        place="advanced",
+        read_if=WITH_VECTORS,
         help="Words that the vectors begin as, such as cat. Empty: the tokens of the trigger word itself.",
     )
     stop_embedding_training: float = option(
@@ -43,6 +44,6 @@ class EmbeddingConfig:
         kohya=None,
         ge=0.0,
         le=10000000.0,
-        place="advanced",
+        read_if=WITH_VECTORS,
         help="Steps after which the vectors are not trained any more, or a share of all below 1; 0 never stops them.",
     )

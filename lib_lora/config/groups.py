@@ -1,16 +1,15 @@
 """THE list of options: one frozen dataclass per group, composed into `TrainConfig`.
 
-To add an option, add a field here and use it in the room it belongs to; form, command line, validation, kohya import and
-the documents follow. Names are unique over all groups.
+To add an option, add a field to its group and use it in the room it belongs to; form, command line, validation, kohya's files,
+metadata, what is hidden and resumed, and the documents follow. Names are unique over all groups.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.data import DataConfig
@@ -19,7 +18,6 @@ from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.config.options import Option, bounds_problem, options_of, parse_typed, shown
 from lib_lora.config.precision import PrecisionConfig
-from lib_lora.config.reading import is_read
 from lib_lora.config.run import RunConfig
 from lib_lora.config.text import TextConfig
 from lib_lora.errors import ConfigError, Problem
@@ -56,14 +54,45 @@ class TrainConfig:
 Rule = Callable[[TrainConfig], "Problem | None"]
 
 
+T = TypeVar("T")
+
+
+class FollowsOptions(Generic[T]):
+    """A function without arguments, whose answer is kept as long as the list of options is the same."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._of: type | None = None
+
+    def __call__(self) -> T:
+        """The answer for the list as it is."""
+        if self._of is not TrainConfig:
+            self._answer = self._function()
+            self._of = TrainConfig
+        return self._answer
+
+
+@FollowsOptions
+def options_by_name() -> dict[str, Option]:
+    """Every option of every group by its name, in the order of declaration."""
+    return {opt.name: opt for group, cls in _group_classes().items() for opt in options_of(group, cls)}
+
+
 def all_options() -> list[Option]:
     """Every option of every group, in the order of declaration."""
-    return list(_options())
+    return list(options_by_name().values())
 
 
-@functools.cache
-def _options() -> tuple[Option, ...]:
-    return tuple(opt for group in dataclasses.fields(TrainConfig) for opt in options_of(group.name, _group_class(group.name)))
+def is_read(config: TrainConfig, name: str) -> bool:
+    """Whether any part of a run with these settings reads the option `name`."""
+    opt = options_by_name()[name]
+    return opt.declaration.read_if is None or opt.declaration.read_if.holds(getattr(config, opt.group))
+
+
+def unread(config: TrainConfig) -> list[tuple[str, str]]:
+    """Name and reason of every option that nothing reads and whose reason is worth telling."""
+    reasons = [(opt.name, opt.declaration.read_if.since) for opt in all_options() if opt.declaration.read_if]
+    return [(name, since) for name, since in reasons if since and not is_read(config, name)]
 
 
 def group_titles() -> dict[str, str]:
@@ -87,7 +116,7 @@ def build_config(flat: Mapping[str, Any]) -> TrainConfig:
 
 def read_config(flat: Mapping[str, Any]) -> tuple[TrainConfig, list[Problem]]:
     """As `build_config`, but values that are illegal are told, and have their defaults."""
-    known = {opt.name: opt for opt in all_options()}
+    known = options_by_name()
     problems = [Problem("", f"Option {shown(name)} does not exist.") for name in flat if name not in known]
     values, outside = dict[str, Any](), dict[str, Problem]()
     for name, raw in flat.items():
@@ -107,22 +136,12 @@ def read_config(flat: Mapping[str, Any]) -> tuple[TrainConfig, list[Problem]]:
 
 
 def _grouped(values: Mapping[str, Any]) -> TrainConfig:
-    groups: dict[str, dict[str, Any]] = {group.name: {} for group in dataclasses.fields(TrainConfig)}
+    groups: dict[str, dict[str, Any]] = {name: {} for name in _group_classes()}
     for opt in all_options():
         if opt.name in values:
             groups[opt.group][opt.name] = values[opt.name]
-    return TrainConfig(**{name: _group_class(name)(**members) for name, members in groups.items()})
+    return TrainConfig(**{name: _group_classes()[name](**members) for name, members in groups.items()})
 
 
-def _group_class(name: str) -> type:
-    classes: dict[str, type] = {
-        "data": DataConfig,
-        "text": TextConfig,
-        "adapter": AdapterConfig,
-        "embedding": EmbeddingConfig,
-        "optimizer": OptimizerConfig,
-        "objective": ObjectiveConfig,
-        "precision": PrecisionConfig,
-        "run": RunConfig,
-    }
-    return classes[name]
+def _group_classes() -> dict[str, type]:
+    return {group.name: cast(type, group.default_factory) for group in dataclasses.fields(TrainConfig)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.optimizers import OPTIMIZERS
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 
 Scheduler = Literal[
     "constant",
@@ -21,6 +21,18 @@ Scheduler = Literal[
     "piecewise_constant",
     "adafactor",
 ]
+OTHER_SCHEDULE = "the learning rate schedule does not use it"
+WITH_TEXT_ENCODER = ReadIf(lambda optimizer: optimizer.text_encoder_lr != 0, "Learning rate, text encoder (text_encoder_lr) is 0")
+
+
+def of_schedules(*names: str) -> ReadIf:
+    """Read by the schedules of these names."""
+    return ReadIf(lambda optimizer: optimizer.own_schedule in names, OTHER_SCHEDULE)
+
+
+def not_of_schedule(name: str) -> ReadIf:
+    """Read by all schedules but that of this name."""
+    return ReadIf(lambda optimizer: optimizer.has_schedule and optimizer.own_schedule != name, OTHER_SCHEDULE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,8 @@ class OptimizerConfig:
         kohya="unet_lr",
         ge=0.0,
         le=100.0,
+        row=(6, 1),
+        metadata="ss_unet_lr",
         help="How fast the image network learns. 0.0001 is usual, 1 for Prodigy and D-Adaptation; 0 leaves it untrained.",
     )
     text_encoder_lr: float | None = option(
@@ -42,6 +56,8 @@ class OptimizerConfig:
         ge=0.0,
         le=100.0,
         unset="0.00005; 0 for SDXL",
+        row=(6, 2),
+        metadata="ss_text_encoder_lr",
         help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time. "
         "Empty: 0.00005, and 0 for SDXL, where the U-Net alone is usual.",
     )
@@ -50,19 +66,25 @@ class OptimizerConfig:
         label="Optimizer",
         kohya="optimizer_type",
         suggestions=tuple(OPTIMIZERS),
+        row=(7, 1),
         help="AdamW is the safe choice; AdamW8bit needs less memory; Prodigy finds the rate itself. Or any package.Class.",
     )
     optimizer_args: tuple[str, ...] = option(
         (),
         label="Optimizer arguments",
         kohya="optimizer_args",
-        place="advanced",
         help="As name=value, such as weight_decay=0.1 betas=(0.9,0.99).",
     )
     lr_scheduler: Scheduler = option(
         "constant",
         label="Learning rate schedule",
         kohya="lr_scheduler",
+        row=(7, 2),
+        metadata="ss_lr_scheduler",
+        read_if=ReadIf(
+            lambda optimizer: optimizer.has_schedule and not optimizer.lr_scheduler_type,
+            "the optimizer needs no schedule, or Other schedule (lr_scheduler_type) is given",
+        ),
         help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.",
     )
     lr_warmup_steps: float = option(
@@ -71,7 +93,7 @@ class OptimizerConfig:
         kohya="lr_warmup_steps",
         ge=0.0,
         le=1000000.0,
-        place="advanced",
+        read_if=not_of_schedule("piecewise_constant"),
         help="Steps over which the learning rates rise from 0, or a share of all steps below 1. Not with the schedule constant.",
     )
     lr_decay_steps: float = option(
@@ -80,7 +102,8 @@ class OptimizerConfig:
         kohya="lr_decay_steps",
         ge=0.0,
         le=1000000.0,
-        place="advanced",
+        in_kohya_form=False,
+        read_if=of_schedules("warmup_stable_decay"),
         help="Last steps, over which warmup_stable_decay falls, or a share of all steps below 1.",
     )
     lr_scheduler_num_cycles: int = option(
@@ -89,7 +112,7 @@ class OptimizerConfig:
         kohya="lr_scheduler_num_cycles",
         ge=1,
         le=100,
-        place="advanced",
+        read_if=of_schedules("cosine_with_restarts", "cosine_with_min_lr", "warmup_stable_decay"),
         help="Number of cycles of the cosine schedules with restarts or a smallest rate.",
     )
     lr_scheduler_power: float = option(
@@ -98,7 +121,7 @@ class OptimizerConfig:
         kohya="lr_scheduler_power",
         ge=0.1,
         le=10.0,
-        place="advanced",
+        read_if=of_schedules("polynomial"),
         help="Exponent of the schedule polynomial.",
     )
     lr_scheduler_timescale: int = option(
@@ -107,7 +130,8 @@ class OptimizerConfig:
         kohya="lr_scheduler_timescale",
         ge=0,
         le=10000000,
-        place="advanced",
+        in_kohya_form=False,
+        read_if=of_schedules("inverse_sqrt"),
         help="Time scale of the schedule inverse_sqrt in steps; 0 takes the warm-up steps.",
     )
     lr_scheduler_min_lr_ratio: float = option(
@@ -116,21 +140,22 @@ class OptimizerConfig:
         kohya="lr_scheduler_min_lr_ratio",
         ge=0.0,
         le=1.0,
-        place="advanced",
+        in_kohya_form=False,
+        read_if=of_schedules("cosine_with_min_lr", "warmup_stable_decay"),
         help="Share of the learning rate that cosine_with_min_lr and warmup_stable_decay end at.",
     )
     lr_scheduler_type: str = option(
         "",
         label="Other schedule",
         kohya="lr_scheduler_type",
-        place="advanced",
+        read_if=ReadIf(lambda optimizer: optimizer.has_schedule, "the optimizer needs no schedule"),
         help="A schedule class of torch.optim.lr_scheduler, or package.module.Class; it replaces the schedule above.",
     )
     lr_scheduler_args: tuple[str, ...] = option(
         (),
         label="Schedule arguments",
         kohya="lr_scheduler_args",
-        place="advanced",
+        read_if=not_of_schedule("adafactor"),
         help="As name=value: for Other schedule, or step_rules='1:100,0.1' of piecewise_constant.",
     )
     max_grad_norm: float = option(
@@ -139,7 +164,7 @@ class OptimizerConfig:
         kohya="max_grad_norm",
         ge=0.0,
         le=1000.0,
-        place="advanced",
+        metadata="ss_max_grad_norm",
         help="Longest allowed gradient of one step; 0 turns clipping off.",
     )
     gradient_accumulation_steps: int = option(
@@ -148,7 +173,7 @@ class OptimizerConfig:
         kohya="gradient_accumulation_steps",
         ge=1,
         le=1024,
-        place="advanced",
+        metadata="ss_gradient_accumulation_steps",
         help="Adds up the gradients of so many batches before each step: as a larger batch, without its memory.",
     )
     stop_text_encoder_training: float = option(
@@ -157,7 +182,7 @@ class OptimizerConfig:
         kohya=None,
         ge=0.0,
         le=10000000.0,
-        place="advanced",
+        read_if=WITH_TEXT_ENCODER,
         help="Steps after which the text encoder is not trained any more, or a share of all below 1; 0 never stops it.",
     )
     ema_decay: float = option(
@@ -166,7 +191,6 @@ class OptimizerConfig:
         kohya=None,
         ge=0.0,
         le=0.99999,
-        place="advanced",
         help="Saves a moving average of the LoRA, which is smoother; 0.999 for long runs, 0.99 for short ones, 0 is off.",
     )
     loraplus_lr_ratio: float = option(
@@ -175,7 +199,6 @@ class OptimizerConfig:
         kohya="network_args.loraplus_lr_ratio",
         ge=0.0,
         le=1000.0,
-        place="advanced",
         help="Factor on the learning rate of the upper matrices, which can learn faster; 4 to 16 is usual, 0 is off.",
     )
     loraplus_unet_lr_ratio: float = option(
@@ -184,7 +207,7 @@ class OptimizerConfig:
         kohya="network_args.loraplus_unet_lr_ratio",
         ge=0.0,
         le=1000.0,
-        place="advanced",
+        read_if=ReadIf(lambda optimizer: optimizer.unet_lr > 0, "Learning rate, U-Net (unet_lr) is 0"),
         help="LoRA+ for the U-Net alone; 0 goes by LoRA+.",
     )
     loraplus_text_encoder_lr_ratio: float = option(
@@ -193,6 +216,16 @@ class OptimizerConfig:
         kohya="network_args.loraplus_text_encoder_lr_ratio",
         ge=0.0,
         le=1000.0,
-        place="advanced",
+        read_if=WITH_TEXT_ENCODER,
         help="LoRA+ for the text encoder alone; 0 goes by LoRA+.",
     )
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the optimizer takes a schedule."""
+        return not optimizer_spec(self.optimizer).schedule_free
+
+    @property
+    def own_schedule(self) -> str:
+        """The schedule of `lr_scheduler`; empty if the optimizer takes none, or a class replaces it."""
+        return self.lr_scheduler if self.has_schedule and not self.lr_scheduler_type else ""

@@ -1,7 +1,7 @@
 """How one option is declared, and how text becomes its value.
 
-An option is a field of a frozen dataclass made by `option()`. Form, tooltips, validation, command line, kohya names and
-metadata are all derived from that one declaration.
+An option is a field of a frozen dataclass made by `option()`. Form, tooltips, validation, command line, kohya names, metadata
+and the rules of what is shown and resumed are all derived from that one declaration.
 """
 
 from __future__ import annotations
@@ -13,25 +13,12 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-Place = Literal["basic", "advanced", "none"]
+from lib_lora.config.declaration import Declaration
+
 LONGEST_TEXT = 2**16  # characters: a form, a file's metadata and the checks hold so much
 MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many folders as there may be images
 LARGEST_NUMBER = 2**63
 SHOWN_CHARACTERS = 80
-
-
-@dataclasses.dataclass(frozen=True)
-class Declaration:
-    """What `option()` stores beside the default: everything that type and default do not say."""
-
-    label: str
-    help: str
-    kohya: str | None
-    ge: float | None
-    le: float | None
-    place: Place
-    suggestions: tuple[str, ...] = ()
-    unset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,34 +42,28 @@ class Option:
         """The default for a person to read."""
         return self.declaration.unset if self.default is None else str(self.default)
 
+    @property
+    def is_path(self) -> bool:
+        """Whether every value names folders or files of the machine."""
+        return isinstance(self.declaration.is_path, str) and bool(self.declaration.is_path)
 
-def option(
-    default: Any,
-    *,
-    label: str,
-    help: str,  # noqa: A002 - the field's own word
-    kohya: str | None,
-    ge: float | None = None,
-    le: float | None = None,
-    place: Place = "basic",
-    suggestions: tuple[str, ...] = (),
-    unset: str = "",
-) -> Any:
-    """Declare an option.
+    def names_path(self, value: Any) -> bool:
+        """Whether `value` names folders or files of the machine."""
+        is_path = self.declaration.is_path
+        return bool(value) and (self.is_path if isinstance(is_path, str) else is_path(str(value)))
 
-    Args:
-        default: its value when nothing is said; None where that hangs on the model.
-        label: the words beside the field.
-        help: one or two sentences for a person who has not trained before.
-        kohya: sd-scripts' name for it, or None where sd-scripts has none.
-        ge: smallest legal number.
-        le: largest legal number.
-        suggestions: texts that a form offers, where any text is legal.
-        place: `basic` or `advanced` part of the form, or `none` for options of the command line only.
-        unset: what a default of None comes to, in words.
-    """
-    declaration = Declaration(label, help, kohya, ge, le, place, suggestions, unset)
-    return dataclasses.field(default=default, metadata={"option": declaration})
+    @property
+    def not_inherited(self) -> str:
+        """Why no file of somebody else sets it, whatever the value; empty if one may."""
+        declared = self.declaration
+        if declared.set_by != "person":
+            return ""
+        of_path = f"A {declared.is_path} of another machine; choose it here, in {self.title}." if self.is_path else ""
+        return declared.not_inherited or of_path
+
+    def not_inherited_value(self, value: Any) -> str:
+        """Why a file of somebody else does not set it to `value`; empty if it may."""
+        return self.not_inherited or (self.declaration.not_inherited if self.names_path(value) else "")
 
 
 def options_of(group: str, cls: type) -> Iterator[Option]:

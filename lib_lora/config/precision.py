@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import option
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 SavePrecision = Literal["fp16", "bf16", "float"]
@@ -20,34 +20,31 @@ class PrecisionConfig:
         "auto",
         label="Mixed precision",
         kohya="mixed_precision",
-        place="advanced",
         help="auto: bf16 where the device has it, else fp16 on CUDA, and full precision on a CPU.",
     )
     save_precision: SavePrecision = option(
         "fp16",
         label="Precision of the file",
         kohya="save_precision",
-        place="advanced",
+        affects="files",
         help="fp16 is what most LoRA files use; float doubles the size.",
     )
     full_fp16: bool = option(
         False,
         label="LoRA in fp16",
         kohya="full_fp16",
-        place="advanced",
+        metadata="ss_full_fp16",
         help="Trains the LoRA itself in fp16: a little memory less, and less exact; needs Mixed precision fp16.",
     )
     full_bf16: bool = option(
         False,
         label="LoRA in bf16",
         kohya="full_bf16",
-        place="advanced",
         help="Trains the LoRA itself in bf16: a little memory less, and less exact; needs Mixed precision bf16.",
     )
     gradient_checkpointing: Checkpointing = option(
         "auto",
         label="Gradient checkpointing",
         kohya="gradient_checkpointing",
-        place="advanced",
         help="Computes parts twice: about 30 % slower on a CPU, far less memory. auto: where memory would not suffice.",
     )

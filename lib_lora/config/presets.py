@@ -28,15 +28,6 @@ class Preset:
         return {choice.name: choice.value for choice in self.choices}
 
 
-# what is the user's own: neither a preset nor a file of somebody else touches it
-PERSONAL = frozenset(
-    {
-        "data", "reg_data", "mask_data", "name", "trigger", "overwrite", "out", "checkpoint", "network_weights",
-        "dim_from_weights", "base_weights", "base_weights_multiplier", "resume", "sample_prompts", "training_comment",
-        "metadata_title", "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "metadata_usage_hint",
-    }
-)  # fmt: skip
-
 _SOFT_END = Choice("lr_scheduler", "cosine", "The last steps are small, so that the result hangs less on where the run ends.")
 _MIN_SNR = Choice("min_snr_gamma", 5.0, "Nearly clean pictures count less, so that form is learned before grain.")
 _COMPARE = Choice("save_every_n_epochs", 2, "Earlier files are kept, to pick the one that is not yet overdone.")

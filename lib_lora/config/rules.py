@@ -7,12 +7,11 @@ from pathlib import Path
 from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
 from lib_lora.config.arguments import argument_problem, parse_arguments
 from lib_lora.config.classes import class_problem
-from lib_lora.config.groups import Rule, TrainConfig, all_options
+from lib_lora.config.groups import Rule, TrainConfig, all_options, is_read, options_by_name, unread
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
 from lib_lora.config.optimizers import OPTIMIZERS, PINS, full_name, optimizer_spec
 from lib_lora.config.options import bounds_problem, shown
 from lib_lora.config.prompts import prompt_notes
-from lib_lora.config.reading import is_read, samples_are_drawn, tags_move, unread
 from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import Problem
 
@@ -45,13 +44,13 @@ def taken_problems(config: TrainConfig, out: Path) -> list[Problem]:
 
 def config_notes(config: TrainConfig) -> list[str]:
     """What a run has to tell of its settings: what was set and has no effect, and what prompts say that is not read."""
-    options = {opt.name: opt for opt in all_options()}
+    options = options_by_name()
     titles: dict[str, list[str]] = {}
     for name, since in unread(config):
         if config.value(options[name]) != options[name].default:
             titles.setdefault(since, []).append(options[name].title)
     notes = [f"{' and '.join(found)}: without effect, since {since}." for since, found in titles.items()]
-    return notes + (prompt_notes(config.run.sample_prompts) if samples_are_drawn(config.run) else [])
+    return notes + (prompt_notes(config.run.sample_prompts) if config.run.draws_samples else [])
 
 
 def something_is_trained(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
@@ -85,7 +84,7 @@ def caption_extension_is_one(config: TrainConfig) -> Problem | None:
 
 
 def separators_are_there(config: TrainConfig) -> Problem | None:
-    if config.text.caption_separator or not tags_move(config.text):
+    if config.text.caption_separator or not config.text.tags_move:
         return None
     return Problem("caption_separator", "Tag separator (caption_separator): is empty; a comma is usual.")
 
@@ -131,7 +130,7 @@ def velocity_weights_fit(config: TrainConfig, settled: Settled | None = None) ->
 
 def steps_are_whole(name: str) -> Rule:
     """The rule of a number of steps that may be a share of all."""
-    opt = next(opt for opt in all_options() if opt.name == name)
+    opt = options_by_name()[name]
 
     def rule(config: TrainConfig) -> Problem | None:
         value = config.value(opt)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.names import name_problem
+from lib_lora.config.prompts import names_a_file
+
+
+def is_no_name(text: str) -> bool:
+    """Whether `text` cannot be the name of a LoRA, and so is a folder."""
+    return name_problem(text) is not None
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,16 @@ class RunConfig:
     """How long, and what becomes of the result."""
 
     name: str = option(
-        "", label="Name", kohya="output_name", help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt."
+        "",
+        label="Name",
+        kohya="output_name",
+        row=(2, 1),
+        placeholder="my_cat",
+        set_by="person",
+        not_inherited="The name of another LoRA; give yours in Name (name).",
+        metadata="ss_output_name",
+        affects="files",
+        help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt.",
     )
     epochs: int = option(
         10,
@@ -20,25 +36,45 @@ class RunConfig:
         kohya="max_train_epochs",
         ge=1,
         le=100000,
+        row=(3, 1),
+        affects="length",
+        read_if=ReadIf(lambda run: run.steps == 0, ""),
         help="How often the whole set is gone through. Not used when Steps is set.",
     )
     steps: int = option(
-        0, label="Steps", kohya="max_train_steps", ge=0, le=10000000, help="Exact number of optimizer steps; 0 means: by Epochs."
+        0,
+        label="Steps",
+        kohya="max_train_steps",
+        ge=0,
+        le=10000000,
+        row=(3, 3),
+        affects="length",
+        help="Exact number of optimizer steps; 0 means: by Epochs.",
     )
     seed: int = option(
-        42, label="Seed", kohya="seed", ge=0, le=2**32 - 1, help="The same seed, images and settings give the same LoRA."
+        42,
+        label="Seed",
+        kohya="seed",
+        ge=0,
+        le=2**32 - 1,
+        row=(8, 1),
+        metadata="ss_seed",
+        help="The same seed, images and settings give the same LoRA.",
     )
     overwrite: bool = option(
         False,
         label="Overwrite",
         kohya=None,
+        row=(8, 2),
+        set_by="person",
+        affects="files",
         help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.",
     )
     generate_while_training: bool = option(
         True,
         label="Generate while training",
         kohya=None,
-        place="advanced",
+        affects="speed",
         help="Pictures and all else that waits for the model get it between two steps. Off: they wait for the end.",
     )
     preview_steps: int = option(
@@ -47,7 +83,8 @@ class RunConfig:
         kohya=None,
         ge=0,
         le=150,
-        place="advanced",
+        slider=1,
+        affects="pictures",
         help="Sampling steps of the preview picture for the card; 0 makes none.",
     )
     out: str = option(
@@ -55,6 +92,9 @@ class RunConfig:
         label="Output folder",
         kohya="output_dir",
         place="none",
+        is_path="folder",
+        not_inherited="A folder of another machine; LoRAs go to the webui's LoRA folder.",
+        affects="files",
         help="Folder that the LoRA is written to. In the webui it is always the webui's own LoRA folder.",
     )
     checkpoint: str = option(
@@ -62,6 +102,9 @@ class RunConfig:
         label="Checkpoint",
         kohya="pretrained_model_name_or_path",
         place="none",
+        is_path="file",
+        not_inherited="The model is the checkpoint that the webui has loaded.",
+        affects="files",
         help="Model file to train on. In the webui it is always the loaded checkpoint.",
     )
     save_every_n_epochs: int = option(
@@ -70,7 +113,8 @@ class RunConfig:
         kohya="save_every_n_epochs",
         ge=0,
         le=100000,
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "Saves in between (save_n_epoch_ratio) says how often"),
         help="Saves NAME-000001 and so on, to compare; 0 saves the end only.",
     )
     save_every_n_steps: int = option(
@@ -79,7 +123,7 @@ class RunConfig:
         kohya="save_every_n_steps",
         ge=0,
         le=10000000,
-        place="advanced",
+        affects="files",
         help="Saves NAME-step00000500 and so on; 0 does not.",
     )
     save_n_epoch_ratio: int = option(
@@ -88,7 +132,8 @@ class RunConfig:
         kohya="save_n_epoch_ratio",
         ge=0,
         le=1000,
-        place="advanced",
+        in_kohya_form=False,
+        affects="files",
         help="Saves so often that there are at least this many files, evenly spread; 0 does not.",
     )
     save_last_n_epochs: int = option(
@@ -97,7 +142,8 @@ class RunConfig:
         kohya="save_last_n_epochs",
         ge=0,
         le=100000,
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(lambda run: run.saves_epochs, "nothing is saved by epochs (save_every_n_epochs)"),
         help="Older files of Save every … epochs are removed; 0 keeps all.",
     )
     save_last_n_steps: int = option(
@@ -106,7 +152,8 @@ class RunConfig:
         kohya="save_last_n_steps",
         ge=0,
         le=10000000,
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(lambda run: run.save_every_n_steps > 0, "nothing is saved by steps (save_every_n_steps)"),
         help="Files of Save every … steps that are older than so many steps are removed; 0 keeps all.",
     )
     sample_every_n_steps: int = option(
@@ -115,7 +162,7 @@ class RunConfig:
         kohya="sample_every_n_steps",
         ge=0,
         le=10000000,
-        place="advanced",
+        affects="pictures",
         help="Draws the sample prompts every so many steps; 0 does not.",
     )
     sample_every_n_epochs: int = option(
@@ -124,21 +171,29 @@ class RunConfig:
         kohya="sample_every_n_epochs",
         ge=0,
         le=100000,
-        place="advanced",
+        affects="pictures",
         help="Draws the sample prompts after every so many epochs, beside those by steps; 0 does not.",
     )
     sample_at_first: bool = option(
         False,
         label="Sample before the first step",
         kohya="sample_at_first",
-        place="advanced",
+        in_kohya_form=False,
+        affects="pictures",
         help="Draws the sample prompts once before the training, to compare with.",
     )
     sample_prompts: str = option(
         "",
         label="Sample prompts",
         kohya="sample_prompts",
-        place="advanced",
+        lines=4,
+        is_path=names_a_file,
+        set_by="file",
+        not_inherited="A file of another machine; write the prompts here, in Sample prompts (sample_prompts).",
+        affects="pictures",
+        read_if=ReadIf(
+            lambda run: run.draws_samples, "no sample is drawn (sample_every_n_steps, sample_every_n_epochs, sample_at_first)"
+        ),
         help="One a line, or a .txt, .toml or .json of them; --n negative --w width --h height --d seed --l guidance --s steps "
         "may follow. Empty: the trigger word.",
     )
@@ -146,14 +201,14 @@ class RunConfig:
         False,
         label="Save the state",
         kohya="save_state",
-        place="advanced",
+        affects="files",
         help="Saves all that is needed to go on, with every saved file and at the end.",
     )
     save_state_on_train_end: bool = option(
         False,
         label="Save the state at the end",
         kohya="save_state_on_train_end",
-        place="advanced",
+        affects="files",
         help="Saves all that is needed to go on when the run ends.",
     )
     save_last_n_epochs_state: int = option(
@@ -162,7 +217,10 @@ class RunConfig:
         kohya="save_last_n_epochs_state",
         ge=0,
         le=100000,
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(
+            lambda run: run.save_state and run.saves_epochs, "no state is saved by epochs (save_state, save_every_n_epochs)"
+        ),
         help="Older states are removed; 0 goes by Keep last … epochs.",
     )
     save_last_n_steps_state: int = option(
@@ -171,69 +229,104 @@ class RunConfig:
         kohya="save_last_n_steps_state",
         ge=0,
         le=10000000,
-        place="advanced",
+        affects="files",
+        read_if=ReadIf(
+            lambda run: run.save_state and run.save_every_n_steps > 0,
+            "no state is saved by steps (save_state, save_every_n_steps)",
+        ),
         help="Older states are removed; 0 goes by Keep last … steps.",
     )
     resume: str = option(
         "",
         label="Resume from",
         kohya="resume",
-        place="advanced",
+        placeholder="my_cat",
+        is_path=is_no_name,
+        set_by="person",
+        not_inherited="A folder of another machine; choose it here, in Resume from (resume).",
+        affects="files",
         help="Folder of a saved state to go on from, or the name of a LoRA for its newest; as if there had been no break.",
     )
     no_metadata: bool = option(
         False,
         label="Little metadata",
         kohya="no_metadata",
-        place="advanced",
+        in_kohya_form=False,
+        affects="files",
         help="Leaves out of the file what tells about images and settings.",
     )
     training_comment: str = option(
         "",
         label="Comment",
         kohya="training_comment",
-        place="advanced",
+        set_by="file",
+        affects="files",
         help="A note that is kept in the file's metadata.",
     )
     metadata_title: str = option(
         "",
         label="Title",
         kohya="metadata_title",
-        place="advanced",
+        set_by="person",
+        not_inherited="The title of another LoRA; give yours in Title (metadata_title).",
+        affects="files",
         help="Title in the file; the name where none is given.",
     )
     metadata_author: str = option(
         "",
         label="Author",
         kohya="metadata_author",
-        place="advanced",
+        set_by="file",
+        metadata="modelspec.author",
+        affects="files",
         help="Author in the file.",
     )
     metadata_description: str = option(
         "",
         label="Description",
         kohya="metadata_description",
-        place="advanced",
+        set_by="file",
+        metadata="modelspec.description",
+        affects="files",
         help="Description in the file.",
     )
     metadata_license: str = option(
         "",
         label="Licence",
         kohya="metadata_license",
-        place="advanced",
+        set_by="file",
+        metadata="modelspec.license",
+        affects="files",
         help="Licence in the file.",
     )
     metadata_tags: str = option(
         "",
         label="Tags",
         kohya="metadata_tags",
-        place="advanced",
+        set_by="file",
+        metadata="modelspec.tags",
+        affects="files",
         help="Tags in the file, separated by commas.",
     )
     metadata_usage_hint: str = option(
         "",
         label="Usage hint",
         kohya="metadata_usage_hint",
-        place="advanced",
+        set_by="file",
+        in_kohya_form=False,
+        metadata="modelspec.usage_hint",
+        affects="files",
         help="Hint on usage in the file.",
     )
+
+    @property
+    def saves_epochs(self) -> bool:
+        """Whether files are saved by epochs."""
+        return bool(self.save_every_n_epochs or self.save_n_epoch_ratio)
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether the sample prompts may be drawn at all, as far as the options alone tell it."""
+        by_steps = self.sample_every_n_steps and (not self.steps or self.sample_every_n_steps <= self.steps)
+        by_epochs = self.sample_every_n_epochs and (self.steps or self.sample_every_n_epochs <= self.epochs)
+        return bool(self.sample_at_first or by_steps or by_epochs)

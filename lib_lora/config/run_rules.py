@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.groups import Rule, TrainConfig, is_read
 from lib_lora.config.prompts import read_prompts
-from lib_lora.config.reading import is_read
 from lib_lora.errors import Problem
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.options import option
+from lib_lora.config.declaration import ReadIf, option
 
 TokenLength = Literal["75", "150", "225"]
 TokenRule = Literal["kohya", "webui"]
+TAGS_STAY = "tags are neither shuffled nor dropped"
 
 
 @dataclass(frozen=True)
@@ -19,48 +20,50 @@ class TextConfig:
         "",
         label="Trigger word",
         kohya=None,
+        row=(2, 2),
+        placeholder="ohwx_cat",
+        set_by="person",
+        metadata="modelspec.trigger_phrase",
         help="A word the model does not know, such as ohwx_cat. It stands in front of every caption and calls the subject.",
     )
     caption_extension: str = option(
         ".txt",
         label="Caption files",
         kohya="caption_extension",
-        place="advanced",
         help="Ending of the caption files beside the images. With .txt, .caption is looked for too.",
     )
     filename_captions: bool = option(
         False,
         label="File names as captions",
         kohya=None,
-        place="advanced",
         help="An image without a caption file is described by its own name.",
     )
     caption_prefix: str = option(
         "",
         label="Caption prefix",
         kohya="caption_prefix",
-        place="advanced",
+        in_kohya_form=False,
         help="Text in front of every caption.",
     )
     caption_suffix: str = option(
         "",
         label="Caption suffix",
         kohya="caption_suffix",
-        place="advanced",
+        in_kohya_form=False,
         help="Text behind every caption.",
     )
     enable_wildcard: bool = option(
         False,
         label="Wildcards",
         kohya="enable_wildcard",
-        place="advanced",
+        in_kohya_form=False,
         help="In captions {red|blue} means one of both, drawn anew each time; of several lines one is drawn.",
     )
     shuffle_caption: bool = option(
         False,
         label="Shuffle tags",
         kohya="shuffle_caption",
-        place="advanced",
+        metadata="ss_shuffle_caption",
         help="Puts the tags of a caption into a new order each time. For captions that are lists of tags.",
     )
     keep_tokens: int = option(
@@ -69,28 +72,31 @@ class TextConfig:
         kohya="keep_tokens",
         ge=0,
         le=255,
-        place="advanced",
+        metadata="ss_keep_tokens",
+        read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
         help="That many first tags are neither shuffled nor dropped. The trigger word never is.",
     )
     keep_tokens_separator: str = option(
         "",
         label="Separator of kept tags",
         kohya="keep_tokens_separator",
-        place="advanced",
+        in_kohya_form=False,
+        read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
         help="Tags before this text (and behind a second one) are kept, such as |||.",
     )
     caption_separator: str = option(
         ",",
         label="Tag separator",
         kohya="caption_separator",
-        place="advanced",
+        in_kohya_form=False,
+        read_if=ReadIf(lambda text: text.tags_move or bool(text.secondary_separator), TAGS_STAY),
         help="What stands between tags.",
     )
     secondary_separator: str = option(
         "",
         label="Inner separator",
         kohya="secondary_separator",
-        place="advanced",
+        in_kohya_form=False,
         help="Tags joined by this text, such as ;;;, are shuffled and dropped as one, and then separated.",
     )
     caption_dropout_rate: float = option(
@@ -99,7 +105,7 @@ class TextConfig:
         kohya="caption_dropout_rate",
         ge=0.0,
         le=1.0,
-        place="advanced",
+        metadata="ss_caption_dropout_rate",
         help="Share of the images that are shown without a caption, so that the style is learned without words.",
     )
     caption_dropout_every_n_epochs: int = option(
@@ -108,7 +114,7 @@ class TextConfig:
         kohya="caption_dropout_every_n_epochs",
         ge=0,
         le=100000,
-        place="advanced",
+        metadata="ss_caption_dropout_every_n_epochs",
         help="Every n-th epoch shows all images without captions; 0 never does.",
     )
     caption_tag_dropout_rate: float = option(
@@ -117,7 +123,8 @@ class TextConfig:
         kohya="caption_tag_dropout_rate",
         ge=0.0,
         le=1.0,
-        place="advanced",
+        in_kohya_form=False,
+        metadata="ss_caption_tag_dropout_rate",
         help="Share of the tags that are left out, drawn anew each time.",
     )
     token_warmup_min: int = option(
@@ -126,7 +133,8 @@ class TextConfig:
         kohya="token_warmup_min",
         ge=1,
         le=255,
-        place="advanced",
+        in_kohya_form=False,
+        read_if=ReadIf(lambda text: text.token_warmup_step > 0, "Tag warm-up (token_warmup_step) is 0"),
         help="Number of tags that are shown at the first step of the tag warm-up.",
     )
     token_warmup_step: float = option(
@@ -135,7 +143,7 @@ class TextConfig:
         kohya="token_warmup_step",
         ge=0.0,
         le=10000000.0,
-        place="advanced",
+        in_kohya_form=False,
         help="Steps after which all tags are shown, or a share of all steps below 1; 0 shows them from the start.",
     )
     clip_skip: int = option(
@@ -144,27 +152,33 @@ class TextConfig:
         kohya="clip_skip",
         ge=1,
         le=12,
-        place="advanced",
+        slider=1,
+        metadata="ss_clip_skip",
+        none_by_default=True,
         help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
     )
     max_token_length: TokenLength = option(
         "75",
         label="Caption length",
         kohya="max_token_length",
-        place="advanced",
+        metadata="ss_max_token_length",
+        none_by_default=True,
         help="Tokens of a caption that are read. Longer captions cost time with every step.",
     )
     token_rule: TokenRule = option(
         "kohya",
         label="Long captions",
         kohya=None,
-        place="advanced",
         help="How captions beyond 75 tokens are read: as sd-scripts does, or in parts cut at commas, as the webui reads prompts.",
     )
     weighted_captions: bool = option(
         False,
         label="Weighted captions",
         kohya="weighted_captions",
-        place="advanced",
         help="Reads (word:1.2) and [word] in captions as the webui does in prompts.",
     )
+
+    @property
+    def tags_move(self) -> bool:
+        """Whether a caption is taken apart into tags."""
+        return bool(self.shuffle_caption or self.token_warmup_step or self.caption_tag_dropout_rate)

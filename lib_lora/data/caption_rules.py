@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lib_lora.config.reading import tags_move
 from lib_lora.config.text import TextConfig
 from lib_lora.data.captions import has_trigger
 from lib_lora.randomness import permutation, uniform
@@ -69,7 +68,7 @@ def shown_caption(text: TextConfig, caption: str, moment: Moment, seed: int) -> 
     if draw("dropout") < text.caption_dropout_rate or (every and (moment.epoch + 1) % every == 0):
         return ""
     caption = _without_wildcards(caption, draw) if text.enable_wildcard else caption.split("\n")[0]
-    if tags_move(text):
+    if text.tags_move:
         caption = _with_moved_tags(text, caption, moment, seed, draw)
     return caption.replace(text.secondary_separator, text.caption_separator) if text.secondary_separator else caption
 
@@ -77,7 +76,7 @@ def shown_caption(text: TextConfig, caption: str, moment: Moment, seed: int) -> 
 def in_order(text: TextConfig, caption: str, seed: int) -> str:
     """The caption in full as a prompt: its tags in their order, without the mark of those that are kept."""
     shown = shown_caption(unvaried(text), caption, Moment(0, 1, 0, 0), seed)
-    if not tags_move(text) or not text.keep_tokens_separator:
+    if not text.tags_move or not text.keep_tokens_separator:
         return shown
     parts = shown.split(text.keep_tokens_separator, 2)
     return ", ".join(tag for part in parts for tag in _tags(text, part) if tag) if len(parts) > 1 else shown

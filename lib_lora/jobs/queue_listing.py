@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.config.groups import all_options
-from lib_lora.config.prompts import names_a_file
+from lib_lora.config.options import Option
 from lib_lora.jobs.history import can_go_on, has_state
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.strict import strict
 from lib_lora.sentences import bounded
-
-# named to everybody who may look: without the folders that they lie in
-PATHS = {"data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint"}
 
 LONGEST_NAME, LONGEST = 200, 2000  # characters of a name and of a sentence that the list shows
 
@@ -36,7 +33,7 @@ def listing(queue: Queue) -> dict[str, Any]:
 def details(entry: Entry) -> dict[str, Any]:
     """One job with all that is known of it; `settings` are those that differ from their defaults: label, name, value."""
     changed = [
-        [opt.declaration.label, opt.name, _named(opt.name, entry.settings[opt.name])]
+        [opt.declaration.label, opt.name, _named(opt, entry.settings[opt.name])]
         for opt in all_options()
         if opt.name in entry.settings and _text(entry.settings[opt.name]) != _text(opt.default)
     ]
@@ -108,8 +105,9 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _named(name: str, value: Any) -> str:
-    if name not in PATHS and not (name == "sample_prompts" and names_a_file(value)):
+def _named(opt: Option, value: Any) -> str:
+    """The value for everybody who may look: paths without the folders that they lie in."""
+    if not opt.names_path(value):
         return _text(value)
     return _text([Path(str(part)).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)
 

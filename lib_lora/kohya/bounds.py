@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib_lora.config.groups import all_options, build_config
+from lib_lora.config.groups import all_options, build_config, is_read, unread
 from lib_lora.config.options import bounds_problem
-from lib_lora.config.reading import is_read, unread
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.known import Verdict
 

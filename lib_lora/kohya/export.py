@@ -30,17 +30,6 @@ from lib_lora.kohya.types import KINDS_OF_FORM
 from lib_lora.model.family import SD1, Family
 
 ExportForm = Literal["toml", "json", "dataset"]
-# options of sd-scripts that kohya_ss' form has no field for: they go into its "additional parameters"
-NOT_IN_FORM = frozenset(
-    {
-        "alpha_mask", "base_weights", "base_weights_multiplier", "caption_prefix", "caption_separator", "caption_suffix",
-        "caption_tag_dropout_rate", "conditioning_data_dir", "enable_wildcard", "keep_tokens_separator", "lr_decay_steps",
-        "lr_scheduler_min_lr_ratio", "lr_scheduler_timescale", "max_validation_steps", "metadata_usage_hint", "no_metadata",
-        "resize_interpolation", "sample_at_first", "save_n_epoch_ratio", "secondary_separator", "token_warmup_min",
-        "token_warmup_step", "validate_every_n_epochs", "validate_every_n_steps", "validation_seed", "validation_split",
-        "zero_terminal_snr",
-    }
-)  # fmt: skip
 ALWAYS = {"rank", "alpha", "resolution", "batch_size", "optimizer", "lr_scheduler", "seed", "caption_extension", "cache_latents"}
 _BY_HAND = {
     "trigger",
@@ -253,7 +242,7 @@ def _toml_text(settings: dict[str, Any], arguments: dict[str, Any], own: dict[st
 def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[str, Any], own: dict[str, Any]) -> str:
     """kohya_ss: every field that the form has, since it keeps what it showed before for the others."""
     names = {opt.declaration.kohya: opt for opt in all_options() if opt.declaration.kohya}
-    more = {key: value for key, value in settings.items() if key in NOT_IN_FORM}
+    more = {key: value for key, value in settings.items() if key in names and not names[key].declaration.in_kohya_form}
     form: dict[str, Any] = {**_kind_in_form(config), "network_args": ""}
     for name, opt in names.items():
         value = config.value(opt)
@@ -262,7 +251,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
             own = {**own, opt.name: value}
         if name.startswith(NETWORK_ARGS) and opt.name not in own and inner != "full_matrix":
             form[inner] = value
-        elif name not in NOT_IN_FORM and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
+        elif opt.declaration.in_kohya_form and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
     form["unit"] = max(1, config.adapter.unit)  # the least that the form has

@@ -10,16 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.groups import TrainConfig, build_config, options_by_name
 from lib_lora.config.optimizers import code_of_others
 from lib_lora.config.options import Option, bounds_problem, parse_typed
-from lib_lora.config.prompts import names_a_file
 from lib_lora.kohya import datasets
 from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
 from lib_lora.kohya.images import IMAGE_RULES
-from lib_lora.kohya.known import NEUTRAL, NOT_INHERITED, REMEDIES, SECRETS, Verdict
+from lib_lora.kohya.known import NEUTRAL, REMEDIES, SECRETS, Verdict
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.rules import RULES, SD_SCRIPTS_DEFAULTS, Context, Finding, closing_values, empty
 from lib_lora.kohya.spelling import (
@@ -49,7 +48,6 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
 ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
-OURS = {opt.name: opt for opt in all_options()}
 CODE = "{value!r} is code of a package, which a file does not bring in; if you trust it, type the name yourself: {title}."
 
 
@@ -83,7 +81,7 @@ class Imported:
     def report(self) -> dict[str, Any]:
         """As JSON: the four lists, and `config`, which has no names and no paths unless they were asked for."""
         lists = {name: [vars(said) for said in getattr(self, name)] for name in ("used", "not_supported", "ignored", "unknown")}
-        left_out = {name for name in NOT_INHERITED if name not in self.flat}
+        left_out = {name for name, opt in options_by_name().items() if opt.not_inherited and name not in self.flat}
         return {**lists, "config": {name: value for name, value in self.config().to_flat().items() if name not in left_out}}
 
 
@@ -179,13 +177,16 @@ def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
             named = code_of_others(found.values)
             if named is not None:
                 name, value = named
-                findings[number_of] = (part, Finding("not_supported", CODE.format(value=str(value)[:80], title=OURS[name].title)))
+                findings[number_of] = (
+                    part,
+                    Finding("not_supported", CODE.format(value=str(value)[:80], title=options_by_name()[name].title)),
+                )
 
 
 def _is_overruled(entry: Entry, options: Set[str]) -> bool:
     """Whether everything that `entry` decides is said otherwise."""
     fact = key_table().get(entry.name)
-    decided = set(REMEDIES.get(entry.name) or fact.options) if fact else {entry.name} & set(OURS)
+    decided = set(REMEDIES.get(entry.name) or fact.options) if fact else {entry.name} & options_by_name().keys()
     return bool(decided) and decided <= options and not entry.key.startswith(ARGUMENT)
 
 
@@ -219,7 +220,7 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
         return Finding(verdict, why)
     if entry.place is None and context.last.get(entry.name, entry.key) != entry.key:
         return Finding("ignored", "Said again further down, which wins.")
-    if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in OURS):
+    if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in options_by_name()):
         return _own(entry, context)
     for rules in ALL_RULES:
         found = rules[entry.name](entry.value, context) if entry.name in rules else None
@@ -234,16 +235,16 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
 def _own(entry: Entry, context: Context) -> Finding:
     """One of our own options under its own name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
-        return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in OURS})
+        return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in options_by_name()})
     if entry.name == OWN_TEXT_RATE:
         return Finding("used", "While text_encoder_lr is still this one, it was not given.")
     if entry.name == TRIGGER_KEPT:
         return Finding("used", "One of keep_tokens is for the trigger word, which is kept anyway here.")
     if entry.name == "note" and entry.key.startswith(f"{OUR_SECTION}."):
         return Finding("ignored", "A note for the reader.")
-    if entry.name not in OURS:
+    if entry.name not in options_by_name():
         return _reason(None, entry, context)
-    return _option(OURS[entry.name], entry, context)
+    return _option(options_by_name()[entry.name], entry, context)
 
 
 def _option(opt: Option, entry: Entry, context: Context) -> Finding:
@@ -252,10 +253,9 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
         return empty(opt)
     if value in BLANK and not (context.form == "ours" and opt.kind in (str, tuple) and context.keep_names):
         return empty(opt)
-    if not context.keep_names and opt.name in NOT_INHERITED:
-        return Finding("ignored", NOT_INHERITED[opt.name])
-    if not context.keep_names and opt.name == "sample_prompts" and isinstance(value, str) and names_a_file(value):
-        return Finding("ignored", "A file of another machine; write the prompts here, in Sample prompts (sample_prompts).")
+    reason = "" if context.keep_names else opt.not_inherited_value(value)
+    if reason:
+        return Finding("ignored", reason)
     title = f"{opt.title}: no run has so many." if is_never_reached(opt, value) else f"{opt.title}."
     found = Finding("used", title, {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
@@ -274,7 +274,7 @@ def _checked(found: Finding) -> Finding:
     values, problems = {}, []
     for name, raw in found.values.items():
         try:
-            values[name] = parse_typed(OURS[name], raw)
+            values[name] = parse_typed(options_by_name()[name], raw)
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -289,11 +289,10 @@ def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
     if fact is None:
         if is_off(entry.value):
             return Finding("ignored", "No key of kohya's or ours has this name, and as it is set, it asks for nothing.")
-        if entry.name in OURS and OURS[entry.name].declaration.kohya:
-            return Finding(
-                "unknown", f"A name of ours in a file of kohya's, which calls it {OURS[entry.name].declaration.kohya}."
-            )
-        near = difflib.get_close_matches(entry.name, [*key_table(), *OURS], 1, 0.8)
+        own = options_by_name().get(entry.name)
+        if own and own.declaration.kohya:
+            return Finding("unknown", f"A name of ours in a file of kohya's, which calls it {own.declaration.kohya}.")
+        near = difflib.get_close_matches(entry.name, [*key_table(), *options_by_name()], 1, 0.8)
         return Finding("unknown", "No key of kohya's or ours has this name" + (f"; {near[0]!r} has." if near else "."))
     if fact.verdict == "not_supported":
         if is_off(entry.value, NEUTRAL.get(entry.name, ())):
@@ -317,7 +316,9 @@ def _close(result: Imported, context: Context) -> None:
     for closing in (closing_values, lycoris_values):
         for name, value in closing(context, result.flat).items():
             checked = _checked(Finding("used", "", {name: value}))
-            result.flat.update({name: found for name, found in checked.values.items() if not bounds_problem(OURS[name], found)})
+            result.flat.update(
+                {name: found for name, found in checked.values.items() if not bounds_problem(options_by_name()[name], found)}
+            )
 
 
 def _plain(entry: Entry) -> Any:

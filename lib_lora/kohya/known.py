@@ -255,22 +255,6 @@ REMEDIES: dict[str, tuple[str, ...]] = {
 }
 SECRETS = frozenset({"huggingface_token", "wandb_api_key"})
 
-# our options that are names or paths: not taken from a file of someone else
-NOT_INHERITED: dict[str, str] = {
-    "data": "A folder of another machine; choose the images here, in Image folder (data).",
-    "reg_data": "A folder of another machine; choose it here, in Regularisation folder (reg_data).",
-    "mask_data": "A folder of another machine; choose it here, in Mask folder (mask_data).",
-    "name": "The name of another LoRA; give yours in Name (name).",
-    "out": "A folder of another machine; LoRAs go to the webui's LoRA folder.",
-    "checkpoint": "The model is the checkpoint that the webui has loaded.",
-    "network_weights": "A file of another machine; choose it here, in Continue from (network_weights).",
-    "dim_from_weights": "Goes with a file that is not taken over; see Continue from (network_weights).",
-    "base_weights": "Files of another machine; choose them here, in Merged first (base_weights).",
-    "base_weights_multiplier": "Goes with files that are not taken over; see Merged first (base_weights).",
-    "resume": "A folder of another machine; choose it here, in Resume from (resume).",
-    "metadata_title": "The title of another LoRA; give yours in Title (metadata_title).",
-}
-
 # other spellings of keys that are options: kohya_ss's form, dataset files, older versions
 ALIASES: dict[str, str] = {
     "max_resolution": "resolution",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
-from lib_lora.config.groups import all_options
+from lib_lora.config.groups import FollowsOptions, all_options
 from lib_lora.config.options import Option
-from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NOT_INHERITED, WHY_DECIDING, Verdict
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, WHY_DECIDING, Verdict
 
 NETWORK_ARGS = "network_args."
-TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, like NOT_INHERITED
+TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, as options that are not inherited
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class KeyFact:
     switches: tuple[str, ...] = ()
 
 
-@functools.cache
+@FollowsOptions
 def options_by_kohya() -> dict[str, Option]:
     """Option by kohya's name; inside `network_args` also without the prefix, as kohya_ss's form has it."""
     found: dict[str, Option] = {}
@@ -36,7 +35,7 @@ def options_by_kohya() -> dict[str, Option]:
     return found
 
 
-@functools.cache
+@FollowsOptions
 def key_table() -> dict[str, KeyFact]:
     """Key -> what is known of it. Options win over the reasons of `known.py`."""
     table = {key: KeyFact(key, group.verdict, group.why, (), group.switches) for group in GROUPS for key in group.keys}
@@ -44,12 +43,12 @@ def key_table() -> dict[str, KeyFact]:
         verdict: Verdict = "ignored" if key in TAKEN_ANYWAY else "used"
         table[key] = KeyFact(key, verdict, WHY_DECIDING[key], options)
     for key, opt in options_by_kohya().items():
-        reason = NOT_INHERITED.get(opt.name)
+        reason = opt.not_inherited
         table[key] = KeyFact(key, "ignored" if reason else "used", reason or f"{opt.title}.", (opt.name,))
     return table
 
 
-@functools.cache
+@FollowsOptions
 def inner_names() -> frozenset[str]:
     """Keys that sd-scripts reads inside `network_args` and nowhere else, without the prefix."""
     inside = {name.removeprefix(NETWORK_ARGS) for name in key_table() if name.startswith(NETWORK_ARGS)}

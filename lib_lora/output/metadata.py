@@ -17,10 +17,8 @@ from typing import Any
 import torch
 
 from lib_lora import __version__
-from lib_lora.config.data import DataConfig
 from lib_lora.config.groups import all_options
 from lib_lora.config.lycoris import lycoris_arguments, network_module
-from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.config.settled import Settled
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
@@ -67,8 +65,8 @@ def cut_metadata(config: Settled, plan: Plan) -> tuple[str, ...]:
 def _entries(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, Any]:
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
-        **_option_entries(config, facts),
-        **_objective_entries(config.objective),
+        **_option_entries(config),
+        **_settled_entries(config, facts),
         **_dataset_entries(config, plan),
         **_model_entries(model, velocity=config.objective.v_parameterization),
         **_modelspec_entries(config, model.family, facts),
@@ -88,7 +86,6 @@ def _run_entries(config: Settled, plan: Plan, facts: RunFacts) -> dict[str, Any]
         "ss_session_id": uuid.uuid4().int & 0xFFFFFFFF,
         "ss_training_started_at": facts.started_at,
         "ss_training_finished_at": time.time(),
-        "ss_output_name": config.run.name,
         "ss_num_train_images": sum(plan.samples[index].repeats for index in plan.learned),
         "ss_num_validation_images": len(plan.heldout),
         "ss_num_reg_images": sum(sample.repeats for sample in plan.samples if sample.is_reg),  # also those not needed
@@ -97,37 +94,35 @@ def _run_entries(config: Settled, plan: Plan, facts: RunFacts) -> dict[str, Any]
         "ss_epoch": facts.epoch,
         "ss_steps": facts.steps_done,
         "ss_max_train_steps": plan.steps,
-        "ss_seed": config.run.seed,
         "ss_mixed_precision": facts.precision.name,
         "ss_optimizer": facts.optimizer,
     }
 
 
-def _option_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
-    optimizer, text = config.optimizer, config.text
+def _option_entries(config: Settled) -> dict[str, Any]:
+    """What is declared with its key, as sd-scripts writes it."""
+    found: dict[str, Any] = {}
+    for opt in all_options():
+        key, value = opt.declaration.metadata, config.value(opt)
+        if key and not (key.startswith("modelspec.") and value == opt.default):
+            found[key] = None if opt.declaration.none_by_default and value == opt.default else value
+    return found
+
+
+def _settled_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
+    """What options decide together, or with the device."""
+    optimizer, data = config.optimizer, config.data
+    warmup = optimizer.lr_warmup_steps
     return {
         "ss_network_module": network_module(config.adapter),
-        "ss_network_dim": config.adapter.rank,
-        "ss_network_alpha": config.adapter.alpha,
-        "ss_network_dropout": config.adapter.network_dropout or None,
-        "ss_scale_weight_norms": config.adapter.scale_weight_norms or None,
         **_network_args(config),
         **_embedding_entries(config),
         "ss_learning_rate": optimizer.first_rate,
-        "ss_unet_lr": optimizer.unet_lr,
-        "ss_text_encoder_lr": optimizer.text_encoder_lr,
-        "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_lr_warmup_steps": int(optimizer.lr_warmup_steps) if optimizer.lr_warmup_steps % 1 == 0 else optimizer.lr_warmup_steps,
-        "ss_max_grad_norm": optimizer.max_grad_norm,
-        "ss_clip_skip": text.clip_skip if text.clip_skip > 1 else None,
-        "ss_max_token_length": None if text.max_token_length == "75" else text.max_token_length,
-        "ss_caption_dropout_rate": text.caption_dropout_rate,
-        "ss_caption_dropout_every_n_epochs": text.caption_dropout_every_n_epochs,
-        "ss_caption_tag_dropout_rate": text.caption_tag_dropout_rate,
+        "ss_lr_warmup_steps": int(warmup) if warmup % 1 == 0 else warmup,
         "ss_gradient_checkpointing": facts.checkpointing,
-        "ss_gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "ss_cache_latents": config.data.cache_latents,
-        "ss_full_fp16": config.precision.full_fp16,
+        "ss_total_batch_size": data.batch_size * optimizer.gradient_accumulation_steps,
+        "ss_resolution": f"({data.resolution}, {data.height})",
+        "ss_validate_every_n_epochs": data.validate_every_n_epochs or None if data.validation_split > 0 else None,
         "ss_fp8_base": facts.precision.fp8_base,
         "ss_fp8_base_unet": False,
         "ss_lowram": False,
@@ -155,26 +150,6 @@ def _embedding_entries(config: Settled) -> dict[str, Any]:
     return {"ss_bundle_embeddings": {config.text.trigger: told}}
 
 
-def _objective_entries(objective: ObjectiveConfig) -> dict[str, Any]:
-    """As sd-scripts: what is off is None."""
-    return {
-        "ss_min_snr_gamma": objective.min_snr_gamma or None,
-        "ss_debiased_estimation": objective.debiased_estimation_loss,
-        "ss_loss_type": objective.loss_type,
-        "ss_huber_schedule": objective.huber_schedule,
-        "ss_huber_scale": objective.huber_scale,
-        "ss_huber_c": objective.huber_c,
-        "ss_noise_offset": objective.noise_offset or None,
-        "ss_noise_offset_random_strength": objective.noise_offset_random_strength,
-        "ss_adaptive_noise_scale": objective.adaptive_noise_scale or None,
-        "ss_multires_noise_iterations": objective.multires_noise_iterations or None,
-        "ss_multires_noise_discount": objective.multires_noise_discount,
-        "ss_ip_noise_gamma": objective.ip_noise_gamma or None,
-        "ss_ip_noise_gamma_random_strength": objective.ip_noise_gamma_random_strength,
-        "ss_zero_terminal_snr": objective.zero_terminal_snr,
-    }
-
-
 def _dataset_entries(config: Settled, plan: Plan) -> dict[str, Any]:
     data = config.data
     named, members = _named_folders(plan), _members(plan)
@@ -186,37 +161,12 @@ def _dataset_entries(config: Settled, plan: Plan) -> dict[str, Any]:
     errors = [abs(bucket.width / bucket.height - size.width / size.height) for bucket, size in sizes]
     low, high = data.bucket_range if data.enable_bucket else (None, None)
     return {
-        "ss_batch_size_per_device": data.batch_size,
-        "ss_total_batch_size": data.batch_size * config.optimizer.gradient_accumulation_steps,
-        "ss_resolution": f"({data.resolution}, {data.height})",
-        "ss_resize_interpolation": None if data.resize_interpolation == "auto" else data.resize_interpolation,
-        "ss_color_aug": data.color_aug,
-        "ss_flip_aug": data.flip_aug,
-        "ss_random_crop": data.random_crop,
-        "ss_prior_loss_weight": data.prior_loss_weight,
-        **_validation_entries(data),
-        "ss_shuffle_caption": config.text.shuffle_caption,
-        "ss_keep_tokens": config.text.keep_tokens,
-        "ss_enable_bucket": data.enable_bucket,
-        "ss_bucket_no_upscale": data.bucket_no_upscale,
         "ss_min_bucket_reso": low,
         "ss_max_bucket_reso": high,
         "ss_dataset_dirs": _folder_entries(members, named, is_reg=False),
         "ss_reg_dataset_dirs": _folder_entries(members, named, is_reg=True),
         "ss_tag_frequency": {name: _tags(members.get(folder.path, [])) for name, folder in named},
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)} if data.enable_bucket else "null",
-    }
-
-
-def _validation_entries(data: DataConfig) -> dict[str, Any]:
-    """As sd-scripts: what is not given is None."""
-    on = data.validation_split > 0
-    return {
-        "ss_validation_split": data.validation_split,
-        "ss_validation_seed": data.validation_seed or None,
-        "ss_max_validation_steps": data.max_validation_steps or None,
-        "ss_validate_every_n_epochs": data.validate_every_n_epochs or None if on else None,
-        "ss_validate_every_n_steps": data.validate_every_n_steps or None,
     }
 
 
@@ -281,7 +231,4 @@ def _modelspec_entries(config: Settled, family: Family, facts: RunFacts) -> dict
         entries["modelspec.timestep_range"] = f"{config.objective.min_timestep},{config.objective.max_timestep}"
     if config.text.clip_skip > 1:
         entries["modelspec.encoder_layer"] = str(config.text.clip_skip)
-    run = config.run
-    told = {"author": run.metadata_author, "description": run.metadata_description, "license": run.metadata_license,
-            "tags": run.metadata_tags, "usage_hint": run.metadata_usage_hint, "trigger_phrase": config.text.trigger}  # fmt: skip
-    return {**entries, **{f"modelspec.{key}": text for key, text in told.items() if text}}
+    return entries

@@ -12,7 +12,6 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import read_prompts
-from lib_lora.config.reading import samples_are_drawn
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
@@ -36,7 +35,7 @@ class Sampler:
         self._config, self._plan, self._base, self._session, self._leavings = config, plan, base, session, leavings
         self._folder = host.work_folder() / config.run.name / "samples"
         self._hides = host.hides_pictures()
-        written = read_prompts(config.run.sample_prompts) if samples_are_drawn(config.run) else []
+        written = read_prompts(config.run.sample_prompts) if config.run.draws_samples else []
         self._prompts = written or [default_prompt(config, plan)]
         self._failed = False
 

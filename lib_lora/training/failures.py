@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.groups import TrainConfig, options_by_name
 from lib_lora.errors import TrainLoraError
 from lib_lora.model.base import BaseModel
 
@@ -31,7 +31,7 @@ def explained(base: BaseModel, config: TrainConfig, what: str, lower: Sequence[s
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        flat, options = config.to_flat(), {opt.name: opt for opt in all_options()}
+        flat, options = config.to_flat(), options_by_name()
         values = [f"{options[name].title} is {flat[name]}" for name in lower]
         raise OutOfMemoryError(
             f"The GPU ran out of memory at {what}: {', '.join(values[:-1])} and {values[-1]}; lower one of them, or close "

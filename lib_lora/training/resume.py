@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.groups import TrainConfig, all_options, is_read
 from lib_lora.config.names import taken_between_problem
-from lib_lora.config.reading import is_read
 from lib_lora.config.settled import Settled
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.paths import at_home, pasted, path_problem
@@ -26,10 +25,6 @@ from lib_lora.training.state_rules import checked_tree, step_of
 from lib_lora.training.tree import StateError
 
 TITLE = "Resume from (resume): "
-# options that may differ: they name things, or say what is shown, measured and saved, not what is trained
-MAY_DIFFER = {
-    "data", "save_precision", "cache_latents_to_disk", "validate_every_n_steps", "validate_every_n_epochs",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -214,7 +209,7 @@ def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | No
     A rate that is not given, of a model whose family is not known yet, is looked at once the model is there.
     """
     now = json.loads(json.dumps(config.to_flat()))
-    checked = [opt for opt in all_options() if opt.name not in MAY_DIFFER and (opt.group != "run" or opt.name == "seed")]
+    checked = [opt for opt in all_options() if opt.declaration.affects == "result"]
     default = json.loads(json.dumps({opt.name: opt.default for opt in checked}))
     different = [
         f"{opt.title} was {saved.get(opt.name, default[opt.name])!r}, is {now[opt.name]!r}"

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from lib_lora.config.groups import all_options
-from lib_lora.config.names import name_problem
+from lib_lora.config.groups import all_options, options_by_name
 from lib_lora.config.optimizers import OPTIMIZERS
 from lib_lora.config.options import Option
-from lib_lora.config.prompts import names_a_file
 from lib_lora.data.lines import lines_of
 from lib_lora.data.paths import pasted
 from lib_lora.errors import ConfigError
-
-SLIDERS = {"resolution": 8, "batch_size": 1, "preview_steps": 1, "clip_skip": 1}  # option -> step of its slider
-
-LINES = {"data", "reg_data", "base_weights", "base_weights_multiplier"}  # several texts, one a line; paths have spaces in them
-PROMPT_LINES = 4
-# what names folders and files of the machine; not there where the webui was started with --hide-ui-dir-config
-PATHS = ("data", "reg_data", "mask_data", "network_weights", "base_weights")
 
 
 def form_options(place: str) -> list[Option]:
     """The options of one part of the form."""
     return [opt for opt in all_options() if opt.declaration.place == place]
+
+
+def basic_rows() -> list[list[Option]]:
+    """The basic options as they stand in rows."""
+    ordered = sorted(form_options("basic"), key=lambda opt: opt.declaration.row)
+    return [list(row) for _, row in itertools.groupby(ordered, lambda opt: opt.declaration.row[0])]
 
 
 def component(opt: Option) -> Any:
@@ -40,18 +38,16 @@ def component(opt: Option) -> Any:
         made = gr.Dropdown(choices=installed_suggestions(opt), value=opt.default, allow_custom_value=True, **common)
     elif opt.choices is not None:
         made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
-    elif opt.name in SLIDERS:
-        made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=SLIDERS[opt.name], value=opt.default, **common)
+    elif declared.slider:
+        made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
     elif opt.kind is int:
         made = gr.Number(value=opt.default, **common)
     elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
-        made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=opt.declaration.unset, **common)
-    elif opt.name in LINES:
-        made = gr.Textbox(value="", lines=1, max_lines=8, placeholder=_placeholder(opt), **common)
-    elif opt.name == "sample_prompts":  # one text of several lines
-        made = gr.Textbox(value="", lines=PROMPT_LINES, max_lines=PROMPT_LINES, **common)
+        made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
     else:
-        made = gr.Textbox(value=opt.default or "", max_lines=1, placeholder=_placeholder(opt), **common)
+        lines = 1 if opt.kind is tuple else declared.lines  # a list grows with what it holds
+        value, placeholder = shown(opt, opt.default), declared.placeholder
+        made = gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
     return made
 
@@ -59,7 +55,7 @@ def component(opt: Option) -> Any:
 def shown(opt: Option, value: Any) -> Any:
     """`value` as the component of `opt` holds it."""
     if opt.kind is tuple:
-        return ("\n" if opt.name in LINES else " ").join(value)
+        return ("\n" if opt.declaration.lines > 1 else " ").join(value)
     if value is None:
         return ""
     return decimal(value) if opt.kind is float else value
@@ -94,29 +90,19 @@ def _held(opt: Option, value: Any) -> Any:
     if opt.kind not in (str, tuple):
         return value
     text = "" if value is None else str(value)
-    return _lines(text) if opt.name in LINES else text
+    return _lines(text) if opt.kind is tuple and opt.declaration.lines > 1 else text
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
     """A sentence for every option that names a folder or file of the machine, where the webui hides those."""
-    given = {name: bool(flat[name]) for name in PATHS}
-    given["resume"] = bool(flat["resume"]) and name_problem(flat["resume"]) is not None
-    given["sample_prompts"] = names_a_file(flat["sample_prompts"])
-    titles = {opt.name: opt.title for opt in all_options()}
     return [
-        f"{titles[name]}: the webui was started with --hide-ui-dir-config, so folders and files of its machine cannot be named; "
+        f"{opt.title}: the webui was started with --hide-ui-dir-config, so folders and files of its machine cannot be named; "
         "leave it empty, and drop images."
-        for name, is_given in given.items()
-        if is_given
+        for opt in map(options_by_name().__getitem__, flat)
+        if opt.names_path(flat[opt.name])
     ]
 
 
 def _lines(text: str) -> tuple[str, ...]:
     """What stands on each line, without the quotes that a file manager puts around a path."""
     return tuple(line for line in map(pasted, lines_of(text)) if line)
-
-
-def _placeholder(opt: Option) -> str:
-    return {"data": "folder on the machine that runs the webui", "name": "my_cat", "trigger": "ohwx_cat", "resume": "my_cat"}.get(
-        opt.name, ""
-    )

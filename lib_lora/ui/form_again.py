@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora.config.groups import all_options
+from lib_lora.config.groups import options_by_name
 from lib_lora.errors import LoraFileError
 from lib_lora.training.again import again
 from lib_lora.ui.form import shown
@@ -18,7 +18,6 @@ from lib_lora.ui.report import list_html
 LONGEST_SHOWN = 200
 NOTHING = "nothing: a new LoRA"
 FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
-_OPTIONS = {opt.name: opt for opt in all_options()}
 
 
 class AgainBar:
@@ -74,8 +73,8 @@ class AgainBar:
         except LoraFileError as error:
             return self._told(error.problems)
         told = list_html([found.words], "note")
-        settings = found.settings
-        return [told, *(gr.update(value=shown(_OPTIONS[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
+        settings, options = found.settings, options_by_name()
+        return [told, *(gr.update(value=shown(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
 
     def _told(self, problems: Sequence[str]) -> list[Any]:
         return [list_html(problems, "problem"), *[gr.update() for _ in FIELDS]]

@@ -11,15 +11,14 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name
 from lib_lora.config.names import name_problem
 from lib_lora.config.options import Option
-from lib_lora.config.presets import PERSONAL, PRESETS
+from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
-from lib_lora.kohya.known import NOT_INHERITED
 from lib_lora.kohya.told import NEED_ATTENTION, import_parts
 from lib_lora.model.family import Family, Kind
 from lib_lora.ui.form import settings_from, shown
@@ -35,7 +34,6 @@ EXPORTS = {
     "kohya_ss (JSON)": "json",
     "sd-scripts folders (TOML)": "dataset",
 }
-NEVER_SET = {*NOT_INHERITED, "trigger", "overwrite"}
 CHANGED = "trainLora.report.filled"  # JavaScript: the report is renewed
 # JavaScript fetches the key; what comes with it is handed on as it is: nothing is done with it before the key is looked at
 WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
@@ -43,7 +41,7 @@ WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "
 
 def set_options() -> list[Option]:
     """The fields that a preset or a file may set."""
-    return [opt for opt in all_options() if opt.declaration.place != "none" and opt.name not in NEVER_SET]
+    return [opt for opt in all_options() if opt.declaration.place != "none" and opt.declaration.set_by != "person"]
 
 
 class PresetBar:
@@ -133,7 +131,10 @@ def choose_preset(title: Any) -> list[Any]:
         raise ConfigError([f"Preset: must be one of {', '.join([DEFAULTS, *TITLES])}."])
     preset = PRESETS[TITLES[title]] if title in TITLES else None
     config = build_config(preset.settings() if preset else {})
-    fields = [gr.update() if opt.name in PERSONAL else gr.update(value=shown(opt, config.value(opt))) for opt in set_options()]
+    fields = [
+        gr.update(value=shown(opt, config.value(opt))) if opt.declaration.set_by == "preset" else gr.update()
+        for opt in set_options()
+    ]
     if preset is None:
         return ["", *fields]
     rows = "".join(
@@ -145,7 +146,7 @@ def choose_preset(title: Any) -> list[Any]:
 
 def label(name: str) -> str:
     """An option's words in the form."""
-    return next(opt.declaration.label for opt in all_options() if opt.name == name)
+    return options_by_name()[name].declaration.label
 
 
 def read_file(file: Any) -> list[Any]:
@@ -160,7 +161,9 @@ def read_file(file: Any) -> list[Any]:
         return [gr.update(), told, *unchanged]
     config = found.config()
     fields = [
-        gr.update() if opt.name in PERSONAL and opt.name not in found.flat else gr.update(value=shown(opt, config.value(opt)))
+        gr.update(value=shown(opt, config.value(opt)))
+        if opt.declaration.set_by == "preset" or opt.name in found.flat
+        else gr.update()
         for opt in set_options()
     ]
     return [gr.update(value=None), import_html(found), *fields]

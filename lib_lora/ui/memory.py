@@ -6,6 +6,7 @@ import threading
 from html import escape
 
 from lib_lora.check import Findings
+from lib_lora.config.groups import all_options
 from lib_lora.config.settled import Settled
 from lib_lora.errors import TrainLoraError
 from lib_lora.estimate.wanted import estimate, short
@@ -38,12 +39,9 @@ class MemoryRow:
     def _text(self, config: Settled, base: BaseModel | None, plan: Plan | None) -> str:
         if base is None or plan is None:
             return ""
-        text, data, run = config.text, config.data, config.run
         captions = len({sample.caption for sample in plan.samples})
-        key = (base.info().name, str(self._host.device()), config.adapter, config.optimizer, config.precision, config.objective,
-               text.max_token_length, text.token_rule, text.clip_skip, captions, tuple(plan.buckets), data.resolution,
-               data.batch_size, data.vae_batch_size, data.cache_latents, run.preview_steps, run.sample_every_n_steps,
-               run.sample_every_n_epochs)  # fmt: skip
+        counted = [opt for opt in all_options() if opt.declaration.affects not in ("length", "files")]
+        key = (base.info().name, str(self._host.device()), captions, tuple(plan.buckets), *map(config.value, counted))
         if key not in self._answers:
             if len(self._answers) >= KEPT:
                 self._answers.clear()

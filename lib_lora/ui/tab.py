@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from html import escape
@@ -15,7 +16,7 @@ from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
 from lib_lora.errors import DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
-from lib_lora.ui.form import PATHS, component, form_options, hidden_path_problems, settings_from
+from lib_lora.ui.form import basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_again import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
@@ -28,16 +29,6 @@ from lib_lora.ui.uploads import TAKEN, keep_uploads
 HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
 # the panel of the run, and, unseen, what is said of it to those who hear the page
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
-# basic options in the rows they are shown in
-ROWS: tuple[tuple[str, ...], ...] = (
-    ("name", "trigger"),
-    ("epochs", "repeats", "steps"),
-    ("resolution", "batch_size"),
-    ("rank", "alpha"),
-    ("unet_lr", "text_encoder_lr"),
-    ("optimizer", "lr_scheduler"),
-    ("seed", "overwrite"),
-)
 
 
 class TrainTab:
@@ -187,33 +178,28 @@ class TrainTab:
 
     def _build_form(self, key: Any) -> tuple[list[Any], Any]:
         """All components in the order of `self._options`, and the drop field."""
-        made: dict[str, Any] = {}
-        basic = {opt.name: opt for opt in form_options("basic")}
+        advanced = form_options("advanced")
         taken = self._uploads / TAKEN
         presets = PresetBar(self._guard, taken, self._runner.host.kind)
         finished = AgainBar(self._guard, self._runner.host.lora_folder)
         files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True
-        made["data"] = component(basic["data"])
-        for number, row in enumerate(ROWS):
-            with gr.Row():
-                made.update({name: component(basic[name]) for name in row})
-            if number == 0:  # what a preset leaves as it is stands above it
-                presets.build()
-                finished.build(visible=not self._hides_folders)
-        advanced = form_options("advanced")
+        rows = basic_rows()
+        own = list(itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), rows))
+        made = _components(own)  # what a preset leaves as it is stands above it
+        presets.build()
+        finished.build(visible=not self._hides_folders)
+        made.update(_components(rows[len(own) :]))
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
                 members = [opt for opt in advanced if opt.group == group]
                 with gr.Accordion(title, open=False, elem_id=f"train_lora_group_{group}"):
-                    for first in range(0, len(members), 2):
-                        with gr.Row():
-                            made.update({opt.name: component(opt) for opt in members[first : first + 2]})
-        self._options = [*basic.values(), *advanced]
+                    made.update(_components([members[first : first + 2] for first in range(0, len(members), 2)], pairs=True))
+        self._options = [*form_options("basic"), *advanced]
         presets.wire(self._options, made, key)
         finished.wire(made, key, CHANGED)
-        for name in PATHS if self._hides_folders else ():
-            made[name].visible = False
+        for opt in self._options if self._hides_folders else ():
+            made[opt.name].visible = not opt.is_path
         return [made[opt.name] for opt in self._options], files
 
     def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
@@ -235,3 +221,12 @@ class TrainTab:
         for item in buttons:
             item.do_not_save_to_config = True
         return report, memory, message, buttons
+
+
+def _components(rows: Sequence[Sequence[Option]], *, pairs: bool = False) -> dict[str, Any]:
+    """Option name -> component. An option alone has no row around it, unless rows are `pairs`."""
+    made: dict[str, Any] = {}
+    for row in rows:
+        with gr.Row() if pairs or len(row) > 1 else contextlib.nullcontext():
+            made.update({opt.name: component(opt) for opt in row})
+    return made

@@ -16,7 +16,7 @@ from lib_lora.config.options import Option
 from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
-from lib_lora.ui.form import PATHS, shown
+from lib_lora.ui.form import shown
 from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
@@ -133,7 +133,7 @@ class QueueSection:
     def _field(self, opt: Option, config: TrainConfig) -> Any:
         """The job's value. Where folders are hidden, its images alone are named, in a field that can be seen then."""
         value = config.value(opt)
-        if not self._hides_folders or opt.name not in PATHS:
+        if not self._hides_folders or not opt.is_path:
             return gr.update(value=shown(opt, value))
         if opt.name == "data":
             value = tuple(folder for folder in value if self._queue.owns(folder))

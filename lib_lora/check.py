@@ -16,8 +16,9 @@ from lib_lora.data.dataset import Dataset, scan
 from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.model.base import Host
-from lib_lora.model.family import SD1, Kind
 from lib_lora.model.rates import with_rates
 from lib_lora.plan import Plan, make_plan
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER

@@ -19,7 +19,7 @@ from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.data.split import held_out
 from lib_lora.errors import DatasetError
-from lib_lora.model.family import Kind
+from lib_lora.families.family import Kind
 from lib_lora.model.layer_table import layers_text
 from lib_lora.sentences import bounded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.model.family import Family
+from lib_lora.families.family import Family
 
 
 def with_rates(config: TrainConfig, family: Family) -> TrainConfig:

@@ -17,6 +17,7 @@ from lib_lora.data.hidden_names import hidden_name
 from lib_lora.data.sizes import Size
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
+from lib_lora.families.known import SIDE_STEP
 from lib_lora.model.base import BaseModel, Host
 from lib_lora.output.atomic import write_atomically
 from lib_lora.output.left import Leavings
@@ -102,7 +103,7 @@ def thumbnail(path: Path) -> bytes:
 
 def _whole(side: int) -> int:
     """A side that has whole latents (sd-scripts rounds down, too)."""
-    return side - side % 8
+    return side - side % SIDE_STEP
 
 
 def _free(path: Path) -> Path:

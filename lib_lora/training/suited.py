@@ -8,9 +8,9 @@ from lib_lora.config.adapter_rules import block_problems, trains_some_block
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
+from lib_lora.families.family import Kind
+from lib_lora.families.known import LAYOUTS
 from lib_lora.model.base import BaseModel
-from lib_lora.model.blocks import SD, XL
-from lib_lora.model.family import SDXL, Kind
 from lib_lora.model.rates import with_rates
 
 
@@ -28,10 +28,9 @@ def model_problems(config: TrainConfig, kind: Kind) -> list[str]:
 
 
 def _block_problems(config: TrainConfig, kind: Kind) -> list[str]:
-    layout = XL if kind.family.card == SDXL.card else SD
-    other = SD if layout is XL else XL
+    layout = kind.family.unet.layout
     problems = block_problems(config.adapter, layout)
-    if problems and block_problems(config.adapter, other):
+    if problems and all(block_problems(config.adapter, other) for other in LAYOUTS):
         return [problem for problem in problems if problem not in config_problems(config, None)]  # of no family: its rule tells
     only_unet = config.optimizer.text_rate == 0 and config.optimizer.unet_lr > 0
     if not problems and only_unet and not trains_some_block(config.adapter, layout):
@@ -54,10 +53,10 @@ def suited(config: TrainConfig, base: BaseModel) -> tuple[TrainConfig, list[str]
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
         text = replace(text, clip_skip=1)
     given, config = config.optimizer.text_encoder_lr is not None, with_rates(config, family)
-    if family.card == SDXL.card and config.optimizer.text_rate > 0:
+    if family.text_encoder_lr == 0 and config.optimizer.text_rate > 0:
         told.append(
-            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: leave Learning rate, "
-            "text encoder (text_encoder_lr) empty for that."
+            f"Text encoders: both are trained. For {family.name} the U-Net alone is usual, and needs less memory: leave "
+            "Learning rate, text encoder (text_encoder_lr) empty for that."
         )
     elif not given and config.optimizer.text_rate == 0:
         told.append(

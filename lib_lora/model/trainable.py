@@ -18,14 +18,14 @@ from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
 
 @contextmanager
 def made_trainable(base: BaseModel, whole: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it; others' patches have no part.
+    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it. The exit brings everything back.
 
-    The exit brings everything back. `whole`: what the model's networks lie in, where that is more than they are.
+    `whole`: of a model that a host holds, all that its networks lie in; then what others hung on them has no part, either.
     """
     own = [*networks(base), base.vae]
     with ExitStack() as stack:
         stack.enter_context(frozen(whole or own))
-        stack.enter_context(others_aside(own))
+        stack.enter_context(others_aside(own if whole else []))  # transformers hangs hooks of its own on what it makes
         stack.enter_context(_in_fp32(base.vae))
         stack.enter_context(training_forwards(base, base.device))
         stack.enter_context(forwards_replaced(lean_encoder_forwards(base.vae, base.device)))
@@ -48,6 +48,9 @@ def training_forwards(base: BaseModel, device: torch.device) -> Iterator[None]:
 def _in_fp32(vae: nn.Module) -> Iterator[None]:
     """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
     before = next(vae.parameters()).dtype
+    if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
+        yield
+        return
     try:
         vae.to(torch.float32)  # it may fail half-way
         yield

@@ -24,7 +24,6 @@ Found = tuple[Family, ...]
 _READS_TEXT = ("attn2_to_k", "attn2_to_v")
 _AS_WIDE = re.compile(r".*_(?:self_attn_(?:q|k|v|out)_proj|layer_norm[12])|text_model_final_layer_norm")
 _LAYER = re.compile(r"text_model_encoder_layers_(\d+)_")
-_SHORT = min(family.text_encoders[0].layers for family in FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,8 @@ def _by_encoder(layer: Layer) -> Found:
     """By the names of the encoders that a family has, and by how many layers its first one has."""
     if layer.part == TEXT_2:
         return tuple(family for family in FAMILIES if len(family.text_encoders) > 1)
-    alone = tuple(family for family in FAMILIES if len(family.text_encoders) == 1)
+    firsts = {family: family.text_encoders[0] for family in FAMILIES}
     if layer.part == TEXT_H:
-        return tuple(family for family in alone if family.text_encoders[0].is_open_clip)
-    match = _LAYER.match(layer.path)
-    deep = match is not None and int(match[1]) >= _SHORT and layer.part != TEXT_1
-    return tuple(family for family in alone if family.text_encoders[0].layers > _SHORT) if deep else FAMILIES
+        return tuple(family for family, first in firsts.items() if first.is_open_clip)
+    match = _LAYER.match(layer.path) if layer.part != TEXT_1 else None
+    return tuple(family for family, first in firsts.items() if not match or int(match[1]) < first.layers + first.unread)

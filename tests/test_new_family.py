@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -24,6 +25,8 @@ from lib_lora.model.layer_names import families
 from lib_lora.model.targets import unet_targets
 from lib_lora.output.lora_file import read
 from lib_lora.train import train
+from lib_lora.training.latent_cache import LatentCache
+from lib_lora.training.latents import posteriors
 from tests.conftest import small_config
 from tests.synthetic import SHAPES, _mini_shape, _tensor
 
@@ -94,6 +97,9 @@ def test_a_whole_run(toy: Path, photos: Path, tmp_path: Path) -> None:
         mean, _ = base.encode_image(torch.zeros(1, 3, 64, 96))
         assert base.family is TOY and mean.shape == (1, CHANNELS, 64 // FACTOR, 96 // FACTOR)
         assert base.decode_latents(mean).shape == (1, 3, 64, 96)
+        pixels, cache = np.zeros((64, 96, 3), dtype=np.uint8), LatentCache(base.vae, base.family)
+        cache.keep(tmp_path / "a.png", pixels, posteriors(base, [pixels])[0])
+        assert cache.load(tmp_path / "a.png", pixels) is not None
     config = small_config(photos, tmp_path, preview_steps=2, cache_latents_to_disk=True, flip_aug=True)
     events = list(train(config, host, Stop()))
     assert [event for event in events if isinstance(event, Planned)]

@@ -16,8 +16,8 @@ from lib_lora.data.dataset import Dataset, scan
 from lib_lora.data.masks import with_masks
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
+from lib_lora.families.family import Kind
 from lib_lora.model.base import BaseModel, Host
-from lib_lora.model.family import Kind
 from lib_lora.model.layer_table import layers_text
 from lib_lora.output.lora_layers import LoraFiles
 from lib_lora.plan import Plan, make_plan

@@ -22,12 +22,10 @@ from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.family import SDXL
 from lib_lora.model.surgery import Forward, forwards_replaced
 from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
-from lib_lora.objective.noise import velocity
 from lib_lora.output.lora_file import read
 from lib_lora.settle import settled_for
 from lib_lora.training.checkpointing import choose_checkpointing
@@ -127,7 +125,7 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
     Raises:
         ModelError: the recording is of another model family.
     """
-    if recording.sdxl != (base.family.card == SDXL.card):
+    if recording.sdxl != base.family.unet.reads_sizes:
         recorded_of = "SDXL" if recording.sdxl else "SD 1.x or 2.x"
         raise ModelError(f"The recording is of {recorded_of}, the checkpoint is {base.family.name}; choose the other one.")
     losses, pairs, names = train_recorded(recording, base)
@@ -182,10 +180,9 @@ def _inputs(recording: Recording, config: Settled, base: BaseModel, texts: Texts
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
     captions = recording.captions[step]
     read = texts.tokens(captions) if config.optimizer.text_encoder_lr > 0 else texts.context(captions)
-    timesteps, target = tensors["timesteps"], tensors["noise"]
-    if config.objective.v_parameterization:
-        alphas = schedule(config.objective, base.alphas_cumprod)
-        target = velocity(tensors["latents"], tensors["noise"], timesteps, alphas)
+    timesteps, process = tensors["timesteps"], schedule(config.objective, base.noise_process)
+    velocity = config.objective.v_parameterization
+    target = process.target(tensors["latents"], tensors["noise"], timesteps, velocity=velocity)
     noisy = tensors["noisy_latents"]
     sizes = torch.cat([tensors[name] for name in _SIZES], dim=1) if recording.sdxl else None
     return StepInputs(noisy, target, timesteps, read, sizes)

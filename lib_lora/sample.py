@@ -17,11 +17,8 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.objective.loss import schedule
-from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.randomness import normal
 from lib_lora.training.precision import Precision
-
-SMALLEST_ALPHA = 1e-4  # of ᾱ: with zero terminal SNR nothing is left of the picture at the first step
 
 
 @dataclass(frozen=True)
@@ -41,22 +38,16 @@ class PreviewRequest:
 
 @torch.no_grad()
 def sample(base: BaseModel, request: PreviewRequest, precision: Precision) -> Pixels:
-    """The picture, `[height, width, 3]`. DDIM with η = 0 (Song et al. 2020, equation 12) and classifier-free guidance."""
-    alphas = schedule(request.objective, base.alphas_cumprod).double().cpu()
-    latents = normal((1, 4, request.size.height // 8, request.size.width // 8), request.seed, "sample").to(base.device)
+    """The picture, `[height, width, 3]`, with classifier-free guidance."""
+    process = schedule(request.objective, base.noise_process)
+    velocity, shape = request.objective.v_parameterization, base.family.latent_shape(*request.size)
+    latents = normal((1, *shape), request.seed, "sample").to(base.device)
     conditioning = _conditioning(base, request, precision)
-    timesteps = [round(t) for t in torch.linspace(TIMESTEPS - 1, 0, request.steps + 1).tolist()][:-1]
+    timesteps = [round(t) for t in torch.linspace(process.steps - 1, 0, request.steps + 1).tolist()][:-1]
     for position, t in enumerate(timesteps):
         after = timesteps[position + 1] if position + 1 < len(timesteps) else 0
-        alpha, alpha_after = float(alphas[t]), float(alphas[after])
         predicted = _guided(base, latents, t, conditioning, request.guidance, precision)
-        if request.objective.v_parameterization:
-            clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * predicted
-            noise = alpha**0.5 * predicted + (1 - alpha) ** 0.5 * latents
-        else:
-            noise = predicted
-            clean = (latents - (1 - alpha) ** 0.5 * noise) / max(alpha, SMALLEST_ALPHA) ** 0.5
-        latents = alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
+        latents = process.denoised_step(latents, predicted, t, after, velocity=velocity)
     pixels = base.decode_latents(latents / base.family.latent_scale)[0].float().cpu()
     scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)  # [H, W, 3]
     return scaled.nan_to_num().numpy().astype(np.uint8)

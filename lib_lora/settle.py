@@ -8,9 +8,9 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import MODEL_RULES
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, Problem
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.model.base import BaseModel
-from lib_lora.model.blocks import SD, XL
-from lib_lora.model.family import SD1, SDXL, Kind
 
 
 def settle(config: TrainConfig, kind: Kind | None) -> Settled:
@@ -26,7 +26,7 @@ def settle(config: TrainConfig, kind: Kind | None) -> Settled:
         objective=replace(config.objective, v_parameterization=velocity),
         text=config.text if family.clip_skip else replace(config.text, clip_skip=1),
         model=family.name if kind else "",
-        layout=XL if family.card == SDXL.card else SD,
+        layout=family.unet.layout,
     )
 
 
@@ -64,10 +64,10 @@ def settled_notes(settled: Settled, kind: Kind) -> list[str]:
     if settled.text != given.text:
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
     rate = settled.optimizer.text_encoder_lr
-    if family.card == SDXL.card and rate > 0:
+    if family.text_encoder_lr == 0 and rate > 0:
         told.append(
-            "Text encoders: both are trained. For SDXL the U-Net alone is usual, and needs less memory: leave Learning rate, "
-            "text encoder (text_encoder_lr) empty for that."
+            f"Text encoders: both are trained. For {family.name} the U-Net alone is usual, and needs less memory: leave "
+            "Learning rate, text encoder (text_encoder_lr) empty for that."
         )
     elif given.optimizer.text_encoder_lr is None and rate == 0:
         told.append(

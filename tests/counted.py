@@ -32,7 +32,7 @@ def counted_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpoint
     modules = [*networks(base), base.vae]
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     blocks = checkpointed_forwards(networks(base)) if checkpointing else {}
-    known = [*weights, *parameters(pairs), base.alphas_cumprod, latents, inputs.target, inputs.timesteps, sizes, *ids]
+    known = [*weights, *parameters(pairs), *base.noise_process.tensors(), latents, inputs.target, inputs.timesteps, sizes, *ids]
     with attached(pairs), forwards_replaced(blocks), Ledger(known, resident=True) as ledger:
         loss = compute_loss(base, inputs, config.objective, config.text.clip_skip)
         kept = ledger.now

@@ -12,10 +12,11 @@ from torch import nn
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import TrainConfig
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.model.adapter import parameters, state_dict
 from lib_lora.model.base import BaseModel, Target, Word
 from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.family import SD1, Kind
 from lib_lora.model.kinds import new_adapter
 from lib_lora.model.words import bundle
 from lib_lora.plan import Plan, make_plan

@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.errors import LoraFileError
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.family import SD1, SD2, SDXL, Kind
 from lib_lora.model.kinds import tensor_shapes
 from lib_lora.model.layer_table import layers_of
 from lib_lora.settle import settle
@@ -20,11 +23,11 @@ from lib_lora.training.again import again
 from lib_lora.training.weights import is_trained, weights_problems
 
 
-def finished(path: Path, card: str = "SD1", dtype: torch.dtype = torch.float16, **flat: Any) -> Path:
+def finished(path: Path, family: Family = SD1, dtype: torch.dtype = torch.float16, **flat: Any) -> Path:
     """A LoRA file of every third layer that these settings train in a model of full size."""
     config = build_config({"rank": 2, "alpha": 1, "text_encoder_lr": 5e-5, **flat})
     state = {}
-    for name, shape in layers_of(card)[::3]:
+    for name, shape in layers_of(family)[::3]:
         if is_trained(config, name, "unet" if name.startswith("lora_unet") else "text_encoder"):
             rank, alpha = rank_and_alpha(name, config.adapter)
             shapes = tensor_shapes(shape, rank, config.adapter)
@@ -57,7 +60,7 @@ def test_what_must_agree_is_set(flat: dict[str, Any], wanted: dict[str, Any], wo
 
 
 def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
-    path = finished(tmp_path / "xl.safetensors", "SDXL")
+    path = finished(tmp_path / "xl.safetensors", SDXL)
     found = again(path)
     assert found.words.startswith("xl: lora of SDXL, rank 2")
     assert weights_problems(settle(build_config(dict(found.settings)), Kind(SDXL, "a test")), Kind(SDXL, "a test")) == []
@@ -66,7 +69,7 @@ def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
 
 
 def test_sd2_is_told_by_its_widths(tmp_path: Path) -> None:
-    assert "lora of SD 2.x, rank 2" in again(finished(tmp_path / "two.safetensors", "SD2")).words
+    assert "lora of SD 2.x, rank 2" in again(finished(tmp_path / "two.safetensors", SD2)).words
 
 
 def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:

@@ -21,13 +21,16 @@ from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Event, Finished, Planned, StepDone
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
-from lib_lora.model.family import SD1, SD2, SDXL, Kind
-from lib_lora.model.targets import diffusers_unet_targets, fitted, sdxl_unet_targets, text_encoder_targets
+from lib_lora.model.targets import fitted, text_encoder_targets, unet_targets
 from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
@@ -68,7 +71,7 @@ def test_names_and_shapes_of_a_full_sdxl_are_kohyas() -> None:
         encoders = [kind(CLIPTextConfig(**config)) for kind, config in zip(kinds, configs)]
         unet = UNet2DConditionModel(**unet_config(weights))
     text = [t for encoder, prefix in zip(encoders, SDXL.text_prefixes) for t in text_encoder_targets(encoder, prefix)]
-    found = sdxl_unet_targets(unet)
+    found = unet_targets(unet, SDXL)
     assert described(text + found) == set(NAMES["sdxl"])
     assert (len(text), len(found)) == (264, 722) and family_of(shapes) is SDXL
     assert [config["num_attention_heads"] for config in configs] == [12, 20]
@@ -84,7 +87,7 @@ def test_names_and_shapes_of_a_full_sd2_are_kohyas() -> None:
     }  # fmt: skip
     config = CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
     with torch.device("meta"):
-        targets = text_encoder_targets(CLIPTextModel(config)) + diffusers_unet_targets(UNet2DConditionModel(**unet))
+        targets = text_encoder_targets(CLIPTextModel(config)) + unet_targets(UNet2DConditionModel(**unet), SD2)
     assert described(targets) == set(NAMES["sd2"]) and len(targets) == 138 + 192
 
 
@@ -274,8 +277,8 @@ def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velo
     list(pictures.encode())
     batch = next(iter(plan.updates(config.run.seed)))[0]
     shown = pictures.shown(batch)
-    drawn = draw(config.objective, shown.latents, base.alphas_cumprod, config.run.seed, batch.step, batch.first)
-    kept = base.alphas_cumprod[drawn.timesteps][:, None, None, None]
+    drawn = draw(config.objective, shown.latents, base.noise_process, config.run.seed, batch.step, batch.first)
+    kept = base.noise_process.alphas_cumprod[drawn.timesteps][:, None, None, None]
     noise = (drawn.noisy_latents - kept.sqrt() * shown.latents) / (1 - kept).sqrt()
     target = kept.sqrt() * noise - (1 - kept).sqrt() * shown.latents if velocity else noise
     captions = [plan.samples[index].caption for index in batch.indices]
@@ -305,7 +308,7 @@ def test_inpainting_models_of_other_families(write: Any, photos: Path, tmp_path:
         noisy, timesteps = torch.randn(1, 4, 8, 16), torch.tensor([500])
         grey = base.vae.encode(torch.zeros(1, 3, 64, 128)).latent_dist.mean * kind.family.latent_scale
         seen = torch.cat([noisy, torch.ones(1, 1, 8, 16), grey], dim=1)
-        sdxl = plain.card == "SDXL"
+        sdxl = plain.unet.reads_sizes
         given = Conditioning(
             torch.randn(1, 77, base.unet.config.cross_attention_dim),  # type: ignore[union-attr]
             torch.randn(1, 256) if sdxl else None, torch.tensor([[64, 128, 0, 0, 64, 128]]) if sdxl else None,
@@ -434,7 +437,7 @@ def test_a_recorded_step_of_sdxl_is_replayed_as_sd_scripts_made_it(sdxl: Diffuse
     generator = torch.Generator().manual_seed(3)
     latents, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
     timesteps, caption = torch.tensor([700]), "a cup of coffee"
-    alpha = sdxl.alphas_cumprod[timesteps][:, None, None, None]
+    alpha = sdxl.noise_process.alphas_cumprod[timesteps][:, None, None, None]
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     one, two = (encoder.module for encoder in sdxl.text_encoders)
     words = sdxl.tokenizer(caption, add_special_tokens=False).input_ids

@@ -17,11 +17,14 @@ from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished, Note
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import Adapter, attached, by_layer, state_dict
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import delta
-from lib_lora.model.family import SD1, SD2, SDXL, Kind
 from lib_lora.model.kinds import adapter_delta, weight_of
 from lib_lora.model.norm_shifts import norms_of, shifted
 from lib_lora.output.inspect import describe

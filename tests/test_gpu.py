@@ -13,16 +13,17 @@ import torch
 from torch import nn
 
 from lib_lora.events import Finished, Planned, StepDone
-from lib_lora.hosts.architecture import TEXT, family_of, text_config, unet_config, vae_config
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sdxl import SDXL
+from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.family import Family, Kind
 from lib_lora.model.words import bundled
 from lib_lora.output.lora_file import read
 from lib_lora.replay import load_recording, replay
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.checkpointing import ENOUGH_BYTES, ENOUGH_BYTES_SDXL
 from lib_lora.training.words import start_word
 from tests.conftest import small_config
 from tests.recorded import RECORDED
@@ -192,12 +193,14 @@ def full_shape(shapes_of: Path, device: torch.device) -> DiffusersModel:
     with device:
         unet = UNet2DConditionModel(**unet_config(weights)).half().eval()
         vae = AutoencoderKL(**vae_config(weights)).eval()
-        configs = [text_config(weights, prefix) for prefix in TEXT[family.card]]
+        configs = [text_config(weights, prefix) for prefix in [encoder.weights for encoder in family.text_encoders]]
         encoders = [kind(CLIPTextConfig(**config)).half().eval() for kind, config in zip(kinds, configs)]
     return DiffusersModel(Modules(unet, vae, tuple(encoders), Kind(family, "its shapes")), device)
 
 
-@pytest.mark.parametrize(("shapes_of", "side", "bound"), [(SHAPES, 512, ENOUGH_BYTES), (SDXL_SHAPES, 1024, ENOUGH_BYTES_SDXL)])
+@pytest.mark.parametrize(
+    ("shapes_of", "side", "bound"), [(SHAPES, 512, SD1.enough_bytes), (SDXL_SHAPES, 1024, SDXL.enough_bytes)]
+)
 def test_what_auto_leaves_off_fits(
     shapes_of: Path, side: int, bound: int, mini_checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

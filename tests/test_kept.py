@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lib_lora.data.hidden_names import hidden_name
+from lib_lora.families.sd1 import SD1
 from lib_lora.jobs.keeper import GB, LIMIT, LIMIT_GB, parse_limit
 from lib_lora.jobs.kept import remove
 from lib_lora.jobs.queue import Queue
@@ -142,7 +143,7 @@ def test_latents_go_by_the_limit_and_only_ours(tmp_path: Path) -> None:
     """Beside pictures that were named: what another program keeps there, or a person, stays."""
     photos = tmp_path / "photos"
     picture = write_picture(photos / "10_cat" / "a.png", 64, 64)
-    cache, pixels = LatentCache(torch.nn.Linear(1, 1)), torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()
+    cache, pixels = LatentCache(torch.nn.Linear(1, 1), SD1), torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()
     cache.keep(picture, pixels, Posterior(torch.zeros(4, 8, 8), torch.zeros(4, 8, 8)))
     (ours,) = (photos / "10_cat" / FOLDER).iterdir()
     others = [photos / "10_cat" / FOLDER / name for name in ("notes.txt", "0" * 32 + ".safetensors", "mine.safetensors")]

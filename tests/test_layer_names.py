@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from lib_lora.config.groups import build_config
 from lib_lora.errors import LoraFileError
+from lib_lora.families.family import Family
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import unet_config
 from lib_lora.model.blocks import block_index, layout_of, rank_and_alpha
-from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.layer_names.further import is_further, is_norm
 from lib_lora.model.layer_names.keys import key_of
 from lib_lora.model.layer_names.translate import translate
@@ -32,7 +35,7 @@ Q = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
 def shapes_of(family: Family) -> dict[str, tuple[int, ...]]:
     """A LoRA of rank 2 of every layer, under kohya's names."""
     found: dict[str, tuple[int, ...]] = {}
-    for name, shape in layers_of(family.card):
+    for name, shape in layers_of(family):
         found |= {f"{name}.lora_down.weight": (2, *shape[1:]), f"{name}.lora_up.weight": (shape[0], 2), f"{name}.alpha": ()}
     return found
 
@@ -53,21 +56,21 @@ def ldm_to_diffusers(family: Family) -> dict[str, str]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
-@pytest.mark.parametrize("family", [SD1, SDXL], ids=lambda family: family.card)
+@pytest.mark.parametrize("family", [SD1, SDXL], ids=lambda family: family.id)
 def test_every_layer_of_a_unet_is_found_under_both_names(family: Family) -> None:
     """As diffusers' own converter pairs them, norms and ends too; each pair has one name here, and no two pairs the same."""
-    pairs, xl = ldm_to_diffusers(family), family is SDXL
-    found = {(unet_name(ldm, xl=xl), unet_name(diffusers, xl=xl)) for ldm, diffusers in pairs.items()}
+    pairs = ldm_to_diffusers(family)
+    found = {(unet_name(ldm, family), unet_name(diffusers, family)) for ldm, diffusers in pairs.items()}
     assert len(found) == len(pairs) > 300 and all(one == other for one, other in found)
-    spelled = {"lora_unet_" + (ldm if xl else diffusers).replace(".", "_") for ldm, diffusers in pairs.items()}
+    spelled = {"lora_unet_" + (ldm if family is SDXL else diffusers).replace(".", "_") for ldm, diffusers in pairs.items()}
     assert {one for one, _ in found} == spelled
-    adaptable = {name for name, _ in layers_of(family.card) if name.startswith("lora_unet_")}
+    adaptable = {name for name, _ in layers_of(family) if name.startswith("lora_unet_")}
     assert {name for name in spelled if not is_further(name)} == adaptable
     assert {name for name in spelled if is_norm(name)} == {name for name in spelled - adaptable if "norm" in name or name.endswith(
         ("in_layers_0", "out_layers_0", "out_0"))}  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.card)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_read_back_whole(family: Family, layout: str) -> None:
     plain = shapes_of(family)
@@ -80,12 +83,12 @@ def test_every_layout_is_read_back_whole(family: Family, layout: str) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
-@pytest.mark.parametrize("family", [SD1, SDXL], ids=lambda family: family.card)
+@pytest.mark.parametrize("family", [SD1, SDXL], ids=lambda family: family.id)
 @pytest.mark.parametrize("form", ["flat", "dotted", "bare"])
 def test_the_other_trees_block_names_are_read_too(family: Family, form: str) -> None:
     """SD 1.x under ldm's names, SDXL under diffusers', flat as the webui reads them, and with dots."""
     pairs = ldm_to_diffusers(family)
-    other = {unet_name(ldm, xl=family is SDXL): diffusers if family is SDXL else ldm for ldm, diffusers in pairs.items()}
+    other = {unet_name(ldm, family): diffusers if family is SDXL else ldm for ldm, diffusers in pairs.items()}
     start = {"flat": "lora_unet_", "dotted": "model.diffusion_model.", "bare": ""}[form]
     shapes, wanted = {}, {}
     for key, shape in shapes_of(family).items():

@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from lib_lora.config.groups import build_config
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import unet_config
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.base import Target, Word
 from lib_lora.model.blocks import conv_place, rank_and_alpha
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind
 from lib_lora.model.kinds import new_adapter, tensor_shapes
 from lib_lora.model.layer_table import layers_of, layers_text
 from lib_lora.model.words import bundle
@@ -40,10 +43,10 @@ def test_the_table_is_kohyas() -> None:
     }
     config = build_config({"rank": 4, "conv_dim": 2}).adapter
     found = set()
-    for name, shape in layers_of("SD1"):
+    for name, shape in layers_of(SD1):
         shapes = tensor_shapes(shape, rank_and_alpha(name, config)[0], config)
         found |= {f"{name}.alpha []", *(f"{name}.{key} {list(sides)}" for key, sides in shapes.items())}
-    assert found == wanted - {""} and len(layers_of("SD1")) == 72 + 278
+    assert found == wanted - {""} and len(layers_of(SD1)) == 72 + 278
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
@@ -51,23 +54,23 @@ def test_the_tables_of_other_families_are_kohyas(family: str) -> None:
     """Names and shapes at rank 4, made by sd-scripts' own LoRANetwork on models of full size; it makes 1×1 convolutions of Linears."""
     config = build_config({"rank": 4}).adapter
     found = set()
-    for name, shape in layers_of({"sd2": "SD2", "sdxl": "SDXL"}[family]):
+    for name, shape in layers_of({"sd2": SD2, "sdxl": SDXL}[family]):
         if rank_and_alpha(name, config)[0]:
             found.add(f"{name} {[4, shape[1]]} {[shape[0], 4]}")
     assert found == set(json.loads((DATA / "kohya-names.json").read_text())[family])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
-@pytest.mark.parametrize("card", ["SD2", "SDXL"])
-def test_convolutions_of_other_families_are_those_of_diffusers(card: str) -> None:
+@pytest.mark.parametrize("family", [SD2, SDXL], ids=lambda family: family.id)
+def test_convolutions_of_other_families_are_those_of_diffusers(family: Family) -> None:
     from diffusers import UNet2DConditionModel
 
     shapes = json.loads((DATA / "sdxl_shapes.json").read_text())
     with torch.device("meta"):
         config = unet_config({key: torch.empty(shape) for key, shape in shapes.items()})
-        unet = UNet2DConditionModel(**config) if card == "SDXL" else UNet2DConditionModel(cross_attention_dim=1024)
-        wanted = {(target.name, tuple(target.module.weight.shape)) for target in conv_targets(unet)}  # type: ignore[arg-type]
-    assert {(name, shape) for name, shape in layers_of(card) if conv_place(name)} == wanted
+        unet = UNet2DConditionModel(**config) if family is SDXL else UNet2DConditionModel(cross_attention_dim=1024)
+        wanted = {(target.name, tuple(target.module.weight.shape)) for target in conv_targets(unet, family)}  # type: ignore[arg-type]
+    assert {(name, shape) for name, shape in layers_of(family) if conv_place(name)} == wanted
 
 
 def test_families_have_their_own_counts() -> None:
@@ -123,7 +126,7 @@ def test_sizes(flat: dict[str, Any]) -> None:
     """Of a file with every tensor, to the digit that is shown."""
     config = settle(build_config(flat), None)
     state = {}
-    for name, shape in layers_of("SD1"):
+    for name, shape in layers_of(SD1):
         rank, _ = rank_and_alpha(name, config.adapter)
         if rank:
             shapes = tensor_shapes(shape, rank, config.adapter, name)
@@ -134,31 +137,28 @@ def test_sizes(flat: dict[str, Any]) -> None:
     assert told(flat, SD1) == pytest.approx(size, rel=0.01, abs=0.06)
 
 
-def without_content(card: str) -> Any:
+def without_content(family: Family) -> Any:
     """A model of full size whose weights take no memory."""
     with torch.device("meta"):
-        modules = {name: _layer(shape) for name, shape in layers_of(card) if not conv_place(name)}
+        modules = {name: _layer(shape) for name, shape in layers_of(family) if not conv_place(name)}
     targets = [
         Target(name, module, "unet" if name.startswith("lora_unet_") else "text_encoder") for name, module in modules.items()
     ]
     unet = nn.Module()
-    unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
-    return SimpleNamespace(
-        targets=lambda: targets, device=torch.device("cpu"), unet=unet, family={"SD1": SD1, "SD2": SD2, "SDXL": SDXL}[card]
-    )
+    return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet, family=family)
 
 
 def _layer(shape: tuple[int, ...]) -> nn.Module:
     return nn.Linear(shape[1], shape[0], bias=False) if len(shape) == 2 else nn.Conv2d(shape[1], shape[0], 1, bias=False)
 
 
-def written(path: Path, card: str, flat: dict[str, Any]) -> float:
+def written(path: Path, family: Family, flat: dict[str, Any]) -> float:
     """Megabytes of the file that a run with these settings writes, beside what its metadata takes."""
     config, count = settle(build_config(flat), None), flat.get("embedding_vectors", 0)
-    widths = {"SD1": (768,), "SD2": (1024,), "SDXL": (768, 1280)}[card]  # of the text encoders
+    widths = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}[family.id]  # of the text encoders
     word = bundle(Word("ohwx", tuple(torch.zeros(count, width) for width in widths))) if count else {}
     dtype = FILE_DTYPES[config.precision.save_precision]
-    base = without_content(card)
+    base = without_content(family)
     kept, layers = kept_tensors(config, base.family)
     trained = [pair for pair in start_pairs(config, base) if pair.target.name not in layers]
     write(path, serialise({**state_dict(trained), **kept, **word}, dtype, {}, kept))
@@ -171,11 +171,11 @@ def told(flat: dict[str, Any], family: Any) -> float:
     )
 
 
-@pytest.mark.parametrize("family", [SD1, SD2, SDXL], ids=lambda family: family.card)
+@pytest.mark.parametrize("family", [SD1, SD2, SDXL], ids=lambda family: family.id)
 def test_the_size_counts_the_vectors_of_a_word(family: Family, tmp_path: Path) -> None:
     flat = {"rank": 1, "train_layers": "cross-attention", "text_encoder_lr": 0, "save_precision": "float"}
     more = {**flat, "trigger": "ohwx", "embedding_vectors": 64}
-    sizes = [written(tmp_path / "x.safetensors", family.card, given) for given in (flat, more)]
+    sizes = [written(tmp_path / "x.safetensors", family, given) for given in (flat, more)]
     assert sizes[1] > 1.15 * sizes[0], "they are no trifle here"
     assert [told(given, family) for given in (flat, more)] == pytest.approx(sizes, rel=0.01, abs=0.06)
 
@@ -221,18 +221,16 @@ TE = {"text_encoder_lr": 1e-5}
 def test_a_lora_that_is_gone_on_with(first: dict[str, Any], then: dict[str, Any], words: str, tmp_path: Path) -> None:
     """What it holds stays in the file; what is trained and not in it comes on top, unless ranks come from it."""
     old = tmp_path / "old.safetensors"
-    written(old, "SD1", {"rank": 4, "trigger": "ohwx", **first})
+    written(old, SD1, {"rank": 4, "trigger": "ohwx", **first})
     flat = {"rank": 4, "trigger": "ohwx", "network_weights": str(old), **then}
     assert layers_text(settle(build_config(flat), Kind(SD1, "a test")), SD1).startswith(words)
-    assert told(flat, SD1) == pytest.approx(written(tmp_path / "new.safetensors", "SD1", flat), rel=0.01, abs=0.06)
+    assert told(flat, SD1) == pytest.approx(written(tmp_path / "new.safetensors", SD1, flat), rel=0.01, abs=0.06)
 
 
 def test_what_cannot_be_told_is_left_to_those_who_tell(tmp_path: Path) -> None:
-    written(tmp_path / "old.safetensors", "SD1", {"rank": 4, **TE})
-    assert (
-        layers_text(settle(build_config({"network_weights": str(tmp_path / "old.safetensors")}), Kind(SDXL, "a test")), SDXL)
-        == ""
-    )
+    written(tmp_path / "old.safetensors", SD1, {"rank": 4, **TE})
+    foreign = build_config({"network_weights": str(tmp_path / "old.safetensors")})
+    assert layers_text(settle(foreign, Kind(SDXL, "a test")), SDXL) == ""
     assert layers_text(settle(build_config({"network_weights": "a"}), Kind(SD1, "a test")), SD1) == ""
     assert layers_text(settle(build_config({"block_dims": "a"}), Kind(SD1, "a test")), SD1) == "", "its rule tells"
 

@@ -23,12 +23,13 @@ from lib_lora.config.rules import config_problems
 from lib_lora.data.captions import CaptionSource, caption_file, written_caption
 from lib_lora.data.tokens import load_tokenizer
 from lib_lora.errors import LoraFileError, TrainLoraError
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.checkpoint import kind_of_file, read_shapes, says_v
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
 from lib_lora.model.base import Target
-from lib_lora.model.family import SD1, Kind
 from lib_lora.model.layer_table import layers_text
 from lib_lora.output.card import write_card
 from lib_lora.output.inspect import describe
@@ -91,7 +92,6 @@ def base() -> Any:
     modules = {TEXT: nn.Linear(6, 5), UNET: nn.Conv2d(6, 5, 1), MIDDLE: nn.Linear(6, 5), CONV: nn.Conv2d(6, 5, 3, padding=1)}
     targets = [Target(name, module, "text_encoder" if name == TEXT else "unet") for name, module in modules.items()]
     unet = nn.Module()
-    unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
     return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet, text_encoders=(), family=SD1)
 
 
@@ -334,7 +334,7 @@ def test_tables_of_the_data_path(tmp_path: Path, readers: Readers, monkeypatch: 
 
 def test_latents_on_disk(tmp_path: Path, readers: Readers) -> None:
     """What is not our own, whole and of these pixels is as if it were not there."""
-    cache, image, pixels = LatentCache(nn.Linear(2, 2)), tmp_path / "a.png", np.zeros((64, 64, 3), dtype=np.uint8)
+    cache, image, pixels = LatentCache(nn.Linear(2, 2), SD1), tmp_path / "a.png", np.zeros((64, 64, 3), dtype=np.uint8)
     posterior = Posterior(torch.ones(4, 8, 8), torch.zeros(4, 8, 8))
     cache.keep(image, pixels, posterior)
     path = _path(image, cache._key(pixels))

@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from lib_lora.errors import LoraFileError
+from lib_lora.families.family import inpainting
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.model.base import Target
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.computing import Acting, acting_as, autocast_dtype, device_type, without_autocast
-from lib_lora.model.family import SD1, SD2, SDXL, inpainting
 from lib_lora.model.forwards import composed
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.layer_names.alphas import said_alphas, said_scales
@@ -96,7 +99,7 @@ def test_an_inpainting_model_sees_a_mask_of_ones_and_grey() -> None:
         mean = torch.full((1, 4, pixels.shape[2] // 8, pixels.shape[3] // 8), 2.0)
         return mean, mean
 
-    base: Any = SimpleNamespace(family=SD1_INPAINTING, alphas_cumprod=torch.ones(1), device=CPU, encode_image=encode_image)
+    base: Any = SimpleNamespace(family=SD1_INPAINTING, device=CPU, encode_image=encode_image)
     noisy = torch.randn(2, 4, 3, 5)
     found = Surroundings(base)
     for _ in range(2):

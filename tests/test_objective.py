@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from lib_lora.config.objective import HuberSchedule, LossType, ObjectiveConfig
 from lib_lora.data.sizes import Size
+from lib_lora.families.ddpm import Ddpm, scaled_linear
 from lib_lora.objective.extra_noise import multires_sizes, with_offset, with_resolutions
 from lib_lora.objective.loss import (
     batch_loss,
@@ -21,14 +22,6 @@ from lib_lora.objective.loss import (
     sample_weights,
     schedule,
     velocity_scale,
-)
-from lib_lora.objective.noise import (
-    add_noise,
-    draw_timesteps,
-    scaled_linear_alphas_cumprod,
-    snr,
-    velocity,
-    with_zero_terminal_snr,
 )
 from lib_lora.randomness import generator, normal, permutation, uniform
 from lib_lora.training.draws import Drawn, draw
@@ -41,30 +34,30 @@ def scheduler() -> object:
 
 
 def test_schedule_equals_diffusers() -> None:
-    assert torch.equal(scaled_linear_alphas_cumprod(), scheduler().alphas_cumprod)
-    assert float(scaled_linear_alphas_cumprod()[-1]) == pytest.approx(0.0046601, rel=1e-4)
+    assert torch.equal(scaled_linear().alphas_cumprod, scheduler().alphas_cumprod)
+    assert float(scaled_linear().alphas_cumprod[-1]) == pytest.approx(0.0046601, rel=1e-4)
 
 
 def test_noising_equals_diffusers() -> None:
     latents, noise = torch.randn(5, 4, 6, 7), torch.randn(5, 4, 6, 7)
     timesteps = torch.tensor([0, 1, 500, 998, 999])
-    ours = add_noise(latents, noise, timesteps, scaled_linear_alphas_cumprod())
+    ours = scaled_linear().add_noise(latents, noise, timesteps)
     assert torch.allclose(ours, scheduler().add_noise(latents, noise, timesteps), atol=1e-6)
 
 
 def test_timesteps_cover_the_range_evenly() -> None:
-    drawn = draw_timesteps(20000, generator(1))
+    drawn = scaled_linear().draw_timesteps(20000, generator(1), 0, 1000)
     assert drawn.min() == 0 and drawn.max() == 999 and abs(float(drawn.float().mean()) - 499.5) < 8
 
 
 def test_timesteps_stay_in_the_range_that_is_asked_for() -> None:
-    drawn = draw_timesteps(5000, generator(1), 200, 300)
+    drawn = scaled_linear().draw_timesteps(5000, generator(1), 200, 300)
     assert drawn.min() == 200 and drawn.max() == 299
 
 
 def test_velocity_equals_diffusers() -> None:
     latents, noise, timesteps = torch.randn(3, 4, 6, 7), torch.randn(3, 4, 6, 7), torch.tensor([0, 500, 999])
-    ours = velocity(latents, noise, timesteps, scaled_linear_alphas_cumprod())
+    ours = scaled_linear().target(latents, noise, timesteps, velocity=True)
     assert torch.allclose(ours, scheduler().get_velocity(latents, noise, timesteps), atol=1e-6)
 
 
@@ -72,10 +65,11 @@ def test_zero_terminal_snr_equals_diffusers() -> None:
     scheduling = pytest.importorskip("diffusers.schedulers.scheduling_ddim")
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
     theirs = torch.cumprod(1 - scheduling.rescale_zero_terminal_snr(betas), dim=0)
-    ours = with_zero_terminal_snr(scaled_linear_alphas_cumprod())
-    assert torch.allclose(ours, theirs, atol=1e-5) and ours[-1] == 0
-    assert torch.equal(ours, schedule(ObjectiveConfig(zero_terminal_snr=True), scaled_linear_alphas_cumprod()))
-    assert torch.equal(schedule(ObjectiveConfig(), ours), ours)
+    ours = scaled_linear().with_zero_terminal_snr()
+    assert torch.allclose(ours.alphas_cumprod, theirs, atol=1e-5) and ours.alphas_cumprod[-1] == 0
+    (noised,) = schedule(ObjectiveConfig(zero_terminal_snr=True), scaled_linear()).tensors()
+    assert torch.equal(ours.alphas_cumprod, noised)
+    assert schedule(ObjectiveConfig(), ours) is ours
 
 
 @pytest.mark.parametrize(
@@ -97,12 +91,12 @@ def test_huber_thresholds_by_hand(huber_schedule: HuberSchedule, wanted: list[fl
     objective = ObjectiveConfig(loss_type="huber", huber_schedule=huber_schedule, huber_c=0.2, huber_scale=2.0)
     alphas = torch.full((1000,), 0.9)
     alphas[500] = 0.5
-    assert huber_thresholds(objective, torch.tensor([0, 500]), alphas).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert huber_thresholds(objective, torch.tensor([0, 500]), Ddpm(alphas)).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_snr_weights_by_hand() -> None:
-    alphas, timesteps = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0, 1, 2])  # SNR 9, 1, 1/9
-    assert snr(timesteps, alphas).tolist() == pytest.approx([9.0, 1.0, 1 / 9])
+    alphas, timesteps = Ddpm(torch.tensor([0.9, 0.5, 0.1])), torch.tensor([0, 1, 2])  # SNR 9, 1, 1/9
+    assert alphas.snr(timesteps).tolist() == pytest.approx([9.0, 1.0, 1 / 9])
     assert min_snr_weight(timesteps, alphas, 5.0, velocity=False).tolist() == pytest.approx([5 / 9, 1.0, 1.0])
     assert min_snr_weight(timesteps, alphas, 5.0, velocity=True).tolist() == pytest.approx([0.5, 0.5, 0.1])
     assert debiased_weight(timesteps, alphas, velocity=False).tolist() == pytest.approx([1 / 3, 1.0, 3.0])
@@ -111,7 +105,7 @@ def test_snr_weights_by_hand() -> None:
 
 
 def test_snr_is_bounded_where_there_is_no_noise() -> None:
-    alphas, timesteps = torch.tensor([1 - 1e-7]), torch.tensor([0])
+    alphas, timesteps = Ddpm(torch.tensor([1 - 1e-7])), torch.tensor([0])
     assert debiased_weight(timesteps, alphas, velocity=False).tolist() == pytest.approx([1000**-0.5])
 
 
@@ -128,12 +122,12 @@ def test_snr_is_bounded_where_there_is_no_noise() -> None:
     ],
 )
 def test_weights_multiply(changes: dict[str, Any], wanted: list[float]) -> None:
-    alphas, timesteps = torch.tensor([0.9, 0.5]), torch.tensor([0, 1])  # SNR 9, 1
+    alphas, timesteps = Ddpm(torch.tensor([0.9, 0.5])), torch.tensor([0, 1])  # SNR 9, 1
     assert sample_weights(ObjectiveConfig(**changes), timesteps, alphas).tolist() == pytest.approx(wanted)
 
 
 def test_batch_loss_is_the_weighted_mean_of_means() -> None:
-    alphas = torch.full((1000,), 0.9)
+    alphas = Ddpm(torch.full((1000,), 0.9))
     pred, target = torch.zeros(2, 4, 2, 2), torch.stack([torch.full((4, 2, 2), 1.0), torch.full((4, 2, 2), 3.0)])
     timesteps = torch.tensor([0, 1])
     assert float(batch_loss(pred, target, timesteps, ObjectiveConfig(), alphas)) == pytest.approx(5.0)
@@ -157,7 +151,7 @@ def test_resolutions_by_hand() -> None:
     assert torch.allclose(with_resolutions(noise, layers, 0.3), (noise + 0.3) / noise.std(), atol=1e-6)
 
 
-BASE = torch.linspace(0.99, 0.01, 1000)
+BASE = Ddpm(torch.linspace(0.99, 0.01, 1000))
 
 
 def drawn(**changes: Any) -> Drawn:
@@ -169,7 +163,7 @@ def test_a_step_is_drawn_from_seed_and_step_alone() -> None:
     assert torch.equal(drawn().noisy_latents, again.noisy_latents) and torch.equal(drawn().timesteps, again.timesteps)
     other = draw(ObjectiveConfig(), torch.ones(2, 4, 16, 16), BASE, 5, 4)
     assert not torch.equal(other.target, again.target) and not torch.equal(other.timesteps, again.timesteps)
-    assert torch.allclose(again.noisy_latents, add_noise(torch.ones(2, 4, 16, 16), again.target, again.timesteps, BASE))
+    assert torch.allclose(again.noisy_latents, BASE.add_noise(torch.ones(2, 4, 16, 16), again.target, again.timesteps))
 
 
 @pytest.mark.parametrize(
@@ -197,13 +191,13 @@ def test_each_option_changes_what_is_seen_but_not_the_target(changes: dict[str, 
 
 def test_perturbation_has_the_strength_that_is_asked_for() -> None:
     seen, plain = drawn(ip_noise_gamma=0.2), drawn()
-    added = (seen.noisy_latents - plain.noisy_latents) / (1 - BASE[plain.timesteps]).sqrt().view(-1, 1, 1, 1)
+    added = (seen.noisy_latents - plain.noisy_latents) / (1 - BASE.alphas_cumprod[plain.timesteps]).sqrt().view(-1, 1, 1, 1)
     assert float(added.std()) == pytest.approx(0.2, rel=0.1)
 
 
 def test_masks_and_weights_of_samples_as_sd_scripts() -> None:
     recorded = load_file(Path(__file__).parent / "data" / "kohya-augment.safetensors")
-    mask = torch.stack([latent_mask(values.numpy()) for values in recorded["mask"]])
+    mask = torch.stack([latent_mask(values.numpy(), 8) for values in recorded["mask"]])
     error, zeros, timesteps = recorded["loss"], torch.zeros(2, 4, 3, 2), torch.tensor([100, 900])
     objective, weights = ObjectiveConfig(min_snr_gamma=1.0), torch.tensor([1.0, 0.25])
     wanted = (recorded["masked"].mean(dim=(1, 2, 3)) * weights * sample_weights(objective, timesteps, BASE)).mean()

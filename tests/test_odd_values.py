@@ -20,8 +20,10 @@ from lib_lora.config.options import LONGEST_TEXT, MOST_TEXTS, Option
 from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.data.folders import MAX_REPEATS, repeats_in
 from lib_lora.errors import ConfigError, TrainLoraError
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sdxl import SDXL
 from lib_lora.kohya.export import ExportForm, export_kohya
-from lib_lora.model.family import SD1, SDXL, Kind
 from lib_lora.settle import model_problems, settle
 from lib_lora.training.optimizer import settings_problem
 from lib_lora.training.weights import weights_problems

@@ -15,9 +15,10 @@ from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
 from lib_lora.config.precision import PrecisionConfig
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sdxl import SDXL
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
-from lib_lora.model.family import SD1, SDXL
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem

@@ -281,7 +281,7 @@ def test_masks_are_averaged_over_latent_pixels(squares: Path, host: StandaloneHo
     still = pictures.still([0]).mask
     assert still is not None and still.shape == (1, 1, 8, 8)
     pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).mask
-    assert pixels is not None and torch.equal(still[0], latent_mask(pixels))
+    assert pixels is not None and torch.equal(still[0], latent_mask(pixels, 8))
     block = torch.tensor(pixels[:8, 24:32] / 255.0).float().mean()
     assert float(still[0, 0, 0, 3]) == pytest.approx(float(block), abs=1e-6)
     assert (still[..., :3] == 1).all() and (still[..., 5:] == 0).all()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lib_lora.errors import LoraFileError
-from lib_lora.model.family import SD1, Kind
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.output.inspect import describe
 from lib_lora.training.again import again
 from lib_lora.training.weights import weights_problems

@@ -19,11 +19,14 @@ from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.estimate.wanted import estimate
 from lib_lora.events import Event, Finished, Planned, StateSaved
+from lib_lora.families.family import Kind, inpainting
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sd2 import SD2
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.kohya.export import export_kohya
 from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import import_file, import_source
-from lib_lora.model.family import SD1, SD2, SDXL, Kind, inpainting
 from lib_lora.output.lora_file import read
 from lib_lora.output.state_file import VALUES
 from lib_lora.run_control import RunControl

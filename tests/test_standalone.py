@@ -12,14 +12,15 @@ import torch
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.errors import ConfigError, ModelError
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import file_problem, load_modules
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.family import SD1
 from lib_lora.model.layer_names.unet import unet_name
-from lib_lora.model.targets import diffusers_unet_targets, text_encoder_targets
+from lib_lora.model.targets import text_encoder_targets, unet_targets
 from lib_lora.replay import load_recording, replay
 from tests.models import shared_host
 
@@ -34,7 +35,7 @@ def test_names_and_shapes_of_a_full_model_are_kohyas() -> None:
     with torch.device("meta"):
         weights = {key: torch.empty(shape) for key, shape in SHAPES.items()}
         targets = text_encoder_targets(CLIPTextModel(CLIPTextConfig(**text_config(weights))))
-        targets += diffusers_unet_targets(UNet2DConditionModel(**unet_config(weights)))
+        targets += unet_targets(UNet2DConditionModel(**unet_config(weights)), SD1)
     found = set()
     for target in targets:
         shape = list(target.module.weight.shape)
@@ -52,13 +53,13 @@ def test_names_and_shapes_of_convolutional_blocks_are_kohyas() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**unet_config({key: torch.empty(shape) for key, shape in SHAPES.items()}))
     found = set()
-    for target in conv_targets(unet):
+    for target in conv_targets(unet, SD1):
         rank, shape = rank_and_alpha(target.name, AdapterConfig(rank=4, conv_dim=2))[0], list(target.module.weight.shape)
         ones = [1] * (len(shape) - 2)
         found |= {f"{target.name}.alpha []", f"{target.name}.lora_down.weight {[rank, *shape[1:]]}",
                   f"{target.name}.lora_up.weight {[shape[0], rank, *ones]}"}  # fmt: skip
     assert found == set((DATA / "kohya-sd1-conv-keys.txt").read_text().splitlines())
-    assert len(diffusers_unet_targets(unet)) + len(conv_targets(unet)) == 278
+    assert len(unet_targets(unet, SD1)) + len(conv_targets(unet, SD1)) == 278
 
 
 def test_ldms_places_are_diffusers() -> None:
@@ -70,11 +71,11 @@ def test_ldms_places_are_diffusers() -> None:
     inner = re.compile(
         r"model\.diffusion_model\.(.*\.(?:in_layers\.2|out_layers\.3|emb_layers\.1|skip_connection|\d\.op|\d\.conv))\.weight"
     )
-    found = {unet_name(match[1], xl=False): shape for key, shape in SHAPES.items() if (match := inner.fullmatch(key))}
-    wanted = {target.name: list(target.module.weight.shape) for target in conv_targets(unet)}
+    found = {unet_name(match[1], SD1): shape for key, shape in SHAPES.items() if (match := inner.fullmatch(key))}
+    wanted = {target.name: list(target.module.weight.shape) for target in conv_targets(unet, SD1)}
     assert found == wanted
     with pytest.raises(ValueError, match="no U-Net that is trained here has a layer at 'input_blocks.12.0.op'"):
-        unet_name("input_blocks.12.0.op", xl=False)
+        unet_name("input_blocks.12.0.op", SD1)
 
 
 def test_names_of_sdxls_convolutional_blocks() -> None:
@@ -86,7 +87,7 @@ def test_names_of_sdxls_convolutional_blocks() -> None:
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
             use_linear_projection=True, cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
         )  # fmt: skip
-    shapes = {target.name.removeprefix("lora_unet_"): tuple(target.module.weight.shape) for target in conv_targets(unet)}
+    shapes = {target.name.removeprefix("lora_unet_"): tuple(target.module.weight.shape) for target in conv_targets(unet, SDXL)}
     assert len(shapes) == 788 - 722, "sd-scripts' counts"
     assert {name for name in shapes if name.endswith(("_op", "_conv"))} == {
         "input_blocks_3_0_op", "input_blocks_6_0_op", "output_blocks_2_2_conv", "output_blocks_5_2_conv"}  # fmt: skip

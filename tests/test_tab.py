@@ -19,12 +19,14 @@ gr = pytest.importorskip("gradio")
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.config.optimizers import OPTIMIZERS  # noqa: E402
 from lib_lora.data.hidden_names import given_name  # noqa: E402
+from lib_lora.families.family import Kind  # noqa: E402
+from lib_lora.families.sd1 import SD1  # noqa: E402
+from lib_lora.families.sdxl import SDXL  # noqa: E402
 from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
 from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
-from lib_lora.model.family import SD1, SDXL, Kind  # noqa: E402
 from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402

@@ -15,10 +15,10 @@ from torch import nn
 from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError
+from lib_lora.families.sd1 import SD1
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.family import SD1
 from lib_lora.settle import settle
 from lib_lora.training.weights import frozen_pairs, start_pairs, weights_problems
 
@@ -49,7 +49,6 @@ def base() -> Any:
     modules = {TEXT: nn.Linear(6, 5), UNET: nn.Conv2d(6, 5, 1), MIDDLE: nn.Linear(6, 5)}
     targets = [Target(name, module, "text_encoder" if name == TEXT else "unet") for name, module in modules.items()]
     unet = nn.Module()
-    unet.down_blocks = nn.ModuleList(nn.Identity() for _ in range(4))
     return SimpleNamespace(targets=lambda: targets, device=torch.device("cpu"), unet=unet, family=SD1)
 
 
@@ -138,7 +137,6 @@ def test_ranks_and_alphas_from_the_file(base: Any, tmp_path: Path) -> None:
 def test_an_oft_keeps_its_limit_and_the_size_of_its_blocks(tmp_path: Path) -> None:
     target = Target(TEXT, nn.Linear(6, 8), "text_encoder")
     small = SimpleNamespace(targets=lambda: [target], device=torch.device("cpu"), unet=nn.Module(), family=SD1)
-    small.unet.down_blocks = nn.ModuleList()
     state = {f"{TEXT}.oft_blocks": torch.randn(4, 2, 2), f"{TEXT}.alpha": torch.tensor(1e-3)}
     fits = config(network_weights=lora(tmp_path, state), adapter_type="diag-oft")
     assert weights_problems(fits) == []

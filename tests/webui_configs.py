@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from lib_lora.data.tokens import VOCABULARY
-from lib_lora.hosts.architecture import TEXT, text_config, unet_config
+from lib_lora.families.sdxl import SDXL
+from lib_lora.hosts.architecture import text_config, unet_config
 from lib_lora.hosts.ldm_config import ldm_config
 
 ARCH = "ViT-S-32-alt"  # open_clip's name of what `synthetic.MINI_OPEN_CLIP` is
@@ -67,7 +68,7 @@ def write_sdxl(checkpoint: Path, weights: Mapping[str, Any], *, velocity: bool =
     """Write `NAME.yaml` and the first text encoder's folder beside a miniature of SDXL."""
     clip = checkpoint.with_name(f"{checkpoint.stem}-clip")
     shutil.copytree(VOCABULARY, clip, dirs_exist_ok=True)
-    first = text_config(weights, TEXT["SDXL"][0])
+    first = text_config(weights, SDXL.text_encoders[0].weights)
     (clip / "config.json").write_text(json.dumps({"model_type": "clip_text_model", **first}))
     clip_l = {
         "is_trainable": False, "input_key": "txt", "target": SGM + "encoders.modules.FrozenCLIPEmbedder",

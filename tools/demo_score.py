@@ -18,7 +18,6 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.hosts.standalone import DiffusersModel
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.objective.noise import TIMESTEPS, add_noise
 from lib_lora.randomness import normal
 from lib_lora.sample import PreviewRequest, sample
 from lib_lora.training.latents import image_tensor
@@ -38,13 +37,13 @@ FEATURE_SIDE = 16
 def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> float:
     """Mean loss over fixed noise and timesteps; whatever is attached to the model takes part."""
     ids = torch.tensor([caption_ids(base.tokenizer, caption, 75)] * NOISES)
-    timesteps = torch.linspace(0, TIMESTEPS - 1, NOISES + 2)[1:-1].long()
+    timesteps = torch.linspace(0, base.noise_process.steps - 1, NOISES + 2)[1:-1].long()
     losses = []
     for number, picture in enumerate(pictures):
         posterior_mean, _ = base.encode_image(image_tensor(picture)[None])
         latents = (posterior_mean * base.family.latent_scale).expand(NOISES, -1, -1, -1)
         noise = normal(tuple(latents.shape), 1, "heldout", number)
-        noisy = add_noise(latents, noise, timesteps, base.alphas_cumprod)
+        noisy = base.noise_process.add_noise(latents, noise, timesteps)
         losses.append(float(compute_loss(base, StepInputs(noisy, noise, timesteps, TextInputs((ids,))), ObjectiveConfig(), 1)))
     return float(np.mean(losses))
 

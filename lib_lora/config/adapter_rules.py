@@ -11,9 +11,9 @@ from lib_lora.config.optimizers import optimizer_spec
 from lib_lora.config.options import shown
 from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import ConfigError, Problem
+from lib_lora.families.family import Layout
+from lib_lora.families.known import LAYOUTS
 from lib_lora.model.blocks import (
-    LAYOUTS,
-    Layout,
     block_alphas,
     block_ranks,
     conv_alphas,

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.errors import Problem
+from lib_lora.families.known import SIDE_STEP
 
 SMALLEST_SIDE = 64
 
 
 def resolution_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.resolution
-    if value % 8 == 0:
+    if value % SIDE_STEP == 0:
         return None
-    return Problem("resolution", f"Resolution (resolution): got {value}, must be a multiple of 8, such as {value // 8 * 8}.")
+    near = value // SIDE_STEP * SIDE_STEP
+    return Problem("resolution", f"Resolution (resolution): got {value}, must be a multiple of {SIDE_STEP}, such as {near}.")
 
 
 def height_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.resolution_height
-    if value == 0 or (value >= SMALLEST_SIDE and value % 8 == 0):
+    if value == 0 or (value >= SMALLEST_SIDE and value % SIDE_STEP == 0):
         return None
-    near = max(value // 8 * 8, SMALLEST_SIDE)
+    near = max(value // SIDE_STEP * SIDE_STEP, SMALLEST_SIDE)
     return Problem(
         "resolution_height",
-        f"Height (resolution_height): got {value}, must be 0, or a multiple of 8 from {SMALLEST_SIDE} on, such as {near}.",
+        f"Height (resolution_height): got {value}, must be 0, or a multiple of {SIDE_STEP} from {SMALLEST_SIDE} on, such as "
+        f"{near}.",
     )
 
 
 def bucket_step_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.bucket_reso_steps
-    if not config.data.enable_bucket or value % 8 == 0:
+    if not config.data.enable_bucket or value % SIDE_STEP == 0:
         return None
-    return Problem("bucket_reso_steps", f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of 8.")
+    return Problem("bucket_reso_steps", f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of {SIDE_STEP}.")
 
 
 def bucket_range(config: TrainConfig) -> Problem | None:

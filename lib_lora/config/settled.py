@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.optimizer import OptimizerConfig
 from lib_lora.errors import Problem
-from lib_lora.model.blocks import SD, Layout
+from lib_lora.families.family import Layout
+from lib_lora.families.sd1 import SD1
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Settled(TrainConfig):
     optimizer: SettledOptimizer = field(default_factory=SettledOptimizer)
     given: TrainConfig = field(default_factory=TrainConfig)
     model: str = ""
-    layout: Layout = SD
+    layout: Layout = SD1.unet.layout
 
     @property
     def saved(self) -> TrainConfig:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lib_lora.model.attention import fused_attention_forwards
-from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import TextEncoder
 from lib_lora.model.inpainting import Surroundings
-from lib_lora.model.lean import lean_forwards
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
-from lib_lora.model.surgery import forwards_replaced
 
 META = torch.device("meta")
 
@@ -35,22 +30,10 @@ def likeness(base: BaseModel) -> BaseModel:
     for parameter in alike.vae.parameters():
         parameter.data = parameter.data.float()
     alike.text_encoders = tuple(_encoder(encoder, made) for encoder in base.text_encoders)
-    alike.alphas_cumprod = base.alphas_cumprod.to(META)
+    alike.noise_process = base.noise_process.to(META)
     alike._surroundings = Surroundings(alike)
     found: BaseModel = alike
     return found
-
-
-@contextmanager
-def made_trainable(alike: BaseModel, device_type: str) -> Iterator[None]:
-    """The forwards that a host gives its model for training on such a device (`made_trainable`, `borrow_model` there)."""
-    with ExitStack() as stack:
-        stack.enter_context(forwards_replaced(fused_attention_forwards(alike.unet)))
-        for encoder in alike.text_encoders:
-            if isinstance(encoder, OpenClipEncoder):
-                stack.enter_context(forwards_replaced(encoder.forwards()))
-        stack.enter_context(forwards_replaced(lean_forwards(networks(alike), torch.device(device_type))))
-        yield
 
 
 def _encoder(encoder: TextEncoder, made: dict[int, nn.Module]) -> TextEncoder:

@@ -13,7 +13,7 @@ from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import CHUNK
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.likeness import META, made_trainable
+from lib_lora.estimate.likeness import META
 from lib_lora.estimate.standing_in import recomputed, standing_in
 from lib_lora.model.adapter import Adapter, attached, parameters
 from lib_lora.model.base import BaseModel, networks
@@ -22,6 +22,7 @@ from lib_lora.model.computing import Acting
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.model.kinds import is_learning
 from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.trainable import training_forwards
 from lib_lora.training.step import StepInputs, compute_loss
 
 
@@ -77,7 +78,7 @@ class Counter:
 
     def drawing(self, size: Size) -> int:
         """One picture with guidance: the U-Net on two latents, then the VAE's decoder."""
-        latents = torch.empty(1, 4, size.height // 8, size.width // 8, device=META)
+        latents = torch.empty(1, *self._alike.family.latent_shape(*size), device=META)
         with self._trainable(), torch.no_grad():
             inputs = self._inputs(size, 2)
             with self._ledger() as ledger:
@@ -96,18 +97,18 @@ class Counter:
     @contextmanager
     def _trainable(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(made_trainable(self._alike, self._device_type))
+            stack.enter_context(training_forwards(self._alike, torch.device(self._device_type)))
             stack.enter_context(attached(self._pairs, self._frozen))
             yield
 
     def _ledger(self) -> Ledger:
         modules: list[nn.Module] = [*networks(self._alike), self._alike.vae]
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        known = [*weights, *parameters(self._pairs), *parameters(self._frozen), self._alike.alphas_cumprod]
+        known = [*weights, *parameters(self._pairs), *parameters(self._frozen), *self._alike.noise_process.tensors()]
         return Ledger(known, resident=self._device_type == "cpu")
 
     def _inputs(self, size: Size, batch: int) -> StepInputs:
-        latents = torch.empty(batch, 4, size.height // 8, size.width // 8, device=META)
+        latents = torch.empty(batch, *self._alike.family.latent_shape(*size), device=META)
         text: TextInputs | Conditioning = self._ids(batch)
         if not self._trains_text:
             with torch.no_grad(), standing_in(self._acting):

@@ -6,16 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lib_lora.model.family import SD1, SD2, SDXL, Family, inpainting
+from lib_lora.families.family import Family
+from lib_lora.families.known import FAMILIES
+from lib_lora.families.sd1 import SD1
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-# where a family's text encoders lie; transformers' own layout, or open_clip's
-TEXT: dict[str, tuple[str, ...]] = {
-    SD1.card: ("cond_stage_model.transformer.",),
-    SD2.card: ("cond_stage_model.model.",),
-    SDXL.card: ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
-}
 V_MARK = "v_pred"  # an empty tensor that some SDXL fine-tunes carry
 _SD1_HEADS = 8  # of every SD 1.x; no tensor shape tells it
 _HEAD_WIDTH = 64  # of all other families, and of every CLIP
@@ -28,12 +24,10 @@ def family_of(shapes: Mapping[str, Any]) -> Family | str:
     if refused:
         return refused
     first = shapes.get(UNET + "input_blocks.0.0.weight")
-    found = [family for family in (SDXL, SD2, SD1) if all(_has(shapes, prefix) for prefix in TEXT[family.card])]
-    if first is None or not found or not _has(shapes, VAE):
+    found = next((family for family in FAMILIES if family.is_in(shapes)), None)
+    if first is None or found is None or not _has(shapes, VAE):
         return "no complete Stable Diffusion checkpoint"
-    if first[1] in (4, 9):
-        return found[0] if first[1] == 4 else inpainting(found[0])
-    return f"{found[0].name} for editing or depth, with {first[1]} channels"
+    return found.with_channels(first[1]) or f"{found.name} for editing or depth, with {first[1]} channels"
 
 
 def _refused(shapes: Mapping[str, Any]) -> str | None:
@@ -68,7 +62,7 @@ def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "sample_size": 128 if len(channels) == 3 else 64,
         "in_channels": weights[UNET + "input_blocks.0.0.weight"].shape[1],
-        "out_channels": 4,
+        "out_channels": weights[UNET + "out.2.weight"].shape[0],
         "layers_per_block": 2,
         "block_out_channels": tuple(channels),
         "down_block_types": tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in attention),
@@ -89,20 +83,21 @@ def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 def vae_config(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Diffusers' configuration of the VAE, read from the shapes."""
-    channels = tuple(weights[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(4))
+    levels = _count(weights, f"{VAE}encoder.down.")
+    channels = tuple(weights[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
     return {
         "in_channels": 3,
         "out_channels": 3,
-        "latent_channels": 4,
+        "latent_channels": weights[VAE + "post_quant_conv.weight"].shape[1],
         "layers_per_block": _count(weights, f"{VAE}encoder.down.0.block."),
         "block_out_channels": channels,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
         "norm_num_groups": 32,
     }
 
 
-def text_config(weights: Mapping[str, Any], prefix: str = TEXT[SD1.card][0]) -> dict[str, Any]:
+def text_config(weights: Mapping[str, Any], prefix: str = SD1.text_encoders[0].weights) -> dict[str, Any]:
     """Transformers' configuration of the text encoder below `prefix`, read from the shapes."""
     open_clip = prefix.endswith(".model.")
     core = prefix if open_clip else prefix + "text_model."

@@ -17,9 +17,10 @@ from torch import nn
 
 from lib_lora.data.paths import path_problem
 from lib_lora.errors import ModelError
-from lib_lora.hosts.architecture import TEXT, UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.known import TRAINABLE
+from lib_lora.hosts.architecture import UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
-from lib_lora.model.family import Family, Kind
 from lib_lora.output.header import tensor_shapes
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
@@ -27,7 +28,6 @@ _NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticErro
 MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # a webui's have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
-TRAINABLE = "SD 1.x, SD 2.x, SDXL and their inpainting models can be trained"
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     unet, vae, encoders = made.unet, made.vae, made.text_encoders
     _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)  # type: ignore[arg-type]
     _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)  # type: ignore[arg-type]
-    for prefix, encoder in zip(TEXT[made.kind.family.card], encoders):
-        _fill(encoder, text_weights(_read(path, prefix), prefix, encoder), dtype)
+    for read, encoder in zip(made.kind.family.text_encoders, encoders):
+        _fill(encoder, text_weights(_read(path, read.weights), read.weights, encoder), dtype)
     return made
 
 
@@ -127,8 +127,8 @@ def empty_modules(path: Path) -> Modules:
         with torch.device("meta"):
             unet = UNet2DConditionModel(**of_unet)
             vae = AutoencoderKL(**of_vae)
-            for config in of_text:
-                kind = CLIPTextModelWithProjection if encoders else CLIPTextModel  # the second one's output is projected
+            for config, encoder in zip(of_text, found.family.text_encoders):
+                kind = CLIPTextModelWithProjection if encoder.pools else CLIPTextModel
                 encoders.append(kind(CLIPTextConfig(**config)).eval())
     except (*_NOT_WHOLE, RuntimeError) as error:
         raise ModelError(f"The checkpoint {path.name!r} has shapes that no {found.family.name} has ({error}).") from error
@@ -137,10 +137,14 @@ def empty_modules(path: Path) -> Modules:
 
 def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Configurations of U-Net, VAE and text encoders. One of `_NOT_WHOLE` is raised where the file lacks what tells them."""
-    encoders = [text_config(shapes, prefix) for prefix in TEXT[family.card]]
-    if family.is_v2:
-        encoders[0]["num_hidden_layers"] -= 1  # the last one is never used
-    return unet_config(shapes), vae_config(shapes), encoders
+    encoders = [text_config(shapes, encoder.weights) for encoder in family.text_encoders]
+    for config, encoder in zip(encoders, family.text_encoders):
+        config["num_hidden_layers"] -= encoder.unread
+    unet, vae = unet_config(shapes), vae_config(shapes)
+    told = unet["out_channels"], vae["latent_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
+    if told != (family.latent_channels, family.latent_channels, family.vae_factor):
+        raise ValueError(f"latents have {told[1]} channels and {told[2]} pixels on a side, the U-Net gives {told[0]}")
+    return unet, vae, encoders
 
 
 def kind_of_file(path: Path) -> Kind:

@@ -11,9 +11,8 @@ from typing import Any
 import yaml
 
 from lib_lora.data.tokens import VOCABULARY
+from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.architecture import text_config, unet_config, vae_config
-
-LATENT_CHANNELS = 4
 
 
 def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:
@@ -35,7 +34,7 @@ def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
 
     Of an inpainting model it is v1-inpainting-inference.yaml's.
     """
-    inpaints = unet_config(weights)["in_channels"] != LATENT_CHANNELS
+    inpaints = unet_config(weights)["in_channels"] != SD1.latent_channels
     own = {"conditioning_key": "hybrid", "finetune_keys": None} if inpaints else {"conditioning_key": "crossattn"}
     return {
         "model": {
@@ -48,11 +47,11 @@ def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
                 "first_stage_key": "jpg",
                 "cond_stage_key": "txt",
                 "image_size": 64,
-                "channels": 4,
+                "channels": SD1.latent_channels,
                 "cond_stage_trainable": False,
                 **own,
                 "monitor": "val/loss_simple_ema",
-                "scale_factor": 0.18215,
+                "scale_factor": SD1.latent_scale,
                 "use_ema": False,
                 "unet_config": {
                     "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
@@ -61,7 +60,7 @@ def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
                 "first_stage_config": {
                     "target": "ldm.models.autoencoder.AutoencoderKL",
                     "params": {
-                        "embed_dim": 4,
+                        "embed_dim": SD1.latent_channels,
                         "monitor": "val/rec_loss",
                         "ddconfig": _vae_parameters(weights),
                         "lossconfig": {"target": "torch.nn.Identity"},
@@ -82,7 +81,7 @@ def _unet_parameters(weights: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "image_size": 32,
         "in_channels": config["in_channels"],
-        "out_channels": LATENT_CHANNELS,
+        "out_channels": config["out_channels"],
         "model_channels": channels[0],
         "attention_resolutions": [4, 2, 1],
         "num_res_blocks": 2,
@@ -101,7 +100,7 @@ def _vae_parameters(weights: Mapping[str, Any]) -> dict[str, Any]:
     channels = config["block_out_channels"]
     return {
         "double_z": True,
-        "z_channels": 4,
+        "z_channels": config["latent_channels"],
         "resolution": 256,
         "in_channels": 3,
         "out_ch": 3,

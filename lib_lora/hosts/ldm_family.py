@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.known import FAMILIES
 from lib_lora.hosts.architecture import V_MARK
 from lib_lora.hosts.checkpoint import MARKED, read_shapes
-from lib_lora.model.family import SD1, SD2, SDXL, Family, Kind, inpainting
 
 
 def family_of(latent_diffusion: Any) -> Family | str:
@@ -15,14 +16,11 @@ def family_of(latent_diffusion: Any) -> Family | str:
     refused = _refused(latent_diffusion)
     if refused:
         return refused
-    flags = {"is_sdxl": SDXL, "is_sd2": SD2, "is_sd1": SD1}
-    family = next((found for flag, found in flags.items() if getattr(latent_diffusion, flag, False)), None)
+    family = next((found for found in FAMILIES if getattr(latent_diffusion, f"is_{found.id}", False)), None)
     if family is None:
         return "of an unknown kind"
     channels = latent_diffusion.model.diffusion_model.input_blocks[0][0].weight.shape[1]
-    if channels not in (4, 9):
-        return f"{family.name} for editing or depth, with {channels} channels"
-    return family if channels == 4 else inpainting(family)
+    return family.with_channels(channels) or f"{family.name} for editing or depth, with {channels} channels"
 
 
 def kind_of(latent_diffusion: Any, family: Family) -> Kind:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,18 +12,17 @@ from torch import nn
 from lib_lora.data.merges import with_quick_merges
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
+from lib_lora.families.ddpm import Ddpm
+from lib_lora.families.family import Family
+from lib_lora.families.family import TextEncoder as EncoderSpec
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.hosts.ldm_family import embedder, kind_of
-from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo, Target, Word, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
-from lib_lora.model.family import SDXL
 from lib_lora.model.inpainting import Surroundings
-from lib_lora.model.lean import lean_forwards
-from lib_lora.model.lean_vae import lean_encoder_forwards
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
-from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
-from lib_lora.model.targets import ldm_unet_targets, sdxl_unet_targets, text_encoder_targets
-from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.model.targets import text_encoder_targets, unet_targets
+from lib_lora.model.text_encoders import text_encoder
 
 
 class LdmModel:
@@ -54,12 +52,12 @@ class LdmModel:
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
         self.kind = kind_of(latent_diffusion, info.family)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
-        self.text_encoders = _readers(latent_diffusion, is_sdxl=info.family.card == SDXL.card)
+        self.text_encoders = _readers(latent_diffusion, info.family)
         self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)
         self.vae: Any = latent_diffusion.first_stage_model
         self.whole = [latent_diffusion.model, latent_diffusion.cond_stage_model, latent_diffusion.first_stage_model]
         original = getattr(latent_diffusion, "alphas_cumprod_original", latent_diffusion.alphas_cumprod)
-        self.alphas_cumprod: torch.Tensor = original.detach().float().to(device)
+        self.noise_process: NoiseProcess = Ddpm(original.detach().float().to(device))
         self._still_held = still_held
         self._sentinels = [next(module.parameters()) for module in networks(self)]
 
@@ -79,7 +77,7 @@ class LdmModel:
                 encoder.targets(prefix) if isinstance(encoder, OpenClipEncoder) else text_encoder_targets(encoder.module, prefix)
             )
             found += own
-        return found + (sdxl_unet_targets(self.unet) if self.family.card == SDXL.card else ldm_unet_targets(self.unet))
+        return found + unet_targets(self.unet, self.family)
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         vector = size_vector(conditioning)
@@ -100,46 +98,20 @@ class LdmModel:
         return pixels
 
 
-@contextmanager
-def made_trainable(model: LdmModel) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it; others' patches have no part.
-
-    The exit brings everything back.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(frozen(model.whole))
-        stack.enter_context(others_aside([*networks(model), model.vae]))
-        stack.enter_context(_in_fp32(model.vae))
-        stack.enter_context(forwards_replaced(fused_attention_forwards(model.unet)))
-        for encoder in model.text_encoders:
-            if isinstance(encoder, OpenClipEncoder):
-                stack.enter_context(forwards_replaced(encoder.forwards()))
-        stack.enter_context(forwards_replaced(lean_forwards(networks(model), model.device)))
-        stack.enter_context(forwards_replaced(lean_encoder_forwards(model.vae, model.device)))
-        yield
-
-
-def _readers(latent_diffusion: Any, *, is_sdxl: bool) -> tuple[TextEncoder, ...]:
+def _readers(latent_diffusion: Any, family: Family) -> tuple[TextEncoder, ...]:
     """The text encoders as their family reads them."""
-    if is_sdxl:
-        first, second = (embedder(wrapper) for wrapper in list(latent_diffusion.conditioner.embedders)[:2])
-        return (PenultimateClipEncoder(first.transformer), open_clip_encoder(second.model, pools=True))
-    only = embedder(latent_diffusion.cond_stage_model)
-    return (ClipEncoder(only.transformer) if hasattr(only, "transformer") else open_clip_encoder(only.model, pools=False),)
+    several = len(family.text_encoders) > 1
+    wrappers = list(latent_diffusion.conditioner.embedders) if several else [latent_diffusion.cond_stage_model]
+    return tuple(_reader(embedder(wrapper), spec) for wrapper, spec in zip(wrappers, family.text_encoders))
+
+
+def _reader(held: Any, spec: EncoderSpec) -> TextEncoder:
+    if hasattr(held, "transformer"):
+        return text_encoder(held.transformer, spec)
+    return open_clip_encoder(held.model, pools=spec.pools)
 
 
 def _tokenizer(latent_diffusion: Any) -> Tokenizer:
     """The host's own; open_clip's is of another kind, with the same vocabulary as the one that the extension carries."""
     only = embedder(latent_diffusion.cond_stage_model)
     return with_quick_merges(getattr(only, "tokenizer", None)) or load_tokenizer()
-
-
-@contextmanager
-def _in_fp32(vae: nn.Module) -> Iterator[None]:
-    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
-    before = next(vae.parameters()).dtype
-    try:
-        vae.to(torch.float32)  # it may fail half-way
-        yield
-    finally:
-        vae.to(before)

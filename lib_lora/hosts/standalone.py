@@ -13,20 +13,19 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
+from lib_lora.families.family import Kind
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.hosts.checkpoint import Modules, empty_modules, kind_of_file, legacy_hash, load_modules, sha256
 from lib_lora.model.adapter import pairs_from_state
-from lib_lora.model.base import ModelInfo, Target, Word, networks
+from lib_lora.model.base import ModelInfo, Target, Word
 from lib_lora.model.conditioning import Conditioning, TextEncoder
 from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.family import SDXL, Kind
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.layer_names.further import is_further
-from lib_lora.model.lean import lean_forwards
-from lib_lora.model.surgery import forwards_replaced, frozen
-from lib_lora.model.targets import diffusers_unet_targets, sdxl_unet_targets, text_encoder_targets
-from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.model.targets import text_encoder_targets, unet_targets
+from lib_lora.model.text_encoders import text_encoder
+from lib_lora.model.trainable import made_trainable
 from lib_lora.model.words import bundled, check_fits, without_bundle
-from lib_lora.objective.noise import scaled_linear_alphas_cumprod
 from lib_lora.output.lora_layers import read_layers
 
 
@@ -37,11 +36,14 @@ class DiffusersModel:
         self.device = device
         self.kind, self.family = modules.kind, modules.kind.family
         self.unet: nn.Module = modules.unet.to(device)
-        self.text_encoders = _readers(modules, device)
+        specs = self.family.text_encoders
+        self.text_encoders: tuple[TextEncoder, ...] = tuple(
+            text_encoder(module.to(device), spec) for module, spec in zip(modules.text_encoders, specs)
+        )
         self.vae: Any = modules.vae.to(device)
         self.tokenizer: Tokenizer = load_tokenizer()
         self.words: tuple[Word, ...] = ()
-        self.alphas_cumprod = scaled_linear_alphas_cumprod().to(device)
+        self.noise_process: NoiseProcess = self.family.noise_process().to(device)
         self._checkpoint = checkpoint
         self._surroundings = Surroundings(self)
 
@@ -57,8 +59,7 @@ class DiffusersModel:
         found = []
         for encoder, prefix in zip(self.text_encoders, self.family.text_prefixes):
             found += text_encoder_targets(encoder.module, prefix)
-        is_sdxl = self.family.card == SDXL.card
-        return found + (sdxl_unet_targets(self.unet) if is_sdxl else diffusers_unet_targets(self.unet))
+        return found + unet_targets(self.unet, self.family)
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         added = None
@@ -79,14 +80,6 @@ class DiffusersModel:
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.vae.decode(latents.float()).sample
         return pixels
-
-
-def _readers(modules: Modules, device: torch.device) -> tuple[TextEncoder, ...]:
-    """The text encoders as their family reads them; the files' own are padded with the end token, open_clip's with 0."""
-    encoders = [encoder.to(device) for encoder in modules.text_encoders]
-    if len(encoders) == 1:
-        return (ClipEncoder(encoders[0], 0 if modules.kind.family.is_v2 else None),)
-    return (PenultimateClipEncoder(encoders[0]), PenultimateClipEncoder(encoders[1], 0))
 
 
 class StandaloneHost:
@@ -133,7 +126,7 @@ class StandaloneHost:
                 raise ModelError(problems[0])
             self._model = DiffusersModel(load_modules(self._checkpoint, self._dtype()), self._device, self._checkpoint)
         model = self._model
-        with frozen([*networks(model), model.vae]), forwards_replaced(lean_forwards(networks(model), self._device)):
+        with made_trainable(model):
             yield model
 
     def someone_waits(self) -> bool:

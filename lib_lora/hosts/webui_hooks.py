@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from modules import paths, script_callbacks, shared
+from modules import script_callbacks, shared
 
 from lib_lora.hosts import webui_missing
-from lib_lora.hosts.webui_host import WebuiHost
-from lib_lora.hosts.webui_jobs import WebuiCheckpoints
+from lib_lora.hosts.webui_detection import host_of_this_webui
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.hiding import hide_pictures
@@ -49,13 +47,13 @@ def _proxies() -> Networks:
 
 
 # survives "Reload UI", which runs scripts again but keeps this package
-RUNNER = Runner(WebuiHost())
+HOST = host_of_this_webui()
+RUNNER = Runner(HOST)
 GUARD = _guard()
 RELOAD_WAIT_S = 20.0
-PRIVATE_FOLDER = Path(paths.data_path) / ".train-lora"
-UPLOADS = PRIVATE_FOLDER / "uploads"
-hide_pictures(PRIVATE_FOLDER)
-QUEUE = Queue(RUNNER, Store(PRIVATE_FOLDER / "queue", UPLOADS), WebuiCheckpoints())
+UPLOADS = HOST.private_folder() / "uploads"
+hide_pictures(HOST.private_folder())
+QUEUE = Queue(RUNNER, Store(HOST.private_folder() / "queue", UPLOADS), HOST)
 
 
 def register() -> None:

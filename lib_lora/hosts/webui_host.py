@@ -12,13 +12,15 @@ import torch
 from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
 
 from lib_lora.errors import ModelAway, ModelError
+from lib_lora.families.family import Kind
+from lib_lora.families.known import TRAINABLE
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.giving_back import given_back
 from lib_lora.hosts.ldm_family import family_of, kind_of
-from lib_lora.hosts.ldm_model import LdmModel, made_trainable
+from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.hosts.webui_model import WebuiModel, model_info
 from lib_lora.hosts.webui_queue import Place
-from lib_lora.model.family import Kind
+from lib_lora.model.trainable import made_trainable
 
 
 class WebuiHost:
@@ -49,10 +51,23 @@ class WebuiHost:
         return Path(getattr(shared.cmd_opts, "lora_dir", Path(paths.models_path) / "Lora"))
 
     def work_folder(self) -> Path:
-        return Path(paths.data_path) / ".train-lora" / "runs"  # the LoRA panel would list folders below the LoRA folder
+        return self.private_folder() / "runs"  # the LoRA panel would list folders below the LoRA folder
+
+    def private_folder(self) -> Path:
+        """See `PageHost`."""
+        return Path(paths.data_path) / ".train-lora"
+
+    def chosen(self) -> str:
+        """See `Checkpoints`. With the webui's short hash, so that a file that was exchanged is another checkpoint."""
+        return _checkpoint_text(sd_models.select_checkpoint()) if sd_models.checkpoints_list else ""
+
+    def lent(self) -> str:
+        """See `Checkpoints`."""
+        model = sd_models.model_data.sd_model
+        return "" if model is None else _checkpoint_text(model.sd_checkpoint_info)
 
     def keeps(self, folder: Path) -> bool:
-        return self.work_folder().parent.resolve() in folder.resolve().parents
+        return self.private_folder().resolve() in folder.resolve().parents
 
     def hides_pictures(self) -> bool:
         return True  # see `lib_lora.data.hidden_names`
@@ -66,7 +81,7 @@ class WebuiHost:
             latent_diffusion = _current_model()
             _make_clean(latent_diffusion, stack)
             model = WebuiModel(latent_diffusion)
-            stack.enter_context(made_trainable(model))
+            stack.enter_context(made_trainable(model, model.whole))
             yield model
 
     def look(self) -> LdmModel | None:
@@ -96,7 +111,7 @@ class WebuiHost:
             except Exception as error:  # noqa: BLE001 - whatever the webui meets while it loads a file or reads its list anew
                 raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
             base.hold_again(latent_diffusion, needs_vae=needs_vae)
-            stack.enter_context(made_trainable(base))
+            stack.enter_context(made_trainable(base, base.whole))
             yield
 
     def check_lora(self, path: Path) -> None:
@@ -110,16 +125,17 @@ class WebuiHost:
         return {"webui": "stable-diffusion-webui", "python": platform.python_version(), "torch": torch.__version__}
 
 
+def _checkpoint_text(info: Any) -> str:
+    return f"{info.name} [{info.hash}]"
+
+
 def model_problem(latent_diffusion: Any) -> str | None:
     """The sentence that says why the loaded model cannot be trained, or None."""
     family = family_of(latent_diffusion)
     if not isinstance(family, str):
         return None
     title = latent_diffusion.sd_checkpoint_info.name
-    return (
-        f"The loaded checkpoint {title!r} is {family}; only SD 1.x, SD 2.x, SDXL and their inpainting models can be trained. "
-        "Select another checkpoint."
-    )
+    return f"The loaded checkpoint {title!r} is {family}; only {TRAINABLE}. Select another checkpoint."
 
 
 def _device_problem() -> str | None:

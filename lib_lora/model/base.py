@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
+from lib_lora.families.family import Family, Kind
+from lib_lora.families.noise_process import NoiseProcess
+from lib_lora.families.sd1 import SD1
 from lib_lora.model.conditioning import Conditioning, TextEncoder
-from lib_lora.model.family import SD1, Family, Kind
 
 Part = Literal["text_encoder", "unet"]
 
@@ -65,7 +67,7 @@ class BaseModel(Protocol):
     vae: nn.Module
     tokenizer: Tokenizer
     words: tuple[Word, ...]
-    alphas_cumprod: torch.Tensor
+    noise_process: NoiseProcess
 
     def verify(self) -> None:
         """Called before every step.
@@ -84,15 +86,15 @@ class BaseModel(Protocol):
         ...
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """The U-Net's output. Shapes: `[B, 4, h, w]`, `[B]` int64 -> `[B, 4, h, w]`."""
+        """The U-Net's output. Shapes: `[B, C, h, w]`, `[B]` int64 -> `[B, C, h, w]`."""
         ...
 
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> twice `[B, 4, H/8, W/8]`."""
+        """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> twice `[B, C, h, w]`."""
         ...
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels in -1..1 of unscaled latents, fp32. Shapes: `[B, 4, h, w]` -> `[B, 3, 8h, 8w]`."""
+        """Pixels in -1..1 of unscaled latents, fp32. Shapes: `[B, C, h, w]` -> `[B, 3, H, W]`."""
         ...
 
 

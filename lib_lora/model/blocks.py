@@ -11,34 +11,20 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.options import shown
 from lib_lora.errors import ConfigError
+from lib_lora.families.family import Layout
+from lib_lora.families.sd1 import SD1
+from lib_lora.families.sdxl import SDXL
 from lib_lora.model.layer_names.further import is_further
 
 MOST_RANK = 1024
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How many blocks a U-Net has: `side` down and as many up, `middle` between them, `ends` before and behind all."""
-
-    side: int
-    middle: int
-    ends: int
-
-    @property
-    def blocks(self) -> int:
-        return 2 * (self.ends + self.side) + self.middle
-
-
-SD = Layout(side=12, middle=1, ends=0)
-XL = Layout(side=9, middle=3, ends=1)
-LAYOUTS = (SD, XL)
-
+SD, XL = SD1.unet.layout, SDXL.unet.layout
 _UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d{1,3})_(attentions|resnets|upsamplers|downsamplers)_(\d{1,3})_")
 _CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' and ldm's names; group 2 or 4: a 3×3 convolution
     r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"

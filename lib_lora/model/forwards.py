@@ -15,6 +15,7 @@ from lib_lora.model import delta as algebra
 from lib_lora.model.computing import autocast_dtype, without_autocast
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.kinds import Adapter, LoraPair, weight_of
+from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.lean import LoraLinear, applied, conv_forward, in_fp32, linear_forward
 from lib_lora.model.surgery import Forward
 
@@ -66,7 +67,7 @@ def _low_rank(pair: LoraPair, x: torch.Tensor, dropout: Dropout | None = None) -
 def _base_forward(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     if isinstance(module, nn.Conv2d):
         return conv_forward(module)
-    assert isinstance(module, nn.Linear)
+    assert is_linear(module)
     return linear_forward(module)
 
 
@@ -102,7 +103,7 @@ def _pair_forward(pair: LoraPair) -> Forward:
             return base(x) + _low_rank(pair, x)
 
         return conv_pair_forward
-    assert isinstance(module, nn.Linear)
+    assert is_linear(module)
     linear = module
 
     def linear_pair_forward(x: torch.Tensor) -> torch.Tensor:

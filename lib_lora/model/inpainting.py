@@ -24,7 +24,7 @@ class Surroundings:
         self._kept: dict[torch.Size, torch.Tensor] = {}
 
     def beside(self, noisy_latents: torch.Tensor) -> torch.Tensor:
-        """Shapes: `[B, 4, h, w]` -> `[B, 9, h, w]` for a model that inpaints (latents, mask, what is left), else unchanged."""
+        """Shapes: `[B, C, h, w]` -> `[B, 2C + 1, h, w]` for a model that inpaints (latents, mask, the rest), else unchanged."""
         if not self._base.family.inpaints:
             return noisy_latents
         shape = noisy_latents.shape[2:]
@@ -36,6 +36,8 @@ class Surroundings:
     @torch.no_grad()
     def _grey(self, height: int, width: int) -> torch.Tensor:
         base = self._base
-        with without_autocast(base.alphas_cumprod):
-            mean, _ = base.encode_image(torch.zeros(1, 3, 8 * height, 8 * width, device=base.device))
+        factor = base.family.vae_factor
+        grey = torch.zeros(1, 3, factor * height, factor * width, device=base.device)
+        with without_autocast(grey):
+            mean, _ = base.encode_image(grey)
         return torch.cat([torch.ones_like(mean[:, :1]), mean * base.family.latent_scale], dim=1)

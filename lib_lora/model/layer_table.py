@@ -9,24 +9,21 @@ from pathlib import Path
 
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
+from lib_lora.families.family import Family, UNet
 from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.family import SD1, SD2, SDXL, Family
 from lib_lora.model.kinds import Shape, tensor_shapes
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.text import layer_name
+from lib_lora.model.layer_names.unet import Place, Side, unet_path
 from lib_lora.model.words import BUNDLE, ONE, PAIR
 from lib_lora.output.lora_layers import LoraFiles, LoraLayers
 
-CHANNELS = (320, 640, 1280, 1280)
-TIME = 1280
-CONTEXT = {SD1.card: 768, SD2.card: 1024, SDXL.card: 2048}
-TEXT = {SD1.card: ((12, 768),), SD2.card: ((23, 1024),), SDXL.card: ((12, 768), (32, 1280))}  # layers and width of the encoders
-XL_DEPTHS = (0, 2, 10)  # transformers in a level of SDXL's U-Net
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 # bytes that a file's header takes for each tensor beside its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
 HEADER = 66
 
 Layers = Iterator[tuple[str, Shape]]
+Places = Iterator[tuple[Place, Shape]]
 
 
 def layers_text(config: Settled, family: Family, files: LoraFiles | None = None) -> str:
@@ -39,7 +36,7 @@ def layers_text(config: Settled, family: Family, files: LoraFiles | None = None)
     try:
         file = (files or LoraFiles()).layers(path, family) if (path := config.adapter.network_weights) else None
         held = _held(path, file, family) if file else {}
-        for name, shape in layers_of(family.card):
+        for name, shape in layers_of(family):
             part, rank = "unet" if name.startswith("lora_unet_") else "te", rank_and_alpha(name, config.adapter)[0]
             trained = rates[part] > 0 and rank > 0
             if name in held:
@@ -80,7 +77,7 @@ def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Sh
         name = key.partition(".")[0]
         if name != BUNDLE:
             found.setdefault(name, {f"{name}.alpha": ()})[key] = tuple(value.shape)
-    if not {name for name in found if not is_further(name)} <= dict(layers_of(family.card)).keys():
+    if not {name for name in found if not is_further(name)} <= dict(layers_of(family)).keys():
         raise LoraFileError(f"{path!r} has layers that no {family.name} has.")
     return found
 
@@ -88,18 +85,16 @@ def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Sh
 def _of_the_word(config: Settled, family: Family) -> dict[str, Shape]:
     """The vectors that are bundled in the file: for each text encoder as many as the trigger word has tokens."""
     count = config.embedding.embedding_vectors
-    start, keys = f"{BUNDLE}.{config.text.trigger}.", ONE if len(TEXT[family.card]) == 1 else PAIR
-    return {start + key: (count, width) for key, (_, width) in zip(keys, TEXT[family.card])} if count else {}
+    start, keys = f"{BUNDLE}.{config.text.trigger}.", ONE if len(family.text_encoders) == 1 else PAIR
+    return {start + key: (count, encoder.width) for key, encoder in zip(keys, family.text_encoders)} if count else {}
 
 
 @functools.cache
-def layers_of(card: str) -> tuple[tuple[str, Shape], ...]:
-    """Names as in kohya's files of the family that a webui calls `card`; text encoders first."""
-    family = {SD1.card: SD1, SD2.card: SD2, SDXL.card: SDXL}[card]
-    text = [layer for prefix, sizes in zip(family.text_prefixes, TEXT[card]) for layer in _text_encoder(prefix, *sizes)]
-    if card == SDXL.card:
-        return (*text, *_xl_transformers(), *_xl_convolutions())
-    return (*text, *_transformers(family), *_convolutions())
+def layers_of(family: Family) -> tuple[tuple[str, Shape], ...]:
+    """Names as in kohya's files of the family; text encoders first."""
+    encoders = family.text_encoders
+    text = [layer for encoder in encoders for layer in _text_encoder(encoder.prefix, encoder.layers, encoder.width)]
+    return (*text, *_unet(family.unet))
 
 
 def _text_encoder(prefix: str, layers: int, width: int) -> Layers:
@@ -110,71 +105,51 @@ def _text_encoder(prefix: str, layers: int, width: int) -> Layers:
         yield layer_name(prefix, number, "mlp_fc2"), (width, 4 * width)
 
 
-def _transformers(family: Family) -> Layers:
-    places = [(f"down_blocks_{level}_attentions_{i}", CHANNELS[level]) for level in range(3) for i in range(2)]
-    places += [("mid_block_attentions_0", CHANNELS[3])]
-    places += [(f"up_blocks_{level}_attentions_{i}", CHANNELS[3 - level]) for level in range(1, 4) for i in range(3)]
-    for place, width in places:
-        yield from _transformer(f"lora_unet_{place}_", width, 1, family)
+def _unet(unet: UNet) -> Layers:
+    for place, shape in (*_transformers(unet), *_convolutions(unet)):
+        yield f"lora_unet_{unet_path(place, unet)}", shape
 
 
-def _xl_transformers() -> Layers:
-    for place, level in _xl_places():
-        if XL_DEPTHS[level]:
-            yield from _transformer(f"lora_unet_{place}_1_", CHANNELS[level], XL_DEPTHS[level], SDXL)
+def _transformers(unet: UNet) -> Places:
+    levels = len(unet.channels)
+    blocks: list[tuple[Side, int, int, int]] = [
+        ("in", level, i, unet.channels[level]) for level in range(levels) for i in range(2)
+    ]
+    blocks += [("middle", 0, 0, unet.channels[-1])]
+    blocks += [("out", level, i, unet.channels[levels - 1 - level]) for level in range(levels) for i in range(3)]
+    for side, level, number, width in blocks:
+        depth = unet.depth(side, level)
+        for inner, shape in _transformer(width, depth, unet) if depth else ():
+            yield Place(side, level, number, "attention", inner), shape
 
 
-def _transformer(start: str, width: int, depth: int, family: Family) -> Layers:
-    around = (width, width, 1, 1) if family is SD1 else (width, width)
-    yield start + "proj_in", around
-    yield start + "proj_out", around
+def _transformer(width: int, depth: int, unet: UNet) -> Layers:
+    around = (width, width) if unet.linear else (width, width, 1, 1)
+    yield "proj_in", around
+    yield "proj_out", around
     for number in range(depth):
-        block = f"{start}transformer_blocks_{number}_"
-        for attention, context in (("attn1", width), ("attn2", CONTEXT[family.card])):
+        block = f"transformer_blocks_{number}_"
+        for attention, context in (("attn1", width), ("attn2", unet.context)):
             for name, inner in (("to_q", width), ("to_k", context), ("to_v", context), ("to_out_0", width)):
                 yield f"{block}{attention}_{name}", (width, inner)
         yield block + "ff_net_0_proj", (8 * width, width)
         yield block + "ff_net_2", (width, 4 * width)
 
 
-def _xl_places() -> list[tuple[str, int]]:
-    """The blocks of SDXL's U-Net that have residual blocks, with their levels; one of the middle stands for all of it."""
-    places = [(f"input_blocks_{3 * level + 1 + i}", level) for level in range(3) for i in range(2)] + [("middle_block", 2)]
-    return places + [(f"output_blocks_{3 * level + i}", 2 - level) for level in range(3) for i in range(3)]
-
-
-def _convolutions() -> Layers:
-    for level, width in enumerate(CHANNELS):
-        for i in range(2):
-            inner = CHANNELS[max(level - 1, 0)] if i == 0 else width
-            yield from _residual(f"lora_unet_down_blocks_{level}_resnets_{i}", inner, width)
-        if level < 3:
-            yield f"lora_unet_down_blocks_{level}_downsamplers_0_conv", (width, width, 3, 3)
-    for i in range(2):
-        yield from _residual(f"lora_unet_mid_block_resnets_{i}", CHANNELS[3], CHANNELS[3])
-    for level in range(4):
-        for i, inner in enumerate(_joined(level, CHANNELS)):
-            yield from _residual(f"lora_unet_up_blocks_{level}_resnets_{i}", inner, CHANNELS[3 - level])
-        if level < 3:
-            yield f"lora_unet_up_blocks_{level}_upsamplers_0_conv", (CHANNELS[3 - level], CHANNELS[3 - level], 3, 3)
-
-
-def _xl_convolutions() -> Layers:
-    channels = CHANNELS[:3]
+def _convolutions(unet: UNet) -> Places:
+    channels, last = unet.channels, len(unet.channels) - 1
     for level, width in enumerate(channels):
         for i in range(2):
-            inner = channels[max(level - 1, 0)] if i == 0 else width
-            yield from _residual(f"lora_unet_input_blocks_{3 * level + 1 + i}_0", inner, width, _LDM)
-        if level < 2:
-            yield f"lora_unet_input_blocks_{3 * level + 3}_0_op", (width, width, 3, 3)
-    for i in (0, 2):
-        yield from _residual(f"lora_unet_middle_block_{i}", channels[2], channels[2], _LDM)
-    for level in range(3):
-        width = channels[2 - level]
+            yield from _residual("in", level, i, channels[max(level - 1, 0)] if i == 0 else width, width, unet)
+        if level < last:
+            yield Place("in", level, 0, "down", "conv"), (width, width, 3, 3)
+    for i in range(2):
+        yield from _residual("middle", 0, i, channels[last], channels[last], unet)
+    for level, width in enumerate(reversed(channels)):
         for i, inner in enumerate(_joined(level, channels)):
-            yield from _residual(f"lora_unet_output_blocks_{3 * level + i}_0", inner, width, _LDM)
-        if level < 2:
-            yield f"lora_unet_output_blocks_{3 * level + 2}_2_conv", (width, width, 3, 3)
+            yield from _residual("out", level, i, inner, width, unet)
+        if level < last:
+            yield Place("out", level, 0, "up", "conv"), (width, width, 3, 3)
 
 
 def _joined(level: int, channels: tuple[int, ...]) -> list[int]:
@@ -184,14 +159,9 @@ def _joined(level: int, channels: tuple[int, ...]) -> list[int]:
     return [(before if i == 0 else width) + (after if i == 2 else width) for i in range(3)]
 
 
-_DIFFUSERS = ("conv1", "time_emb_proj", "conv2", "conv_shortcut")
-_LDM = ("in_layers_2", "emb_layers_1", "out_layers_3", "skip_connection")
-
-
-def _residual(start: str, inner: int, width: int, names: tuple[str, ...] = _DIFFUSERS) -> Layers:
-    first, time, second, shortcut = names
-    yield f"{start}_{first}", (width, inner, 3, 3)
-    yield f"{start}_{time}", (width, TIME)
-    yield f"{start}_{second}", (width, width, 3, 3)
+def _residual(side: Side, level: int, number: int, inner: int, width: int, unet: UNet) -> Places:
+    shapes = {"conv1": (width, inner, 3, 3), "time_emb_proj": (width, 4 * unet.channels[0]), "conv2": (width, width, 3, 3)}
     if inner != width:
-        yield f"{start}_{shortcut}", (width, inner, 1, 1)
+        shapes["conv_shortcut"] = (width, inner, 1, 1)
+    for name, shape in shapes.items():
+        yield Place(side, level, number, "residual", name), shape

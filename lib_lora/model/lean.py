@@ -17,6 +17,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv2d_input
 
 from lib_lora.model.computing import autocast_dtype, device_type
+from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.products import product
 from lib_lora.model.surgery import Forward
 
@@ -32,7 +33,7 @@ def lean_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[n
     modules = [module for network in networks for module in network.modules()]
     forwards: dict[nn.Module, Forward] = {}
     for module in modules:
-        if isinstance(module, nn.Linear):
+        if is_linear(module):
             forwards[module] = linear_forward(module)
         elif isinstance(module, nn.Conv2d) and _is_plain(module):
             forwards[module] = conv_forward(module)

@@ -14,7 +14,6 @@ from torch import nn
 
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conv_targets import is_of_three_levels
 from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_name
 from lib_lora.model.surgery import Forward, forwards_replaced
@@ -24,11 +23,11 @@ Shift = tuple[torch.Tensor, torch.Tensor]  # Δw and Δb, of a number for every 
 
 def norms_of(base: BaseModel) -> dict[str, nn.Module]:
     """The norms of a model that files can name, by their names there."""
-    xl, found = is_of_three_levels(base.unet), dict[str, nn.Module]()
+    found: dict[str, nn.Module] = {}
     for path, module in base.unet.named_modules():
         place = place_of(path.replace(".", "_")) if _is_norm(module) else None
         if place is not None and place.is_norm:
-            found[unet_name(path, xl=xl)] = module
+            found[unet_name(path, base.family)] = module
     for encoder, prefix in zip(base.text_encoders, base.family.text_prefixes):
         for path, module in encoder.module.named_modules():
             for name in text_paths(path.replace(".", "_")) if _is_norm(module) else ():

@@ -11,9 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
+from lib_lora.families.family import Family
 from lib_lora.model.base import Target
+from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.text_encoders import clip_core
+
+_TRANSFORMERS = ("SpatialTransformer", "Transformer2DModel")  # of ldm and sgm, and of diffusers
 
 
 def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -28,7 +32,7 @@ def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict
 
 def _fitted(name: str, end: str, value: torch.Tensor, modules: Mapping[str, nn.Module]) -> torch.Tensor:
     module = modules.get(name) if end in ("lora_down.weight", "lora_up.weight", "dora_scale") else None
-    if isinstance(module, nn.Linear) and value.dim() == 4 and value.shape[2:] == (1, 1):
+    if is_linear(module) and value.dim() == 4 and value.shape[2:] == (1, 1):
         return value[..., 0, 0]
     if not isinstance(module, nn.Conv2d) or value.dim() != 2:
         return value
@@ -45,33 +49,21 @@ def text_encoder_targets(text_encoder: nn.Module, prefix: str = "lora_te") -> li
     return [
         Target(f"{prefix}_text_model_encoder_{path.replace('.', '_')}", module, "text_encoder")
         for path, module in layers.named_modules()
-        if isinstance(module, nn.Linear)
+        if is_linear(module)
     ]
 
 
-def diffusers_unet_targets(unet: nn.Module) -> list[Target]:
-    """The targets of diffusers' UNet2DConditionModel."""
-    return list(_unet_targets(unet, "Transformer2DModel", xl=False))
+def unet_targets(unet: nn.Module, family: Family) -> list[Target]:
+    """The targets of a U-Net of ldm's or of diffusers' classes, under the names and in the order of kohya's files."""
+    found = list(_unet_targets(unet, family))
+    order = ("input", "middle", "output") if family.unet.names == "ldm" else ("down", "up", "mid")
+    return sorted(found, key=lambda target: order.index(target.name.removeprefix("lora_unet_").split("_")[0]))
 
 
-def ldm_unet_targets(unet: nn.Module) -> list[Target]:
-    """The targets of ldm's UNetModel, under diffusers' names, in diffusers' order (up before middle, as kohya's files)."""
-    found = list(_unet_targets(unet, "SpatialTransformer", xl=False))
-    rank = {"down": 0, "up": 1, "mid": 2}
-    return sorted(found, key=lambda target: rank[target.name.removeprefix("lora_unet_").split("_")[0]])
-
-
-def sdxl_unet_targets(unet: nn.Module) -> list[Target]:
-    """The targets of SDXL's U-Net, of ldm's or of diffusers' class, under ldm's names and in ldm's order."""
-    found = [*_unet_targets(unet, "SpatialTransformer", xl=True), *_unet_targets(unet, "Transformer2DModel", xl=True)]
-    rank = {"input": 0, "middle": 1, "output": 2}
-    return sorted(found, key=lambda target: rank[target.name.removeprefix("lora_unet_").split("_")[0]])
-
-
-def _unet_targets(unet: nn.Module, transformer: str, *, xl: bool) -> Iterator[Target]:
+def _unet_targets(unet: nn.Module, family: Family) -> Iterator[Target]:
     for path, module in unet.named_modules():
-        if type(module).__name__ != transformer:
+        if type(module).__name__ not in _TRANSFORMERS:
             continue
         for child_path, child in module.named_modules():
-            if isinstance(child, nn.Linear) or (isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1)):
-                yield Target(unet_name(f"{path}.{child_path}", xl=xl), child, "unet")
+            if is_linear(child) or (isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1)):
+                yield Target(unet_name(f"{path}.{child_path}", family), child, "unet")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_lora.families.family import TextEncoder
 from lib_lora.model.conditioning import Reading
 
 END = 49407  # of CLIP's vocabulary
@@ -82,6 +83,12 @@ class PenultimateClipEncoder:
     def as_sd_scripts(self) -> PenultimateClipEncoder:
         """See TextEncoder."""
         return replace(self, turned=True)
+
+
+def text_encoder(module: nn.Module, spec: TextEncoder) -> ClipEncoder | PenultimateClipEncoder:
+    """A text encoder of transformers' classes as its family reads it."""
+    pad_id = 0 if spec.is_open_clip else None
+    return PenultimateClipEncoder(module, pad_id) if spec.penultimate else ClipEncoder(module, pad_id)
 
 
 def at_end(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -7,14 +7,15 @@ import math
 import torch
 
 from lib_lora.config.objective import BENT, LossType, ObjectiveConfig
-from lib_lora.objective.noise import TIMESTEPS, snr, with_zero_terminal_snr
+from lib_lora.families.noise_process import NoiseProcess
 
 LARGEST_SNR = 1000.0  # sd-scripts bounds it in all weights but min-SNR
 
 
-def schedule(objective: ObjectiveConfig, alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """ᾱ that latents are noised with, `[1000]`: the model's own, or with its last value 0."""
-    return with_zero_terminal_snr(alphas_cumprod) if objective.zero_terminal_snr else alphas_cumprod
+def schedule(objective: ObjectiveConfig, process: NoiseProcess) -> NoiseProcess:
+    """The process that latents are noised with: the model's own, or with nothing left of them at its last timestep."""
+    found: NoiseProcess = process.with_zero_terminal_snr() if objective.zero_terminal_snr else process
+    return found
 
 
 def batch_loss(
@@ -22,7 +23,7 @@ def batch_loss(
     target: torch.Tensor,
     timesteps: torch.Tensor,
     objective: ObjectiveConfig,
-    alphas_cumprod: torch.Tensor,
+    process: NoiseProcess,
     mask: torch.Tensor | None = None,
     loss_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -33,21 +34,21 @@ def batch_loss(
         target: noise or velocity.
         timesteps: of every sample.
         objective: which error, which weights.
-        alphas_cumprod: the model's own ᾱ; weights take the SNR from it also with zero terminal SNR, as sd-scripts.
+        process: the model's own; weights take the SNR from it also with zero terminal SNR, as sd-scripts.
         mask: what counts, 0 to 1; the mean is over everything all the same.
         loss_weights: how much each sample counts.
 
     Shapes:
-        model_pred, target: `[B, 4, h, w]`; timesteps, loss_weights: `[B]`; alphas_cumprod: `[1000]`; mask: `[B, 1, h, w]`
+        model_pred, target: `[B, C, h, w]`; timesteps, loss_weights: `[B]`; mask: `[B, 1, h, w]`
         -> `[]` fp32
     """
     thresholds = torch.ones(len(timesteps), device=timesteps.device)  # of huber and smooth_l1 alone
     if objective.loss_type in BENT:
-        thresholds = huber_thresholds(objective, timesteps, schedule(objective, alphas_cumprod))
+        thresholds = huber_thresholds(objective, timesteps, schedule(objective, process))
     error = elementwise_error(model_pred.float(), target.float(), objective.loss_type, thresholds)
     if mask is not None:
         error = error * mask
-    weights = sample_weights(objective, timesteps, alphas_cumprod)
+    weights = sample_weights(objective, timesteps, process)
     return (error.mean(dim=(1, 2, 3)) * (weights if loss_weights is None else weights * loss_weights)).mean()
 
 
@@ -68,7 +69,7 @@ def elementwise_error(
     return c * bent if loss_type == "huber" else bent
 
 
-def huber_thresholds(objective: ObjectiveConfig, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def huber_thresholds(objective: ObjectiveConfig, timesteps: torch.Tensor, process: NoiseProcess) -> torch.Tensor:
     """The threshold c of every sample, `[B]` fp32 (sd-scripts `get_huber_threshold_if_needed`; Khrapov et al. 2024).
 
     constant: s · c; exponential: s · c^(t / 1000); snr: (1 − c) / (1 + σ)² + c with σ = √((1 − ᾱ) / ᾱ).
@@ -77,40 +78,38 @@ def huber_thresholds(objective: ObjectiveConfig, timesteps: torch.Tensor, alphas
     if objective.huber_schedule == "constant":
         return torch.full((len(timesteps),), c * scale, device=timesteps.device)
     if objective.huber_schedule == "exponential":
-        return torch.exp(timesteps * (math.log(c) / TIMESTEPS)) * scale
-    alpha_bar = alphas_cumprod.to(timesteps.device)[timesteps]
-    sigmas = ((1.0 - alpha_bar) / alpha_bar).sqrt()
-    return (1 - c) / (1 + sigmas) ** 2 + c
+        return torch.exp(timesteps * (math.log(c) / process.steps)) * scale
+    return (1 - c) / (1 + process.sigmas(timesteps)) ** 2 + c
 
 
-def min_snr_weight(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, gamma: float, *, velocity: bool) -> torch.Tensor:
+def min_snr_weight(timesteps: torch.Tensor, process: NoiseProcess, gamma: float, *, velocity: bool) -> torch.Tensor:
     """min(SNR, γ) / SNR for noise, / (SNR + 1) for velocity, `[B]` (Hang et al. 2023, "Min-SNR Weighting Strategy", 3.4)."""
-    ratio = snr(timesteps, alphas_cumprod)
+    ratio = process.snr(timesteps)
     return ratio.clamp(max=gamma) / (ratio + 1 if velocity else ratio)
 
 
-def debiased_weight(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, *, velocity: bool) -> torch.Tensor:
+def debiased_weight(timesteps: torch.Tensor, process: NoiseProcess, *, velocity: bool) -> torch.Tensor:
     """1 / √SNR for noise, 1 / (SNR + 1) for velocity, `[B]` (Yu et al. 2023, "Debias the Training of Diffusion Models")."""
-    ratio = snr(timesteps, alphas_cumprod).clamp(max=LARGEST_SNR)
+    ratio = process.snr(timesteps).clamp(max=LARGEST_SNR)
     return 1 / (ratio + 1) if velocity else ratio.rsqrt()
 
 
-def velocity_scale(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def velocity_scale(timesteps: torch.Tensor, process: NoiseProcess) -> torch.Tensor:
     """SNR / (SNR + 1), `[B]`: by it a velocity loss becomes a noise loss (sd-scripts `get_snr_scale`)."""
-    ratio = snr(timesteps, alphas_cumprod).clamp(max=LARGEST_SNR)
+    ratio = process.snr(timesteps).clamp(max=LARGEST_SNR)
     return ratio / (ratio + 1)
 
 
-def sample_weights(objective: ObjectiveConfig, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def sample_weights(objective: ObjectiveConfig, timesteps: torch.Tensor, process: NoiseProcess) -> torch.Tensor:
     """The product of all weights that `objective` asks for, `[B]` fp32."""
     weights = torch.ones(len(timesteps), device=timesteps.device)
     velocity = objective.v_parameterization
     if objective.min_snr_gamma > 0:
-        weights = weights * min_snr_weight(timesteps, alphas_cumprod, objective.min_snr_gamma, velocity=velocity)
+        weights = weights * min_snr_weight(timesteps, process, objective.min_snr_gamma, velocity=velocity)
     if objective.scale_v_pred_loss_like_noise_pred:
-        weights = weights * velocity_scale(timesteps, alphas_cumprod)
+        weights = weights * velocity_scale(timesteps, process)
     if objective.v_pred_like_loss > 0:
-        weights = weights * (1 + objective.v_pred_like_loss / velocity_scale(timesteps, alphas_cumprod))
+        weights = weights * (1 + objective.v_pred_like_loss / velocity_scale(timesteps, process))
     if objective.debiased_estimation_loss:
-        weights = weights * debiased_weight(timesteps, alphas_cumprod, velocity=velocity)
+        weights = weights * debiased_weight(timesteps, process, velocity=velocity)
     return weights

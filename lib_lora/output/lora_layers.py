@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lib_lora.errors import LoraFileError
-from lib_lora.model.family import Family
+from lib_lora.families.family import Family
 from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.others import NO_LORA

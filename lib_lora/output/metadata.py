@@ -22,9 +22,9 @@ from lib_lora.config.lycoris import lycoris_arguments, network_module
 from lib_lora.config.settled import Settled
 from lib_lora.data.dataset import Sample
 from lib_lora.data.folders import Folder
+from lib_lora.families.ddpm import STEPS
+from lib_lora.families.family import Family
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import Family
-from lib_lora.objective.noise import TIMESTEPS
 from lib_lora.output.metadata_size import MADE_BY, fitted
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
@@ -227,7 +227,7 @@ def _modelspec_entries(config: Settled, family: Family, facts: RunFacts) -> dict
         "modelspec.date": datetime.fromtimestamp(int(facts.started_at)).isoformat(),  # local time, as sd-scripts
         "modelspec.prediction_type": "v" if config.objective.v_parameterization else "epsilon",
     }
-    if (config.objective.min_timestep, config.objective.max_timestep) != (0, TIMESTEPS):
+    if (config.objective.min_timestep, config.objective.max_timestep) != (0, STEPS):
         entries["modelspec.timestep_range"] = f"{config.objective.min_timestep},{config.objective.max_timestep}"
     if config.text.clip_skip > 1:
         entries["modelspec.encoder_layer"] = str(config.text.clip_skip)

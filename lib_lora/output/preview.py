@@ -8,6 +8,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import Prompt
 from lib_lora.data.caption_rules import in_order
 from lib_lora.data.sizes import Size
+from lib_lora.families.known import SIDE_STEP
 from lib_lora.model.base import BaseModel
 from lib_lora.output.atomic import write_atomically
 from lib_lora.output.picture import png
@@ -54,4 +55,4 @@ def draw_preview(path: Path, base: BaseModel, request: PreviewRequest, precision
 
 def _whole(side: int) -> int:
     """A side that has whole latents (sd-scripts rounds down, too)."""
-    return side - side % 8
+    return side - side % SIDE_STEP

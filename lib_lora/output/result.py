@@ -185,7 +185,7 @@ class Result:
         path = lora.with_suffix(".json")
         if os.path.lexists(path) and not self._config.run.overwrite:
             return path
-        trigger, version = self._config.text.trigger, self.model.family.card
+        trigger, version = self._config.text.trigger, self.model.family.sd_version
         self.leavings.add(write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0))
         return None
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
+from lib_lora.families.family import Family
 from lib_lora.model.adapter import State
 from lib_lora.model.blocks import conv_place
 from lib_lora.model.delta import kind_of, rank_of
-from lib_lora.model.family import Family
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.truncate import unit_of

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lib_lora.config.precision import Checkpointing
-from lib_lora.model.family import SDXL, Family
-
-# of the GPU's memory, both estimates: above it, the memory is for larger batches, and the time is what counts
-ENOUGH_BYTES = 12 * 2**30
-ENOUGH_BYTES_SDXL = 30 * 2**30  # whose weights alone are 5 GB in half precision
+from lib_lora.families.family import Family
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,6 @@ def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Fa
     if device.type != "cuda":
         return Choice(False, "a machine's own memory is large enough")
     total = torch.cuda.get_device_properties(device).total_memory
-    enough = ENOUGH_BYTES_SDXL if family.card == SDXL.card else ENOUGH_BYTES
+    enough = family.enough_bytes
     small = total < enough
     return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less' if small else 'not less'} than {enough / 2**30:.0f}")

@@ -8,15 +8,15 @@ import torch
 
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.sizes import Size
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.objective.extra_noise import multires_sizes, with_offset, with_resolutions
 from lib_lora.objective.loss import schedule
-from lib_lora.objective.noise import add_noise, draw_timesteps, velocity
 from lib_lora.randomness import generator, normal, uniform
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the U-Net sees of a batch, and what it should say. Shapes: `[B, 4, h, w]` twice, timesteps `[B]` int64."""
+    """What the U-Net sees of a batch, and what it should say. Shapes: `[B, C, h, w]` twice, timesteps `[B]` int64."""
 
     noisy_latents: torch.Tensor
     target: torch.Tensor
@@ -26,7 +26,7 @@ class Drawn:
 def draw(
     objective: ObjectiveConfig,
     latents: torch.Tensor,
-    alphas_cumprod: torch.Tensor,
+    process: NoiseProcess,
     seed: int,
     step: int | str,
     first: int = 0,
@@ -36,29 +36,29 @@ def draw(
 
     Args:
         objective: which noise, which timesteps, which target.
-        latents: scaled, `[B, 4, h, w]` on the CPU.
-        alphas_cumprod: the model's own ᾱ, `[1000]` on the CPU.
+        latents: scaled, `[B, C, h, w]` on the CPU.
+        process: the model's own.
         seed: of the run.
         step: counts from 0; or the name of a draw that belongs to no step.
         first: place of the first sample in the step, where a step has several batches.
         timesteps: `[B]` int64 where they are not left to chance.
     """
-    alphas, places = schedule(objective, alphas_cumprod), range(first, first + len(latents))
+    noised, places = schedule(objective, process), range(first, first + len(latents))
     noise = step_noise(objective, latents, seed, step, first)
     low, high = objective.min_timestep, objective.max_timestep
     if timesteps is None:
-        timesteps = draw_timesteps(first + len(latents), generator(seed, "timesteps", step), low, high)[first:]
+        timesteps = noised.draw_timesteps(first + len(latents), generator(seed, "timesteps", step), low, high)[first:]
     seen = noise
     if objective.ip_noise_gamma > 0:
         random = objective.ip_noise_gamma_random_strength
         strength = objective.ip_noise_gamma * (uniform(seed, "perturbation strength", step) if random else 1.0)
         seen = noise + strength * _per_sample(latents.shape[1:], places, seed, "perturbation", step)
-    target = velocity(latents, noise, timesteps, alphas) if objective.v_parameterization else noise
-    return Drawn(add_noise(latents, seen, timesteps, alphas), target, timesteps)
+    target = noised.target(latents, noise, timesteps, velocity=objective.v_parameterization)
+    return Drawn(noised.add_noise(latents, seen, timesteps), target, timesteps)
 
 
 def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int | str, first: int = 0) -> torch.Tensor:
-    """The noise of a batch of `step` with offset and coarser resolutions where they are asked for, `[B, 4, h, w]`."""
+    """The noise of a batch of `step` with offset and coarser resolutions where they are asked for, `[B, C, h, w]`."""
     places, (channels, height, width) = range(first, first + len(latents)), latents.shape[1:]
     noise = _per_sample(latents.shape[1:], places, seed, "noise", step)
     if objective.noise_offset > 0:

@@ -10,6 +10,7 @@ import torch
 from lib_lora.config.data import DataConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.objective import ObjectiveConfig
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.plan import Plan
 from lib_lora.training.draws import Drawn, draw
 
@@ -41,8 +42,8 @@ def heldout_timesteps(objective: ObjectiveConfig) -> list[int]:
     return [int(low + (high - low) * i / (MEASURED + 1)) for i in range(1, MEASURED + 1)]
 
 
-def draw_heldout(config: TrainConfig, latents: torch.Tensor, alphas_cumprod: torch.Tensor, timestep: int, first: int) -> Drawn:
+def draw_heldout(config: TrainConfig, latents: torch.Tensor, process: NoiseProcess, timestep: int, first: int) -> Drawn:
     """Noised latents and target at `timestep`; the noise of an image is the same each time. Shapes as `draw`."""
     seed = config.data.validation_seed or config.run.seed
     timesteps = torch.full((len(latents),), timestep, dtype=torch.int64)
-    return draw(config.objective, latents, alphas_cumprod, seed, f"held out {timestep}", first, timesteps)
+    return draw(config.objective, latents, process, seed, f"held out {timestep}", first, timesteps)

@@ -17,6 +17,7 @@ from torch import nn
 
 from lib_lora.data.images import Pixels
 from lib_lora.errors import TrainLoraError
+from lib_lora.families.family import Family
 from lib_lora.output.atomic import write_atomically
 from lib_lora.training.latents import Posterior, pixels_hash
 
@@ -31,7 +32,8 @@ class LatentCacheError(TrainLoraError):
 class LatentCache:
     """Finds and keeps posteriors of one VAE."""
 
-    def __init__(self, vae: nn.Module) -> None:
+    def __init__(self, vae: nn.Module, family: Family) -> None:
+        self._family = family
         self._vae = encoder_fingerprint(vae)
 
     def load(self, image: Path, pixels: Pixels) -> Posterior | None:
@@ -44,7 +46,7 @@ class LatentCache:
                 posterior = Posterior(file.get_tensor("mean"), file.get_tensor("logvar"))
         except (OSError, SafetensorError, AttributeError):  # the last: a number format that this torch does not have
             return None
-        wanted = (4, pixels.shape[0] // 8, pixels.shape[1] // 8)
+        wanted = self._family.latent_shape(*pixels.shape[:2])
         fits = all(part.dtype == torch.float32 and tuple(part.shape) == wanted for part in (posterior.mean, posterior.logvar))
         return posterior if fits and metadata == _metadata(key, posterior) else None
 

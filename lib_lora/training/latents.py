@@ -15,13 +15,13 @@ from lib_lora.randomness import normal
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the VAE says of one picture, unscaled. Shapes: `[4, h, w]` twice, fp32 on the CPU."""
+    """What the VAE says of one picture, unscaled. Shapes: `[C, h, w]` twice, fp32 on the CPU."""
 
     mean: torch.Tensor
     logvar: torch.Tensor
 
     def sample(self, scale: float, seed: int, *labels: str | int) -> torch.Tensor:
-        """Scaled latents z = s · (μ + σ ε), `[4, h, w]`; ε is a function of (seed, labels)."""
+        """Scaled latents z = s · (μ + σ ε), `[C, h, w]`; ε is a function of (seed, labels)."""
         noise = normal(tuple(self.mean.shape), seed, "posterior", *labels)
         return (self.mean + torch.exp(0.5 * self.logvar) * noise) * scale
 

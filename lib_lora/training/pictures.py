@@ -27,7 +27,7 @@ from lib_lora.training.latents import Posterior, pixels_hash, posteriors
 class Shown:
     """Scaled latents, what of them is learned, and what SDXL is told of sizes, on the CPU.
 
-    Shapes: latents `[B, 4, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
+    Shapes: latents `[B, C, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
     """
 
     latents: torch.Tensor
@@ -42,7 +42,7 @@ class Pictures:
         self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
         self._kept: dict[tuple[int, bool], Shown] = {}
         on_disk = config.data.cache_latents and config.data.cache_latents_to_disk
-        self._cache = LatentCache(base.vae) if on_disk else None
+        self._cache = LatentCache(base.vae, base.family) if on_disk else None
         self._trained = set(plan.trained)
 
     @property
@@ -127,7 +127,8 @@ class Pictures:
                 raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
             size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
             sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
-            shown.append(Shown(latents[None], None if showing.mask is None else latent_mask(showing.mask)[None], sizes))
+            mask = None if showing.mask is None else latent_mask(showing.mask, self._base.family.vae_factor)[None]
+            shown.append(Shown(latents[None], mask, sizes))
         return shown
 
     def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
@@ -152,10 +153,14 @@ class Pictures:
         return [found[place] for place in range(len(pictures))]
 
 
-def latent_mask(mask: Pixels) -> torch.Tensor:
-    """Averaged over what one latent pixel covers (sd-scripts `apply_masked_loss`). `[H, W]` 0..255 -> `[1, H/8, W/8]` 0..1."""
+def latent_mask(mask: Pixels, factor: int) -> torch.Tensor:
+    """Averaged over `factor` · `factor` pixels, which one latent covers (sd-scripts `apply_masked_loss`).
+
+    Shapes:
+        `[H, W]` 0..255 -> `[1, h, w]` 0..1
+    """
     values = torch.from_numpy(mask.copy()).float()[None, None] / 255.0
-    return F.interpolate(values, size=(mask.shape[0] // 8, mask.shape[1] // 8), mode="area")[0]
+    return F.interpolate(values, size=(mask.shape[0] // factor, mask.shape[1] // factor), mode="area")[0]
 
 
 def _joined(parts: Sequence[Shown]) -> Shown:

@@ -181,7 +181,7 @@ class Session:
         trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
-            drawn = draw_heldout(config, shown.latents, self._base.alphas_cumprod.cpu(), timestep, batch.first)
+            drawn = draw_heldout(config, shown.latents, self._base.noise_process, timestep, batch.first)
             inputs = StepInputs(
                 drawn.noisy_latents.to(device),
                 drawn.target.to(device),
@@ -247,8 +247,8 @@ class Session:
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device
         shown = self._pictures.shown(batch)
-        alphas = self._base.alphas_cumprod.cpu()
-        drawn = draw(self.config.objective, shown.latents, alphas, self.config.run.seed, batch.step, batch.first)
+        process = self._base.noise_process
+        drawn = draw(self.config.objective, shown.latents, process, self.config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
         return StepInputs(
             drawn.noisy_latents.to(device),

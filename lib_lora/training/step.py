@@ -24,7 +24,7 @@ class StepInputs:
     """Everything random or cached that a step is made of, on the model's device.
 
     Shapes:
-        noisy_latents, target: `[B, 4, h, w]`; timesteps: `[B]` int64
+        noisy_latents, target: `[B, C, h, w]`; timesteps: `[B]` int64
         sizes: `[B, 6]`, as in Conditioning, where the model wants to be told them
         mask: `[B, 1, h, w]`, what is learned, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
 
@@ -59,7 +59,7 @@ def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig
     conditioning = encode(base.text_encoders, text, clip_skip) if isinstance(text, TextInputs) else text
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, replace(conditioning, sizes=inputs.sizes))
     return batch_loss(
-        model_pred, inputs.target, inputs.timesteps, objective, base.alphas_cumprod, inputs.mask, inputs.loss_weights
+        model_pred, inputs.target, inputs.timesteps, objective, base.noise_process, inputs.mask, inputs.loss_weights
     )
 
 

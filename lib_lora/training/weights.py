@@ -11,12 +11,12 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, LoraFileError, Problem
+from lib_lora.families.family import Family, Kind
 from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
 from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import BLOCKS, NORM, SCALE, factorization, kind_of, rank_of
-from lib_lora.model.family import Family, Kind
 from lib_lora.model.kinds import new_adapter, with_alpha
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
@@ -219,7 +219,7 @@ def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles)
 
 
 def _family_problems(path: str, title: str, names: Translation, kind: Kind | None) -> list[str]:
-    if kind is None or any(family.card == kind.family.card for family in names.families):
+    if kind is None or any(family.id == kind.family.id for family in names.families):
         return []
     return [
         f"{title}: {path!r} is a LoRA of {names.family_words}, but the model is {kind.family.name}; choose a file of that family."

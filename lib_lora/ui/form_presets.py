@@ -17,10 +17,10 @@ from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
+from lib_lora.families.family import Family, Kind
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.told import NEED_ATTENTION, import_parts
-from lib_lora.model.family import Family, Kind
 from lib_lora.ui.form import settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import REFUSED, Guard

@@ -15,7 +15,6 @@ from lib_lora.model.adapter import parameters, state_dict
 from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.kinds import new_adapter
-from lib_lora.objective.noise import add_noise
 from tests.e2e.probe.e2e_probe.training_step import loss_and_gradients
 from tests.e2e.round_trip import GRADIENTS, LOSS, MOST_ERROR
 from tests.e2e.server import Server
@@ -101,7 +100,7 @@ def _prepare(base: DiffusersModel) -> dict[str, torch.Tensor]:
     latents, noise = torch.randn(2, 4, 16, 24, generator=draw), torch.randn(2, 4, 16, 24, generator=draw)
     timesteps = torch.tensor([120, 777])
     prepared = {
-        "noisy_latents": add_noise(latents, noise, timesteps, base.alphas_cumprod),
+        "noisy_latents": base.noise_process.add_noise(latents, noise, timesteps),
         "target": noise,
         "timesteps": timesteps,
         "sizes": torch.tensor([[427, 640, 0, 42, 128, 192], [128, 192, 8, 0, 128, 192]]),

@@ -15,7 +15,7 @@ from lib_lora.events import Finished
 from lib_lora.training.session import Session
 from tests.house import House, fingerprint
 
-HOST, LDM, MODEL = "lib_lora.hosts.webui_host", "lib_lora.hosts.ldm_model", "lib_lora.hosts.webui_model"
+HOST, OURS, MODEL = "lib_lora.hosts.webui_host", "lib_lora.model.trainable", "lib_lora.hosts.webui_model"
 # room, what in it fails while the model is taken, at which call (0: the first)
 TAKING: list[tuple[str, str, int]] = [
     ("modules.shared:state", "begin", 0),
@@ -28,23 +28,23 @@ TAKING: list[tuple[str, str, int]] = [
     (HOST, "WebuiModel", 0),
     (MODEL, "mark", 1),
     (HOST, "made_trainable", 0),
-    (LDM, "frozen", 0),
-    (LDM, "others_aside", 0),
-    (LDM, "_in_fp32", 0),
-    (LDM, "fused_attention_forwards", 0),
-    (LDM, "forwards_replaced", 0),
-    (LDM, "lean_forwards", 0),
-    (LDM, "forwards_replaced", 1),
+    (OURS, "frozen", 0),
+    (OURS, "others_aside", 0),
+    (OURS, "_in_fp32", 0),
+    (OURS, "fused_attention_forwards", 0),
+    (OURS, "forwards_replaced", 0),
+    (OURS, "lean_forwards", 0),
+    (OURS, "forwards_replaced", 1),
 ]
 # what fails while it is given back: a function, or a context manager of ours at its exit
 GIVING = [
     ("modules.sd_unet", "apply_unet", 1),
     ("modules.shared:state", "end", 0),
     (HOST, "made_trainable", 0),
-    (LDM, "frozen", 0),
-    (LDM, "others_aside", 0),
-    (LDM, "_in_fp32", 0),
-    (LDM, "forwards_replaced", 1),
+    (OURS, "frozen", 0),
+    (OURS, "others_aside", 0),
+    (OURS, "_in_fp32", 0),
+    (OURS, "forwards_replaced", 1),
 ]
 
 NOT_WHOLE = "Not everything of the model could be brought back (RuntimeError: injected)"

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lib_lora.events import Chosen, Finished, StepDone
-from lib_lora.hosts.architecture import TEXT, text_config
+from lib_lora.families.sdxl import SDXL
+from lib_lora.hosts.architecture import text_config
 from lib_lora.hosts.text_weights import text_weights
 from lib_lora.model.adapter import attached, pairs_from_state, state_dict
-from lib_lora.model.family import SDXL
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.surgery import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
@@ -37,7 +37,7 @@ IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[
 
 @pytest.fixture(scope="module")
 def weights(mini_sdxl: Path) -> dict[str, torch.Tensor]:
-    return {key: value.float() for key, value in load_file(mini_sdxl).items() if key.startswith(TEXT["SDXL"][1])}
+    return {key: value.float() for key, value in load_file(mini_sdxl).items() if key.startswith(SDXL.text_encoders[1].weights)}
 
 
 def open_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> OpenClipEncoder:
@@ -46,7 +46,7 @@ def open_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> OpenClipEncod
 
     model = library.create_model_and_transforms(ARCH, device=torch.device("cpu"), pretrained=None)[0]
     del model.visual
-    model.load_state_dict({key.removeprefix(TEXT["SDXL"][1]): value for key, value in weights.items()})
+    model.load_state_dict({key.removeprefix(SDXL.text_encoders[1].weights): value for key, value in weights.items()})
     return open_clip_encoder(model.eval().requires_grad_(False), pools=pools)
 
 
@@ -54,10 +54,10 @@ def transformers_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> ClipE
     """The same weights as the standalone host has them."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = text_config(weights, TEXT["SDXL"][1])
+    config = text_config(weights, SDXL.text_encoders[1].weights)
     config["num_hidden_layers"] -= not pools
     module: nn.Module = (CLIPTextModelWithProjection if pools else CLIPTextModel)(CLIPTextConfig(**config)).eval()
-    named = text_weights(dict(weights), TEXT["SDXL"][1], module)
+    named = text_weights(dict(weights), SDXL.text_encoders[1].weights, module)
     missing, _ = module.load_state_dict(named, strict=False)
     assert missing == []
     module.requires_grad_(False)
@@ -105,7 +105,7 @@ def test_the_projection_of_sd_scripts_is_turned(weights: dict[str, torch.Tensor]
             plain, turned = encoder.read(IDS, 1), encoder.as_sd_scripts().read(IDS, 1)
         assert torch.equal(plain.hidden, turned.hidden)
         assert plain.pooled is not None and turned.pooled is not None
-        matrix = weights[TEXT["SDXL"][1] + "text_projection"]
+        matrix = weights[SDXL.text_encoders[1].weights + "text_projection"]
         at_end = torch.linalg.solve(matrix.T.double(), plain.pooled.double().T).T
         assert torch.allclose(at_end @ matrix.T.double(), turned.pooled.double(), atol=1e-3)
 

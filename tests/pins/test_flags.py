@@ -47,6 +47,29 @@ def test_routes_ask_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not parts["train_lora_data"]["visible"] and parts["train_lora_name"]["visible"]
 
 
+def test_the_page_is_the_host_s_that_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another webui's host has its jobs, folders and checkpoints, and nothing of A1111's host is asked."""
+    install(monkeypatch, SimpleNamespace(), tmp_path)
+    detection = importlib.import_module("lib_lora.hosts.webui_detection")
+    other = SimpleNamespace(
+        private_folder=lambda: tmp_path / "other" / ".train-lora",
+        chosen=lambda: "a checkpoint of its own",
+        lent=lambda: "",
+        device=lambda: torch.device("cpu"),
+        problems=list,
+        kind=lambda: None,
+        lora_folder=lambda: tmp_path / "other" / "Lora",
+        work_folder=lambda: tmp_path / "other" / ".train-lora" / "runs",
+    )
+    monkeypatch.setattr(detection, "host_of_this_webui", lambda: other)
+    monkeypatch.setattr(detection.WebuiHost, "__init__", None)  # nobody makes one
+    webui_hooks = importlib.import_module("lib_lora.hosts.webui_hooks")
+    assert webui_hooks.RUNNER.host is other and tmp_path / "other" / ".train-lora" / "uploads" == webui_hooks.UPLOADS
+    assert webui_hooks.QUEUE._checkpoints is other
+    ((blocks, title, _),) = webui_hooks._tab()
+    assert title == "Train LoRA" and "train_lora_name" in str(blocks.get_config_file())
+
+
 def test_without_login_the_key_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, status in (({}, 403), ({"enable_insecure_extension_access": True}, 200)):
         install(monkeypatch, SimpleNamespace(), tmp_path, **flags)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from lib_lora.errors import LoraFileError
 from lib_lora.events import Finished, Note
-from lib_lora.hosts.architecture import TEXT, UNET
+from lib_lora.families.sd2 import SD2
+from lib_lora.hosts.architecture import UNET
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import translate
@@ -36,7 +37,7 @@ def names_in(checkpoint: Path, shape_of_norm: int) -> set[str]:
     """What files call the layers of a checkpoint, from its keys: matrices, and vectors where norms are wanted."""
     shapes = {}
     for key, value in load_file(checkpoint).items():
-        start = next((start for start in (UNET, TEXT["SD2"][0]) if key.startswith(start)), None)
+        start = next((start for start in (UNET, SD2.text_encoders[0].weights) if key.startswith(start)), None)
         if start and key.endswith("weight") and (value.dim() == 1) == (shape_of_norm == 1):
             path = key.removeprefix(start).removesuffix(".weight").removesuffix("_weight")
             shapes[f"{'diffusion_model' if start == UNET else 'clip_h'}.{path}.diff"] = tuple(value.shape)

@@ -9,8 +9,9 @@ import pytest
 
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.wanted import estimate
-from lib_lora.hosts.ldm_model import LdmModel, made_trainable
+from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.base import ModelInfo
+from lib_lora.model.trainable import made_trainable
 from lib_lora.settle import settle
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
@@ -28,7 +29,7 @@ def test_a_step_on_ldm_takes_what_the_account_says(model: Any, checkpointing: bo
     config = small_config(photos, tmp_path)
     base = LdmModel(model, next(model.parameters()).device, ModelInfo("m", None, None))
     told = told_step(config, base, Size(192, 128), checkpointing=checkpointing)
-    with made_trainable(base):
+    with made_trainable(base, base.whole):
         found = counted_step(config, base, Size(192, 128), checkpointing=checkpointing)
         again = told_step(config, base, Size(192, 128), checkpointing=checkpointing)
     assert told == (pytest.approx(found[0], rel=0.05), pytest.approx(found[1], rel=0.05))

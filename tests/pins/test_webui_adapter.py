@@ -13,6 +13,7 @@ import torch
 
 from lib_lora.errors import HostChanged, LoraFileError, ModelError
 from lib_lora.events import Finished, StepDone
+from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached
 from lib_lora.model.attention import fused_attention_forwards
@@ -70,9 +71,9 @@ def test_convolutional_blocks_of_ldm_have_diffusers_names(host: Any) -> None:
     """Those of a LoCon of sd-scripts; the miniature is a tenth as wide."""
     recorded = {line.partition(".")[0] for line in (DATA / "kohya-sd1-conv-keys.txt").read_text().splitlines()}
     with host.borrow_model() as base:
-        assert {target.name for target in conv_targets(base.unet)} == recorded
+        assert {target.name for target in conv_targets(base.unet, SD1)} == recorded
         unet = base.unet
-        layers = {target.name: target.module for target in conv_targets(unet)}
+        layers = {target.name: target.module for target in conv_targets(unet, SD1)}
         assert layers["lora_unet_down_blocks_1_resnets_0_conv_shortcut"] is unet.input_blocks[4][0].skip_connection
         assert layers["lora_unet_up_blocks_2_upsamplers_0_conv"] is unet.output_blocks[8][2].conv
 

@@ -121,9 +121,9 @@ def test_the_list_of_jobs_is_told_to_those_who_are_logged_in(webui: SimpleNamesp
 
 
 def test_a_job_is_meant_for_the_checkpoint_that_is_selected(webui: SimpleNamespace, model: Any) -> None:
-    from lib_lora.hosts.webui_jobs import WebuiCheckpoints
+    from lib_lora.hosts.webui_host import WebuiHost
 
-    checkpoints = WebuiCheckpoints()
+    checkpoints = WebuiHost()
     name = f"{model.sd_checkpoint_info.name} [abcd1234]"
     assert checkpoints.chosen() == checkpoints.lent() == name
     webui.sd_models.model_data.sd_model = None

@@ -135,5 +135,5 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
 
 def forget_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rooms that import the webui's names are imported anew by whoever asks for them next."""
-    for name in ("webui_host", "webui_hooks", "webui_jobs", "webui_missing", "webui_model", "webui_queue", "webui_restart"):
+    for name in ("webui_host", "webui_hooks", "webui_detection", "webui_missing", "webui_model", "webui_queue", "webui_restart"):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)

@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone
+from lib_lora.families.family import Kind
+from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.ldm_config import write_beside
 from lib_lora.hosts.ldm_family import kind_of
-from lib_lora.hosts.ldm_model import LdmModel, made_trainable
+from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.family import SD1, Kind
+from lib_lora.model.trainable import made_trainable
 from lib_lora.output.inspect import describe
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
@@ -66,7 +68,7 @@ class LdmHost:
     @contextmanager
     def borrow_model(self) -> Iterator[LdmModel]:
         model = self.look()
-        with made_trainable(model):
+        with made_trainable(model, model.whole):
             yield model
 
     def look(self) -> LdmModel:
@@ -77,7 +79,7 @@ class LdmHost:
 
     @contextmanager
     def borrow_again(self, base: LdmModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
-        with made_trainable(base):
+        with made_trainable(base, base.whole):
             yield
 
     def check_lora(self, path: Path) -> None:

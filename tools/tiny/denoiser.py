@@ -17,8 +17,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lib_lora.data.tokens import caption_ids, load_tokenizer
+from lib_lora.families.ddpm import STEPS, Ddpm, scaled_linear
 from lib_lora.model.text_encoders import ClipEncoder, clip_core
-from lib_lora.objective.noise import TIMESTEPS, add_noise, scaled_linear_alphas_cumprod, snr
 from tools.tiny.pictures import Scene, caption
 from tools.tiny.vae import POSTERIOR_STD, start_silent
 
@@ -113,7 +113,7 @@ def train_networks(networks: Networks, latents: torch.Tensor, scenes: list[Scene
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    alphas = scaled_linear_alphas_cumprod()
+    process = scaled_linear()
     captions = _Captions()
     networks.train()
     average = copy.deepcopy(networks).eval()
@@ -127,8 +127,8 @@ def train_networks(networks: Networks, latents: torch.Tensor, scenes: list[Scene
         timesteps = _timesteps(phase.noisy, rng)
         noise = torch.randn_like(clean)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = networks(add_noise(clean, noise, timesteps, alphas), timesteps, ids)
-        loss = ((predicted - noise).square().mean(dim=(1, 2, 3)) * _weights(timesteps, alphas)).mean()
+            predicted = networks(process.add_noise(clean, noise, timesteps), timesteps, ids)
+        loss = ((predicted - noise).square().mean(dim=(1, 2, 3)) * _weights(timesteps, process)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
@@ -145,7 +145,7 @@ def _timesteps(noisy: float, rng: np.random.Generator) -> torch.Tensor:
     """Evenly spread timesteps, the last `noisy` share of the batch over the noisier half; `[B]`."""
     count = round(noisy * BATCH)
     plain, late = ((np.arange(n) + rng.random(n)) / max(n, 1) for n in (BATCH - count, count))
-    return torch.from_numpy(np.concatenate([plain, (1 + late) / 2]) * TIMESTEPS).long()
+    return torch.from_numpy(np.concatenate([plain, (1 + late) / 2]) * STEPS).long()
 
 
 def _rate(step: int, steps: int) -> float:
@@ -153,9 +153,9 @@ def _rate(step: int, steps: int) -> float:
     return min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.01)
 
 
-def _weights(timesteps: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+def _weights(timesteps: torch.Tensor, process: Ddpm) -> torch.Tensor:
     """1 / √SNR, bounded, with mean 1: what a thing is and where it stands is decided where there is much noise."""
-    weights = snr(timesteps, alphas).clamp(min=SMALLEST_SNR).rsqrt()
+    weights = process.snr(timesteps).clamp(min=SMALLEST_SNR).rsqrt()
     return weights / weights.mean()
 
 

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from lib_lora.data.images import Pixels
-from lib_lora.model.family import SD1
+from lib_lora.families.sd1 import SD1
 from lib_lora.training.latents import image_tensor
 from tools.tiny.pictures import SIDE, paint, photograph, scene
 

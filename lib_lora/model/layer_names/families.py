@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from lib_lora.model.family import SD1, SD2, SDXL, Family
+from lib_lora.families.family import Family, UNet
+from lib_lora.families.known import FAMILIES
 from lib_lora.model.layer_names.keys import TEXT_1, TEXT_2, TEXT_H, UNET
 from lib_lora.model.layer_names.unet import Place, place_of
 
-FAMILIES = (SD1, SD2, SDXL)
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 Found = tuple[Family, ...]
 
-_CONTEXT = {768: (SD1,), 1024: (SD2,), 2048: (SDXL,)}
-_TEXT = {768: (SD1, SDXL), 1024: (SD2,), 1280: (SDXL,)}
 _READS_TEXT = ("attn2_to_k", "attn2_to_v")
 _AS_WIDE = re.compile(r".*_(?:self_attn_(?:q|k|v|out)_proj|layer_norm[12])|text_model_final_layer_norm")
 _LAYER = re.compile(r"text_model_encoder_layers_(\d+)_")
-_SHORT = 12  # layers of the encoders of SD 1.x and of SDXL's first
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,10 @@ def families_of(layers: Iterable[Layer]) -> Found:
         if layer.part == UNET:
             place = place_of(layer.path)
             if place is not None:
-                widths.append(
-                    _CONTEXT.get(inputs(layer.shapes) or 0, FAMILIES) if place.inner.endswith(_READS_TEXT) else FAMILIES
-                )
+                widths.append(_by_context(inputs(layer.shapes)) if place.inner.endswith(_READS_TEXT) else FAMILIES)
                 places.append(_by_place(place))
         else:
-            widths.append(_TEXT.get(text_width(layer) or 0, FAMILIES))
+            widths.append(_by_text_width(text_width(layer)))
             places.append(_by_encoder(layer))
     return narrowed(narrowed(FAMILIES, widths), places)
 
@@ -66,9 +61,7 @@ def narrowed(found: Found, evidence: Iterable[Found]) -> Found:
 def by_metadata(metadata: Mapping[str, str]) -> Found:
     """The families that a file's metadata name."""
     said = metadata.get("ss_base_model_version", "") or metadata.get("modelspec.architecture", "")
-    starts = {"sdxl_": SDXL, "sd_v1": SD1, "sd_v2": SD2, "stable-diffusion-xl": SDXL, "stable-diffusion-v1": SD1,
-              "stable-diffusion-v2": SD2}  # fmt: skip
-    return next(((family,) for start, family in starts.items() if said.startswith(start)), FAMILIES)
+    return next(((family,) for family in FAMILIES if said.startswith(family.version_starts)), FAMILIES)
 
 
 def text_width(layer: Layer) -> int | None:
@@ -108,26 +101,39 @@ def _side(shapes: Shapes, half: str, side: int) -> int:
     return shape[side] if len(shape) > 1 else 0
 
 
+def _by_context(width: int | None) -> Found:
+    return tuple(family for family in FAMILIES if family.unet.context == width)
+
+
+def _by_text_width(width: int | None) -> Found:
+    return tuple(family for family in FAMILIES if any(encoder.width == width for encoder in family.text_encoders))
+
+
 def _by_place(place: Place) -> Found:
-    old = (SD1, SD2)
-    if place.transformer > 0 or place.inner.startswith("add_embedding"):
-        return (SDXL,)
-    if place.kind == "attention" and place.side == "out" and place.level == 0:
-        return (SDXL,)
-    if place.level == 3 or (place.kind == "attention" and (place.side, place.level) in (("in", 0), ("out", 2))):
-        return old
-    if place.kind in ("down", "up") and place.level == 2:
-        return old
-    if place.kind == "up" and place.level == 0 and place.behind is not None:
-        return (SDXL,) if place.behind else old
-    return FAMILIES
+    """The families whose U-Net has such a place; of several signs that contradict each other the first ones."""
+    found = narrowed(FAMILIES, [_having(lambda unet: place.level < len(unet.channels) - (place.kind in ("down", "up")))])
+    if place.inner.startswith("add_embedding"):
+        found = narrowed(found, [_having(lambda unet: unet.reads_sizes)])
+    if place.kind == "attention":
+        has_any = _having(lambda unet: place.level < len(unet.channels) and unet.depth(place.side, place.level) > 0)
+        deep = _having(lambda unet: max(unet.depths) > 1) if place.transformer > 0 else FAMILIES
+        found = narrowed(found, [deep, has_any])
+    if place.behind is not None:
+        behind = _having(lambda unet: place.level < len(unet.channels) and (unet.depth("out", place.level) > 0) == place.behind)
+        found = narrowed(found, [behind])
+    return found
+
+
+def _having(tells: Callable[[UNet], bool]) -> Found:
+    return tuple(family for family in FAMILIES if tells(family.unet))
 
 
 def _by_encoder(layer: Layer) -> Found:
+    """By the names of the encoders that a family has, and by how many layers its first one has."""
     if layer.part == TEXT_2:
-        return (SDXL,)
+        return tuple(family for family in FAMILIES if len(family.text_encoders) > 1)
+    firsts = {family: family.text_encoders[0] for family in FAMILIES}
     if layer.part == TEXT_H:
-        return (SD2,)
-    match = _LAYER.match(layer.path)
-    deep = match is not None and int(match[1]) >= _SHORT
-    return (SD2,) if deep and layer.part != TEXT_1 else FAMILIES
+        return tuple(family for family, first in firsts.items() if first.is_open_clip)
+    match = _LAYER.match(layer.path) if layer.part != TEXT_1 else None
+    return tuple(family for family, first in firsts.items() if not match or int(match[1]) < first.layers + first.unread)

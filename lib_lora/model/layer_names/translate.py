@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lib_lora.model.family import SD1, SDXL, Family
+from lib_lora.families.family import Family
 from lib_lora.model.layer_names.alphas import said_alphas, said_scales
 from lib_lora.model.layer_names.families import Found, Layer, Shape, by_metadata, families_of, narrowed, text_width
 from lib_lora.model.layer_names.keys import BUNDLE, TEXT, TEXT_1, TEXT_2, TEXT_H, UNET, Key, key_of
@@ -18,7 +18,6 @@ from lib_lora.model.layer_names.others import no_lora, other_model
 from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_path
 
-_BIG_G = 1280  # the width of SDXL's second text encoder
 _STYLES = {
     "kohya": "kohya's form", "bare": "kohya's form without its prefix", "lycoris": "the form of LyCORIS' wrapper",
     "peft": "PEFT's form (lora_A, lora_B)", "diffusers": "diffusers' older form (lora.down, lora.up)", "comfy": "ComfyUI's form",
@@ -83,7 +82,7 @@ def translate(shapes: Mapping[str, Shape], metadata: Mapping[str, str], family: 
     keys = {key: key_of(key) for key in shapes if key.partition(".")[0] != BUNDLE}
     layers = _layers(keys, shapes)
     can_be = narrowed(families_of(layers.values()), [by_metadata(metadata)])
-    chosen = next((one for one in can_be if family is not None and one.card == family.card), None) or _likely(can_be, keys)
+    chosen = next((one for one in can_be if family is not None and one.id == family.id), None) or _likely(can_be, keys)
     tensors: dict[str, tuple[Named, ...]] = {
         key: (Named(BUNDLE, key.partition(".")[2]),) for key in shapes if key.partition(".")[0] == BUNDLE
     }
@@ -121,14 +120,15 @@ def _likely(can_be: Found, keys: Mapping[str, Key | None]) -> Family:
         return can_be[0]
     numbered = any(key is not None and key.part == TEXT_1 for key in keys.values())
     ldm = any(key is not None and key.flat and key.path.startswith(("input_", "middle_", "output_")) for key in keys.values())
-    return SDXL if SDXL in can_be and (numbered or ldm) else SD1 if SD1 in can_be else can_be[0]
+    named_so = [family for family in can_be if family.unet.names == "ldm"] if numbered or ldm else []
+    return (named_so or list(can_be))[0]
 
 
 def _named(key: Key, layers: Mapping[tuple[str, str], Layer], family: Family) -> tuple[Named, ...]:
     """The names of one tensor here; none where no model of the family has the layer."""
     if key.part == UNET:
         place = place_of(key.path)
-        path = unet_path(place, xl=family is SDXL) if place else None
+        path = unet_path(place, family.unet) if place else None
         return (Named(f"lora_unet_{path}", key.end, rows=key.rows),) if path else ()
     prefix = _prefix(key, layers[key.part, key.path], family)
     paths = text_paths(key.path)
@@ -145,11 +145,11 @@ def _named(key: Key, layers: Mapping[tuple[str, str], Layer], family: Family) ->
 
 def _prefix(key: Key, layer: Layer, family: Family) -> str:
     """What the family calls the text encoder that a key names, if it has it."""
-    if family is not SDXL:
+    if len(family.text_encoders) == 1:
         return "" if key.part == TEXT_2 else family.text_prefixes[0]
     if key.part == TEXT_H:
         return ""
-    second = key.part == TEXT_2 or (key.part == TEXT and text_width(layer) == _BIG_G)
+    second = key.part == TEXT_2 or (key.part == TEXT and text_width(layer) == family.text_encoders[1].width)
     return family.text_prefixes[second]
 
 

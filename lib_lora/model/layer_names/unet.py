@@ -10,7 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-LEVELS_SD, LEVELS_XL = 4, 3
+from lib_lora.families.family import Family, UNet
+from lib_lora.families.known import FAMILIES
+
+MOST_LEVELS = max(len(family.unet.channels) for family in FAMILIES)
 Kind = Literal["attention", "residual", "down", "up", "end"]
 Side = Literal["in", "middle", "out", "ends"]
 
@@ -25,7 +28,7 @@ _ENDS = {  # before and behind all blocks: ldm -> diffusers
     "out_2": "conv_out",
 }  # fmt: skip
 _ENDS_LDM = {diffusers: ldm for ldm, diffusers in _ENDS.items()}
-_OF_THE_SIZE = ("add_embedding_linear_1", "add_embedding_linear_2")  # of SDXL alone
+_OF_THE_SIZE = ("add_embedding_linear_1", "add_embedding_linear_2")  # of U-Nets that read sizes
 _ATTENTION = re.compile(
     r"norm|proj_in|proj_out|transformer_blocks_(\d{1,2})_"
     r"(?:norm[123]|attn[12]_(?:to_q|to_k|to_v|to_out_0|to_out)|ff_net_0_proj|ff_net_2)"
@@ -70,7 +73,7 @@ def place_of(path: str) -> Place | None:
         return Place("ends", 0, 0, "end", _ENDS.get(path, path))
     ldm, diffusers = _LDM.fullmatch(path), _DIFFUSERS.fullmatch(path)
     place = _of_ldm(ldm) if ldm else _of_diffusers(diffusers) if diffusers else None
-    return place if place is not None and place.level < LEVELS_SD else None
+    return place if place is not None and place.level < MOST_LEVELS else None
 
 
 def _of_ldm(match: re.Match[str]) -> Place | None:
@@ -113,12 +116,12 @@ def _checked(side: Side, level: int, number: int, kind: Kind, inner: str, *, ldm
     return Place(side, level, number, kind, inner) if inner in _RESIDUAL_LDM else None
 
 
-def unet_path(place: Place, *, xl: bool) -> str | None:
+def unet_path(place: Place, unet: UNet) -> str | None:
     """The path of a place as kohya's files of the family have it; None where the family's U-Net has no such level."""
-    levels = (LEVELS_XL if xl else LEVELS_SD) - (place.kind in ("down", "up"))  # the last one leads nowhere
-    if place.level >= levels or (place.inner in _OF_THE_SIZE and not xl):
+    levels = len(unet.channels) - (place.kind in ("down", "up"))  # the last one leads nowhere
+    if place.level >= levels or (place.inner in _OF_THE_SIZE and not unet.reads_sizes):
         return None
-    return _under_ldm(place) if xl else _under_diffusers(place)
+    return _under_ldm(place) if unet.names == "ldm" else _under_diffusers(place)
 
 
 def _under_ldm(place: Place) -> str:
@@ -145,14 +148,14 @@ def _under_diffusers(place: Place) -> str:
     return f"{start}_{group}_{place.number}_{place.inner}"
 
 
-def unet_name(path: str, *, xl: bool) -> str:
+def unet_name(path: str, family: Family) -> str:
     """What files call the layer that lies at `path` of a U-Net of ldm's or diffusers' classes.
 
     Raises:
         ValueError: no U-Net of the family has such a layer.
     """
     place = place_of(path.replace(".", "_"))
-    found = unet_path(place, xl=xl) if place else None
+    found = unet_path(place, family.unet) if place else None
     if found is None:
         raise ValueError(f"no U-Net that is trained here has a layer at {path!r}")
     return f"lora_unet_{found}"

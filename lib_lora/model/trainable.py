@@ -1,0 +1,58 @@
+"""What makes a borrowed model trainable; every change has its exact inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from lib_lora.model.attention import fused_attention_forwards
+from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.lean import lean_forwards
+from lib_lora.model.lean_vae import lean_encoder_forwards
+from lib_lora.model.open_clip import OpenClipEncoder
+from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
+
+
+@contextmanager
+def made_trainable(base: BaseModel, whole: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it. The exit brings everything back.
+
+    `whole`: of a model that a host holds, all that its networks lie in; then what others hung on them has no part, either.
+    """
+    own = [*networks(base), base.vae]
+    with ExitStack() as stack:
+        stack.enter_context(frozen(whole or own))
+        stack.enter_context(others_aside(own if whole else []))  # transformers hangs hooks of its own on what it makes
+        stack.enter_context(_in_fp32(base.vae))
+        stack.enter_context(training_forwards(base, base.device))
+        stack.enter_context(forwards_replaced(lean_encoder_forwards(base.vae, base.device)))
+        yield
+
+
+@contextmanager
+def training_forwards(base: BaseModel, device: torch.device) -> Iterator[None]:
+    """The forwards of U-Net and text encoders that are used for training on `device`."""
+    with ExitStack() as stack:
+        stack.enter_context(forwards_replaced(fused_attention_forwards(base.unet)))
+        for encoder in base.text_encoders:
+            if isinstance(encoder, OpenClipEncoder):
+                stack.enter_context(forwards_replaced(encoder.forwards()))
+        stack.enter_context(forwards_replaced(lean_forwards(networks(base), device)))
+        yield
+
+
+@contextmanager
+def _in_fp32(vae: nn.Module) -> Iterator[None]:
+    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
+    before = next(vae.parameters()).dtype
+    if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
+        yield
+        return
+    try:
+        vae.to(torch.float32)  # it may fail half-way
+        yield
+    finally:
+        vae.to(before)

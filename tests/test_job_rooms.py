@@ -24,11 +24,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lib_lora.errors import DatasetError, LoraFileError, ModelError, NotGivenBack
+from lib_lora.events import Finished, Lent, Saved, SavedBetween, StepDone
 from lib_lora.hosts import webui_networks
 from lib_lora.hosts.giving_back import given_back
 from lib_lora.hosts.ldm_config import ldm_config
 from lib_lora.jobs.memory import give_memory_back, memory_gb
 from lib_lora.jobs.owners import Owners
+from lib_lora.jobs.progress import Progress
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_store import QueueError, Store
 from lib_lora.jobs.shared_list import SharedList
@@ -46,6 +48,25 @@ def test_a_page_is_sent_what_json_has_words_for() -> None:
     value = {"loss": math.nan, "rates": (1.0, math.inf), "name": "a\udce9", "n": 3}
     assert strict(value) == {"loss": None, "rates": [1.0, None], "name": "a?", "n": 3}
     json.dumps(strict(value), allow_nan=False).encode()
+
+
+def test_progress_is_a_new_value_after_each_event() -> None:
+    before = Progress(started=1.0)
+    lent = before.after(Lent("lent"), 2.0)
+    assert (before.state, lent.state, lent.phase) == ("running", "lent", "lent")
+    step = lent.after(StepDone(5, 9, 2, 0.1, ()), 3.0)
+    assert (step.state, step.step, step.epoch, step.first_step) == ("running", 5, 2, 4), "resumed from step 4"
+    assert step.after(StepDone(6, 9, 2, 0.1, ()), 3.0).first_step == 4
+    between = step.after(SavedBetween(Path("a-5.safetensors"), 5), 4.0).after(
+        SavedBetween(Path("a-6.safetensors"), 6, "a-5"), 5.0
+    )
+    assert between.between == ("a-6",)
+    nothing = between.after(Finished(None, 6), 6.0)
+    assert (nothing.state, nothing.phase, nothing.ended) == ("stopped", "saved before the end: a-6", 6.0)
+    done = between.after(Saved(Path("a.safetensors"), 6), 6.0).after(Finished(Path("a.safetensors"), 6), 7.0)
+    assert (done.state, done.phase, done.saved) == ("done", "saved as a.safetensors", "a")
+    failed = between.failed(("No.",), 8.0)
+    assert (failed.state, failed.problems, failed.phase) == ("failed", ("No.",), "saved before the end: a-6")
 
 
 def test_cycles_are_given_back_and_memory_is_counted() -> None:

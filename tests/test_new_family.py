@@ -14,9 +14,11 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from lib_lora.events import Finished, Planned, StepDone, Stop
+from lib_lora.events import Finished, Planned, StepDone
 from lib_lora.families.ddpm import Ddpm, scaled_linear
 from lib_lora.families.family import TextEncoder
+from lib_lora.families.known import FAMILIES, LAYOUTS, SIDE_STEP, TRAINABLE
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.families.sd1 import SD1
 from lib_lora.hosts import architecture
 from lib_lora.hosts.standalone import StandaloneHost
@@ -24,6 +26,7 @@ from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.layer_names import families
 from lib_lora.model.targets import unet_targets
 from lib_lora.output.lora_file import read
+from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.latent_cache import LatentCache
 from lib_lora.training.latents import posteriors
@@ -77,6 +80,20 @@ def toy_shape(key: str, shape: list[int]) -> list[int] | None:
     return small
 
 
+def test_families_are_told_apart_and_their_processes_can_be_undone() -> None:
+    assert len({family.id for family in FAMILIES}) == len(FAMILIES) > 2
+    assert {family.unet.layout for family in FAMILIES} == set(LAYOUTS) and len(set(LAYOUTS)) == len(LAYOUTS)
+    latents, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([3, 900])
+    for family in FAMILIES:
+        process: NoiseProcess = family.noise_process()
+        noisy = process.add_noise(latents, noise, timesteps)
+        velocity = process.target(latents, noise, timesteps, velocity=True)
+        weight = process.snr(timesteps).view(-1, 1, 1, 1)
+        clean = (weight / (1 + weight)).sqrt() * noisy - (1 / (1 + weight)).sqrt() * velocity  # ᾱ = SNR / (1 + SNR)
+        torch.testing.assert_close(clean, latents, rtol=1e-4, atol=1e-4)
+        assert SIDE_STEP % family.vae_factor == 0 and family.name in TRAINABLE
+
+
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of the family, which takes its place in the list."""
@@ -101,7 +118,7 @@ def test_a_whole_run(toy: Path, photos: Path, tmp_path: Path) -> None:
         cache.keep(tmp_path / "a.png", pixels, posteriors(base, [pixels])[0])
         assert cache.load(tmp_path / "a.png", pixels) is not None
     config = small_config(photos, tmp_path, preview_steps=2, cache_latents_to_disk=True, flip_aug=True)
-    events = list(train(config, host, Stop()))
+    events = list(train(config, host, RunControl()))
     assert [event for event in events if isinstance(event, Planned)]
     assert sum(isinstance(event, StepDone) for event in events) == 3 and PROCESS.asked[0][0] == before + 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
@@ -109,7 +126,7 @@ def test_a_whole_run(toy: Path, photos: Path, tmp_path: Path) -> None:
     assert metadata["ss_base_model_version"] == "toy" and metadata["modelspec.architecture"] == "toy/lora"
     assert json.loads(events[-1].path.with_suffix(".json").read_text())["sd version"] == "Unknown"
     again = small_config(photos, tmp_path, name="again", network_weights=str(events[-1].path), cache_latents_to_disk=True)
-    done = list(train(again, host, Stop()))[-1]
+    done = list(train(again, host, RunControl()))[-1]
     assert isinstance(done, Finished) and done.path is not None and read(done.path)[0].keys() == state.keys()
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lib_lora.model.rates import with_rates
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -21,6 +20,7 @@ from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.embedding_rules import RULES as EMBEDDING_RULES
 from lib_lora.config.groups import build_config
 from lib_lora.config.lycoris import lycoris_arguments, network_module
+from lib_lora.config.rules import RULES
 from lib_lora.config.run import RunConfig
 from lib_lora.config.run_rules import RULES as RUN_RULES
 from lib_lora.data.lines import lines_of
@@ -35,9 +35,11 @@ from lib_lora.estimate.standing_in import recomputed, standing_in
 from lib_lora.events import SaveFailed
 from lib_lora.model.computing import Acting
 from lib_lora.output.clearing import made_by_us, remove, remove_lora
-from lib_lora.output.patience import patiently
+from lib_lora.output.patience import write_with_retry
 from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.rescue import in_another_place, rescue, told
+from lib_lora.run_control import RunControl
+from lib_lora.settle import settle
 from lib_lora.training.named import loaded, named_class
 from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, layers_in, step_of
@@ -58,7 +60,7 @@ def test_an_embedding_needs_a_word_that_prompts_can_hold() -> None:
     for trigger, said in (("", "give a Trigger word"), ("a, b", "none of"), ("a BREAK b", "none of"), ("-a", "begin and end")):
         (found,) = broken(EMBEDDING_RULES, trigger=trigger, embedding_vectors=2)
         assert said in found
-    (found,) = broken(EMBEDDING_RULES, trigger="a", embedding_vectors=2, stop_embedding_training=2.5)
+    (found,) = broken(RULES, trigger="a", embedding_vectors=2, stop_embedding_training=2.5)
     assert "got 2.5" in found
     (found,) = broken(EMBEDDING_RULES, trigger="a", embedding_vectors=2, optimizer="AdaFactor", lr_scheduler="adafactor")
     assert "embedding_lr" in found
@@ -208,12 +210,11 @@ def full() -> Any:
 
 def test_a_disk_that_refuses_is_asked_again() -> None:
     def run(write: Any, *, again: bool) -> tuple[int, Any]:
-        told, steps = 0, patiently(write)
+        told, steps = 0, write_with_retry(write, RunControl(on_write_failed=lambda: again))
         try:
             while True:
-                event = next(steps)
-                assert isinstance(event, SaveFailed)
-                told, event.again = told + 1, again
+                assert isinstance(next(steps), SaveFailed)
+                told += 1
         except StopIteration as end:
             return told, end.value
 
@@ -262,7 +263,7 @@ def test_classes_by_name() -> None:
 
 def written(photos: Path, out: Path, **changes: Any) -> tuple[Any, dict[str, Any], Any]:
     """Settings, and values and tensors of a state of a run with them."""
-    config = with_rates(small_config(photos, out, **changes), Lender(out).kind().family)
+    config = settle(small_config(photos, out, **changes), Lender(out).kind())
     return config, *as_written(*run_state(config, planned(config)))
 
 
@@ -293,7 +294,7 @@ def test_a_state_fits_its_own_settings_alone(photos: Path, tmp_path: Path) -> No
         ({"mixed_precision": "bf16"}, "it was trained in no, not in bf16"), ({"full_bf16": True}, "not bfloat16"),
         ({"embedding_vectors": 2, "trigger": "ohwx"}, "the 2 vectors"), ({"lr_scheduler": "cosine"}, ""),
     ):  # fmt: skip
-        other = with_rates(small_config(photos, tmp_path, **changes), Lender(tmp_path).kind().family)
+        other = settle(small_config(photos, tmp_path, **changes), Lender(tmp_path).kind())
         found = list(misfits(other, tree, "no", 3, CPU))
         assert (said in found[0]) if said else found == [], (changes, found)
 

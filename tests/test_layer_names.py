@@ -132,7 +132,7 @@ FC1, FC2 = "text_model_encoder_layers_0_mlp_fc1", "text_model_encoder_layers_0_m
         ({f"{CROSS}.lokr_w1": (8, 16), f"{CROSS}.lokr_w2_a": (9, 2), f"{CROSS}.lokr_w2_b": (2, 128)}, {}, [SDXL]),
         ({f"{CROSS}.hada_w1_b": (2, 768)}, {}, [SD1]),
     ],
-    ids=str,
+    ids=lambda value: "+".join(family.id for family in value) if isinstance(value, list) else str(value),
 )
 def test_widths_say_the_family_then_places_then_metadata(shapes: Any, metadata: Any, wanted: list[Family]) -> None:
     assert list(translate(shapes, metadata).families) == wanted

@@ -10,24 +10,24 @@ from pathlib import Path
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
-from lib_lora.data.attention_weights import attention_weights
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan
 from lib_lora.data.masks import with_masks
+from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
 from lib_lora.families.family import Kind
 from lib_lora.model.base import BaseModel, Host
-from lib_lora.model.layer_table import layers_text
-from lib_lora.output.lora_layers import LoraFiles
+from lib_lora.model.layer_shapes import layers_text
+from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import clip_skip_problems, settle, settled_for
+from lib_lora.training.continued_files import fit_problems, weights_problems
+from lib_lora.training.embedding import meaning_problem
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import Resumed, find_resumed
-from lib_lora.training.weights import fit_problems, weights_problems
-from lib_lora.training.words import meaning_problem
 
 # settings without which there are no sizes to train in
 _PLANNED = {"resolution", "resolution_height", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"}

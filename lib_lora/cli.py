@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora import __version__
-from lib_lora.config.argv import add_files, add_options, config_from
-from lib_lora.data.paths import at_home
+from lib_lora.cli_options import add_files, add_options, config_from
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import (
     BestSaved,
@@ -37,7 +36,8 @@ from lib_lora.events import (
     StateSaved,
     StepDone,
 )
-from lib_lora.output.left import left_lines
+from lib_lora.output.written_files import left_lines
+from lib_lora.paths import at_home
 from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
 
@@ -172,7 +172,7 @@ def _estimate(args: argparse.Namespace) -> str:
     import torch
 
     from lib_lora.check import look
-    from lib_lora.estimate.wanted import as_json, estimate, table
+    from lib_lora.estimate.estimate import as_json, estimate, table
     from lib_lora.hosts.standalone import StandaloneHost, default_device
 
     config = config_from(args)
@@ -263,15 +263,15 @@ def _truncate(args: argparse.Namespace) -> str:
 
 def _import_kohya(args: argparse.Namespace) -> str:
     from lib_lora.kohya.importing import import_file
-    from lib_lora.kohya.told import import_text
+    from lib_lora.kohya.report import import_text
 
     found = import_file(args.file)
     return json.dumps(found.report()) if args.json else import_text(found)
 
 
 def _export_kohya(args: argparse.Namespace) -> str:
+    from lib_lora.files.atomic import write_atomically
     from lib_lora.kohya.export import export_files
-    from lib_lora.output.atomic import write_atomically
 
     for path, text in export_files(config_from(args), args.form, args.out).items():
         try:

@@ -16,24 +16,24 @@ from torch import nn
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, ModelError
+from lib_lora.files.lora_file import read
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.surgery import Forward, forwards_replaced
+from lib_lora.model.patching import Forward, forwards_replaced
 from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
-from lib_lora.output.lora_file import read
 from lib_lora.settle import settled_for
 from lib_lora.training.checkpointing import choose_checkpointing
+from lib_lora.training.continued_files import frozen_pairs, is_trained
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
 from lib_lora.training.texts import Texts
-from lib_lora.training.weights import frozen_pairs, is_trained
 
 # The recording holds what these made: captions, latents, noise, noisy latents and timesteps as they were used.
 _STILL_COUNT = {"prior_loss_weight", "alpha_mask", "masked_loss", "clip_skip", "max_token_length", "weighted_captions"}

@@ -1,7 +1,7 @@
 """A run, top to bottom. START READING HERE.
 
 Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the LoRA
-lies in its folder with its card. `output/between.py` does what is due between steps. Whoever runs `train()` reads its events.
+lies in its folder with its card. `output/checkpointer.py` does what is due between steps. `train()` yields events.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import torch
 
 from lib_lora.check import Findings, look
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.token_rules import cut_captions
+from lib_lora.data.chunking import cut_captions
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone
-from lib_lora.jobs.locks import sole_writer
-from lib_lora.jobs.memory import give_caches_back, give_memory_back
+from lib_lora.files.locks import sole_writer
 from lib_lora.model.base import Host
-from lib_lora.output.between import Between
-from lib_lora.output.left import Leavings
-from lib_lora.output.leftovers import remove_leftovers
+from lib_lora.output.checkpointer import Between
+from lib_lora.output.cleanup import remove_leftovers
+from lib_lora.output.lora_writer import Result
 from lib_lora.output.metadata import cut_metadata
-from lib_lora.output.result import Result
+from lib_lora.output.written_files import Leavings
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_notes
+from lib_lora.training.continued_notes import told_weights
+from lib_lora.training.embedding import told_words
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
+from lib_lora.training.latents import Pictures
 from lib_lora.training.loan import Loan
-from lib_lora.training.pictures import Pictures
+from lib_lora.training.memory import give_caches_back, give_memory_back
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.session import Session
 from lib_lora.training.step import DIVERGED, DivergedError
-from lib_lora.training.told_weights import told_weights
-from lib_lora.training.words import told_words
+from lib_lora.training.trainer import Session
 
 
 def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Event]:

@@ -8,16 +8,16 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.likeness import likeness
+from lib_lora.estimate.meta_model import likeness
 from lib_lora.estimate.phases import Counter
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.patching import forwards_replaced
 from lib_lora.settle import settle
+from lib_lora.training.continued_files import start_pairs
 from lib_lora.training.step import StepInputs, compute_loss
-from lib_lora.training.weights import start_pairs
 
 
 def counted_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpointing: bool) -> tuple[int, int]:

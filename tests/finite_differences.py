@@ -12,7 +12,7 @@ from lib_lora.data.tokens import caption_ids, load_tokenizer
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target, Word
 from lib_lora.model.conditioning import TextEncoder
-from lib_lora.model.words import spoken
+from lib_lora.model.embeddings import spoken
 from tests.pairs import new_pair
 
 STEP = 1e-5

@@ -21,12 +21,12 @@ from lib_lora.config.precision import PrecisionConfig
 from lib_lora.data.sizes import Size
 from lib_lora.errors import TrainLoraError
 from lib_lora.events import Event
+from lib_lora.files.lora_file import read
+from lib_lora.files.state_file import VALUES, read_tensors, read_values
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
 from lib_lora.jobs.runner import Runner
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import VALUES, read_tensors, read_values
-from lib_lora.sample import PreviewRequest, sample
+from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.training.precision import choose_precision
 
 LORAS, PICTURES = {".safetensors", ".pt", ".ckpt"}, {".png"}

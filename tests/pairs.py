@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.model.adapter_types import LoraPair, new_adapter
 from lib_lora.model.base import Target
-from lib_lora.model.kinds import LoraPair, new_adapter
 
 
 def new_pair(

@@ -14,20 +14,20 @@ from lib_lora.check import find_images
 from lib_lora.config.groups import TrainConfig
 from lib_lora.families.family import Kind
 from lib_lora.families.sd1 import SD1
+from lib_lora.files.plain_values import Tensors, to_plain
 from lib_lora.model.adapter import parameters, state_dict
+from lib_lora.model.adapter_types import new_adapter
 from lib_lora.model.base import BaseModel, Target, Word
-from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.kinds import new_adapter
-from lib_lora.model.words import bundle
+from lib_lora.model.embeddings import bundle
+from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.groups import word_groups
 from lib_lora.training.optimizer import Updater
+from lib_lora.training.parameter_groups import word_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.resume import _candidates, data_fingerprint
-from lib_lora.training.session import Session
-from lib_lora.training.tree import Tensors, to_plain
+from lib_lora.training.trainer import Session
 
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"

@@ -11,7 +11,7 @@ from torch import nn
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import LoraPair, attached, pairs_from_state, state_dict
 from lib_lora.model.base import Target
-from lib_lora.model.surgery import forwards_replaced, frozen
+from lib_lora.model.patching import forwards_replaced, frozen
 from tests.pairs import new_pair
 
 CPU = torch.device("cpu")

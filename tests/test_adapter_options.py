@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, attached, state_dict
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.norms import delta_norm
-from lib_lora.output.lora_file import read
+from lib_lora.model.max_norm import delta_norm
 from lib_lora.output.truncate import truncate
 from lib_lora.run_control import RunControl
-from lib_lora.sample import PreviewRequest, sample
+from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.train import train
-from lib_lora.training.weights import frozen_pairs
+from lib_lora.training.continued_files import frozen_pairs
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.pairs import new_pair

@@ -7,7 +7,7 @@ import pytest
 from lib_lora.config.adapter_rules import MODEL_RULES, RULES
 from lib_lora.config.groups import build_config
 from lib_lora.config.rules import config_notes
-from lib_lora.model.blocks import rank_and_alpha, rate_factor
+from lib_lora.model.layer_settings import rank_and_alpha, rate_factor
 
 LISTS = ",".join(["4"] * 25)
 LISTS_XL = ",".join(["4"] * 23)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.adapter import Adapter, attached, by_layer, joined, pairs_from_state, parameters, state_dict
+from lib_lora.model.adapter_types import new_adapter, new_tensors
 from lib_lora.model.base import Target
 from lib_lora.model.delta import delta, factorization, from_file, kind_of
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.kinds import new_adapter, new_tensors
-from lib_lora.model.norms import delta_norm, limit_norms
-from lib_lora.output.lora_file import read, serialise, write
+from lib_lora.model.max_norm import delta_norm, limit_norms
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 2, 3.0

@@ -15,12 +15,12 @@ from lib_lora.families.family import Family, Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
-from lib_lora.model.blocks import rank_and_alpha
-from lib_lora.model.kinds import tensor_shapes
-from lib_lora.model.layer_table import layers_of
+from lib_lora.model.adapter_types import tensor_shapes
+from lib_lora.model.layer_settings import rank_and_alpha
+from lib_lora.model.layer_shapes import layers_of
 from lib_lora.settle import settle
-from lib_lora.training.again import again
-from lib_lora.training.weights import is_trained, weights_problems
+from lib_lora.training.continue_settings import again
+from lib_lora.training.continued_files import is_trained, weights_problems
 
 
 def finished(path: Path, family: Family = SD1, dtype: torch.dtype = torch.float16, **flat: Any) -> Path:
@@ -95,7 +95,7 @@ def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
-    from lib_lora.ui.form_again import FIELDS, NOTHING, AgainBar
+    from lib_lora.ui.form_continue import FIELDS, NOTHING, AgainBar
     from lib_lora.ui.guard import Guard
 
     bar = AgainBar(Guard(), lambda: tmp_path / "loras")

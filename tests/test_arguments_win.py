@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.options import Option
 from lib_lora.errors import ConfigError

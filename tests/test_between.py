@@ -11,23 +11,23 @@ import pytest
 import torch
 from PIL import Image
 
-import lib_lora.output.between as between_room
+import lib_lora.output.checkpointer as between_room
+import lib_lora.output.lora_writer as result_room
 import lib_lora.output.preview as preview_room
-import lib_lora.output.result as result_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, Note, Sampled, Saved, SavedBetween, StateSaved, StepDone
+from lib_lora.files import atomic
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
-from lib_lora.output import atomic
-from lib_lora.output.lora_file import read
 from lib_lora.output.promote import use_best
 from lib_lora.output.samples import thumbnail
 from lib_lora.run_control import RunControl
-from lib_lora.sample import PreviewRequest
+from lib_lora.sampler import PreviewRequest
 from lib_lora.train import train
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.test_train import borrowed, fingerprint
@@ -172,7 +172,7 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
     import dataclasses
 
     from lib_lora.data.sizes import Size
-    from lib_lora.sample import sample
+    from lib_lora.sampler import sample
     from lib_lora.training.precision import Precision
 
     plain = PreviewRequest("a cat", Size(64, 64), 2, 1, 7.0)

@@ -14,7 +14,7 @@ from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import LoraPair
 from lib_lora.model.base import Part, Target
-from lib_lora.model.blocks import (
+from lib_lora.model.layer_settings import (
     SD,
     XL,
     block_alphas,
@@ -25,9 +25,9 @@ from lib_lora.model.blocks import (
     rank_and_alpha,
     rate_factors,
 )
-from lib_lora.model.norms import delta_norm, limit_norms
-from lib_lora.training.groups import parameter_groups
+from lib_lora.model.max_norm import delta_norm, limit_norms
 from lib_lora.training.optimizer import Updater
+from lib_lora.training.parameter_groups import parameter_groups
 from lib_lora.training.precision import Precision
 
 ONES = [1.0] * 12

@@ -28,19 +28,19 @@ from lib_lora.config.toml_reader import MAX_DEPTH
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.captions import CaptionSource, caption_file
 from lib_lora.data.folders import FolderSearch
+from lib_lora.data.image_files import image_size
 from lib_lora.data.images import load_alpha, load_pixels
 from lib_lora.data.jpeg import MAX_SCANS, _counted
-from lib_lora.data.opening import image_size
 from lib_lora.errors import ConfigError, DatasetError, LoraFileError, ModelError
+from lib_lora.files.lora_file import read
+from lib_lora.files.plain_values import StateError, from_plain
+from lib_lora.files.safetensors_header import MAX_HEADER_BYTES
+from lib_lora.files.state_file import TENSORS, VALUES, read_tensors, read_values, write_state
 from lib_lora.hosts.checkpoint import says_v
 from lib_lora.kohya.files import MAX_BYTES
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
 from lib_lora.output.card import MAX_CARD_BYTES, write_card
-from lib_lora.output.header import MAX_HEADER_BYTES
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import TENSORS, VALUES, read_tensors, read_values, write_state
-from lib_lora.training.tree import StateError, from_plain
 from tests.conftest import write_picture
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lib_lora.config.text import TextConfig
-from lib_lora.data.caption_rules import Moment, shown_caption, varies
+from lib_lora.data.caption_processing import Moment, shown_caption, varies
 
 TAGS = "ohwx, red hair, blue sky, smile"
 

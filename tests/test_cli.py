@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lib_lora.cli import main
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.errors import ConfigError
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
 
 
 def parsed(*argv: str) -> TrainConfig:

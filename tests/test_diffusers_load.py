@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from lib_lora.files.lora_file import serialise, write
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import attached, state_dict
 from lib_lora.model.conditioning import Conditioning
-from lib_lora.output.lora_file import serialise, write
 from tests.pairs import new_pair
 
 
@@ -119,7 +119,7 @@ def test_sd_scripts_tools_accept_the_file(trained: tuple[DiffusersModel, Path, d
 
 
 def path_names(path: Path) -> set[str]:
-    from lib_lora.output.lora_file import read
+    from lib_lora.files.lora_file import read
 
     return {key.partition(".")[0] for key in read(path)[0]}
 

@@ -12,7 +12,7 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.model.adapter import LoraPair, attached, pairs_from_state, state_dict
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.surgery import frozen
+from lib_lora.model.patching import frozen
 from lib_lora.output.truncate import truncated
 
 SIDE, RANK, SCALE = 64, 64, 0.5

@@ -11,15 +11,15 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.tokens import plain_ids
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Event, Finished, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import Word
-from lib_lora.model.words import bundled, without_bundle
+from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.output.inspect import describe
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.session import Session
-from lib_lora.training.words import start_word, told_words
+from lib_lora.training.embedding import start_word, told_words
+from lib_lora.training.trainer import Session
 from tests.conftest import small_config
 from tests.models import shared_host
 

@@ -23,15 +23,15 @@ from lib_lora.events import Encoded, Event, Finished, HeldOut, Left, Note, Saved
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.runner import Runner
 from lib_lora.model.adapter import state_dict
+from lib_lora.model.adapter_types import adapter_delta, made_of, new_adapter
 from lib_lora.model.base import Target
-from lib_lora.model.kinds import adapter_delta, made_of, new_adapter
 from lib_lora.output.effect import has_effect
-from lib_lora.output.left import MOST_NAMED, left_lines
-from lib_lora.output.result import Result
+from lib_lora.output.lora_writer import Result
+from lib_lora.output.written_files import MOST_NAMED, left_lines
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.session import Session
 from lib_lora.training.step import DivergedError
+from lib_lora.training.trainer import Session
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 from tests.test_jobs import wait

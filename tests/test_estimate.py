@@ -13,11 +13,11 @@ import torch
 from lib_lora.cli import main
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.account import state_bytes
-from lib_lora.estimate.likeness import likeness
+from lib_lora.estimate.meta_model import likeness
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import parameters
 from lib_lora.settle import settle
-from lib_lora.training.weights import start_pairs
+from lib_lora.training.continued_files import start_pairs
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
 from tests.models import shared_host

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lib_lora.check import look
 from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
-from lib_lora.data.augment import drawn_look
+from lib_lora.data.augmentation import drawn_look
 from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
@@ -25,20 +25,20 @@ from lib_lora.families.family import Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
 from lib_lora.hosts.checkpoint import file_problem, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
 from lib_lora.model.targets import fitted, text_encoder_targets, unet_targets
-from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.replay import Recording, replay
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_for, settled_notes
 from lib_lora.train import train
-from lib_lora.training.draws import draw
-from lib_lora.training.pictures import Pictures
+from lib_lora.training.latents import Pictures
+from lib_lora.training.noising import draw
 from lib_lora.training.step import StepInputs, compute_loss
 from tests.conftest import small_config, write_picture
 from tests.finite_differences import slopes, word_slopes

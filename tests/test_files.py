@@ -16,12 +16,12 @@ from lib_lora.config.groups import build_config
 from lib_lora.data.dataset import Dataset, Folder, Sample
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError
+from lib_lora.files import atomic
+from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.delta import HADAMARD, delta
-from lib_lora.output import atomic
 from lib_lora.output.card import write_card
 from lib_lora.output.inspect import describe
-from lib_lora.output.lora_file import read, serialise, write
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.output.picture import png
 from lib_lora.plan import make_plan

@@ -21,22 +21,22 @@ from lib_lora.families.family import Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import Adapter, attached, by_layer, state_dict
+from lib_lora.model.adapter_types import adapter_delta, weight_of
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import delta
-from lib_lora.model.kinds import adapter_delta, weight_of
+from lib_lora.model.lora_layers import read_layers
 from lib_lora.model.norm_shifts import norms_of, shifted
 from lib_lora.output.inspect import describe
-from lib_lora.output.lora_file import read
-from lib_lora.output.lora_layers import read_layers
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
-from lib_lora.training.again import again
-from lib_lora.training.told_weights import told_weights
-from lib_lora.training.weights import fit_problems, frozen_pairs, kept_tensors, norm_shifts, start_pairs, weights_problems
+from lib_lora.training.continue_settings import again
+from lib_lora.training.continued_files import fit_problems, frozen_pairs, kept_tensors, norm_shifts, start_pairs, weights_problems
+from lib_lora.training.continued_notes import told_weights
 from tests.conftest import small_config
 from tests.layouts import LAYOUTS
 from tests.models import shared_host

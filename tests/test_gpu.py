@@ -16,15 +16,15 @@ from lib_lora.events import Finished, Planned, StepDone
 from lib_lora.families.family import Family, Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.model.words import bundled
-from lib_lora.output.lora_file import read
+from lib_lora.model.embeddings import bundled
 from lib_lora.replay import load_recording, replay
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.words import start_word
+from lib_lora.training.embedding import start_word
 from tests.conftest import small_config
 from tests.recorded import RECORDED
 from tests.synthetic import SDXL_SHAPES, SHAPES, write_mini_sd2, write_mini_sdxl

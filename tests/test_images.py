@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from lib_lora.data.buckets import Placement
+from lib_lora.data.image_files import image_size
 from lib_lora.data.images import fit, load_pixels
-from lib_lora.data.opening import image_size
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 from tests.conftest import write_picture

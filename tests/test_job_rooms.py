@@ -26,9 +26,8 @@ from torch import nn
 from lib_lora.errors import DatasetError, LoraFileError, ModelError, NotGivenBack
 from lib_lora.events import Finished, Lent, Saved, SavedBetween, StepDone
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.giving_back import given_back
 from lib_lora.hosts.ldm_config import ldm_config
-from lib_lora.jobs.memory import give_memory_back, memory_gb
+from lib_lora.hosts.restoring import given_back
 from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.progress import Progress
 from lib_lora.jobs.queue_entry import Entry
@@ -37,6 +36,7 @@ from lib_lora.jobs.shared_list import SharedList
 from lib_lora.jobs.strict import strict
 from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
+from lib_lora.training.memory import give_memory_back, memory_gb
 from lib_lora.ui.answering import disk_sentence, problems_of
 from tests.pins.webui_double import install
 

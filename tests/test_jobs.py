@@ -30,13 +30,13 @@ from lib_lora.events import (
     StateSaved,
     StepDone,
 )
+from lib_lora.files.plain_values import StateError
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_listing import details, job_json
 from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
 from lib_lora.sentences import MOST
-from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.models import shared_host
 

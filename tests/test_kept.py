@@ -13,15 +13,15 @@ import torch
 
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.families.sd1 import SD1
+from lib_lora.files.state_file import VALUES
 from lib_lora.jobs.keeper import GB, LIMIT, LIMIT_GB, parse_limit
 from lib_lora.jobs.kept import remove
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_listing import listing
 from lib_lora.jobs.queue_store import QueueError, Store
-from lib_lora.output.state_file import VALUES
 from lib_lora.training.latent_cache import FOLDER, LatentCache
-from lib_lora.training.latents import Posterior
+from lib_lora.training.vae import Posterior
 from tests.conftest import write_picture
 from tests.house import assert_one_sentence
 from tests.test_queue import Script, add, by_name, new_queue, script, states, wait_for  # noqa: F401

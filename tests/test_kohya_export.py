@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lib_lora.cli import main
-from lib_lora.config.argv import config_from
+from lib_lora.cli_options import config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
 from lib_lora.config.toml_reader import parse_toml

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lib_lora.config.groups import all_options
+from lib_lora.kohya.adapter_types import TYPE_RULES, lycoris_values
 from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import Entry, Source, source_of
 from lib_lora.kohya.handed import not_handed_on, type_of_form
@@ -14,6 +15,7 @@ from lib_lora.kohya.images import IMAGE_RULES, same_area, whole_cells
 from lib_lora.kohya.importing import Imported, Said
 from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
+from lib_lora.kohya.report import import_text
 from lib_lora.kohya.rules import Context
 from lib_lora.kohya.spelling import (
     ALL_STEPS,
@@ -26,9 +28,7 @@ from lib_lora.kohya.spelling import (
     with_trigger_prefix,
     without_trigger_prefix,
 )  # fmt: skip
-from lib_lora.kohya.told import import_text
-from lib_lora.kohya.types import TYPE_RULES, lycoris_values
-from lib_lora.kohya.words import WORD_RULES
+from lib_lora.kohya.textual_inversion import WORD_RULES
 
 OPTIONS = {opt.name: opt for opt in all_options()}
 

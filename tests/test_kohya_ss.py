@@ -20,7 +20,7 @@ from PIL import Image
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import build_config
-from lib_lora.config.optimizers import OptimizerSpec
+from lib_lora.config.optimizer_specs import OptimizerSpec
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import TrainLoraError
 from lib_lora.kohya.importing import Imported, Said, import_file

@@ -19,12 +19,12 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import unet_config
-from lib_lora.model.blocks import block_index, layout_of, rank_and_alpha
 from lib_lora.model.layer_names.further import is_further, is_norm
 from lib_lora.model.layer_names.keys import key_of
 from lib_lora.model.layer_names.translate import translate
 from lib_lora.model.layer_names.unet import place_of, unet_name
-from lib_lora.model.layer_table import layers_of
+from lib_lora.model.layer_settings import block_index, layout_of, rank_and_alpha
+from lib_lora.model.layer_shapes import layers_of
 from tests.layouts import LAYOUTS, dotted
 
 DATA = Path(__file__).parent / "data"

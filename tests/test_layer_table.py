@@ -17,18 +17,18 @@ from lib_lora.families.family import Family, Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import serialise, write
 from lib_lora.hosts.architecture import unet_config
 from lib_lora.model.adapter import state_dict
+from lib_lora.model.adapter_types import new_adapter, tensor_shapes
 from lib_lora.model.base import Target, Word
-from lib_lora.model.blocks import conv_place, rank_and_alpha
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.kinds import new_adapter, tensor_shapes
-from lib_lora.model.layer_table import layers_of, layers_text
-from lib_lora.model.words import bundle
-from lib_lora.output.lora_file import serialise, write
+from lib_lora.model.embeddings import bundle
+from lib_lora.model.layer_settings import conv_place, rank_and_alpha
+from lib_lora.model.layer_shapes import layers_of, layers_text
 from lib_lora.settle import settle
+from lib_lora.training.continued_files import kept_tensors, start_pairs
 from lib_lora.training.precision import FILE_DTYPES
-from lib_lora.training.weights import kept_tensors, start_pairs
 
 DATA = Path(__file__).parent / "data"
 ATTENTION = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib_lora.model import lean, products
-from lib_lora.model.lean import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
-from lib_lora.model.products import convolved_onto, product
-from lib_lora.model.surgery import forwards_replaced, frozen
+from lib_lora.model import frozen_layers as lean
+from lib_lora.model import matmul as products
+from lib_lora.model.frozen_layers import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
+from lib_lora.model.matmul import convolved_onto, product
+from lib_lora.model.patching import forwards_replaced, frozen
 from tests.models import shared_host
 from tools.bench.counting import saved_bytes
 

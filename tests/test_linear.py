@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lib_lora.config.arguments import parse_arguments, split_arguments
 from lib_lora.config.groups import build_config
+from lib_lora.config.keyword_arguments import parse_arguments, split_arguments
 from lib_lora.config.literals import LiteralError, literal
 from lib_lora.data import jpeg, png
-from lib_lora.data.attention_weights import MAX_OPEN, attention_weights
-from lib_lora.data.caption_rules import Moment, shown_caption
+from lib_lora.data.caption_processing import Moment, shown_caption
 from lib_lora.data.captions import with_trigger
+from lib_lora.data.chunking import batch_tokens
+from lib_lora.data.image_files import image_size
 from lib_lora.data.images import load_pixels
 from lib_lora.data.merges import Merges, with_quick_merges
-from lib_lora.data.opening import image_size
-from lib_lora.data.token_rules import batch_tokens
+from lib_lora.data.prompt_emphasis import MAX_OPEN, attention_weights
 from lib_lora.data.tokens import VOCABULARY, load_tokenizer, plain_ids
 from lib_lora.errors import DatasetError
 from tests.steps import SCANNING, Matcher, attacks, patterns, steps_of

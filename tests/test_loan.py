@@ -14,9 +14,9 @@ import torch
 import lib_lora.training.loan as loan_room
 from lib_lora.errors import HostChanged, ModelAway
 from lib_lora.events import Event, Finished, Left, Lent, Note, Sampled, StateSaved, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.checkpoint import load_modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

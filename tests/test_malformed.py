@@ -25,26 +25,26 @@ from lib_lora.data.tokens import load_tokenizer
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.families.family import Kind
 from lib_lora.families.sd1 import SD1
+from lib_lora.files.lora_file import read
+from lib_lora.files.state_file import TENSORS, VALUES, write_state
 from lib_lora.hosts.checkpoint import kind_of_file, read_shapes, says_v
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
 from lib_lora.model.base import Target
-from lib_lora.model.layer_table import layers_text
+from lib_lora.model.layer_shapes import layers_text
 from lib_lora.output.card import write_card
+from lib_lora.output.cleanup import remove_leftovers
 from lib_lora.output.inspect import describe
-from lib_lora.output.leftovers import remove_leftovers
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import TENSORS, VALUES, write_state
 from lib_lora.output.truncate import truncate
 from lib_lora.replay import load_recording
 from lib_lora.replay_data import replay_data
 from lib_lora.settle import settle
-from lib_lora.training.again import again
+from lib_lora.training.continue_settings import again
+from lib_lora.training.continued_files import frozen_pairs, start_pairs, weights_problems
 from lib_lora.training.latent_cache import LatentCache, _path
-from lib_lora.training.latents import Posterior
 from lib_lora.training.resume import find_resumed
-from lib_lora.training.weights import frozen_pairs, start_pairs, weights_problems
+from lib_lora.training.vae import Posterior
 from tests import malformed
 from tests.conftest import small_config, write_picture
 from tests.malformed import CONV, MIDDLE, TEXT, UNET, mutated

@@ -15,9 +15,9 @@ from lib_lora.config.groups import build_config
 from lib_lora.data.dataset import Dataset, Folder, Sample
 from lib_lora.data.sizes import Size
 from lib_lora.errors import LoraFileError
+from lib_lora.files.lora_file import read, serialise, write
+from lib_lora.files.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, MAX_TENSORS
 from lib_lora.model.base import ModelInfo
-from lib_lora.output.header import LENGTH_BYTES, MAX_HEADER_BYTES, MAX_TENSORS
-from lib_lora.output.lora_file import read, serialise, write
 from lib_lora.output.metadata import RunFacts, cut_metadata, file_metadata
 from lib_lora.output.metadata_size import MAX_METADATA_BYTES, bytes_of, fitted
 from lib_lora.plan import Plan, make_plan

@@ -20,16 +20,16 @@ from lib_lora.families.family import TextEncoder
 from lib_lora.families.known import FAMILIES, LAYOUTS, SIDE_STEP, TRAINABLE
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.families.sd1 import SD1
+from lib_lora.files.lora_file import read
 from lib_lora.hosts import architecture
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.layer_names import families
 from lib_lora.model.targets import unet_targets
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.latent_cache import LatentCache
-from lib_lora.training.latents import posteriors
+from lib_lora.training.vae import posteriors
 from tests.conftest import small_config
 from tests.synthetic import SHAPES, _mini_shape, _tensor
 

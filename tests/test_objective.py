@@ -24,8 +24,8 @@ from lib_lora.objective.loss import (
     velocity_scale,
 )
 from lib_lora.randomness import generator, normal, permutation, uniform
-from lib_lora.training.draws import Drawn, draw
-from lib_lora.training.pictures import latent_mask
+from lib_lora.training.latents import latent_mask
+from lib_lora.training.noising import Drawn, draw
 
 
 def scheduler() -> object:

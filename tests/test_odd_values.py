@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lib_lora.check import find_images
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import LONGEST_TEXT, MOST_TEXTS, Option
 from lib_lora.config.rules import config_notes, config_problems
@@ -25,8 +25,8 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from lib_lora.kohya.export import ExportForm, export_kohya
 from lib_lora.settle import model_problems, settle
+from lib_lora.training.continued_files import weights_problems
 from lib_lora.training.optimizer import settings_problem
-from lib_lora.training.weights import weights_problems
 from tests.states import state_folder
 
 OPTIONS = all_options()

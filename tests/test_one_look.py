@@ -19,8 +19,8 @@ from lib_lora.check import check, look
 from lib_lora.config import rules
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
-from lib_lora.data.reader import Readers
-from lib_lora.data.reader_main import answer
+from lib_lora.data.decoder_main import answer
+from lib_lora.data.decoder_process import Readers
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import Chosen, Finished, Planned
 from lib_lora.hosts.standalone import StandaloneHost

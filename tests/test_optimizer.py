@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.precision import PrecisionConfig
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
@@ -20,8 +20,8 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
-from lib_lora.training.groups import parameter_groups
 from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
+from lib_lora.training.parameter_groups import parameter_groups
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lib_lora.data.folders import FolderSearch
-from lib_lora.data.paths import split_repeats
+from lib_lora.files.atomic import link_or_copy
 from lib_lora.jobs.queue_store import Store
 from lib_lora.kohya.export import _folders
-from lib_lora.output.atomic import link_or_copy
+from lib_lora.paths import split_repeats
 from tests.conftest import write_picture
 
 

@@ -17,25 +17,25 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_lora.check import look
-from lib_lora.data.augment import PLAIN, Look, drawn_look
-from lib_lora.data.showing import show
+from lib_lora.data.augmentation import PLAIN, Look, drawn_look
+from lib_lora.data.example import show
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Encoded, HeldOut, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
 from lib_lora.model.adapter import state_dict
-from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training import latent_cache
 from lib_lora.training.latent_cache import FOLDER, LatentCacheError, encoder_fingerprint
-from lib_lora.training.latents import image_tensor, pixels_hash, posteriors
-from lib_lora.training.pictures import Pictures, latent_mask
+from lib_lora.training.latents import Pictures, latent_mask
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
+from lib_lora.training.vae import image_tensor, pixels_hash, posteriors
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 

@@ -11,8 +11,8 @@ from lib_lora.errors import LoraFileError
 from lib_lora.families.family import Kind
 from lib_lora.families.sd1 import SD1
 from lib_lora.output.inspect import describe
-from lib_lora.training.again import again
-from lib_lora.training.weights import weights_problems
+from lib_lora.training.continue_settings import again
+from lib_lora.training.continued_files import weights_problems
 from tests.test_foreign_loras import CONV, TOLD, config, saved
 
 RARER = {  # what LyCORIS and ComfyUI write: the shapes of a layer's tensors, and what is said of it

@@ -12,27 +12,27 @@ import pytest
 import torch
 
 from lib_lora.check import look
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
-from lib_lora.estimate.wanted import estimate
+from lib_lora.estimate.estimate import estimate
 from lib_lora.events import Event, Finished, Planned, StateSaved
 from lib_lora.families.family import Kind, inpainting
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import read
+from lib_lora.files.plain_values import StateError
+from lib_lora.files.state_file import VALUES
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.kohya.export import export_kohya
 from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import import_file, import_source
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import VALUES
 from lib_lora.run_control import RunControl
 from lib_lora.settle import model_problems, settle
 from lib_lora.train import train
-from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.test_kohya_export import back

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import lib_lora.output.between as between_room
+import lib_lora.output.checkpointer as between_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.events import Encoded, Finished, Note, Planned, StateSaved, StepDone
+from lib_lora.files.lora_file import read
+from lib_lora.files.plain_values import StateError
+from lib_lora.files.state_file import TENSORS, VALUES
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.optimizer import Updater
-from lib_lora.training.tree import StateError
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 from tests.states import state_folder

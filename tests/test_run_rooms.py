@@ -24,26 +24,26 @@ from lib_lora.config.rules import RULES
 from lib_lora.config.run import RunConfig
 from lib_lora.config.run_rules import RULES as RUN_RULES
 from lib_lora.data.lines import lines_of
-from lib_lora.data.links import NAMED, leads_out, link_problem, named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.sizes import Size
+from lib_lora.data.symlinks import NAMED, leads_out, link_problem, named
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.likeness import likeness
+from lib_lora.estimate.meta_model import likeness
+from lib_lora.estimate.meta_ops import recomputed, standing_in
 from lib_lora.estimate.phases import Counter, tensor_bytes
-from lib_lora.estimate.standing_in import recomputed, standing_in
 from lib_lora.events import SaveFailed
-from lib_lora.model.computing import Acting
-from lib_lora.output.clearing import made_by_us, remove, remove_lora
-from lib_lora.output.patience import write_with_retry
+from lib_lora.files.plain_values import StateError
+from lib_lora.model.autocast import Acting
 from lib_lora.output.picture import drawn_by_us, png
+from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
+from lib_lora.output.retry import write_with_retry
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.training.named import loaded, named_class
 from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, layers_in, step_of
-from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.states import Lender, as_written, planned, run_state
 
@@ -152,7 +152,7 @@ def test_a_block_that_is_computed_again_keeps_its_inputs_alone() -> None:
 def test_a_step_takes_more_of_more(mini_checkpoint: Path, tmp_path: Path, photos: Path) -> None:
     pytest.importorskip("diffusers")
     from lib_lora.hosts.standalone import StandaloneHost
-    from lib_lora.training.weights import start_pairs
+    from lib_lora.training.continued_files import start_pairs
 
     config = small_config(photos, tmp_path, text_encoder_lr=0, train_layers="cross-attention")
     alike = likeness(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib_lora.config.arguments import parse_arguments
+from lib_lora.config.keyword_arguments import parse_arguments
 from lib_lora.config.optimizer import Scheduler
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
-from lib_lora.training.schedules import in_steps, make_scheduler
+from lib_lora.training.lr_schedules import in_steps, make_scheduler
 
 STEPS, WARMUP, DECAY = 20, 3, 5
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -13,9 +13,9 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.plan import Batch
 from lib_lora.settle import settle
-from lib_lora.training.pictures import Pictures
+from lib_lora.training.latents import Pictures
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 

@@ -10,11 +10,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from lib_lora.config.data import DataConfig
-from lib_lora.data.augment import COLOUR_SHARE, PLAIN, Look, drawn_look, with_colours
+from lib_lora.data.augmentation import COLOUR_SHARE, PLAIN, Look, drawn_look, with_colours
 from lib_lora.data.buckets import Placement
 from lib_lora.data.dataset import Sample
+from lib_lora.data.example import show
 from lib_lora.data.images import fit, load_alpha
-from lib_lora.data.showing import show
 from lib_lora.data.sizes import Size
 from tests.conftest import write_picture
 

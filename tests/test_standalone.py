@@ -16,10 +16,10 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import file_problem, load_modules
-from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.layer_names.unet import unet_name
+from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.targets import text_encoder_targets, unet_targets
 from lib_lora.replay import load_recording, replay
 from tests.models import shared_host
@@ -110,7 +110,7 @@ def test_full_vae_is_recognised() -> None:
 def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from lib_lora.output.lora_file import read
+    from lib_lora.files.lora_file import read
 
     tensors, metadata = read(DATA / "mini-recording.safetensors")
     recorded = json.loads(metadata["config"])

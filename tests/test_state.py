@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib_lora.output import atomic
-from lib_lora.output.state_file import TENSORS, VALUES, read_tensors, read_values, remove_state, write_state
+from lib_lora.files import atomic
+from lib_lora.files.plain_values import StateError, Tensors, from_plain, to_plain
+from lib_lora.files.state_file import TENSORS, VALUES, read_tensors, read_values, remove_state, write_state
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.tree import StateError, Tensors, from_plain, to_plain
 
 
 def there_and_back(value: Any) -> Any:

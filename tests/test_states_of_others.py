@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.errors import ConfigError
+from lib_lora.files.plain_values import Tensors
+from lib_lora.files.state_file import write_state
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.output.leftovers import remove_leftovers
-from lib_lora.output.state_file import write_state
+from lib_lora.output.cleanup import remove_leftovers
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training.resume import find_resumed
-from lib_lora.training.tree import Tensors
 from tests.conftest import small_config, write_picture
 from tests.states import MIDDLE, TEXT, UNET, Lender, as_written, planned, run_state, state_folder
 

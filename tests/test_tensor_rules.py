@@ -18,8 +18,8 @@ from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.inspect import describe
 from lib_lora.output.truncate import truncate
 from lib_lora.settle import settle
-from lib_lora.training.again import again
-from lib_lora.training.weights import weights_problems
+from lib_lora.training.continue_settings import again
+from lib_lora.training.continued_files import weights_problems
 from tests.malformed import TYPES
 
 CASES = Path(__file__).parent / "data" / "cases"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lib_lora.config.text import TextConfig
-from lib_lora.data.attention_weights import attention_weights
-from lib_lora.data.token_rules import Tokens, batch_tokens
+from lib_lora.data.chunking import Tokens, batch_tokens
+from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.data.tokens import load_tokenizer
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.text_encoders import ClipEncoder

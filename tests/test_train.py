@@ -13,19 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-import lib_lora.output.result as result_room
+import lib_lora.output.lora_writer as result_room
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError, DatasetError, HostChanged, LoraFileError
 from lib_lora.events import Encoded, Event, Finished, Note, Planned, Saved, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.base import networks
-from lib_lora.output.lora_file import read
 from lib_lora.plan import Batch
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.failures import OutOfMemoryError
-from lib_lora.training.pictures import Pictures
-from lib_lora.training.session import Session
+from lib_lora.training.latents import Pictures
+from lib_lora.training.out_of_memory import OutOfMemoryError
+from lib_lora.training.trainer import Session
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-import lib_lora.jobs.locks as locks
+import lib_lora.files.locks as locks
 from lib_lora.errors import ConfigError, LoraFileError
-from lib_lora.jobs.locks import HeldElsewhereError, held_elsewhere, hold, sole_writer
+from lib_lora.files.locks import HeldElsewhereError, held_elsewhere, hold, sole_writer
 from lib_lora.jobs.queue_listing import listing
 from lib_lora.jobs.queue_store import ORDER, QueueError
 from lib_lora.run_control import RunControl
@@ -167,7 +167,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
     """Whatever folders for work they have: the lock is where the LoRA goes. A program that was killed leaves no obstacle."""
     out = tmp_path / "out"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom lib_lora.jobs.locks import sole_writer\n"
+        "import sys\nfrom pathlib import Path\nfrom lib_lora.files.locks import sole_writer\n"
         "with sole_writer(Path(sys.argv[1]), 'Blob') as told:\n    print(told, flush=True)\n    sys.stdin.read()\n"
     )
     process = subprocess.Popen(

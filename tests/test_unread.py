@@ -14,8 +14,8 @@ from lib_lora.cli import main
 from lib_lora.config.groups import TrainConfig, all_options, build_config, is_read
 from lib_lora.config.options import Option
 from lib_lora.events import Event, Note, Saved
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

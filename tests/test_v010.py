@@ -18,11 +18,12 @@ import pytest
 import torch
 
 from lib_lora.cli import _parser
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import build_config
 from lib_lora.config.presets import PRESETS
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
@@ -31,10 +32,9 @@ from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.kohya.importing import import_file
 from lib_lora.output.inspect import describe
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.again import again
+from lib_lora.training.continue_settings import again
 
 RECORDED = Path(__file__).parent / "data" / "v010"
 TOLD: dict[str, Any] = json.loads((RECORDED / "told.json").read_text(encoding="utf-8"))

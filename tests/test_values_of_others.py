@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib_lora.config.argv import add_options, config_from
+from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.errors import ConfigError

@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from lib_lora.config.groups import build_config
 from lib_lora.config.rules import config_problems
 from lib_lora.config.text import TextConfig
-from lib_lora.data.token_rules import Tokens, batch_tokens
+from lib_lora.data.chunking import Tokens, batch_tokens
+from lib_lora.data.embedding_tokens import FIRST, WordTokenizer, named_in, placed, units
 from lib_lora.data.tokens import caption_ids, load_tokenizer, plain_ids
-from lib_lora.data.words import FIRST, WordTokenizer, named_in, placed, units
 from lib_lora.errors import LoraFileError
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import Word
-from lib_lora.model.words import bundle, bundled, without_bundle
+from lib_lora.model.embeddings import bundle, bundled, without_bundle
 from lib_lora.settle import settle
-from lib_lora.training.weights import weights_problems
+from lib_lora.training.continued_files import weights_problems
 from tests.test_weights import TEXT, lora, tensors
 
 TOKENIZER = load_tokenizer()

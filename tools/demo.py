@@ -23,9 +23,9 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import Encoded, Finished, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import attached, pairs_from_state
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train

@@ -19,10 +19,10 @@ from lib_lora.hosts.standalone import DiffusersModel
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.randomness import normal
-from lib_lora.sample import PreviewRequest, sample
-from lib_lora.training.latents import image_tensor
+from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, compute_loss
+from lib_lora.training.vae import image_tensor
 from tools.demo_pictures import SIDE
 from tools.tiny.pictures import BACKGROUNDS, COLOURS, PLACES, THINGS, Scene, paint
 

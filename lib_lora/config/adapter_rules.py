@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
 from lib_lora.config.groups import Rule, TrainConfig, is_read
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.options import shown
 from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import ConfigError, Problem
 from lib_lora.families.family import Layout
 from lib_lora.families.known import LAYOUTS
-from lib_lora.model.blocks import (
+from lib_lora.model.layer_settings import (
     block_alphas,
     block_ranks,
     conv_alphas,

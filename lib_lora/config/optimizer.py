@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lib_lora.config.declaration import ReadIf, option
-from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 
 Scheduler = Literal[
     "constant",

@@ -14,8 +14,8 @@ from typing import Any
 
 from lib_lora.config.options import shown
 from lib_lora.config.toml_reader import parse_toml
-from lib_lora.data.paths import at_home, path_problem
 from lib_lora.errors import ConfigError
+from lib_lora.paths import at_home, path_problem
 
 MAX_BYTES = 2**20
 TITLE = "Sample prompts (sample_prompts): "

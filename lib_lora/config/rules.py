@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_lora.config import adapter_rules, data_rules, embedding_rules, run_rules, training_rules
-from lib_lora.config.arguments import argument_problem, parse_arguments
 from lib_lora.config.classes import class_problem
 from lib_lora.config.groups import Rule, TrainConfig, all_options, is_read, options_by_name, unread
+from lib_lora.config.keyword_arguments import argument_problem, parse_arguments
 from lib_lora.config.names import name_problem, taken_between_problem, taken_problem
-from lib_lora.config.optimizers import OPTIMIZERS, PINS, full_name, optimizer_spec
+from lib_lora.config.optimizer_specs import OPTIMIZERS, PINS, full_name, optimizer_spec
 from lib_lora.config.options import bounds_problem, shown
 from lib_lora.config.prompts import prompt_notes
 from lib_lora.config.settled import ModelRule, Settled

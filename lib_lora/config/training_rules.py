@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_lora.config.groups import Rule, TrainConfig, is_read
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.errors import Problem
 
 _DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' format

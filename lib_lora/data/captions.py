@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib_lora.data.hidden_names import given_stem
 from lib_lora.data.lines import lines_of
-from lib_lora.data.links import leads_out, link_problem, named
+from lib_lora.data.symlinks import leads_out, link_problem, named
 from lib_lora.errors import DatasetError
 
 MAX_BYTES = 2**20

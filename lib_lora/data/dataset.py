@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora.data.captions import CaptionFile, CaptionSource, caption_file, caption_notes, empty_problem, written_caption
+from lib_lora.data.decoder_process import Readers
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.data.hidden_names import given_name, given_stem
-from lib_lora.data.opening import NotNowError, Picture
-from lib_lora.data.reader import Readers
+from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib_lora.config.data import Interpolation
 from lib_lora.data.buckets import Placement
-from lib_lora.data.opening import has_alpha, is_deep, on_white, reading, upright
+from lib_lora.data.image_files import has_alpha, is_deep, on_white, reading, upright
 from lib_lora.data.sizes import Size
 
 Pixels = NDArray[np.uint8]

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.likeness import likeness
+from lib_lora.estimate.meta_model import likeness
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.model.adapter import Adapter, parameters
+from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel
-from lib_lora.model.kinds import is_learning
+from lib_lora.training.continued_files import frozen_pairs, start_pairs
 from lib_lora.training.optimizer import make_optimizer
 from lib_lora.training.precision import Precision
-from lib_lora.training.weights import frozen_pairs, start_pairs
 
 GB = 2**30
 ENCODING, STEP, DRAWING = "encoding pictures", "training", "drawing a picture"

@@ -15,13 +15,13 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from lib_lora.data.paths import path_problem
 from lib_lora.errors import ModelError
 from lib_lora.families.family import Family, Kind
 from lib_lora.families.known import TRAINABLE
+from lib_lora.files.safetensors_header import tensor_shapes
 from lib_lora.hosts.architecture import UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.text_weights import Weights, text_weights
-from lib_lora.output.header import tensor_shapes
+from lib_lora.paths import path_problem
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 _NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # of shapes that are asked for and not there

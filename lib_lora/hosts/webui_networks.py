@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from lib_lora.errors import LoraFileError, ModelError
+from lib_lora.files.lora_file import read
+from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
-from lib_lora.model.words import bundled, without_bundle
-from lib_lora.output.lora_file import read
 
 
 def take_off(modules: list[nn.Module]) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lib_lora.data.hidden_names import hidden_name
-from lib_lora.jobs.locks import held_elsewhere
+from lib_lora.files.locks import held_elsewhere
 from lib_lora.jobs.owners import LOCK
 
 log = logging.getLogger(__name__)

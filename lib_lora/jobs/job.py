@@ -13,9 +13,9 @@ import torch
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.events import Event, Lent, StepDone
-from lib_lora.jobs.memory import memory_gb
 from lib_lora.jobs.progress import Progress, State
 from lib_lora.run_control import RunControl
+from lib_lora.training.memory import memory_gb
 
 _SPEED_STEPS = 20  # speed is the mean over this many steps
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lib_lora.data.paths import at_home, split_repeats
+from lib_lora.files.state_file import VALUES, remove_state
 from lib_lora.jobs.owners import LOCK
 from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_store import JOB, Store, is_folder
-from lib_lora.output.state_file import VALUES, remove_state
+from lib_lora.paths import at_home, split_repeats
 from lib_lora.training.latent_cache import FOLDER as LATENTS
 from lib_lora.training.latent_cache import is_ours
 

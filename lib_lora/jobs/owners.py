@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib_lora.jobs.locks import HeldElsewhereError, Lock, held_elsewhere, hold
+from lib_lora.files.locks import HeldElsewhereError, Lock, held_elsewhere, hold
 
 LOCK = "lock"  # in the folder of a job
 LIST_LOCK = ".lock"  # in the folder of all: held while several files are changed

@@ -25,7 +25,7 @@ from lib_lora.events import (
     StateSaved,
     StepDone,
 )
-from lib_lora.output.left import left_lines
+from lib_lora.output.written_files import left_lines
 
 State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "failed"]
 

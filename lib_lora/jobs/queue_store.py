@@ -17,11 +17,11 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_lora.data.paths import split_repeats
 from lib_lora.errors import TrainLoraError
+from lib_lora.files.atomic import link_or_copy, write_atomically
 from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.queue_entry import Entry, broken, read_entry
-from lib_lora.output.atomic import link_or_copy, write_atomically
+from lib_lora.paths import split_repeats
 
 JOB, ORDER = "job.json", "order.json"
 MAX_BYTES = 4 * 2**20  # of a file that is read

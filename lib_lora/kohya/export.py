@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lib_lora.config.arguments import parse_arguments
 from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.config.keyword_arguments import parse_arguments
 from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
-from lib_lora.data.paths import at_home, split_repeats
 from lib_lora.families.family import Family
 from lib_lora.families.sd1 import SD1
+from lib_lora.kohya.adapter_types import KINDS_OF_FORM
 from lib_lora.kohya.files import MAX_NUMBER, OUR_SECTION
 from lib_lora.kohya.handed import HANDED_ON
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
 from lib_lora.kohya.toml import toml_table
-from lib_lora.kohya.types import KINDS_OF_FORM
+from lib_lora.paths import at_home, split_repeats
 
 ExportForm = Literal["toml", "json", "dataset"]
 ALWAYS = {"rank", "alpha", "resolution", "batch_size", "optimizer", "lr_scheduler", "seed", "caption_extension", "cache_latents"}

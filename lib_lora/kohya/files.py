@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lib_lora.config.arguments import split_arguments
 from lib_lora.config.groups import all_options
+from lib_lora.config.keyword_arguments import split_arguments
 from lib_lora.config.toml_reader import MAX_DEPTH, parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries

@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from lib_lora.config.groups import TrainConfig, build_config, options_by_name
-from lib_lora.config.optimizers import code_of_others
+from lib_lora.config.optimizer_specs import code_of_others
 from lib_lora.config.options import Option, bounds_problem, parse_typed
 from lib_lora.kohya import datasets
+from lib_lora.kohya.adapter_types import TYPE_RULES, lycoris_values
 from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
@@ -34,8 +35,7 @@ from lib_lora.kohya.spelling import (
     unclear_argument,
 )
 from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table, options_by_kohya
-from lib_lora.kohya.types import TYPE_RULES, lycoris_values
-from lib_lora.kohya.words import WORD_RULES
+from lib_lora.kohya.textual_inversion import WORD_RULES
 
 SAID_OTHERWISE = "An argument says it, and wins."
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.optimizers import optimizer_spec
+from lib_lora.config.keyword_arguments import parse_arguments
+from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import Form
 from lib_lora.kohya.known import DECIDING, Verdict

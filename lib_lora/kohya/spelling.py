@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lib_lora.config.arguments import argument_problem, split_arguments
+from lib_lora.config.keyword_arguments import argument_problem, split_arguments
 from lib_lora.config.options import Option
 from lib_lora.kohya.files import Form
 

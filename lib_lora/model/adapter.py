@@ -13,14 +13,14 @@ from torch import nn
 
 from lib_lora.errors import LoraFileError
 from lib_lora.model import delta as algebra
+from lib_lora.model.adapter_forward import composed
+from lib_lora.model.adapter_types import Adapter as Adapter
+from lib_lora.model.adapter_types import LoraPair as LoraPair
+from lib_lora.model.adapter_types import State as State
+from lib_lora.model.adapter_types import adapter_delta, made_of, weight_of
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.forwards import composed
-from lib_lora.model.kinds import Adapter as Adapter
-from lib_lora.model.kinds import LoraPair as LoraPair
-from lib_lora.model.kinds import State as State
-from lib_lora.model.kinds import adapter_delta, made_of, weight_of
-from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.tensor_rules import alpha_of, check_layers, shape_words
 
 

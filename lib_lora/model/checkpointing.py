@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib_lora.model.surgery import Forward
+from lib_lora.model.patching import Forward
 
 # ldm and diffusers: transformer blocks and residual blocks of the U-Net; transformers and open_clip: layers of CLIP
 _BLOCKS = {"BasicTransformerBlock", "ResBlock", "ResnetBlock2D", "CLIPEncoderLayer", "ResidualAttentionBlock"}

@@ -16,7 +16,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.base import BaseModel
 from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_name
-from lib_lora.model.surgery import Forward, forwards_replaced
+from lib_lora.model.patching import Forward, forwards_replaced
 
 Shift = tuple[torch.Tensor, torch.Tensor]  # Δw and Δb, of a number for every channel
 

@@ -18,7 +18,7 @@ from torch import nn
 from lib_lora.model.base import Target
 from lib_lora.model.conditioning import Reading
 from lib_lora.model.layer_names.text import OPEN_CLIP_PARTS, layer_name
-from lib_lora.model.surgery import Forward
+from lib_lora.model.patching import Forward
 from lib_lora.model.text_encoders import at_end
 
 

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import BaseModel, networks
-from lib_lora.model.lean import lean_forwards
-from lib_lora.model.lean_vae import lean_encoder_forwards
+from lib_lora.model.frozen_layers import lean_forwards
+from lib_lora.model.fused_attention import fused_attention_forwards
 from lib_lora.model.open_clip import OpenClipEncoder
-from lib_lora.model.surgery import forwards_replaced, frozen, others_aside
+from lib_lora.model.patching import forwards_replaced, frozen, others_aside
+from lib_lora.model.vae_encoder import lean_encoder_forwards
 
 
 @contextmanager

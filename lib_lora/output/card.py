@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.errors import LoraFileError
-from lib_lora.output.atomic import write_atomically
+from lib_lora.files.atomic import write_atomically
 
 MAX_CARD_BYTES = 2**20
 # the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with what stands there where nobody wrote anything

@@ -8,8 +8,8 @@ import torch
 
 from lib_lora.model import delta as algebra
 from lib_lora.model.adapter import Adapter, State, by_layer
-from lib_lora.model.kinds import weight_of
-from lib_lora.model.words import BUNDLE
+from lib_lora.model.adapter_types import weight_of
+from lib_lora.model.embeddings import BUNDLE
 
 
 def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, pairs: Sequence[Adapter]) -> bool:

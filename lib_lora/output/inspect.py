@@ -11,11 +11,11 @@ from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
 from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, is_over_inputs, kind_of, rank_of
-from lib_lora.model.norms import plain_norm
+from lib_lora.model.embeddings import bundled, without_bundle
+from lib_lora.model.lora_layers import names_problem, read_layers
+from lib_lora.model.max_norm import plain_norm
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
-from lib_lora.model.words import bundled, without_bundle
-from lib_lora.output.lora_layers import names_problem, read_layers
 
 NAMES = {
     **{"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences"},

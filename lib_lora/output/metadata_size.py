@@ -1,7 +1,7 @@
 """How much a LoRA file tells of its run. What would be longer is cut, and told before the first step.
 
 The header of a file is read whole by whoever lists it: the webui does so for every LoRA, keeps it in its cache and sends it to
-pages. safetensors reads at most 100 MB, `output/header.py` 8 MB, of which 32,768 tensors take up to 6.
+pages. safetensors reads at most 100 MB, `files/safetensors_header.py` 8 MB, of which 32,768 tensors take up to 6.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.prompts import Prompt
-from lib_lora.data.caption_rules import in_order
+from lib_lora.data.caption_processing import in_order
 from lib_lora.data.sizes import Size
 from lib_lora.families.known import SIDE_STEP
+from lib_lora.files.atomic import write_atomically
 from lib_lora.model.base import BaseModel
-from lib_lora.output.atomic import write_atomically
 from lib_lora.output.picture import png
 from lib_lora.plan import Plan
-from lib_lora.sample import PreviewRequest, sample
+from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.training.precision import Precision
 
 # sd-scripts' values of what a prompt does not say (`sample_image_inference`); the size is that of the training

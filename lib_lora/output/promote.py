@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lib_lora.config.names import next_free
 from lib_lora.errors import LoraFileError
+from lib_lora.files.atomic import write_atomically
+from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.base import Host
-from lib_lora.output.atomic import write_atomically
-from lib_lora.output.clearing import remove_lora
-from lib_lora.output.lora_file import read, serialise, write
+from lib_lora.output.removal import remove_lora
 
 
 def use_best(name: str, best: Path, host: Host) -> Path:

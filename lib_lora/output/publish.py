@@ -10,10 +10,10 @@ from pathlib import Path
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.names import next_free, taken_problem
 from lib_lora.errors import LoraFileError
+from lib_lora.files.atomic import BACKUP, passing_name, write_atomically
+from lib_lora.files.lora_file import write
 from lib_lora.model.base import Host
-from lib_lora.output.atomic import BACKUP, passing_name, write_atomically
-from lib_lora.output.clearing import remove
-from lib_lora.output.lora_file import write
+from lib_lora.output.removal import remove
 from lib_lora.output.rescue import RescuedError, rescue, told
 
 

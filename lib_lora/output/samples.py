@@ -16,12 +16,12 @@ from lib_lora.data.hidden_names import hidden_name
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
 from lib_lora.model.base import BaseModel, Host
-from lib_lora.output.left import Leavings
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
+from lib_lora.output.written_files import Leavings
 from lib_lora.plan import Plan
 from lib_lora.training.cadence import samples_due
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
 
 THUMBNAIL_PX = 256
 

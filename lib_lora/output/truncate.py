@@ -10,12 +10,12 @@ import torch
 
 from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
+from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.adapter import State, by_layer
-from lib_lora.model.blocks import MOST_RANK
 from lib_lora.model.delta import DOWN, UP, kind_of
+from lib_lora.model.embeddings import without_bundle
+from lib_lora.model.layer_settings import MOST_RANK
 from lib_lora.model.tensor_rules import check_layers
-from lib_lora.model.words import without_bundle
-from lib_lora.output.lora_file import read, serialise, write
 
 
 def truncate(source: Path, rank: int, out: Path) -> Path:

@@ -18,8 +18,8 @@ from torch import nn
 from lib_lora.data.images import Pixels
 from lib_lora.errors import TrainLoraError
 from lib_lora.families.family import Family
-from lib_lora.output.atomic import write_atomically
-from lib_lora.training.latents import Posterior, pixels_hash
+from lib_lora.files.atomic import write_atomically
+from lib_lora.training.vae import Posterior, pixels_hash
 
 FOLDER = ".train-lora-latents"
 _DECODING = ("decoder.", "post_quant_conv.")

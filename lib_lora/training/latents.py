@@ -1,42 +1,169 @@
-"""Pixels -> latents."""
+"""Gives every batch its latents and masks, encoded once before the first step, or anew at each."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.augmentation import PLAIN, drawn_look
+from lib_lora.data.example import Showing, show
+from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels
+from lib_lora.data.size_conditioning import told_sizes
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
-from lib_lora.randomness import normal
+from lib_lora.plan import Batch, Plan
+from lib_lora.training.latent_cache import LatentCache
+from lib_lora.training.out_of_memory import ENCODING, explained
+from lib_lora.training.vae import Posterior, pixels_hash, posteriors
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """What the VAE says of one picture, unscaled. Shapes: `[C, h, w]` twice, fp32 on the CPU."""
+class Shown:
+    """Scaled latents, what of them is learned, and what SDXL is told of sizes, on the CPU.
 
-    mean: torch.Tensor
-    logvar: torch.Tensor
+    Shapes: latents `[B, C, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
+    """
 
-    def sample(self, scale: float, seed: int, *labels: str | int) -> torch.Tensor:
-        """Scaled latents z = s · (μ + σ ε), `[C, h, w]`; ε is a function of (seed, labels)."""
-        noise = normal(tuple(self.mean.shape), seed, "posterior", *labels)
-        return (self.mean + torch.exp(0.5 * self.logvar) * noise) * scale
-
-
-def posteriors(base: BaseModel, pictures: Sequence[Pixels]) -> list[Posterior]:
-    """The posterior of every picture, in one call of the VAE. Shapes: `[H, W, 3]` each, all of one size."""
-    means, logvars = base.encode_image(torch.stack([image_tensor(pixels) for pixels in pictures]).to(base.device))
-    return [Posterior(mean, logvar) for mean, logvar in zip(means.float().cpu(), logvars.float().cpu().clamp(-30.0, 20.0))]
+    latents: torch.Tensor
+    mask: torch.Tensor | None
+    sizes: torch.Tensor
 
 
-def image_tensor(pixels: Pixels) -> torch.Tensor:
-    """`[H, W, 3]` 0..255 -> `[3, H, W]` fp32 in -1..1."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+class Pictures:
+    """The images of a plan as the model sees them. Everything random is a function of (seed, step, place) or (seed, pixels)."""
+
+    def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
+        self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
+        self._kept: dict[tuple[int, bool], Shown] = {}
+        on_disk = config.data.cache_latents and config.data.cache_latents_to_disk
+        self._cache = LatentCache(base.vae, base.family) if on_disk else None
+        self._trained = set(plan.trained)
+
+    @property
+    def total(self) -> int:
+        """How many images are encoded before the first step."""
+        return len(self._trained) + len(self._plan.heldout) if self._data.cache_latents else 0
+
+    def encode(self) -> Iterator[int]:
+        """Encode what is kept; yields the number of images done, once per image.
+
+        Raises:
+            DatasetError: a file changed since it was checked, or its latents are not finite.
+        """
+        if not self._data.cache_latents:
+            return
+        done = 0
+        for indices in self._groups():
+            self._keep(indices)
+            for _ in indices:
+                done += 1
+                yield done
+
+    def shown(self, batch: Batch) -> Shown:
+        """Latents and masks of `batch`, augmented where that is asked for.
+
+        Raises:
+            DatasetError: as `encode`, where latents are not kept.
+        """
+        places = range(batch.first, batch.first + len(batch.indices))
+        looks = [drawn_look(self._data, self._seed, batch.step, place) for place in places]
+        if self._data.cache_latents:
+            return _joined([self._kept[index, look.mirrored] for index, look in zip(batch.indices, looks)])
+        samples, placements = self._plan.samples, self._plan.placements
+        showings = [show(self._data, samples[i], placements[i], look) for i, look in zip(batch.indices, looks)]
+        labels: list[tuple[str | int, ...]] = [("step", batch.step, place) for place in places]
+        return _joined(self._latents(batch.indices, showings, labels, [look.mirrored for look in looks]))
+
+    def still(self, indices: Sequence[int]) -> Shown:
+        """Latents and masks of samples of one size as they are, without augmentation: always the same."""
+        missing = [index for index in indices if (index, False) not in self._kept]
+        if missing:
+            self._keep(missing)
+        return _joined([self._kept[index, False] for index in indices])
+
+    def _groups(self) -> Iterator[list[int]]:
+        """Everything that is kept, in groups of one size that are encoded together."""
+        by_size: dict[Size, list[int]] = {}
+        for index in sorted({*self._trained, *self._plan.heldout}):
+            by_size.setdefault(self._plan.placements[index].bucket, []).append(index)
+        at_once = self._data.vae_batch_size
+        for members in by_size.values():
+            yield from (members[first : first + at_once] for first in range(0, len(members), at_once))
+
+    def _keep(self, indices: Sequence[int]) -> None:
+        """Encode samples of one size; what may be shown mirrored also so."""
+        samples, placements = self._plan.samples, self._plan.placements
+        plain = {index: show(self._data, samples[index], placements[index], PLAIN) for index in indices}
+        mirrored = {}
+        if self._data.flip_aug and self._data.cache_latents:
+            mirrored = {index: showing.mirrored() for index, showing in plain.items() if index in self._trained}
+        for flipped, showings in ((False, plain), (True, mirrored)):
+            labels = [(pixels_hash(showing.pixels),) for showing in showings.values()]
+            for index, shown in zip(
+                showings, self._latents(list(showings), list(showings.values()), labels, [flipped] * len(showings))
+            ):
+                self._kept[index, flipped] = shown
+
+    def _latents(
+        self,
+        indices: Sequence[int],
+        showings: Sequence[Showing],
+        labels: Sequence[tuple[str | int, ...]],
+        mirrored: Sequence[bool],
+    ) -> list[Shown]:
+        """One posterior sample of every showing, a function of (seed, labels). All are of one size."""
+        found = self._posteriors(indices, [showing.pixels for showing in showings])
+        shown = []
+        for index, showing, posterior, label, flipped in zip(indices, showings, found, labels, mirrored):
+            latents = posterior.sample(self._base.family.latent_scale, self._seed, *label)
+            if not bool(torch.isfinite(latents).all()):
+                name = given_name(self._plan.samples[index].path)
+                raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
+            size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
+            sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
+            mask = None if showing.mask is None else latent_mask(showing.mask, self._base.family.vae_factor)[None]
+            shown.append(Shown(latents[None], mask, sizes))
+        return shown
+
+    def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
+        """From disk where they are there, else encoded, at most `vae_batch_size` at once, and kept on disk."""
+        paths = [self._plan.samples[index].path for index in indices]
+        found: dict[int, Posterior] = {}
+        for place, (path, pixels) in enumerate(zip(paths, pictures)):
+            kept = self._cache.load(path, pixels) if self._cache else None
+            if kept is not None:
+                found[place] = kept
+        missing = [place for place in range(len(pictures)) if place not in found]
+        at_once = self._data.vae_batch_size
+        for first in range(0, len(missing), at_once):
+            places = missing[first : first + at_once]
+            self._base.verify()
+            with explained(self._base, self._config, f"encoding {given_name(paths[places[0]])!r}", ENCODING):
+                encoded = posteriors(self._base, [pictures[place] for place in places])
+            for place, posterior in zip(places, encoded):
+                found[place] = posterior
+                if self._cache and bool(torch.isfinite(posterior.mean).all()):
+                    self._cache.keep(paths[place], pictures[place], posterior)
+        return [found[place] for place in range(len(pictures))]
 
 
-def pixels_hash(pixels: Pixels) -> str:
-    """SHA-256 of a picture's values."""
-    return hashlib.sha256(pixels.tobytes()).hexdigest()
+def latent_mask(mask: Pixels, factor: int) -> torch.Tensor:
+    """Averaged over `factor` · `factor` pixels, which one latent covers (sd-scripts `apply_masked_loss`).
+
+    Shapes:
+        `[H, W]` 0..255 -> `[1, h, w]` 0..1
+    """
+    values = torch.from_numpy(mask.copy()).float()[None, None] / 255.0
+    return F.interpolate(values, size=(mask.shape[0] // factor, mask.shape[1] // factor), mode="area")[0]
+
+
+def _joined(parts: Sequence[Shown]) -> Shown:
+    masks = [part.mask for part in parts if part.mask is not None]
+    latents, sizes = torch.cat([part.latents for part in parts]), torch.cat([part.sizes for part in parts])
+    return Shown(latents, torch.cat(masks) if masks else None, sizes)

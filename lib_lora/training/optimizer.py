@@ -12,18 +12,18 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.config.arguments import parse_arguments
-from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.keyword_arguments import parse_arguments
+from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import Adapter, parameters
-from lib_lora.model.kinds import is_learning
-from lib_lora.model.norms import limit_norms
-from lib_lora.training.averaging import MovingAverage
-from lib_lora.training.groups import parameter_groups
+from lib_lora.model.adapter_types import is_learning
+from lib_lora.model.max_norm import limit_norms
+from lib_lora.training.ema import MovingAverage
+from lib_lora.training.lr_schedules import make_scheduler
 from lib_lora.training.named import loaded, named_class
+from lib_lora.training.parameter_groups import parameter_groups
 from lib_lora.training.precision import Precision
-from lib_lora.training.schedules import make_scheduler
 
 
 def device_problem(config: SettledOptimizer, device: torch.device) -> str | None:

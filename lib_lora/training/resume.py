@@ -15,14 +15,14 @@ from lib_lora.config.groups import TrainConfig, all_options, is_read
 from lib_lora.config.names import taken_between_problem
 from lib_lora.config.settled import Settled
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.paths import at_home, pasted, path_problem
 from lib_lora.errors import ConfigError, Problem
+from lib_lora.files.plain_values import StateError
+from lib_lora.files.state_file import VALUES, read_tensors, read_values
 from lib_lora.model.base import BaseModel, Host, ModelInfo
-from lib_lora.output.state_file import VALUES, read_tensors, read_values
+from lib_lora.paths import at_home, pasted, path_problem
 from lib_lora.plan import Plan
 from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, step_of
-from lib_lora.training.tree import StateError
 
 TITLE = "Resume from (resume): "
 

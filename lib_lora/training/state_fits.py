@@ -13,20 +13,20 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from lib_lora.config.optimizers import OPTIMIZERS, optimizer_spec
+from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.settled import Settled, SettledOptimizer
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import pairs_from_state
+from lib_lora.model.adapter_types import Adapter, WeightAdapter
 from lib_lora.model.base import BaseModel, Target, Word
-from lib_lora.model.blocks import rank_and_alpha
 from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import kind_of, rank_of
-from lib_lora.model.kinds import Adapter, WeightAdapter
-from lib_lora.training.groups import parameter_groups, word_groups
+from lib_lora.model.layer_settings import rank_and_alpha
+from lib_lora.training.continued_files import is_trained, part_of
+from lib_lora.training.lr_schedules import make_scheduler
 from lib_lora.training.optimizer import device_problem, make_optimizer
-from lib_lora.training.schedules import make_scheduler
+from lib_lora.training.parameter_groups import parameter_groups, word_groups
 from lib_lora.training.state_rules import layers_in
-from lib_lora.training.weights import is_trained, part_of
 
 Tree = Mapping[str, Any]
 Groups = list[dict[str, Any]]

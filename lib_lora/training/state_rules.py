@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from lib_lora.files.plain_values import StateError, Tensors, from_plain
 from lib_lora.model.delta import kind_of
+from lib_lora.model.embeddings import BUNDLE
 from lib_lora.model.tensor_rules import is_finite, layer_problem
-from lib_lora.model.words import BUNDLE
-from lib_lora.training.tree import StateError, Tensors, from_plain
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from lib_lora.config.text import TextConfig
-from lib_lora.data.caption_rules import varies
-from lib_lora.data.token_rules import batch_tokens
+from lib_lora.data.caption_processing import varies
+from lib_lora.data.chunking import batch_tokens
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
 from lib_lora.training.precision import Precision

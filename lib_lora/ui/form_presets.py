@@ -20,7 +20,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.families.family import Family, Kind
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
-from lib_lora.kohya.told import NEED_ATTENTION, import_parts
+from lib_lora.kohya.report import NEED_ATTENTION, import_parts
 from lib_lora.ui.form import settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import REFUSED, Guard

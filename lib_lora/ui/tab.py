@@ -17,11 +17,11 @@ from lib_lora.config.options import Option
 from lib_lora.errors import DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import basic_rows, component, form_options, hidden_path_problems, settings_from
-from lib_lora.ui.form_again import AgainBar
+from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.memory import MemoryRow
+from lib_lora.ui.memory_row import MemoryRow
 from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads

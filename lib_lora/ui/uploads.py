@@ -15,9 +15,9 @@ from typing import Any
 from lib_lora.data.captions import DEFAULT_EXTENSION, SECOND_EXTENSION
 from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.data.hidden_names import given_name, hidden_name
-from lib_lora.data.paths import path_problem
 from lib_lora.errors import DatasetError
-from lib_lora.output.atomic import PARTIAL, copy_whole, link_or_copy
+from lib_lora.files.atomic import PARTIAL, copy_whole, link_or_copy
+from lib_lora.paths import path_problem
 
 KEPT_DROPS = 20
 LONGEST_NAME = 255  # bytes, of a file on most disks

@@ -13,10 +13,10 @@ from lib_lora.config.groups import build_config
 from lib_lora.config.names import name_problem
 from lib_lora.data.dataset import Dataset, Folder, Sample
 from lib_lora.data.sizes import Size
+from lib_lora.files import atomic
+from lib_lora.files.lora_file import serialise
 from lib_lora.model.base import ModelInfo
-from lib_lora.output import atomic
 from lib_lora.output.card import write_card
-from lib_lora.output.lora_file import serialise
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import make_plan
 from lib_lora.settle import settle

@@ -23,11 +23,11 @@ from PIL import Image
 from lib_lora.config.groups import TrainConfig
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, StateSaved, StepDone
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import read_tensors, read_values
+from lib_lora.files.lora_file import read
+from lib_lora.files.plain_values import StateError
+from lib_lora.files.state_file import read_tensors, read_values
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.tree import StateError
 from tests.conftest import small_config
 from tests.house import assert_no_broken_states, assert_whole, contents
 from tests.states import state_folder

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-import lib_lora.output.atomic as atomic
+import lib_lora.files.atomic as atomic
 from lib_lora.events import Finished, Note, Planned, SavedBetween, SaveFailed, StateSaved, StepDone
+from lib_lora.files.lora_file import read
+from lib_lora.files.state_file import TENSORS, VALUES
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import TENSORS, VALUES
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from tests.conftest import write_picture
 from tests.house import House

@@ -17,15 +17,15 @@ PLACES: list[tuple[str, str, int]] = [
     ("lib_lora.train", "settled_notes", 0),
     ("lib_lora.train", "choose_precision", 0),
     ("lib_lora.train", "Pictures", 0),
-    ("lib_lora.training.pictures", "posteriors", 0),
-    ("lib_lora.training.pictures", "posteriors", 2),
-    ("lib_lora.training.pictures", "show", 1),
+    ("lib_lora.training.latents", "posteriors", 0),
+    ("lib_lora.training.latents", "posteriors", 2),
+    ("lib_lora.training.latents", "show", 1),
     ("lib_lora.train", "Session", 0),
-    ("lib_lora.training.session", "start_pairs", 0),
-    ("lib_lora.training.session", "Updater", 0),
+    ("lib_lora.training.trainer", "start_pairs", 0),
+    ("lib_lora.training.trainer", "Updater", 0),
     ("lib_lora.train", "Result", 0),
-    ("lib_lora.output.between", "data_fingerprint", 0),
-    ("lib_lora.training.session", "draw", 0),
+    ("lib_lora.output.checkpointer", "data_fingerprint", 0),
+    ("lib_lora.training.trainer", "draw", 0),
     ("lib_lora.training.texts", "encode", 0),
     ("lib_lora.training.step", "compute_loss", 0),
     ("lib_lora.training.step", "compute_loss", 1),
@@ -34,15 +34,15 @@ PLACES: list[tuple[str, str, int]] = [
     ("lib_lora.training.optimizer.Updater", "accumulate", 1),
     ("lib_lora.training.optimizer.Updater", "update", 0),
     ("lib_lora.training.optimizer.Updater", "update", 1),
-    ("lib_lora.training.averaging.MovingAverage", "update", 0),
+    ("lib_lora.training.ema.MovingAverage", "update", 0),
     ("lib_lora.output.samples", "draw_preview", 0),
-    ("lib_lora.output.result", "state_dict", 0),
-    ("lib_lora.output.result", "file_metadata", 0),
-    ("lib_lora.output.result", "serialise", 1),
+    ("lib_lora.output.lora_writer", "state_dict", 0),
+    ("lib_lora.output.lora_writer", "file_metadata", 0),
+    ("lib_lora.output.lora_writer", "serialise", 1),
     ("lib_lora.output.publish", "write", 0),
-    ("lib_lora.output.between", "write_state", 0),
-    ("lib_lora.output.result", "write_card", 0),
-    ("lib_lora.output.result", "draw_preview", 0),
+    ("lib_lora.output.checkpointer", "write_state", 0),
+    ("lib_lora.output.lora_writer", "write_card", 0),
+    ("lib_lora.output.lora_writer", "draw_preview", 0),
 ]  # fmt: skip
 
 
@@ -77,8 +77,8 @@ def test_an_exception_anywhere(
     assert len(run.told) == 1 and "injected" in run.told[0]
     forgiven = (room, name) in {
         ("lib_lora.output.samples", "draw_preview"),
-        ("lib_lora.output.result", "write_card"),
-        ("lib_lora.output.result", "draw_preview"),
+        ("lib_lora.output.lora_writer", "write_card"),
+        ("lib_lora.output.lora_writer", "draw_preview"),
     }
     assert bool(run.of(Finished)) == forgiven
     figure(f"{len(PLACES)} places")

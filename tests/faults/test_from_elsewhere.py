@@ -17,12 +17,12 @@ import torch
 
 from lib_lora.errors import LoraFileError
 from lib_lora.events import Finished
+from lib_lora.files.lora_file import read
+from lib_lora.files.state_file import TENSORS, VALUES
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.kohya.importing import import_file
-from lib_lora.output.lora_file import read
-from lib_lora.output.state_file import TENSORS, VALUES
 from tests.faults.writes import outside, writes
 from tests.house import House
 from tests.test_bounds import Canary, as_safetensors, mutated

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib_lora.events import Finished
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
 from tests.house import House, fingerprint
 
 HOST, OURS, MODEL = "lib_lora.hosts.webui_host", "lib_lora.model.trainable", "lib_lora.hosts.webui_model"

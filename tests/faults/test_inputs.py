@@ -25,10 +25,10 @@ from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.data import dataset, folders
 from lib_lora.data import masks as masks_room
+from lib_lora.data.decoder_main import READY
+from lib_lora.data.decoder_process import Reader, Readers
+from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import NotNowError, Picture
-from lib_lora.data.reader import Reader, Readers
-from lib_lora.data.reader_main import READY
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Finished
@@ -170,7 +170,7 @@ def test_fuzzed_pictures(house: House, quick: Any, photos: Path, long: bool, fig
 WEAK_DECODER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from lib_lora.data import reader_main
+from lib_lora.data import decoder_main as reader_main
 real = reader_main.decode
 def decode(path, content):
     if path.name == "crash.png": os.abort()

@@ -18,10 +18,10 @@ import torch
 
 from lib_lora.errors import LoraFileError
 from lib_lora.events import Event, Finished, Note, SavedBetween, SaveFailed, StateSaved, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.jobs.job import Job
+from lib_lora.output import lora_writer as result_room
 from lib_lora.output import publish as publish_room
-from lib_lora.output import result as result_room
-from lib_lora.output.lora_file import read
 from tests.house import House
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from lib_lora.config.groups import TrainConfig
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
-from lib_lora.output.lora_file import read
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
@@ -36,7 +36,7 @@ from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
-from lib_lora.training.session import Session
+from lib_lora.training.trainer import Session
 
 webui_signals.LEAVE_S = float(os.environ.get("LEAVE_S", webui_signals.LEAVE_S))
 

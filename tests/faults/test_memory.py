@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import lib_lora.output.preview as preview_room
+import lib_lora.training.latents as pictures_room
 import lib_lora.training.optimizer as optimizer_room
-import lib_lora.training.pictures as pictures_room
 import lib_lora.training.step as step_room
 from lib_lora.errors import ConfigError
 from lib_lora.events import Finished, SavedBetween, StepDone
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
 from lib_lora.training.optimizer import Updater, loss_scaler
 from lib_lora.training.precision import Precision
 from tests.house import House

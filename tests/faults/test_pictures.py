@@ -17,15 +17,15 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from lib_lora.data import reader_main
+from lib_lora.data import decoder_main as reader_main
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
+from lib_lora.data.image_files import image_size
 from lib_lora.data.images import load_pixels
-from lib_lora.data.opening import image_size
-from lib_lora.data.paths import missing_problem, pasted, path_problem
 from lib_lora.errors import DatasetError
 from lib_lora.events import Encoded, Finished, Planned
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
+from lib_lora.paths import missing_problem, pasted, path_problem
 from tests.conftest import write_picture
 from tests.house import House
 

@@ -11,7 +11,7 @@ import pytest
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
 from lib_lora.events import Finished, Planned
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
 from tests.conftest import write_picture
 from tests.house import House
 

@@ -13,14 +13,14 @@ from torch import nn
 
 from lib_lora.events import Chosen, Finished, StepDone
 from lib_lora.families.sdxl import SDXL
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import text_config
 from lib_lora.hosts.text_weights import text_weights
 from lib_lora.model.adapter import attached, pairs_from_state, state_dict
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
-from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
 from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
-from lib_lora.output.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from lib_lora.model import products
-from lib_lora.model.lean_vae import lean_encoder_forwards
-from lib_lora.model.surgery import forwards_replaced
+from lib_lora.model import matmul as products
+from lib_lora.model.patching import forwards_replaced
+from lib_lora.model.vae_encoder import lean_encoder_forwards
 from tests.pins.webui_double import load_ldm
 
 CPU = torch.device("cpu")

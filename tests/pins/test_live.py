@@ -13,7 +13,7 @@ import torch
 
 from lib_lora.errors import ModelAway
 from lib_lora.events import Finished, Lent, StepDone
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

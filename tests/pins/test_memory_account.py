@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.wanted import estimate
+from lib_lora.estimate.estimate import estimate
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.trainable import made_trainable

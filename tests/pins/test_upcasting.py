@@ -16,7 +16,7 @@ from torch import nn
 
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, StepDone
-from lib_lora.output.lora_file import read
+from lib_lora.files.lora_file import read
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

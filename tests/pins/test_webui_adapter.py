@@ -14,13 +14,13 @@ import torch
 from lib_lora.errors import HostChanged, LoraFileError, ModelError
 from lib_lora.events import Finished, StepDone
 from lib_lora.families.sd1 import SD1
+from lib_lora.files.lora_file import read
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached
-from lib_lora.model.attention import fused_attention_forwards
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.conv_targets import conv_targets
-from lib_lora.model.surgery import forwards_replaced, frozen
-from lib_lora.output.lora_file import read
+from lib_lora.model.fused_attention import fused_attention_forwards
+from lib_lora.model.patching import forwards_replaced, frozen
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

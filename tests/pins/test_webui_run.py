@@ -14,10 +14,10 @@ import torch
 from lib_lora.config.groups import build_config
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Finished, Sampled, SavedBetween, StateSaved, StepDone
+from lib_lora.files.lora_file import read
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.model.words import bundled
-from lib_lora.output.lora_file import read
+from lib_lora.model.embeddings import bundled
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture

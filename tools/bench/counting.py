@@ -17,12 +17,12 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.model.products import product
+from lib_lora.model.matmul import product
 from lib_lora.settle import settle
+from lib_lora.training.continued_files import start_pairs
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
-from lib_lora.training.weights import start_pairs
 
 MATRIX_SIDE = 4096
 
@@ -64,7 +64,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
 
 
 def _product_flops(a_shape: Sequence[int], b_shape: Sequence[int], *args: object, **options: object) -> int:
-    """Of oneDNN's product (`lib_lora.model.products`), which torch's counter does not know."""
+    """Of oneDNN's product (`lib_lora.model.matmul`), which torch's counter does not know."""
     return 2 * math.prod(a_shape) * b_shape[0]
 
 

@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from lib_lora.jobs.memory import give_memory_back, memory_gb
+from lib_lora.training.memory import give_memory_back, memory_gb
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from lib_lora.data.images import Pixels
 from lib_lora.families.sd1 import SD1
-from lib_lora.training.latents import image_tensor
+from lib_lora.training.vae import image_tensor
 from tools.tiny.pictures import SIDE, paint, photograph, scene
 
 CHANNELS = (64, 64, 64, 64)  # two per group of GroupNorm: one would lose the brightness of the whole picture

@@ -58,7 +58,7 @@ def _no_checkpoint() -> Any:
 
 
 def _slow_steps() -> Any:
-    from lib_lora.training.session import Session
+    from lib_lora.training.trainer import Session
 
     return _slowed(Session, "step", SLOW_STEP_S)
 
@@ -81,7 +81,7 @@ def _slowed(owner: type, name: str, seconds: float) -> Any:
 
 
 def _failing_step() -> Any:
-    from lib_lora.training.session import Session
+    from lib_lora.training.trainer import Session
 
     whole = Session.step
 

@@ -12,8 +12,8 @@ from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.conditioning import Conditioning
 from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.words import without_bundle
-from lib_lora.output.lora_file import read
+from lib_lora.model.embeddings import without_bundle
+from lib_lora.files.lora_file import read
 
 Outputs = dict[str, torch.Tensor]
 _PARTS = ("text_encoder", "text_encoder_2")

@@ -9,14 +9,14 @@ import torch
 from modules import call_queue, devices, sd_hijack, shared
 
 from lib_lora.config.text import TextConfig
-from lib_lora.data.token_rules import batch_tokens
+from lib_lora.data.chunking import batch_tokens
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.conv_targets import adaptable
-from lib_lora.model.words import bundled, spoken, without_bundle
-from lib_lora.output.lora_file import read
+from lib_lora.model.embeddings import bundled, spoken, without_bundle
+from lib_lora.files.lora_file import read
 
 TEXT = TextConfig(token_rule="webui", max_token_length="225", weighted_captions=True)
 

@@ -1,0 +1,184 @@
+"""Pictures are decoded first in a process apart: one that crashes its decoder, or keeps it for ever, costs only itself.
+
+Decoders are old C, and a picture may be made to break them. What was decoded whole once, and did not change since, is then
+decoded in the webui's own process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from lib_lora.data.decoder_main import READY
+from lib_lora.data.hidden_names import given_name
+from lib_lora.data.image_files import NotNowError, Picture
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
+
+SECONDS = 60.0  # a picture of 64 million pixels takes two
+START_S = 60.0  # a Python on a slow disk
+_ROOT = Path(__file__).parents[2]
+# the module is found from wherever the webui was started, and by whatever Python that is; newer Pillows import numpy for their
+# type hints alone, which would take longer than all else that starts
+COMMAND = (
+    sys.executable,
+    "-c",
+    f"import sys; sys.modules['numpy'] = None; sys.path.insert(0, {str(_ROOT)!r}); "
+    "from lib_lora.data.decoder_main import main; main()",
+)
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_LONGEST_REASON = 200
+
+
+class NoReaderError(NotNowError):
+    """The process apart does not start: no picture is to blame."""
+
+
+class Reader:
+    """One process, one picture at a time. It is started when the first picture comes, and anew after one that ended it.
+
+    Args:
+        command: starts the process; the seconds that a picture may take are appended.
+        seconds: for a picture. The process ends itself a little later, for the case that this one is no more.
+        start_s: for the process to be ready.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, seconds: float = SECONDS, start_s: float = START_S) -> None:
+        self._command, self._seconds, self._start_s = (*command, f"{seconds:g}"), seconds, start_s
+        self._process: subprocess.Popen[str] | None = None
+
+    def picture(self, path: Path) -> Picture:
+        """Size and hash of a picture that was read once and decoded whole.
+
+        Raises:
+            DatasetError: the file is no picture that can be read, or its decoder crashed twice or did not end.
+            NotNowError: it could not be read this time.
+            NoReaderError: the process does not start.
+        """
+        said, late = self._asked(path)
+        if not said and not late:  # something else may have ended it
+            said, late = self._asked(path)
+        if not said:
+            why = f"takes longer than {self._seconds:g} s to read" if late else "ends the program that reads it"
+            raise DatasetError([f"Image {given_name(path)!r} {why}; save it anew or remove it."])
+        answer = json.loads(said)
+        if "problems" in answer:
+            raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
+        return Picture(Size(*answer["size"]), answer["sha256"])
+
+    def close(self) -> None:
+        """The process ends."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()  # closes the pipes, and waits
+
+    def _asked(self, path: Path) -> tuple[str, bool]:
+        """The answer, "" where the process ended; and whether it was ended for being late."""
+        process = self._started()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.flush()
+        except OSError:  # the pipe is broken
+            self.close()
+            return "", False
+        said, late = _line(process, self._seconds)
+        if not said:
+            self.close()
+        return said, late
+
+    def _started(self) -> subprocess.Popen[str]:
+        """The process, which has said that it is ready."""
+        if self._process is not None and self._process.poll() is not None:  # it ended while nothing was asked of it
+            self.close()
+        if self._process is None:
+            with tempfile.TemporaryFile() as errors:
+                try:
+                    self._process = subprocess.Popen(
+                        self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                        encoding="ascii", errors="replace", env={**os.environ, **_ONE_THREAD},
+                        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                    )  # fmt: skip
+                except OSError as error:
+                    raise _no_reader(self._command[0], error.strerror or str(error)) from error
+                said, late = " ", False
+                while said and said.strip() != READY:  # what else it writes is of others
+                    said, late = _line(self._process, self._start_s)
+                if not said:
+                    self.close()
+                    raise _no_reader(self._command[0], f"not ready after {self._start_s:g} s" if late else _last_line(errors))
+        return self._process
+
+
+def _line(process: subprocess.Popen[str], seconds: float) -> tuple[str, bool]:
+    """The next line, "" where the process ended; and whether it was ended for being late."""
+    assert process.stdout is not None
+    late = threading.Event()
+    timer = threading.Timer(seconds, _kill, (process, late))
+    timer.daemon = True
+    timer.start()
+    try:
+        return process.stdout.readline(), late.is_set()
+    finally:
+        timer.cancel()
+
+
+def _kill(process: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    process.kill()
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    """What a process that did not start said last."""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:_LONGEST_REASON] if lines else "it ends at once"
+
+
+def _no_reader(program: str, why: str) -> NoReaderError:
+    start = f"No image can be read: the program that reads them, {program!r}, does not start"
+    return NoReaderError([f"{start} ({why}); repair the Python of the webui."])
+
+
+class Readers:
+    """So many readers as threads ask at a time. They end with the block. One that does not start is not tried again."""
+
+    def __init__(self, make: Callable[[], Reader] = Reader) -> None:
+        self._make = make
+        self._idle: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        self._all: list[Reader] = []
+        self._none: NoReaderError | None = None
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for reader in self._all:
+            reader.close()
+
+    def picture(self, path: Path) -> Picture:
+        """As `Reader.picture`, from any thread."""
+        if self._none is not None:
+            raise NoReaderError(self._none.problems)
+        try:
+            reader = self._idle.get_nowait()
+        except queue.Empty:
+            reader = self._make()
+            self._all.append(reader)
+        try:
+            return reader.picture(path)
+        except NoReaderError as error:
+            self._none = error
+            raise
+        finally:
+            self._idle.put(reader)

@@ -1,0 +1,70 @@
+"""One showing of an image: its pixels and its mask, scaled, cut, coloured and mirrored together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib_lora.config.data import DataConfig
+from lib_lora.data.augmentation import Look, with_colours
+from lib_lora.data.buckets import Placement
+from lib_lora.data.dataset import Sample
+from lib_lora.data.hidden_names import given_name
+from lib_lora.data.image_files import file_content
+from lib_lora.data.images import Pixels, fit, load_alpha, load_pixels
+from lib_lora.data.sizes import Size
+from lib_lora.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Shapes: pixels `[H, W, 3]`, mask `[H, W]` or None; 0 to 255, H and W those of the bucket."""
+
+    pixels: Pixels
+    mask: Pixels | None
+
+    def mirrored(self) -> Showing:
+        """The same, left and right exchanged."""
+        mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
+        return Showing(np.ascontiguousarray(self.pixels[:, ::-1]), mask)
+
+
+def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> Showing:
+    """The image of `sample` as `look` wants it.
+
+    Raises:
+        DatasetError: a file cannot be read, or is not what it was when it was checked.
+    """
+    content = file_content(sample.path)
+    pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.size)
+    mask = _mask(data, sample, content)
+    fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, look.cut))
+    shown = Showing(
+        with_colours(fitted, look),
+        None if mask is None else np.ascontiguousarray(fit(mask, placement, data.resize_interpolation, look.cut)),
+    )
+    return shown.mirrored() if look.mirrored else shown
+
+
+def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
+    """What of the whole image, whose file holds `content`, is learned, `[height, width]`; None where masks are not asked for."""
+    if data.alpha_mask:
+        return load_alpha(sample.path, content)
+    if not data.masked_loss:
+        return None
+    if sample.mask is None:
+        return np.full(sample.size, 255, dtype=np.uint8)
+    content = file_content(sample.mask)
+    pixels = _unchanged(data, sample.mask, content, sample.mask_sha256, load_pixels(sample.mask, content), sample.size)
+    return np.ascontiguousarray(pixels[..., 0])  # red, as sd-scripts
+
+
+def _unchanged(data: DataConfig, path: Path, content: bytes, sha256: str, pixels: Pixels, size: Size) -> Pixels:
+    """A state says what content latents were made of. What is read anew at each step may be saved anew meanwhile."""
+    changed = data.cache_latents and bool(sha256) and hashlib.sha256(content).hexdigest() != sha256
+    if changed or pixels.shape[:2] != size:
+        raise DatasetError([f"Image {given_name(path)!r} was changed after it was checked; start again."])
+    return pixels

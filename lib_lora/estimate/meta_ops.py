@@ -1,0 +1,128 @@
+"""What a device does and torch's meta device does not: autocast, fused attention, checkpointing; to count the bytes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import Function, once_differentiable
+from torch.overrides import TorchFunctionMode
+
+from lib_lora.model.autocast import Acting, acting, acting_as
+from lib_lora.model.frozen_layers import applied
+from lib_lora.model.patching import Forward
+
+# torch's lists of what autocast brings to the lower format, and what CUDA's brings to fp32; those that occur here
+_LOWER: set[Callable[..., Any]] = {
+    F.linear, F.conv2d, torch.conv2d, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.bmm,
+    torch.baddbmm, torch.addmm, torch.einsum, torch.Tensor.mm, torch.Tensor.bmm,
+}  # fmt: skip
+_FULL: set[Callable[..., Any]] = {
+    F.layer_norm, F.group_norm, torch.layer_norm, torch.group_norm, F.softmax, torch.softmax, torch.Tensor.softmax, F.mse_loss,
+}  # fmt: skip
+
+
+@contextmanager
+def standing_in(acting: Acting) -> Iterator[None]:
+    """While it lasts, meta tensors go through operators as those of a device do."""
+    with acting_as(acting), _Operators():
+        yield
+
+
+class _Operators(TorchFunctionMode):
+    """Casts as autocast would, and answers for the fused attention."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        lower = acting().autocast
+        if function is F.scaled_dot_product_attention:
+            q, k, v = args[:3]
+            dtype = lower or q.dtype
+            return applied(FusedAttention, q.to(dtype), k.to(dtype), v.to(dtype))
+        if function is torch.full and isinstance(args[1], torch.Tensor):  # transformers' mask: a value that a tensor must give
+            args = (args[0], 0.0, *args[2:])
+        if lower is not None and function in _LOWER:
+            args, kwargs = _cast(args, kwargs, lower)
+        elif lower is not None and function in _FULL and acting().device_type == "cuda":
+            args, kwargs = _cast(args, kwargs, torch.float32)
+        return function(*args, **kwargs)
+
+
+def _cast(args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype) -> tuple[list[Any], dict[str, Any]]:
+    def one(value: Any) -> Any:
+        floats = isinstance(value, torch.Tensor) and value.is_floating_point() and value.device.type == "meta"
+        return value.to(dtype) if floats else value
+
+    return [one(value) for value in args], {key: one(value) for key, value in kwargs.items()}
+
+
+class FusedAttention(Function):
+    """The bytes of torch's flash and memory-efficient kernels: q, k, v, the output and one number for each row are kept.
+
+    Shapes:
+        q `[B, heads, n, d]`, k and v `[B, heads, m, d]` -> `[B, heads, n, d]`
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any) -> torch.Tensor:
+        batch, heads, rows, _ = q.shape
+        y: torch.Tensor = q.new_empty(batch, rows, heads, v.shape[-1]).transpose(1, 2)
+        ctx.save_for_backward(q, k, v, y, q.new_empty(batch, heads, rows, dtype=torch.float32))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        q, k, v, *_ = ctx.saved_tensors
+        return tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (q, k, v))
+
+
+def recomputed(block: nn.Module) -> Forward:
+    """`forward` of a block that keeps its inputs alone; torch's own checkpoint takes no meta tensors before torch 2.4."""
+    original = block.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        places = [*range(len(args)), *kwargs]
+        values = [*args, *kwargs.values()]
+        tensors = {place: value for place, value in zip(places, values) if isinstance(value, torch.Tensor)}
+
+        def run(*given: torch.Tensor) -> Any:
+            now = dict(zip(tensors, given))
+            return original(
+                *(now.get(place, value) for place, value in enumerate(args)),
+                **{key: now.get(key, value) for key, value in kwargs.items()},
+            )
+
+        return applied(_Recomputed, run, torch.empty(0, device="meta", requires_grad=True), *tensors.values())
+
+    return forward
+
+
+class _Recomputed(Function):
+    """Runs without keeping anything, and again for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Any, wanted: Any, *tensors: Any) -> Any:
+        ctx.run, ctx.acting = run, acting()
+        ctx.save_for_backward(*tensors)
+        return run(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        wants = ctx.needs_input_grad[2:]
+        inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip(ctx.saved_tensors, wants)]
+        with torch.enable_grad(), standing_in(ctx.acting):  # function modes do not reach into backward
+            found = ctx.run(*inputs)
+        outputs = [y for y in (found if isinstance(found, tuple) else (found,)) if isinstance(y, torch.Tensor)]
+        pairs = [(y, grad) for y, grad in zip(outputs, grads) if y.requires_grad]
+        del found, outputs
+        if pairs:
+            torch.autograd.backward([y for y, _ in pairs], [grad for _, grad in pairs])
+        return None, None, *(tensor.grad for tensor in inputs)

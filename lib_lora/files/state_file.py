@@ -1,0 +1,158 @@
+"""A state on disk: a folder with `state.json` and `state.tensors`, written whole or not at all.
+
+`state.tensors` is a safetensors file under another ending: the webui lists every *.safetensors that it finds as a LoRA.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from lib_lora.files.atomic import GONE, OLD, TEMPORARY, passing_ending, passing_name, sync_folder, write_atomically
+from lib_lora.files.plain_values import StateError, Tensors
+from lib_lora.files.safetensors_header import LENGTH_BYTES, header_problem
+
+VALUES, TENSORS = "state.json", "state.tensors"
+FORMAT = 1
+MAX_VALUES_BYTES = 64 * 2**20
+
+
+def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Path:
+    """Put a state at `folder`, or where something else has its name at `folder` with a number; returns where.
+
+    A state that was there is replaced in the last moment.
+
+    Raises:
+        StateError: the disk refused, or it is larger than what is read; what was there before is still there, and no part of the
+            new one.
+    """
+    content = save(tensors)
+    body = {"format": FORMAT, **values, "tensors_sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps({**body, "sha256": _digest(body)}, ensure_ascii=False, indent=1).encode()
+    problem = header_problem(content[:LENGTH_BYTES])
+    if problem or len(text) > MAX_VALUES_BYTES:
+        raise StateError(f"The state could not be read again: {problem or f'its {VALUES} would have {len(text)} bytes'}.")
+    temporary, old = None, None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = _free(folder)
+        temporary = folder.with_name(passing_name(folder.name, TEMPORARY))
+        temporary.mkdir(mode=0o700)
+        write_atomically(temporary / TENSORS, content)
+        write_atomically(temporary / VALUES, text)
+        if folder.exists():
+            old = folder.with_name(passing_name(folder.name, OLD))
+            folder.replace(old)
+        temporary.replace(folder)
+        with suppress(OSError):
+            sync_folder(folder.parent)  # before an older state goes
+    except OSError as error:
+        if old is not None:
+            with suppress(OSError):  # the first error counts
+                if old.exists() and not folder.exists():
+                    old.replace(folder)
+        raise StateError(
+            f"The state could not be written to {str(folder)!r} ({error.strerror or error}); free space or check permissions."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def holds_state_alone(folder: Path) -> bool:
+    """Whether there is nothing in `folder` but parts of a state.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    names = {path.name for path in folder.iterdir() if passing_ending(path.name) != TEMPORARY}
+    return not folder.is_symlink() and names <= {VALUES, TENSORS}
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, or with the smallest -2, -3 … where something that is no state has its name."""
+    number, free = 1, folder
+    while os.path.lexists(free) and not (free.is_dir() and holds_state_alone(free)):
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """What stands in `state.json`.
+
+    Raises:
+        StateError: it is missing or damaged.
+    """
+    path = folder / VALUES
+    start = f"Resume from (resume): {str(folder)!r} "
+    if not path.is_file():
+        raise StateError(start + f"holds no {VALUES}; choose the folder of a saved state.")
+    damaged = start + "is damaged; choose an older state."
+    try:
+        if path.stat().st_size > MAX_VALUES_BYTES:
+            raise StateError(damaged)
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise StateError(start + "was written by another version; train from the start.")
+        if values.pop("sha256", None) != _digest(values):
+            raise StateError(damaged)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(damaged) from error
+    return values
+
+
+def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
+    """The tensors of a state, on the CPU.
+
+    Raises:
+        StateError: the file is missing or not the one that was written.
+    """
+    start = f"Resume from (resume): {str(folder)!r} "
+    try:
+        if (folder / TENSORS).exists() and not (folder / TENSORS).is_file():  # a pipe would never answer
+            raise OSError(errno.EINVAL, "it is no file")
+        content = (folder / TENSORS).read_bytes()
+    except OSError as error:
+        raise StateError(start + f"lacks its {TENSORS} ({error.strerror}); choose an older state.") from error
+    if hashlib.sha256(content).hexdigest() != values.get("tensors_sha256"):
+        raise StateError(start + "is damaged; choose an older state.")
+    problem = header_problem(content[:LENGTH_BYTES])
+    try:
+        if problem:
+            raise SafetensorError(problem)
+        return dict(load(content))
+    except (SafetensorError, AttributeError, LookupError, ValueError) as error:  # formats unknown to this torch, empty tensors
+        raise StateError(start + f"is damaged ({error}); choose an older state.") from error
+
+
+def remove_state(folder: Path) -> str | None:
+    """Take a state away: out of sight at once, then off the disk. The sentence that says why it stays, or None."""
+    try:
+        if not (folder / VALUES).is_file():
+            return None
+        if not holds_state_alone(folder):
+            return f"{str(folder)!r} holds more than a state, and stays."
+        gone = folder.with_name(passing_name(folder.name, GONE))
+        folder.replace(gone)
+    except OSError as error:
+        return f"{str(folder)!r} could not be removed ({error.strerror or error}); remove it by hand."
+    shutil.rmtree(gone, ignore_errors=True)
+    return None
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

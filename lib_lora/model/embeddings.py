@@ -1,0 +1,126 @@
+"""Words with vectors of their own (Gal et al. 2022, "An Image is Worth One Word"): how they are read, and bundled in a LoRA file.
+
+The vectors stand where the text encoders look up their tokens; the vocabulary's own stay as they are. In a file they lie beside
+the LoRA, as the webui's loader reads them (`networks.load_network`, `textual_inversion.create_embedding_from_data`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib_lora.data.embedding_tokens import FIRST, WordTokenizer
+from lib_lora.errors import LoraFileError
+from lib_lora.model.base import BaseModel, Word
+from lib_lora.model.patching import Forward, forwards_replaced
+
+BUNDLE = "bundle_emb"
+ONE, PAIR = ("emb_params",), ("clip_l", "clip_g")  # sd-scripts' keys for one text encoder, and for SDXL's two
+_OLD = "string_to_param"  # the webui's own key for one
+State = dict[str, torch.Tensor]
+
+
+@contextmanager
+def spoken(base: BaseModel, words: Sequence[Word]) -> Iterator[None]:
+    """While it lasts, captions and prompts are read with `words`: by the tokenizer, and by the text encoders' lookups.
+
+    Of equal words the first one counts.
+    """
+    if not words:
+        yield
+        return
+    tokenizer = base.tokenizer
+    base.tokenizer = WordTokenizer(tokenizer, [word.name for word in words], [word.count for word in words])
+    lookups: dict[nn.Module, Forward] = {
+        encoder.token_embedding: _lookup(encoder.token_embedding, [word.vectors[place] for word in words])
+        for place, encoder in enumerate(base.text_encoders)
+    }
+    try:
+        with forwards_replaced(lookups):
+            yield
+    finally:
+        base.tokenizer = tokenizer
+
+
+def _lookup(embedding: nn.Module, vectors: Sequence[torch.Tensor]) -> Forward:
+    """The embedding's answer, with the words' vectors where ids lie behind the vocabulary.
+
+    Shapes: `[n, 77]` -> `[n, 77, width]`
+    """
+    plain = embedding.forward
+    gap = vectors[0].new_zeros(1, vectors[0].shape[1])  # between two words: see `data.words.placed`
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        known = plain(ids.where(ids < FIRST, torch.zeros_like(ids)))
+        table = torch.cat([part for own in vectors for part in (own, gap)])
+        own = F.embedding((ids - FIRST).clamp(min=0), table).to(known.dtype)
+        return torch.where((ids < FIRST)[..., None], known, own)
+
+    return forward
+
+
+def bundle(word: Word) -> State:
+    """The tensors of a LoRA file that make `word` mean its vectors, fp32 on the CPU."""
+    keys = ONE if len(word.vectors) == 1 else PAIR
+    values = (vectors.detach().float().cpu().clone() for vectors in word.vectors)
+    return {f"{BUNDLE}.{word.name}.{key}": value for key, value in zip(keys, values)}
+
+
+def without_bundle(state: Mapping[str, torch.Tensor]) -> State:
+    """A file's tensors without the embeddings that are bundled in it."""
+    return {key: value for key, value in state.items() if key.partition(".")[0] != BUNDLE}
+
+
+def bundled(state: Mapping[str, torch.Tensor]) -> list[Word]:
+    """The embeddings that are bundled in a file, by whichever of the keys that the webui reads.
+
+    Raises:
+        LoraFileError: one of them is incomplete, or of a kind that is unknown.
+    """
+    parts: dict[str, State] = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if head == BUNDLE:
+            name, _, end = rest.partition(".")
+            parts.setdefault(name, {})[end.partition(".")[0] if end.startswith(_OLD) else end] = value
+    return [_word(name, tensors) for name, tensors in sorted(parts.items())]
+
+
+def _word(name: str, tensors: State) -> Word:
+    keys = PAIR if set(tensors) == set(PAIR) else tuple(tensors)
+    vectors = tuple(tensors[key] if tensors[key].dim() > 1 else tensors[key][None] for key in keys)
+    odd = any(value.dim() != 2 or len(value) != len(vectors[0]) or not _are_numbers(value) for value in vectors)
+    if (len(keys) > 1 and keys != PAIR) or odd:
+        raise LoraFileError(
+            f"The file's embedding {name!r} is incomplete or of an unknown kind; it has {', '.join(sorted(tensors))}."
+        )
+    return Word(name, vectors)
+
+
+def _are_numbers(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and value.numel() > 0
+
+
+def check_fits(word: Word, base: BaseModel) -> None:
+    """Every text encoder must have vectors, and of its width.
+
+    Raises:
+        LoraFileError: they are of another model.
+    """
+    wanted, found = widths(base), [vectors.shape[1] for vectors in word.vectors]
+    if found != wanted:
+        raise LoraFileError(f"The embedding {word.name!r} is {_shown(found)} numbers wide; this model's are {_shown(wanted)}.")
+
+
+def widths(base: BaseModel) -> list[int]:
+    """How wide the vectors of each text encoder are."""
+    ids = torch.zeros(1, 1, dtype=torch.int64, device=base.device)
+    return [encoder.token_embedding(ids).shape[-1] for encoder in base.text_encoders]
+
+
+def _shown(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))

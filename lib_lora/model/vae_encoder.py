@@ -1,0 +1,45 @@
+"""The encoder of ldm's and sgm's VAE on a CPU in fp32: the same operators, with what is used once overwritten in place.
+
+Feature maps are larger than a processor's caches, and new memory is zeroed by the system first, so that every pass and every
+allocation that is left out counts. (In the channels-last layout convolutions are faster still; but there torch 2.1's group norm
+loses its digits on flat pictures.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib_lora.model.frozen_layers import in_fp32
+from lib_lora.model.matmul import convolved_onto
+from lib_lora.model.patching import Forward
+
+
+def lean_encoder_forwards(vae: Any, device: torch.device) -> dict[nn.Module, Forward]:
+    """A replacement `forward` for the blocks of an `AutoencoderKL`'s encoder; none where they would not help."""
+    encoder = getattr(vae, "encoder", None)
+    if device.type != "cpu" or not isinstance(encoder, nn.Module):
+        return {}
+    blocks = [module for module in encoder.modules() if type(module).__name__ == "ResnetBlock"]
+    return {block: _block_forward(block) for block in blocks}
+
+
+def _block_forward(block: Any) -> Forward:
+    def forward(x: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns x + conv2(silu(norm2(conv1(silu(norm1(x)))))). Shapes: `[B, in, h, w]` -> `[B, out, h, w]`.
+
+        Where the block keeps the width, the result lies in the memory of x.
+        """
+        if temb is not None or torch.is_grad_enabled() or not in_fp32(x, block.conv1.weight):
+            kept: torch.Tensor = type(block).forward(block, x, temb)
+            return kept
+        hidden = block.conv1(F.silu(block.norm1(x), inplace=True))
+        hidden = F.silu(block.norm2(hidden), inplace=True)
+        if block.in_channels != block.out_channels:
+            x = block.conv_shortcut(x) if block.use_conv_shortcut else block.nin_shortcut(x)
+        return convolved_onto(x, hidden, block.conv2)
+
+    return forward

@@ -1,0 +1,220 @@
+"""Writing LoRA files of one run: NAME itself, and others of the moment, each with its metadata and card."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Generator, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lib_lora.config.keyword_arguments import parse_arguments
+from lib_lora.config.names import next_free
+from lib_lora.config.optimizer_specs import optimizer_spec
+from lib_lora.config.settled import Settled
+from lib_lora.errors import LoraFileError, TrainLoraError
+from lib_lora.events import Event, Note
+from lib_lora.files.lora_file import serialise
+from lib_lora.model.adapter import State, state_dict
+from lib_lora.model.base import BaseModel, Host, ModelInfo
+from lib_lora.model.embeddings import bundle
+from lib_lora.output.card import write_card
+from lib_lora.output.effect import has_effect
+from lib_lora.output.metadata import RunFacts, file_metadata
+from lib_lora.output.picture import drawn_by_us
+from lib_lora.output.preview import default_prompt, draw_preview, preview_request
+from lib_lora.output.publish import free_name, publish
+from lib_lora.output.rescue import RescuedError, rescue, told
+from lib_lora.output.retry import write_with_retry
+from lib_lora.output.written_files import Leavings
+from lib_lora.plan import Plan
+from lib_lora.run_control import RunControl
+from lib_lora.training.precision import FILE_DTYPES
+from lib_lora.training.trainer import Session
+
+_NO_EFFECT = (
+    "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
+    "Precision of the file (save_precision)."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsaved:
+    """What is to be saved: its name, and the file as soon as it is made."""
+
+    name: str
+    adapters: State
+    content: bytes | None = None
+
+
+class Result:
+    """Knows what all files of a run have in common."""
+
+    def __init__(
+        self,
+        config: Settled,
+        plan: Plan,
+        base: BaseModel,
+        host: Host,
+        session: Session,
+        started_at: float,
+        leavings: Leavings,
+        control: RunControl,
+    ) -> None:
+        self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
+        self._control = control
+        self._started_at, self.leavings = started_at, leavings
+        self._told: list[str] = []
+        self._unsaved: Unsaved | None = None
+
+    @cached_property
+    def model(self) -> ModelInfo:
+        """Of the base model; asked for once, since it may read the whole checkpoint. Without that its hashes are not known."""
+        try:
+            return self._base.info()
+        except OSError as error:
+            self._told.append(
+                f"The checkpoint cannot be read any more ({error}); the LoRA's file does not say what it was trained on."
+            )
+            return ModelInfo("unknown", None, None, self._base.family)
+
+    def adapters(self) -> State:
+        """CPU copies of the adapters that are to be kept, and of the trained word's vectors.
+
+        What of a file to go on with is not trained is as it lies there.
+        """
+        word, kept = self._session.word, self._session.kept
+        with self._session.result():
+            trained = [pair for pair in self._session.pairs if pair.target.name not in self._session.kept_layers]
+            return {**state_dict(trained), **kept, **({} if word is None else bundle(word))}
+
+    def published(
+        self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
+    ) -> Generator[Event, None, Path]:
+        """As `write`; one that changes nothing is told before, and where the disk refuses it can be tried again."""
+        adapters = self.adapters() if adapters is None else adapters
+        dtype = FILE_DTYPES[self._config.precision.save_precision]
+        if not has_effect(adapters, dtype, self._session.pairs):
+            yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
+        return (yield from write_with_retry(lambda: self.write(ending, step, epoch, adapters, extra), self._control))
+
+    def write(
+        self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
+    ) -> Path:
+        """Publish `NAME` + `ending`. The name in the metadata is the file's own: the webui makes a prompt's alias of it.
+
+        Args:
+            ending: "" for the LoRA itself.
+            step: updates that were made, as ss_steps says.
+            epoch: as ss_epoch says.
+            adapters: what to write; without, the adapters of now.
+            extra: further metadata.
+
+        Raises:
+            LoraFileError: the file cannot be written, or does not load; what was there before is there again. Where its cause is
+                an `OSError`, another try may do; `rescued` keeps what is not tried again.
+        """
+        adapters = self.adapters() if adapters is None else adapters
+        self._unsaved = Unsaved(self._config.run.name + ending, adapters)
+        folder = self._host.lora_folder()
+        try:
+            name = free_name(self._config.run.name + ending, folder, overwrite=self._config.run.overwrite)
+            try:
+                path = self._write(name, step, epoch, adapters, extra or {})
+            except LoraFileError as error:
+                if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
+                    raise
+                # Windows replaces no file that another program holds
+                free = next_free(name, folder)
+                path = self._write(free, step, epoch, adapters, extra or {})
+                self._told.append(f"Another program holds {name!r}, which cannot be overwritten; saved as {free!r}.")
+        except OSError as error:  # a share that went away answers no question about its files
+            raise LoraFileError(
+                f"The LoRA could not be written to {str(folder)!r} ({error.strerror or error}); free space or check permissions."
+            ) from error
+        self._unsaved = None
+        return path
+
+    def rescued(self, error: Exception) -> LoraFileError:
+        """What to raise where `write` failed with `error` for good: the file is kept elsewhere, and the text says where."""
+        if isinstance(error, RescuedError) or self._unsaved is None:
+            return LoraFileError(told(error, None))
+        content = self._unsaved.content or _plain(self._unsaved.adapters)
+        kept = None if content is None else rescue(content, self._unsaved.name, self._host, self._config.run.name)
+        self.leavings.add(*([] if kept is None else [kept]))
+        return LoraFileError(told(error, kept))
+
+    def _write(self, name: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
+        run = dataclasses.replace(self._config.run, name=name)
+        config = dataclasses.replace(self._config, run=run)
+        facts = RunFacts(
+            self._started_at,
+            step,
+            epoch,
+            self._session.precision,
+            _optimizer_text(config, self._session),
+            self._session.checkpointing.on,
+        )
+        metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
+        dtype = FILE_DTYPES[config.precision.save_precision]
+        content = serialise(adapters, dtype, {**metadata, **extra}, self._session.kept.keys())
+        self._unsaved = Unsaved(name, adapters, content)
+        published = publish(config, self._host, content)
+        self._told += published.told
+        self.leavings.add(published.path)
+        return published.path
+
+    def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
+        """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
+        told, self._told = self._told, []
+        yield from map(Note, told)
+        parts = [self._card, *([self._preview] if preview and self._config.run.preview_steps else []), self._announce]
+        for part in parts:
+            try:
+                stays = part(path)
+                if stays is not None:
+                    yield Note(f"{stays.name!r} was there before, and stays as it is.")
+            except Exception as error:  # noqa: BLE001 - whatever a disk, a model or the host's list meets
+                why = str(error) if isinstance(error, TrainLoraError) else f"{type(error).__name__}: {error}"
+                yield Note(f"The LoRA is saved, but not all of its card ({why}).")
+
+    def _card(self, lora: Path) -> Path | None:
+        """Written, or the file that stays."""
+        path = lora.with_suffix(".json")
+        if os.path.lexists(path) and not self._config.run.overwrite:
+            return path
+        trigger, version = self._config.text.trigger, self.model.family.sd_version
+        self.leavings.add(write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0))
+        return None
+
+    def _preview(self, lora: Path) -> Path | None:
+        """Drawn, or the file that stays: a picture that somebody chose is not replaced."""
+        path = lora.with_suffix(".png")
+        if os.path.lexists(path) and not (self._config.run.overwrite and drawn_by_us(path)):
+            return path
+        prompt = dataclasses.replace(default_prompt(self._config, self._plan), steps=self._config.run.preview_steps)
+        with self._session.result():
+            draw_preview(path, self._base, preview_request(self._config, prompt), self._session.precision)
+        self.leavings.add(path)
+        return None
+
+    def _announce(self, lora: Path) -> None:
+        self._host.announce(lora)
+
+
+def _plain(adapters: State) -> bytes | None:
+    """A file of the adapters alone, in full precision; None where no file can be made of them."""
+    try:
+        return serialise(adapters, torch.float32, {})
+    except LoraFileError:
+        return None
+
+
+def _optimizer_text(config: Settled, session: Session) -> str:
+    """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
+    cls = type(session.updater.optimizer)
+    arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
+    given = ",".join(f"{key}={value}" for key, value in arguments.items())
+    return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")

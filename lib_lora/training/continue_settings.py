@@ -1,0 +1,80 @@
+"""A finished LoRA -> the settings with which a run goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_lora.config.lycoris import DYLORA
+from lib_lora.errors import LoraFileError
+from lib_lora.families.family import Family
+from lib_lora.model.adapter import State
+from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_settings import conv_place
+from lib_lora.model.tensor_rules import alpha_of
+from lib_lora.output.truncate import unit_of
+from lib_lora.training.continued_files import goes_on, layers_of, other_type
+
+Sizes = set[tuple[int, float]]  # rank and alpha
+
+
+@dataclass(frozen=True)
+class Again:
+    """`settings`: option name -> value, all that must agree with the file. `words`: what it is."""
+
+    settings: Mapping[str, Any]
+    words: str
+
+
+def again(path: Path) -> Again:
+    """What to set to go on from the LoRA at `path`.
+
+    Where all layers have one rank and one alpha (convolutions another), these are set; otherwise ranks come from the file.
+
+    Raises:
+        LoraFileError: it cannot be read, or is of a kind that cannot be gone on with.
+    """
+    file, layers = layers_of(str(path))
+    metadata = file.metadata
+    trained = {name: tensors for name, tensors in layers.items() if not is_further(name)}
+    kinds = {kind_of(tensors) for tensors in (trained or layers).values()}
+    kind = next(iter(kinds))
+    if len(kinds) > 1 or not goes_on(kind):
+        what = other_type(kind) if len(kinds) == 1 else "layers of one type alone are trained: choose another file"
+        raise LoraFileError(
+            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
+        )
+    places: dict[bool, Sizes] = {False: set(), True: set()}
+    for name, tensors in trained.items():
+        rank = rank_of(tensors)
+        if rank is not None:
+            places[conv_place(name) == "conv"].add((rank, _alpha(tensors)))
+    settings: dict[str, Any] = {"network_weights": str(path), "adapter_type": kind}
+    single = len(places[False]) == 1 and len(places[True]) <= 1
+    settings["dim_from_weights"] = not single
+    if single:
+        ((settings["rank"], settings["alpha"]),) = places[False]
+        settings["conv_dim"], settings["conv_alpha"] = next(iter(places[True]), (0, 1.0))
+        if kind == "glora":  # whatever its file says, it is not scaled
+            settings["alpha"] = float(settings["rank"])
+    settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
+    return Again(settings, _words(path, kind, file.names.family, layers, places))
+
+
+def _alpha(tensors: State) -> float:
+    """What the file says, without the digits that half precision makes up."""
+    return float(f"{alpha_of(tensors):.3g}")
+
+
+def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:
+    sizes = [f"rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(places[False])]
+    told = (
+        sizes[0] if len(sizes) == 1 else f"{len(sizes)} ranks and alphas, which are taken from the file" if sizes else "no ranks"
+    )
+    convolutions = "".join(f"; convolutions rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(places[True])[:1])
+    text = sum(name.startswith("lora_te") for name in layers)
+    of = f" of {family.name}" if family else ""
+    return f"{path.stem}: {kind}{of}, {told}{convolutions}; {text} layers of the text encoder, {len(layers) - text} of the U-Net."

@@ -1,0 +1,331 @@
+"""What a run starts from: fresh pairs, those of a file to go on with, and LoRAs that lie below the new one."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args, get_type_hints
+
+import torch
+
+from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.groups import TrainConfig
+from lib_lora.config.settled import Settled, with_rates
+from lib_lora.errors import ConfigError, LoraFileError, Problem
+from lib_lora.families.family import Family, Kind
+from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
+from lib_lora.model.adapter_types import new_adapter, with_alpha
+from lib_lora.model.base import BaseModel, Part
+from lib_lora.model.conv_targets import adaptable, further_targets
+from lib_lora.model.delta import BLOCKS, NORM, SCALE, factorization, kind_of, rank_of
+from lib_lora.model.embeddings import bundled, without_bundle
+from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.translate import Translation
+from lib_lora.model.layer_settings import rank_and_alpha
+from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
+from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
+from lib_lora.model.rarer_types import rarer_problem, rarer_type
+from lib_lora.model.targets import fitted
+from lib_lora.model.tensor_rules import alpha_of, check_layers
+
+CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
+_TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
+_KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
+_FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
+
+
+def weights_problems(config: Settled, kind: Kind | None = None, files: LoraFiles | None = None) -> list[Problem]:
+    """What is wrong with the files that the configuration names, as far as they tell it without a model.
+
+    `kind`: what the model is, where that is known; a file of another family is refused then.
+    """
+    adapter, files = config.adapter, files or LoraFiles()
+    try:
+        told = _continue_problems(config, kind, files) if adapter.network_weights else []
+    except ConfigError:
+        told = []  # ranks, alphas or factors that cannot be read: their rules tell
+    problems = [Problem("network_weights", text) for text in told]
+    for path in adapter.base_weights:
+        try:
+            file = _opened(path, BASE, kind.family if kind else None, files)
+            told = _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
+        except LoraFileError as error:
+            told = [str(error)]
+        problems += [Problem("base_weights", text) for text in told]
+    return problems
+
+
+def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Problem]:
+    """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
+    adapter, problems, files = config.adapter, list[Problem](), files or LoraFiles()
+    own = [adapter.network_weights] if adapter.network_weights else []
+    for option, title, paths in (("network_weights", CONTINUE, own), ("base_weights", BASE, adapter.base_weights)):
+        for path in paths:
+            try:
+                _adapters(path, title, base, torch.device("meta"), files=files)
+            except LoraFileError as error:
+                problems.append(Problem(option, str(error)))
+    try:
+        norm_shifts(config, base, files)
+    except LoraFileError as error:
+        problems.append(Problem("network_weights" if own else "base_weights", str(error)))
+    except ValueError:
+        pass  # strengths that are no numbers: their rule tells
+    return problems
+
+
+def start_pairs(
+    config: Settled, base: BaseModel, dtype: torch.dtype = torch.float32, files: LoraFiles | None = None
+) -> list[Adapter]:
+    """The adapters of a run, with the values of the file to go on with where it has them.
+
+    What the file holds of layers that are not trained stays as it is, in the model and in the new file. Layers that it lacks get
+    fresh ones, unless ranks come from the file: then they are not trained, as in sd-scripts.
+
+    Raises:
+        LoraFileError: the file does not fit the model.
+    """
+    adapter, seed = config.adapter, config.run.seed
+    path = adapter.network_weights
+    found = _adapters(path, CONTINUE, base, base.device, dtype, files) if path else []
+    loaded = {pair.target.name: pair for pair in found}
+    pairs = []
+    for target in [*adaptable(base), *further_targets(base)]:
+        (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
+        trained = is_trained(config, target.name, target.part)
+        if pair is not None:
+            if trained and not adapter.dim_from_weights and kind_of(pair.named()) not in _KEEP_THEIR_ALPHA:
+                pair = with_alpha(pair, alpha)  # the same but for rounding
+            for parameter in pair.named().values():
+                parameter.requires_grad_(trained)
+            pairs.append(pair)
+        elif trained and not adapter.dim_from_weights:
+            pairs.append(new_adapter(target, rank, alpha, adapter, seed, base.device, dtype))
+    return pairs
+
+
+def frozen_pairs(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
+    """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
+
+    Raises:
+        LoraFileError: a file does not fit the model.
+    """
+    by_name: dict[str, list[tuple[Adapter, float]]] = {}
+    for path, strength in _strengths(config.adapter):
+        for pair in _adapters(path, BASE, base, base.device, files=files):
+            by_name.setdefault(pair.target.name, []).append((pair, strength))
+    return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
+
+
+def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> dict[str, Shift]:
+    """What the files to go on with and below add to norms, each with its strength.
+
+    Raises:
+        LoraFileError: it does not fit the model.
+    """
+    adapter, found = config.adapter, dict[str, Shift]()
+    own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
+    for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
+        state = (files or LoraFiles()).layers(path, base.family).state
+        layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
+        norms = norms_of(base) if layers else {}
+        for name in layers.keys() & norms.keys():
+            factor, bias = (layers[name][key].to(base.device).float() * strength for key in ("w_norm", "b_norm"))
+            try:
+                check_fits(name, norms[name], (factor, bias))
+            except LoraFileError as error:
+                raise _unfit(title, path, error) from error
+            before = found.get(name)
+            found[name] = (factor, bias) if before is None else (before[0] + factor, before[1] + bias)
+    return found
+
+
+def _strengths(adapter: AdapterConfig) -> list[tuple[str, float]]:
+    """The LoRAs below the new one with their strengths; a missing one is 1."""
+    strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
+    return list(zip(adapter.base_weights, [*strengths, *[1.0] * (len(adapter.base_weights) - len(strengths))]))
+
+
+def _unfit(title: str, path: str, error: LoraFileError) -> LoraFileError:
+    return LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.")
+
+
+def kept_tensors(config: Settled, family: Family, files: LoraFiles | None = None) -> tuple[State, frozenset[str]]:
+    """What the file to go on with has of layers that are not trained, for the new file, bit for bit; and which layers these are.
+
+    Raises:
+        LoraFileError: it cannot be read.
+    """
+    if not config.adapter.network_weights:
+        return {}, frozenset()
+    file = (files or LoraFiles()).layers(config.adapter.network_weights, family)
+    layers = frozenset(name for name in by_layer(without_bundle(file.state)) if not is_trained(config, name, part_of(name)))
+    return file.kept(layers), layers
+
+
+def _adapters(
+    path: str,
+    title: str,
+    base: BaseModel,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    files: LoraFiles | None = None,
+) -> list[Adapter]:
+    """The adapters of a file, for all layers of `base` that can be heard; layers that are never trained may be missing there.
+
+    Raises:
+        LoraFileError: one sentence, with the option's `title`: a layer of it is not in the model, or has another shape.
+    """
+    targets, further = adaptable(base), further_targets(base)
+    heard = {target.name for target in further}
+    state = without_bundle((files or LoraFiles()).layers(path, base.family).state)
+    state = {key: value for key, value in state.items() if (name := key.partition(".")[0]) in heard or not is_further(name)}
+    try:
+        return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
+    except LoraFileError as error:
+        raise _unfit(title, path, error) from error
+
+
+def is_trained(config: Settled, name: str, part: Part) -> bool:
+    """Whether the layer's part has a learning rate, and its block a rank and a factor."""
+    rate = config.optimizer.unet_lr if part == "unet" else config.optimizer.text_encoder_lr
+    return rate > 0 and rank_and_alpha(name, config.adapter)[0] > 0
+
+
+def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles) -> list[str]:
+    """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
+    adapter = config.adapter
+    try:
+        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None, files)
+        problems = _family_problems(adapter.network_weights, CONTINUE, file.names, of_model)
+        if problems:
+            return problems
+        layers = _checked(file, adapter.network_weights, CONTINUE)
+        start = f"{CONTINUE}: {adapter.network_weights!r} "
+        if of_model is None and file.names.family is not None:
+            config = with_rates(config.given, file.names.family.text_encoder_lr)
+        problem = _word_problem(config, start, file)
+    except LoraFileError as error:
+        return [str(error)]
+    if problem:
+        return [problem]
+    for name, tensors in layers.items():
+        kind = kind_of(tensors)
+        if kind != adapter.adapter_type and not is_further(name):
+            return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted; {other_type(kind)}."]
+    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
+    if adapter.dim_from_weights:
+        return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
+    return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
+
+
+def _family_problems(path: str, title: str, names: Translation, kind: Kind | None) -> list[str]:
+    if kind is None or any(family.id == kind.family.id for family in names.families):
+        return []
+    return [
+        f"{title}: {path!r} is a LoRA of {names.family_words}, but the model is {kind.family.name}; choose a file of that family."
+    ]
+
+
+def _base_problems(path: str, file: LoraLayers) -> list[str]:
+    if len(without_bundle(file.state)) < len(file.state):
+        return [f"{BASE}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out."]
+    _checked(file, path, BASE)
+    return []
+
+
+def goes_on(kind: str) -> bool:
+    """Whether layers of this type can be trained."""
+    return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
+
+
+def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | None:
+    """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
+    wanted = (config.text.trigger, config.embedding.embedding_vectors)
+    try:
+        words = [(word.name, word.count) for word in bundled(file.state)]
+    except LoraFileError as error:
+        return f"{start}cannot be gone on with: {error} Choose a file without it."
+    if len(words) > 1:
+        return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
+    if words and words[0] != wanted:
+        name, count = words[0]
+        return start + (
+            f"holds the embedding {name!r} of {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
+            f"(embedding_vectors) to {count}."
+        )
+    return None
+
+
+def other_type(kind: str) -> str:
+    """What to do with a file of this type, in words."""
+    if goes_on(kind):
+        return f"set Type (adapter_type) to {kind}"
+    return "this type is not trained here: merge the file first (base_weights), or choose another"
+
+
+def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
+    """Rank and alpha of one layer. A LoKr of whole matrices has neither."""
+    rank, (wanted_rank, wanted_alpha) = rank_of(tensors), rank_and_alpha(name, adapter)
+    if BLOCKS in tensors:
+        count, size, _ = tensors[BLOCKS].shape
+        wanted, _ = factorization(count * size, wanted_rank)
+        if size == wanted:
+            return []
+        told = f"has blocks of {size} at {name!r}, where rank {wanted_rank} makes them {wanted}; turn on Ranks from that file "
+        told += "(dim_from_weights)."
+        return [start + told]
+    if rank is None:
+        return []
+    if rank != wanted_rank:
+        return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
+    alpha = alpha_of(tensors)
+    if kind_of(tensors) in _KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
+        return []
+    told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
+    return [start + told]
+
+
+def layers_of(path: str, title: str = "Train again from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
+    """A LoRA file, and layer -> tensors of it, of the types that are known here.
+
+    Raises:
+        LoraFileError: one sentence, with the option's `title`.
+    """
+    file = _opened(path, title, family, LoraFiles())
+    return file, _checked(file, path, title)
+
+
+def _opened(path: str, title: str, family: Family | None, files: LoraFiles) -> LoraLayers:
+    try:
+        return files.layers(path, family)
+    except LoraFileError as error:
+        raise LoraFileError(f"{title}: {error}") from error
+
+
+def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
+    """Layer -> tensors, all under names and of types that are known here.
+
+    Raises:
+        LoraFileError: one sentence, with the option's `title`.
+    """
+    check_layers(by_layer(file.state), f"{title}: {path!r} ")
+    layers = by_layer(without_bundle(file.state))
+    for name, tensors in layers.items():
+        if not kind_of(tensors) and not rarer_type(name, tensors):
+            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor; choose a whole file.")
+        if SCALE in tensors and tensors[SCALE].dim() and tensors[SCALE].numel() == len(tensors[SCALE]) > 1:
+            raise LoraFileError(
+                f"{title}: {path!r} is a dora over output rows at {name!r}, which the webui does not read; choose a LoRA without "
+                "dora, or train one over inputs (LyCORIS' wd_on_output=False)."
+            )
+    problem = names_problem(path, file.names) or rarer_problem(path, layers)
+    if problem:
+        raise LoraFileError(f"{title}: {problem}")
+    if not layers:
+        raise LoraFileError(f"{title}: {path!r} holds no layers.")
+    return layers
+
+
+def part_of(name: str) -> Part:
+    """Where the layer of that name lies."""
+    return "text_encoder" if name.startswith(_TEXT) else "unet"

@@ -1,0 +1,108 @@
+"""The trigger word's own vectors at the beginning of a run, and what is told of words with embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from lib_lora.config.groups import TrainConfig
+from lib_lora.data.embedding_tokens import named_in
+from lib_lora.data.tokens import plain_ids
+from lib_lora.errors import ConfigError
+from lib_lora.model.base import BaseModel, Word
+from lib_lora.model.embeddings import bundled, check_fits
+from lib_lora.model.lora_layers import LoraFiles
+
+_UNREAD = "First meaning (init_word): CLIP reads no token in {!r}; give another word."
+
+
+def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Word | None:
+    """The word that is trained, its vectors fp32 parameters; None where none is.
+
+    They begin as those of the file to go on with, or as the tokens of the first meaning, one after the other and again from the
+    start (sd-scripts `train_textual_inversion.py`, init_token_ids).
+
+    Raises:
+        ConfigError, LoraFileError: there is nothing to begin with, or it does not fit the model.
+    """
+    embedding, name = config.embedding, config.text.trigger
+    if embedding.embedding_vectors == 0:
+        return None
+    word = _word_of_the_file(config, base, files)
+    if word is not None:
+        check_fits(word, base)
+        return Word(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))
+    return Word(name, tuple(_parameter(vectors) for vectors in _first_meaning(config, base)))
+
+
+def _word_of_the_file(config: TrainConfig, base: BaseModel, files: LoraFiles | None) -> Word | None:
+    """The trigger's embedding in the file to go on with."""
+    path = config.adapter.network_weights
+    words = bundled((files or LoraFiles()).layers(path, base.family).state) if path else []
+    return next((word for word in words if word.name == config.text.trigger), None)
+
+
+def meaning_problem(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> str | None:
+    """The sentence that says why the trigger's own vectors have nothing to begin with, or None."""
+    text = config.embedding.init_word or config.text.trigger
+    if not text or config.embedding.embedding_vectors == 0 or plain_ids(base.tokenizer, text):
+        return None
+    return None if _word_of_the_file(config, base, files) else _UNREAD.format(text)
+
+
+def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
+    """The sentence that says why the trigger cannot have an embedding in this host, or None."""
+    trigger = config.text.trigger
+    if config.embedding.embedding_vectors == 0:
+        return None
+    mine = plain_ids(base.tokenizer, trigger)
+    taken = [word.name for word in base.words if plain_ids(base.tokenizer, word.name) == mine]
+    if not taken:
+        return None
+    return (
+        f"Trigger word (trigger): {trigger!r} is the embedding {taken[0]!r} of the webui's own folder, which would be used in "
+        "prompts instead of the one in the LoRA; choose another word."
+    )
+
+
+def told_words(config: TrainConfig, captions: Sequence[str], base: BaseModel) -> list[str]:
+    """What is to be told of words with embeddings, where captions have them or ought to.
+
+    Raises:
+        ConfigError: the trigger cannot have an embedding in this host.
+    """
+    problem = _word_problem(config, base)
+    if problem:
+        raise ConfigError([problem])
+    told = []
+    if base.words:
+        names = [word.name for word in base.words]
+        text = config.text
+        found = {place for line in {*captions, text.caption_prefix, text.caption_suffix}
+                 for place in named_in(base.tokenizer, names, line)}  # fmt: skip
+        if found:
+            listed = ", ".join(repr(names[place]) for place in sorted(found))
+            told.append(f"Captions: {listed} of the webui's embeddings folder are read as in prompts, by their embeddings.")
+    if config.embedding.embedding_vectors:
+        told.append(
+            f"Embedding: {config.text.trigger!r} is trained as {config.embedding.embedding_vectors} tokens of its own, which are "
+            "bundled in the LoRA file; prompts read them where the LoRA is on."
+        )
+    return told
+
+
+def _first_meaning(config: TrainConfig, base: BaseModel) -> list[torch.Tensor]:
+    text = config.embedding.init_word or config.text.trigger
+    ids = plain_ids(base.tokenizer, text)
+    if not ids:
+        raise ConfigError([_UNREAD.format(text)])
+    count = config.embedding.embedding_vectors
+    tokens = torch.tensor([[ids[i % len(ids)] for i in range(count)]], device=base.device)
+    with torch.no_grad():
+        return [encoder.token_embedding(tokens)[0] for encoder in base.text_encoders]
+
+
+def _parameter(values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().float().clone())

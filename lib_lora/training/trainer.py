@@ -1,0 +1,275 @@
+"""The state of one run between its steps: pairs, updater, pictures and contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+
+from lib_lora.config.settled import Settled
+from lib_lora.data.caption_processing import Moment, shown_caption, unvaried
+from lib_lora.events import StepDone
+from lib_lora.files.plain_values import StateError
+from lib_lora.model.adapter import attached, parameters
+from lib_lora.model.adapter_types import is_learning, with_target
+from lib_lora.model.base import BaseModel, networks
+from lib_lora.model.checkpointing import checkpointed_forwards
+from lib_lora.model.conv_targets import adaptable, further_targets
+from lib_lora.model.dropout import Dropout
+from lib_lora.model.embeddings import spoken
+from lib_lora.model.lora_layers import LoraFiles
+from lib_lora.model.norm_shifts import shifted
+from lib_lora.model.patching import forwards_replaced
+from lib_lora.plan import Batch, Plan
+from lib_lora.training.checkpointing import Choice, choose_checkpointing
+from lib_lora.training.continued_files import frozen_pairs, kept_tensors, norm_shifts, start_pairs
+from lib_lora.training.embedding import start_word
+from lib_lora.training.latents import Pictures
+from lib_lora.training.lr_schedules import in_steps
+from lib_lora.training.memory import give_memory_back
+from lib_lora.training.noising import draw
+from lib_lora.training.optimizer import Updater
+from lib_lora.training.out_of_memory import explained
+from lib_lora.training.parameter_groups import word_groups
+from lib_lora.training.precision import Precision
+from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
+from lib_lora.training.texts import Texts
+from lib_lora.training.validation import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
+
+MOST_DIVERGED = 5  # steps in a row without a loss that is a number
+
+
+class Session:
+    """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
+
+    def __init__(
+        self,
+        config: Settled,
+        plan: Plan,
+        base: BaseModel,
+        pictures: Pictures,
+        precision: Precision,
+        files: LoraFiles | None = None,
+    ) -> None:
+        self.config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
+        self._texts = Texts(base, config.text, precision)
+        self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
+        self.pairs = start_pairs(config, base, precision.weights, files)
+        self._shifts = norm_shifts(config, base, files)
+        self.kept, self.kept_layers = kept_tensors(config, base.family, files)
+        self._frozen, self._dropout = frozen_pairs(config, base, files), Dropout(config.adapter, config.run.seed)
+        self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
+        self.word = start_word(config, base, files)
+        self._trains_word = self.word is not None
+        self._words = (*base.words, *([self.word] if self.word is not None else []))
+        further = word_groups(self.word, config.embedding)
+        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter, further)
+
+        self._diverged, self._told = 0, list[str]()
+
+    def step(self, batches: Sequence[Batch]) -> StepDone:
+        """Train one step, on all of its batches. The loss is their mean.
+
+        Raises:
+            DivergedError: the loss was not finite for the last of MOST_DIVERGED steps; the adapters are as before them.
+            HostChanged: the model was taken away.
+        """
+        self._base.verify()
+        number, epoch = batches[0].step, batches[0].epoch
+        self._stop_text_encoder(number)
+        self._stop_word(number)
+        rates = tuple(self.updater.learning_rates())
+        with explained(self._base, self.config, f"step {number + 1}"):
+            try:
+                losses = self._losses_with_less_memory(batches)
+                self._diverged = 0
+            except DivergedError:
+                self._diverged += 1
+                if self._diverged == MOST_DIVERGED:
+                    raise
+                self._told.append(f"The loss of step {number + 1} was not a number; the step was left out.")
+                losses = [math.nan]
+        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
+
+    def choices(self) -> list[str]:
+        """What was decided for the user, and why."""
+        precision, checkpointing = self.precision, self.checkpointing
+        told = [f"Mixed precision: {precision.name}, since {precision.reason}."] if precision.reason else []
+        if checkpointing.reason:
+            told.append(f"Gradient checkpointing: {'on' if checkpointing.on else 'off'}, since {checkpointing.reason}.")
+        return told
+
+    def take_told(self) -> list[str]:
+        """Sentences on what went on since this was called last."""
+        told, self._told = self._told, []
+        return told
+
+    def _losses_with_less_memory(self, batches: Sequence[Batch]) -> list[float]:
+        """Once more with gradient checkpointing where memory is not enough without: draws and weights are the same."""
+        begun = self.updater.begun
+        try:
+            return self._losses(batches)
+        except torch.cuda.OutOfMemoryError:
+            if self.checkpointing.on or self.updater.begun != begun:  # an update that broke off cannot be made again
+                raise
+        self.updater.drop_gradients()
+        give_memory_back(self._base.device)
+        self.checkpointing = Choice(True, "the GPU's memory is not enough without")
+        self._told.append(
+            f"The GPU ran out of memory at step {batches[0].step + 1}: it is made again, and all further ones, with gradient "
+            "checkpointing, which is slower."
+        )
+        with explained(self._base, self.config, f"step {batches[0].step + 1}, with gradient checkpointing too"):
+            return self._losses(batches)
+
+    def _losses(self, batches: Sequence[Batch]) -> list[float]:
+        config = self.config
+        with self._attached(), self._checkpointed():
+            inputs = [self._inputs(batch) for batch in batches]
+            return training_step(
+                self._base, inputs, config.objective, config.text.clip_skip, self.precision, self.updater, self._dropout
+            )
+
+    def renew(self) -> None:
+        """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
+        targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
+        for pairs in (self.pairs, self._frozen):
+            pairs[:] = [with_target(pair, targets[pair.target.name]) for pair in pairs]
+
+    def undo(self) -> None:
+        """Forget what a step that failed half-way added up; the same step can be made again."""
+        self.updater.drop_gradients()
+
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
+        with self.updater.kept_weights(), self._attached():
+            yield
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """The one place that says what is attached: steps, pictures and measurements see the same."""
+        with (
+            attached(self.pairs, self._frozen, self._dropout),
+            shifted(self._base, self._shifts),
+            spoken(self._base, self._words),
+        ):
+            yield
+
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """The mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
+        self._base.verify()
+        losses, count = 0.0, 0
+        with explained(self._base, self.config, "measuring the loss on held-out images"), self.result():
+            for batch in heldout_batches(self.config.data, self._plan):
+                for loss in self._heldout_losses(batch):
+                    losses, count = losses + loss * len(batch.indices), count + len(batch.indices)
+        return losses / count
+
+    def _heldout_losses(self, batch: HeldOutBatch) -> Iterator[float]:
+        config, device = self.config, self._base.device
+        shown = self._pictures.still(batch.indices)
+        mask = None if shown.mask is None else shown.mask.to(device)
+        text, seed = unvaried(config.text), config.run.seed
+        written = [self._plan.samples[index].caption for index in batch.indices]
+        captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
+        # where texts are trained, a context kept from the steps may be of other weights
+        trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
+        read = self._texts.tokens(captions) if trained else self._texts.context(captions)
+        for timestep in heldout_timesteps(config.objective):
+            drawn = draw_heldout(config, shown.latents, self._base.noise_process, timestep, batch.first)
+            inputs = StepInputs(
+                drawn.noisy_latents.to(device),
+                drawn.target.to(device),
+                drawn.timesteps.to(device),
+                read,
+                shown.sizes.to(device),
+                mask=mask,
+            )
+            with self.precision.autocast(device):
+                yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
+
+    def _checkpointed(self) -> AbstractContextManager[None]:
+        return forwards_replaced(checkpointed_forwards(networks(self._base)) if self.checkpointing.on else {})
+
+    def _stop_text_encoder(self, step: int) -> None:
+        """Leave the text encoder's adapters as they are from the step on that the configuration says."""
+        stop = in_steps(self.config.optimizer.stop_text_encoder_training, self._plan.steps)
+        if self._trains_text and 0 < stop <= step:
+            self._trains_text = False
+            for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
+                parameter.requires_grad_(False)
+
+    def _stop_word(self, step: int) -> None:
+        """Leave the word's vectors as they are from the step on that the configuration says."""
+        stop = in_steps(self.config.embedding.stop_embedding_training, self._plan.steps)
+        if self._trains_word and 0 < stop <= step:
+            self._trains_word = False
+            for vectors in self._vectors():
+                vectors.requires_grad_(False)
+
+    def _vectors(self) -> tuple[torch.Tensor, ...]:
+        return () if self.word is None else self.word.vectors
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
+        names, keys = [pair.target.name for pair in self.pairs], [list(pair.named()) for pair in self.pairs]
+        adapters = [parameter.detach() for parameter in parameters(self.pairs)]
+        vectors = [value.detach() for value in self._vectors()]
+        updater = self.updater.state_dict()
+        return {"layers": names, "keys": keys, "adapters": adapters, "vectors": vectors, "updater": updater}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of another run with the same settings; it was checked but for what hangs on the model.
+
+        Raises:
+            StateError: it is of other layers, or of another optimizer.
+        """
+        mine = [*parameters(self.pairs), *self._vectors()]
+        saved = [*state["adapters"], *state.get("vectors", [])]
+        fits = state["layers"] == [pair.target.name for pair in self.pairs]
+        fits = fits and state.get("keys") in (None, [list(pair.named()) for pair in self.pairs])
+        fits = fits and [value.shape for value in saved] == [value.shape for value in mine]
+        if not fits:
+            raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
+        with torch.no_grad():
+            for parameter, value in zip(mine, saved):
+                parameter.copy_(value)
+        try:
+            self.updater.load_state_dict(state["updater"])
+        except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise StateError(f"Resume from (resume): the optimizer does not take the state ({error}).") from error
+
+    def _inputs(self, batch: Batch) -> StepInputs:
+        device = self._base.device
+        shown = self._pictures.shown(batch)
+        process = self._base.noise_process
+        drawn = draw(self.config.objective, shown.latents, process, self.config.run.seed, batch.step, batch.first)
+        captions = self._captions(batch)
+        return StepInputs(
+            drawn.noisy_latents.to(device),
+            drawn.target.to(device),
+            drawn.timesteps.to(device),
+            self._texts.tokens(captions) if self._trains_text or self._trains_word else self._texts.context(captions),
+            shown.sizes.to(device),
+            mask=None if shown.mask is None else shown.mask.to(device),
+            loss_weights=self._loss_weights(batch),
+            step=batch.step,
+            first=batch.first,
+        )
+
+    def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
+        """Regularisation images count with a weight of their own. `[B]`"""
+        weight = self.config.data.prior_loss_weight
+        is_reg = [self._plan.samples[index].is_reg for index in batch.indices]
+        return torch.tensor([weight if reg else 1.0 for reg in is_reg], device=self._base.device) if any(is_reg) else None
+
+    def _captions(self, batch: Batch) -> list[str]:
+        moments = [Moment(batch.step, self._plan.steps, batch.epoch, batch.first + i) for i in range(len(batch.indices))]
+        written = [self._plan.samples[index].caption for index in batch.indices]
+        text, seed = self.config.text, self.config.run.seed
+        return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]

@@ -1,0 +1,80 @@
+"""In the form: a finished LoRA to go on from, chosen by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora.config.groups import options_by_name
+from lib_lora.errors import LoraFileError
+from lib_lora.training.continue_settings import again
+from lib_lora.ui.form import shown
+from lib_lora.ui.guard import REFUSED, Guard
+from lib_lora.ui.report import list_html
+
+LONGEST_SHOWN = 200
+NOTHING = "nothing: a new LoRA"
+FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
+
+
+class AgainBar:
+    """The choice, and the button that looks for new files. `folder`: where the host's LoRAs are; `guard` lets its events pass."""
+
+    def __init__(self, guard: Guard, folder: Callable[[], Path]) -> None:
+        self._guard = guard
+        self._folder = folder
+
+    def build(self, *, visible: bool = True) -> None:
+        """The components; `wire` connects them once the form is there."""
+        with gr.Accordion("Train again from a finished LoRA", open=False, visible=visible, elem_id="train_lora_again_box"):
+            with gr.Row():
+                self.choice = gr.Dropdown(
+                    choices=self.names(), value=NOTHING, label="Train again from", elem_id="train_lora_again",
+                    info="Goes on training it, under a new name; type, ranks and alphas are set as it has them.",
+                )  # fmt: skip
+                self.refresh = gr.Button("Look again", elem_id="train_lora_again_refresh")
+            self.told = gr.HTML("", elem_id="train_lora_again_told")
+        for item in (self.choice, self.refresh):
+            item.do_not_save_to_config = True
+
+    def wire(self, components: Mapping[str, Any], key: Any, changed: str) -> None:
+        """Connect to the form's `components`; `key`: see `Guard`; `changed` is the JavaScript that renews the report."""
+        fields = [components[name] for name in FIELDS]
+        choose = self._guard.guarded(self.choose, lambda: self._told([REFUSED]), self._told)
+        look = self._guard.guarded(self.look, lambda: self._told([REFUSED])[:2], lambda problems: self._told(problems)[:2])
+        with_key = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
+        chosen = self.choice.input(choose, inputs=[key, self.choice], outputs=[self.told, *fields], **with_key)
+        chosen.then(None, inputs=[], outputs=[], _js=changed)
+        self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **with_key)
+
+    def names(self) -> list[str]:
+        """Every LoRA below the folder, as the panel lists them; what starts with a dot is none."""
+        folder = self._folder()
+        found = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+        relative = [path.relative_to(folder) for path in found]
+        return [NOTHING, *(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))]
+
+    def look(self) -> list[Any]:
+        """The choices as they are now."""
+        return ["", gr.update(choices=self.names())]
+
+    def choose(self, name: Any) -> list[Any]:
+        """What the LoRA is, and a value for every field that must agree with it; unchanged where it cannot be gone on with."""
+        if not name or name == NOTHING:
+            return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
+        if not isinstance(name, str) or name not in self.names():
+            named = str(name)[:LONGEST_SHOWN]
+            return self._told([f"Train again from: {named!r} is not among the LoRAs of the folder any more; press Look again."])
+        try:
+            found = again(self._folder() / name)
+        except LoraFileError as error:
+            return self._told(error.problems)
+        told = list_html([found.words], "note")
+        settings, options = found.settings, options_by_name()
+        return [told, *(gr.update(value=shown(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
+
+    def _told(self, problems: Sequence[str]) -> list[Any]:
+        return [list_html(problems, "problem"), *[gr.update() for _ in FIELDS]]

@@ -17,13 +17,15 @@ from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
 from lib_lora.families.family import Kind
-from lib_lora.model.base import BaseModel, Host
-from lib_lora.model.layer_shapes import layers_text
+from lib_lora.host import Host
+from lib_lora.layer_report import layers_text
+from lib_lora.model.base import BaseModel
 from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import clip_skip_problems, settle, settled_for
-from lib_lora.training.continued_files import fit_problems, weights_problems
+from lib_lora.training.continued_files import weights_problems
 from lib_lora.training.embedding import meaning_problem
+from lib_lora.training.initial_adapters import fit_problems
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.optimizer import device_problem, schedule_problem, settings_problem
 from lib_lora.training.precision import choose_precision

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lib_lora.config.names import is_device
-
 WINDOWS = os.name == "nt"
 LONGEST = 260  # characters of a path that Windows finds unless long paths are switched on; its end mark is one of them
 
@@ -58,3 +56,11 @@ def missing_problem(text: str, *, windows: bool = WINDOWS) -> str:
     if windows and len(text) >= LONGEST:
         return f"does not exist, or has {len(text)} characters where Windows finds {LONGEST - 1}; move it to a shorter path."
     return "does not exist or is no folder."
+
+
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file of this name for a device, whatever its ending (CON.png is the console)."""
+    return name.split(".")[0].rstrip(" ").lower() in _DEVICES

@@ -29,7 +29,8 @@ from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
 from lib_lora.settle import settled_for
 from lib_lora.training.checkpointing import choose_checkpointing
-from lib_lora.training.continued_files import frozen_pairs, is_trained
+from lib_lora.training.continued_files import is_trained
+from lib_lora.training.initial_adapters import frozen_pairs
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step

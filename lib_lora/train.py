@@ -19,7 +19,7 @@ from lib_lora.data.chunking import cut_captions
 from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone
 from lib_lora.files.locks import sole_writer
-from lib_lora.model.base import Host
+from lib_lora.host import Host
 from lib_lora.output.checkpointer import Between
 from lib_lora.output.cleanup import remove_leftovers
 from lib_lora.output.lora_writer import Result

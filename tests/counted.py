@@ -16,7 +16,7 @@ from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.settle import settle
-from lib_lora.training.continued_files import start_pairs
+from lib_lora.training.initial_adapters import start_pairs
 from lib_lora.training.step import StepInputs, compute_loss
 
 

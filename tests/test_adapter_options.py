@@ -25,7 +25,7 @@ from lib_lora.output.truncate import truncate
 from lib_lora.run_control import RunControl
 from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.train import train
-from lib_lora.training.continued_files import frozen_pairs
+from lib_lora.training.initial_adapters import frozen_pairs
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.pairs import new_pair

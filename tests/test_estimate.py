@@ -17,7 +17,7 @@ from lib_lora.estimate.meta_model import likeness
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import parameters
 from lib_lora.settle import settle
-from lib_lora.training.continued_files import start_pairs
+from lib_lora.training.initial_adapters import start_pairs
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
 from tests.models import shared_host

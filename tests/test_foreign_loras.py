@@ -35,8 +35,9 @@ from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
 from lib_lora.training.continue_settings import again
-from lib_lora.training.continued_files import fit_problems, frozen_pairs, kept_tensors, norm_shifts, start_pairs, weights_problems
+from lib_lora.training.continued_files import kept_tensors, weights_problems
 from lib_lora.training.continued_notes import told_weights
+from lib_lora.training.initial_adapters import fit_problems, frozen_pairs, norm_shifts, start_pairs
 from tests.conftest import small_config
 from tests.layouts import LAYOUTS
 from tests.models import shared_host

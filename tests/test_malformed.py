@@ -31,8 +31,8 @@ from lib_lora.hosts.checkpoint import kind_of_file, read_shapes, says_v
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
+from lib_lora.layer_report import layers_text
 from lib_lora.model.base import Target
-from lib_lora.model.layer_shapes import layers_text
 from lib_lora.output.card import write_card
 from lib_lora.output.cleanup import remove_leftovers
 from lib_lora.output.inspect import describe
@@ -41,7 +41,8 @@ from lib_lora.replay import load_recording
 from lib_lora.replay_data import replay_data
 from lib_lora.settle import settle
 from lib_lora.training.continue_settings import again
-from lib_lora.training.continued_files import frozen_pairs, start_pairs, weights_problems
+from lib_lora.training.continued_files import weights_problems
+from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
 from lib_lora.training.latent_cache import LatentCache, _path
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.vae import Posterior

@@ -34,7 +34,7 @@ from lib_lora.estimate.meta_ops import recomputed, standing_in
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError
-from lib_lora.model.autocast import Acting
+from lib_lora.model.meta_device import Acting
 from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
@@ -152,7 +152,7 @@ def test_a_block_that_is_computed_again_keeps_its_inputs_alone() -> None:
 def test_a_step_takes_more_of_more(mini_checkpoint: Path, tmp_path: Path, photos: Path) -> None:
     pytest.importorskip("diffusers")
     from lib_lora.hosts.standalone import StandaloneHost
-    from lib_lora.training.continued_files import start_pairs
+    from lib_lora.training.initial_adapters import start_pairs
 
     config = small_config(photos, tmp_path, text_encoder_lr=0, train_layers="cross-attention")
     alike = likeness(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())

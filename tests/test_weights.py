@@ -20,7 +20,8 @@ from lib_lora.model.adapter import attached
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
 from lib_lora.settle import settle
-from lib_lora.training.continued_files import frozen_pairs, start_pairs, weights_problems
+from lib_lora.training.continued_files import weights_problems
+from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
 
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"

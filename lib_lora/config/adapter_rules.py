@@ -6,14 +6,7 @@ import math
 from collections.abc import Callable
 
 from lib_lora.config.adapter import MULTIPLYING, AdapterConfig
-from lib_lora.config.groups import Rule, TrainConfig, is_read
-from lib_lora.config.optimizer_specs import optimizer_spec
-from lib_lora.config.options import shown
-from lib_lora.config.settled import ModelRule, Settled
-from lib_lora.errors import ConfigError, Problem
-from lib_lora.families.family import Layout
-from lib_lora.families.known import LAYOUTS
-from lib_lora.model.layer_settings import (
+from lib_lora.config.blocks import (
     block_alphas,
     block_ranks,
     conv_alphas,
@@ -23,6 +16,13 @@ from lib_lora.model.layer_settings import (
     rate_factors,
     up_factors,
 )
+from lib_lora.config.groups import Rule, TrainConfig, is_read
+from lib_lora.config.optimizer_specs import optimizer_spec
+from lib_lora.config.options import shown
+from lib_lora.config.settled import ModelRule, Settled
+from lib_lora.errors import ConfigError, Problem
+from lib_lora.families.family import Layout
+from lib_lora.families.known import LAYOUTS
 
 Reader = Callable[[AdapterConfig, Layout], object]
 MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size

@@ -10,10 +10,10 @@ import unicodedata
 from pathlib import Path
 
 from lib_lora.config.options import shown
+from lib_lora.paths import is_device
 
 MAX_BYTES = 100
 _FORBIDDEN_CHARACTERS = set('<>:"/\\|?*')
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 _FORBIDDEN_ALIASES = {"none", "addams"}  # the webui's Lora extension never resolves these
 _LORA_SUFFIXES = {".safetensors", ".pt", ".ckpt"}
 
@@ -38,11 +38,6 @@ def name_problem(name: str) -> str | None:
     if is_device(name) or name.lower() in _FORBIDDEN_ALIASES:
         return start + "this name is reserved; choose another."
     return None
-
-
-def is_device(name: str) -> bool:
-    """Whether Windows takes a file of this name for a device, whatever its ending (CON.png is the console)."""
-    return name.split(".")[0].rstrip(" ").lower() in _DEVICES
 
 
 def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:

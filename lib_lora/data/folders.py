@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib_lora.config.names import is_device
 from lib_lora.config.options import shown
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.symlinks import leads_out, link_problem, named
-from lib_lora.paths import WINDOWS, existing_folder, missing_problem, path_problem, split_repeats
+from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}

@@ -16,7 +16,7 @@ from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel
-from lib_lora.training.continued_files import frozen_pairs, start_pairs
+from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
 from lib_lora.training.optimizer import make_optimizer
 from lib_lora.training.precision import Precision
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.autograd.function import Function, once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from lib_lora.model.autocast import Acting, acting, acting_as
 from lib_lora.model.frozen_layers import applied
+from lib_lora.model.meta_device import Acting, acting, acting_as
 from lib_lora.model.patching import Forward
 
 # torch's lists of what autocast brings to the lower format, and what CUDA's brings to fp32; those that occur here

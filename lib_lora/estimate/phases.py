@@ -17,10 +17,10 @@ from lib_lora.estimate.meta_model import META
 from lib_lora.estimate.meta_ops import recomputed, standing_in
 from lib_lora.model.adapter import Adapter, attached, parameters
 from lib_lora.model.adapter_types import is_learning
-from lib_lora.model.autocast import Acting
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
+from lib_lora.model.meta_device import Acting
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.trainable import training_forwards
 from lib_lora.training.step import StepInputs, compute_loss

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from lib_lora.host import Host
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.jobs.queue import Checkpoints
-from lib_lora.model.base import Host
 
 
 class PageHost(Host, Checkpoints, Protocol):

@@ -16,9 +16,10 @@ from torch import nn
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv2d_input
 
-from lib_lora.model.autocast import autocast_dtype, device_type
+from lib_lora.model.autocast import autocast_dtype
 from lib_lora.model.layer_kinds import is_linear
 from lib_lora.model.matmul import product
+from lib_lora.model.meta_device import device_type
 from lib_lora.model.patching import Forward
 
 MOST_PATCHES = 256  # positions of all outputs up to which patches beat oneDNN's convolution (measured on two AVX-512 cores)

@@ -17,7 +17,8 @@ from lib_lora.errors import HostChanged, LoraFileError, TrainLoraError
 from lib_lora.events import BestSaved, Event, HeldOut, Note, Phase, SavedBetween, StateSaved, StepDone
 from lib_lora.files.plain_values import StateError, Tensors, to_plain
 from lib_lora.files.state_file import remove_state, write_state
-from lib_lora.model.base import BaseModel, Host
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel
 from lib_lora.output.lora_writer import Result
 from lib_lora.output.removal import remove_lora
 from lib_lora.output.rescue import in_another_place

@@ -17,8 +17,9 @@ from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.events import Event, Note
 from lib_lora.files.lora_file import serialise
+from lib_lora.host import Host
 from lib_lora.model.adapter import State, state_dict
-from lib_lora.model.base import BaseModel, Host, ModelInfo
+from lib_lora.model.base import BaseModel, ModelInfo
 from lib_lora.model.embeddings import bundle
 from lib_lora.output.card import write_card
 from lib_lora.output.effect import has_effect

@@ -10,7 +10,7 @@ from lib_lora.config.names import next_free
 from lib_lora.errors import LoraFileError
 from lib_lora.files.atomic import write_atomically
 from lib_lora.files.lora_file import read, serialise, write
-from lib_lora.model.base import Host
+from lib_lora.host import Host
 from lib_lora.output.removal import remove_lora
 
 

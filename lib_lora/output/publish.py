@@ -12,7 +12,7 @@ from lib_lora.config.names import next_free, taken_problem
 from lib_lora.errors import LoraFileError
 from lib_lora.files.atomic import BACKUP, passing_name, write_atomically
 from lib_lora.files.lora_file import write
-from lib_lora.model.base import Host
+from lib_lora.host import Host
 from lib_lora.output.removal import remove
 from lib_lora.output.rescue import RescuedError, rescue, told
 

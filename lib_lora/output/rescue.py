@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.files.atomic import write_atomically
-from lib_lora.model.base import Host
+from lib_lora.host import Host
 
 ENDING = ".rescued"  # the webui lists no such file
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from lib_lora.config.prompts import read_prompts
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
-from lib_lora.model.base import BaseModel, Host
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.output.written_files import Leavings

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.adapter import State, by_layer
 from lib_lora.model.delta import DOWN, UP, kind_of
 from lib_lora.model.embeddings import without_bundle
-from lib_lora.model.layer_settings import MOST_RANK
 from lib_lora.model.tensor_rules import check_layers
+from lib_lora.training.continue_settings import unit_of
 
 
 def truncate(source: Path, rank: int, out: Path) -> Path:
@@ -54,28 +52,6 @@ def truncated(state: State, rank: int) -> State:
         for end, value in tensors.items():
             found[f"{name}.{end}"] = cut[end](value).contiguous() if end in cut else value
     return found
-
-
-def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
-    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given.
-
-    Raises:
-        LoraFileError: the file is no DyLoRA, or does not say it in whole numbers.
-    """
-    if metadata.get("ss_network_module") != DYLORA:
-        raise LoraFileError(
-            f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
-            "Train with DyLoRA: unit (unit) above 0."
-        )
-    told = metadata.get("ss_network_args", "{}")
-    try:
-        arguments = json.loads(told)
-        unit = int(arguments.get("unit", 1)) if isinstance(arguments, dict) else 0
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise LoraFileError(f"The unit of {str(source)!r} cannot be read ({error}).") from error
-    if not 1 <= unit <= MOST_RANK:
-        raise LoraFileError(f"The unit of {str(source)!r} is {told[:60]!r}, must be a whole number from 1 to {MOST_RANK}.")
-    return unit
 
 
 def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:

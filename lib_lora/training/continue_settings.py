@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_lora.config.blocks import MOST_RANK
 from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.families.family import Family
@@ -15,7 +17,6 @@ from lib_lora.model.delta import kind_of, rank_of
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_settings import conv_place
 from lib_lora.model.tensor_rules import alpha_of
-from lib_lora.output.truncate import unit_of
 from lib_lora.training.continued_files import goes_on, layers_of, other_type
 
 Sizes = set[tuple[int, float]]  # rank and alpha
@@ -78,3 +79,25 @@ def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, St
     text = sum(name.startswith("lora_te") for name in layers)
     of = f" of {family.name}" if family else ""
     return f"{path.stem}: {kind}{of}, {told}{convolutions}; {text} layers of the text encoder, {len(layers) - text} of the U-Net."
+
+
+def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
+    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given.
+
+    Raises:
+        LoraFileError: the file is no DyLoRA, or does not say it in whole numbers.
+    """
+    if metadata.get("ss_network_module") != DYLORA:
+        raise LoraFileError(
+            f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
+            "Train with DyLoRA: unit (unit) above 0."
+        )
+    told = metadata.get("ss_network_args", "{}")
+    try:
+        arguments = json.loads(told)
+        unit = int(arguments.get("unit", 1)) if isinstance(arguments, dict) else 0
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise LoraFileError(f"The unit of {str(source)!r} cannot be read ({error}).") from error
+    if not 1 <= unit <= MOST_RANK:
+        raise LoraFileError(f"The unit of {str(source)!r} is {told[:60]!r}, must be a whole number from 1 to {MOST_RANK}.")
+    return unit

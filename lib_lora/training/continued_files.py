@@ -5,31 +5,25 @@ from __future__ import annotations
 import math
 from typing import get_args, get_type_hints
 
-import torch
-
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, LoraFileError, Problem
 from lib_lora.families.family import Family, Kind
-from lib_lora.model.adapter import Adapter, State, by_layer, joined, pairs_from_state
-from lib_lora.model.adapter_types import new_adapter, with_alpha
-from lib_lora.model.base import BaseModel, Part
-from lib_lora.model.conv_targets import adaptable, further_targets
-from lib_lora.model.delta import BLOCKS, NORM, SCALE, factorization, kind_of, rank_of
+from lib_lora.model.adapter import State, by_layer
+from lib_lora.model.base import Part
+from lib_lora.model.delta import BLOCKS, SCALE, factorization, kind_of, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
-from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
-from lib_lora.model.targets import fitted
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
-_KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
+KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
@@ -54,101 +48,6 @@ def weights_problems(config: Settled, kind: Kind | None = None, files: LoraFiles
     return problems
 
 
-def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Problem]:
-    """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
-    adapter, problems, files = config.adapter, list[Problem](), files or LoraFiles()
-    own = [adapter.network_weights] if adapter.network_weights else []
-    for option, title, paths in (("network_weights", CONTINUE, own), ("base_weights", BASE, adapter.base_weights)):
-        for path in paths:
-            try:
-                _adapters(path, title, base, torch.device("meta"), files=files)
-            except LoraFileError as error:
-                problems.append(Problem(option, str(error)))
-    try:
-        norm_shifts(config, base, files)
-    except LoraFileError as error:
-        problems.append(Problem("network_weights" if own else "base_weights", str(error)))
-    except ValueError:
-        pass  # strengths that are no numbers: their rule tells
-    return problems
-
-
-def start_pairs(
-    config: Settled, base: BaseModel, dtype: torch.dtype = torch.float32, files: LoraFiles | None = None
-) -> list[Adapter]:
-    """The adapters of a run, with the values of the file to go on with where it has them.
-
-    What the file holds of layers that are not trained stays as it is, in the model and in the new file. Layers that it lacks get
-    fresh ones, unless ranks come from the file: then they are not trained, as in sd-scripts.
-
-    Raises:
-        LoraFileError: the file does not fit the model.
-    """
-    adapter, seed = config.adapter, config.run.seed
-    path = adapter.network_weights
-    found = _adapters(path, CONTINUE, base, base.device, dtype, files) if path else []
-    loaded = {pair.target.name: pair for pair in found}
-    pairs = []
-    for target in [*adaptable(base), *further_targets(base)]:
-        (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
-        trained = is_trained(config, target.name, target.part)
-        if pair is not None:
-            if trained and not adapter.dim_from_weights and kind_of(pair.named()) not in _KEEP_THEIR_ALPHA:
-                pair = with_alpha(pair, alpha)  # the same but for rounding
-            for parameter in pair.named().values():
-                parameter.requires_grad_(trained)
-            pairs.append(pair)
-        elif trained and not adapter.dim_from_weights:
-            pairs.append(new_adapter(target, rank, alpha, adapter, seed, base.device, dtype))
-    return pairs
-
-
-def frozen_pairs(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
-    """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
-
-    Raises:
-        LoraFileError: a file does not fit the model.
-    """
-    by_name: dict[str, list[tuple[Adapter, float]]] = {}
-    for path, strength in _strengths(config.adapter):
-        for pair in _adapters(path, BASE, base, base.device, files=files):
-            by_name.setdefault(pair.target.name, []).append((pair, strength))
-    return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
-
-
-def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> dict[str, Shift]:
-    """What the files to go on with and below add to norms, each with its strength.
-
-    Raises:
-        LoraFileError: it does not fit the model.
-    """
-    adapter, found = config.adapter, dict[str, Shift]()
-    own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
-    for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
-        state = (files or LoraFiles()).layers(path, base.family).state
-        layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
-        norms = norms_of(base) if layers else {}
-        for name in layers.keys() & norms.keys():
-            factor, bias = (layers[name][key].to(base.device).float() * strength for key in ("w_norm", "b_norm"))
-            try:
-                check_fits(name, norms[name], (factor, bias))
-            except LoraFileError as error:
-                raise _unfit(title, path, error) from error
-            before = found.get(name)
-            found[name] = (factor, bias) if before is None else (before[0] + factor, before[1] + bias)
-    return found
-
-
-def _strengths(adapter: AdapterConfig) -> list[tuple[str, float]]:
-    """The LoRAs below the new one with their strengths; a missing one is 1."""
-    strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
-    return list(zip(adapter.base_weights, [*strengths, *[1.0] * (len(adapter.base_weights) - len(strengths))]))
-
-
-def _unfit(title: str, path: str, error: LoraFileError) -> LoraFileError:
-    return LoraFileError(f"{title}: {path!r} does not fit the model: {error} Choose a file of this model's family.")
-
-
 def kept_tensors(config: Settled, family: Family, files: LoraFiles | None = None) -> tuple[State, frozenset[str]]:
     """What the file to go on with has of layers that are not trained, for the new file, bit for bit; and which layers these are.
 
@@ -160,29 +59,6 @@ def kept_tensors(config: Settled, family: Family, files: LoraFiles | None = None
     file = (files or LoraFiles()).layers(config.adapter.network_weights, family)
     layers = frozenset(name for name in by_layer(without_bundle(file.state)) if not is_trained(config, name, part_of(name)))
     return file.kept(layers), layers
-
-
-def _adapters(
-    path: str,
-    title: str,
-    base: BaseModel,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    files: LoraFiles | None = None,
-) -> list[Adapter]:
-    """The adapters of a file, for all layers of `base` that can be heard; layers that are never trained may be missing there.
-
-    Raises:
-        LoraFileError: one sentence, with the option's `title`: a layer of it is not in the model, or has another shape.
-    """
-    targets, further = adaptable(base), further_targets(base)
-    heard = {target.name for target in further}
-    state = without_bundle((files or LoraFiles()).layers(path, base.family).state)
-    state = {key: value for key, value in state.items() if (name := key.partition(".")[0]) in heard or not is_further(name)}
-    try:
-        return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
-    except LoraFileError as error:
-        raise _unfit(title, path, error) from error
 
 
 def is_trained(config: Settled, name: str, part: Part) -> bool:
@@ -279,7 +155,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     if rank != wanted_rank:
         return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
     alpha = alpha_of(tensors)
-    if kind_of(tensors) in _KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
+    if kind_of(tensors) in KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
         return []
     told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
     return [start + told]

@@ -8,7 +8,8 @@ from types import TracebackType
 
 from lib_lora.errors import ModelAway
 from lib_lora.events import Event, Lent, Phase
-from lib_lora.model.base import BaseModel, Host
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel
 from lib_lora.run_control import RunControl
 
 LENT = "lent to the webui, for a picture or whatever else waited"

@@ -12,7 +12,7 @@ from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import Word
 from lib_lora.model.delta import UP
-from lib_lora.model.layer_settings import block_index, has_factors, rate_factor
+from lib_lora.model.layer_settings import block_index, rate_factor
 
 
 def parameter_groups(pairs: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def word_groups(word: Word | None, config: EmbeddingConfig) -> list[dict[str, An
 
 def _blocks(pairs: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
     """Pairs that share a rate."""
-    if not has_factors(adapter):
+    if not adapter.has_factors:
         return [list(pairs)] if pairs else []
     blocks: dict[int | None, list[Adapter]] = {}
     for pair in pairs:

@@ -18,7 +18,8 @@ from lib_lora.data.hidden_names import given_name
 from lib_lora.errors import ConfigError, Problem
 from lib_lora.files.plain_values import StateError
 from lib_lora.files.state_file import VALUES, read_tensors, read_values
-from lib_lora.model.base import BaseModel, Host, ModelInfo
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel, ModelInfo
 from lib_lora.paths import at_home, pasted, path_problem
 from lib_lora.plan import Plan
 from lib_lora.training.state_fits import misfits, unplaced

@@ -25,8 +25,9 @@ from lib_lora.model.norm_shifts import shifted
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.checkpointing import Choice, choose_checkpointing
-from lib_lora.training.continued_files import frozen_pairs, kept_tensors, norm_shifts, start_pairs
+from lib_lora.training.continued_files import kept_tensors
 from lib_lora.training.embedding import start_word
+from lib_lora.training.initial_adapters import frozen_pairs, norm_shifts, start_pairs
 from lib_lora.training.latents import Pictures
 from lib_lora.training.lr_schedules import in_steps
 from lib_lora.training.memory import give_memory_back

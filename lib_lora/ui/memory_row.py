@@ -10,7 +10,8 @@ from lib_lora.config.groups import all_options
 from lib_lora.config.settled import Settled
 from lib_lora.errors import TrainLoraError
 from lib_lora.estimate.estimate import estimate, short
-from lib_lora.model.base import BaseModel, Host
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
 
 KEPT = 32  # answers

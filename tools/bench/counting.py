@@ -19,7 +19,7 @@ from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.matmul import product
 from lib_lora.settle import settle
-from lib_lora.training.continued_files import start_pairs
+from lib_lora.training.initial_adapters import start_pairs
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step

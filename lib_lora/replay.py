@@ -20,15 +20,13 @@ from lib_lora.files.lora_file import read
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
 from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
 from lib_lora.model.base import BaseModel, networks
-from lib_lora.model.checkpointing import checkpointed_forwards
-from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.checkpointing import checkpointed_forwards, choose_checkpointing
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.patching import Forward, forwards_replaced
-from lib_lora.model.targets import fitted
+from lib_lora.model.targets import adaptable, fitted
 from lib_lora.model.tensor_rules import is_finite
 from lib_lora.objective.loss import schedule
 from lib_lora.settle import settled_for
-from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.continued_files import is_trained
 from lib_lora.training.initial_adapters import frozen_pairs
 from lib_lora.training.optimizer import Updater

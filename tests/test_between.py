@@ -22,7 +22,7 @@ from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
-from lib_lora.output.promote import use_best
+from lib_lora.output.publish import use_best
 from lib_lora.output.samples import thumbnail
 from lib_lora.run_control import RunControl
 from lib_lora.sampler import PreviewRequest

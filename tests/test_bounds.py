@@ -29,8 +29,8 @@ from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.captions import CaptionSource, caption_file
 from lib_lora.data.folders import FolderSearch
 from lib_lora.data.image_files import image_size
+from lib_lora.data.image_headers import MAX_SCANS, _counted
 from lib_lora.data.images import load_alpha, load_pixels
-from lib_lora.data.jpeg import MAX_SCANS, _counted
 from lib_lora.errors import ConfigError, DatasetError, LoraFileError, ModelError
 from lib_lora.files.lora_file import read
 from lib_lora.files.plain_values import StateError, from_plain

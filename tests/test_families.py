@@ -16,7 +16,7 @@ from lib_lora.check import look
 from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
 from lib_lora.data.augmentation import drawn_look
-from lib_lora.data.size_conditioning import told_sizes
+from lib_lora.data.buckets import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError

@@ -25,10 +25,10 @@ from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import Adapter, attached, by_layer, state_dict
 from lib_lora.model.adapter_types import adapter_delta, weight_of
-from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import delta
 from lib_lora.model.lora_layers import read_layers
 from lib_lora.model.norm_shifts import norms_of, shifted
+from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.output.inspect import describe
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle

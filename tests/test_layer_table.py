@@ -23,10 +23,10 @@ from lib_lora.layer_report import layers_text
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.adapter_types import new_adapter, tensor_shapes
 from lib_lora.model.base import Target, Word
-from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.embeddings import bundle
 from lib_lora.model.layer_settings import conv_place, rank_and_alpha
 from lib_lora.model.layer_shapes import layers_of
+from lib_lora.model.targets import conv_targets
 from lib_lora.settle import settle
 from lib_lora.training.continued_files import kept_tensors
 from lib_lora.training.initial_adapters import start_pairs

@@ -17,7 +17,8 @@ from PIL import Image
 from lib_lora.config.groups import build_config
 from lib_lora.config.keyword_arguments import parse_arguments, split_arguments
 from lib_lora.config.literals import LiteralError, literal
-from lib_lora.data import jpeg, png
+from lib_lora.data import image_headers as jpeg
+from lib_lora.data import png
 from lib_lora.data.caption_processing import Moment, shown_caption
 from lib_lora.data.captions import with_trigger
 from lib_lora.data.chunking import batch_tokens

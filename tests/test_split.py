@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lib_lora.config.groups import build_config
 from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.dataset import Dataset, Sample
+from lib_lora.data.order import held_out
 from lib_lora.data.sizes import Size
-from lib_lora.data.split import held_out
 from lib_lora.model.base import ModelInfo
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import Plan, make_plan

@@ -17,10 +17,9 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
 from lib_lora.hosts.checkpoint import file_problem, load_modules
 from lib_lora.model.conditioning import TextInputs, encode
-from lib_lora.model.conv_targets import conv_targets
 from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.layer_settings import rank_and_alpha
-from lib_lora.model.targets import text_encoder_targets, unet_targets
+from lib_lora.model.targets import conv_targets, text_encoder_targets, unet_targets
 from lib_lora.replay import load_recording, replay
 from tests.models import shared_host
 

@@ -88,4 +88,4 @@ def test_nothing_runs_what_it_reads(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             used.add(node.func.id)
     # pictures are decoded in a process of ours
-    assert used & RUNS_WHAT_IT_READS == ({"subprocess"} if path.name == "reader.py" else set())
+    assert used & RUNS_WHAT_IT_READS == ({"subprocess"} if path.name == "decoder_process.py" else set())

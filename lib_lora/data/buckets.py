@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from lib_lora.data.sizes import Crop, Size
 
+Sizes = tuple[int, int, int, int, int, int]
+
 
 @dataclass(frozen=True)
 class BucketRule:
@@ -106,3 +108,13 @@ def _shrink(ratio: float, rule: BucketRule) -> Size:
 def _round(value: float, step: int) -> int:
     whole = int(value + 0.5)
     return whole - whole % step
+
+
+def told_sizes(image: Size, bucket: Size, *, mirrored: bool) -> Sizes:
+    """Height and width of the image, top and left of its cut, height and width of its bucket (sd-scripts `__getitem__`).
+
+    The cut is where the image would lie if it were fitted inside the bucket, whatever is really cut off.
+    """
+    crop = crop_in_bucket(image, bucket)
+    left = bucket.width - crop.right if mirrored else crop.left
+    return (image.height, image.width, crop.top, left, bucket.height, bucket.width)

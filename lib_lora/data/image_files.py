@@ -14,8 +14,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from lib_lora.data.folders import KINDS
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.jpeg import jpeg_problem
-from lib_lora.data.png import SIGNATURE, png_problem
+from lib_lora.data.image_headers import SIGNATURE, jpeg_problem, png_problem
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 

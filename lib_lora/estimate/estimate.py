@@ -9,9 +9,9 @@ from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.account import GB, STEP, Account, account
 from lib_lora.model.base import BaseModel
+from lib_lora.model.checkpointing import choose_checkpointing
 from lib_lora.output.preview import preview_size
 from lib_lora.plan import Plan
-from lib_lora.training.checkpointing import choose_checkpointing
 from lib_lora.training.precision import Precision, choose_precision
 
 SHOWN = 3  # parts in a short text

@@ -19,12 +19,11 @@ from lib_lora.hosts.checkpoint import Modules, empty_modules, kind_of_file, lega
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.base import ModelInfo, Target, Word
 from lib_lora.model.conditioning import Conditioning, TextEncoder
-from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.embeddings import bundled, check_fits, without_bundle
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.lora_layers import read_layers
-from lib_lora.model.targets import text_encoder_targets, unet_targets
+from lib_lora.model.targets import adaptable, text_encoder_targets, unet_targets
 from lib_lora.model.text_encoders import text_encoder
 from lib_lora.model.trainable import made_trainable
 

@@ -16,7 +16,7 @@ from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import Event
 from lib_lora.host import Host
 from lib_lora.jobs.job import Job
-from lib_lora.output.promote import use_best
+from lib_lora.output.publish import use_best
 from lib_lora.train import train
 from lib_lora.training.memory import give_memory_back
 

@@ -6,11 +6,15 @@ Put on single blocks, since the host's own ways need `train()` mode, inputs that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lib_lora.config.precision import Checkpointing
+from lib_lora.families.family import Family
 from lib_lora.model.patching import Forward
 
 # ldm and diffusers: transformer blocks and residual blocks of the U-Net; transformers and open_clip: layers of CLIP
@@ -38,3 +42,23 @@ def _forward(block: nn.Module) -> Forward:
         return checkpoint(original, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return forward
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`reason` is empty where the user chose."""
+
+    on: bool
+    reason: str = ""
+
+
+def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Family) -> Choice:
+    """What the option means on `device`, for a model of `family`."""
+    if wanted != "auto":
+        return Choice(wanted == "on")
+    if device.type != "cuda":
+        return Choice(False, "a machine's own memory is large enough")
+    total = torch.cuda.get_device_properties(device).total_memory
+    enough = family.enough_bytes
+    small = total < enough
+    return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less' if small else 'not less'} than {enough / 2**30:.0f}")

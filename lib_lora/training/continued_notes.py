@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from lib_lora.config.groups import TrainConfig
 from lib_lora.model.adapter import by_layer
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conv_targets import further_targets
 from lib_lora.model.embeddings import without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers
 from lib_lora.model.norm_shifts import norms_of
+from lib_lora.model.targets import further_targets
 from lib_lora.training.continued_files import BASE, CONTINUE
 
 OURS = "kohya's names"

@@ -11,14 +11,13 @@ from lib_lora.errors import LoraFileError, Problem
 from lib_lora.model.adapter import Adapter, by_layer, joined, pairs_from_state
 from lib_lora.model.adapter_types import new_adapter, with_alpha
 from lib_lora.model.base import BaseModel
-from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import NORM, kind_of
 from lib_lora.model.embeddings import without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.model.norm_shifts import Shift, check_fits, norms_of
-from lib_lora.model.targets import fitted
+from lib_lora.model.targets import adaptable, fitted, further_targets
 from lib_lora.training.continued_files import BASE, CONTINUE, KEEP_THEIR_ALPHA, is_trained
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.augmentation import PLAIN, drawn_look
+from lib_lora.data.buckets import told_sizes
 from lib_lora.data.example import Showing, show
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels
-from lib_lora.data.size_conditioning import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel

@@ -19,9 +19,9 @@ from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import pairs_from_state
 from lib_lora.model.adapter_types import Adapter, WeightAdapter
 from lib_lora.model.base import BaseModel, Target, Word
-from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.delta import kind_of, rank_of
 from lib_lora.model.layer_settings import rank_and_alpha
+from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.training.continued_files import is_trained, part_of
 from lib_lora.training.lr_schedules import make_scheduler
 from lib_lora.training.optimizer import device_problem, make_optimizer

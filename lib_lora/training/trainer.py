@@ -16,15 +16,14 @@ from lib_lora.files.plain_values import StateError
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.adapter_types import is_learning, with_target
 from lib_lora.model.base import BaseModel, networks
-from lib_lora.model.checkpointing import checkpointed_forwards
-from lib_lora.model.conv_targets import adaptable, further_targets
+from lib_lora.model.checkpointing import Choice, checkpointed_forwards, choose_checkpointing
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.embeddings import spoken
 from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.model.norm_shifts import shifted
 from lib_lora.model.patching import forwards_replaced
+from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.plan import Batch, Plan
-from lib_lora.training.checkpointing import Choice, choose_checkpointing
 from lib_lora.training.continued_files import kept_tensors
 from lib_lora.training.embedding import start_word
 from lib_lora.training.initial_adapters import frozen_pairs, norm_shifts, start_pairs

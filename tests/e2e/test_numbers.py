@@ -13,8 +13,8 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import parameters, state_dict
 from lib_lora.model.adapter_types import new_adapter
-from lib_lora.model.conv_targets import adaptable
 from lib_lora.model.layer_settings import rank_and_alpha
+from lib_lora.model.targets import adaptable
 from tests.e2e.probe.e2e_probe.training_step import loss_and_gradients
 from tests.e2e.round_trip import GRADIENTS, LOSS, MOST_ERROR
 from tests.e2e.server import Server

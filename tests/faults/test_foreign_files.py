@@ -14,7 +14,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, StateSaved, StepDone
 from lib_lora.jobs.job import Job
 from lib_lora.output.checkpointer import Between
-from lib_lora.output.promote import use_best
+from lib_lora.output.publish import use_best
 from tests.conftest import write_picture
 from tests.house import House
 

@@ -16,10 +16,10 @@ from lib_lora.events import Finished, Note
 from lib_lora.families.sd2 import SD2
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import UNET
-from lib_lora.model.conv_targets import adaptable, further_targets
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import translate
 from lib_lora.model.norm_shifts import norms_of
+from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

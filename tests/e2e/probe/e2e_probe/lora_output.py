@@ -11,7 +11,7 @@ from modules import call_queue, devices, extra_networks, sd_hijack, shared
 from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.conditioning import Conditioning
-from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.targets import adaptable
 from lib_lora.model.embeddings import without_bundle
 from lib_lora.files.lora_file import read
 

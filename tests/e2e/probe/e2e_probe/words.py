@@ -14,7 +14,7 @@ from lib_lora.hosts.webui_host import WebuiHost
 from lib_lora.model.adapter import attached, pairs_from_state
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import TextInputs, encode
-from lib_lora.model.conv_targets import adaptable
+from lib_lora.model.targets import adaptable
 from lib_lora.model.embeddings import bundled, spoken, without_bundle
 from lib_lora.files.lora_file import read
 

@@ -31,8 +31,8 @@ window.trainLora.queueRow = (() => {
             job.place > 1 && ["up", "Up"],
             job.place && job.place < last && ["down", "Down"],
             readable && ["look", isOpen ? "Close" : "Look at"],
-            job.can_go_on && ["resume", "Go on"],
-            !job.can_go_on && job.has_state && job.state === "finished" && ["extend", "Go on"],
+            job.can_resume && ["resume", "Go on"],
+            !job.can_resume && job.has_state && job.state === "finished" && ["extend", "Go on"],
             readable && ["repeat", "Repeat with changes"],
             job.state !== "running" && !job.elsewhere && ["remove", "Remove"],
         ].filter(Boolean);

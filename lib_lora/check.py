@@ -16,10 +16,10 @@ from lib_lora.data.masks import with_masks
 from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.host import Host
-from lib_lora.layer_report import layers_text
 from lib_lora.model.base import BaseModel
+from lib_lora.model.layer_report import layers_text
 from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import clip_skip_problems, settle, settled_for
@@ -61,19 +61,19 @@ class Findings:
         self.config, self._host, self.files = config, host, LoraFiles()
 
     @cached_property
-    def kind(self) -> Kind | None:
+    def detected(self) -> DetectedModel | None:
         """What the model is; None where none is there yet, or where it is refused."""
-        return self._host.kind()
+        return self._host.detected_model()
 
     @cached_property
     def base(self) -> BaseModel | None:
         """The model, only to be looked at; None where none is there."""
-        return self._host.look() if self.kind else None
+        return self._host.look() if self.detected else None
 
     @cached_property
     def settled(self) -> Settled:
         """The settings of the run; of a model that is not there yet, as if it were an SD 1.x."""
-        return settle(self.config, self.kind)
+        return settle(self.config, self.detected)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -130,11 +130,11 @@ class Findings:
         Raises:
             ConfigError: they do not go with it.
         """
-        return self.settled if base.kind == self.kind else settled_for(self.config, base)
+        return self.settled if base.detected == self.detected else settled_for(self.config, base)
 
     @cached_property
     def _settings(self) -> list[Problem]:
-        return config_problems(self.config, self.settled if self.kind else None)
+        return config_problems(self.config, self.settled if self.detected else None)
 
     @cached_property
     def _planned(self) -> tuple[Plan | None, list[Problem]]:
@@ -144,10 +144,10 @@ class Findings:
             plan = make_plan(self.config, self.dataset)
         except DatasetError as error:
             return None, [Problem("data", text) for text in error.problems]
-        if self.kind is None:
+        if self.detected is None:
             return plan, []
-        model = self.kind.words(declared=self.config.objective.v_parameterization)
-        return replace(plan, layers=layers_text(self.settled, self.kind.family, self.files), model=model), []
+        model = self.detected.description(declared=self.config.objective.v_parameterization)
+        return replace(plan, layers=layers_text(self.settled, self.detected.family, self.files), model=model), []
 
     @cached_property
     def _found_state(self) -> tuple[Resumed | None, list[Problem]]:
@@ -179,7 +179,7 @@ class Findings:
         And settings that the model itself must be asked about.
         """
         settled, adapter = self.settled, self.config.adapter
-        problems = weights_problems(settled, self.kind, self.files)
+        problems = weights_problems(settled, self.detected, self.files)
         if not problems and (adapter.network_weights or adapter.base_weights) and self.base is not None:
             problems = fit_problems(settled, self.base, self.files)
         if settled.text.clip_skip > 1 and self.base is not None:

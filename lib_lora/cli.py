@@ -231,7 +231,7 @@ def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
 
 def _replay(args: argparse.Namespace) -> dict[str, Any]:
     from lib_lora.hosts.standalone import StandaloneHost
-    from lib_lora.replay import load_recording, replay
+    from lib_lora.replay.step import load_recording, replay
 
     recording = load_recording(args.recording)
     with StandaloneHost(args.checkpoint, args.checkpoint.parent, full_precision=True).borrow_model() as base:
@@ -239,7 +239,7 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _replay_data(args: argparse.Namespace) -> dict[str, Any]:
-    from lib_lora.replay_data import replay_data
+    from lib_lora.replay.data import replay_data
 
     return {"replay_data": replay_data(args.table, args.pixels, args.photos)}
 

@@ -57,8 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for opt in all_options():
         names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name and "." not in name]
         flags = list(dict.fromkeys(f"--{spelled}" for name in names for spelled in (name.replace("_", "-"), name)))
-        extra: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.kind is bool else {}
-        if opt.kind is tuple:
+        extra: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.type is bool else {}
+        if opt.type is tuple:
             extra = {"action": "extend", "nargs": "+"}
         parser.add_argument(
             *flags, dest=f"{OURS}{opt.name}", default=argparse.SUPPRESS, metavar=_metavar(opt), help=_help(opt), **extra
@@ -147,7 +147,7 @@ def _metavar(opt: Option) -> str:
         float: "NUMBER",
         tuple: {"folder": "DIR", "file": "FILE"}.get(str(opt.declaration.is_path), "NAME=VALUE"),
         str: "TEXT",
-    }[opt.kind]
+    }[opt.type]
 
 
 def _help(opt: Option) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.model.base import BaseModel
 
 
@@ -19,7 +19,7 @@ class Host(Protocol):
         """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
         ...
 
-    def kind(self) -> Kind | None:
+    def detected_model(self) -> DetectedModel | None:
         """What its model is, as far as it can be told without touching it; None before one is loaded, or where it is refused."""
         ...
 

@@ -8,24 +8,24 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import MODEL_RULES
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, Problem
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.model.base import BaseModel
 
 
-def settle(config: TrainConfig, kind: Kind | None) -> Settled:
+def settle(config: TrainConfig, detected: DetectedModel | None) -> Settled:
     """The settings of the run: the model decides whether v is predicted, a rate that was not given, and clip skip.
 
     A model that is not known yet counts as an SD 1.x that predicts what the settings say.
     """
-    family = kind.family if kind else SD1
+    family = detected.family if detected else SD1
     settled = with_rates(config, family.text_encoder_lr)
-    velocity = config.objective.v_parameterization or bool(kind and kind.v_from)
+    velocity = config.objective.v_parameterization or bool(detected and detected.v_from)
     return replace(
         settled,
         objective=replace(config.objective, v_parameterization=velocity),
         text=config.text if family.clip_skip else replace(config.text, clip_skip=1),
-        model=family.name if kind else "",
+        model=family.name if detected else "",
         layout=family.unet.layout,
     )
 
@@ -41,7 +41,7 @@ def settled_for(config: TrainConfig, base: BaseModel) -> Settled:
     Raises:
         ConfigError: they do not go with it.
     """
-    settled = settle(config, base.kind)
+    settled = settle(config, base.detected)
     problems = [*model_problems(settled), *clip_skip_problems(settled, base)]
     if problems:
         raise ConfigError(problems)
@@ -57,10 +57,10 @@ def clip_skip_problems(settled: Settled, base: BaseModel) -> list[Problem]:
     return [Problem("clip_skip", told)]
 
 
-def settled_notes(settled: Settled, kind: Kind) -> list[str]:
+def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
     """What the model decides, and what is usual for it."""
-    family, given = kind.family, settled.given
-    told = [f"Model: {kind.words(declared=given.objective.v_parameterization)}."]
+    family, given = detected.family, settled.given
+    told = [f"Model: {detected.description(declared=given.objective.v_parameterization)}."]
     if settled.text != given.text:
         told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
     rate = settled.optimizer.text_encoder_lr

@@ -20,23 +20,23 @@ from lib_lora.errors import HostChanged
 from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase, Planned, Saved, StepDone
 from lib_lora.files.locks import sole_writer
 from lib_lora.host import Host
-from lib_lora.output.checkpointer import Between
-from lib_lora.output.cleanup import remove_leftovers
-from lib_lora.output.lora_writer import Result
+from lib_lora.output.checkpointer import Checkpointer
+from lib_lora.output.cleanup import clean_up
+from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.metadata import cut_metadata
-from lib_lora.output.written_files import Leavings
+from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_notes
-from lib_lora.training.continued_notes import told_weights
-from lib_lora.training.embedding import told_words
+from lib_lora.training.continued_notes import continued_notes
+from lib_lora.training.embedding import embedding_notes
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
-from lib_lora.training.latents import Pictures
+from lib_lora.training.latents import LatentSource
 from lib_lora.training.loan import Loan
 from lib_lora.training.memory import give_caches_back, give_memory_back
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import DIVERGED, DivergedError
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 
 def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Event]:
@@ -52,28 +52,28 @@ def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Even
         TrainLoraError: something went wrong later; the model is back as it was, and no part of a file was left behind.
     """
     found = look(config, host)
-    plan, leavings = found.checked(), Leavings()
+    plan, written_files = found.checked(), WrittenFiles()
     try:
-        finished = yield from _trained(found, plan, host, control, leavings)
+        finished = yield from _trained(found, plan, host, control, written_files)
     except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
         if not isinstance(error, GeneratorExit):
-            yield Left(_left(config, plan, host, leavings))
+            yield Left(_left(config, plan, host, written_files))
         raise
-    yield Left(_left(config, plan, host, leavings))
+    yield Left(_left(config, plan, host, written_files))
     yield finished
 
 
-def _left(config: TrainConfig, plan: Plan, host: Host, leavings: Leavings) -> tuple[Path, ...]:
+def _left(config: TrainConfig, plan: Plan, host: Host, written_files: WrittenFiles) -> tuple[Path, ...]:
     """All that the run wrote, latents beside the images and copies of dropped images with it."""
     folders = [folder.path for folder in plan.folders]
     if config.data.cache_latents_to_disk:
-        leavings.add(*(folder / CACHE_FOLDER for folder in folders))
-    leavings.add(*(folder for folder in folders if host.keeps(folder)))
-    return leavings.paths()
+        written_files.add(*(folder / CACHE_FOLDER for folder in folders))
+    written_files.add(*(folder for folder in folders if host.keeps(folder)))
+    return written_files.paths()
 
 
 def _trained(
-    found: Findings, plan: Plan, host: Host, control: RunControl, leavings: Leavings
+    found: Findings, plan: Plan, host: Host, control: RunControl, written_files: WrittenFiles
 ) -> Generator[Event, None, Finished]:
     """The run from its plan to its end. Raises as `train`."""
     started_at, work, resumed = time.time(), host.work_folder() / found.config.run.name, found.resumed
@@ -89,13 +89,13 @@ def _trained(
     ):
         yield from map(Note, told_of_others)
         base = loan.base
-        yield from map(Note, remove_leftovers(host.lora_folder(), work))
+        yield from map(Note, clean_up(host.lora_folder(), work))
         config = found.settled_on(base)
         captions = [sample.caption for sample in plan.samples]
-        yield from map(Chosen, [*settled_notes(config, base.kind), *told_words(config, captions, base)])
-        yield from map(Note, [*told_weights(config, base, found.files), *cut_captions(base.tokenizer, captions, config.text)])
+        yield from map(Chosen, [*settled_notes(config, base.detected), *embedding_notes(config, captions, base)])
+        yield from map(Note, [*continued_notes(config, base, found.files), *cut_captions(base.tokenizer, captions, config.text)])
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
-        pictures, encoded = Pictures(config, plan, base), 0
+        pictures, encoded = LatentSource(config, plan, base), 0
         for encoded in pictures.encode():
             yield Encoded(encoded, pictures.total)
             yield from loan.offer(needs_vae=True, learned=False)
@@ -103,22 +103,22 @@ def _trained(
                 break
         give_caches_back(base.device)  # what encoding took is no room for training
         if encoded == pictures.total and not control.stop_requested:
-            session = Session(config, plan, base, pictures, precision, found.files)
+            trainer = Trainer(config, plan, base, pictures, precision, found.files)
             found.files.forget()
-            result = Result(config, plan, base, host, session, started_at, leavings, control)
-            between = Between(config, plan, base, host, session, result)
+            result = LoraWriter(config, plan, base, host, trainer, started_at, written_files, control)
+            between = Checkpointer(config, plan, base, host, trainer, result)
             if resumed:
                 between.resume(resumed)
-            yield from map(Chosen, session.choices())
-            steps = _steps(config, plan, loan, session, between, control, resumed.step if resumed else 0)
+            yield from map(Chosen, trainer.choices())
+            steps = _steps(config, plan, loan, trainer, between, control, resumed.step if resumed else 0)
             last, diverged = yield from _followed(steps, between, control)
             whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
             if last is not None and (control.keeps or not control.stop_requested or (control.leaves and whole)):
                 path = yield from _ended(last, result, between, base.device, preview=not control.leaves)
-                yield from map(Note, remove_leftovers(host.lora_folder(), work))  # newer states are there now
+                yield from map(Note, clean_up(host.lora_folder(), work))  # newer states are there now
             elif last is not None and control.leaves:
                 yield between.leave(last)
-            del session, result, between
+            del trainer, result, between
             if diverged is not None:
                 raise diverged
         del pictures
@@ -128,7 +128,7 @@ def _trained(
 
 
 def _ended(
-    last: StepDone, result: Result, between: Between, device: torch.device, *, preview: bool
+    last: StepDone, result: LoraWriter, between: Checkpointer, device: torch.device, *, preview: bool
 ) -> Generator[Event, None, Path]:
     """The LoRA of the last good step, with all that belongs to it."""
     path = yield from between.result(last)
@@ -142,7 +142,7 @@ def _ended(
 
 
 def _steps(
-    config: TrainConfig, plan: Plan, loan: Loan, session: Session, between: Between, control: RunControl, first: int
+    config: TrainConfig, plan: Plan, loan: Loan, trainer: Trainer, between: Checkpointer, control: RunControl, first: int
 ) -> Iterator[Event]:
     """Every step from `first` on, and what is due between them."""
     # what is encoded once is encoded by now; an inpainting model reads grey pictures as it meets their sizes
@@ -150,34 +150,34 @@ def _steps(
     if first == 0:
         yield from between.before()
     for batches in plan.updates(config.run.seed, first):
-        done = yield from _step(batches, loan, session, control, needs_vae=needs_vae)
+        done = yield from _step(batches, loan, trainer, control, needs_vae=needs_vae)
         if done is None:
             return
-        yield from map(Note, session.take_told())
+        yield from map(Note, trainer.take_told())
         yield done
         yield from between.after(done, asked=control.take_save_request())
 
 
 def _step(
-    batches: Sequence[Batch], loan: Loan, session: Session, control: RunControl, *, needs_vae: bool
+    batches: Sequence[Batch], loan: Loan, trainer: Trainer, control: RunControl, *, needs_vae: bool
 ) -> Generator[Event, None, StepDone | None]:
     """One step, made again where the checkpoint was unloaded in the middle of it; None where the end is asked for."""
     if (yield from loan.offer(needs_vae=needs_vae)):
-        session.renew()
+        trainer.renew()
     while not control.stop_requested:
         try:
-            return session.step(batches)
+            return trainer.step(batches)
         except HostChanged:
             if not loan.lends:
                 raise
-            session.undo()
+            trainer.undo()
             yield from loan.lend(needs_vae=needs_vae)
-            session.renew()
+            trainer.renew()
     return None
 
 
 def _followed(
-    steps: Iterator[Event], between: Between, control: RunControl
+    steps: Iterator[Event], between: Checkpointer, control: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
     """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
 

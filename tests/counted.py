@@ -8,7 +8,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import likeness
+from lib_lora.estimate.meta_model import meta_model
 from lib_lora.estimate.phases import Counter
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks
@@ -16,13 +16,13 @@ from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.settle import settle
-from lib_lora.training.initial_adapters import start_pairs
+from lib_lora.training.initial_adapters import initial_adapters
 from lib_lora.training.step import StepInputs, compute_loss
 
 
 def counted_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpointing: bool) -> tuple[int, int]:
     """Bytes that are kept after forward, and alive at most, of a step that is really computed on borrowed `base`."""
-    pairs = start_pairs(config, base)
+    pairs = initial_adapters(config, base)
     latents = torch.randn(config.data.batch_size, 4, size.height // 8, size.width // 8)
     ids = tuple(
         torch.tensor([caption_ids(base.tokenizer, "a blob", 75, encoder.pad_id)] * len(latents)) for encoder in base.text_encoders
@@ -42,8 +42,8 @@ def counted_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpoint
 
 def told_step(config: TrainConfig, base: BaseModel, size: Size, *, checkpointing: bool) -> tuple[int, int]:
     """The same by the account."""
-    alike, config = likeness(base), settle(config, base.kind)
-    told = Counter(config, alike, "cpu", None, start_pairs(config, alike)).step(
+    alike, config = meta_model(base), settle(config, base.detected)
+    told = Counter(config, alike, "cpu", None, initial_adapters(config, alike)).step(
         size, config.data.batch_size, checkpointing=checkpointing
     )
     return told.kept, told.peak

@@ -10,9 +10,9 @@ import torch
 
 from lib_lora.data.tokens import caption_ids, load_tokenizer
 from lib_lora.model.adapter import attached
-from lib_lora.model.base import Target, Word
+from lib_lora.model.base import Embedding, Target
 from lib_lora.model.conditioning import TextEncoder
-from lib_lora.model.embeddings import spoken
+from lib_lora.model.embeddings import embeddings_attached
 from tests.pairs import new_pair
 
 STEP = 1e-5
@@ -56,7 +56,7 @@ def word_slopes(encoder: TextEncoder) -> tuple[float, float]:
     width = encoder.token_embedding(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
     start, direction = torch.randn(2, 2, width, generator=generator, dtype=torch.float64)
     vectors = torch.nn.Parameter(0.05 * start)
-    with spoken(base, [Word("other", (0.05 * direction,)), Word("ohwx", (vectors,))]):
+    with embeddings_attached(base, [Embedding("other", (0.05 * direction,)), Embedding("ohwx", (vectors,))]):
         ids = torch.tensor(caption_ids(base.tokenizer, "a photo of ohwx, ohwx", 75, encoder.pad_id))
         with torch.no_grad():
             weights = torch.randn(encoder.read(ids, 1).hidden.shape, generator=generator, dtype=torch.float64)

@@ -12,22 +12,22 @@ from torch import nn
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import TrainConfig
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.files.plain_values import Tensors, to_plain
 from lib_lora.model.adapter import parameters, state_dict
 from lib_lora.model.adapter_types import new_adapter
-from lib_lora.model.base import BaseModel, Target, Word
+from lib_lora.model.base import BaseModel, Embedding, Target
 from lib_lora.model.embeddings import bundle
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
 from lib_lora.training.best import BestSoFar
 from lib_lora.training.optimizer import Updater
-from lib_lora.training.parameter_groups import word_groups
+from lib_lora.training.parameter_groups import embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.resume import _candidates, data_fingerprint
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"
@@ -52,8 +52,8 @@ class Lender:
     def problems(self) -> list[str]:
         return []
 
-    def kind(self) -> Kind:
-        return Kind(SD1, "a test")
+    def detected_model(self) -> DetectedModel:
+        return DetectedModel(SD1, "a test")
 
     def device(self) -> torch.device:
         return torch.device("cpu")
@@ -84,9 +84,9 @@ def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str
         if rank and (adapter.adapter_type != "ia3" or name == MIDDLE):
             pairs.append(new_adapter(target, rank, alpha, adapter, 1, cpu, torch.float32))
     count = config.embedding.embedding_vectors
-    word = Word("ohwx", (nn.Parameter(torch.randn(count, 8, generator=draw)),)) if count else None
+    word = Embedding("ohwx", (nn.Parameter(torch.randn(count, 8, generator=draw)),)) if count else None
     precision = Precision("no", torch.float32)
-    further = word_groups(word, config.embedding)
+    further = embedding_groups(word, config.embedding)
     updater = Updater(pairs, settle(config, None).optimizer, plan.steps, precision, adapter, further)
     for _ in range(steps):
         for group in updater.optimizer.param_groups:
@@ -97,7 +97,7 @@ def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str
     kept = {**state_dict(pairs), **(bundle(word) if word else {})}
     best.measured(1, 0.5, lambda: kept)
     held: Any = SimpleNamespace(pairs=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
-    tree = {"session": Session.state(held), "best": best.state()}
+    tree = {"session": Trainer.state(held), "best": best.state()}
     assert len(list(parameters(pairs))) == len(tree["session"]["adapters"])
     values = {
         "position": {"step": steps, "epoch": 0},

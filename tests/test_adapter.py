@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib_lora.errors import LoraFileError
-from lib_lora.model.adapter import LoraPair, attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import LoraPair, adapters_from_state, attached, state_dict
 from lib_lora.model.base import Target
 from lib_lora.model.patching import forwards_replaced, frozen
 from tests.pairs import new_pair
@@ -112,7 +112,7 @@ def test_state_round_trip() -> None:
     assert {key: list(value.shape) for key, value in state.items()} == {
         "lora_unet_x.lora_down.weight": [2, 6], "lora_unet_x.lora_up.weight": [5, 2], "lora_unet_x.alpha": [],
     }  # fmt: skip
-    again = pairs_from_state([target], state, CPU)[0]
+    again = adapters_from_state([target], state, CPU)[0]
     assert torch.equal(again.down, pair.down) and again.scale == 1.5
     with torch.no_grad():
         again.down.zero_()
@@ -122,15 +122,15 @@ def test_state_round_trip() -> None:
 def test_missing_alpha_means_rank() -> None:
     target = Target("x", nn.Linear(6, 5), "unet")
     state = {"x.lora_down.weight": torch.zeros(4, 6), "x.lora_up.weight": torch.zeros(5, 4)}
-    assert pairs_from_state([target], state, CPU)[0].scale == 1.0
+    assert adapters_from_state([target], state, CPU)[0].scale == 1.0
 
 
 def test_files_that_do_not_fit_are_refused() -> None:
     target = Target("x", nn.Linear(6, 5), "unet")
     with pytest.raises(LoraFileError, match="1 layers of the LoRA do not exist"):
-        pairs_from_state([target], {"y.lora_down.weight": torch.zeros(4, 6)}, CPU)
+        adapters_from_state([target], {"y.lora_down.weight": torch.zeros(4, 6)}, CPU)
     with pytest.raises(LoraFileError, match="lacks a tensor or is of an unknown type; it has lora_down"):
-        pairs_from_state([target], {"x.lora_down.weight": torch.zeros(4, 6)}, CPU)
+        adapters_from_state([target], {"x.lora_down.weight": torch.zeros(4, 6)}, CPU)
 
 
 def test_only_plain_convolutions() -> None:

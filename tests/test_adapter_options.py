@@ -21,11 +21,11 @@ from lib_lora.model.adapter import State, attached, state_dict
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.max_norm import delta_norm
+from lib_lora.output.sampler import PreviewRequest, sample
 from lib_lora.output.truncate import truncate
 from lib_lora.run_control import RunControl
-from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.train import train
-from lib_lora.training.initial_adapters import frozen_pairs
+from lib_lora.training.initial_adapters import merged_adapters
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.pairs import new_pair
@@ -88,24 +88,24 @@ def test_dropout_knows_where_a_batch_stands(host: StandaloneHost, squares: Path,
 
 def test_dropout_is_off_in_pictures(host: StandaloneHost, squares: Path) -> None:
     """A LoRA whose layers are all left out in training is there in a picture."""
-    session, _, _ = trained(host, squares, WHOLE, module_dropout=0.99, rank_dropout=0.99, unet_lr=0.05)
-    for pair in session.pairs:
+    trainer, _, _ = trained(host, squares, WHOLE, module_dropout=0.99, rank_dropout=0.99, unet_lr=0.05)
+    for pair in trainer.adapters:
         torch.nn.init.normal_(pair.up, std=0.1)
     with host.borrow_model() as base:
         request = PreviewRequest("a blob", Size(64, 64), 2, 1, 7.0)
-        with session.result():
-            with_it = sample(base, request, session.precision)
-        with attached(session.pairs):
-            whole = sample(base, request, session.precision)
-        without = sample(base, request, session.precision)
+        with trainer.result():
+            with_it = sample(base, request, trainer.precision)
+        with attached(trainer.adapters):
+            whole = sample(base, request, trainer.precision)
+        without = sample(base, request, trainer.precision)
     assert (with_it == whole).all() and (with_it != without).any()
 
 
 def test_norms_stay_below_the_largest(host: StandaloneHost, squares: Path) -> None:
     free, _, _ = trained(host, squares, WHOLE)
-    session, _, _ = trained(host, squares, WHOLE, scale_weight_norms=1e-3)
-    assert max(float(delta_norm(pair)) for pair in free.pairs) > 2e-3
-    assert max(float(delta_norm(pair)) for pair in session.pairs) < 1.0001e-3
+    trainer, _, _ = trained(host, squares, WHOLE, scale_weight_norms=1e-3)
+    assert max(float(delta_norm(pair)) for pair in free.adapters) > 2e-3
+    assert max(float(delta_norm(pair)) for pair in trainer.adapters) < 1.0001e-3
 
 
 def test_blocks_have_ranks_and_alphas_of_their_own(host: StandaloneHost, squares: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_run_goes_on_from_a_file(host: StandaloneHost, squares: Path, tmp_path
     old, _ = run(host, squares, name="old", unet_lr=1e-2, text_encoder_lr=0)
     path = str(host.lora_folder() / "old.safetensors")
     start, _, _ = trained(host, squares, [], network_weights=path)
-    for key, value in state_dict(start.pairs).items():
+    for key, value in state_dict(start.adapters).items():
         assert torch.equal(value, old[key]) if key in old else "lora_te" in key
     new, _ = run(host, squares, name="new", network_weights=path, unet_lr=1e-4)
     assert 0 < farthest(old, new) < 5e-3 and len(new) > len(old)
@@ -184,7 +184,7 @@ def test_a_whole_model_with_loras_below_is_the_merged_one(host: StandaloneHost, 
             return base.predict(latents, torch.tensor([500]), encode(base.text_encoders, TextInputs((ids,)), 1))
 
         plain_answer = answer()
-        with attached([], frozen_pairs(config, base)):
+        with attached([], merged_adapters(config, base)):
             ours = answer()
         kept = {target.name: target.module.weight.clone() for target in base.targets()}
         for target in base.targets():
@@ -207,14 +207,14 @@ def test_loras_below_are_there_in_steps_and_pictures_and_not_in_the_file(
     write_lora(host, tmp_path / "below.safetensors", 1)
     flat = {"base_weights": [str(tmp_path / "below.safetensors")], "text_encoder_lr": text_encoder_lr}
     _, plain_state, plain_losses = trained(host, squares, WHOLE, text_encoder_lr=text_encoder_lr)
-    session, state, losses = trained(host, squares, WHOLE, **flat)
+    trainer, state, losses = trained(host, squares, WHOLE, **flat)
     assert set(state) == set(plain_state) and abs(losses[0] - plain_losses[0]) > 1e-3
     with host.borrow_model() as base:
         request = PreviewRequest("a blob", Size(64, 64), 2, 1, 7.0)
-        with session.result():
-            picture = sample(base, request, session.precision)
-        with attached(session.pairs):
-            without = sample(base, request, session.precision)
+        with trainer.result():
+            picture = sample(base, request, trainer.precision)
+        with attached(trainer.adapters):
+            without = sample(base, request, trainer.precision)
     assert (picture != without).any()
 
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.files.lora_file import read, serialise, write
-from lib_lora.model.adapter import Adapter, attached, by_layer, joined, pairs_from_state, parameters, state_dict
+from lib_lora.model.adapter import Adapter, adapters_from_state, attached, by_layer, joined, parameters, state_dict
 from lib_lora.model.adapter_types import new_adapter, new_tensors
 from lib_lora.model.base import Target
-from lib_lora.model.delta import delta, factorization, from_file, kind_of
+from lib_lora.model.delta import adapter_type_of, delta, factorization, from_file
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.max_norm import delta_norm, limit_norms
 
@@ -136,10 +136,10 @@ def test_a_file_gives_the_same_adapter_and_its_delta_merged_the_same_answer(kind
     adapter, x = drawn(kind, module), input_for(module)
     state = state_dict([adapter])
     tensors = from_file(by_layer(state)[adapter.target.name])
-    assert kind_of(tensors) == kind.split()[0] and float(tensors.pop("alpha", torch.tensor(ALPHA))) == adapter.alpha
+    assert adapter_type_of(tensors) == kind.split()[0] and float(tensors.pop("alpha", torch.tensor(ALPHA))) == adapter.alpha
     with attached([adapter]):
         ours = module(x)
-    with attached(pairs_from_state([adapter.target], state, CPU)):
+    with attached(adapters_from_state([adapter.target], state, CPU)):
         assert torch.equal(module(x), ours)
     assert torch.allclose(
         plain(module, x, module.weight + delta(tensors, adapter.alpha, module.weight)), ours, rtol=1e-4, atol=1e-5
@@ -283,7 +283,7 @@ def test_deltas_are_lycoris(kind: str, case: str) -> None:
     wanted, weight, alpha = found.pop("merged"), found.pop("weight"), float(found.pop("alpha"))
     if kind.startswith("ia3"):
         found = from_file({"weight": found["vector"], "on_input": found["on_input"]})
-    assert kind_of(found) == kind.split()[0]
+    assert adapter_type_of(found) == kind.split()[0]
     ours = weight + delta(found, alpha, weight)
     assert torch.allclose(ours, wanted, rtol=1e-5, atol=1e-6) and not torch.allclose(ours, weight, atol=1e-2)
 
@@ -303,7 +303,12 @@ def test_what_is_no_such_adapter() -> None:
     ):
         with pytest.raises((RuntimeError, ValueError)):
             delta(tensors, 1.0, of)
-    assert kind_of({"weight", "alpha"}) == kind_of({"oft_blocks", "dora_scale"}) == kind_of({"a1.weight", "b1.weight"}) == ""
+    assert (
+        adapter_type_of({"weight", "alpha"})
+        == adapter_type_of({"oft_blocks", "dora_scale"})
+        == adapter_type_of({"a1.weight", "b1.weight"})
+        == ""
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -317,7 +322,7 @@ def test_a_half_precision_file_merged_into_half_precision_weights(
     with attached([adapter]):
         trained = module(x)
     write(tmp_path / "a.safetensors", serialise(state_dict([adapter]), dtype, {}))
-    (read_back,) = pairs_from_state([adapter.target], read(tmp_path / "a.safetensors")[0], CPU)
+    (read_back,) = adapters_from_state([adapter.target], read(tmp_path / "a.safetensors")[0], CPU)
     weight = module.weight.to(dtype)
     change = delta(read_back.named(), read_back.alpha, weight)
     merged = (weight + change).to(dtype)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.errors import LoraFileError
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
@@ -19,7 +19,7 @@ from lib_lora.model.adapter_types import tensor_shapes
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.layer_shapes import layers_of
 from lib_lora.settle import settle
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.training.continued_files import is_trained, weights_problems
 
 
@@ -53,23 +53,31 @@ TABLE = [
 def test_what_must_agree_is_set(flat: dict[str, Any], wanted: dict[str, Any], words: str, tmp_path: Path) -> None:
     """And then nothing is wrong with the file, whatever half precision made of its alpha."""
     path = finished(tmp_path / "old.safetensors", **flat)
-    found = again(path)
-    assert {name: found.settings.get(name) for name in wanted} == wanted and words in found.words
+    found = continue_settings(path)
+    assert {name: found.settings.get(name) for name in wanted} == wanted and words in found.description
     assert found.settings["dim_from_weights"] == ("block_dims" in flat)
-    assert weights_problems(settle(build_config(dict(found.settings)), Kind(SD1, "a test")), Kind(SD1, "a test")) == []
+    assert (
+        weights_problems(settle(build_config(dict(found.settings)), DetectedModel(SD1, "a test")), DetectedModel(SD1, "a test"))
+        == []
+    )
 
 
 def test_a_lora_of_sdxl_is_called_so(tmp_path: Path) -> None:
     path = finished(tmp_path / "xl.safetensors", SDXL)
-    found = again(path)
-    assert found.words.startswith("xl: lora of SDXL, rank 2")
-    assert weights_problems(settle(build_config(dict(found.settings)), Kind(SDXL, "a test")), Kind(SDXL, "a test")) == []
-    told = weights_problems(settle(build_config(dict(found.settings)), Kind(SD1, "a test")), Kind(SD1, "a test"))
+    found = continue_settings(path)
+    assert found.description.startswith("xl: lora of SDXL, rank 2")
+    assert (
+        weights_problems(settle(build_config(dict(found.settings)), DetectedModel(SDXL, "a test")), DetectedModel(SDXL, "a test"))
+        == []
+    )
+    told = weights_problems(
+        settle(build_config(dict(found.settings)), DetectedModel(SD1, "a test")), DetectedModel(SD1, "a test")
+    )
     assert len(told) == 1 and "is a LoRA of SDXL, but the model is SD 1.x" in told[0]
 
 
 def test_sd2_is_told_by_its_widths(tmp_path: Path) -> None:
-    assert "lora of SD 2.x, rank 2" in again(finished(tmp_path / "two.safetensors", SD2)).words
+    assert "lora of SD 2.x, rank 2" in continue_settings(finished(tmp_path / "two.safetensors", SD2)).description
 
 
 def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:
@@ -77,20 +85,20 @@ def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:
     path = finished(tmp_path / "old.safetensors", text_encoder_lr=0, rank=4, alpha=4)
     told = {"ss_base_model_version": "sd_v2_v", "ss_network_module": "networks.dylora", "ss_network_args": '{"unit": "2"}'}
     save_file(load_file(path), path, told)
-    found = again(path)
-    assert found.settings["unit"] == 2 and "lora of SD 2.x" in found.words
+    found = continue_settings(path)
+    assert found.settings["unit"] == 2 and "lora of SD 2.x" in found.description
     config = settle(build_config(dict(found.settings)), None)
-    assert "is a LoRA of SD 2.x, but the model is SD 1.x" in weights_problems(config, Kind(SD1, "a test"))[0]
-    assert weights_problems(config, Kind(SD2, "a test")) == []
+    assert "is a LoRA of SD 2.x, but the model is SD 1.x" in weights_problems(config, DetectedModel(SD1, "a test"))[0]
+    assert weights_problems(config, DetectedModel(SD2, "a test")) == []
 
 
 def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "full.safetensors"
     save_file({"lora_unet_mid_block_attentions_0_proj_in.diff": torch.zeros(4, 4)}, path)
     with pytest.raises(LoraFileError, match="'full.safetensors' has type full, which cannot be gone on with"):
-        again(path)
+        continue_settings(path)
     with pytest.raises(LoraFileError, match="^Train again from: "):
-        again(tmp_path / "missing.safetensors")
+        continue_settings(tmp_path / "missing.safetensors")
 
 
 def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lib_lora.host import Host
+from lib_lora.hosts.standalone import StandaloneHost
+from tests.house import HAS_LDM
 from tools.bench.against import main
 
 PRETENDED = """
@@ -61,3 +64,15 @@ def test_a_checkout_that_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"before\.log"):
         main(Path(sys.executable), tmp_path / "nothing", tmp_path / "build", tmp_path / "nothing")
     assert "tools" in (tmp_path / "build" / "before.log").read_text()
+
+
+def test_hosts_answer_all_that_the_protocol_asks() -> None:
+    """Nothing but a run asks for some of it, and `make bench` is none that the tests run."""
+    asked = {name for name in vars(Host) if not name.startswith("_")}
+    assert len(asked) > 10
+    hosts: list[type] = [StandaloneHost]
+    if HAS_LDM:
+        from tools.bench.ours import LdmHost
+
+        hosts.append(LdmHost)
+    assert {host.__name__: asked - set(dir(host)) for host in hosts} == {host.__name__: set() for host in hosts}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import lib_lora.output.checkpointer as between_room
+import lib_lora.output.checkpointer as checkpointer_room
 import lib_lora.output.lora_writer as result_room
 import lib_lora.output.preview as preview_room
 from lib_lora.config.groups import TrainConfig
@@ -23,11 +23,11 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
 from lib_lora.output.publish import use_best
+from lib_lora.output.sampler import PreviewRequest
 from lib_lora.output.samples import thumbnail
 from lib_lora.run_control import RunControl
-from lib_lora.sampler import PreviewRequest
 from lib_lora.train import train
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config
 from tests.models import shared_host
 from tests.test_train import borrowed, fingerprint
@@ -172,7 +172,7 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
     import dataclasses
 
     from lib_lora.data.sizes import Size
-    from lib_lora.sampler import sample
+    from lib_lora.output.sampler import sample
     from lib_lora.training.precision import Precision
 
     plain = PreviewRequest("a cat", Size(64, 64), 2, 1, 7.0)
@@ -207,7 +207,7 @@ def test_samples_that_fail_do_not_cost_the_lora(
 def falling_and_rising(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = {1: 0.9, 2: 0.5, 3: 0.7, 4: 0.8}
     measured = lambda self, done: HeldOut(done.step, losses[done.step])  # noqa: E731
-    monkeypatch.setattr(between_room.Between, "_measured", measured)
+    monkeypatch.setattr(checkpointer_room.Checkpointer, "_measured", measured)
 
 
 def test_the_best_is_saved_beside_the_last(photos: Path, host: StandaloneHost, tmp_path: Path, falling_and_rising: None) -> None:
@@ -234,7 +234,7 @@ def test_files_and_samples_show_the_weights_that_are_kept_and_states_those_that_
     kept, seen = [], []
 
     @contextmanager
-    def keep(_: Session) -> Iterator[None]:
+    def keep(_: Trainer) -> Iterator[None]:
         kept.append(True)
         yield
         kept.pop()
@@ -248,10 +248,10 @@ def test_files_and_samples_show_the_weights_that_are_kept_and_states_those_that_
 
         monkeypatch.setattr(owner, name, spy)
 
-    monkeypatch.setattr(Session, "result", keep)
+    monkeypatch.setattr(Trainer, "result", keep)
     spied(preview_room, "sample")
     spied(result_room, "state_dict")
-    spied(Session, "state")
+    spied(Trainer, "state")
     run(
         small_config(
             photos, tmp_path, steps=2, save_every_n_steps=1, save_state=True, sample_every_n_steps=1, sample_prompts="a --s 1"

@@ -33,9 +33,9 @@ def test_every_option_can_be_given() -> None:
         flat = kohya if kohya and "." not in kohya else opt.name  # those of network_args are given inside it
         for name in {opt.name, opt.name.replace("_", "-"), flat}:
             usual = "" if opt.default is None else str(opt.default)
-            raw = {tuple: "dir", bool: "true", str: opt.choices[-1] if opt.choices else "x"}.get(opt.kind, usual)
+            raw = {tuple: "dir", bool: "true", str: opt.choices[-1] if opt.choices else "x"}.get(opt.type, usual)
             value = parsed(f"--{name}", raw).value(opt)
-            assert value == {tuple: ("dir",), bool: True, str: raw}.get(opt.kind, opt.default)
+            assert value == {tuple: ("dir",), bool: True, str: raw}.get(opt.type, opt.default)
 
 
 def test_learning_rate_stands_in_for_rates_not_given() -> None:
@@ -133,7 +133,7 @@ def test_wrong_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_our_own_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import lib_lora.replay_data as room
+    import lib_lora.replay.data as room
 
     monkeypatch.setattr(room, "replay_data", lambda *_: 1 / 0)
     assert main(["replay-data", __file__]) == 1

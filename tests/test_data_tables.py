@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lib_lora.replay_data import replay_data
+from lib_lora.replay.data import replay_data
 
 DATA = Path(__file__).parent / "data"
 NOTHING_WRONG = {"buckets_wrong": 0, "sizes_wrong": 0, "crops_wrong": 0, "tokens_wrong": 0}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
-from lib_lora.model.adapter import LoraPair, attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import LoraPair, adapters_from_state, attached, state_dict
 from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.patching import frozen
@@ -150,6 +150,6 @@ def test_a_dylora_cut_down_is_what_was_trained() -> None:
         answers = []
         for rank in (2, 4, 6, 8):
             state = truncated(state_dict([pair]), rank)
-            with attached(pairs_from_state([pair.target], state, torch.device("cpu"))):
+            with attached(adapters_from_state([pair.target], state, torch.device("cpu"))):
                 answers.append(torch.allclose(module(x), trained, rtol=1e-4, atol=1e-4))
     assert sum(answers) == 1

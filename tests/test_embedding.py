@@ -13,13 +13,13 @@ from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Event, Finished, StepDone
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.base import Word
+from lib_lora.model.base import Embedding
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.output.inspect import describe
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.embedding import start_word, told_words
-from lib_lora.training.trainer import Session
+from lib_lora.training.embedding import embedding_notes, start_word
+from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config
 from tests.models import shared_host
 
@@ -45,7 +45,7 @@ def losses(events: list[Event]) -> list[float]:
     return [event.loss for event in events if isinstance(event, StepDone)]
 
 
-def word_of(path: Path) -> Word:
+def word_of(path: Path) -> Embedding:
     (word,) = bundled(read(path)[0])
     return word
 
@@ -143,9 +143,9 @@ def test_samples_and_measurements_read_the_vectors(
     flat.update(sample_every_n_steps=2, unet_lr=1e-9, sample_prompts=f"{TRIGGER} --s 1")
     for meaning in ("red dog", "the sea"):
         seen: list[float] = []
-        measure = Session.heldout_loss
+        measure = Trainer.heldout_loss
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "heldout_loss", lambda self: seen.append(measure(self)) or seen[-1])  # noqa: B023
+            patch.setattr(Trainer, "heldout_loss", lambda self: seen.append(measure(self)) or seen[-1])  # noqa: B023
             run(config(photos, tmp_path, init_word=meaning, overwrite=True, **flat), host)
         (picture,) = (tmp_path / ".train-lora" / "blob" / "samples").glob("*.png")
         found.append((seen, picture.read_bytes()))
@@ -190,13 +190,16 @@ class WithWords(StandaloneHost):
     """A host that has embeddings of its own, as the webui."""
 
     @property
-    def own(self) -> tuple[Word, ...]:
+    def own(self) -> tuple[Embedding, ...]:
         draw = torch.Generator().manual_seed(1)
-        return (Word("blob", (torch.randn(3, 64, generator=draw),)), Word("OHWX_cat", (torch.randn(1, 64, generator=draw),)))
+        return (
+            Embedding("blob", (torch.randn(3, 64, generator=draw),)),
+            Embedding("OHWX_cat", (torch.randn(1, 64, generator=draw),)),
+        )
 
     def lend(self, count: int) -> None:
         with self.borrow_model() as base:
-            base.words = self.own[:count]
+            base.embeddings = self.own[:count]
 
 
 def test_words_of_the_host_are_read_as_in_its_prompts(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
@@ -219,7 +222,7 @@ def test_a_trigger_that_the_host_has_is_refused(mini_checkpoint: Path, photos: P
     with pytest.raises(ConfigError, match=r"'ohwx_cat' is the embedding 'OHWX_cat' of the webui's own folder"):
         list(train(config(photos, tmp_path, embedding_vectors=1), host, RunControl()))
     with host.borrow_model() as base:
-        told = told_words(config(photos, tmp_path), ["ohwx_cat, a blob"], base)
+        told = embedding_notes(config(photos, tmp_path), ["ohwx_cat, a blob"], base)
     assert len(told) == 1 and "'blob', 'OHWX_cat'" in told[0], "without one of its own it may"
 
 

@@ -26,12 +26,12 @@ from lib_lora.model.adapter import state_dict
 from lib_lora.model.adapter_types import adapter_delta, made_of, new_adapter
 from lib_lora.model.base import Target
 from lib_lora.output.effect import has_effect
-from lib_lora.output.lora_writer import Result
+from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.written_files import MOST_NAMED, left_lines
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.step import DivergedError
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 from tests.test_jobs import wait
@@ -95,15 +95,15 @@ ENDS: dict[str, tuple[Callable[[Event, RunControl], object], Callable[[pytest.Mo
     "stopped": (at_step(2, lambda control: control.request_stop(keep=False)), lambda _: None, None),
     "stopped and kept": (at_step(2, lambda control: control.request_stop(keep=True)), lambda _: None, None),
     "left": (at_step(2, lambda control: control.request_leave()), lambda _: None, None),
-    "failed at the save": (lambda *_: None, lambda patch: patch.setattr(Result, "card", failing), LoraFileError),
+    "failed at the save": (lambda *_: None, lambda patch: patch.setattr(LoraWriter, "card", failing), LoraFileError),
     "diverged": (
-        at_step(2, lambda _: pytest.MonkeyPatch().setattr(Session, "_losses", diverging)),
-        lambda patch: patch.setattr(Session, "_losses", Session._losses),
+        at_step(2, lambda _: pytest.MonkeyPatch().setattr(Trainer, "_losses", diverging)),
+        lambda patch: patch.setattr(Trainer, "_losses", Trainer._losses),
         DivergedError,
     ),
-    "out of memory": (lambda *_: None, lambda patch: patch.setattr(Session, "step", breaking(MemoryError)), MemoryError),
-    "interrupted": (lambda *_: None, lambda patch: patch.setattr(Session, "step", breaking(KeyboardInterrupt)), KeyboardInterrupt),
-    "the model is gone": (lambda *_: None, lambda patch: patch.setattr(Session, "step", breaking(HostChanged)), HostChanged),
+    "out of memory": (lambda *_: None, lambda patch: patch.setattr(Trainer, "step", breaking(MemoryError)), MemoryError),
+    "interrupted": (lambda *_: None, lambda patch: patch.setattr(Trainer, "step", breaking(KeyboardInterrupt)), KeyboardInterrupt),
+    "the model is gone": (lambda *_: None, lambda patch: patch.setattr(Trainer, "step", breaking(HostChanged)), HostChanged),
 }  # fmt: skip
 
 
@@ -113,9 +113,9 @@ def diverging(*_: object) -> list[float]:
 
 def breaking(error: type[BaseException]) -> Callable[..., StepDone]:
     """A step that fails with `error` from the third on."""
-    real = Session.step
+    real = Trainer.step
 
-    def step(self: Session, batches: Any) -> StepDone:
+    def step(self: Trainer, batches: Any) -> StepDone:
         if batches[0].step == 2:
             raise error("no more")
         return real(self, batches)
@@ -270,7 +270,7 @@ def test_a_held_out_loss_that_is_no_number_ends_with_the_run(
     photos: Path, host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page reads strict JSON: a NaN in it would leave the job running there for ever."""
-    monkeypatch.setattr(Session, "heldout_loss", lambda _: float("nan"))
+    monkeypatch.setattr(Trainer, "heldout_loss", lambda _: float("nan"))
     runner = Runner(host)
     changes = {"steps": 2, "validation_split": 0.3, "validate_every_n_steps": 1}
     last = wait(runner.start(small_config(photos, tmp_path, **changes)))
@@ -317,6 +317,6 @@ def test_a_word_of_its_own_is_an_effect() -> None:
 @pytest.fixture(autouse=True)
 def _whole_sessions() -> Iterator[None]:
     """A test that breaks the class in the middle of a run leaves it whole."""
-    real = Session._losses
+    real = Trainer._losses
     yield
-    Session._losses = real  # type: ignore[method-assign]
+    Trainer._losses = real  # type: ignore[method-assign]

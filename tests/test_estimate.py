@@ -13,11 +13,11 @@ import torch
 from lib_lora.cli import main
 from lib_lora.data.sizes import Size
 from lib_lora.estimate.account import state_bytes
-from lib_lora.estimate.meta_model import likeness
+from lib_lora.estimate.meta_model import meta_model
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import parameters
 from lib_lora.settle import settle
-from lib_lora.training.initial_adapters import start_pairs
+from lib_lora.training.initial_adapters import initial_adapters
 from tests.conftest import small_config
 from tests.counted import counted_step, told_step
 from tests.models import shared_host
@@ -50,7 +50,7 @@ def test_other_types_and_convolutions(mini_checkpoint: Path, photos: Path, tmp_p
 def test_state_of_the_optimizer(optimizer: str, factor: float, mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     """The miniature's tensors are too small for states in 8 bits."""
     config = settle(small_config(photos, tmp_path, optimizer=optimizer, unet_lr=1e-3), None)
-    pairs = start_pairs(config, likeness(StandaloneHost(mini_checkpoint, tmp_path, torch.device("cpu")).look()))
+    pairs = initial_adapters(config, meta_model(StandaloneHost(mini_checkpoint, tmp_path, torch.device("cpu")).look()))
     values = sum(value.numel() for value in parameters(pairs))
     assert state_bytes(config, pairs, "cpu") == pytest.approx(4 * factor * values, rel=0.03)
 

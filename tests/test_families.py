@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from lib_lora.check import look
 from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
-from lib_lora.data.augmentation import drawn_look
+from lib_lora.data.augmentation import drawn_augmentation
 from lib_lora.data.buckets import told_sizes
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.errors import ConfigError
 from lib_lora.events import Chosen, Event, Finished, Planned, StepDone
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
@@ -33,11 +33,11 @@ from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
 from lib_lora.model.targets import fitted, text_encoder_targets, unet_targets
 from lib_lora.plan import Batch
-from lib_lora.replay import Recording, replay
+from lib_lora.replay.step import Recording, replay
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_for, settled_notes
 from lib_lora.train import train
-from lib_lora.training.latents import Pictures
+from lib_lora.training.latents import LatentSource
 from lib_lora.training.noising import draw
 from lib_lora.training.step import StepInputs, compute_loss
 from tests.conftest import small_config, write_picture
@@ -273,10 +273,10 @@ def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velo
     """V = √ᾱ ε − √(1 − ᾱ) x  (Salimans & Ho 2022, Progressive Distillation), of the first step's own draws and batch."""
     config = small_config(photos, host.lora_folder(), name="again")
     plan = look(config, host).checked()
-    pictures = Pictures(config, plan, base)
+    pictures = LatentSource(config, plan, base)
     list(pictures.encode())
     batch = next(iter(plan.updates(config.run.seed)))[0]
-    shown = pictures.shown(batch)
+    shown = pictures.batch(batch)
     drawn = draw(config.objective, shown.latents, base.noise_process, config.run.seed, batch.step, batch.first)
     kept = base.noise_process.alphas_cumprod[drawn.timesteps][:, None, None, None]
     noise = (drawn.noisy_latents - kept.sqrt() * shown.latents) / (1 - kept).sqrt()
@@ -296,7 +296,7 @@ def first_loss(base: DiffusersModel, host: StandaloneHost, photos: Path, *, velo
 def test_inpainting_models_of_other_families(write: Any, photos: Path, tmp_path: Path) -> None:
     """A whole run on nine channels; the step is that of diffusers' U-Net on noisy latents, ones and the latents of grey."""
     host = shared_host(write(tmp_path, inpaints=True), tmp_path / "out")
-    kind = host.kind()
+    kind = host.detected_model()
     assert kind is not None and kind.family.name == f"{kind.family.name.removesuffix(' inpainting')} inpainting"
     events = run(small_config(photos, tmp_path / "out", steps=2), host)
     assert isinstance(events[-1], Finished) and events[-1].path is not None
@@ -369,7 +369,7 @@ def test_a_lora_of_another_family_is_refused_by_name(
 
 def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path) -> None:
     with shared_host(mini_sd2, tmp_path).borrow_model() as base:
-        base.kind = Kind(base.family, "a test", "a test says so")
+        base.detected = DetectedModel(base.family, "a test", "a test says so")
         with pytest.raises(ConfigError, match="v_pred_like_loss"):
             settled_for(build_config({"name": "x", "data": ["y"], "v_pred_like_loss": 0.5}), base)
 
@@ -377,13 +377,13 @@ def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path)
 def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, tmp_path / "v.safetensors")
     with shared_host(tmp_path / "v.safetensors", tmp_path).borrow_model() as base:
-        assert base.kind.words(declared=False) == f"SDXL, predicts v (the tensor v_pred in the file says so); {READ}"
+        assert base.detected.description(declared=False) == f"SDXL, predicts v (the tensor v_pred in the file says so); {READ}"
 
 
 def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:
     def settled(**flat: object) -> tuple[Settled, list[str]]:
         config = settled_for(build_config({"name": "x", "data": ["y"], **flat}), sdxl)
-        return config, settled_notes(config, sdxl.kind)
+        return config, settled_notes(config, sdxl.detected)
 
     config, told = settled(clip_skip=2)
     assert config.text.clip_skip == 1 and "Clip skip: not used" in told[1]
@@ -470,11 +470,13 @@ def test_what_is_told_of_sizes_follows_each_showing(mini_checkpoint: Path, tmp_p
     host = shared_host(mini_checkpoint, tmp_path / "out")
     plan = look(config, host).checked()
     with host.borrow_model() as base:
-        pictures = Pictures(config, plan, base)
+        pictures = LatentSource(config, plan, base)
         list(pictures.encode())
         for step in range(6):
-            mirrored = drawn_look(config.data, config.run.seed, step, 0).mirrored
+            mirrored = drawn_augmentation(config.data, config.run.seed, step, 0).mirrored
             wanted = told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=mirrored)
-            assert pictures.shown(Batch(step, 0, [0])).sizes.tolist() == [list(wanted)]
-        assert pictures.still([0]).sizes.tolist() == [list(told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=False))]
+            assert pictures.batch(Batch(step, 0, [0])).sizes.tolist() == [list(wanted)]
+        assert pictures.without_augmentation([0]).sizes.tolist() == [
+            list(told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=False))
+        ]
     assert len({told_sizes(Size(96, 65), plan.placements[0].bucket, mirrored=side) for side in (True, False)}) == 2

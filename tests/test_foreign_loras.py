@@ -17,7 +17,7 @@ from lib_lora.config.groups import build_config
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished, Note
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
@@ -34,10 +34,10 @@ from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.training.continued_files import kept_tensors, weights_problems
-from lib_lora.training.continued_notes import told_weights
-from lib_lora.training.initial_adapters import fit_problems, frozen_pairs, norm_shifts, start_pairs
+from lib_lora.training.continued_notes import continued_notes
+from lib_lora.training.initial_adapters import fit_problems, initial_adapters, merged_adapters, norm_shifts
 from tests.conftest import small_config
 from tests.layouts import LAYOUTS
 from tests.models import shared_host
@@ -92,16 +92,16 @@ def test_a_layout_starts_and_merges_as_kohyas(base: DiffusersModel, layout: str,
     torch.manual_seed(0)
     state = random_lora(base)
     plain, other = saved(tmp_path, state, "plain"), saved(tmp_path, LAYOUTS[layout](state), "other")
-    kind = Kind(base.family, "a test")
+    kind = DetectedModel(base.family, "a test")
     for path in (plain, other):
         assert weights_problems(config(network_weights=path, base_weights=[path]), kind) == []
         assert fit_problems(config(network_weights=path, base_weights=[path]), base) == []
-    assert same(*(start_pairs(config(network_weights=path), base) for path in (plain, other)))
-    assert same(*(frozen_pairs(config(base_weights=[path], base_weights_multiplier=["0.5"]), base) for path in (plain, other)))
+    assert same(*(initial_adapters(config(network_weights=path), base) for path in (plain, other)))
+    assert same(*(merged_adapters(config(base_weights=[path], base_weights_multiplier=["0.5"]), base) for path in (plain, other)))
     ours, theirs = (describe(Path(path)) for path in (plain, other))
     keys = ("type", "modules", "modules_unet", "modules_text_encoder", "ranks", "alphas", "norm_max")
     assert [ours[key] for key in keys] == [theirs[key] for key in keys] and ours["layout"] == "kohya's names"
-    first, second = (dict(again(Path(path)).settings) for path in (plain, other))
+    first, second = (dict(continue_settings(Path(path)).settings) for path in (plain, other))
     assert {**first, "network_weights": ""} == {**second, "network_weights": ""}
 
 
@@ -167,10 +167,10 @@ def test_what_diffusers_saves_adds_what_peft_adds(base: DiffusersModel, form: st
         first |= {id(base.text_encoders[i].module.get_submodule(path)) for i, model in enumerate(encoders)
                   for path in peft_deltas(model) if path.endswith(PEFT_TEXT[0])}  # fmt: skip
         wanted = {module: change / (3 / 2 if id(module) in first else 6 / 4) for module, change in wanted.items()}
-    assert weights_problems(config(network_weights=path, dim_from_weights=True), base.kind) == []
-    assert_adds(start_pairs(config(network_weights=path, dim_from_weights=True), base), base, wanted)
-    assert_adds(frozen_pairs(config(base_weights=[path]), base), base, wanted)
-    told_of = " ".join(told_weights(config(network_weights=path), base))
+    assert weights_problems(config(network_weights=path, dim_from_weights=True), base.detected) == []
+    assert_adds(initial_adapters(config(network_weights=path, dim_from_weights=True), base), base, wanted)
+    assert_adds(merged_adapters(config(base_weights=[path]), base), base, wanted)
+    told_of = " ".join(continued_notes(config(network_weights=path), base))
     assert ("no alphas" in told_of) == (form == "without metadata") and "the new file has kohya's names" in told_of
 
 
@@ -179,7 +179,7 @@ def test_what_peft_saves_is_scaled_by_the_file_beside_it(sd1: DiffusersModel, tm
     model = wrapped_by_peft(sd1.unet, PEFT_UNET)
     model.save_pretrained(tmp_path)
     path = str(tmp_path / "adapter_model.safetensors")
-    assert_adds(frozen_pairs(config(base_weights=[path]), sd1), sd1, modules_of(sd1, peft_deltas(model)))
+    assert_adds(merged_adapters(config(base_weights=[path]), sd1), sd1, modules_of(sd1, peft_deltas(model)))
     (tmp_path / "adapter_config.json").write_bytes(b"\xff")
     with pytest.raises(LoraFileError, match="adapter_config.json beside it cannot be read"):
         read_layers(Path(path))
@@ -201,9 +201,9 @@ def test_other_types_of_pefts_are_scaled_as_it_does(kind: str, sd1: DiffusersMod
     assert kind == "LoHa" or any(key.endswith("lokr_w2") for key in load_file(path)), "some are whole"
     wanted = {module: change.detach() for module, change in modules_of(sd1, peft_deltas(model)).items()}
     going_on = config(network_weights=path, adapter_type=kind.lower(), dim_from_weights=True)
-    assert weights_problems(going_on, sd1.kind) == []
-    assert_adds(start_pairs(going_on, sd1), sd1, wanted)
-    assert_adds(frozen_pairs(config(base_weights=[path]), sd1), sd1, wanted)
+    assert weights_problems(going_on, sd1.detected) == []
+    assert_adds(initial_adapters(going_on, sd1), sd1, wanted)
+    assert_adds(merged_adapters(config(base_weights=[path]), sd1), sd1, wanted)
 
 
 def test_a_dora_of_pefts_is_refused_by_its_axis(sd1: DiffusersModel, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_dora_of_pefts_is_refused_by_its_axis(sd1: DiffusersModel, tmp_path: P
     wrapped_by_peft(sd1.unet, PEFT_UNET, dora=True).save_pretrained(tmp_path)
     path = str(tmp_path / "adapter_model.safetensors")
     for option, given in (("network_weights", path), ("base_weights", [path])):
-        (problem,) = weights_problems(config(**{option: given}, adapter_type="dora"), Kind(SD1, "a test"))
+        (problem,) = weights_problems(config(**{option: given}, adapter_type="dora"), DetectedModel(SD1, "a test"))
         assert problem.startswith(TOLD[option]) and "dora over output rows" in problem and "choose a LoRA without dora" in problem
     assert "outputs" in describe(Path(path))["dora_axis"]
 
@@ -228,7 +228,7 @@ def test_a_fused_in_proj_adds_the_same(base: DiffusersModel, tmp_path: Path) -> 
     path = saved(
         tmp_path, {f"{start}.lora_down.weight": down, f"{start}.lora_up.weight": up, f"{start}.alpha": torch.tensor(1.0)}
     )
-    pairs = frozen_pairs(config(base_weights=[path]), base)
+    pairs = merged_adapters(config(base_weights=[path]), base)
     assert [pair.target.name.rpartition("self_attn_")[2] for pair in pairs] == ["q_proj", "k_proj", "v_proj"]
     assert torch.allclose(torch.cat([adapter_delta(pair) for pair in pairs]), up @ down / 2, atol=1e-6)
 
@@ -253,18 +253,18 @@ def test_layers_that_are_not_trained_are_heard_and_stay(base: DiffusersModel, tm
     assert len(further_targets(base)) == (6 if base.family is SDXL else 4)
     path = saved(tmp_path, {**random_lora(base), **extra})
     going_on = config(network_weights=path)
-    assert weights_problems(going_on, base.kind) == [] and fit_problems(going_on, base) == []
-    pairs = {pair.target.name: pair for pair in start_pairs(going_on, base)}
+    assert weights_problems(going_on, base.detected) == [] and fit_problems(going_on, base) == []
+    pairs = {pair.target.name: pair for pair in initial_adapters(going_on, base)}
     kept, layers = kept_tensors(going_on, base.family)
     assert layers == by_layer(extra).keys() and kept.keys() == extra.keys()
     assert all(torch.equal(kept[key], extra[key]) and kept[key].dtype == torch.float16 for key in extra)
-    merged = {pair.target.name: pair for pair in frozen_pairs(config(base_weights=[path]), base)}
+    merged = {pair.target.name: pair for pair in merged_adapters(config(base_weights=[path]), base)}
     for target in further_targets(base):
         pair, tensors = pairs[target.name], by_layer(extra)[target.name]
         assert not any(value.requires_grad for value in pair.named().values())
         wanted = delta({key: value.float() for key, value in tensors.items() if key != "alpha"}, 1.0, weight_of(target))
         assert torch.allclose(adapter_delta(pair), wanted) and torch.allclose(adapter_delta(merged[target.name]), wanted)
-    (note,) = told_weights(going_on, base)
+    (note,) = continued_notes(going_on, base)
     assert note.startswith(TOLD["network_weights"]) and f"{len(layers)} layers" in note and "stay in the new file" in note
 
 
@@ -302,7 +302,7 @@ def test_a_bias_is_added_beside_its_full_difference(sd1: DiffusersModel, tmp_pat
             saved(tmp_path, state, name),
             torch.randn(2, *module.weight.shape[1:2], *([5, 5] if module.weight.dim() == 4 else [])),
         )
-        with attached([], frozen_pairs(config(base_weights=[path, path]), sd1)):
+        with attached([], merged_adapters(config(base_weights=[path, path]), sd1)):
             heard = module(x)
         written = copy.deepcopy(module)
         written.__dict__.pop("forward", None)  # that of the borrowed one
@@ -355,10 +355,10 @@ def test_a_glora_of_either_order_adds_the_same(sd1: DiffusersModel, tmp_path: Pa
     wanted = weight_of(target) @ a1 @ a2 + b1 @ b2  # LyCORIS' GLoRAModule.forward: org(a1(a2(x))) + b1(b2(x))
     for name, state in (("newer", newer), ("older", turned)):
         path = saved(tmp_path, state, name)
-        flat = dict(again(Path(path)).settings)
-        assert weights_problems(config(base_weights=[path], **flat), sd1.kind) == []
-        pairs = {pair.target.name: pair for pair in start_pairs(config(**flat), sd1)}
-        merged = {pair.target.name: pair for pair in frozen_pairs(config(base_weights=[path]), sd1)}
+        flat = dict(continue_settings(Path(path)).settings)
+        assert weights_problems(config(base_weights=[path], **flat), sd1.detected) == []
+        pairs = {pair.target.name: pair for pair in initial_adapters(config(**flat), sd1)}
+        merged = {pair.target.name: pair for pair in merged_adapters(config(base_weights=[path]), sd1)}
         for found in (pairs, merged):
             assert torch.allclose(adapter_delta(found[target.name]), wanted, rtol=1e-4, atol=1e-4)
         assert state_dict([pairs[target.name]])[f"{target.name}.a1.weight"].shape == (rank, width)
@@ -369,7 +369,7 @@ def test_a_folded_kernel_is_read_as_the_convolution_that_it_is(sd1: DiffusersMod
     weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
     down, up = torch.randn(2, weight[0].numel()), torch.randn(len(weight), 2)
     path = saved(tmp_path, {f"{CONV}.lora_down.weight": down, f"{CONV}.lora_up.weight": up, f"{CONV}.alpha": torch.tensor(1.0)})
-    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    (pair,) = merged_adapters(config(base_weights=[path]), sd1)
     assert torch.allclose(adapter_delta(pair), (up @ down / 2).reshape(weight.shape), atol=1e-5)
     narrow = saved(tmp_path, {f"{CONV}.lora_down.weight": down[:, 1:], f"{CONV}.lora_up.weight": up}, "narrow")
     (problem,) = fit_problems(config(base_weights=[narrow]), sd1)
@@ -381,7 +381,7 @@ def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) 
     weight = weight_of(next(target for target in adaptable(sd1) if target.name == CONV))
     change = torch.randn(weight.shape)
     path = saved(tmp_path, {f"{CONV}.diff": change, f"{CONV}.alpha": torch.tensor(4.0)})
-    (pair,) = frozen_pairs(config(base_weights=[path]), sd1)
+    (pair,) = merged_adapters(config(base_weights=[path]), sd1)
     assert torch.equal(adapter_delta(pair), change)
     assert describe(Path(path))["norm_max"] == pytest.approx(float(change.norm()))
 
@@ -405,7 +405,9 @@ def test_what_cannot_be_read_is_one_sentence_with_the_option(
     option: str, key: str, shape: tuple[int, ...], said: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path, {key: torch.zeros(shape)})
-    (problem,) = weights_problems(config(**{option: path if option == "network_weights" else [path]}), Kind(SD1, "a test"))
+    (problem,) = weights_problems(
+        config(**{option: path if option == "network_weights" else [path]}), DetectedModel(SD1, "a test")
+    )
     assert problem.startswith(TOLD[option]) and said in problem and "choose" in problem and path in problem
 
 
@@ -419,10 +421,10 @@ def test_another_family_is_refused_by_widths_with_both_names(tmp_path: Path) -> 
                  (("both", saved(tmp_path, both, "both")), ("one", saved(tmp_path, one, "one")))}  # fmt: skip
         flat = {"dim_from_weights": True}
         for family in (SD1, SDXL):
-            assert weights_problems(config(**{option: given["both"]}, **flat), Kind(family, "a test")) == []
-        (problem,) = weights_problems(config(**{option: given["one"]}, **flat), Kind(SDXL, "a test"))
+            assert weights_problems(config(**{option: given["both"]}, **flat), DetectedModel(family, "a test")) == []
+        (problem,) = weights_problems(config(**{option: given["one"]}, **flat), DetectedModel(SDXL, "a test"))
         assert problem.startswith(TOLD[option]) and "is a LoRA of SD 1.x, but the model is SDXL" in problem
-        (problem,) = weights_problems(config(**{option: given["both"]}, **flat), Kind(SD2, "a test"))
+        (problem,) = weights_problems(config(**{option: given["both"]}, **flat), DetectedModel(SD2, "a test"))
         assert "is a LoRA of SD 1.x or SDXL, but the model is SD 2.x" in problem
 
 
@@ -467,5 +469,5 @@ def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path
         return
     look(settings, host).checked()
     base = host.look()
-    pairs = start_pairs(settings, base) if option == "network_weights" else frozen_pairs(settings, base)
+    pairs = initial_adapters(settings, base) if option == "network_weights" else merged_adapters(settings, base)
     assert len(pairs) == len(by_layer(load_file(path))) == describe(Path(path))["modules"]

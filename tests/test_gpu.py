@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lib_lora.events import Finished, Planned, StepDone
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from lib_lora.files.lora_file import read
@@ -21,7 +21,7 @@ from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae
 from lib_lora.hosts.checkpoint import Modules
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.embeddings import bundled
-from lib_lora.replay import load_recording, replay
+from lib_lora.replay.step import load_recording, replay
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.embedding import start_word
@@ -195,7 +195,7 @@ def full_shape(shapes_of: Path, device: torch.device) -> DiffusersModel:
         vae = AutoencoderKL(**vae_config(weights)).eval()
         configs = [text_config(weights, prefix) for prefix in [encoder.weights for encoder in family.text_encoders]]
         encoders = [kind(CLIPTextConfig(**config)).half().eval() for kind, config in zip(kinds, configs)]
-    return DiffusersModel(Modules(unet, vae, tuple(encoders), Kind(family, "its shapes")), device)
+    return DiffusersModel(Modules(unet, vae, tuple(encoders), DetectedModel(family, "its shapes")), device)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_the_oldest_goes_first_and_only_so_much(queue: Queue, tmp_path: Path) ->
     assert queue.keeper.kept.size <= queue.keeper.limit_gb * GB
 
 
-def test_nothing_that_somebody_can_go_on_from_goes_by_itself(queue: Queue, tmp_path: Path) -> None:
+def test_nothing_that_somebody_can_resume_from_goes_by_itself(queue: Queue, tmp_path: Path) -> None:
     """Not for any limit; what waits or runs keeps all that it has."""
     queue.keeper.set_limit("0")
     stays = {"done-2-state", "cut-1-state", "cut-2-state", "kept-1-state", "kept-2-state", "waits-state"}

@@ -126,7 +126,7 @@ def test_every_kohya_name_sets_its_option(opt: Option) -> None:
         value = True
     settings = {"network_args": [f"{kohya.partition('.')[2]}={value}"]} if "." in kohya else {kohya: value}
     config = import_source(source_of(settings, toml=True), keep_names=True).config()
-    expected = "on" if opt.name == "gradient_checkpointing" else tuple(value) if opt.kind is tuple else value
+    expected = "on" if opt.name == "gradient_checkpointing" else tuple(value) if opt.type is tuple else value
     assert config.value(opt) == expected
 
 

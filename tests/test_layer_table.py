@@ -13,23 +13,23 @@ import torch
 from torch import nn
 
 from lib_lora.config.groups import build_config
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
 from lib_lora.files.lora_file import serialise, write
 from lib_lora.hosts.architecture import unet_config
-from lib_lora.layer_report import layers_text
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.adapter_types import new_adapter, tensor_shapes
-from lib_lora.model.base import Target, Word
+from lib_lora.model.base import Embedding, Target
 from lib_lora.model.embeddings import bundle
+from lib_lora.model.layer_report import layers_text
 from lib_lora.model.layer_settings import conv_place, rank_and_alpha
 from lib_lora.model.layer_shapes import layers_of
 from lib_lora.model.targets import conv_targets
 from lib_lora.settle import settle
 from lib_lora.training.continued_files import kept_tensors
-from lib_lora.training.initial_adapters import start_pairs
+from lib_lora.training.initial_adapters import initial_adapters
 from lib_lora.training.precision import FILE_DTYPES
 
 DATA = Path(__file__).parent / "data"
@@ -76,16 +76,16 @@ def test_convolutions_of_other_families_are_those_of_diffusers(family: Family) -
 
 
 def test_families_have_their_own_counts() -> None:
-    words = [layers_text(settle(build_config({}), Kind(family, "a test")), family) for family in (SD2, SDXL)]
+    words = [layers_text(settle(build_config({}), DetectedModel(family, "a test")), family) for family in (SD2, SDXL)]
     assert words[0].startswith("330 layers of an SD 2.x: 138 of the text encoder, 192 of the U-Net;")
     assert words[1].startswith("722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net;")
-    both = layers_text(settle(build_config({"text_encoder_lr": 1e-5}), Kind(SDXL, "a test")), SDXL)
+    both = layers_text(settle(build_config({"text_encoder_lr": 1e-5}), DetectedModel(SDXL, "a test")), SDXL)
     assert both.startswith("986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net;")
     middle = ",".join("4" if i == 11 else "0" for i in range(23))
-    assert layers_text(settle(build_config({"block_dims": middle}), Kind(SDXL, "a test")), SDXL).startswith(
+    assert layers_text(settle(build_config({"block_dims": middle}), DetectedModel(SDXL, "a test")), SDXL).startswith(
         "102 layers of an SDXL: 0 of the text encoders, 102 of"
     )
-    assert layers_text(settle(build_config({"block_dims": middle}), Kind(SD1, "a test")), SD1) == "", "its rule tells"
+    assert layers_text(settle(build_config({"block_dims": middle}), DetectedModel(SD1, "a test")), SD1) == "", "its rule tells"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_families_have_their_own_counts() -> None:
     ids=str,
 )
 def test_counts(flat: dict[str, Any], counts: str) -> None:
-    assert layers_text(settle(build_config(flat), Kind(SD1, "a test")), SD1).startswith(counts)
+    assert layers_text(settle(build_config(flat), DetectedModel(SD1, "a test")), SD1).startswith(counts)
 
 
 @pytest.mark.parametrize(
@@ -158,18 +158,20 @@ def written(path: Path, family: Family, flat: dict[str, Any]) -> float:
     """Megabytes of the file that a run with these settings writes, beside what its metadata takes."""
     config, count = settle(build_config(flat), None), flat.get("embedding_vectors", 0)
     widths = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}[family.id]  # of the text encoders
-    word = bundle(Word("ohwx", tuple(torch.zeros(count, width) for width in widths))) if count else {}
+    word = bundle(Embedding("ohwx", tuple(torch.zeros(count, width) for width in widths))) if count else {}
     dtype = FILE_DTYPES[config.precision.save_precision]
     base = without_content(family)
     kept, layers = kept_tensors(config, base.family)
-    trained = [pair for pair in start_pairs(config, base) if pair.target.name not in layers]
+    trained = [pair for pair in initial_adapters(config, base) if pair.target.name not in layers]
     write(path, serialise({**state_dict(trained), **kept, **word}, dtype, {}, kept))
     return path.stat().st_size / 1e6
 
 
 def told(flat: dict[str, Any], family: Any) -> float:
     return float(
-        layers_text(settle(build_config(flat), Kind(family, "a test")), family).rpartition("a file of ")[2].removesuffix(" MB")
+        layers_text(settle(build_config(flat), DetectedModel(family, "a test")), family)
+        .rpartition("a file of ")[2]
+        .removesuffix(" MB")
     )
 
 
@@ -225,16 +227,16 @@ def test_a_lora_that_is_gone_on_with(first: dict[str, Any], then: dict[str, Any]
     old = tmp_path / "old.safetensors"
     written(old, SD1, {"rank": 4, "trigger": "ohwx", **first})
     flat = {"rank": 4, "trigger": "ohwx", "network_weights": str(old), **then}
-    assert layers_text(settle(build_config(flat), Kind(SD1, "a test")), SD1).startswith(words)
+    assert layers_text(settle(build_config(flat), DetectedModel(SD1, "a test")), SD1).startswith(words)
     assert told(flat, SD1) == pytest.approx(written(tmp_path / "new.safetensors", SD1, flat), rel=0.01, abs=0.06)
 
 
 def test_what_cannot_be_told_is_left_to_those_who_tell(tmp_path: Path) -> None:
     written(tmp_path / "old.safetensors", SD1, {"rank": 4, **TE})
     foreign = build_config({"network_weights": str(tmp_path / "old.safetensors")})
-    assert layers_text(settle(foreign, Kind(SDXL, "a test")), SDXL) == ""
-    assert layers_text(settle(build_config({"network_weights": "a"}), Kind(SD1, "a test")), SD1) == ""
-    assert layers_text(settle(build_config({"block_dims": "a"}), Kind(SD1, "a test")), SD1) == "", "its rule tells"
+    assert layers_text(settle(foreign, DetectedModel(SDXL, "a test")), SDXL) == ""
+    assert layers_text(settle(build_config({"network_weights": "a"}), DetectedModel(SD1, "a test")), SD1) == ""
+    assert layers_text(settle(build_config({"block_dims": "a"}), DetectedModel(SD1, "a test")), SD1) == "", "its rule tells"
 
 
 def test_layers_that_are_chosen() -> None:

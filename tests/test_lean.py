@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_lora.model import frozen_layers as lean
 from lib_lora.model import matmul as products
-from lib_lora.model.frozen_layers import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, lean_forwards
+from lib_lora.model.frozen_layers import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, frozen_forwards
 from lib_lora.model.matmul import convolved_onto, product
 from lib_lora.model.patching import forwards_replaced, frozen
 from tests.models import shared_host
@@ -83,7 +83,7 @@ def test_what_comes_out_may_be_changed_in_place(batch: int) -> None:
 
 def test_empty_and_unbatched_inputs() -> None:
     linear, conv = nn.Linear(5, 3), nn.Conv2d(4, 2, 3)
-    with forwards_replaced(lean_forwards([linear, conv], CPU)):
+    with forwards_replaced(frozen_forwards([linear, conv], CPU)):
         assert linear(torch.zeros(0, 4, 5)).shape == (0, 4, 3)
         assert conv(torch.zeros(4, 8, 8)).shape == (2, 6, 6)
 
@@ -100,7 +100,7 @@ def test_a_network_answers_the_same(most: int, monkeypatch: pytest.MonkeyPatch) 
     net, x = network(), torch.randn(2, 4, 16, 16, requires_grad=True)
     with frozen([net]):
         plain = net(x)
-        with forwards_replaced(lean_forwards([net], CPU)):
+        with forwards_replaced(frozen_forwards([net], CPU)):
             ours = net(x)
             assert ours.grad_fn.name().startswith("FrozenLinear")
         assert_same(ours, plain, [x])
@@ -115,23 +115,23 @@ def test_what_is_kept_for_backward_shrinks() -> None:
 
     with frozen([net]):
         plain = kept()
-        with forwards_replaced(lean_forwards([net], CPU)):
+        with forwards_replaced(frozen_forwards([net], CPU)):
             assert kept() == 2 * 8 * 16 * 16 * 4 < plain, "only SiLU's input is needed"
 
 
 def test_other_number_formats_go_to_torch() -> None:
     net, x = network(), torch.randn(1, 4, 16, 16)
-    with forwards_replaced(lean_forwards([net], CPU)), torch.no_grad():
+    with forwards_replaced(frozen_forwards([net], CPU)), torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             assert net(x).dtype == torch.bfloat16
         assert net.double()(x.double()).dtype == torch.float64
-    assert lean_forwards([net], torch.device("cuda")) == {}
+    assert frozen_forwards([net], torch.device("cuda")) == {}
 
 
 def test_unusual_convolutions_are_left_alone() -> None:
     odd = [nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, dilation=2), nn.Conv2d(4, 4, (1, 3)), nn.Conv2d(4, 4, 3, padding="same"),
            nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, stride=(1, 2))]  # fmt: skip
-    assert lean_forwards(odd, CPU) == {}
+    assert frozen_forwards(odd, CPU) == {}
 
 
 def test_a_whole_model_computes_with_them(mini_checkpoint: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from lib_lora.config.groups import build_config
 from lib_lora.config.keyword_arguments import parse_arguments, split_arguments
 from lib_lora.config.literals import LiteralError, literal
+from lib_lora.data import image_headers
 from lib_lora.data import image_headers as jpeg
-from lib_lora.data import png
 from lib_lora.data.caption_processing import Moment, shown_caption
 from lib_lora.data.captions import with_trigger
 from lib_lora.data.chunking import batch_tokens
@@ -195,10 +195,14 @@ def test_a_png_of_endless_chunks_is_refused_after_so_many_looks(tmp_path: Path) 
     content = plain.getvalue()
     head, rest = content[:33], content[33:]
     path = tmp_path / "a.png"
-    for kind, most in ((b"tEXt", png.MAX_NOTES), (b"abCd", png.MAX_NOTES), (b"IDAT", png.MAX_DATA)):
+    for kind, most in ((b"tEXt", image_headers.MAX_NOTES), (b"abCd", image_headers.MAX_NOTES), (b"IDAT", image_headers.MAX_DATA)):
         made = head + chunk(kind) * 1_000_000 + rest
         counted = Counted(made)
-        assert png.png_problem(counted) and counted.reads <= png.MAX_NOTES + png.MAX_DATA + 2 and counted.reads >= most
+        assert (
+            image_headers.png_problem(counted)
+            and counted.reads <= image_headers.MAX_NOTES + image_headers.MAX_DATA + 2
+            and counted.reads >= most
+        )
         path.write_bytes(made)
         for look in (image_size, load_pixels):
             with pytest.raises(DatasetError, match="is a PNG of more than"):

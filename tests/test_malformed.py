@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import lib_lora.replay_data as replay_data_room
+import lib_lora.replay.data as replay_data_room
 from lib_lora.config.groups import all_options, build_config
 from lib_lora.config.rules import config_problems
 from lib_lora.data.captions import CaptionSource, caption_file, written_caption
 from lib_lora.data.tokens import load_tokenizer
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.files.lora_file import read
 from lib_lora.files.state_file import TENSORS, VALUES, write_state
@@ -31,18 +31,18 @@ from lib_lora.hosts.checkpoint import kind_of_file, read_shapes, says_v
 from lib_lora.jobs.queue_store import JOB, ORDER, Store
 from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.table import key_table
-from lib_lora.layer_report import layers_text
 from lib_lora.model.base import Target
+from lib_lora.model.layer_report import layers_text
 from lib_lora.output.card import write_card
-from lib_lora.output.cleanup import remove_leftovers
+from lib_lora.output.cleanup import clean_up
 from lib_lora.output.inspect import describe
 from lib_lora.output.truncate import truncate
-from lib_lora.replay import load_recording
-from lib_lora.replay_data import replay_data
+from lib_lora.replay.data import replay_data
+from lib_lora.replay.step import load_recording
 from lib_lora.settle import settle
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.training.continued_files import weights_problems
-from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
+from lib_lora.training.initial_adapters import initial_adapters, merged_adapters
 from lib_lora.training.latent_cache import LatentCache, _path
 from lib_lora.training.resume import find_resumed
 from lib_lora.training.vae import Posterior
@@ -120,17 +120,17 @@ def test_loras(base: Any, tmp_path: Path, readers: Readers) -> None:
         config = configs[kind, ranks]
         if ranks:
             layers_text(config, SD1)
-        problems = weights_problems(config, Kind(SD1, "a test"))
+        problems = weights_problems(config, DetectedModel(SD1, "a test"))
         if problems:
             raise LoraFileError(problems[0])
-        for pair in start_pairs(config, base):
+        for pair in initial_adapters(config, base):
             assert all(bool(torch.isfinite(value).all()) for value in pair.named().values()) and math.isfinite(pair.alpha)
 
     def merged() -> None:
-        problems = weights_problems(below, Kind(SD1, "a test"))
+        problems = weights_problems(below, DetectedModel(SD1, "a test"))
         if problems:
             raise LoraFileError(problems[0])
-        frozen_pairs(below, base)
+        merged_adapters(below, base)
 
     def cut() -> None:
         out.unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def test_loras(base: Any, tmp_path: Path, readers: Readers) -> None:
         rng = random.Random(number)
         path.write_bytes(malformed.lora(rng))
         kind = rng.choice(kinds)
-        readers.see(number, describe=described, truncate=cut, again=lambda: again(path), merge=merged,
+        readers.see(number, describe=described, truncate=cut, again=lambda: continue_settings(path), merge=merged,
                     go_on=lambda kind=kind: continued(kind, ranks=False), ranks=lambda kind=kind: continued(kind, ranks=True))  # fmt: skip
     assert readers.files == 600 and readers.legal > 600 and readers.refused > 1300
 
@@ -182,7 +182,7 @@ def test_states(pictures: Path, tmp_path: Path, readers: Readers) -> None:
 
     def look() -> None:
         assert state_folder("blob", host.work_folder()) == folder
-        remove_leftovers(tmp_path, folder.parent)
+        clean_up(tmp_path, folder.parent)
         find_resumed(settle(config, None), plan, host, None)
 
     for number in range(200):

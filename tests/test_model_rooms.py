@@ -25,7 +25,7 @@ from lib_lora.model.layer_names.families import Layer, by_metadata, families_of,
 from lib_lora.model.layer_names.keys import UNET, key_of
 from lib_lora.model.layer_names.others import CHECKPOINT, CONTROL, EMBEDDING, no_lora, other_model
 from lib_lora.model.layer_names.text import layer_name, text_paths
-from lib_lora.model.meta_device import Acting, acting_as, device_type
+from lib_lora.model.meta_device import EmulatedDevice, device_type, emulating
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from tests.pairs import new_pair
@@ -60,7 +60,7 @@ def test_a_block_is_computed_again_for_its_gradient() -> None:
 
 def test_meta_tensors_stand_for_a_device() -> None:
     x = torch.empty(1, device=META)
-    with acting_as(Acting("cuda", torch.float16)):
+    with emulating(EmulatedDevice("cuda", torch.float16)):
         assert device_type(x) == "cuda" and autocast_dtype(x) == torch.float16
         with without_autocast(x):
             assert device_type(x) == "cuda" and autocast_dtype(x) is None

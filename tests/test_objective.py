@@ -19,8 +19,8 @@ from lib_lora.objective.loss import (
     elementwise_error,
     huber_thresholds,
     min_snr_weight,
+    noise_schedule,
     sample_weights,
-    schedule,
     velocity_scale,
 )
 from lib_lora.randomness import generator, normal, permutation, uniform
@@ -67,9 +67,9 @@ def test_zero_terminal_snr_equals_diffusers() -> None:
     theirs = torch.cumprod(1 - scheduling.rescale_zero_terminal_snr(betas), dim=0)
     ours = scaled_linear().with_zero_terminal_snr()
     assert torch.allclose(ours.alphas_cumprod, theirs, atol=1e-5) and ours.alphas_cumprod[-1] == 0
-    (noised,) = schedule(ObjectiveConfig(zero_terminal_snr=True), scaled_linear()).tensors()
+    (noised,) = noise_schedule(ObjectiveConfig(zero_terminal_snr=True), scaled_linear()).tensors()
     assert torch.equal(ours.alphas_cumprod, noised)
-    assert schedule(ObjectiveConfig(), ours) is ours
+    assert noise_schedule(ObjectiveConfig(), ours) is ours
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from lib_lora.config.groups import build_config
 from lib_lora.errors import TrainLoraError
-from lib_lora.jobs.history import can_go_on, settings_to_repeat, settings_to_run
+from lib_lora.jobs.history import can_resume, settings_to_repeat, settings_to_run
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry, read_entry
 from lib_lora.jobs.queue_listing import details, listing
@@ -59,9 +59,9 @@ def assert_shown(queue: Queue, root: Path) -> None:
         actions += [
             lambda e=entry: settings_to_repeat(e, root, from_state=True),
             lambda e=entry: queue.move(e.id, 1),
-            lambda e=entry: can_go_on(e),
+            lambda e=entry: can_resume(e),
         ]
-        if not can_go_on(entry):
+        if not can_resume(entry):
             actions.append(lambda e=entry: queue.resume(e.id))
         for action in actions:
             try:
@@ -170,7 +170,7 @@ def test_a_state_folder_of_any_name_is_no_obstacle(tmp_path: Path, state: str) -
     queue = new_queue(tmp_path)
     assert_shown(queue, tmp_path)
     if state != ".":
-        assert not listing(queue)["jobs"][0]["can_go_on"]
+        assert not listing(queue)["jobs"][0]["can_resume"]
         with pytest.raises(QueueError, match="repeat it instead"):
             queue.resume("a")
     assert not queue.owns(state) and queue.entry("a").settings["data"] == [state + "|3"]

@@ -20,7 +20,7 @@ from lib_lora.config.options import LONGEST_TEXT, MOST_TEXTS, Option
 from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.data.folders import MAX_REPEATS, repeats_in
 from lib_lora.errors import ConfigError, TrainLoraError
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from lib_lora.kohya.export import ExportForm, export_kohya
@@ -105,7 +105,7 @@ def test_what_was_taken_is_checked_with_sentences(opt: Option, monkeypatch: pyte
         config = built(flat)
         if config is not None:
             told = [*config_problems(config), *config_notes(config), *find_images(config).problems]
-            settled = settle(config, Kind((SD1, SDXL)[number % 2], "ε"))
+            settled = settle(config, DetectedModel((SD1, SDXL)[number % 2], "ε"))
             told += model_problems(settled)
             told += weights_problems(settled) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []
             if opt.group == "optimizer" and not config_problems(config):

@@ -68,9 +68,9 @@ def drawn(opt: Option, rng: random.Random, files: list[str]) -> Any:
         return rng.choice(TEXTS[opt.name])
     if opt.choices is not None:
         return rng.choice(opt.choices)
-    if opt.kind is bool:
+    if opt.type is bool:
         return rng.random() < 0.5
-    if opt.kind in (int, float):
+    if opt.type in (int, float):
         low, high = opt.declaration.ge or 0, opt.declaration.le or 4
         return rng.choice([low, low + 1, min(high, low + 8), (low + min(high, 64)) / 2, low - 1, "x"])
     return rng.choice(["", "x"])
@@ -110,7 +110,7 @@ def test_the_report_tells_exactly_what_train_refuses_with(
     files = [str(tmp_path / "missing.safetensors"), lora(tmp_path, unet, "unfit"), str(photos / "3_blob" / "0.png")]
     legal, told = 0, Counter[str]()
     for flat in configurations(number, photos, files):
-        raw = [flat.get(opt.name, "" if opt.kind is tuple or opt.default is None else opt.default) for opt in tab._options]
+        raw = [flat.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in tab._options]
         report = tab.report(None, *raw)
         try:
             refused = refusals(build_config(settings_from(tab._options, raw)), host)

@@ -27,7 +27,7 @@ def test_option_is_declared_whole(opt: Option) -> None:
     assert declared.label and declared.help.endswith(".")
     assert declared.kohya is None or declared.kohya.removeprefix("network_args.").isidentifier()
     assert declared.place in {"basic", "advanced", "none"}
-    if opt.kind in (int, float):
+    if opt.type in (int, float):
         assert declared.ge is not None and declared.le is not None
         assert declared.unset if opt.default is None else declared.ge <= opt.default <= declared.le
 
@@ -37,7 +37,7 @@ def test_every_option_goes_through_json_and_text(opt: Option) -> None:
     changed = build_config({opt.name: sample(opt)})
     assert changed != TrainConfig() and changed.value(opt) != opt.default
     assert build_config(json.loads(json.dumps(changed.to_flat()))) == changed
-    text = " ".join(changed.value(opt)) if opt.kind is tuple else str(changed.value(opt))  # as a command line gives it
+    text = " ".join(changed.value(opt)) if opt.type is tuple else str(changed.value(opt))  # as a command line gives it
     assert build_config({opt.name: text}) == changed
     assert parse_typed(opt, opt.default) == opt.default and bounds_problem(opt, opt.default) is None
 
@@ -45,8 +45,8 @@ def test_every_option_goes_through_json_and_text(opt: Option) -> None:
 @pytest.mark.case(57)
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
 def test_bounds_hold(opt: Option) -> None:
-    if opt.kind in (int, float):
-        step = 1 if opt.kind is int else 1e-9
+    if opt.type in (int, float):
+        step = 1 if opt.type is int else 1e-9
         for bound, outside in ((opt.declaration.ge, -step), (opt.declaration.le, step)):
             assert build_config({opt.name: bound}).value(opt) == bound
             assert "must be" in str(bounds_problem(opt, parse_typed(opt, bound + outside * max(1, abs(bound)))))
@@ -75,7 +75,7 @@ def test_only_folders_and_files_that_the_webui_decides_have_no_place_in_the_form
 def test_the_queues_list_names_no_folder_of_the_machine() -> None:
     places = ("data", "reg_data", "mask_data", "network_weights", "base_weights", "resume", "out", "checkpoint", "sample_prompts")
     shown = {name: "/home/somebody/last.txt" for name in places}
-    lists = {name: [path] if OPTIONS_BY_NAME[name].kind is tuple else path for name, path in shown.items()}
+    lists = {name: [path] if OPTIONS_BY_NAME[name].type is tuple else path for name, path in shown.items()}
     settings = json.loads(json.dumps(build_config(lists).to_flat()))
     assert {name: value for _, name, value in details(Entry("1", settings, 1.0))["settings"]} == dict.fromkeys(shown, "last.txt")
     kept = {"sample_prompts": "a cat /home/x", "resume": "my_cat", "training_comment": "see /home/x"}

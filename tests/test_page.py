@@ -44,7 +44,7 @@ JOB: dict[str, Any] = {
 }  # fmt: skip
 ROW: dict[str, Any] = {
     "state": "waiting", "when": 1.0, "step": 0, "total": 0, "loss": None, "checkpoint": "", "problems": [], "saved": None,
-    "can_go_on": False, "has_state": False, "elsewhere": False,
+    "can_resume": False, "has_state": False, "elsewhere": False,
 }  # fmt: skip
 KEPT = {
     "size": "1 GB",

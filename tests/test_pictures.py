@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_lora.check import look
-from lib_lora.data.augmentation import PLAIN, Look, drawn_look
-from lib_lora.data.example import show
+from lib_lora.data.augmentation import PLAIN, Augmentation, drawn_augmentation
+from lib_lora.data.example import load_example
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.events import Encoded, HeldOut, StepDone
 from lib_lora.files.lora_file import read
@@ -32,9 +32,9 @@ from lib_lora.settle import settle
 from lib_lora.train import train
 from lib_lora.training import latent_cache
 from lib_lora.training.latent_cache import FOLDER, LatentCacheError, encoder_fingerprint
-from lib_lora.training.latents import Pictures, latent_mask
+from lib_lora.training.latents import LatentSource, latent_mask
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from lib_lora.training.vae import image_tensor, pixels_hash, posteriors
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
@@ -59,15 +59,15 @@ def squares(tmp_path: Path) -> Path:
     return tmp_path / "squares"
 
 
-def pictures_of(folder: Path, host: StandaloneHost, base: DiffusersModel, **flat: object) -> tuple[Pictures, Plan, Any]:
+def pictures_of(folder: Path, host: StandaloneHost, base: DiffusersModel, **flat: object) -> tuple[LatentSource, Plan, Any]:
     config = small_config(folder, host.lora_folder(), enable_bucket=False, **flat)
     plan = look(config, host).checked()
-    return Pictures(config, plan, base), plan, config
+    return LatentSource(config, plan, base), plan, config
 
 
-def everything(pictures: Pictures, count: int) -> torch.Tensor:
+def everything(pictures: LatentSource, count: int) -> torch.Tensor:
     """Plain latents of all images."""
-    return pictures.still(range(count)).latents
+    return pictures.without_augmentation(range(count)).latents
 
 
 class Counted:
@@ -91,7 +91,7 @@ def test_latents_are_one_posterior_sample_of_seed_and_image(squares: Path, host:
         assert list(pictures.encode()) == [1, 2, 3, 4] and pictures.total == 4
         results.append(everything(pictures, 4))
     first, same, other = results
-    pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
+    pixels = load_example(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
     mean, logvar = base.encode_image(image_tensor(pixels)[None])
     assert torch.equal(first, same) and not torch.equal(first, other) and first.shape == (4, 4, 8, 8)
     sigma = ((first[0] / base.family.latent_scale - mean[0]) / torch.exp(0.5 * logvar[0])).abs()
@@ -101,33 +101,33 @@ def test_latents_are_one_posterior_sample_of_seed_and_image(squares: Path, host:
 def test_mirror_images_are_shown_half_of_the_time(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     pictures, plan, config = pictures_of(squares, host, base, flip_aug=True)
     counted = Counted(base)
-    pictures = Pictures(config, plan, counted)
+    pictures = LatentSource(config, plan, counted)
     assert list(pictures.encode()) == [1, 2, 3, 4] and len(counted.calls) == 8
     plain = everything(pictures, 4)
-    mirrored = show(config.data, plan.samples[1], plan.placements[1], Look(mirrored=True)).pixels
+    mirrored = load_example(config.data, plan.samples[1], plan.placements[1], Augmentation(mirrored=True)).pixels
     wanted = posteriors(base, [mirrored])[0].sample(base.family.latent_scale, config.run.seed, pixels_hash(mirrored))
     seen = 0
     for step in range(40):
-        latents = pictures.shown(Batch(step, 0, [0, 1], first=2)).latents
-        turned = drawn_look(config.data, config.run.seed, step, 3).mirrored
+        latents = pictures.batch(Batch(step, 0, [0, 1], first=2)).latents
+        turned = drawn_augmentation(config.data, config.run.seed, step, 3).mirrored
         assert torch.equal(latents[1], wanted if turned else plain[1])
         seen += turned
     assert 10 < seen < 30
     without, _, _ = pictures_of(squares, host, base)
     list(without.encode())
-    assert all(torch.equal(without.shown(Batch(step, 0, [1])).latents, plain[1:2]) for step in range(20))
+    assert all(torch.equal(without.batch(Batch(step, 0, [1])).latents, plain[1:2]) for step in range(20))
 
 
 def test_live_latents_are_a_function_of_seed_step_and_place(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     pictures, plan, config = pictures_of(squares, host, base, cache_latents=False)
     assert pictures.total == 0 and list(pictures.encode()) == []
-    first = pictures.shown(Batch(3, 0, [0, 1])).latents
-    assert torch.equal(first, Pictures(config, plan, base).shown(Batch(3, 1, [0, 1])).latents)
+    first = pictures.batch(Batch(3, 0, [0, 1])).latents
+    assert torch.equal(first, LatentSource(config, plan, base).batch(Batch(3, 1, [0, 1])).latents)
     for other in (Batch(4, 0, [0, 1]), Batch(3, 0, [0, 1], first=1)):
-        assert not torch.equal(first[0], pictures.shown(other).latents[0])
-    place = pictures.shown(Batch(3, 0, [1], first=1)).latents
+        assert not torch.equal(first[0], pictures.batch(other).latents[0])
+    place = pictures.batch(Batch(3, 0, [1], first=1)).latents
     assert float((place - first[1:]).abs().max()) < 1e-5, "an image of a step does not depend on the others"
-    pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
+    pixels = load_example(config.data, plan.samples[0], plan.placements[0], PLAIN).pixels
     assert torch.equal(first[0], posteriors(base, [pixels])[0].sample(base.family.latent_scale, config.run.seed, "step", 3, 0))
 
 
@@ -136,11 +136,11 @@ def test_live_pictures_are_changed_as_drawn(option: str, squares: Path, host: St
     pictures, plan, config = pictures_of(squares, host, base, cache_latents=False, **{option: True})
     changed = 0
     for step in range(12):
-        look = drawn_look(config.data, config.run.seed, step, 0)
-        pixels = show(config.data, plan.samples[2], plan.placements[2], look).pixels
+        augmentation = drawn_augmentation(config.data, config.run.seed, step, 0)
+        pixels = load_example(config.data, plan.samples[2], plan.placements[2], augmentation).pixels
         wanted = posteriors(base, [pixels])[0].sample(base.family.latent_scale, config.run.seed, "step", step, 0)
-        assert torch.equal(pictures.shown(Batch(step, 0, [2])).latents[0], wanted)
-        changed += not np.array_equal(pixels, show(config.data, plan.samples[2], plan.placements[2], PLAIN).pixels)
+        assert torch.equal(pictures.batch(Batch(step, 0, [2])).latents[0], wanted)
+        changed += not np.array_equal(pixels, load_example(config.data, plan.samples[2], plan.placements[2], PLAIN).pixels)
     assert changed >= 1
 
 
@@ -149,9 +149,9 @@ def test_pictures_encoded_together_are_as_one_by_one(photos: Path, host: Standal
     for at_once in (1, 3):
         config = small_config(photos, host.lora_folder(), flip_aug=True, vae_batch_size=at_once, enable_bucket=False)
         counted = Counted(base)
-        pictures = Pictures(config, look(config, host).checked(), counted)
+        pictures = LatentSource(config, look(config, host).checked(), counted)
         assert list(pictures.encode()) == [1, 2, 3, 4]
-        results.append(torch.cat([pictures.shown(Batch(step, 0, [0, 1, 2, 3])).latents for step in range(4)]))
+        results.append(torch.cat([pictures.batch(Batch(step, 0, [0, 1, 2, 3])).latents for step in range(4)]))
         calls.append(counted.calls)
     assert calls == [[1] * 8, [3, 3, 1, 1]]
     assert float((results[0] - results[1]).abs().max()) < 1e-5
@@ -160,7 +160,7 @@ def test_pictures_encoded_together_are_as_one_by_one(photos: Path, host: Standal
 def test_only_pictures_of_one_size_are_encoded_together(photos: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     config = small_config(photos, host.lora_folder(), vae_batch_size=8, resolution=128)
     plan, counted = look(config, host).checked(), Counted(base)
-    assert list(Pictures(config, plan, counted).encode()) == [1, 2, 3, 4]
+    assert list(LatentSource(config, plan, counted).encode()) == [1, 2, 3, 4]
     assert sorted(counted.calls) == sorted(len(set(members)) for members in plan.buckets.values()) != [4]
 
 
@@ -172,7 +172,7 @@ def test_latents_on_disk_are_found_again(squares: Path, host: StandaloneHost, ba
     def encoded(**flat: object) -> tuple[int, torch.Tensor]:
         _, plan, config = pictures_of(squares, host, base, cache_latents_to_disk=True, **flat)
         counted = Counted(base)
-        pictures = Pictures(config, plan, counted)
+        pictures = LatentSource(config, plan, counted)
         assert list(pictures.encode()) == [1, 2, 3, 4]
         return sum(counted.calls), everything(pictures, 4)
 
@@ -213,7 +213,7 @@ def test_damaged_and_foreign_files_are_written_anew(harm: str, squares: Path, ho
     def encoded() -> tuple[int, torch.Tensor]:
         _, plan, config = pictures_of(squares, host, base, cache_latents_to_disk=True)
         counted = Counted(base)
-        pictures = Pictures(config, plan, counted)
+        pictures = LatentSource(config, plan, counted)
         list(pictures.encode())
         return sum(counted.calls), everything(pictures, 4)
 
@@ -278,17 +278,17 @@ def test_masks_are_averaged_over_latent_pixels(squares: Path, host: StandaloneHo
     flat = {"masked_loss": True, "mask_data": str(squares.parent / "masks"), "flip_aug": True}
     pictures, plan, config = pictures_of(squares, host, base, **flat)
     list(pictures.encode())
-    still = pictures.still([0]).mask
+    still = pictures.without_augmentation([0]).mask
     assert still is not None and still.shape == (1, 1, 8, 8)
-    pixels = show(config.data, plan.samples[0], plan.placements[0], PLAIN).mask
+    pixels = load_example(config.data, plan.samples[0], plan.placements[0], PLAIN).mask
     assert pixels is not None and torch.equal(still[0], latent_mask(pixels, 8))
     block = torch.tensor(pixels[:8, 24:32] / 255.0).float().mean()
     assert float(still[0, 0, 0, 3]) == pytest.approx(float(block), abs=1e-6)
     assert (still[..., :3] == 1).all() and (still[..., 5:] == 0).all()
-    turned = next(step for step in range(20) if drawn_look(config.data, config.run.seed, step, 0).mirrored)
-    shown = pictures.shown(Batch(turned, 0, [0])).mask
+    turned = next(step for step in range(20) if drawn_augmentation(config.data, config.run.seed, step, 0).mirrored)
+    shown = pictures.batch(Batch(turned, 0, [0])).mask
     assert shown is not None and torch.allclose(shown, still.flip(-1))
-    assert pictures_of(squares, host, base)[0].still([0]).mask is None
+    assert pictures_of(squares, host, base)[0].without_augmentation([0]).mask is None
 
 
 def losses(folder: Path, host: StandaloneHost, **flat: object) -> list[float]:
@@ -379,10 +379,10 @@ def test_a_mask_exchanged_after_the_check_is_noticed(squares: Path, host: Standa
 def test_height_is_trained_at(squares: Path, host: StandaloneHost, base: DiffusersModel) -> None:
     for bucket in (True, False):
         config = small_config(squares, host.lora_folder(), resolution=64, resolution_height=128, enable_bucket=bucket)
-        pictures = Pictures(config, look(config, host).checked(), base)
+        pictures = LatentSource(config, look(config, host).checked(), base)
         if not bucket:
             list(pictures.encode())
-            assert pictures.still([0]).latents.shape == (1, 4, 16, 8)
+            assert pictures.without_augmentation([0]).latents.shape == (1, 4, 16, 8)
     run = list(train(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1)), host, RunControl()))
     metadata = read(run[-1].path)[1]
     assert (metadata["ss_resolution"], metadata["modelspec.resolution"]) == ("(64, 128)", "64x128")
@@ -409,15 +409,15 @@ def test_measuring_changes_nothing_and_is_the_same_each_time(squares: Path, host
     for measured in (False, True):
         _, plan, config = pictures_of(squares, host, base, validation_split=0.5, batch_size=2, repeats=1, flip_aug=True,
                                       caption_dropout_rate=0.5, shuffle_caption=True)  # fmt: skip
-        pictures = Pictures(config, plan, base)
+        pictures = LatentSource(config, plan, base)
         list(pictures.encode())
-        session = Session(settle(config, base.kind), plan, base, pictures, choose_precision(config.precision, base.device))
+        trainer = Trainer(settle(config, base.detected), plan, base, pictures, choose_precision(config.precision, base.device))
         for update in plan.updates(config.run.seed):
-            session.step(update)
+            trainer.step(update)
             if measured:
-                plain = session.heldout_loss()
-                assert plain == session.heldout_loss()
-        results.append(state_dict(session.pairs))
+                plain = trainer.heldout_loss()
+                assert plain == trainer.heldout_loss()
+        results.append(state_dict(trainer.adapters))
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
     assert plain is not None and 0.1 < plain < 5
 
@@ -427,12 +427,12 @@ def test_what_is_measured_is_what_would_be_saved_and_shown_in_full(
 ) -> None:
     def measured(steps: int, **flat: object) -> float:
         _, plan, config = pictures_of(squares, host, base, validation_split=0.5, repeats=1, steps=3, unet_lr=1e-2, **flat)
-        pictures = Pictures(config, plan, base)
+        pictures = LatentSource(config, plan, base)
         list(pictures.encode())
-        session = Session(settle(config, base.kind), plan, base, pictures, choose_precision(config.precision, base.device))
+        trainer = Trainer(settle(config, base.detected), plan, base, pictures, choose_precision(config.precision, base.device))
         for update in list(plan.updates(config.run.seed))[:steps]:
-            session.step(update)
-        return session.heldout_loss()
+            trainer.step(update)
+        return trainer.heldout_loss()
 
     assert measured(0) == measured(0, caption_dropout_every_n_epochs=1), "no caption is dropped"
     assert measured(0) != measured(0, caption_prefix="a cup of coffee", text_encoder_lr=0)

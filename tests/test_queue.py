@@ -21,7 +21,7 @@ from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.events import Encoded, Event, Finished, Phase, Planned, Saved, StateSaved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.jobs.history import can_go_on, settings_to_repeat, settings_to_run
+from lib_lora.jobs.history import can_resume, settings_to_repeat, settings_to_run
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.jobs.queue_entry import CURVE_POINTS, Entry, read_entry, smoothed, thinned
 from lib_lora.jobs.queue_listing import details, job_json, listing
@@ -45,7 +45,7 @@ class Host:
     def problems(self) -> list[str]:
         return []
 
-    def kind(self) -> None:
+    def detected_model(self) -> None:
         return None
 
     def lora_folder(self) -> Path:
@@ -210,7 +210,7 @@ def test_after_a_restart_waiting_jobs_wait_for_a_word_and_the_running_one_was_in
     assert states(queue) == {"a": "interrupted", "b": "waiting"} and queue.held
     assert {path: path.read_bytes() for path in (tmp_path / ".jobs").rglob("*.json")} == files, "looking changes nothing"
     row = details(by_name(queue, "a"))
-    assert (row["step"], row["total"], row["loss"], row["can_go_on"]) == (1, 4, 0.5, True)
+    assert (row["step"], row["total"], row["loss"], row["can_resume"]) == (1, 4, 0.5, True)
     assert row["problems"] == ["The program ended while this job was running."]
     assert add(queue, "c").job is not None, "a new one may begin"
     script.gate("c").set()
@@ -231,7 +231,7 @@ def test_go_on_takes_the_newest_state_and_the_jobs_own_place(script: Script, tmp
     wait_for(lambda: states(queue)["a"] == "stopped")
     queue = new_queue(tmp_path)
     entry = by_name(queue, "a")
-    assert can_go_on(entry)
+    assert can_resume(entry)
     again = queue.resume(entry.id).job
     assert again is not None and again is not first and again.id == first.id == entry.id
     shown, before = job_json(again), job_json(first)
@@ -253,7 +253,7 @@ def test_without_its_state_nothing_goes_on(script: Script, tmp_path: Path) -> No
     (tmp_path / "states" / "a-state").rmdir()
     queue.runner.stop(keep=False)
     wait_for(lambda: states(queue)["a"] == "stopped")
-    assert not listing(queue)["jobs"][0]["can_go_on"]
+    assert not listing(queue)["jobs"][0]["can_resume"]
     with pytest.raises(QueueError, match="repeat it instead"):
         queue.resume(by_name(queue, "a").id)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lib_lora.errors import LoraFileError
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.output.inspect import describe
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.training.continued_files import weights_problems
 from tests.test_foreign_loras import CONV, TOLD, config, saved
 
@@ -37,7 +37,7 @@ def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path:
     state = {f"{CONV}.alpha": torch.tensor(1.0), **{f"{CONV}.{end}": torch.zeros(shape) for end, shape in shapes.items()}}
     path = saved(tmp_path, state)
     for option, given in (("network_weights", path), ("base_weights", [path])):
-        (problem,) = weights_problems(config(**{option: given}), Kind(SD1, "a test"))
+        (problem,) = weights_problems(config(**{option: given}), DetectedModel(SD1, "a test"))
         assert (
             problem.startswith(TOLD[option])
             and said in problem
@@ -47,7 +47,7 @@ def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path:
         describe(Path(path))
     assert said in str(error.value)
     with pytest.raises(LoraFileError, match="Train again from.*not trained here"):
-        again(Path(path))
+        continue_settings(Path(path))
     plain = {f"lora_unet_mid_block_attentions_0_proj_in.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
     found = describe(Path(saved(tmp_path, {**state, **plain}, "both")))
     assert said in found["rarer_types"][CONV] and (found["type"], found["modules"], found["incomplete"]) == ("LoRA", 1, [])
@@ -55,10 +55,10 @@ def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path:
 
 def test_a_type_that_is_not_trained_is_told_with_the_remedy(tmp_path: Path) -> None:
     path = saved(tmp_path, {f"{CONV}.diff": torch.zeros(64, 64, 3, 3)}, "whole")
-    (problem,) = weights_problems(config(network_weights=path), Kind(SD1, "a test"))
+    (problem,) = weights_problems(config(network_weights=path), DetectedModel(SD1, "a test"))
     assert "has type full" in problem and "merge the file first (base_weights)" in problem
     with pytest.raises(
         LoraFileError, match=r"has type full, which cannot be gone on with; .* merge the file first \(base_weights\)"
     ):
-        again(Path(path))
-    assert weights_problems(config(base_weights=[path]), Kind(SD1, "a test")) == []
+        continue_settings(Path(path))
+    assert weights_problems(config(base_weights=[path]), DetectedModel(SD1, "a test")) == []

@@ -19,7 +19,7 @@ from lib_lora.config.toml_reader import parse_toml
 from lib_lora.errors import ConfigError
 from lib_lora.estimate.estimate import estimate
 from lib_lora.events import Event, Finished, Planned, StateSaved
-from lib_lora.families.family import Kind, inpainting
+from lib_lora.families.family import DetectedModel, inpainting
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
@@ -58,9 +58,14 @@ def run(config: TrainConfig, host: StandaloneHost, stop_at: int = 0) -> tuple[li
 def test_the_family_decides_and_a_rate_that_is_given_stays() -> None:
     for family, rate in ((SD1, 5e-5), (SD2, 5e-5), (SDXL, 0.0), (inpainting(SDXL), 0.0), (inpainting(SD1), 5e-5)):
         for raw in ("", "  ", None):
-            assert settle(build_config({"text_encoder_lr": raw}), Kind(family, "a test")).optimizer.text_encoder_lr == rate
+            assert (
+                settle(build_config({"text_encoder_lr": raw}), DetectedModel(family, "a test")).optimizer.text_encoder_lr == rate
+            )
         for given in (0, 1e-5):
-            assert settle(build_config({"text_encoder_lr": given}), Kind(family, "a test")).optimizer.text_encoder_lr == given
+            assert (
+                settle(build_config({"text_encoder_lr": given}), DetectedModel(family, "a test")).optimizer.text_encoder_lr
+                == given
+            )
 
 
 @pytest.mark.parametrize(("checkpoint", "rate"), [("mini_sdxl", 0.0), ("mini_checkpoint", 5e-5)])
@@ -112,8 +117,10 @@ def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, 
     one_rate = unset(photos, tmp_path, optimizer="Prodigy", unet_lr=1)
     if importlib.util.find_spec("prodigyopt") is not None:
         assert look(one_rate, xl).checked().steps == 2
-    assert not any("one learning rate for all" in problem for problem in model_problems(settle(one_rate, Kind(SDXL, "a test"))))
-    (problem,) = model_problems(settle(one_rate, Kind(SD1, "a test")))
+    assert not any(
+        "one learning rate for all" in problem for problem in model_problems(settle(one_rate, DetectedModel(SDXL, "a test")))
+    )
+    (problem,) = model_problems(settle(one_rate, DetectedModel(SD1, "a test")))
     assert "one learning rate for all" in problem and problem.endswith("; the model is SD 1.x.")
 
 
@@ -122,7 +129,8 @@ def test_the_account_counts_what_is_trained(mini_sdxl: Path, photos: Path, tmp_p
     base, device = host.look(), host.device()
     assert base is not None
     found = {
-        rate: estimate(settle(unset(photos, tmp_path, text_encoder_lr=rate), host.kind()), base, device) for rate in ("", 1e-5)
+        rate: estimate(settle(unset(photos, tmp_path, text_encoder_lr=rate), host.detected_model()), base, device)
+        for rate in ("", 1e-5)
     }
     assert found[""].adapters["LoRA"] < found[1e-5].adapters["LoRA"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import lib_lora.output.checkpointer as between_room
+import lib_lora.output.checkpointer as checkpointer_room
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.events import Encoded, Finished, Note, Planned, StateSaved, StepDone
 from lib_lora.files.lora_file import read
@@ -269,7 +269,7 @@ def test_a_lora_is_not_lost_with_the_last_state(
     def full(*_: object) -> None:
         raise StateError("no space left on the disk")
 
-    monkeypatch.setattr(between_room, "write_state", full)
+    monkeypatch.setattr(checkpointer_room, "write_state", full)
     events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
     assert any(isinstance(event, Note) and "not the state" in event.text for event in events)

@@ -29,12 +29,12 @@ from lib_lora.data.sizes import Size
 from lib_lora.data.symlinks import NAMED, leads_out, link_problem, named
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import likeness
-from lib_lora.estimate.meta_ops import recomputed, standing_in
+from lib_lora.estimate.meta_model import meta_model
+from lib_lora.estimate.meta_ops import meta_ops, recomputed
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError
-from lib_lora.model.meta_device import Acting
+from lib_lora.model.meta_device import EmulatedDevice
 from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
@@ -127,7 +127,7 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
 
 def test_operators_on_meta_tensors_cast_as_autocast_does() -> None:
     x, weight = torch.empty(2, 4, device=META), torch.empty(3, 4, device=META)
-    with standing_in(Acting("cuda", torch.float16)):
+    with meta_ops(EmulatedDevice("cuda", torch.float16)):
         assert F.linear(x, weight).dtype == torch.float16
         assert F.softmax(x.half(), -1).dtype == torch.float32
         q = torch.empty(1, 2, 5, 8, device=META)
@@ -152,11 +152,11 @@ def test_a_block_that_is_computed_again_keeps_its_inputs_alone() -> None:
 def test_a_step_takes_more_of_more(mini_checkpoint: Path, tmp_path: Path, photos: Path) -> None:
     pytest.importorskip("diffusers")
     from lib_lora.hosts.standalone import StandaloneHost
-    from lib_lora.training.initial_adapters import start_pairs
+    from lib_lora.training.initial_adapters import initial_adapters
 
     config = small_config(photos, tmp_path, text_encoder_lr=0, train_layers="cross-attention")
-    alike = likeness(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())
-    counter = Counter(config, alike, "cuda", torch.float16, start_pairs(config, alike))
+    alike = meta_model(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())
+    counter = Counter(config, alike, "cuda", torch.float16, initial_adapters(config, alike))
     lean, plain = (counter.step(Size(64, 64), 1, checkpointing=on) for on in (True, False))
     assert lean.kept < plain.kept < plain.peak
     assert counter.context_bytes() == 77 * 64 * 4, "its last norm is fp32"
@@ -263,7 +263,7 @@ def test_classes_by_name() -> None:
 
 def written(photos: Path, out: Path, **changes: Any) -> tuple[Any, dict[str, Any], Any]:
     """Settings, and values and tensors of a state of a run with them."""
-    config = settle(small_config(photos, out, **changes), Lender(out).kind())
+    config = settle(small_config(photos, out, **changes), Lender(out).detected_model())
     return config, *as_written(*run_state(config, planned(config)))
 
 
@@ -294,7 +294,7 @@ def test_a_state_fits_its_own_settings_alone(photos: Path, tmp_path: Path) -> No
         ({"mixed_precision": "bf16"}, "it was trained in no, not in bf16"), ({"full_bf16": True}, "not bfloat16"),
         ({"embedding_vectors": 2, "trigger": "ohwx"}, "the 2 vectors"), ({"lr_scheduler": "cosine"}, ""),
     ):  # fmt: skip
-        other = settle(small_config(photos, tmp_path, **changes), Lender(tmp_path).kind())
+        other = settle(small_config(photos, tmp_path, **changes), Lender(tmp_path).detected_model())
         found = list(misfits(other, tree, "no", 3, CPU))
         assert (said in found[0]) if said else found == [], (changes, found)
 

@@ -13,9 +13,9 @@ from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import State, state_dict
 from lib_lora.plan import Batch
 from lib_lora.settle import settle
-from lib_lora.training.latents import Pictures
+from lib_lora.training.latents import LatentSource
 from lib_lora.training.precision import choose_precision
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 
@@ -41,19 +41,19 @@ def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
 
 def trained(
     host: StandaloneHost, squares: Path, updates: list[list[Batch]], **flat: object
-) -> tuple[Session, State, list[float]]:
+) -> tuple[Trainer, State, list[float]]:
     """A session after these updates, what it would save, and its losses."""
     config = small_config(squares, host.lora_folder(), repeats=1, batch_size=4, **{"steps": 4, **flat})
     plan = look(config, host).checked()
-    config = settle(config, host.kind())
+    config = settle(config, host.detected_model())
     with host.borrow_model() as base:
-        pictures = Pictures(config, plan, base)
+        pictures = LatentSource(config, plan, base)
         assert list(pictures.encode()) == [1, 2, 3, 4]
         precision = choose_precision(config.precision, base.device, next(base.unet.parameters()).dtype)
-        session = Session(config, plan, base, pictures, precision)
-        losses = [session.step(update).loss for update in updates]
-        with session.result():
-            return session, state_dict(session.pairs), losses
+        trainer = Trainer(config, plan, base, pictures, precision)
+        losses = [trainer.step(update).loss for update in updates]
+        with trainer.result():
+            return trainer, state_dict(trainer.adapters), losses
 
 
 def farthest(one: State, other: State) -> float:
@@ -75,7 +75,7 @@ def test_two_half_batches_are_one_batch(host: StandaloneHost, squares: Path) -> 
 @pytest.mark.parametrize("stop", [1, 0.25])
 def test_the_text_encoder_really_stops(host: StandaloneHost, squares: Path, stop: float) -> None:
     updates = [[Batch(step, 0, [0, 1, 2, 3])] for step in range(4)]
-    session, stopped, _ = trained(host, squares, updates, stop_text_encoder_training=stop)
+    trainer, stopped, _ = trained(host, squares, updates, stop_text_encoder_training=stop)
     _, first, _ = trained(host, squares, updates[:1])
     _, whole, _ = trained(host, squares, updates)
     text = [key for key in stopped if key.startswith("lora_te") and "alpha" not in key]
@@ -94,10 +94,10 @@ def test_checkpointing_changes_nothing_but_what_is_kept(host: StandaloneHost, sq
 
 
 def test_full_bf16_trains_in_bf16(host: StandaloneHost, squares: Path) -> None:
-    session, state, _ = trained(host, squares, WHOLE, mixed_precision="bf16", full_bf16=True)
-    assert {pair.down.dtype for pair in session.pairs} == {torch.bfloat16}
+    trainer, state, _ = trained(host, squares, WHOLE, mixed_precision="bf16", full_bf16=True)
+    assert {pair.down.dtype for pair in trainer.adapters} == {torch.bfloat16}
     mixed = trained(host, squares, WHOLE, mixed_precision="bf16")[0]
-    assert {pair.down.dtype for pair in mixed.pairs} == {torch.float32}
+    assert {pair.down.dtype for pair in mixed.adapters} == {torch.float32}
     assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_up" in key)
 
 
@@ -111,8 +111,8 @@ def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(mini_checkpoint: Path, s
         for layer in layers:
             layer.to(torch.float8_e4m3fn)
         before = [layer.weight.detach().view(torch.uint8).clone() for layer in layers]
-    session, state, losses = trained(host, squares, WHOLE, mixed_precision="auto")
-    assert session.precision.fp8_base and session.precision.name == "bf16"
+    trainer, state, losses = trained(host, squares, WHOLE, mixed_precision="auto")
+    assert trainer.precision.fp8_base and trainer.precision.name == "bf16"
     assert losses == pytest.approx(exact, rel=0.1) and losses != exact, "rounding alone parts it from the weights it was made of"
     assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_unet" in key and "lora_up" in key)
     assert all(torch.equal(layer.weight.view(torch.uint8), old) for layer, old in zip(layers, before))

@@ -20,7 +20,7 @@ from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.targets import conv_targets, text_encoder_targets, unet_targets
-from lib_lora.replay import load_recording, replay
+from lib_lora.replay.step import load_recording, replay
 from tests.models import shared_host
 
 DATA = Path(__file__).parent / "data"

@@ -17,7 +17,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.files.plain_values import Tensors
 from lib_lora.files.state_file import write_state
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.output.cleanup import remove_leftovers
+from lib_lora.output.cleanup import clean_up
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
@@ -36,7 +36,7 @@ class Written:
     late: list[Callable[[dict[str, Any], Tensors], Any]] = field(default_factory=list)
 
     @property
-    def session(self) -> dict[str, Any]:
+    def trainer(self) -> dict[str, Any]:
         return self.tree["session"]
 
     @property
@@ -45,7 +45,7 @@ class Written:
 
     @property
     def optimizer(self) -> dict[str, Any]:
-        return self.session["updater"]["optimizer"]
+        return self.trainer["updater"]["optimizer"]
 
     @property
     def group(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Written:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        return self.session["updater"]["scheduler"]
+        return self.trainer["updater"]["scheduler"]
 
     @property
     def moments(self) -> dict[str, Any]:
@@ -143,30 +143,30 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     # the adapters
     "no session": (lambda s: s.tree.pop("session"), "state lacks session"),
     "a session that is a list": (lambda s: put(s.tree, "session", []), "session must be a table"),
-    "no adapters": (lambda s: s.session.pop("adapters"), "session lacks adapters"),
-    "adapters that are numbers": (lambda s: put(s.session, "adapters", [1, 2, 3]), "adapters must be tensors"),
-    "an adapter too few": (lambda s: s.session["adapters"].pop(), "must go together"),
-    "an adapter of whole numbers": (lambda s: put(s.session["adapters"], 0, torch.ones(2, 12, dtype=torch.int64)), "one is int64"),
-    "an empty adapter": (lambda s: put(s.session["adapters"], 0, torch.zeros(0, 12)), "adapters must not be empty|is damaged (both buffer length"),
-    "an adapter of NaN": (lambda s: put(s.session["adapters"], 1, spoiled(s.session["adapters"][1])), "adapters must be finite"),
-    "two number formats": (lambda s: put(s.session["adapters"], 0, s.session["adapters"][0].half()), "must have one number format"),
+    "no adapters": (lambda s: s.trainer.pop("adapters"), "session lacks adapters"),
+    "adapters that are numbers": (lambda s: put(s.trainer, "adapters", [1, 2, 3]), "adapters must be tensors"),
+    "an adapter too few": (lambda s: s.trainer["adapters"].pop(), "must go together"),
+    "an adapter of whole numbers": (lambda s: put(s.trainer["adapters"], 0, torch.ones(2, 12, dtype=torch.int64)), "one is int64"),
+    "an empty adapter": (lambda s: put(s.trainer["adapters"], 0, torch.zeros(0, 12)), "adapters must not be empty|is damaged (both buffer length"),
+    "an adapter of NaN": (lambda s: put(s.trainer["adapters"], 1, spoiled(s.trainer["adapters"][1])), "adapters must be finite"),
+    "two number formats": (lambda s: put(s.trainer["adapters"], 0, s.trainer["adapters"][0].half()), "must have one number format"),
     "all in half precision": (
-        lambda s: put(s.session, "adapters", [v.half() for v in s.session["adapters"]]), "its adapters are not float32"),
-    "halves of two ranks": (lambda s: put(s.session["adapters"], 0, torch.zeros(3, 12)), "factors that do not go together"),
-    "another rank": (lambda s: [put(s.session["adapters"], 0, torch.zeros(3, 12)), put(s.session["adapters"], 1, torch.zeros(20, 3)),
+        lambda s: put(s.trainer, "adapters", [v.half() for v in s.trainer["adapters"]]), "its adapters are not float32"),
+    "halves of two ranks": (lambda s: put(s.trainer["adapters"], 0, torch.zeros(3, 12)), "factors that do not go together"),
+    "another rank": (lambda s: [put(s.trainer["adapters"], 0, torch.zeros(3, 12)), put(s.trainer["adapters"], 1, torch.zeros(20, 3)),
         put(average(s), 0, torch.zeros(3, 12)), put(average(s), 1, torch.zeros(20, 3)), no_best(s)], "another type or rank"),
-    "layers of numbers": (lambda s: put(s.session, "layers", [1, 2, 3]), "layers must be names"),
-    "a layer twice": (lambda s: put(s.session["layers"], 1, TEXT), "each once"),
-    "layers of another program": (lambda s: put(s.session["layers"], 1, "unet.down"), "must be those of a LoRA"),
-    "keys of no type": (lambda s: put(s.session["keys"], 0, ["a", "b"]), "of no known type"),
-    "keys of another type": (lambda s: [put(s.session["keys"], 0, ["hada_w1_a", "hada_w1_b"])], "of no known type"),
-    "keys that are numbers": (lambda s: put(s.session, "keys", 3), "keys must be lists of names"),
-    "vectors of no word": (lambda s: put(s.session, "vectors", [torch.zeros(2, 4)]), "must have the weights' shapes"),
-    "vectors that are text": (lambda s: put(s.session, "vectors", "x"), "vectors must be tensors"),
+    "layers of numbers": (lambda s: put(s.trainer, "layers", [1, 2, 3]), "layers must be names"),
+    "a layer twice": (lambda s: put(s.trainer["layers"], 1, TEXT), "each once"),
+    "layers of another program": (lambda s: put(s.trainer["layers"], 1, "unet.down"), "must be those of a LoRA"),
+    "keys of no type": (lambda s: put(s.trainer["keys"], 0, ["a", "b"]), "of no known type"),
+    "keys of another type": (lambda s: [put(s.trainer["keys"], 0, ["hada_w1_a", "hada_w1_b"])], "of no known type"),
+    "keys that are numbers": (lambda s: put(s.trainer, "keys", 3), "keys must be lists of names"),
+    "vectors of no word": (lambda s: put(s.trainer, "vectors", [torch.zeros(2, 4)]), "must have the weights' shapes"),
+    "vectors that are text": (lambda s: put(s.trainer, "vectors", "x"), "vectors must be tensors"),
     # optimizer, schedule, scaler, average
-    "no updater": (lambda s: s.session.pop("updater"), "session lacks updater"),
-    "an updater that is text": (lambda s: put(s.session, "updater", "x"), "updater must be a table"),
-    "no optimizer": (lambda s: s.session["updater"].pop("optimizer"), "updater lacks optimizer"),
+    "no updater": (lambda s: s.trainer.pop("updater"), "session lacks updater"),
+    "an updater that is text": (lambda s: put(s.trainer, "updater", "x"), "updater must be a table"),
+    "no optimizer": (lambda s: s.trainer["updater"].pop("optimizer"), "updater lacks optimizer"),
     "groups that are a table": (lambda s: put(s.optimizer, "param_groups", {}), "param_groups must be a list"),
     "a group that is a list": (lambda s: put(s.optimizer, "param_groups", [[]]), "param_groups must be a table"),
     "a group too few": (lambda s: s.optimizer["param_groups"].pop(), "optimizer/state has an entry|other groups of parameters"),
@@ -185,22 +185,22 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "a count that is text": (lambda s: put(s.moments, "step", "x"), "step must be a number of steps"),
     "an entry of nobody": (lambda s: put(s.optimizer["state"], 77, {}), "has an entry 77"),
     "entries that are a list": (lambda s: put(s.optimizer, "state", [1]), "optimizer/state must be a table"),
-    "no schedule": (lambda s: put(s.session["updater"], "scheduler", None), "scheduler must be a table"),
+    "no schedule": (lambda s: put(s.trainer["updater"], "scheduler", None), "scheduler must be a table"),
     "a schedule without a place": (lambda s: s.schedule.pop("last_epoch"), "schedule is not of the kind of LambdaLR"),
     "a schedule ahead of the run": (lambda s: put(s.schedule, "last_epoch", 50), "last_epoch must be a whole number from 0 to 2"),
     "a schedule's place of text": (lambda s: put(s.schedule, "last_epoch", "x"), "last_epoch must be a whole number"),
     "too few rates": (lambda s: s.schedule["base_lrs"].pop(), "schedule is not of the kind of LambdaLR"),
     "a method that is a number": (lambda s: put(s.schedule, "get_lr", 5), "schedule is not of the kind of LambdaLR"),
-    "a scaler of text": (lambda s: put(s.session["updater"], "scaler", "x"), "scaler must be a table"),
-    "a scaler without a scale": (lambda s: put(s.session["updater"], "scaler", {"growth_factor": 2.0}), "scaler lacks scale"),
-    "a scaler of NaN": (lambda s: put(s.session["updater"], "scaler", scaler(scale=NAN)), "scaler must have numbers above 0"),
-    "a scaler where none is": (lambda s: put(s.session["updater"], "scaler", scaler()), "loss scaler is not that of no"),
-    "no average": (lambda s: put(s.session["updater"], "average", None), "moving average is not that of"),
-    "an average of text": (lambda s: put(s.session["updater"], "average", "x"), "average must be a table"),
+    "a scaler of text": (lambda s: put(s.trainer["updater"], "scaler", "x"), "scaler must be a table"),
+    "a scaler without a scale": (lambda s: put(s.trainer["updater"], "scaler", {"growth_factor": 2.0}), "scaler lacks scale"),
+    "a scaler of NaN": (lambda s: put(s.trainer["updater"], "scaler", scaler(scale=NAN)), "scaler must have numbers above 0"),
+    "a scaler where none is": (lambda s: put(s.trainer["updater"], "scaler", scaler()), "loss scaler is not that of no"),
+    "no average": (lambda s: put(s.trainer["updater"], "average", None), "moving average is not that of"),
+    "an average of text": (lambda s: put(s.trainer["updater"], "average", "x"), "average must be a table"),
     "an average of other shapes": (lambda s: put(average(s), 0, torch.zeros(1)), "averages must have the weights' shapes"),
     "an average too few": (lambda s: average(s).pop(), "averages must have the weights' shapes"),
     "an average of NaN": (lambda s: put(average(s), 0, spoiled(average(s)[0])), "averages must be finite"),
-    "an average of more steps": (lambda s: put(s.session["updater"]["average"], "steps", 9), "average/steps must be a whole number"),
+    "an average of more steps": (lambda s: put(s.trainer["updater"]["average"], "steps", 9), "average/steps must be a whole number"),
     # the best so far
     "no best": (lambda s: s.tree.pop("best"), "state lacks best"),
     "a best without a loss": (lambda s: s.best.pop("loss"), "best lacks loss"),
@@ -227,7 +227,7 @@ def adapters_of(values: dict[str, Any]) -> list[Any]:
 
 
 def average(state: Written) -> list[Any]:
-    return state.session["updater"]["average"]["averages"]
+    return state.trainer["updater"]["average"]["averages"]
 
 
 def scaler(**changes: Any) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def test_a_state_of_somebody_else_is_told_before_the_model_is_taken(
     assert any(part in told for part in said.split("|")) and len(caught.value.problems) == 1, told
     assert told.startswith("Resume from (resume): ") and len(told) < 600 and host.borrowed == 0
     assert state_folder("blob", tmp_path / ".train-lora") == folder
-    remove_leftovers(tmp_path, folder.parent)
+    clean_up(tmp_path, folder.parent)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_state_of_ones_own_is_taken(name: str, steps: int, pictures: Path, tmp
     plan, host = planned(config), Lender(tmp_path)
     values, tree = run_state(config, plan, steps)
     written(tmp_path, Written(values, tree))
-    found = find_resumed(settle(config, host.kind()), plan, host, host.look())
+    found = find_resumed(settle(config, host.detected_model()), plan, host, host.look())
     assert found is not None and found.step == steps and host.borrowed == 0
     assert all(torch.equal(a, b) for a, b in zip(found.state["session"]["adapters"], tree["session"]["adapters"]))
 
@@ -315,7 +315,7 @@ def test_a_damaged_newer_state_is_passed_over(pictures: Path, made: tuple[Plan, 
     written(tmp_path, new())
     later = new()
     later.values["position"]["step"] = 5
-    later.session["adapters"][0] = spoiled(later.session["adapters"][0])
+    later.trainer["adapters"][0] = spoiled(later.trainer["adapters"][0])
     written(tmp_path, later).rename(tmp_path / ".train-lora" / "blob" / "blob-step00000005-state")
     written(tmp_path, new())
     found = find_resumed(settle(settings(pictures, tmp_path, ema_decay=0.9), None), plan, Lender(tmp_path), None)

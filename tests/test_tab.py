@@ -19,7 +19,7 @@ gr = pytest.importorskip("gradio")
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.config.optimizer_specs import OPTIMIZERS  # noqa: E402
 from lib_lora.data.hidden_names import given_name  # noqa: E402
-from lib_lora.families.family import Kind  # noqa: E402
+from lib_lora.families.family import DetectedModel  # noqa: E402
 from lib_lora.families.sd1 import SD1  # noqa: E402
 from lib_lora.families.sdxl import SDXL  # noqa: E402
 from lib_lora.jobs.queue import Placed, Queue  # noqa: E402
@@ -47,12 +47,12 @@ class Host:
     def __init__(self, folder: Path, *problems: str) -> None:
         self.folder, self.told = folder, list(problems)
 
-    held: Kind | None = None
+    held: DetectedModel | None = None
 
     def problems(self) -> list[str]:
         return self.told
 
-    def kind(self) -> Kind | None:
+    def detected_model(self) -> DetectedModel | None:
         return self.held
 
     def lora_folder(self) -> Path:
@@ -79,7 +79,7 @@ def tab(tmp_path: Path) -> TrainTab:
 
 def values(**changes: object) -> list[Any]:
     """What the form's components hold, in order: defaults but for `changes`."""
-    return [changes.get(opt.name, "" if opt.kind is tuple or opt.default is None else opt.default) for opt in order()]
+    return [changes.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in order()]
 
 
 def order() -> list[Any]:
@@ -100,7 +100,7 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
         return "1.5 GB <at most>"
 
     monkeypatch.setattr(Host, "look", lambda self: Model())
-    monkeypatch.setattr(Host, "held", Kind(SD1, "a test"))
+    monkeypatch.setattr(Host, "held", DetectedModel(SD1, "a test"))
     monkeypatch.setattr("lib_lora.ui.memory_row.estimate", counted)
     monkeypatch.setattr("lib_lora.ui.memory_row.short", lambda found: found)
     assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
@@ -118,7 +118,7 @@ def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: A
     assert made.label == opt.declaration.label and made.info == opt.declaration.help
     assert made.do_not_save_to_config
     raw = made.value
-    assert opt.kind is tuple or build_config({opt.name: raw}).value(opt) == opt.default
+    assert opt.type is tuple or build_config({opt.name: raw}).value(opt) == opt.default
     if opt.choices:
         assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
     if isinstance(made, gr.Slider):
@@ -172,7 +172,7 @@ def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: P
     host: Any = tab._runner.host
     host.told = []
     assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
-    host.held = Kind(SDXL, "the model that the webui holds")
+    host.held = DetectedModel(SDXL, "the model that the webui holds")
     html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
     assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
     assert "722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
@@ -183,7 +183,7 @@ def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: P
 def test_report_tells_what_the_model_refuses(tab: TrainTab, photos: Path) -> None:
     host: Any = tab._runner.host
     assert "No checkpoint is loaded." in tab.report(None, *values(data=str(photos), name="x"))
-    host.told, host.held = [], Kind(SD1, "a test")
+    host.told, host.held = [], DetectedModel(SD1, "a test")
     html = tab.report(None, *values(data=str(photos), name="x", block_dims=",".join(["4"] * 23)))
     assert html.count("<li>") == 1 and "the model is SD 1.x." in html
 

@@ -18,7 +18,7 @@ from lib_lora.model.tensor_rules import alpha_of
 from lib_lora.output.inspect import describe
 from lib_lora.output.truncate import truncate
 from lib_lora.settle import settle
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.training.continued_files import weights_problems
 from tests.malformed import TYPES
 
@@ -77,7 +77,7 @@ def told_by_all(path: Path, *, inspects: bool = False) -> list[str]:
         len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merged first (base_weights): " in told[1]
     )
     readers = [
-        lambda: again(path),
+        lambda: continue_settings(path),
         lambda: truncate(path, 1, path.with_name("cut.safetensors")),
         *([lambda: describe(path)] * inspects),
     ]
@@ -112,7 +112,7 @@ def test_every_kind_of_damage_and_how_many_layers_have_it(tmp_path: Path) -> Non
         state[f"{name}.alpha"] = torch.ones(3)
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(LoraFileError) as caught:
-        again(tmp_path / "a.safetensors")
+        continue_settings(tmp_path / "a.safetensors")
     assert "has 3 numbers in alpha, must be one (1 more as well)" in str(caught.value)
     assert f"layer {OTHER!r} has numbers that are not finite" in str(caught.value)
 

@@ -23,9 +23,9 @@ from lib_lora.model.base import networks
 from lib_lora.plan import Batch
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.latents import Pictures
+from lib_lora.training.latents import LatentSource
 from lib_lora.training.out_of_memory import OutOfMemoryError
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host
 
@@ -146,7 +146,7 @@ def test_a_failure_anywhere_gives_the_model_back_and_lists_no_file(
         raise RuntimeError("injected")
 
     place = {
-        "encode": (DiffusersModel, "encode_image"), "step": (Session, "step"),
+        "encode": (DiffusersModel, "encode_image"), "step": (Trainer, "step"),
         "metadata": (result_room, "file_metadata"), "check": (StandaloneHost, "check_lora"),
     }[phase]  # fmt: skip
     monkeypatch.setattr(*place, fail)
@@ -286,12 +286,12 @@ def test_steps_executed_are_the_steps_planned(host: StandaloneHost, tmp_path: Pa
         write_picture(tmp_path / "all" / f"{number}.png", *sizes[number % 4], seed=number)
     executed: list[int] = []
 
-    def step(_: Session, batches: list[Batch]) -> StepDone:
+    def step(_: Trainer, batches: list[Batch]) -> StepDone:
         executed.append(sum(len(batch.indices) for batch in batches))
         return StepDone(batches[0].step + 1, 0, batches[0].epoch + 1, 0.0, ())
 
-    monkeypatch.setattr(Session, "step", step)
-    monkeypatch.setattr(Pictures, "encode", lambda self: iter(range(1, self.total + 1)))
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(LatentSource, "encode", lambda self: iter(range(1, self.total + 1)))
     for run_number in range(50):
         folders = []
         for name in ("a", "b")[: rng.randint(1, 2)]:

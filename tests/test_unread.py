@@ -35,7 +35,7 @@ def odd(opt: Option) -> Any:
         return next(choice for choice in opt.choices if choice != opt.default)
     if opt.name == "lr_warmup_steps":  # of fewer than none nothing would be seen
         return 50
-    return not opt.default if opt.kind is bool else -77777
+    return not opt.default if opt.type is bool else -77777
 
 
 def run(config: TrainConfig, checkpoint: Path) -> tuple[list[Event], dict[str, torch.Tensor]]:

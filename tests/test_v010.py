@@ -34,7 +34,7 @@ from lib_lora.kohya.importing import import_file
 from lib_lora.output.inspect import describe
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 
 RECORDED = Path(__file__).parent / "data" / "v010"
 TOLD: dict[str, Any] = json.loads((RECORDED / "told.json").read_text(encoding="utf-8"))
@@ -120,9 +120,9 @@ def test_a_lora_is_described_and_trained_again(name: str, disk: Path) -> None:
     assert described == {**told["inspect"], **norms}
     if told["again"] is None:
         with pytest.raises(LoraFileError):
-            again(path)
+            continue_settings(path)
     else:
-        assert dict(again(path).settings) == told["again"]
+        assert dict(continue_settings(path).settings) == told["again"]
 
 
 def test_a_run_goes_on_from_a_lora(host: Any) -> None:
@@ -155,7 +155,7 @@ def test_the_queue_is_listed(host: Any, disk: Path) -> None:
     assert [entry.name for entry in jobs.queue.entries if entry.state == "waiting"] == ["dropped", "first"]
     assert jobs.queue.held and not jobs.queue.trouble
     rows = {row["name"]: row for row in listing(jobs.queue)["jobs"]}
-    assert {name for name, row in rows.items() if row["can_go_on"]} == {"running", "stopped"}
+    assert {name for name, row in rows.items() if row["can_resume"]} == {"running", "stopped"}
     assert rows["finished"]["saved"] == "finished" and "lost" in rows["failed"]["problems"][0]
     for entry in jobs.queue.entries:
         assert details(entry)["newest_state"] == (Path(entry.state_folder).name if entry.state_folder else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from lib_lora.layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = sorted((ROOT / "lib_lora").rglob("*.py"))
-LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
+LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
+MOST_FOLDERS = 20
 
 
 def room_name(path: Path) -> str:
@@ -20,6 +22,7 @@ def room_name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
+    """What a file imports, within functions and for types too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -27,23 +30,43 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(path: Path) -> set[str]:
-    found = set()
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "lib_lora":
-            found |= {room for room in LEVEL if parts[1 : 1 + len(room.split("."))] == room.split(".")}
-    return found
+def below(path: Path) -> set[str]:
+    """What a file imports of this package, without its first word."""
+    return {name.removeprefix("lib_lora.") for name in imports(path) if name.startswith("lib_lora.")}
+
+
+def is_folder(unit: str) -> bool:
+    return (ROOT / "lib_lora" / unit).is_dir()
+
+
+def picture() -> str:
+    """The layers, for ARCHITECTURE.md: a line each, folders with a slash."""
+    return "\n".join("   ".join(f"{unit}/" if is_folder(unit) else f"{unit}.py" for unit in layer) for layer in LAYERS)
 
 
 @pytest.mark.parametrize("path", ROOMS, ids=room_name)
 def test_imports_go_down(path: Path) -> None:
-    name = room_name(path)
-    if name.endswith("__init__") or name == "layers":
-        assert rooms_imported(path) == set()
+    own = room_name(path).partition(".")[0]
+    units = {name.partition(".")[0] for name in below(path)} - {own, "__version__"}
+    if own in ("__init__", "layers") or path.stem == "__init__":
+        assert below(path) == set()
         return
-    assert name in LEVEL, f"{name} has no place in lib_lora.layers"
-    assert [other for other in rooms_imported(path) if LEVEL[other] <= LEVEL[name]] == []
+    assert own in LEVEL, f"{own} has no place in lib_lora.layers"
+    assert units <= LEVEL.keys() and [unit for unit in units if LEVEL[unit] <= LEVEL[own]] == []
+
+
+def test_no_room_needs_itself() -> None:
+    """Not by other rooms of its folder either."""
+    names = {room_name(path): path for path in ROOMS}
+    graph = {name: {room for room in names for said in below(path) if said == room or said.startswith(f"{room}.")} - {name}
+             for name, path in names.items()}  # fmt: skip
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(names)
+
+
+def test_layers_list_every_folder_and_top_level_room() -> None:
+    assert set(LEVEL) == {room_name(path).partition(".")[0] for path in ROOMS} - {"__init__", "layers"}
+    assert sum(map(len, LAYERS)) == len(LEVEL) and sum(map(is_folder, LEVEL)) <= MOST_FOLDERS
+    assert f"```text\n{picture()}\n```" in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("package", "prefixes"), [("modules", ("webui",)), ("gradio", ("tab", "form", "ui"))])
@@ -52,10 +75,6 @@ def test_walls(package: str, prefixes: tuple[str, ...]) -> None:
                and any(name.split(".")[0] == package for name in imports(path))]  # fmt: skip
     assert outside == []
     assert any(name.split(".")[0] == package for path in ROOMS for name in imports(path))
-
-
-def test_every_layer_entry_exists() -> None:
-    assert set(LEVEL) == {room_name(path) for path in ROOMS if path.stem not in {"__init__", "layers"}}
 
 
 def test_train_is_short() -> None:

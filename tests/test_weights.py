@@ -21,7 +21,7 @@ from lib_lora.model.base import Target
 from lib_lora.model.dropout import Dropout
 from lib_lora.settle import settle
 from lib_lora.training.continued_files import weights_problems
-from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
+from lib_lora.training.initial_adapters import initial_adapters, merged_adapters
 
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 UNET = "lora_unet_down_blocks_0_attentions_0_proj_in"
@@ -122,7 +122,7 @@ def test_ranks_from_the_file_need_a_layer_to_train(tmp_path: Path) -> None:
 
 def test_a_file_gives_its_values_and_fresh_pairs_where_it_has_none(base: Any, tmp_path: Path) -> None:
     state = tensors(UNET, conv=True)
-    started = {pair.target.name: pair for pair in start_pairs(config(network_weights=lora(tmp_path, state)), base)}
+    started = {pair.target.name: pair for pair in initial_adapters(config(network_weights=lora(tmp_path, state)), base)}
     assert list(started) == [TEXT, UNET, MIDDLE]
     assert torch.equal(started[UNET].down, state[f"{UNET}.lora_down.weight"])
     assert not started[TEXT].up.any() and started[TEXT].rank == 4
@@ -131,7 +131,7 @@ def test_a_file_gives_its_values_and_fresh_pairs_where_it_has_none(base: Any, tm
 
 def test_ranks_and_alphas_from_the_file(base: Any, tmp_path: Path) -> None:
     path = lora(tmp_path, {**tensors(UNET, rank=3, alpha=1.5, conv=True), **tensors(MIDDLE, rank=2, alpha=None)})
-    started = start_pairs(config(network_weights=path, dim_from_weights=True), base)
+    started = initial_adapters(config(network_weights=path, dim_from_weights=True), base)
     assert [(pair.target.name, pair.rank, pair.alpha) for pair in started] == [(UNET, 3, 1.5), (MIDDLE, 2, 2.0)]
 
 
@@ -141,7 +141,7 @@ def test_an_oft_keeps_its_limit_and_the_size_of_its_blocks(tmp_path: Path) -> No
     state = {f"{TEXT}.oft_blocks": torch.randn(4, 2, 2), f"{TEXT}.alpha": torch.tensor(1e-3)}
     fits = config(network_weights=lora(tmp_path, state), adapter_type="diag-oft")
     assert weights_problems(fits) == []
-    (kept,) = start_pairs(fits, small, torch.float32)
+    (kept,) = initial_adapters(fits, small, torch.float32)
     assert kept.alpha == pytest.approx(1e-3)
     other = lora(tmp_path, {**state, f"{TEXT}.oft_blocks": torch.randn(2, 4, 4)})
     (problem,) = weights_problems(config(network_weights=other, adapter_type="diag-oft"))
@@ -152,24 +152,24 @@ def test_what_is_not_trained_of_a_file_stays_in_it(base: Any, tmp_path: Path) ->
     state = {**tensors(TEXT, rank=8), **tensors(UNET, conv=True), **tensors(MIDDLE)}
     flat = {"network_weights": lora(tmp_path, state), "text_encoder_lr": 0, "mid_lr_weight": "0"}
     assert weights_problems(config(**flat)) == []
-    started = {pair.target.name: pair for pair in start_pairs(config(**flat), base, torch.bfloat16)}
+    started = {pair.target.name: pair for pair in initial_adapters(config(**flat), base, torch.bfloat16)}
     assert [pair.down.requires_grad for pair in started.values()] == [False, True, False]
     assert started[TEXT].rank == 8 and started[TEXT].down.dtype == torch.bfloat16
 
 
 def test_blocks_without_rank_or_factor_get_no_pair(base: Any) -> None:
     dims = ",".join("0" if i == 12 else "3" for i in range(25))
-    assert [(p.target.name, p.rank) for p in start_pairs(config(block_dims=dims), base)] == [(TEXT, 4), (UNET, 3)]
-    assert [p.target.name for p in start_pairs(config(down_lr_weight="zeros"), base)] == [TEXT, MIDDLE]
+    assert [(p.target.name, p.rank) for p in initial_adapters(config(block_dims=dims), base)] == [(TEXT, 4), (UNET, 3)]
+    assert [p.target.name for p in initial_adapters(config(down_lr_weight="zeros"), base)] == [TEXT, MIDDLE]
 
 
 def test_layers_and_shapes_of_another_model(base: Any, tmp_path: Path) -> None:
     unknown = lora(tmp_path, tensors("lora_te_text_model_encoder_layers_30_mlp_fc1"), "unknown")
     with pytest.raises(LoraFileError, match="1 layers of the LoRA do not exist"):
-        start_pairs(config(network_weights=unknown), base)
+        initial_adapters(config(network_weights=unknown), base)
     wide = {key: value.repeat(1, 2) if "down" in key else value for key, value in tensors(TEXT).items()}
     with pytest.raises(LoraFileError, match="does not fit the model"):
-        frozen_pairs(config(base_weights=[lora(tmp_path, wide, "wide")]), base)
+        merged_adapters(config(base_weights=[lora(tmp_path, wide, "wide")]), base)
 
 
 def merged(module: nn.Module, states: list[tuple[dict[str, torch.Tensor], float]], name: str) -> nn.Module:
@@ -189,7 +189,7 @@ def test_loras_below_equal_merged_weights(base: Any, tmp_path: Path, trained: bo
     states = [({**tensors(UNET, rank=2, conv=True), **tensors(TEXT)}, -0.7), ({**tensors(UNET, rank=3, conv=True)}, 1.0)]
     paths = [lora(tmp_path, state, str(number)) for number, (state, _) in enumerate(states)]
     settings = config(base_weights=paths, base_weights_multiplier=["-0.7"], rank_dropout=0.5 if dropout else 0.0)
-    below, pairs = frozen_pairs(settings, base), start_pairs(settings, base) if trained else []
+    below, pairs = merged_adapters(settings, base), initial_adapters(settings, base) if trained else []
     for pair in pairs:
         nn.init.normal_(pair.up)
     chance = Dropout(settings.adapter, 1)

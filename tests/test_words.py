@@ -13,11 +13,11 @@ from lib_lora.config.groups import build_config
 from lib_lora.config.rules import config_problems
 from lib_lora.config.text import TextConfig
 from lib_lora.data.chunking import Tokens, batch_tokens
-from lib_lora.data.embedding_tokens import FIRST, WordTokenizer, named_in, placed, units
+from lib_lora.data.embedding_tokens import FIRST, EmbeddingTokenizer, named_in, placed, units
 from lib_lora.data.tokens import caption_ids, load_tokenizer, plain_ids
 from lib_lora.errors import LoraFileError
 from lib_lora.kohya.importing import from_kohya
-from lib_lora.model.base import Word
+from lib_lora.model.base import Embedding
 from lib_lora.model.embeddings import bundle, bundled, without_bundle
 from lib_lora.settle import settle
 from lib_lora.training.continued_files import weights_problems
@@ -29,7 +29,7 @@ OHWX, MY_CAT, CAT = ([*place] for place in placed(COUNTS))
 
 
 def read(text: str) -> list[int]:
-    return plain_ids(WordTokenizer(TOKENIZER, NAMES, COUNTS), text)
+    return plain_ids(EmbeddingTokenizer(TOKENIZER, NAMES, COUNTS), text)
 
 
 def plain(text: str) -> list[int]:
@@ -43,8 +43,8 @@ def test_words_are_found_in_any_case_and_the_longest_wins() -> None:
     assert read("my  Ohwx cat") == MY_CAT and read("my ohwx dog") == plain("my") + OHWX + plain("dog")
     assert read("cat cat") == CAT * 2 and read("catalogue") == plain("catalogue") and read("") == []
     assert named_in(TOKENIZER, NAMES, "a Cat of ohwx") == {0, 2}
-    assert plain_ids(WordTokenizer(TOKENIZER, ["my", "my ohwx cat"], [1, 1]), "my ohwx cat") == [FIRST + 2], "the longest"
-    assert plain_ids(WordTokenizer(TOKENIZER, ["cat", "CAT"], [1, 1]), "cat") == [FIRST], "of equal words the first one"
+    assert plain_ids(EmbeddingTokenizer(TOKENIZER, ["my", "my ohwx cat"], [1, 1]), "my ohwx cat") == [FIRST + 2], "the longest"
+    assert plain_ids(EmbeddingTokenizer(TOKENIZER, ["cat", "CAT"], [1, 1]), "cat") == [FIRST], "of equal words the first one"
 
 
 def test_tokens_of_one_word_stay_together() -> None:
@@ -52,7 +52,7 @@ def test_tokens_of_one_word_stay_together() -> None:
 
 
 def one(caption: str, **text: Any) -> Tokens:
-    return batch_tokens(WordTokenizer(TOKENIZER, NAMES, COUNTS), [caption], TextConfig(**text))
+    return batch_tokens(EmbeddingTokenizer(TOKENIZER, NAMES, COUNTS), [caption], TextConfig(**text))
 
 
 def test_every_vector_is_a_token_of_the_caption() -> None:
@@ -74,11 +74,11 @@ def test_weights_reach_every_vector(rule: str) -> None:
 
 
 def test_samples_read_prompts_with_the_words() -> None:
-    assert caption_ids(WordTokenizer(TOKENIZER, NAMES, COUNTS), "ohwx", 75, 0)[0][:5] == [49406, *OHWX, 49407, 0]
+    assert caption_ids(EmbeddingTokenizer(TOKENIZER, NAMES, COUNTS), "ohwx", 75, 0)[0][:5] == [49406, *OHWX, 49407, 0]
 
 
-def word(*widths: int, name: str = "ohwx", count: int = 2) -> Word:
-    return Word(name, tuple(torch.randn(count, width) for width in widths))
+def word(*widths: int, name: str = "ohwx", count: int = 2) -> Embedding:
+    return Embedding(name, tuple(torch.randn(count, width) for width in widths))
 
 
 def test_a_bundle_has_the_keys_of_sd_scripts_and_comes_back() -> None:

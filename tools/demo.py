@@ -25,7 +25,7 @@ from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import Encoded, Finished, StepDone
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.adapter import attached, pairs_from_state
+from lib_lora.model.adapter import adapters_from_state, attached
 from lib_lora.run_control import RunControl
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
@@ -47,7 +47,7 @@ def main(build: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any
         before, loss_before, without = fingerprint(base), heldout_loss(base, heldout, TRIGGER), draw(base, TRIGGER)
     lora, losses = run(config, host)
     with host.borrow_model() as base:
-        with attached(pairs_from_state(base.targets(), read(lora)[0], base.device)):
+        with attached(adapters_from_state(base.targets(), read(lora)[0], base.device)):
             loss_after, drawn = heldout_loss(base, heldout, TRIGGER), draw(base, TRIGGER)
         unchanged = fingerprint(base) == before
     loss_chart(build / "loss.png", losses)

@@ -89,7 +89,7 @@ def _predicted(config: TrainConfig, base: BaseModel, device: torch.device, *, ch
     size = Size(config.data.resolution, config.data.resolution)
     preview = size if config.run.preview_steps else None
     return account(
-        settle(config, base.kind),
+        settle(config, base.detected),
         base,
         device.type,
         precision,

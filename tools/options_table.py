@@ -46,10 +46,10 @@ def _row(opt: Option) -> str:
 def _legal(opt: Option) -> str:
     if opt.choices:
         return ", ".join(opt.choices)
-    if opt.kind in (int, float):
+    if opt.type in (int, float):
         return f"{opt.declaration.ge:g} to {opt.declaration.le:g}"
     texts = {"folder": "folders", "file": "files"}.get(str(opt.declaration.is_path), "name=value …")
-    return {bool: "true, false", tuple: texts, str: "text"}[opt.kind]
+    return {bool: "true, false", tuple: texts, str: "text"}[opt.type]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Option:
 
     group: str
     name: str
-    kind: type
+    type: type
     default: Any
     declaration: Declaration
     choices: tuple[str, ...] | None
@@ -86,12 +86,12 @@ def parse_typed(opt: Option, raw: Any) -> Any:
     """
     if opt.default is None and (raw is None or (isinstance(raw, str) and not raw.strip())):
         return None
-    unfit = _unfit(raw) if opt.kind in (str, tuple) else None
+    unfit = _unfit(raw) if opt.type in (str, tuple) else None
     if unfit:
         raise ValueError(f"{opt.title}: {unfit}.")
     parsers = {bool: _parse_bool, int: _parse_int, float: _parse_float, tuple: _parse_tuple, str: _parse_str}
     try:
-        value = parsers[opt.kind](raw)
+        value = parsers[opt.type](raw)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{opt.title}: got {shown(raw)}, must be {_allowed(opt)}.") from error
     if opt.choices is not None and value not in opt.choices:
@@ -103,7 +103,7 @@ def bounds_problem(opt: Option, value: Any) -> str | None:
     """The sentence that says why `value` is outside what `opt` allows, or None."""
     low, high = opt.declaration.ge, opt.declaration.le
     outside = isinstance(value, float) and not math.isfinite(value)
-    if opt.kind in (int, float) and value is not None:
+    if opt.type in (int, float) and value is not None:
         outside = outside or (low is not None and value < low) or (high is not None and value > high)
     if opt.choices is not None:
         outside = value not in opt.choices
@@ -124,7 +124,7 @@ def _unfit(raw: Any) -> str | None:
 def _allowed(opt: Option) -> str:
     if opt.choices is not None:
         return "one of " + ", ".join(opt.choices)
-    noun = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}[opt.kind]
+    noun = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}[opt.type]
     low, high = opt.declaration.ge, opt.declaration.le
     if low is not None and high is not None:
         return f"{noun} from {low:g} to {high:g}"

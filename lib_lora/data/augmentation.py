@@ -21,7 +21,7 @@ LARGEST_GAMMA = 0.05
 
 
 @dataclass(frozen=True)
-class Look:
+class Augmentation:
     """`cut`: where the cut lies in what is too much, 0 to 1 from the top and from the left; None for the centre."""
 
     mirrored: bool = False
@@ -30,10 +30,10 @@ class Look:
     gamma: float = 1.0
 
 
-PLAIN = Look()
+PLAIN = Augmentation()
 
 
-def drawn_look(data: DataConfig, seed: int, step: int, place: int) -> Look:
+def drawn_augmentation(data: DataConfig, seed: int, step: int, place: int) -> Augmentation:
     """The look of the image at `place` of `step`."""
 
     def draw(what: str) -> float:
@@ -47,15 +47,15 @@ def drawn_look(data: DataConfig, seed: int, step: int, place: int) -> Look:
         else:
             gamma = 1 + LARGEST_GAMMA * amount
     cut = (draw("top"), draw("left")) if data.random_crop else None
-    return Look(data.flip_aug and draw("mirror") < 0.5, cut, hue, gamma)
+    return Augmentation(data.flip_aug and draw("mirror") < 0.5, cut, hue, gamma)
 
 
-def with_colours(pixels: Pixels, look: Look) -> Pixels:
+def with_colours(pixels: Pixels, augmentation: Augmentation) -> Pixels:
     """`pixels` with the hue turned, or with each value v made v^γ (of 0 to 255, as sd-scripts), `[height, width, 3]`."""
-    if look.hue:
+    if augmentation.hue:
         turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-        turned[..., 0] = (turned[..., 0].astype(np.float32) + look.hue % 180) % 180
+        turned[..., 0] = (turned[..., 0].astype(np.float32) + augmentation.hue % 180) % 180
         return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB), dtype=np.uint8)
-    if look.gamma != 1.0:
-        return np.clip(pixels.astype(np.float32) ** look.gamma, 0, 255).astype(np.uint8)
+    if augmentation.gamma != 1.0:
+        return np.clip(pixels.astype(np.float32) ** augmentation.gamma, 0, 255).astype(np.uint8)
     return pixels

@@ -35,7 +35,7 @@ def units(ids: Sequence[int]) -> list[list[int]]:
     return found
 
 
-class WordTokenizer:
+class EmbeddingTokenizer:
     """CLIP's tokenizer, which reads each of `names` as so many tokens as `counts` says. Of equal words the first one counts."""
 
     def __init__(self, tokenizer: Tokenizer, names: Sequence[str], counts: Sequence[int]) -> None:
@@ -70,5 +70,5 @@ class WordTokenizer:
 def named_in(tokenizer: Tokenizer, names: Sequence[str], text: str) -> set[int]:
     """Places in `names` of the words that stand in `text`."""
     places = placed([1] * len(names))
-    found = set(plain_ids(WordTokenizer(tokenizer, names, [1] * len(names)), text))
+    found = set(plain_ids(EmbeddingTokenizer(tokenizer, names, [1] * len(names)), text))
     return {number for number, place in enumerate(places) if place[0] in found}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lib_lora.config.data import DataConfig
-from lib_lora.data.augmentation import Look, with_colours
+from lib_lora.data.augmentation import Augmentation, with_colours
 from lib_lora.data.buckets import Placement
 from lib_lora.data.dataset import Sample
 from lib_lora.data.hidden_names import given_name
@@ -20,20 +20,20 @@ from lib_lora.errors import DatasetError
 
 
 @dataclass(frozen=True)
-class Showing:
+class Example:
     """Shapes: pixels `[H, W, 3]`, mask `[H, W]` or None; 0 to 255, H and W those of the bucket."""
 
     pixels: Pixels
     mask: Pixels | None
 
-    def mirrored(self) -> Showing:
+    def mirrored(self) -> Example:
         """The same, left and right exchanged."""
         mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
-        return Showing(np.ascontiguousarray(self.pixels[:, ::-1]), mask)
+        return Example(np.ascontiguousarray(self.pixels[:, ::-1]), mask)
 
 
-def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> Showing:
-    """The image of `sample` as `look` wants it.
+def load_example(data: DataConfig, sample: Sample, placement: Placement, augmentation: Augmentation) -> Example:
+    """The image of `sample` as `augmentation` wants it.
 
     Raises:
         DatasetError: a file cannot be read, or is not what it was when it was checked.
@@ -41,12 +41,12 @@ def show(data: DataConfig, sample: Sample, placement: Placement, look: Look) -> 
     content = file_content(sample.path)
     pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.size)
     mask = _mask(data, sample, content)
-    fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, look.cut))
-    shown = Showing(
-        with_colours(fitted, look),
-        None if mask is None else np.ascontiguousarray(fit(mask, placement, data.resize_interpolation, look.cut)),
+    fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, augmentation.cut))
+    shown = Example(
+        with_colours(fitted, augmentation),
+        None if mask is None else np.ascontiguousarray(fit(mask, placement, data.resize_interpolation, augmentation.cut)),
     )
-    return shown.mirrored() if look.mirrored else shown
+    return shown.mirrored() if augmentation.mirrored else shown
 
 
 def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:

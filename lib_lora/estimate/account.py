@@ -11,12 +11,12 @@ from torch import nn
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.meta_model import likeness
+from lib_lora.estimate.meta_model import meta_model
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel
-from lib_lora.training.initial_adapters import frozen_pairs, start_pairs
+from lib_lora.training.initial_adapters import initial_adapters, merged_adapters
 from lib_lora.training.optimizer import make_optimizer
 from lib_lora.training.precision import Precision
 
@@ -88,17 +88,17 @@ def account(
         captions: how many different ones there are.
         preview: size of pictures that are drawn, if any.
     """
-    alike = likeness(base)
-    pairs, frozen = start_pairs(config, alike, precision.weights), frozen_pairs(config, alike)
+    alike = meta_model(base)
+    adapters, frozen = initial_adapters(config, alike, precision.weights), merged_adapters(config, alike)
     autocast = None if precision.dtype == torch.float32 else precision.dtype
-    counter = Counter(config, alike, device_type, autocast, pairs, frozen)
+    counter = Counter(config, alike, device_type, autocast, adapters, frozen)
     batch = config.data.batch_size
     step = counter.step(size, batch, checkpointing=checkpointing)
     phases = {ENCODING: counter.encoding(size, config.data.vae_batch_size), STEP: step.peak}
     if preview is not None:
         phases[DRAWING] = counter.drawing(preview)
-    trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in pairs)
-    learning = [parameter for parameter in parameters(pairs) if parameter.requires_grad]
+    trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in adapters)
+    learning = [parameter for parameter in parameters(adapters) if parameter.requires_grad]
     named = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[precision.dtype]
     return Account(
         f"{base.family.name}, {size}, batch {batch}, {named}, gradient checkpointing {'on' if checkpointing else 'off'}, "
@@ -109,9 +109,9 @@ def account(
             "VAE": module_bytes(alike.vae),
         },
         {
-            "LoRA": tensor_bytes(parameters(pairs)),
+            "LoRA": tensor_bytes(parameters(adapters)),
             "LoRAs merged first": tensor_bytes(parameters(frozen)),
-            "optimizer's state": state_bytes(config, pairs, device_type),
+            "optimizer's state": state_bytes(config, adapters, device_type),
             "moving average": 4 * sum(value.numel() for value in learning) if config.optimizer.ema_decay > 0 else 0,
         },
         tensor_bytes(learning),
@@ -127,13 +127,13 @@ def module_bytes(module: nn.Module) -> int:
     return tensor_bytes([*module.parameters(), *module.buffers()])
 
 
-def state_bytes(config: Settled, pairs: Sequence[Adapter], device_type: str) -> int:
+def state_bytes(config: Settled, adapters: Sequence[Adapter], device_type: str) -> int:
     """What the optimizer keeps of the adapters: it is made on the CPU and stepped once, on one parameter of every shape.
 
     Of optimizers with kernels for CUDA alone it is known: one byte a value and state in 8 bits (above 4096 values), else four.
     """
     shapes: dict[tuple[torch.Size, torch.dtype], int] = {}
-    for value in parameters([pair for pair in pairs if is_learning(pair)]):
+    for value in parameters([adapter for adapter in adapters if is_learning(adapter)]):
         shapes[value.shape, value.dtype] = shapes.get((value.shape, value.dtype), 0) + 1
     spec = optimizer_spec(config.optimizer.optimizer)
     if spec.needs_cuda:

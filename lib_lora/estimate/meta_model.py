@@ -17,7 +17,7 @@ from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 META = torch.device("meta")
 
 
-def likeness(base: BaseModel) -> BaseModel:
+def meta_model(base: BaseModel) -> BaseModel:
     """`base` without content. The model itself is only looked at; forwards that hang on its instances are left out.
 
     The VAE is fp32, as it is while it is borrowed.

@@ -13,7 +13,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from lib_lora.model.frozen_layers import applied
-from lib_lora.model.meta_device import Acting, acting, acting_as
+from lib_lora.model.meta_device import EmulatedDevice, emulated, emulating
 from lib_lora.model.patching import Forward
 
 # torch's lists of what autocast brings to the lower format, and what CUDA's brings to fp32; those that occur here
@@ -27,9 +27,9 @@ _FULL: set[Callable[..., Any]] = {
 
 
 @contextmanager
-def standing_in(acting: Acting) -> Iterator[None]:
+def meta_ops(emulated: EmulatedDevice) -> Iterator[None]:
     """While it lasts, meta tensors go through operators as those of a device do."""
-    with acting_as(acting), _Operators():
+    with emulating(emulated), _Operators():
         yield
 
 
@@ -38,7 +38,7 @@ class _Operators(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        lower = acting().autocast
+        lower = emulated().autocast
         if function is F.scaled_dot_product_attention:
             q, k, v = args[:3]
             dtype = lower or q.dtype
@@ -47,7 +47,7 @@ class _Operators(TorchFunctionMode):
             args = (args[0], 0.0, *args[2:])
         if lower is not None and function in _LOWER:
             args, kwargs = _cast(args, kwargs, lower)
-        elif lower is not None and function in _FULL and acting().device_type == "cuda":
+        elif lower is not None and function in _FULL and emulated().device_type == "cuda":
             args, kwargs = _cast(args, kwargs, torch.float32)
         return function(*args, **kwargs)
 
@@ -109,7 +109,7 @@ class _Recomputed(Function):
 
     @staticmethod
     def forward(ctx: Any, run: Any, wanted: Any, *tensors: Any) -> Any:
-        ctx.run, ctx.acting = run, acting()
+        ctx.run, ctx.emulated = run, emulated()
         ctx.save_for_backward(*tensors)
         return run(*tensors)
 
@@ -118,7 +118,7 @@ class _Recomputed(Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         wants = ctx.needs_input_grad[2:]
         inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip(ctx.saved_tensors, wants)]
-        with torch.enable_grad(), standing_in(ctx.acting):  # function modes do not reach into backward
+        with torch.enable_grad(), meta_ops(ctx.emulated):  # function modes do not reach into backward
             found = ctx.run(*inputs)
         outputs = [y for y in (found if isinstance(found, tuple) else (found,)) if isinstance(y, torch.Tensor)]
         pairs = [(y, grad) for y, grad in zip(outputs, grads) if y.requires_grad]

@@ -14,13 +14,13 @@ from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import CHUNK
 from lib_lora.estimate.ledger import Ledger
 from lib_lora.estimate.meta_model import META
-from lib_lora.estimate.meta_ops import recomputed, standing_in
+from lib_lora.estimate.meta_ops import meta_ops, recomputed
 from lib_lora.model.adapter import Adapter, attached, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
-from lib_lora.model.meta_device import Acting
+from lib_lora.model.meta_device import EmulatedDevice
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.trainable import training_forwards
 from lib_lora.training.step import StepInputs, compute_loss
@@ -35,7 +35,7 @@ class Step:
 
 
 class Counter:
-    """Counts on `alike` (see `likeness`), as a device of kind `device_type` would take it, in autocast's format or None."""
+    """Counts on `alike` (see `meta_model`), as a device of kind `device_type` would take it, in autocast's format or None."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class Counter:
         alike: BaseModel,
         device_type: str,
         autocast: torch.dtype | None,
-        pairs: Sequence[Adapter],
+        adapters: Sequence[Adapter],
         frozen: Sequence[Adapter] = (),
     ) -> None:
         self._config, self._alike, self._device_type = config, alike, device_type
-        self._acting = Acting(device_type, autocast)
-        self._pairs, self._frozen = list(pairs), list(frozen)
-        self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self._pairs)
+        self._emulated = EmulatedDevice(device_type, autocast)
+        self._adapters, self._frozen = list(adapters), list(frozen)
+        self._trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in self._adapters)
 
     def step(self, size: Size, batch: int, *, checkpointing: bool) -> Step:
         """Forward and backward of one step, of two batches where gradients are accumulated."""
@@ -59,20 +59,20 @@ class Counter:
             with self._ledger() as ledger:
                 for _ in range(min(self._config.optimizer.gradient_accumulation_steps, 2)):
                     before = ledger.now
-                    with standing_in(self._acting):
+                    with meta_ops(self._emulated):
                         loss = compute_loss(self._alike, inputs, self._config.objective, self._config.text.clip_skip)
                     kept = ledger.now - before
-                    with standing_in(Acting(self._device_type)):
+                    with meta_ops(EmulatedDevice(self._device_type)):
                         if loss.requires_grad:
                             loss.backward()  # type: ignore[no-untyped-call]
                     del loss
-                for parameter in parameters(self._pairs):
+                for parameter in parameters(self._adapters):
                     parameter.grad = None
         return Step(kept, ledger.peak)
 
     def encoding(self, size: Size, batch: int) -> int:
         """The VAE on `batch` pictures of `size`."""
-        with torch.no_grad(), standing_in(Acting(self._device_type)), self._ledger() as ledger:
+        with torch.no_grad(), meta_ops(EmulatedDevice(self._device_type)), self._ledger() as ledger:
             self._alike.encode_image(torch.empty(batch, 3, size.height, size.width, device=META))
         return int(ledger.peak)
 
@@ -82,15 +82,15 @@ class Counter:
         with self._trainable(), torch.no_grad():
             inputs = self._inputs(size, 2)
             with self._ledger() as ledger:
-                with standing_in(self._acting):
+                with meta_ops(self._emulated):
                     compute_loss(self._alike, inputs, self._config.objective, self._config.text.clip_skip)
-                with standing_in(Acting(self._device_type)):
+                with meta_ops(EmulatedDevice(self._device_type)):
                     self._alike.decode_latents(latents)
         return int(ledger.peak)
 
     def context_bytes(self) -> int:
         """What is kept of one caption where no text encoder is trained."""
-        with torch.no_grad(), standing_in(self._acting):
+        with torch.no_grad(), meta_ops(self._emulated):
             found = self._context(1)
         return sum(tensor_bytes([one]) for one in (found.context, found.pooled) if one is not None)
 
@@ -98,20 +98,20 @@ class Counter:
     def _trainable(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(training_forwards(self._alike, torch.device(self._device_type)))
-            stack.enter_context(attached(self._pairs, self._frozen))
+            stack.enter_context(attached(self._adapters, self._frozen))
             yield
 
     def _ledger(self) -> Ledger:
         modules: list[nn.Module] = [*networks(self._alike), self._alike.vae]
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        known = [*weights, *parameters(self._pairs), *parameters(self._frozen), *self._alike.noise_process.tensors()]
+        known = [*weights, *parameters(self._adapters), *parameters(self._frozen), *self._alike.noise_process.tensors()]
         return Ledger(known, resident=self._device_type == "cpu")
 
     def _inputs(self, size: Size, batch: int) -> StepInputs:
         latents = torch.empty(batch, *self._alike.family.latent_shape(*size), device=META)
         text: TextInputs | Conditioning = self._ids(batch)
         if not self._trains_text:
-            with torch.no_grad(), standing_in(self._acting):
+            with torch.no_grad(), meta_ops(self._emulated):
                 text = self._context(batch)
         timesteps = torch.empty(batch, dtype=torch.int64, device=META)
         sizes = torch.empty(batch, 6, dtype=torch.int64, device=META)

@@ -143,7 +143,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Kind:
+class DetectedModel:
     """What a model is, and where that was read.
 
     `read_from`: what says the family, in words.
@@ -154,7 +154,7 @@ class Kind:
     read_from: str
     v_from: str = ""
 
-    def words(self, *, declared: bool) -> str:
+    def description(self, *, declared: bool) -> str:
         """For a person, before a run begins. `declared`: the settings say that the model predicts v."""
         predicts = "noise (nothing says v)"
         if self.v_from or declared:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lib_lora.errors import ModelError
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.known import TRAINABLE
 from lib_lora.files.safetensors_header import tensor_shapes
 from lib_lora.hosts.architecture import UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
@@ -37,7 +37,7 @@ class Modules:
     unet: nn.Module
     vae: nn.Module
     text_encoders: tuple[nn.Module, ...]
-    kind: Kind
+    detected: DetectedModel
 
 
 class _Shape(tuple[int, ...]):
@@ -106,7 +106,7 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     unet, vae, encoders = made.unet, made.vae, made.text_encoders
     _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), dict(unet.config)), dtype)  # type: ignore[arg-type]
     _fill(vae, convert_ldm_vae_checkpoint(_read(path, VAE), dict(vae.config)), torch.float32)  # type: ignore[arg-type]
-    for read, encoder in zip(made.kind.family.text_encoders, encoders):
+    for read, encoder in zip(made.detected.family.text_encoders, encoders):
         _fill(encoder, text_weights(_read(path, read.weights), read.weights, encoder), dtype)
     return made
 
@@ -147,7 +147,7 @@ def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any],
     return unet, vae, encoders
 
 
-def kind_of_file(path: Path) -> Kind:
+def kind_of_file(path: Path) -> DetectedModel:
     """What the checkpoint is, from its header and a configuration beside it alone.
 
     Raises:
@@ -159,7 +159,7 @@ def kind_of_file(path: Path) -> Kind:
     shapes = read_shapes(path)
     family = family_of(shapes)
     assert isinstance(family, Family)  # others have a problem
-    return Kind(family, KEYS, says_v(path, shapes))
+    return DetectedModel(family, KEYS, says_v(path, shapes))
 
 
 def says_v(path: Path, shapes: Mapping[str, Any]) -> str:

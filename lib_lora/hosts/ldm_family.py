@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.known import FAMILIES
 from lib_lora.hosts.architecture import V_MARK
 from lib_lora.hosts.checkpoint import MARKED, read_shapes
@@ -23,9 +23,9 @@ def family_of(latent_diffusion: Any) -> Family | str:
     return family.with_channels(channels) or f"{family.name} for editing or depth, with {channels} channels"
 
 
-def kind_of(latent_diffusion: Any, family: Family) -> Kind:
+def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
     """What the model is; `family` as `family_of` says."""
-    return Kind(family, "the model that the webui holds", _says_v(latent_diffusion))
+    return DetectedModel(family, "the model that the webui holds", _says_v(latent_diffusion))
 
 
 def _says_v(latent_diffusion: Any) -> str:

@@ -16,8 +16,8 @@ from lib_lora.families.ddpm import Ddpm
 from lib_lora.families.family import Family
 from lib_lora.families.family import TextEncoder as EncoderSpec
 from lib_lora.families.noise_process import NoiseProcess
-from lib_lora.hosts.ldm_family import embedder, kind_of
-from lib_lora.model.base import ModelInfo, Target, Word, networks
+from lib_lora.hosts.ldm_family import detected_model, embedder
+from lib_lora.model.base import Embedding, ModelInfo, Target, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
 from lib_lora.model.inpainting import Surroundings
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
@@ -38,11 +38,11 @@ class LdmModel:
         device: torch.device,
         info: ModelInfo,
         still_held: Callable[[], bool] = lambda: True,
-        words: tuple[Word, ...] = (),
+        embeddings: tuple[Embedding, ...] = (),
     ) -> None:
         self.device = device
         self._info = info
-        self.words = words
+        self.embeddings = embeddings
         self._surroundings = Surroundings(self)
         self.hold(latent_diffusion, still_held)
 
@@ -50,7 +50,7 @@ class LdmModel:
         """Stand on these modules from now on: those of the same checkpoint, which the host may have built anew meanwhile."""
         device, info = self.device, self._info
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
-        self.kind = kind_of(latent_diffusion, info.family)
+        self.detected = detected_model(latent_diffusion, info.family)
         self.unet: nn.Module = latent_diffusion.model.diffusion_model
         self.text_encoders = _readers(latent_diffusion, info.family)
         self.tokenizer: Tokenizer = _tokenizer(latent_diffusion)

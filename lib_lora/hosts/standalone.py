@@ -13,11 +13,11 @@ from torch import nn
 
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import ModelError
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.hosts.checkpoint import Modules, empty_modules, kind_of_file, legacy_hash, load_modules, sha256
-from lib_lora.model.adapter import pairs_from_state
-from lib_lora.model.base import ModelInfo, Target, Word
+from lib_lora.model.adapter import adapters_from_state
+from lib_lora.model.base import Embedding, ModelInfo, Target
 from lib_lora.model.conditioning import Conditioning, TextEncoder
 from lib_lora.model.embeddings import bundled, check_fits, without_bundle
 from lib_lora.model.inpainting import Surroundings
@@ -33,7 +33,7 @@ class DiffusersModel:
 
     def __init__(self, modules: Modules, device: torch.device, checkpoint: Path | None = None) -> None:
         self.device = device
-        self.kind, self.family = modules.kind, modules.kind.family
+        self.detected, self.family = modules.detected, modules.detected.family
         self.unet: nn.Module = modules.unet.to(device)
         specs = self.family.text_encoders
         self.text_encoders: tuple[TextEncoder, ...] = tuple(
@@ -41,7 +41,7 @@ class DiffusersModel:
         )
         self.vae: Any = modules.vae.to(device)
         self.tokenizer: Tokenizer = load_tokenizer()
-        self.words: tuple[Word, ...] = ()
+        self.embeddings: tuple[Embedding, ...] = ()
         self.noise_process: NoiseProcess = self.family.noise_process().to(device)
         self._checkpoint = checkpoint
         self._surroundings = Surroundings(self)
@@ -98,7 +98,7 @@ class StandaloneHost:
             return error.problems
         return []
 
-    def kind(self) -> Kind | None:
+    def detected_model(self) -> DetectedModel | None:
         return None if self.problems() else kind_of_file(self._checkpoint)
 
     def device(self) -> torch.device:
@@ -162,7 +162,7 @@ class StandaloneHost:
         assert self._model is not None
         state = read_layers(path, self._model.family).state
         trained = {key: value for key, value in without_bundle(state).items() if not is_further(key.partition(".")[0])}
-        pairs_from_state(adaptable(self._model), trained, torch.device("cpu"))
+        adapters_from_state(adaptable(self._model), trained, torch.device("cpu"))
         for word in bundled(state):
             check_fits(word, self._model)
 

@@ -12,10 +12,10 @@ import torch
 from modules import devices, paths, processing, sd_hijack, sd_models, sd_unet, shared
 
 from lib_lora.errors import ModelAway, ModelError
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.known import TRAINABLE
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import family_of, kind_of
+from lib_lora.hosts.ldm_family import detected_model, family_of
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.hosts.restoring import given_back
 from lib_lora.hosts.webui_model import WebuiModel, model_info
@@ -37,12 +37,12 @@ class WebuiHost:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
 
-    def kind(self) -> Kind | None:
+    def detected_model(self) -> DetectedModel | None:
         latent_diffusion = sd_models.model_data.sd_model
         if latent_diffusion is None:
             return None
         family = family_of(latent_diffusion)
-        return None if isinstance(family, str) else kind_of(latent_diffusion, family)
+        return None if isinstance(family, str) else detected_model(latent_diffusion, family)
 
     def device(self) -> torch.device:
         return devices.device

@@ -15,7 +15,7 @@ from lib_lora.errors import ModelAway
 from lib_lora.families.family import Family
 from lib_lora.hosts.ldm_family import family_of
 from lib_lora.hosts.ldm_model import LdmModel
-from lib_lora.model.base import ModelInfo, Word, networks
+from lib_lora.model.base import Embedding, ModelInfo, networks
 
 SAMPLED = 16  # values of each tensor
 
@@ -30,7 +30,7 @@ class WebuiModel(LdmModel):
             devices.device,
             model_info(latent_diffusion),
             _still_held(latent_diffusion),
-            _words(len(model_info(latent_diffusion).family.text_encoders)),
+            _embeddings(len(model_info(latent_diffusion).family.text_encoders)),
         )
         self._weights, self._vae_weights = mark(networks(self)), mark([self.vae])
 
@@ -90,7 +90,7 @@ def _still_held(latent_diffusion: Any) -> Any:
     return lambda: sd_models.model_data.sd_model is latent_diffusion and latent_diffusion.sd_checkpoint_info.filename == file
 
 
-def _words(encoders: int) -> tuple[Word, ...]:
+def _embeddings(encoders: int) -> tuple[Embedding, ...]:
     """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
     database = sd_hijack.model_hijack.embedding_db
     database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
@@ -98,7 +98,7 @@ def _words(encoders: int) -> tuple[Word, ...]:
     usable = [
         embedding for embedding in found if isinstance(embedding.vec, dict) == (encoders > 1)
     ]  # others fail in prompts, too
-    return tuple(Word(embedding.name, _vectors(embedding.vec)) for embedding in usable)
+    return tuple(Embedding(embedding.name, _vectors(embedding.vec)) for embedding in usable)
 
 
 def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:

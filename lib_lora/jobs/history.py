@@ -17,7 +17,7 @@ def has_state(entry: Entry) -> bool:
     return entry.state_folder is not None and is_folder(entry.state_folder)
 
 
-def can_go_on(entry: Entry) -> bool:
+def can_resume(entry: Entry) -> bool:
     """Whether a job ended before its end, with a state to go on from."""
     return entry.state in {"stopped", "failed", "interrupted"} and has_state(entry)
 
@@ -42,7 +42,7 @@ def waiting_again(entry: Entry, now: float) -> Entry:
     Raises:
         QueueError: it has none, or came to its end.
     """
-    if not can_go_on(entry):
+    if not can_resume(entry):
         raise QueueError(f"{entry.name!r} has no saved state to go on from; repeat it instead.")
     return dataclasses.replace(
         entry, goes_on_from=entry.state_folder, state="waiting", queued=now, problems=(), notes=(), ended=None

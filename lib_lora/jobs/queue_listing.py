@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.options import Option
-from lib_lora.jobs.history import can_go_on, has_state
+from lib_lora.jobs.history import can_resume, has_state
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_entry import Entry
@@ -100,7 +100,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "checkpoint": entry.checkpoint,
         "problems": bounded([problem[:LONGEST] for problem in entry.problems]),
         "saved": entry.saved,
-        "can_go_on": can_go_on(entry),
+        "can_resume": can_resume(entry),
         "has_state": entry.over and has_state(entry),
     }
 

@@ -29,7 +29,7 @@ class SharedList:
         self._unwritten: dict[str, Entry] = {}  # what the disk refused to take
         self._elsewhere: frozenset[str] = frozenset()  # jobs of other programs
         self._entries: tuple[Entry, ...] = ()
-        self._session, self._changes = uuid.uuid4().hex[:8], 0
+        self._trainer, self._changes = uuid.uuid4().hex[:8], 0
         self._looked, self._looking = 0.0, threading.Lock()
         self.trouble = ""  # why the list cannot be read or written
         try:
@@ -42,7 +42,7 @@ class SharedList:
     @property
     def revision(self) -> str:
         """Another text after every change that the list shows."""
-        return f"{self._session}-{self._changes}"
+        return f"{self._trainer}-{self._changes}"
 
     @property
     def told(self) -> str:

@@ -249,9 +249,9 @@ def _own(entry: Entry, context: Context) -> Finding:
 
 def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     value = entry.value
-    if value is False and opt.kind in (int, float):
+    if value is False and opt.type in (int, float):
         return empty(opt)
-    if value in BLANK and not (context.form == "ours" and opt.kind in (str, tuple) and context.keep_names):
+    if value in BLANK and not (context.form == "ours" and opt.type in (str, tuple) and context.keep_names):
         return empty(opt)
     reason = "" if context.keep_names else opt.not_inherited_value(value)
     if reason:

@@ -75,13 +75,13 @@ def spelled(opt: Option, value: Any) -> Any:
         return 0
     if opt.name == "resize_interpolation" and isinstance(value, str):
         return {"linear": "bilinear", "cubic": "bicubic"}.get(value, value)
-    if opt.kind is bool and isinstance(value, (int, float)):
+    if opt.type is bool and isinstance(value, (int, float)):
         return bool(value)
-    if opt.kind is tuple:
+    if opt.type is tuple:
         return _texts(opt, value)
-    if opt.kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if opt.type is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
-    if opt.kind is str and opt.name not in ("sample_prompts", "optimizer") and isinstance(value, list):
+    if opt.type is str and opt.name not in ("sample_prompts", "optimizer") and isinstance(value, list):
         return ",".join(str(item) for item in value)
     return value
 

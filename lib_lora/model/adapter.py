@@ -24,52 +24,52 @@ from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.tensor_rules import alpha_of, check_layers, shape_words
 
 
-def parameters(pairs: Sequence[Adapter]) -> Iterator[nn.Parameter]:
+def parameters(adapters: Sequence[Adapter]) -> Iterator[nn.Parameter]:
     """All trainable parameters."""
-    for pair in pairs:
-        yield from pair.named().values()
+    for adapter in adapters:
+        yield from adapter.named().values()
 
 
 def attached(
-    pairs: Sequence[Adapter], frozen: Sequence[Adapter] = (), dropout: Dropout | None = None
+    adapters: Sequence[Adapter], frozen: Sequence[Adapter] = (), dropout: Dropout | None = None
 ) -> AbstractContextManager[None]:
     """While it lasts, layers answer with their adapters added. Weights of the base are neither cast nor written.
 
     Args:
         pairs: what is trained.
         frozen: further adapters beside or below them, one for a layer.
-        dropout: what of `pairs` is left out, and when.
+        dropout: what of `adapters` is left out, and when.
     """
-    trained = {pair.target.module: pair for pair in pairs}
-    added = {pair.target.module: pair for pair in frozen}
+    trained = {adapter.target.module: adapter for adapter in adapters}
+    added = {adapter.target.module: adapter for adapter in frozen}
     return forwards_replaced(
         {module: composed(trained.get(module), added.get(module), dropout) for module in {**added, **trained}}
     )
 
 
-def joined(pairs: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
-    """One frozen adapter that adds what all of `pairs`, of one layer, add together, each with its strength."""
-    target = pairs[0].target
+def joined(adapters: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
+    """One frozen adapter that adds what all of `adapters`, of one layer, add together, each with its strength."""
+    target = adapters[0].target
     with torch.no_grad():
-        if all(isinstance(pair, LoraPair) for pair in pairs):
-            loras = [pair for pair in pairs if isinstance(pair, LoraPair)]
-            scaled = [pair.up.detach() * (pair.scale * strength) for pair, strength in zip(loras, strengths)]
-            halves = {algebra.DOWN: torch.cat([pair.down.detach() for pair in loras]), algebra.UP: torch.cat(scaled, dim=1)}
+        if all(isinstance(adapter, LoraPair) for adapter in adapters):
+            loras = [adapter for adapter in adapters if isinstance(adapter, LoraPair)]
+            scaled = [adapter.up.detach() * (adapter.scale * strength) for adapter, strength in zip(loras, strengths)]
+            halves = {algebra.DOWN: torch.cat([adapter.down.detach() for adapter in loras]), algebra.UP: torch.cat(scaled, dim=1)}
             return made_of(target, halves, float(len(halves[algebra.DOWN])), learning=False)
-        whole = sum(adapter_delta(pair) * strength for pair, strength in zip(pairs, strengths))
-        biases = [pair.named()[algebra.BIAS].detach() * strength for pair, strength in zip(pairs, strengths)
-                  if algebra.BIAS in pair.named()]  # fmt: skip
+        whole = sum(adapter_delta(adapter) * strength for adapter, strength in zip(adapters, strengths))
+        biases = [adapter.named()[algebra.BIAS].detach() * strength for adapter, strength in zip(adapters, strengths)
+                  if algebra.BIAS in adapter.named()]  # fmt: skip
         assert isinstance(whole, torch.Tensor)
         tensors = {"diff": whole, **({algebra.BIAS: torch.stack(biases).sum(0)} if biases else {})}
         return made_of(target, tensors, 1.0, learning=False)
 
 
-def state_dict(pairs: Sequence[Adapter]) -> State:
+def state_dict(adapters: Sequence[Adapter]) -> State:
     """The tensors of a LoRA file, under kohya's and LyCORIS' keys, fp32 on the CPU."""
     state: State = {}
-    for pair in pairs:
-        tensors = {key: value.detach().float().cpu().clone() for key, value in pair.named().items()}
-        state.update({f"{pair.target.name}.{key}": value for key, value in algebra.to_file(tensors, pair.alpha).items()})
+    for adapter in adapters:
+        tensors = {key: value.detach().float().cpu().clone() for key, value in adapter.named().items()}
+        state.update({f"{adapter.target.name}.{key}": value for key, value in algebra.to_file(tensors, adapter.alpha).items()})
     return state
 
 
@@ -82,7 +82,7 @@ def by_layer(state: State) -> dict[str, State]:
     return layers
 
 
-def pairs_from_state(
+def adapters_from_state(
     targets: Sequence[Target], state: State, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> list[Adapter]:
     """Adapters with the values of a file, for the targets that it names.
@@ -99,7 +99,7 @@ def pairs_from_state(
 
 
 def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: torch.dtype) -> Adapter:
-    if not algebra.kind_of(tensors):
+    if not algebra.adapter_type_of(tensors):
         raise LoraFileError(
             f"The LoRA's layer {target.name!r} lacks a tensor or is of an unknown type; it has {', '.join(sorted(tensors))}."
         )

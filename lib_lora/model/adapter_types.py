@@ -111,7 +111,7 @@ def with_target(adapter: Adapter, target: Target) -> Adapter:
 def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:
     """The adapter that holds `tensors`."""
     parameters = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
-    if algebra.kind_of(parameters) == "lora":
+    if algebra.adapter_type_of(parameters) == "lora":
         return LoraPair(target, parameters[algebra.DOWN], parameters[algebra.UP], alpha)
     return WeightAdapter(target, parameters, alpha)
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from lib_lora.model.meta_device import acting, acting_as
+from lib_lora.model.meta_device import emulated, emulating
 
 
 def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
     """The number format of the autocast region that `x` is in; None outside of one."""
     kind = x.device.type
     if kind == "meta":
-        return acting().autocast
+        return emulated().autocast
     if not (torch.is_autocast_cpu_enabled() if kind == "cpu" else torch.is_autocast_enabled()):
         return None
     if hasattr(torch, "get_autocast_dtype"):
@@ -26,5 +26,5 @@ def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
 def without_autocast(x: torch.Tensor) -> AbstractContextManager[object]:
     """A region without autocast on the device of `x`."""
     if x.device.type == "meta":
-        return acting_as(replace(acting(), autocast=None))
+        return emulating(replace(emulated(), autocast=None))
     return torch.autocast(x.device.type, enabled=False)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib_lora.data.tokens import Tokenizer
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.families.sd1 import SD1
 from lib_lora.model.conditioning import Conditioning, TextEncoder
@@ -27,7 +27,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Word:
+class Embedding:
     """A word with an embedding: its vectors for each text encoder, `[n, width]`; those that are trained are parameters."""
 
     name: str
@@ -52,19 +52,19 @@ class ModelInfo:
 class BaseModel(Protocol):
     """A borrowed, frozen model. All tensors it takes and gives live on `device`.
 
-    `kind`: what is known of it beside the settings; a model that is not known to predict v may be declared to. `family` is its
-    family with the model's own numbers.
-    `words`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
+    `detected`: what is known of it beside the settings; settings may declare that it predicts v. `family` is its family with the
+    model's own numbers.
+    `embeddings`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
     """
 
     family: Family
-    kind: Kind
+    detected: DetectedModel
     device: torch.device
     unet: nn.Module
     text_encoders: tuple[TextEncoder, ...]
     vae: nn.Module
     tokenizer: Tokenizer
-    words: tuple[Word, ...]
+    embeddings: tuple[Embedding, ...]
     noise_process: NoiseProcess
 
     def verify(self) -> None:

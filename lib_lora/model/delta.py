@@ -44,7 +44,7 @@ _HALF_KEYS = [({f"lokr_w{half}"}, {f"lokr_w{half}_a", f"lokr_w{half}_b"}) for ha
 _KRONECKER = {key for halves in _HALF_KEYS for half in halves for key in half}
 
 
-def kind_of(keys: Collection[str]) -> str:
+def adapter_type_of(keys: Collection[str]) -> str:
     """lora, dora, loha, lokr, full, the last three with `+dora` too, ia3, diag-oft, glora, norm; "" for none, or no whole one."""
     names = set(keys) - {"alpha"}
     rest = names - {SCALE}
@@ -57,7 +57,7 @@ def kind_of(keys: Collection[str]) -> str:
 def is_part(keys: Collection[str]) -> bool:
     """Whether something is lacking of a type that is known."""
     rest = set(keys) - {"alpha", SCALE}
-    return not kind_of(keys) and (any(rest < whole for whole in _WHOLE) or rest <= _KRONECKER)
+    return not adapter_type_of(keys) and (any(rest < whole for whole in _WHOLE) or rest <= _KRONECKER)
 
 
 def rank_of(tensors: Tensors) -> int | None:
@@ -76,10 +76,10 @@ def is_over_inputs(tensors: Tensors) -> bool:
 
 def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
     """The tensors as adapters hold them: (IA)³'s vector by its axis, GLoRA in the webui's order, everything else as it is."""
-    if kind_of(tensors) == "glora" and not is_over_inputs(tensors):
+    if adapter_type_of(tensors) == "glora" and not is_over_inputs(tensors):
         a1, a2, b1, b2 = GENERAL
         return {**tensors, a1: tensors[a2], a2: tensors[a1], b1: tensors[b2], b2: tensors[b1]}
-    if kind_of(tensors) != "ia3" or "weight" not in tensors:
+    if adapter_type_of(tensors) != "ia3" or "weight" not in tensors:
         return dict(tensors)
     rest = {key: value for key, value in tensors.items() if key not in ("weight", "on_input")}
     return {**rest, IA3_IN if float(tensors["on_input"]) else IA3_OUT: tensors["weight"].flatten()}
@@ -87,7 +87,7 @@ def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 def to_file(tensors: Tensors, alpha: float) -> dict[str, torch.Tensor]:
     """The tensors as files hold them, with alpha where the type has one."""
-    if kind_of(tensors) == "ia3":
+    if adapter_type_of(tensors) == "ia3":
         ((key, value),) = tensors.items()
         return {"weight": value, "on_input": torch.tensor(float(key == IA3_IN))}
     return {**tensors, "alpha": torch.tensor(float(alpha))}
@@ -106,7 +106,7 @@ def delta(tensors: Tensors, alpha: float | None, weight: torch.Tensor) -> torch.
         ValueError: a type that is unknown, a DoRA over the other axis, or a GLoRA beside a convolution.
         RuntimeError: shapes do not fit.
     """
-    kind = kind_of(tensors)
+    kind = adapter_type_of(tensors)
     values = {key: value.float() for key, value in tensors.items()}
     if kind == "ia3":
         return scaled(weight.float(), values.get(IA3_IN), values.get(IA3_OUT))
@@ -124,7 +124,7 @@ def plain_delta(tensors: Tensors, alpha: float | None, shape: Sequence[int]) -> 
     Raises:
         ValueError: a type that is unknown, or one of those that are nothing without the weight.
     """
-    kind = kind_of(tensors).removesuffix("+dora")
+    kind = adapter_type_of(tensors).removesuffix("+dora")
     scale = scale_of(tensors, alpha)
     values = {key: value.float() for key, value in tensors.items()}
     if kind in ("lora", "dora"):

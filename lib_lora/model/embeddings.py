@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib_lora.data.embedding_tokens import FIRST, WordTokenizer
+from lib_lora.data.embedding_tokens import FIRST, EmbeddingTokenizer
 from lib_lora.errors import LoraFileError
-from lib_lora.model.base import BaseModel, Word
+from lib_lora.model.base import BaseModel, Embedding
 from lib_lora.model.patching import Forward, forwards_replaced
 
 BUNDLE = "bundle_emb"
@@ -25,7 +25,7 @@ State = dict[str, torch.Tensor]
 
 
 @contextmanager
-def spoken(base: BaseModel, words: Sequence[Word]) -> Iterator[None]:
+def embeddings_attached(base: BaseModel, words: Sequence[Embedding]) -> Iterator[None]:
     """While it lasts, captions and prompts are read with `words`: by the tokenizer, and by the text encoders' lookups.
 
     Of equal words the first one counts.
@@ -34,7 +34,7 @@ def spoken(base: BaseModel, words: Sequence[Word]) -> Iterator[None]:
         yield
         return
     tokenizer = base.tokenizer
-    base.tokenizer = WordTokenizer(tokenizer, [word.name for word in words], [word.count for word in words])
+    base.tokenizer = EmbeddingTokenizer(tokenizer, [word.name for word in words], [word.count for word in words])
     lookups: dict[nn.Module, Forward] = {
         encoder.token_embedding: _lookup(encoder.token_embedding, [word.vectors[place] for word in words])
         for place, encoder in enumerate(base.text_encoders)
@@ -63,7 +63,7 @@ def _lookup(embedding: nn.Module, vectors: Sequence[torch.Tensor]) -> Forward:
     return forward
 
 
-def bundle(word: Word) -> State:
+def bundle(word: Embedding) -> State:
     """The tensors of a LoRA file that make `word` mean its vectors, fp32 on the CPU."""
     keys = ONE if len(word.vectors) == 1 else PAIR
     values = (vectors.detach().float().cpu().clone() for vectors in word.vectors)
@@ -75,7 +75,7 @@ def without_bundle(state: Mapping[str, torch.Tensor]) -> State:
     return {key: value for key, value in state.items() if key.partition(".")[0] != BUNDLE}
 
 
-def bundled(state: Mapping[str, torch.Tensor]) -> list[Word]:
+def bundled(state: Mapping[str, torch.Tensor]) -> list[Embedding]:
     """The embeddings that are bundled in a file, by whichever of the keys that the webui reads.
 
     Raises:
@@ -90,7 +90,7 @@ def bundled(state: Mapping[str, torch.Tensor]) -> list[Word]:
     return [_word(name, tensors) for name, tensors in sorted(parts.items())]
 
 
-def _word(name: str, tensors: State) -> Word:
+def _word(name: str, tensors: State) -> Embedding:
     keys = PAIR if set(tensors) == set(PAIR) else tuple(tensors)
     vectors = tuple(tensors[key] if tensors[key].dim() > 1 else tensors[key][None] for key in keys)
     odd = any(value.dim() != 2 or len(value) != len(vectors[0]) or not _are_numbers(value) for value in vectors)
@@ -98,14 +98,14 @@ def _word(name: str, tensors: State) -> Word:
         raise LoraFileError(
             f"The file's embedding {name!r} is incomplete or of an unknown kind; it has {', '.join(sorted(tensors))}."
         )
-    return Word(name, vectors)
+    return Embedding(name, vectors)
 
 
 def _are_numbers(value: torch.Tensor) -> bool:
     return value.is_floating_point() and value.numel() > 0
 
 
-def check_fits(word: Word, base: BaseModel) -> None:
+def check_fits(word: Embedding, base: BaseModel) -> None:
     """Every text encoder must have vectors, and of its width.
 
     Raises:

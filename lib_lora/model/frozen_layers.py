@@ -27,7 +27,7 @@ MOST_PATCHES = 256  # positions of all outputs up to which patches beat oneDNN's
 Gradients = tuple[Any, ...]
 
 
-def lean_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[nn.Module, Forward]:
+def frozen_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[nn.Module, Forward]:
     """A replacement `forward` for every Linear and plain convolution in `networks`; none where they would not help."""
     if device.type != "cpu":
         return {}

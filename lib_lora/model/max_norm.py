@@ -11,20 +11,20 @@ from lib_lora.model.adapter_types import Adapter
 
 
 @torch.no_grad()
-def limit_norms(pairs: Sequence[Adapter], largest: float) -> None:
+def limit_norms(adapters: Sequence[Adapter], largest: float) -> None:
     """Shrink each of the k factors by (largest / n)^(1/k) where the delta's norm n is larger, so that n becomes `largest`."""
-    for pair in pairs:
-        factors = [value for key, value in pair.named().items() if key != algebra.SCALE]
-        ratio = largest / delta_norm(pair).clamp(min=largest)  # exactly 1 where n is small enough
+    for adapter in adapters:
+        factors = [value for key, value in adapter.named().items() if key != algebra.SCALE]
+        ratio = largest / delta_norm(adapter).clamp(min=largest)  # exactly 1 where n is small enough
         share = ratio.sqrt() if len(factors) == 2 else ratio ** (1 / len(factors))
         for factor in factors:
             factor.mul_(share)
 
 
-def delta_norm(pair: Adapter) -> torch.Tensor:
+def delta_norm(adapter: Adapter) -> torch.Tensor:
     """Frobenius norm of the layer's delta, of DoRA that before its step (as LyCORIS). A scalar, fp32."""
-    tensors = {key: value.detach() for key, value in pair.named().items()}
-    return plain_norm(tensors, pair.alpha)
+    tensors = {key: value.detach() for key, value in adapter.named().items()}
+    return plain_norm(tensors, adapter.alpha)
 
 
 def plain_norm(tensors: algebra.Tensors, alpha: float | None) -> torch.Tensor:

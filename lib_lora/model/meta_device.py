@@ -11,31 +11,31 @@ import torch
 
 
 @dataclass(frozen=True)
-class Acting:
+class EmulatedDevice:
     """What meta tensors stand for: the kind of a device, and the number format of an autocast region that they are in."""
 
     device_type: str = "cpu"
     autocast: torch.dtype | None = None
 
 
-_acting: ContextVar[Acting] = ContextVar("acting", default=Acting())  # noqa: B039 - frozen
+_emulated: ContextVar[EmulatedDevice] = ContextVar("acting", default=EmulatedDevice())  # noqa: B039 - frozen
 
 
 @contextmanager
-def acting_as(acting: Acting) -> Iterator[None]:
-    """While it lasts, meta tensors stand for what `acting` says."""
-    token = _acting.set(acting)
+def emulating(emulated: EmulatedDevice) -> Iterator[None]:
+    """While it lasts, meta tensors stand for what `emulated` says."""
+    token = _emulated.set(emulated)
     try:
         yield
     finally:
-        _acting.reset(token)
+        _emulated.reset(token)
 
 
-def acting() -> Acting:
+def emulated() -> EmulatedDevice:
     """What meta tensors stand for now."""
-    return _acting.get()
+    return _emulated.get()
 
 
 def device_type(x: torch.Tensor) -> str:
     """The kind of device that `x` is on, or stands for."""
-    return acting().device_type if x.device.type == "meta" else x.device.type
+    return emulated().device_type if x.device.type == "meta" else x.device.type

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib_lora.model.delta import BIAS, BLOCKS, NORM, Tensors, is_part, kind_of
+from lib_lora.model.delta import BIAS, BLOCKS, NORM, Tensors, adapter_type_of, is_part
 from lib_lora.model.layer_names.further import is_norm
 
 _TUCKER = "with Tucker's decomposition; choose one made without use_tucker (use_cp)"
@@ -30,7 +30,7 @@ def rarer_type(name: str, tensors: Tensors) -> str:
     """
     if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
         return _BUTTERFLY
-    kind = kind_of(tensors)
+    kind = adapter_type_of(tensors)
     if kind == "glora" and tensors["b1.weight"].dim() == 4:
         return _KERNEL
     if kind and (kind == NORM) == is_norm(name):
@@ -38,7 +38,7 @@ def rarer_type(name: str, tensors: Tensors) -> str:
     if is_part(tensors) and ("w_norm" in tensors or "b_norm" in tensors) == is_norm(name):
         return ""
     found = next((words for key, words in _BY_KEY.items() if key in tensors), "")
-    if not found and not is_norm(name) and BIAS in tensors and kind_of(set(tensors) - {BIAS}):
+    if not found and not is_norm(name) and BIAS in tensors and adapter_type_of(set(tensors) - {BIAS}):
         return "a change of its bias beside that of its weight; choose a file made without biases (ComfyUI's bias_diff)"
     return found or f"which has {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha alone'}; {_OTHER}"
 

@@ -21,7 +21,7 @@ from lib_lora.model.delta import (
     SCALE,
     UP,
     Tensors,
-    kind_of,
+    adapter_type_of,
     rank_of,
 )
 
@@ -42,9 +42,9 @@ def alpha_of(tensors: Tensors) -> float:
 
     A full difference is not scaled, whatever its file says: no program that reads it does.
     """
-    if "alpha" in tensors and not kind_of(tensors).startswith("full"):
+    if "alpha" in tensors and not adapter_type_of(tensors).startswith("full"):
         return float(tensors["alpha"])
-    return 0.0 if kind_of(tensors) == "diag-oft" else float(rank_of(tensors) or 1)
+    return 0.0 if adapter_type_of(tensors) == "diag-oft" else float(rank_of(tensors) or 1)
 
 
 def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
@@ -55,7 +55,7 @@ def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
     """
     found: dict[str, list[str]] = {}
     for name, tensors in layers.items():
-        kind, words = layer_problem(tensors) if kind_of(tensors) else ("", "")
+        kind, words = layer_problem(tensors) if adapter_type_of(tensors) else ("", "")
         if not kind and finite and not is_finite(tensors):
             kind, words = "finite", "has numbers that are not finite (NaN or infinite)"
         if kind:
@@ -117,7 +117,7 @@ def _shape_problems(tensors: Tensors) -> Iterator[str]:
 
 def _half_problems(tensors: Tensors) -> Iterator[str]:
     """Factors of one product share a rank, and what is added or multiplied shares its sides."""
-    kind = kind_of(tensors).partition("+")[0].replace("dora", "lora")
+    kind = adapter_type_of(tensors).partition("+")[0].replace("dora", "lora")
     if kind == "lora":
         down, up = tensors[DOWN], tensors[UP]
         if up.shape[1] != len(down) or math.prod(up.shape[2:]) != 1:

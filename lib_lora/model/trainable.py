@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from lib_lora.model.base import BaseModel, networks
-from lib_lora.model.frozen_layers import lean_forwards
+from lib_lora.model.frozen_layers import frozen_forwards
 from lib_lora.model.fused_attention import fused_attention_forwards
 from lib_lora.model.open_clip import OpenClipEncoder
 from lib_lora.model.patching import forwards_replaced, frozen, others_aside
-from lib_lora.model.vae_encoder import lean_encoder_forwards
+from lib_lora.model.vae_encoder import encoder_forwards
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def made_trainable(base: BaseModel, whole: Sequence[nn.Module] = ()) -> Iterator
         stack.enter_context(others_aside(own if whole else []))  # transformers hangs hooks of its own on what it makes
         stack.enter_context(_in_fp32(base.vae))
         stack.enter_context(training_forwards(base, base.device))
-        stack.enter_context(forwards_replaced(lean_encoder_forwards(base.vae, base.device)))
+        stack.enter_context(forwards_replaced(encoder_forwards(base.vae, base.device)))
         yield
 
 
@@ -40,7 +40,7 @@ def training_forwards(base: BaseModel, device: torch.device) -> Iterator[None]:
         for encoder in base.text_encoders:
             if isinstance(encoder, OpenClipEncoder):
                 stack.enter_context(forwards_replaced(encoder.forwards()))
-        stack.enter_context(forwards_replaced(lean_forwards(networks(base), device)))
+        stack.enter_context(forwards_replaced(frozen_forwards(networks(base), device)))
         yield
 
 

@@ -18,7 +18,7 @@ from lib_lora.model.matmul import convolved_onto
 from lib_lora.model.patching import Forward
 
 
-def lean_encoder_forwards(vae: Any, device: torch.device) -> dict[nn.Module, Forward]:
+def encoder_forwards(vae: Any, device: torch.device) -> dict[nn.Module, Forward]:
     """A replacement `forward` for the blocks of an `AutoencoderKL`'s encoder; none where they would not help."""
     encoder = getattr(vae, "encoder", None)
     if device.type != "cpu" or not isinstance(encoder, nn.Module):

@@ -12,7 +12,7 @@ from lib_lora.families.noise_process import NoiseProcess
 LARGEST_SNR = 1000.0  # sd-scripts bounds it in all weights but min-SNR
 
 
-def schedule(objective: ObjectiveConfig, process: NoiseProcess) -> NoiseProcess:
+def noise_schedule(objective: ObjectiveConfig, process: NoiseProcess) -> NoiseProcess:
     """The process that latents are noised with: the model's own, or with nothing left of them at its last timestep."""
     found: NoiseProcess = process.with_zero_terminal_snr() if objective.zero_terminal_snr else process
     return found
@@ -44,7 +44,7 @@ def batch_loss(
     """
     thresholds = torch.ones(len(timesteps), device=timesteps.device)  # of huber and smooth_l1 alone
     if objective.loss_type in BENT:
-        thresholds = huber_thresholds(objective, timesteps, schedule(objective, process))
+        thresholds = huber_thresholds(objective, timesteps, noise_schedule(objective, process))
     error = elementwise_error(model_pred.float(), target.float(), objective.loss_type, thresholds)
     if mask is not None:
         error = error * mask

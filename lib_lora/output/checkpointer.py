@@ -19,7 +19,7 @@ from lib_lora.files.plain_values import StateError, Tensors, to_plain
 from lib_lora.files.state_file import remove_state, write_state
 from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
-from lib_lora.output.lora_writer import Result
+from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.removal import remove_lora
 from lib_lora.output.rescue import in_another_place
 from lib_lora.output.samples import Sampler
@@ -27,12 +27,12 @@ from lib_lora.plan import Plan
 from lib_lora.training.best import BestSoFar
 from lib_lora.training.cadence import Save, due_saves, heldout_due
 from lib_lora.training.resume import Resumed, data_fingerprint
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-class Between:
+class Checkpointer:
     """Called after every step. Samples, cards and states that fail are told, and so is what cannot be taken away.
 
     A LoRA that cannot be saved ends the run; it is kept elsewhere, with the state.
@@ -44,11 +44,11 @@ class Between:
         plan: Plan,
         base: BaseModel,
         host: Host,
-        session: Session,
-        result: Result,
+        trainer: Trainer,
+        result: LoraWriter,
     ) -> None:
-        self._config, self._plan, self._host, self._session, self._result = config, plan, host, session, result
-        self._sampler = Sampler(session.config, plan, base, host, session, result.leavings)
+        self._config, self._plan, self._host, self._trainer, self._result = config, plan, host, trainer, result
+        self._sampler = Sampler(trainer.config, plan, base, host, trainer, result.written_files)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
         self._fingerprint = data_fingerprint(plan)
@@ -59,8 +59,8 @@ class Between:
         Raises:
             StateError: it does not fit the model.
         """
-        resumed.check_model(self._result.model, self._session.precision.name, self._config)
-        self._session.load_state(resumed.state["session"])
+        resumed.check_model(self._result.model, self._trainer.precision.name, self._config)
+        self._trainer.load_state(resumed.state["session"])
         self._best.load_state(resumed.state["best"])
 
     def before(self) -> Iterator[Event]:
@@ -134,7 +134,7 @@ class Between:
 
     def _measured(self, done: StepDone) -> HeldOut | None:
         due = heldout_due(self._config.data, self._plan, done.step)
-        return HeldOut(done.step, self._session.heldout_loss()) if due else None
+        return HeldOut(done.step, self._trainer.heldout_loss()) if due else None
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
@@ -183,17 +183,17 @@ class Between:
     def _save_state(self, ending: str, done: StepDone, place: Path | None = None) -> StateSaved:
         """The state in `place`, or else in the run's own folder."""
         tensors: Tensors = {}
-        tree = {"session": self._session.state(), "best": self._best.state()}
+        tree = {"session": self._trainer.state(), "best": self._best.state()}
         values: dict[str, Any] = {
             "position": {"step": done.step, "epoch": done.step // self._plan.steps_per_epoch},
             "steps": self._plan.steps,
             "configuration": self._config.saved.to_flat(),
             "data": self._fingerprint,
             "model": self._result.model.legacy_hash,
-            "precision": self._session.precision.name,
+            "precision": self._trainer.precision.name,
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "state": to_plain(tree, tensors),
         }
         folder = write_state((place or self._folder) / f"{self._config.run.name}{ending}-state", values, tensors)
-        self._result.leavings.add(folder)
+        self._result.written_files.add(folder)
         return StateSaved(folder, done.step)

@@ -18,7 +18,7 @@ from lib_lora.training.state_rules import step_of
 OLD_ENOUGH_S = 60.0  # what another program is writing just now is younger
 
 
-def remove_leftovers(loras: Path, states: Path) -> list[str]:
+def clean_up(loras: Path, states: Path) -> list[str]:
     """Remove what is left in `loras`, and in `states` (of one LoRA) with its samples; a sentence on each that stays.
 
     Only names that this program gives go. A state that was killed between its two renames lies under a temporary name alone: it

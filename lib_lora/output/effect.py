@@ -12,12 +12,12 @@ from lib_lora.model.adapter_types import weight_of
 from lib_lora.model.embeddings import BUNDLE
 
 
-def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, pairs: Sequence[Adapter]) -> bool:
+def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, adapters: Sequence[Adapter]) -> bool:
     """Whether any layer of `state`, rounded to `dtype`, adds something to its weight, or a word brings vectors of its own.
 
-    `pairs` name the layers of the model; a DoRA is compared with what its weight began with.
+    `adapters` name the layers of the model; a DoRA is compared with what its weight began with.
     """
-    targets = {pair.target.name: pair.target for pair in pairs}
+    targets = {adapter.target.name: adapter.target for adapter in adapters}
     for name, tensors in by_layer(dict(state)).items():
         rounded = {key: value.to(dtype) for key, value in tensors.items()}
         if name == BUNDLE or _adds(rounded):
@@ -31,7 +31,7 @@ def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, pairs: Seq
 
 def _adds(tensors: State) -> bool:
     """Whether what is added to the layer's weight is not zero everywhere. A product is zero where one of its factors is."""
-    kind = algebra.kind_of(tensors).removesuffix("+dora")
+    kind = algebra.adapter_type_of(tensors).removesuffix("+dora")
     alpha = tensors.get("alpha")
     scaled_away = alpha is not None and float(alpha) == 0.0 and algebra.rank_of(tensors) is not None and kind != "glora"
 

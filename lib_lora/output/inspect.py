@@ -10,7 +10,7 @@ from typing import Any
 from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
-from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, is_over_inputs, kind_of, rank_of
+from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, adapter_type_of, is_over_inputs, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.lora_layers import names_problem, read_layers
 from lib_lora.model.max_norm import plain_norm
@@ -47,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
     check_layers(by_layer({**file.state, **others}), f"{str(path)!r} ", finite=False)
     layers, words = by_layer({**without_bundle(file.state), **others}), bundled(file.state)
     rarer = {name: said for name, tensors in sorted(layers.items()) if (said := rarer_type(name, tensors))}
-    whole = {name: tensors for name, tensors in sorted(layers.items()) if kind_of(tensors) and name not in rarer}
+    whole = {name: tensors for name, tensors in sorted(layers.items()) if adapter_type_of(tensors) and name not in rarer}
     if not whole and not layers and file.names.unknown:
         raise LoraFileError(names_problem(str(path), file.names))
     if not whole and rarer:
@@ -56,10 +56,10 @@ def describe(path: Path) -> dict[str, Any]:
         raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
     alphas = {name: alpha_of(tensors) for name, tensors in whole.items()}
-    alone = [name for name in whole if kind_of(values[name]) not in (*MULTIPLYING, NORM)]
+    alone = [name for name in whole if adapter_type_of(values[name]) not in (*MULTIPLYING, NORM)]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
     bad = sorted({*not_finite(by_layer(file.state)), *(name for name in norms if not math.isfinite(norms[name]))})
-    orders = sorted({is_over_inputs(tensors) for tensors in values.values() if kind_of(tensors) == "glora"})
+    orders = sorted({is_over_inputs(tensors) for tensors in values.values() if adapter_type_of(tensors) == "glora"})
     ranks = {rank for tensors in values.values() if (rank := rank_of(tensors)) is not None}
     axes = sorted({_axis(tensors[SCALE].shape) for tensors in values.values() if SCALE in tensors})
     first = next(iter(next(iter(values.values())).values()))
@@ -104,7 +104,7 @@ def _types(layers: Iterable[Tensors]) -> list[str]:
     """Names of the types; a LoRA with convolutions larger than 1×1 is a LoCon."""
     found: dict[str, None] = {}
     for tensors in layers:
-        kind, _, dora = kind_of(tensors).partition("+")
+        kind, _, dora = adapter_type_of(tensors).partition("+")
         found[NAMES[kind] + (" with DoRA" if dora else "")] = None
     convolutions = any(DOWN in tensors and max(tensors[DOWN].shape[2:], default=1) > 1 for tensors in layers)
     return [NAMES["locon"] if name == NAMES["lora"] and convolutions else name for name in found]

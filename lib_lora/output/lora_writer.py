@@ -29,11 +29,11 @@ from lib_lora.output.preview import default_prompt, draw_preview, preview_reques
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.output.retry import write_with_retry
-from lib_lora.output.written_files import Leavings
+from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
 from lib_lora.training.precision import FILE_DTYPES
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 _NO_EFFECT = (
     "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
@@ -50,7 +50,7 @@ class Unsaved:
     content: bytes | None = None
 
 
-class Result:
+class LoraWriter:
     """Knows what all files of a run have in common."""
 
     def __init__(
@@ -59,14 +59,14 @@ class Result:
         plan: Plan,
         base: BaseModel,
         host: Host,
-        session: Session,
+        trainer: Trainer,
         started_at: float,
-        leavings: Leavings,
+        written_files: WrittenFiles,
         control: RunControl,
     ) -> None:
-        self._config, self._plan, self._base, self._host, self._session = config, plan, base, host, session
+        self._config, self._plan, self._base, self._host, self._trainer = config, plan, base, host, trainer
         self._control = control
-        self._started_at, self.leavings = started_at, leavings
+        self._started_at, self.written_files = started_at, written_files
         self._told: list[str] = []
         self._unsaved: Unsaved | None = None
 
@@ -86,9 +86,9 @@ class Result:
 
         What of a file to go on with is not trained is as it lies there.
         """
-        word, kept = self._session.word, self._session.kept
-        with self._session.result():
-            trained = [pair for pair in self._session.pairs if pair.target.name not in self._session.kept_layers]
+        word, kept = self._trainer.word, self._trainer.kept
+        with self._trainer.result():
+            trained = [adapter for adapter in self._trainer.adapters if adapter.target.name not in self._trainer.kept_layers]
             return {**state_dict(trained), **kept, **({} if word is None else bundle(word))}
 
     def published(
@@ -97,7 +97,7 @@ class Result:
         """As `write`; one that changes nothing is told before, and where the disk refuses it can be tried again."""
         adapters = self.adapters() if adapters is None else adapters
         dtype = FILE_DTYPES[self._config.precision.save_precision]
-        if not has_effect(adapters, dtype, self._session.pairs):
+        if not has_effect(adapters, dtype, self._trainer.adapters):
             yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
         return (yield from write_with_retry(lambda: self.write(ending, step, epoch, adapters, extra), self._control))
 
@@ -144,7 +144,7 @@ class Result:
             return LoraFileError(told(error, None))
         content = self._unsaved.content or _plain(self._unsaved.adapters)
         kept = None if content is None else rescue(content, self._unsaved.name, self._host, self._config.run.name)
-        self.leavings.add(*([] if kept is None else [kept]))
+        self.written_files.add(*([] if kept is None else [kept]))
         return LoraFileError(told(error, kept))
 
     def _write(self, name: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
@@ -154,17 +154,17 @@ class Result:
             self._started_at,
             step,
             epoch,
-            self._session.precision,
-            _optimizer_text(config, self._session),
-            self._session.checkpointing.on,
+            self._trainer.precision,
+            _optimizer_text(config, self._trainer),
+            self._trainer.checkpointing.on,
         )
         metadata = file_metadata(config, self._plan, self.model, facts, self._host.software())
         dtype = FILE_DTYPES[config.precision.save_precision]
-        content = serialise(adapters, dtype, {**metadata, **extra}, self._session.kept.keys())
+        content = serialise(adapters, dtype, {**metadata, **extra}, self._trainer.kept.keys())
         self._unsaved = Unsaved(name, adapters, content)
         published = publish(config, self._host, content)
         self._told += published.told
-        self.leavings.add(published.path)
+        self.written_files.add(published.path)
         return published.path
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
@@ -187,7 +187,7 @@ class Result:
         if os.path.lexists(path) and not self._config.run.overwrite:
             return path
         trigger, version = self._config.text.trigger, self.model.family.sd_version
-        self.leavings.add(write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0))
+        self.written_files.add(write_card(lora, activation_text=trigger, sd_version=version, preferred_weight=1.0))
         return None
 
     def _preview(self, lora: Path) -> Path | None:
@@ -196,9 +196,9 @@ class Result:
         if os.path.lexists(path) and not (self._config.run.overwrite and drawn_by_us(path)):
             return path
         prompt = dataclasses.replace(default_prompt(self._config, self._plan), steps=self._config.run.preview_steps)
-        with self._session.result():
-            draw_preview(path, self._base, preview_request(self._config, prompt), self._session.precision)
-        self.leavings.add(path)
+        with self._trainer.result():
+            draw_preview(path, self._base, preview_request(self._config, prompt), self._trainer.precision)
+        self.written_files.add(path)
         return None
 
     def _announce(self, lora: Path) -> None:
@@ -213,9 +213,9 @@ def _plain(adapters: State) -> bytes | None:
         return None
 
 
-def _optimizer_text(config: Settled, session: Session) -> str:
+def _optimizer_text(config: Settled, trainer: Trainer) -> str:
     """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
-    cls = type(session.updater.optimizer)
+    cls = type(trainer.updater.optimizer)
     arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
     given = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")

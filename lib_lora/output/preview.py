@@ -12,8 +12,8 @@ from lib_lora.families.known import SIDE_STEP
 from lib_lora.files.atomic import write_atomically
 from lib_lora.model.base import BaseModel
 from lib_lora.output.picture import png
+from lib_lora.output.sampler import PreviewRequest, sample
 from lib_lora.plan import Plan
-from lib_lora.sampler import PreviewRequest, sample
 from lib_lora.training.precision import Precision
 
 # sd-scripts' values of what a prompt does not say (`sample_image_inference`); the size is that of the training

@@ -19,10 +19,10 @@ from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
-from lib_lora.output.written_files import Leavings
+from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Plan
 from lib_lora.training.cadence import samples_due
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 THUMBNAIL_PX = 256
 
@@ -31,9 +31,9 @@ class Sampler:
     """Draws the prompts when they are due. A failure is told once, and costs the run nothing but its samples."""
 
     def __init__(
-        self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, session: Session, leavings: Leavings
+        self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, trainer: Trainer, written_files: WrittenFiles
     ) -> None:
-        self._config, self._plan, self._base, self._session, self._leavings = config, plan, base, session, leavings
+        self._config, self._plan, self._base, self._trainer, self._written_files = config, plan, base, trainer, written_files
         self._folder = host.work_folder() / config.run.name / "samples"
         self._hides = host.hides_pictures()
         written = read_prompts(config.run.sample_prompts) if config.run.draws_samples else []
@@ -47,12 +47,12 @@ class Sampler:
         yield Phase("drawing samples")
         paths = []
         try:
-            with self._session.result():
+            with self._trainer.result():
                 for number, prompt in enumerate(self._prompts):
                     request = preview_request(self._config, prompt)
                     path = _free(self._folder / self._name(f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}"))
-                    draw_preview(path, self._base, request, self._session.precision)
-                    self._leavings.add(path)
+                    draw_preview(path, self._base, request, self._trainer.precision)
+                    self._written_files.add(path)
                     paths.append(path)
         except HostChanged:
             raise

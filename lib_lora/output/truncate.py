@@ -10,7 +10,7 @@ import torch
 from lib_lora.errors import LoraFileError
 from lib_lora.files.lora_file import read, serialise, write
 from lib_lora.model.adapter import State, by_layer
-from lib_lora.model.delta import DOWN, UP, kind_of
+from lib_lora.model.delta import DOWN, UP, adapter_type_of
 from lib_lora.model.embeddings import without_bundle
 from lib_lora.model.tensor_rules import check_layers
 from lib_lora.training.continue_settings import unit_of
@@ -56,7 +56,7 @@ def truncated(state: State, rank: int) -> State:
 
 def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:
     layers = by_layer(without_bundle(state))
-    others = [name for name, tensors in layers.items() if kind_of(tensors) != "lora"]
+    others = [name for name, tensors in layers.items() if adapter_type_of(tensors) != "lora"]
     if others or not layers:
         raise LoraFileError(f"{str(source)!r} is no LoRA that can be cut down; it has {len(others)} layers of other types.")
     return max(len(tensors[DOWN]) for tensors in layers.values())

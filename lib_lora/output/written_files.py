@@ -8,7 +8,7 @@ from pathlib import Path
 MOST_NAMED = 10  # files of one kind in one folder that are named one by one
 
 
-class Leavings:
+class WrittenFiles:
     """Files and folders that one run wrote, in their order."""
 
     def __init__(self) -> None:

@@ -13,24 +13,24 @@ from lib_lora.config.lycoris import DYLORA
 from lib_lora.errors import LoraFileError
 from lib_lora.families.family import Family
 from lib_lora.model.adapter import State
-from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.model.delta import adapter_type_of, rank_of
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_settings import conv_place
 from lib_lora.model.tensor_rules import alpha_of
-from lib_lora.training.continued_files import goes_on, layers_of, other_type
+from lib_lora.training.continued_files import is_trainable, layers_of, other_type
 
 Sizes = set[tuple[int, float]]  # rank and alpha
 
 
 @dataclass(frozen=True)
-class Again:
-    """`settings`: option name -> value, all that must agree with the file. `words`: what it is."""
+class ContinueSettings:
+    """`settings`: option name -> value, all that must agree with the file. `description`: what it is."""
 
     settings: Mapping[str, Any]
-    words: str
+    description: str
 
 
-def again(path: Path) -> Again:
+def continue_settings(path: Path) -> ContinueSettings:
     """What to set to go on from the LoRA at `path`.
 
     Where all layers have one rank and one alpha (convolutions another), these are set; otherwise ranks come from the file.
@@ -41,9 +41,9 @@ def again(path: Path) -> Again:
     file, layers = layers_of(str(path))
     metadata = file.metadata
     trained = {name: tensors for name, tensors in layers.items() if not is_further(name)}
-    kinds = {kind_of(tensors) for tensors in (trained or layers).values()}
+    kinds = {adapter_type_of(tensors) for tensors in (trained or layers).values()}
     kind = next(iter(kinds))
-    if len(kinds) > 1 or not goes_on(kind):
+    if len(kinds) > 1 or not is_trainable(kind):
         what = other_type(kind) if len(kinds) == 1 else "layers of one type alone are trained: choose another file"
         raise LoraFileError(
             f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
@@ -62,7 +62,7 @@ def again(path: Path) -> Again:
         if kind == "glora":  # whatever its file says, it is not scaled
             settings["alpha"] = float(settings["rank"])
     settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
-    return Again(settings, _words(path, kind, file.names.family, layers, places))
+    return ContinueSettings(settings, _words(path, kind, file.names.family, layers, places))
 
 
 def _alpha(tensors: State) -> float:

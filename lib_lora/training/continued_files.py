@@ -9,10 +9,10 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, LoraFileError, Problem
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.model.adapter import State, by_layer
 from lib_lora.model.base import Part
-from lib_lora.model.delta import BLOCKS, SCALE, factorization, kind_of, rank_of
+from lib_lora.model.delta import BLOCKS, SCALE, adapter_type_of, factorization, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
@@ -27,7 +27,7 @@ KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not tra
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
 
 
-def weights_problems(config: Settled, kind: Kind | None = None, files: LoraFiles | None = None) -> list[Problem]:
+def weights_problems(config: Settled, kind: DetectedModel | None = None, files: LoraFiles | None = None) -> list[Problem]:
     """What is wrong with the files that the configuration names, as far as they tell it without a model.
 
     `kind`: what the model is, where that is known; a file of another family is refused then.
@@ -67,7 +67,7 @@ def is_trained(config: Settled, name: str, part: Part) -> bool:
     return rate > 0 and rank_and_alpha(name, config.adapter)[0] > 0
 
 
-def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles) -> list[str]:
+def _continue_problems(config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> list[str]:
     """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
     adapter = config.adapter
     try:
@@ -85,7 +85,7 @@ def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles)
     if problem:
         return [problem]
     for name, tensors in layers.items():
-        kind = kind_of(tensors)
+        kind = adapter_type_of(tensors)
         if kind != adapter.adapter_type and not is_further(name):
             return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted; {other_type(kind)}."]
     trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
@@ -94,7 +94,7 @@ def _continue_problems(config: Settled, of_model: Kind | None, files: LoraFiles)
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
-def _family_problems(path: str, title: str, names: Translation, kind: Kind | None) -> list[str]:
+def _family_problems(path: str, title: str, names: Translation, kind: DetectedModel | None) -> list[str]:
     if kind is None or any(family.id == kind.family.id for family in names.families):
         return []
     return [
@@ -109,7 +109,7 @@ def _base_problems(path: str, file: LoraLayers) -> list[str]:
     return []
 
 
-def goes_on(kind: str) -> bool:
+def is_trainable(kind: str) -> bool:
     """Whether layers of this type can be trained."""
     return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
 
@@ -134,7 +134,7 @@ def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | No
 
 def other_type(kind: str) -> str:
     """What to do with a file of this type, in words."""
-    if goes_on(kind):
+    if is_trainable(kind):
         return f"set Type (adapter_type) to {kind}"
     return "this type is not trained here: merge the file first (base_weights), or choose another"
 
@@ -155,7 +155,9 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     if rank != wanted_rank:
         return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
     alpha = alpha_of(tensors)
-    if kind_of(tensors) in KEEP_THEIR_ALPHA or math.isclose(alpha, wanted_alpha, rel_tol=1e-2):  # half precision rounds it
+    if adapter_type_of(tensors) in KEEP_THEIR_ALPHA or math.isclose(
+        alpha, wanted_alpha, rel_tol=1e-2
+    ):  # half precision rounds it
         return []
     told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
     return [start + told]
@@ -187,7 +189,7 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
     check_layers(by_layer(file.state), f"{title}: {path!r} ")
     layers = by_layer(without_bundle(file.state))
     for name, tensors in layers.items():
-        if not kind_of(tensors) and not rarer_type(name, tensors):
+        if not adapter_type_of(tensors) and not rarer_type(name, tensors):
             raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor; choose a whole file.")
         if SCALE in tensors and tensors[SCALE].dim() and tensors[SCALE].numel() == len(tensors[SCALE]) > 1:
             raise LoraFileError(

@@ -17,7 +17,7 @@ from lib_lora.training.continued_files import BASE, CONTINUE
 OURS = "kohya's names"
 
 
-def told_weights(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
+def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
     """Sentences, one for each thing that a person would not expect.
 
     Raises:

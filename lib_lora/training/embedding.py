@@ -11,14 +11,14 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.embedding_tokens import named_in
 from lib_lora.data.tokens import plain_ids
 from lib_lora.errors import ConfigError
-from lib_lora.model.base import BaseModel, Word
+from lib_lora.model.base import BaseModel, Embedding
 from lib_lora.model.embeddings import bundled, check_fits
 from lib_lora.model.lora_layers import LoraFiles
 
 _UNREAD = "First meaning (init_word): CLIP reads no token in {!r}; give another word."
 
 
-def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Word | None:
+def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Embedding | None:
     """The word that is trained, its vectors fp32 parameters; None where none is.
 
     They begin as those of the file to go on with, or as the tokens of the first meaning, one after the other and again from the
@@ -33,11 +33,11 @@ def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = N
     word = _word_of_the_file(config, base, files)
     if word is not None:
         check_fits(word, base)
-        return Word(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))
-    return Word(name, tuple(_parameter(vectors) for vectors in _first_meaning(config, base)))
+        return Embedding(name, tuple(_parameter(vectors.to(base.device)) for vectors in word.vectors))
+    return Embedding(name, tuple(_parameter(vectors) for vectors in _first_meaning(config, base)))
 
 
-def _word_of_the_file(config: TrainConfig, base: BaseModel, files: LoraFiles | None) -> Word | None:
+def _word_of_the_file(config: TrainConfig, base: BaseModel, files: LoraFiles | None) -> Embedding | None:
     """The trigger's embedding in the file to go on with."""
     path = config.adapter.network_weights
     words = bundled((files or LoraFiles()).layers(path, base.family).state) if path else []
@@ -58,7 +58,7 @@ def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
     if config.embedding.embedding_vectors == 0:
         return None
     mine = plain_ids(base.tokenizer, trigger)
-    taken = [word.name for word in base.words if plain_ids(base.tokenizer, word.name) == mine]
+    taken = [word.name for word in base.embeddings if plain_ids(base.tokenizer, word.name) == mine]
     if not taken:
         return None
     return (
@@ -67,7 +67,7 @@ def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
     )
 
 
-def told_words(config: TrainConfig, captions: Sequence[str], base: BaseModel) -> list[str]:
+def embedding_notes(config: TrainConfig, captions: Sequence[str], base: BaseModel) -> list[str]:
     """What is to be told of words with embeddings, where captions have them or ought to.
 
     Raises:
@@ -77,8 +77,8 @@ def told_words(config: TrainConfig, captions: Sequence[str], base: BaseModel) ->
     if problem:
         raise ConfigError([problem])
     told = []
-    if base.words:
-        names = [word.name for word in base.words]
+    if base.embeddings:
+        names = [word.name for word in base.embeddings]
         text = config.text
         found = {place for line in {*captions, text.caption_prefix, text.caption_suffix}
                  for place in named_in(base.tokenizer, names, line)}  # fmt: skip

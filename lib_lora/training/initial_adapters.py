@@ -8,10 +8,10 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, Problem
-from lib_lora.model.adapter import Adapter, by_layer, joined, pairs_from_state
+from lib_lora.model.adapter import Adapter, adapters_from_state, by_layer, joined
 from lib_lora.model.adapter_types import new_adapter, with_alpha
 from lib_lora.model.base import BaseModel
-from lib_lora.model.delta import NORM, kind_of
+from lib_lora.model.delta import NORM, adapter_type_of
 from lib_lora.model.embeddings import without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_settings import rank_and_alpha
@@ -40,7 +40,7 @@ def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None =
     return problems
 
 
-def start_pairs(
+def initial_adapters(
     config: Settled, base: BaseModel, dtype: torch.dtype = torch.float32, files: LoraFiles | None = None
 ) -> list[Adapter]:
     """The adapters of a run, with the values of the file to go on with where it has them.
@@ -54,23 +54,23 @@ def start_pairs(
     adapter, seed = config.adapter, config.run.seed
     path = adapter.network_weights
     found = _adapters(path, CONTINUE, base, base.device, dtype, files) if path else []
-    loaded = {pair.target.name: pair for pair in found}
-    pairs = []
+    loaded = {one.target.name: one for one in found}
+    adapters = []
     for target in [*adaptable(base), *further_targets(base)]:
-        (rank, alpha), pair = rank_and_alpha(target.name, adapter), loaded.get(target.name)
+        (rank, alpha), one = rank_and_alpha(target.name, adapter), loaded.get(target.name)
         trained = is_trained(config, target.name, target.part)
-        if pair is not None:
-            if trained and not adapter.dim_from_weights and kind_of(pair.named()) not in KEEP_THEIR_ALPHA:
-                pair = with_alpha(pair, alpha)  # the same but for rounding
-            for parameter in pair.named().values():
+        if one is not None:
+            if trained and not adapter.dim_from_weights and adapter_type_of(one.named()) not in KEEP_THEIR_ALPHA:
+                one = with_alpha(one, alpha)  # the same but for rounding
+            for parameter in one.named().values():
                 parameter.requires_grad_(trained)
-            pairs.append(pair)
+            adapters.append(one)
         elif trained and not adapter.dim_from_weights:
-            pairs.append(new_adapter(target, rank, alpha, adapter, seed, base.device, dtype))
-    return pairs
+            adapters.append(new_adapter(target, rank, alpha, adapter, seed, base.device, dtype))
+    return adapters
 
 
-def frozen_pairs(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
+def merged_adapters(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
     """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
 
     Raises:
@@ -78,9 +78,9 @@ def frozen_pairs(config: TrainConfig, base: BaseModel, files: LoraFiles | None =
     """
     by_name: dict[str, list[tuple[Adapter, float]]] = {}
     for path, strength in _strengths(config.adapter):
-        for pair in _adapters(path, BASE, base, base.device, files=files):
-            by_name.setdefault(pair.target.name, []).append((pair, strength))
-    return [joined([pair for pair, _ in found], [strength for _, strength in found]) for found in by_name.values()]
+        for one in _adapters(path, BASE, base, base.device, files=files):
+            by_name.setdefault(one.target.name, []).append((one, strength))
+    return [joined([one for one, _ in found], [strength for _, strength in found]) for found in by_name.values()]
 
 
 def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> dict[str, Shift]:
@@ -93,7 +93,7 @@ def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = 
     own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
     for path, title, strength in [*own, *((path, BASE, strength) for path, strength in _strengths(adapter))]:
         state = (files or LoraFiles()).layers(path, base.family).state
-        layers = {name: tensors for name, tensors in by_layer(state).items() if kind_of(tensors) == NORM}
+        layers = {name: tensors for name, tensors in by_layer(state).items() if adapter_type_of(tensors) == NORM}
         norms = norms_of(base) if layers else {}
         for name in layers.keys() & norms.keys():
             factor, bias = (layers[name][key].to(base.device).float() * strength for key in ("w_norm", "b_norm"))
@@ -134,6 +134,6 @@ def _adapters(
     state = without_bundle((files or LoraFiles()).layers(path, base.family).state)
     state = {key: value for key, value in state.items() if (name := key.partition(".")[0]) in heard or not is_further(name)}
     try:
-        return pairs_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
+        return adapters_from_state([*targets, *further], fitted([*targets, *further], state), device, dtype)
     except LoraFileError as error:
         raise _unfit(title, path, error) from error

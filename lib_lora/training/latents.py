@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.data.augmentation import PLAIN, drawn_look
+from lib_lora.data.augmentation import PLAIN, drawn_augmentation
 from lib_lora.data.buckets import told_sizes
-from lib_lora.data.example import Showing, show
+from lib_lora.data.example import Example, load_example
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.images import Pixels
 from lib_lora.data.sizes import Size
@@ -24,7 +24,7 @@ from lib_lora.training.vae import Posterior, pixels_hash, posteriors
 
 
 @dataclass(frozen=True)
-class Shown:
+class LatentBatch:
     """Scaled latents, what of them is learned, and what SDXL is told of sizes, on the CPU.
 
     Shapes: latents `[B, C, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
@@ -35,12 +35,12 @@ class Shown:
     sizes: torch.Tensor
 
 
-class Pictures:
+class LatentSource:
     """The images of a plan as the model sees them. Everything random is a function of (seed, step, place) or (seed, pixels)."""
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
         self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
-        self._kept: dict[tuple[int, bool], Shown] = {}
+        self._kept: dict[tuple[int, bool], LatentBatch] = {}
         on_disk = config.data.cache_latents and config.data.cache_latents_to_disk
         self._cache = LatentCache(base.vae, base.family) if on_disk else None
         self._trained = set(plan.trained)
@@ -65,22 +65,27 @@ class Pictures:
                 done += 1
                 yield done
 
-    def shown(self, batch: Batch) -> Shown:
+    def batch(self, batch: Batch) -> LatentBatch:
         """Latents and masks of `batch`, augmented where that is asked for.
 
         Raises:
             DatasetError: as `encode`, where latents are not kept.
         """
         places = range(batch.first, batch.first + len(batch.indices))
-        looks = [drawn_look(self._data, self._seed, batch.step, place) for place in places]
+        augmentations = [drawn_augmentation(self._data, self._seed, batch.step, place) for place in places]
         if self._data.cache_latents:
-            return _joined([self._kept[index, look.mirrored] for index, look in zip(batch.indices, looks)])
+            return _joined(
+                [self._kept[index, augmentation.mirrored] for index, augmentation in zip(batch.indices, augmentations)]
+            )
         samples, placements = self._plan.samples, self._plan.placements
-        showings = [show(self._data, samples[i], placements[i], look) for i, look in zip(batch.indices, looks)]
+        examples = [
+            load_example(self._data, samples[i], placements[i], augmentation)
+            for i, augmentation in zip(batch.indices, augmentations)
+        ]
         labels: list[tuple[str | int, ...]] = [("step", batch.step, place) for place in places]
-        return _joined(self._latents(batch.indices, showings, labels, [look.mirrored for look in looks]))
+        return _joined(self._latents(batch.indices, examples, labels, [augmentation.mirrored for augmentation in augmentations]))
 
-    def still(self, indices: Sequence[int]) -> Shown:
+    def without_augmentation(self, indices: Sequence[int]) -> LatentBatch:
         """Latents and masks of samples of one size as they are, without augmentation: always the same."""
         missing = [index for index in indices if (index, False) not in self._kept]
         if missing:
@@ -99,36 +104,36 @@ class Pictures:
     def _keep(self, indices: Sequence[int]) -> None:
         """Encode samples of one size; what may be shown mirrored also so."""
         samples, placements = self._plan.samples, self._plan.placements
-        plain = {index: show(self._data, samples[index], placements[index], PLAIN) for index in indices}
+        plain = {index: load_example(self._data, samples[index], placements[index], PLAIN) for index in indices}
         mirrored = {}
         if self._data.flip_aug and self._data.cache_latents:
-            mirrored = {index: showing.mirrored() for index, showing in plain.items() if index in self._trained}
-        for flipped, showings in ((False, plain), (True, mirrored)):
-            labels = [(pixels_hash(showing.pixels),) for showing in showings.values()]
+            mirrored = {index: example.mirrored() for index, example in plain.items() if index in self._trained}
+        for flipped, examples in ((False, plain), (True, mirrored)):
+            labels = [(pixels_hash(example.pixels),) for example in examples.values()]
             for index, shown in zip(
-                showings, self._latents(list(showings), list(showings.values()), labels, [flipped] * len(showings))
+                examples, self._latents(list(examples), list(examples.values()), labels, [flipped] * len(examples))
             ):
                 self._kept[index, flipped] = shown
 
     def _latents(
         self,
         indices: Sequence[int],
-        showings: Sequence[Showing],
+        examples: Sequence[Example],
         labels: Sequence[tuple[str | int, ...]],
         mirrored: Sequence[bool],
-    ) -> list[Shown]:
+    ) -> list[LatentBatch]:
         """One posterior sample of every showing, a function of (seed, labels). All are of one size."""
-        found = self._posteriors(indices, [showing.pixels for showing in showings])
+        found = self._posteriors(indices, [example.pixels for example in examples])
         shown = []
-        for index, showing, posterior, label, flipped in zip(indices, showings, found, labels, mirrored):
+        for index, example, posterior, label, flipped in zip(indices, examples, found, labels, mirrored):
             latents = posterior.sample(self._base.family.latent_scale, self._seed, *label)
             if not bool(torch.isfinite(latents).all()):
                 name = given_name(self._plan.samples[index].path)
                 raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
             size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
             sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
-            mask = None if showing.mask is None else latent_mask(showing.mask, self._base.family.vae_factor)[None]
-            shown.append(Shown(latents[None], mask, sizes))
+            mask = None if example.mask is None else latent_mask(example.mask, self._base.family.vae_factor)[None]
+            shown.append(LatentBatch(latents[None], mask, sizes))
         return shown
 
     def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
@@ -163,7 +168,7 @@ def latent_mask(mask: Pixels, factor: int) -> torch.Tensor:
     return F.interpolate(values, size=(mask.shape[0] // factor, mask.shape[1] // factor), mode="area")[0]
 
 
-def _joined(parts: Sequence[Shown]) -> Shown:
+def _joined(parts: Sequence[LatentBatch]) -> LatentBatch:
     masks = [part.mask for part in parts if part.mask is not None]
     latents, sizes = torch.cat([part.latents for part in parts]), torch.cat([part.sizes for part in parts])
-    return Shown(latents, torch.cat(masks) if masks else None, sizes)
+    return LatentBatch(latents, torch.cat(masks) if masks else None, sizes)

@@ -10,7 +10,7 @@ from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.data.sizes import Size
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.objective.extra_noise import multires_sizes, with_offset, with_resolutions
-from lib_lora.objective.loss import schedule
+from lib_lora.objective.loss import noise_schedule
 from lib_lora.randomness import generator, normal, uniform
 
 
@@ -43,7 +43,7 @@ def draw(
         first: place of the first sample in the step, where a step has several batches.
         timesteps: `[B]` int64 where they are not left to chance.
     """
-    noised, places = schedule(objective, process), range(first, first + len(latents))
+    noised, places = noise_schedule(objective, process), range(first, first + len(latents))
     noise = step_noise(objective, latents, seed, step, first)
     low, high = objective.min_timestep, objective.max_timestep
     if timesteps is None:

@@ -118,20 +118,20 @@ class Updater:
 
     def __init__(
         self,
-        pairs: Sequence[Adapter],
+        adapters: Sequence[Adapter],
         config: SettledOptimizer,
         steps: int,
         precision: Precision,
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         further: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """`further`: parameter groups beside those of `pairs`."""
-        self._pairs, self._largest_norm = list(pairs), adapter.scale_weight_norms
-        self._parameters: list[nn.Parameter] = [*parameters(pairs), *(value for group in further for value in group["params"])]
+        """`further`: parameter groups beside those of `adapters`."""
+        self._adapters, self._largest_norm = list(adapters), adapter.scale_weight_norms
+        self._parameters: list[nn.Parameter] = [*parameters(adapters), *(value for group in further for value in group["params"])]
         self._max_grad_norm = config.max_grad_norm
         self._accumulation = config.gradient_accumulation_steps
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
-        self.optimizer = make_optimizer(config, [*parameter_groups(pairs, config, adapter), *further])
+        self.optimizer = make_optimizer(config, [*parameter_groups(adapters, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         self.begun = 0  # how often `update` was called
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
@@ -174,7 +174,7 @@ class Updater:
 
     def _limit_norms(self) -> None:
         if self._largest_norm > 0:
-            limit_norms([pair for pair in self._pairs if is_learning(pair)], self._largest_norm)
+            limit_norms([one for one in self._adapters if is_learning(one)], self._largest_norm)
 
     def drop_gradients(self) -> None:
         """Forget what was added up."""

@@ -10,47 +10,47 @@ from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.adapter_types import is_learning
-from lib_lora.model.base import Word
+from lib_lora.model.base import Embedding
 from lib_lora.model.delta import UP
 from lib_lora.model.layer_settings import block_index, rate_factor
 
 
-def parameter_groups(pairs: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
+def parameter_groups(adapters: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
     """Text encoder first, then the U-Net, as one or (with factors) by block (sd-scripts `prepare_optimizer_params`).
 
     With LoRA+ the upper matrices are groups of their own. What has no rate, or wants no gradient, is in none.
     """
-    trained = [pair for pair in pairs if is_learning(pair)]
-    text = [pair for pair in trained if pair.target.part == "text_encoder"]
+    trained = [one for one in adapters if is_learning(one)]
+    text = [one for one in trained if one.target.part == "text_encoder"]
     text_ratio = config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio
     groups = _halves(text, config.text_encoder_lr, text_ratio) if text else []
-    for block in _blocks([pair for pair in trained if pair.target.part == "unet"], adapter):
+    for block in _blocks([one for one in trained if one.target.part == "unet"], adapter):
         rate = config.unet_lr * rate_factor(block[0].target.name, adapter)
         groups += _halves(block, rate, config.loraplus_unet_lr_ratio or config.loraplus_lr_ratio)
     return groups
 
 
-def word_groups(word: Word | None, config: EmbeddingConfig) -> list[dict[str, Any]]:
+def embedding_groups(word: Embedding | None, config: EmbeddingConfig) -> list[dict[str, Any]]:
     """The vectors of a trained word, of all text encoders, as one group with a rate of its own."""
     return [{"params": list(word.vectors), "lr": config.embedding_lr}] if word is not None else []
 
 
-def _blocks(pairs: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
+def _blocks(adapters: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
     """Pairs that share a rate."""
     if not adapter.has_factors:
-        return [list(pairs)] if pairs else []
+        return [list(adapters)] if adapters else []
     blocks: dict[int | None, list[Adapter]] = {}
-    for pair in pairs:
-        blocks.setdefault(block_index(pair.target.name), []).append(pair)
+    for one in adapters:
+        blocks.setdefault(block_index(one.target.name), []).append(one)
     return list(blocks.values())
 
 
-def _halves(pairs: Sequence[Adapter], rate: float, ratio: float) -> list[dict[str, Any]]:
+def _halves(adapters: Sequence[Adapter], rate: float, ratio: float) -> list[dict[str, Any]]:
     """All parameters in one group, or with LoRA+ (Hayou et al. 2024) the upper matrices in one with `ratio` times the rate."""
-    if not pairs or rate == 0:
+    if not adapters or rate == 0:
         return []
     if ratio == 0:
-        return [{"params": list(parameters(pairs)), "lr": rate}]
-    ups = [pair.named()[UP] for pair in pairs]
-    others = [value for pair in pairs for key, value in pair.named().items() if key != UP]
+        return [{"params": list(parameters(adapters)), "lr": rate}]
+    ups = [one.named()[UP] for one in adapters]
+    others = [value for one in adapters for key, value in one.named().items() if key != UP]
     return [{"params": others, "lr": rate}, {"params": ups, "lr": rate * ratio}]

@@ -16,16 +16,16 @@ from torch import nn
 from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.settled import Settled, SettledOptimizer
 from lib_lora.errors import LoraFileError
-from lib_lora.model.adapter import pairs_from_state
+from lib_lora.model.adapter import adapters_from_state
 from lib_lora.model.adapter_types import Adapter, WeightAdapter
-from lib_lora.model.base import BaseModel, Target, Word
-from lib_lora.model.delta import kind_of, rank_of
+from lib_lora.model.base import BaseModel, Embedding, Target
+from lib_lora.model.delta import adapter_type_of, rank_of
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.training.continued_files import is_trained, part_of
 from lib_lora.training.lr_schedules import make_scheduler
 from lib_lora.training.optimizer import device_problem, make_optimizer
-from lib_lora.training.parameter_groups import parameter_groups, word_groups
+from lib_lora.training.parameter_groups import embedding_groups, parameter_groups
 from lib_lora.training.state_rules import layers_in
 
 Tree = Mapping[str, Any]
@@ -75,7 +75,7 @@ def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
         return
     state = {f"{name}.{key}": value for name, tensors in layers.items() for key, value in tensors.items()}
     try:
-        pairs_from_state([*adaptable(base), *further_targets(base)], state, torch.device("meta"))
+        adapters_from_state([*adaptable(base), *further_targets(base)], state, torch.device("meta"))
     except LoraFileError as error:
         yield str(error).rstrip(".")
 
@@ -83,7 +83,7 @@ def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
 def _is_odd(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether settings make another adapter of this layer."""
     adapter = config.adapter
-    if kind_of(tensors) != adapter.adapter_type:
+    if adapter_type_of(tensors) != adapter.adapter_type:
         return True
     trained = is_trained(config, name, part_of(name))
     if adapter.dim_from_weights or adapter.adapter_type in _WITHOUT_RANK or not trained:
@@ -97,10 +97,10 @@ def _of_the_optimizer(
     """Groups, what is kept of each parameter, and the schedule. Of classes that only the user knows, groups alone."""
     if device_problem(config.optimizer, device):
         return
-    pairs = [_stand_in(config, name, tensors) for name, tensors in layers.items()]
+    adapters = [_stand_in(config, name, tensors) for name, tensors in layers.items()]
     vectors = tuple(nn.Parameter(value) for value in session.get("vectors", []))
-    further = word_groups(Word("", vectors) if vectors else None, config.embedding)
-    groups = [*parameter_groups(pairs, config.optimizer, config.adapter), *further]
+    further = embedding_groups(Embedding("", vectors) if vectors else None, config.embedding)
+    groups = [*parameter_groups(adapters, config.optimizer, config.adapter), *further]
     state = session["updater"]["optimizer"]
     if [len(group["params"]) for group in state["param_groups"]] != [len(group["params"]) for group in groups]:
         yield "its optimizer has other groups of parameters than these settings make"
@@ -192,12 +192,12 @@ def _kept(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
 def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:
     """Whether a group's value is of the kind that belongs there: an argument as it was given, a share below 1, or any number."""
     if key in ("betas", "momentum"):
-        pairs = (
+        adapters = (
             list(zip(found, wanted))
             if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple))
             else [(found, wanted)]
         )
-        return _alike(found, wanted) and all(0 <= a < 1 for a, b in pairs if isinstance(b, (int, float)) and 0 <= b < 1)
+        return _alike(found, wanted) and all(0 <= a < 1 for a, b in adapters if isinstance(b, (int, float)) and 0 <= b < 1)
     if key in constant and isinstance(wanted, (bool, int, float)):
         return bool(found == wanted)
     return wanted is None or found is None or _alike(found, wanted)

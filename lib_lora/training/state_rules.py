@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lib_lora.files.plain_values import StateError, Tensors, from_plain
-from lib_lora.model.delta import kind_of
+from lib_lora.model.delta import adapter_type_of
 from lib_lora.model.embeddings import BUNDLE
 from lib_lora.model.tensor_rules import is_finite, layer_problem
 
@@ -99,7 +99,7 @@ def _check_session(session: Mapping[str, Any]) -> None:
     _need(isinstance(keys, list) and all(_are(ends, str) for ends in keys), "keys must be lists of names")
     _need(len(keys) == len(layers) and sum(map(len, keys)) == len(adapters), "layers, keys and adapters must go together")
     for name, found in (layers_in(session) or {}).items():
-        _need(bool(kind_of(found)), f"the layer {name!r} is of no known type")
+        _need(bool(adapter_type_of(found)), f"the layer {name!r} is of no known type")
         words = layer_problem(found)[1]
         _need(not words, f"the layer {name!r} {words}")
 
@@ -166,7 +166,9 @@ def _check_best(best: Any, session: Mapping[str, Any], step: int) -> None:
     _like(list(words.values()), session.get("vectors", []), "best/adapters of the word")
     _need(found.keys() == set(session["layers"]), "best/adapters must be of the same layers")
     for name, own in (layers_in(session) or {}).items():
-        _need(bool(kind_of(found[name])) and not layer_problem(found[name])[1], f"best/adapters of {name!r} are no adapter")
+        _need(
+            bool(adapter_type_of(found[name])) and not layer_problem(found[name])[1], f"best/adapters of {name!r} are no adapter"
+        )
         kept = [value for key, value in found[name].items() if key not in ("alpha", "on_input")]
         _need(sorted(value.shape for value in kept) == sorted(value.shape for value in own.values()),
               f"best/adapters of {name!r} must have the shapes of the layer")  # fmt: skip

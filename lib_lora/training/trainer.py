@@ -18,7 +18,7 @@ from lib_lora.model.adapter_types import is_learning, with_target
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import Choice, checkpointed_forwards, choose_checkpointing
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.embeddings import spoken
+from lib_lora.model.embeddings import embeddings_attached
 from lib_lora.model.lora_layers import LoraFiles
 from lib_lora.model.norm_shifts import shifted
 from lib_lora.model.patching import forwards_replaced
@@ -26,14 +26,14 @@ from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.continued_files import kept_tensors
 from lib_lora.training.embedding import start_word
-from lib_lora.training.initial_adapters import frozen_pairs, norm_shifts, start_pairs
-from lib_lora.training.latents import Pictures
+from lib_lora.training.initial_adapters import initial_adapters, merged_adapters, norm_shifts
+from lib_lora.training.latents import LatentSource
 from lib_lora.training.lr_schedules import in_steps
 from lib_lora.training.memory import give_memory_back
 from lib_lora.training.noising import draw
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.out_of_memory import explained
-from lib_lora.training.parameter_groups import word_groups
+from lib_lora.training.parameter_groups import embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
@@ -42,7 +42,7 @@ from lib_lora.training.validation import HeldOutBatch, draw_heldout, heldout_bat
 MOST_DIVERGED = 5  # steps in a row without a loss that is a number
 
 
-class Session:
+class Trainer:
     """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
 
     def __init__(
@@ -50,23 +50,23 @@ class Session:
         config: Settled,
         plan: Plan,
         base: BaseModel,
-        pictures: Pictures,
+        pictures: LatentSource,
         precision: Precision,
         files: LoraFiles | None = None,
     ) -> None:
         self.config, self._plan, self._base, self._pictures, self.precision = config, plan, base, pictures, precision
         self._texts = Texts(base, config.text, precision)
         self.checkpointing = choose_checkpointing(config.precision.gradient_checkpointing, base.device, base.family)
-        self.pairs = start_pairs(config, base, precision.weights, files)
+        self.adapters = initial_adapters(config, base, precision.weights, files)
         self._shifts = norm_shifts(config, base, files)
         self.kept, self.kept_layers = kept_tensors(config, base.family, files)
-        self._frozen, self._dropout = frozen_pairs(config, base, files), Dropout(config.adapter, config.run.seed)
-        self._trains_text = any(pair.target.part == "text_encoder" and is_learning(pair) for pair in self.pairs)
+        self._frozen, self._dropout = merged_adapters(config, base, files), Dropout(config.adapter, config.run.seed)
+        self._trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in self.adapters)
         self.word = start_word(config, base, files)
         self._trains_word = self.word is not None
-        self._words = (*base.words, *([self.word] if self.word is not None else []))
-        further = word_groups(self.word, config.embedding)
-        self.updater = Updater(self.pairs, config.optimizer, plan.steps, precision, config.adapter, further)
+        self._embeddings = (*base.embeddings, *([self.word] if self.word is not None else []))
+        further = embedding_groups(self.word, config.embedding)
+        self.updater = Updater(self.adapters, config.optimizer, plan.steps, precision, config.adapter, further)
 
         self._diverged, self._told = 0, list[str]()
 
@@ -136,8 +136,8 @@ class Session:
     def renew(self) -> None:
         """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
         targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
-        for pairs in (self.pairs, self._frozen):
-            pairs[:] = [with_target(pair, targets[pair.target.name]) for pair in pairs]
+        for adapters in (self.adapters, self._frozen):
+            adapters[:] = [with_target(adapter, targets[adapter.target.name]) for adapter in adapters]
 
     def undo(self) -> None:
         """Forget what a step that failed half-way added up; the same step can be made again."""
@@ -153,9 +153,9 @@ class Session:
     def _attached(self) -> Iterator[None]:
         """The one place that says what is attached: steps, pictures and measurements see the same."""
         with (
-            attached(self.pairs, self._frozen, self._dropout),
+            attached(self.adapters, self._frozen, self._dropout),
             shifted(self._base, self._shifts),
-            spoken(self._base, self._words),
+            embeddings_attached(self._base, self._embeddings),
         ):
             yield
 
@@ -172,7 +172,7 @@ class Session:
 
     def _heldout_losses(self, batch: HeldOutBatch) -> Iterator[float]:
         config, device = self.config, self._base.device
-        shown = self._pictures.still(batch.indices)
+        shown = self._pictures.without_augmentation(batch.indices)
         mask = None if shown.mask is None else shown.mask.to(device)
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
@@ -201,7 +201,7 @@ class Session:
         stop = in_steps(self.config.optimizer.stop_text_encoder_training, self._plan.steps)
         if self._trains_text and 0 < stop <= step:
             self._trains_text = False
-            for parameter in parameters([pair for pair in self.pairs if pair.target.part == "text_encoder"]):
+            for parameter in parameters([adapter for adapter in self.adapters if adapter.target.part == "text_encoder"]):
                 parameter.requires_grad_(False)
 
     def _stop_word(self, step: int) -> None:
@@ -217,8 +217,8 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
-        names, keys = [pair.target.name for pair in self.pairs], [list(pair.named()) for pair in self.pairs]
-        adapters = [parameter.detach() for parameter in parameters(self.pairs)]
+        names, keys = [adapter.target.name for adapter in self.adapters], [list(adapter.named()) for adapter in self.adapters]
+        adapters = [parameter.detach() for parameter in parameters(self.adapters)]
         vectors = [value.detach() for value in self._vectors()]
         updater = self.updater.state_dict()
         return {"layers": names, "keys": keys, "adapters": adapters, "vectors": vectors, "updater": updater}
@@ -229,10 +229,10 @@ class Session:
         Raises:
             StateError: it is of other layers, or of another optimizer.
         """
-        mine = [*parameters(self.pairs), *self._vectors()]
+        mine = [*parameters(self.adapters), *self._vectors()]
         saved = [*state["adapters"], *state.get("vectors", [])]
-        fits = state["layers"] == [pair.target.name for pair in self.pairs]
-        fits = fits and state.get("keys") in (None, [list(pair.named()) for pair in self.pairs])
+        fits = state["layers"] == [adapter.target.name for adapter in self.adapters]
+        fits = fits and state.get("keys") in (None, [list(adapter.named()) for adapter in self.adapters])
         fits = fits and [value.shape for value in saved] == [value.shape for value in mine]
         if not fits:
             raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
@@ -246,7 +246,7 @@ class Session:
 
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device
-        shown = self._pictures.shown(batch)
+        shown = self._pictures.batch(batch)
         process = self._base.noise_process
         drawn = draw(self.config.objective, shown.latents, process, self.config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)

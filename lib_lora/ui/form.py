@@ -32,7 +32,7 @@ def component(opt: Option) -> Any:
     declared = opt.declaration
     common = {"label": declared.label, "info": declared.help, "elem_id": f"train_lora_{opt.name}"}
     made: Any
-    if opt.kind is bool:
+    if opt.type is bool:
         made = gr.Checkbox(value=opt.default, **common)
     elif declared.suggestions:
         made = gr.Dropdown(choices=installed_suggestions(opt), value=opt.default, allow_custom_value=True, **common)
@@ -40,12 +40,12 @@ def component(opt: Option) -> Any:
         made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
     elif declared.slider:
         made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
-    elif opt.kind is int:
+    elif opt.type is int:
         made = gr.Number(value=opt.default, **common)
-    elif opt.kind is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
+    elif opt.type is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
         made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
     else:
-        lines = 1 if opt.kind is tuple else declared.lines  # a list grows with what it holds
+        lines = 1 if opt.type is tuple else declared.lines  # a list grows with what it holds
         value, placeholder = shown(opt, opt.default), declared.placeholder
         made = gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
     made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
@@ -54,11 +54,11 @@ def component(opt: Option) -> Any:
 
 def shown(opt: Option, value: Any) -> Any:
     """`value` as the component of `opt` holds it."""
-    if opt.kind is tuple:
+    if opt.type is tuple:
         return ("\n" if opt.declaration.lines > 1 else " ").join(value)
     if value is None:
         return ""
-    return decimal(value) if opt.kind is float else value
+    return decimal(value) if opt.type is float else value
 
 
 def decimal(number: float) -> str:
@@ -87,10 +87,10 @@ def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str,
 
 
 def _held(opt: Option, value: Any) -> Any:
-    if opt.kind not in (str, tuple):
+    if opt.type not in (str, tuple):
         return value
     text = "" if value is None else str(value)
-    return _lines(text) if opt.kind is tuple and opt.declaration.lines > 1 else text
+    return _lines(text) if opt.type is tuple and opt.declaration.lines > 1 else text
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from lib_lora.config.groups import options_by_name
 from lib_lora.errors import LoraFileError
-from lib_lora.training.continue_settings import again
+from lib_lora.training.continue_settings import continue_settings
 from lib_lora.ui.form import shown
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
@@ -69,10 +69,10 @@ class AgainBar:
             named = str(name)[:LONGEST_SHOWN]
             return self._told([f"Train again from: {named!r} is not among the LoRAs of the folder any more; press Look again."])
         try:
-            found = again(self._folder() / name)
+            found = continue_settings(self._folder() / name)
         except LoraFileError as error:
             return self._told(error.problems)
-        told = list_html([found.words], "note")
+        told = list_html([found.description], "note")
         settings, options = found.settings, options_by_name()
         return [told, *(gr.update(value=shown(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
 

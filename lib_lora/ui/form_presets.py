@@ -17,7 +17,7 @@ from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError
-from lib_lora.families.family import Family, Kind
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.report import NEED_ATTENTION, import_parts
@@ -45,10 +45,10 @@ def set_options() -> list[Option]:
 
 
 class PresetBar:
-    """Presets, import and export. `kind`: what the model in hand is."""
+    """Presets, import and export. `detected`: what the model in hand is."""
 
-    def __init__(self, guard: Guard, taken: Path, kind: Callable[[], Kind | None]) -> None:
-        self._guard, self._taken, self._kind = guard, taken, kind
+    def __init__(self, guard: Guard, taken: Path, detected: Callable[[], DetectedModel | None]) -> None:
+        self._guard, self._taken, self._detected = guard, taken, detected
 
     def build(self) -> None:
         """The components; `wire` connects them once the form is there."""
@@ -108,9 +108,9 @@ class PresetBar:
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
         if not isinstance(form, str) or form not in EXPORTS:
             return [list_html([f"Export as: must be one of {', '.join(EXPORTS)}."], "problem"), gr.update()]
-        kind = self._kind()
+        detected = self._detected()
         with tempfile.TemporaryDirectory(prefix="train-lora-") as folder:
-            written = texts(config, EXPORTS[form], Path(folder) / name, kind.family if kind else None)
+            written = texts(config, EXPORTS[form], Path(folder) / name, detected.family if detected else None)
             for path, text in written.items():
                 path.write_text(text, encoding="utf-8")
             paths = [self.exported.placed(path) for path in written]

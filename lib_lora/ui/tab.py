@@ -180,7 +180,7 @@ class TrainTab:
         """All components in the order of `self._options`, and the drop field."""
         advanced = form_options("advanced")
         taken = self._uploads / TAKEN
-        presets = PresetBar(self._guard, taken, self._runner.host.kind)
+        presets = PresetBar(self._guard, taken, self._runner.host.detected_model)
         finished = AgainBar(self._guard, self._runner.host.lora_folder)
         files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
         files.do_not_save_to_config = True

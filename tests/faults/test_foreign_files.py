@@ -13,7 +13,7 @@ import pytest
 from lib_lora.errors import LoraFileError
 from lib_lora.events import BestSaved, Event, Finished, HeldOut, StateSaved, StepDone
 from lib_lora.jobs.job import Job
-from lib_lora.output.checkpointer import Between
+from lib_lora.output.checkpointer import Checkpointer
 from lib_lora.output.publish import use_best
 from tests.conftest import write_picture
 from tests.house import House
@@ -111,7 +111,7 @@ def test_the_best_leaves_files_of_others(
     house: House, quick: Any, foreign: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {1: 0.5, 2: 0.9, 3: 0.8}
-    monkeypatch.setattr(Between, "_measured", lambda _, done: HeldOut(done.step, losses[done.step]))
+    monkeypatch.setattr(Checkpointer, "_measured", lambda _, done: HeldOut(done.step, losses[done.step]))
     run = house.run(quick(steps=3))
     use_best("blob", run.of(BestSaved)[0].path, house.host)
     assert not (house.host.lora_folder() / "blob-best.safetensors").exists()

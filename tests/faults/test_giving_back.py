@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib_lora.events import Finished
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 from tests.house import House, fingerprint
 
 HOST, OURS, MODEL = "lib_lora.hosts.webui_host", "lib_lora.model.trainable", "lib_lora.hosts.webui_model"
@@ -146,7 +146,7 @@ def test_an_exception_while_the_model_is_given_back(
         with monkeypatch.context() as patch:
             patch.setattr(owner(room), name, failing(getattr(owner(room), name), call, calls, "at the exit"))
             if ends == "failed":
-                patch.setattr(Session, "step", no_step)
+                patch.setattr(Trainer, "step", no_step)
             run = house.run(quick(steps=1, generate_while_training=False, overwrite=True))
         assert len(calls) > call, f"{where} is never reached"
         assert webui.seen() == before and fingerprint(ldm) == tensors, where

@@ -16,7 +16,7 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import text_config
 from lib_lora.hosts.text_weights import text_weights
-from lib_lora.model.adapter import attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import adapters_from_state, attached, state_dict
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
@@ -74,7 +74,7 @@ def test_open_clip_says_what_transformers_says(weights: dict[str, torch.Tensor],
     pairs = [new_pair(target, 2, 2.0, 3, torch.device("cpu")) for target in targets]
     for pair in pairs:
         nn.init.normal_(pair.up, std=0.1)
-    same = pairs_from_state(ours.targets("lora_te2"), state_dict(pairs), torch.device("cpu"))
+    same = adapters_from_state(ours.targets("lora_te2"), state_dict(pairs), torch.device("cpu"))
     assert len(same) == 6 * (10 if pools else 9)
     with torch.no_grad():
         library = ours.read(IDS, clip_skip)  # by its own attention
@@ -153,14 +153,14 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
 
 def test_the_mark_of_a_file_is_read_where_the_webui_does_not(mini_sdxl: Path, tmp_path: Path) -> None:
     """An SDXL without a configuration is one that predicts noise to the webui, whatever its file says."""
-    from lib_lora.hosts.ldm_family import kind_of
+    from lib_lora.hosts.ldm_family import detected_model
 
     held = SimpleNamespace(is_sdxl=True, parameterization="eps", sd_checkpoint_info=SimpleNamespace(filename=str(mini_sdxl)))
-    assert kind_of(held, SDXL).words(declared=False) == f"SDXL, predicts noise (nothing says v); {READ}"
+    assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts noise (nothing says v); {READ}"
     marked = tmp_path / "marked.safetensors"
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, marked)
     held.sd_checkpoint_info.filename = str(marked)
     said = "the tensor v_pred in the file says so; the webui itself needs marked.yaml for that"
-    assert kind_of(held, SDXL).words(declared=False) == f"SDXL, predicts v ({said}); {READ}"
+    assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts v ({said}); {READ}"
     held.parameterization = "v"
-    assert kind_of(held, SDXL).v_from == "its configuration says so"
+    assert detected_model(held, SDXL).v_from == "its configuration says so"

@@ -57,7 +57,7 @@ def test_the_page_is_the_host_s_that_is_detected(tmp_path: Path, monkeypatch: py
         lent=lambda: "",
         device=lambda: torch.device("cpu"),
         problems=list,
-        kind=lambda: None,
+        detected_model=lambda: None,
         lora_folder=lambda: tmp_path / "other" / "Lora",
         work_folder=lambda: tmp_path / "other" / ".train-lora" / "runs",
     )

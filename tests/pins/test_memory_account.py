@@ -43,6 +43,6 @@ def test_the_model_in_hand_is_only_looked_at(model: Any, monkeypatch: pytest.Mon
     before, host = fingerprint(model), WebuiHost()
     base = host.look()
     assert base is not None
-    found = estimate(settle(small_config(photos, tmp_path, preview_steps=1), host.kind()), base, host.device())
+    found = estimate(settle(small_config(photos, tmp_path, preview_steps=1), host.detected_model()), base, host.device())
     assert fingerprint(model) == before
     assert set(found.phases) == {"encoding pictures", "training", "drawing a picture"} and found.peak > found.added > 0

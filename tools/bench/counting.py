@@ -19,7 +19,7 @@ from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.model.matmul import product
 from lib_lora.settle import settle
-from lib_lora.training.initial_adapters import start_pairs
+from lib_lora.training.initial_adapters import initial_adapters
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
@@ -41,8 +41,8 @@ class _Operators(TorchDispatchMode):
 
 def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
     """Counts of a second step (the first one makes the optimizer's state)."""
-    config = settle(config, base.kind)
-    pairs = start_pairs(config, base)
+    config = settle(config, base.detected)
+    pairs = initial_adapters(config, base)
     precision = choose_precision(config.precision, base.device)
     updater = Updater(pairs, config.optimizer, 10, precision)
     side = config.data.resolution // 8

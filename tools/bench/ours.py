@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.events import StepDone
-from lib_lora.families.family import Kind
+from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.ldm_config import write_beside
-from lib_lora.hosts.ldm_family import kind_of
+from lib_lora.hosts.ldm_family import detected_model
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
@@ -47,8 +47,8 @@ class LdmHost:
     def problems(self) -> list[str]:
         return []
 
-    def kind(self) -> Kind:
-        return kind_of(self.model, SD1)
+    def detected_model(self) -> DetectedModel:
+        return detected_model(self.model, SD1)
 
     def device(self) -> torch.device:
         return CPU

@@ -58,9 +58,9 @@ def _no_checkpoint() -> Any:
 
 
 def _slow_steps() -> Any:
-    from lib_lora.training.trainer import Session
+    from lib_lora.training.trainer import Trainer
 
-    return _slowed(Session, "step", SLOW_STEP_S)
+    return _slowed(Trainer, "step", SLOW_STEP_S)
 
 
 def _slow_start() -> Any:
@@ -81,16 +81,16 @@ def _slowed(owner: type, name: str, seconds: float) -> Any:
 
 
 def _failing_step() -> Any:
-    from lib_lora.training.trainer import Session
+    from lib_lora.training.trainer import Trainer
 
-    whole = Session.step
+    whole = Trainer.step
 
     def step(self: Any, batches: Any) -> Any:
         if batches[0].step + 1 == FAILS_AT_STEP:
             raise RuntimeError("e2e: this step fails")
         return whole(self, batches)
 
-    return mock.patch.object(Session, "step", step)
+    return mock.patch.object(Trainer, "step", step)
 
 
 def _full_disk() -> Any:

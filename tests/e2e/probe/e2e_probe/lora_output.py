@@ -9,7 +9,7 @@ import torch
 from modules import call_queue, devices, extra_networks, sd_hijack, shared
 
 from lib_lora.hosts.webui_host import WebuiHost
-from lib_lora.model.adapter import attached, pairs_from_state
+from lib_lora.model.adapter import attached, adapters_from_state
 from lib_lora.model.conditioning import Conditioning
 from lib_lora.model.targets import adaptable
 from lib_lora.model.embeddings import without_bundle
@@ -82,7 +82,7 @@ def _beside(latents: torch.Tensor) -> list[torch.Tensor]:
 def _by_us(name: str) -> Outputs:
     state, _ = read(WebuiHost().lora_folder() / f"{name}.safetensors")
     latents, timesteps, context, pooled, sizes = _inputs()
-    with WebuiHost().borrow_model() as base, attached(pairs_from_state(adaptable(base), state, base.device)), devices.autocast():
+    with WebuiHost().borrow_model() as base, attached(adapters_from_state(adaptable(base), state, base.device)), devices.autocast():
         found: Outputs = {}
         for place, (encoder, ids) in enumerate(zip(base.text_encoders, _ids())):
             reading = encoder.read(ids, 1)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_lora.config.objective import ObjectiveConfig
-from lib_lora.model.adapter import attached, pairs_from_state
+from lib_lora.model.adapter import attached, adapters_from_state
 from lib_lora.model.conditioning import TextInputs
 from lib_lora.training.step import StepInputs, compute_loss
 
@@ -25,7 +25,7 @@ def loss_and_gradients(base: Any, inputs: Path, out: Path) -> float:
     """
     prepared = load_file(inputs, device=str(base.device))
     state = {key.removeprefix("lora/"): value for key, value in prepared.items() if key.startswith("lora/")}
-    pairs = pairs_from_state(base.targets(), state, base.device)
+    pairs = adapters_from_state(base.targets(), state, base.device)
     ids = tuple(prepared[f"input_ids/{place}"] for place in range(len(base.text_encoders)))
     step = StepInputs(prepared["noisy_latents"], prepared["target"], prepared["timesteps"], TextInputs(ids), prepared.get("sizes"))
     with torch.enable_grad(), attached(pairs):

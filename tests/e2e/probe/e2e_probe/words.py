@@ -11,11 +11,11 @@ from modules import call_queue, devices, sd_hijack, shared
 from lib_lora.config.text import TextConfig
 from lib_lora.data.chunking import batch_tokens
 from lib_lora.hosts.webui_host import WebuiHost
-from lib_lora.model.adapter import attached, pairs_from_state
+from lib_lora.model.adapter import attached, adapters_from_state
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.targets import adaptable
-from lib_lora.model.embeddings import bundled, spoken, without_bundle
+from lib_lora.model.embeddings import bundled, embeddings_attached, without_bundle
 from lib_lora.files.lora_file import read
 
 TEXT = TextConfig(token_rule="webui", max_token_length="225", weighted_captions=True)
@@ -28,9 +28,9 @@ def compare(name: str, prompts: list[str]) -> list[dict[str, float]]:
         theirs = [_by_webui(name, prompt) for prompt in prompts]
         networks.load_networks([])
     with WebuiHost().borrow_model() as base, devices.autocast():
-        with attached(pairs_from_state(adaptable(base), without_bundle(state), base.device)):
+        with attached(adapters_from_state(adaptable(base), without_bundle(state), base.device)):
             plain = [_by_us(base, prompt) for prompt in prompts]
-            with spoken(base, (*base.words, *bundled(state))):
+            with embeddings_attached(base, (*base.embeddings, *bundled(state))):
                 ours = [_by_us(base, prompt) for prompt in prompts]
     return [{"error": _distance(a, b), "effect": _distance(c, b)} for a, b, c in zip(ours, theirs, plain)]
 

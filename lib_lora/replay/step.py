@@ -18,17 +18,17 @@ from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.files.lora_file import read
 from lib_lora.kohya.importing import KOHYA_DEFAULTS, from_kohya
-from lib_lora.model.adapter import Adapter, State, attached, pairs_from_state, state_dict
+from lib_lora.model.adapter import Adapter, State, adapters_from_state, attached, state_dict
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import checkpointed_forwards, choose_checkpointing
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.patching import Forward, forwards_replaced
 from lib_lora.model.targets import adaptable, fitted
 from lib_lora.model.tensor_rules import is_finite
-from lib_lora.objective.loss import schedule
+from lib_lora.objective.loss import noise_schedule
 from lib_lora.settle import settled_for
 from lib_lora.training.continued_files import is_trained
-from lib_lora.training.initial_adapters import frozen_pairs
+from lib_lora.training.initial_adapters import merged_adapters
 from lib_lora.training.optimizer import Updater
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
@@ -127,9 +127,9 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
     if recording.sdxl != base.family.unet.reads_sizes:
         recorded_of = "SDXL" if recording.sdxl else "SD 1.x or 2.x"
         raise ModelError(f"The recording is of {recorded_of}, the checkpoint is {base.family.name}; choose the other one.")
-    losses, pairs, names = train_recorded(recording, base)
+    losses, adapters, names = train_recorded(recording, base)
     init, recorded = (fitted(base.targets(), recording.group(prefix)) for prefix in ("init/", "delta/"))
-    ours = {key: value - init[key] for key, value in state_dict(pairs).items() if not key.endswith(".alpha")}
+    ours = {key: value - init[key] for key, value in state_dict(adapters).items() if not key.endswith(".alpha")}
     cosines = [_cosine(ours[key], recorded[key].float()) for key in ours if key in recorded]
     return {
         "loss_rel_err": [abs(a - b) / abs(b) for a, b in zip(losses, recording.losses)],
@@ -146,17 +146,21 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
     layers = adaptable(base)
     targets = [target for target in layers if is_trained(config, target.name, target.part)]
     expected = {f"{target.name}.lora_{half}.weight" for target in targets for half in ("down", "up")}
-    pairs = pairs_from_state(layers, fitted(layers, recording.group("init/")), base.device)
+    adapters = adapters_from_state(layers, fitted(layers, recording.group("init/")), base.device)
     precision = choose_precision(config.precision, base.device)
     count, together = len(recording.losses), config.optimizer.gradient_accumulation_steps
-    updater = Updater(pairs, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)
+    updater = Updater(adapters, config.optimizer, config.run.steps or -(-count // together), precision, config.adapter)
     texts = Texts(base, config.text, precision)
     losses: list[float] = []
-    with _read_as_recorded(base), attached(pairs, frozen_pairs(config, base)), forwards_replaced(_checkpointed(config, base)):
+    with (
+        _read_as_recorded(base),
+        attached(adapters, merged_adapters(config, base)),
+        forwards_replaced(_checkpointed(config, base)),
+    ):
         for start in range(0, count, together):
             batches = [_inputs(recording, config, base, texts, step) for step in range(start, min(start + together, count))]
             losses += training_step(base, batches, config.objective, config.text.clip_skip, precision, updater)
-    return losses, pairs, expected
+    return losses, adapters, expected
 
 
 @contextmanager
@@ -179,7 +183,7 @@ def _inputs(recording: Recording, config: Settled, base: BaseModel, texts: Texts
     tensors = {key: value.to(base.device) for key, value in recording.group(f"step{step}/").items()}
     captions = recording.captions[step]
     read = texts.tokens(captions) if config.optimizer.text_encoder_lr > 0 else texts.context(captions)
-    timesteps, process = tensors["timesteps"], schedule(config.objective, base.noise_process)
+    timesteps, process = tensors["timesteps"], noise_schedule(config.objective, base.noise_process)
     velocity = config.objective.v_parameterization
     target = process.target(tensors["latents"], tensors["noise"], timesteps, velocity=velocity)
     noisy = tensors["noisy_latents"]

@@ -16,7 +16,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.model.base import BaseModel
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode
-from lib_lora.objective.loss import schedule
+from lib_lora.objective.loss import noise_schedule
 from lib_lora.randomness import normal
 from lib_lora.training.precision import Precision
 
@@ -39,7 +39,7 @@ class PreviewRequest:
 @torch.no_grad()
 def sample(base: BaseModel, request: PreviewRequest, precision: Precision) -> Pixels:
     """The picture, `[height, width, 3]`, with classifier-free guidance."""
-    process = schedule(request.objective, base.noise_process)
+    process = noise_schedule(request.objective, base.noise_process)
     velocity, shape = request.objective.v_parameterization, base.family.latent_shape(*request.size)
     latents = normal((1, *shape), request.seed, "sample").to(base.device)
     conditioning = _conditioning(base, request, precision)

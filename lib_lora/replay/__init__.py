@@ -1,0 +1,1 @@
+"""Our step and our data path, held against recordings of sd-scripts."""

@@ -283,7 +283,7 @@ def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, ho
     changes = {"steps": 1, "unet_lr": 1e-12, "text_encoder_lr": 1e-12, "save_every_n_steps": 1}
     events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, RunControl()))
     told = [(place, event.text) for place, event in enumerate(events) if isinstance(event, Note)]
-    assert [text.split(":")[0] for _, text in told] == ["blob-step00000001 has no effect", "blob has no effect"]
+    assert [text.split(":")[0] for _, text in told] == ["LoRA 'blob-step00000001' has no effect", "LoRA 'blob' has no effect"]
     assert told[1][0] < next(place for place, event in enumerate(events) if isinstance(event, Saved))
     assert (tmp_path / "out" / "blob.safetensors").is_file()
     events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, RunControl()))

@@ -86,7 +86,7 @@ def test_a_run_without_one(
     with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; set them back"):
         run(unset(photos, tmp_path, name="other", resume="part", text_encoder_lr=1e-6), host)
     _, given, _ = run(unset(photos, tmp_path, name="given", resume="part", text_encoder_lr=rate), host)
-    monkeypatch.setattr(host, "kind", lambda: None)  # the family is known only with the model
+    monkeypatch.setattr(host, "detected_model", lambda: None)  # the family is known only with the model
     _, again, told_again = run(unset(photos, tmp_path, name="again", resume="part"), host)
     assert set(again) == set(tensors) and all(torch.equal(again[key], given[key]) for key in tensors)
     assert told_again["ss_text_encoder_lr"] == str(rate)
@@ -103,7 +103,7 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
     left = {**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}
     with pytest.raises(ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):  # before the model is touched
         run(unset(photos, tmp_path, **left), host)
-    monkeypatch.setattr(host, "kind", lambda: None)
+    monkeypatch.setattr(host, "detected_model", lambda: None)
     with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):
         run(unset(photos, tmp_path, **left), host)
 

@@ -169,7 +169,7 @@ def test_waiting_and_interrupted_jobs_run_to_their_ends(host: Any, disk: Path) -
     """Those that waited run in their order; the interrupted one comes to the LoRA that 0.1.0 came to without a break."""
     jobs = Jobs(host, disk)
     jobs.queue.resume(jobs.entry("running").id)
-    jobs.queue.start()
+    jobs.queue.release()
     jobs.wait(lambda: all(entry.over for entry in jobs.queue.entries))
     ended = {entry.name: entry for entry in jobs.queue.entries if entry.state == "finished"}
     assert set(ended) == {"finished", "running", "dropped", "first"}

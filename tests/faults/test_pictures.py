@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import time
 from collections.abc import Callable
@@ -257,12 +256,12 @@ def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
 def test_a_file_that_changes_after_the_check(change: str, said: str, house: House, quick: Any, photos: Path) -> None:
     """Deleted, exchanged or locked between check and encoding: one sentence with its name, and no half run."""
     victim = photos / "3_blob" / "0.png"
-    real = Path.stat
+    real = Path.open
 
-    def locked(self: Path, **kwargs: Any) -> os.stat_result:
+    def locked(self: Path, *args: Any, **kwargs: Any) -> Any:
         if self == victim:
             raise PermissionError(13, "Permission denied")
-        return real(self, **kwargs)
+        return real(self, *args, **kwargs)
 
     def at(event: object, _: object) -> None:
         if isinstance(event, Planned):
@@ -271,7 +270,7 @@ def test_a_file_that_changes_after_the_check(change: str, said: str, house: Hous
             elif change == "exchange":
                 write_picture(victim, 40, 90)
             else:
-                patch.setattr(Path, "stat", locked)
+                patch.setattr(Path, "open", locked)
 
     with pytest.MonkeyPatch.context() as patch:
         run = house.run(quick(), at)
@@ -286,7 +285,7 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     def locked(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("PIL.Image.open", locked)
+    monkeypatch.setattr(Path, "open", locked)
     answered = reader_main.answer(photos / "3_blob" / "0.png")
     told = "Image '0.png' cannot be read (Permission denied); put it back, or make it readable."
     assert answered == {"problems": [told], "for_now": True}

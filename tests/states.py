@@ -96,7 +96,7 @@ def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str
     best = BestSoFar()
     kept = {**state_dict(pairs), **(bundle(word) if word else {})}
     best.measured(1, 0.5, lambda: kept)
-    held: Any = SimpleNamespace(pairs=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
+    held: Any = SimpleNamespace(adapters=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
     tree = {"session": Trainer.state(held), "best": best.state()}
     assert len(list(parameters(pairs))) == len(tree["session"]["adapters"])
     values = {

@@ -1,4 +1,4 @@
-"""How many sentences are told at once: a list that a person reads, and a page draws, has an end."""
+"""The limit on the number of messages that are shown at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST, NEWEST = 50, 10
 
 
 def bounded(texts: Sequence[str], most: int = MOST, newest: int = NEWEST) -> list[str]:
-    """At most `most` of `texts`, the `newest` among them; in the gap stands how many more there are."""
+    """At most `most` of `texts` with the last `newest`, and a line in the gap that says how many were omitted."""
     if len(texts) <= most:
         return list(texts)
     return [*texts[: most - newest], f"… and {len(texts) - most} more.", *texts[len(texts) - newest :]]

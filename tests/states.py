@@ -1,4 +1,4 @@
-"""A state as a run writes it, of layers that need no model; and a host that counts who borrows."""
+"""A state as a run writes it, without a model; and a host that counts its borrowers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ends, whatever ends it: what is told, what is named on the disk, and what a shell and a page are told of it."""
+"""Every way a run can end: its messages, the files on disk, and what the shell and the page get."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_a_word_of_its_own_is_an_effect() -> None:
 
 @pytest.fixture(autouse=True)
 def _whole_sessions() -> Iterator[None]:
-    """A test that breaks the class in the middle of a run leaves it whole."""
+    """Restores the class after a test that breaks it in the middle of a run."""
     real = Trainer._losses
     yield
     Trainer._losses = real  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Families beside SD 1.x on the standalone host: names, conditioning, whole runs, and others' steps."""
+"""Families other than SD 1.x on the standalone host: names, conditioning, whole runs, and recorded steps."""
 
 from __future__ import annotations
 

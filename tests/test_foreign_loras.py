@@ -1,4 +1,4 @@
-"""LoRAs of other programs: gone on with, merged first, inspected and trained again as the same LoRA under kohya's names."""
+"""LoRAs of other programs: continued from, merged first and inspected like the same LoRA under kohya's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms around jobs, their list and their page, each by itself; rooms of the webui on doubles of its names."""
+"""The modules around jobs, their list and their page, each by itself; modules of the webui on doubles of its names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: a thread of their own, one at a time, always ended with a sentence."""
+"""Jobs: in their own thread, one at a time, always ended with a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our settings as kohya's files, and back again."""
+"""Export to kohya's files, and back."""
 
 from __future__ import annotations
 

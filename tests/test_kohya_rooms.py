@@ -1,4 +1,4 @@
-"""The rooms behind the import of kohya's files, each by itself."""
+"""The modules behind the import of kohya's files, each by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lean layers against torch's own operators: results, gradients, what is kept, and when they stand aside."""
+"""Frozen layers against torch's own operators: results, gradients, what is saved, and when they are not used."""
 
 from __future__ import annotations
 

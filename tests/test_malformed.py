@@ -1,4 +1,4 @@
-"""Thousands of malformed files through every reader: a sentence, or a value that is legal; never another exception."""
+"""Thousands of malformed files through every reader: a sentence or a legal value, never another exception."""
 
 from __future__ import annotations
 

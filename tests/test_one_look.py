@@ -1,4 +1,4 @@
-"""Report, Train, queue and command line ask one function; nothing is asked or read twice for one request."""
+"""Report, Train, queue and command line use one check; nothing is checked or read twice for one request."""
 
 from __future__ import annotations
 

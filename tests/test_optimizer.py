@@ -1,4 +1,4 @@
-"""Groups, optimizers and clipping: against torch's own AdamW, and doubles of what needs CUDA."""
+"""Parameter groups, optimizers and clipping, against torch's own AdamW, and doubles of what needs CUDA."""
 
 from __future__ import annotations
 

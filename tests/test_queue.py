@@ -1,4 +1,4 @@
-"""The queue: order, persistence, what a sudden end leaves, and what becomes of jobs that fail."""
+"""The queue: order, persistence, sudden ends, and jobs that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text encoder's rate where none is given: 0 for SDXL, 0.00005 for the others. One that is given counts everywhere."""
+"""The text encoder's default learning rate: 0 for SDXL, 0.00005 for the others. A given one counts everywhere."""
 
 from __future__ import annotations
 

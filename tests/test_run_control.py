@@ -1,4 +1,4 @@
-"""What is asked of a run: which request counts, who undoes whose, and that whoever waits is woken."""
+"""Requests to a run: which one counts, who undoes whose, and that waiting threads are woken."""
 
 from __future__ import annotations
 

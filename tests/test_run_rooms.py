@@ -1,4 +1,4 @@
-"""The rooms that a run's settings, samples, states and files pass through, each by itself."""
+"""The modules that handle a run's settings, samples, states and files, each by itself."""
 
 from __future__ import annotations
 

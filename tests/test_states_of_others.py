@@ -1,4 +1,4 @@
-"""States that somebody else wrote or changed, with checksums that are right: one sentence each, before the model is taken."""
+"""Foreign or changed states with correct checksums: one sentence each, before the model is borrowed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def settings(pictures: Path, folder: Path, **flat: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def made(pictures: Path) -> tuple[Plan, Callable[[], Written]]:
-    """A plan, and a state of its run; a new one at each call."""
+    """A plan, and a function that returns a new state of its run."""
     config = settings(pictures, pictures.parent, ema_decay=0.9)
     plan = planned(config)
     return plan, lambda: Written(*run_state(config, plan))

@@ -1,4 +1,4 @@
-"""The form against the options, and what the tab answers."""
+"""The form against the options, and the tab's answers."""
 
 from __future__ import annotations
 

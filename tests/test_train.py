@@ -1,4 +1,4 @@
-"""The run as a whole, on the standalone host."""
+"""Whole runs on the standalone host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two programs on one data folder, as real processes: a job has one owner, who is told by a lock that dies with its program."""
+"""Two real processes on one data folder: a job has one owner, shown by a lock that ends with its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TOML text -> a dictionary, with whatever reader there is."""
+"""Parse TOML with the first reader that is available."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from lib_lora.errors import ConfigError
 
 MAX_DEPTH = 20
-_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
+_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has no tomllib
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML with the first reader that is there: Python's own, an installed one, or the one inside pip."""
+    """`text` as a dictionary, parsed by Python's own reader, an installed one, or the one inside pip."""
     for name in _READERS:
         try:
             reader = importlib.import_module(name)
@@ -27,7 +27,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _has_deep_keys(text: str) -> bool:
-    """Whether a key such as a.b.c has too many parts. The readers need memory by the square of them: 100 KB take all there is."""
+    """Whether a key such as a.b.c has too many parts. The readers' memory grows with their square: 100 KB exhaust it."""
     parts = 0
     for part in text.split("."):
         inside = part.strip(" \t")

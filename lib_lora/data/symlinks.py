@@ -1,15 +1,15 @@
-"""Links that lead out of the folder that was named: what is behind them was not named, and is not read."""
+"""Symbolic links that lead out of the given folder; their targets are not read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-NAMED = 5  # so many files are named in a sentence
+NAMED = 5  # files named in a message
 
 
 def leads_out(path: Path, root: Path) -> bool:
-    """Whether what lies at `path` lies outside of `root`, which is resolved; a loop of links lies nowhere."""
+    """Whether `path` resolves to a place outside `root` (a resolved path), or is a loop of links."""
     try:
         return not path.resolve().is_relative_to(root)
     except (OSError, RuntimeError):
@@ -17,7 +17,7 @@ def leads_out(path: Path, root: Path) -> bool:
 
 
 def link_problem(links: Sequence[str], root: Path) -> str:
-    """The sentence on links, by name, that lead out of `root`; behind the option's label."""
+    """The problem of links (by name) that lead out of `root`, to follow the option's label."""
     are, lead, them = (
         ("are links that lead", "they lead", "them") if len(links) > 1 else ("is a link that leads", "it leads", "it")
     )
@@ -28,6 +28,6 @@ def link_problem(links: Sequence[str], root: Path) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(repr(name) for name in names[:NAMED]) + more

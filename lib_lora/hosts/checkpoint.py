@@ -24,8 +24,8 @@ from lib_lora.hosts.text_weights import Weights, text_weights
 from lib_lora.paths import path_problem
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
-_NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # of shapes that are asked for and not there
-MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # a webui's have 3 KB and 10
+_NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # raised if shapes are missing or odd
+MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # the webui's own files have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
 
@@ -41,7 +41,7 @@ class Modules:
 
 
 class _Shape(tuple[int, ...]):
-    """A tensor's shape, that can be asked as the tensor itself would be."""
+    """A tensor's shape with the tensor's attributes `shape` and `ndim`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class _Shape(tuple[int, ...]):
 
 
 def read_shapes(path: Path) -> Mapping[str, Any]:
-    """The shape of every tensor, from the file's header alone, which is read once as long as the file stays the same.
+    """The shape of every tensor, from the file's header alone; cached until the file changes.
 
     Raises:
         ModelError: it cannot be read.
@@ -67,12 +67,12 @@ def read_shapes(path: Path) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=4)
 def _shapes(path: Path, _size: int, _changed: int) -> Mapping[str, Any]:
-    with safe_open(path, framework="pt"):  # the library's judgement of the header
+    with safe_open(path, framework="pt"):  # the library validates the header
         return MappingProxyType({key: _Shape(shape) for key, shape in tensor_shapes(path).items()})
 
 
 def file_problem(path: Path) -> str | None:
-    """The sentence that says why `path` cannot be trained on, from its header alone, or None."""
+    """Why the checkpoint at `path` cannot be trained, from its header alone; None if it can."""
     start = f"Checkpoint (checkpoint): {str(path)!r} "
     problem = path_problem(str(path))
     if problem:
@@ -95,10 +95,10 @@ def file_problem(path: Path) -> str | None:
 
 
 def load_modules(path: Path, dtype: torch.dtype) -> Modules:
-    """U-Net and text encoders as `dtype`, VAE in fp32; nothing is initialised, weights go straight in, one network at a time.
+    """U-Net and text encoders as `dtype`, VAE in fp32. Weights are assigned without initialisation, one network at a time.
 
     Raises:
-        ModelError: a tensor is missing, or the file is of no family that can be trained.
+        ModelError: a tensor is missing, or the model cannot be trained.
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
@@ -112,10 +112,10 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
 
 
 def empty_modules(path: Path) -> Modules:
-    """The networks without content, on torch's meta device in fp32, from the file's header alone.
+    """The networks on torch's meta device in fp32, from the file's header alone.
 
     Raises:
-        ModelError: the file is of no family that can be trained.
+        ModelError: the model cannot be trained.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -136,7 +136,7 @@ def empty_modules(path: Path) -> Modules:
 
 
 def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Configurations of U-Net, VAE and text encoders. One of `_NOT_WHOLE` is raised where the file lacks what tells them."""
+    """Configurations of U-Net, VAE and text encoders; raises one of `_NOT_WHOLE` if tensors are missing or odd."""
     encoders = [text_config(shapes, encoder.weights) for encoder in family.text_encoders]
     for config, encoder in zip(encoders, family.text_encoders):
         config["num_hidden_layers"] -= encoder.unread
@@ -148,22 +148,22 @@ def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any],
 
 
 def kind_of_file(path: Path) -> DetectedModel:
-    """What the checkpoint is, from its header and a configuration beside it alone.
+    """The detected model, from the checkpoint's header and a configuration beside it.
 
     Raises:
-        ModelError: it cannot be read, or is of no family that can be trained.
+        ModelError: it cannot be read, or the model cannot be trained.
     """
     problem = file_problem(path)
     if problem:
         raise ModelError(problem)
     shapes = read_shapes(path)
     family = family_of(shapes)
-    assert isinstance(family, Family)  # others have a problem
+    assert isinstance(family, Family)  # else `file_problem` returned a problem
     return DetectedModel(family, KEYS, says_v(path, shapes))
 
 
 def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
-    """What says that the model predicts v: the file itself, or a webui's configuration `NAME.yaml` beside it; empty for nothing.
+    """Why the model counts as predicting v (the file's mark, or a webui's `NAME.yaml` beside it); empty if it does not.
 
     Raises:
         ModelError: the configuration cannot be read.
@@ -183,11 +183,11 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def _means_v(beside: Path, size: int, _changed: int) -> bool:
-    """Whether a webui's configuration is of a model that predicts v; it is read once as long as it stays the same."""
+    """Whether a webui's configuration is of a model that predicts v; cached until the file changes."""
     if size > MAX_YAML_BYTES:
         raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
     text = beside.read_text(encoding="utf-8")
-    if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
+    if text.count("[") + text.count("{") > MOST_BRACKETS:  # the parser's time is quadratic in open brackets
         raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
     parameters = yaml.safe_load(text)["model"]["params"]
     scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
@@ -202,7 +202,7 @@ def legacy_hash(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of the whole file, which is read once as long as it stays the same."""
+    """SHA-256 of the whole file; cached until the file changes."""
     told = path.stat()
     return _sha256(path, told.st_size, told.st_mtime_ns)
 
@@ -217,15 +217,15 @@ def _sha256(path: Path, _size: int, _changed: int) -> str:
 
 
 def _read(path: Path, prefix: str) -> Weights:
-    """The tensors below `prefix`, under their whole names."""
+    """The tensors below `prefix`, under their full names."""
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
 
 
 def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
-    """Give a module on the meta device its weights; buffers that are not saved (position ids) come from `weights` too."""
+    """Assign `weights` to a module on the meta device, and to its non-persistent buffers (position ids)."""
     cast = {}
-    for key in list(weights):  # one after the other, so that there are never two copies of all
+    for key in list(weights):  # one by one, so that two copies of all tensors never exist
         value = weights.pop(key)
         cast[key] = value.to(dtype) if value.is_floating_point() else value.clone()  # a view would keep the whole file mapped
     missing, _ = module.load_state_dict(cast, strict=False, assign=True)

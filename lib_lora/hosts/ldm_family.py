@@ -1,4 +1,4 @@
-"""Which family a model is that the webui holds, from the webui's own flags and its classes' attributes."""
+"""The family of the webui's model, from the webui's flags and its classes' attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib_lora.hosts.checkpoint import MARKED, read_shapes
 
 
 def family_of(latent_diffusion: Any) -> Family | str:
-    """The family; in words where it is none that can be trained."""
+    """The family; a description if it cannot be trained."""
     refused = _refused(latent_diffusion)
     if refused:
         return refused
@@ -24,12 +24,12 @@ def family_of(latent_diffusion: Any) -> Family | str:
 
 
 def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
-    """What the model is; `family` as `family_of` says."""
+    """The detected model; `family` is from `family_of`."""
     return DetectedModel(family, "the model that the webui holds", _says_v(latent_diffusion))
 
 
 def _says_v(latent_diffusion: Any) -> str:
-    """What says that the model predicts v: the webui's configuration, or the mark of some SDXL files, which it does not read."""
+    """Why the model counts as predicting v: its configuration, or the mark of some SDXL files, which the webui ignores."""
     if latent_diffusion.parameterization == "v":
         return "its configuration says so"
     if not getattr(latent_diffusion, "is_sdxl", False):
@@ -40,7 +40,7 @@ def _says_v(latent_diffusion: Any) -> str:
 
 
 def embedder(wrapper: Any) -> Any:
-    """The text encoder inside what the webui wraps around it."""
+    """The text encoder inside the webui's wrapper."""
     return getattr(wrapper, "wrapped", wrapper)
 
 

@@ -1,4 +1,4 @@
-"""A `BaseModel` on the modules that the webui holds, ldm's and sgm's: nothing is loaded, copied or cast."""
+"""A `BaseModel` on the webui's modules (ldm's and sgm's), without loading, copying or casting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LdmModel:
     """The networks inside an ldm `LatentDiffusion` or an sgm `DiffusionEngine`.
 
     The U-Net is called directly: the host's `apply_model` casts inputs, and its buffers other than ᾱ may be half precision.
-    So are the text encoders, since the host's conditioner turns gradients off and reads prompts its own way.
+    The text encoders are called directly, too: the host's conditioner disables gradients and parses prompts.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LdmModel:
         self.hold(latent_diffusion, still_held)
 
     def hold(self, latent_diffusion: Any, still_held: Callable[[], bool]) -> None:
-        """Stand on these modules from now on: those of the same checkpoint, which the host may have built anew meanwhile."""
+        """Use these modules from now on: those of the same checkpoint, which the host may have rebuilt."""
         device, info = self.device, self._info
         self.family = replace(info.family, latent_scale=float(latent_diffusion.scale_factor))
         self.detected = detected_model(latent_diffusion, info.family)
@@ -88,7 +88,7 @@ class LdmModel:
 
     @torch.no_grad()
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        moments = self.vae.quant_conv(self.vae.encoder(pixels.float()))  # sgm's own `encode` gives a sample alone
+        moments = self.vae.quant_conv(self.vae.encoder(pixels.float()))  # sgm's own `encode` returns only a sample
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
@@ -99,7 +99,7 @@ class LdmModel:
 
 
 def _readers(latent_diffusion: Any, family: Family) -> tuple[TextEncoder, ...]:
-    """The text encoders as their family reads them."""
+    """The text encoders, as their family uses them."""
     several = len(family.text_encoders) > 1
     wrappers = list(latent_diffusion.conditioner.embedders) if several else [latent_diffusion.cond_stage_model]
     return tuple(_reader(embedder(wrapper), spec) for wrapper, spec in zip(wrappers, family.text_encoders))
@@ -112,6 +112,6 @@ def _reader(held: Any, spec: EncoderSpec) -> TextEncoder:
 
 
 def _tokenizer(latent_diffusion: Any) -> Tokenizer:
-    """The host's own; open_clip's is of another kind, with the same vocabulary as the one that the extension carries."""
+    """The host's tokenizer; for open_clip, which has another type, the bundled one with the same vocabulary."""
     only = embedder(latent_diffusion.cond_stage_model)
     return with_quick_merges(getattr(only, "tokenizer", None)) or load_tokenizer()

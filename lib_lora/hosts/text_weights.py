@@ -22,7 +22,7 @@ _FUSED = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)
 
 
 def text_weights(weights: Weights, prefix: str, module: nn.Module) -> Weights:
-    """The tensors below `prefix`, named as `module` wants them, whatever the installed transformers is."""
+    """The tensors below `prefix` under the names of `module`, for any transformers version. Empties `weights`."""
     part = {key.removeprefix(prefix): value for key, value in weights.items()}
     weights.clear()
     part = _from_open_clip(part) if prefix.endswith(".model.") else part
@@ -34,7 +34,7 @@ def text_weights(weights: Weights, prefix: str, module: nn.Module) -> Weights:
 
 
 def _from_open_clip(part: Weights) -> Weights:
-    """open_clip's fused in_proj becomes q, k and v, and its projection a Linear."""
+    """Convert open_clip's names: the fused in_proj becomes q, k and v, and the projection a Linear."""
     found: Weights = {}
     for key, value in part.items():
         layer, fused = _LAYER.fullmatch(key), _FUSED.fullmatch(key)

@@ -1,4 +1,4 @@
-"""What a page is sent: values that JSON has words for. Python would write NaN and Infinity, which no browser reads."""
+"""Values that every JSON reader accepts. Python writes NaN and Infinity, which browsers cannot read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def strict(value: Any) -> Any:
-    """The same nested value with None for every number that is not finite, and every text as UTF-8 can write it.
+    """The nested value with None for numbers that are not finite, and "?" for characters that UTF-8 cannot encode.
 
-    Names on a disk may be other bytes.
+    File names may hold such characters.
     """
     if isinstance(value, str):
         return value.encode(errors="replace").decode()

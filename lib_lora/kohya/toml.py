@@ -1,4 +1,4 @@
-"""A flat TOML document, written: numbers, switches, texts, lists; sections, and lists of tables."""
+"""Write flat TOML: numbers, booleans, strings, lists; sections, and lists of tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def toml_value(value: Any) -> str:
-    """One value. Texts are TOML's basic strings, which JSON's are too, but for DEL and characters beyond the basic plane."""
+    """A value as TOML. JSON strings are TOML's basic strings, except for DEL and characters beyond the basic plane."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
-"""Attention for the CrossAttention instances of ldm and sgm by torch's fused kernel: exact, and it keeps no softmax for backward.
+"""torch's fused attention for the CrossAttention instances of ldm and sgm: exact, and keeps no softmax for backward.
 
-The host's own choice is made for inference; Doggettx and InvokeAI, its defaults, keep every slice when gradients are wanted.
+The host's attention is made for inference; its defaults, Doggettx and InvokeAI, keep every slice if gradients are needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _forward(attention: Any) -> Forward:
         x: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None, **more: Any
     ) -> torch.Tensor:
         """softmax(q kᵀ / √d) v. Shapes: x `[B, n, width]`, context `[B, m, context width]` -> `[B, n, width]`."""
-        if mask is not None or any(more.values()):  # sgm's has more, for video
+        if mask is not None or any(more.values()):  # sgm's takes more, for video
             raise ValueError("masked attention, and attention between frames, are not used by Stable Diffusion")
         context = x if context is None else context
         split = [

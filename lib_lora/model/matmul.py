@@ -1,17 +1,16 @@
-"""Matrix products and a convolution, on the fastest kernels that torch has for them on this device."""
+"""Matrix products and a convolution on torch's fastest kernels for the device."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-# oneDNN's product: twice as fast as the BLAS behind torch.mm on the AVX-512 processor (AMD) where it was measured, and it takes
-# transposed operands as they are.
-# torch offers it as an operator of its compiler only; where it is missing, torch.mm gives the same numbers.
+# oneDNN's product: twice as fast as the BLAS behind torch.mm (measured on AMD with AVX-512), and it accepts transposed operands.
+# torch offers it only as an operator of its compiler; without it, torch.mm gives the same numbers.
 _ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
-_ONEDNN_ONTO: bool = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")  # adds onto what is there, in one pass
+_ONEDNN_ONTO: bool = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")  # adds to an existing tensor in one pass
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -23,7 +22,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def convolved_onto(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """Returns y + conv(x) in the memory of y, in fp32 on a CPU without gradients. Shapes: `[B, out, h', w']`, `[B, in, h, w]`."""
+    """Returns y + conv(x), written into y, in fp32 on a CPU without gradients. Shapes: `[B, out, h', w']`, `[B, in, h, w]`."""
     if _ONEDNN_ONTO and conv.bias is not None and conv.padding_mode == "zeros":
         sides = (list(conv.padding), list(conv.stride), list(conv.dilation))
         torch.ops.mkldnn._convolution_pointwise_.binary(

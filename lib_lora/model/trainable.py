@@ -1,4 +1,4 @@
-"""What makes a borrowed model trainable; every change has its exact inverse."""
+"""Makes a borrowed model trainable; every change is reversible."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lib_lora.model.vae_encoder import encoder_forwards
 
 @contextmanager
 def made_trainable(base: BaseModel, whole: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Frozen, the VAE in fp32, attention, frozen layers and the encoder on kernels made for it. The exit brings everything back.
+    """Context manager: `base` frozen, VAE in fp32, faster attention, frozen layers and VAE encoder. Restores everything on exit.
 
-    `whole`: of a model that a host holds, all that its networks lie in; then what others hung on them has no part, either.
+    `whole`: all modules of a host's model that contain its networks; if given, others' hooks and `forward`s are removed, too.
     """
     own = [*networks(base), base.vae]
     with ExitStack() as stack:
         stack.enter_context(frozen(whole or own))
-        stack.enter_context(others_aside(own if whole else []))  # transformers hangs hooks of its own on what it makes
+        stack.enter_context(others_aside(own if whole else []))  # transformers adds hooks of its own to its models
         stack.enter_context(_in_fp32(base.vae))
         stack.enter_context(training_forwards(base, base.device))
         stack.enter_context(forwards_replaced(encoder_forwards(base.vae, base.device)))
@@ -34,7 +34,7 @@ def made_trainable(base: BaseModel, whole: Sequence[nn.Module] = ()) -> Iterator
 
 @contextmanager
 def training_forwards(base: BaseModel, device: torch.device) -> Iterator[None]:
-    """The forwards of U-Net and text encoders that are used for training on `device`."""
+    """Context manager that sets the `forward`s of U-Net and text encoders for training on `device`."""
     with ExitStack() as stack:
         stack.enter_context(forwards_replaced(fused_attention_forwards(base.unet)))
         for encoder in base.text_encoders:
@@ -46,7 +46,7 @@ def training_forwards(base: BaseModel, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _in_fp32(vae: nn.Module) -> Iterator[None]:
-    """The VAE computes in fp32 (half precision overflows in some); fp16 and bf16 survive the way there and back exactly."""
+    """Context manager: the VAE in fp32 (some overflow in half precision). fp16 and bf16 weights are restored exactly."""
     before = next(vae.parameters()).dtype
     if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
         yield

@@ -1,4 +1,4 @@
-"""What a run leaves that was killed while it saved: files and folders under temporary names. The next run takes them away."""
+"""Removal of temporary files and folders that an earlier run left when it was killed while saving."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lib_lora.files.state_file import VALUES, holds_state_alone, read_values
 from lib_lora.output.removal import remove
 from lib_lora.training.state_rules import step_of
 
-OLD_ENOUGH_S = 60.0  # what another program is writing just now is younger
+OLD_ENOUGH_S = 60.0  # younger files may still be being written by another program
 
 
 def clean_up(loras: Path, states: Path) -> list[str]:
-    """Remove what is left in `loras`, and in `states` (of one LoRA) with its samples; a sentence on each that stays.
+    """Remove leftovers in `loras`, and in `states` (of one LoRA) with its samples; returns a note for each that stays.
 
-    Only names that this program gives go. A state that was killed between its two renames lies under a temporary name alone: it
-    stays until a newer one is there.
+    Only names that this program gives are removed. If a run was killed between the two renames of a state, the state has only
+    its temporary name: it stays until a newer one exists.
     """
     told: list[str | None] = []
     for folder in (loras, states, states / "samples"):
         told += [remove(path) for path in _old(folder, TEMPORARY, BACKUP, folders=False)]
-    with suppress(OSError):  # states that cannot be listed cannot be cleared either
+    with suppress(OSError):  # states that cannot be listed cannot be removed either
         newest = max((_steps(path.parent) for path in states.glob(f"*-state/{VALUES}")), default=-1)
         for folder in _old(states, TEMPORARY, OLD, GONE, folders=True):
             if holds_state_alone(folder) and _steps(folder) <= newest:
@@ -37,7 +37,7 @@ def clean_up(loras: Path, states: Path) -> list[str]:
 
 
 def _old(folder: Path, *endings: str, folders: bool) -> Iterator[Path]:
-    """Files, or folders, that lie in `folder` under a name that was given for a moment, long ago."""
+    """Files (or folders) directly in `folder` that have an old temporary name."""
     before, found = time.time() - OLD_ENOUGH_S, list[Path]()
     with suppress(OSError):
         found = [path for path in folder.iterdir() if passing_ending(path.name) in endings] if folder.is_dir() else []
@@ -49,7 +49,7 @@ def _old(folder: Path, *endings: str, folders: bool) -> Iterator[Path]:
 
 
 def _steps(state: Path) -> int:
-    """How far a state is; -1 where it is not whole."""
+    """The step of a state; -1 if it is not complete."""
     try:
         return step_of(read_values(state))
     except StateError:

@@ -1,4 +1,4 @@
-"""What a run takes away again. Only what this program made goes; a disk that refuses is told, and ends nothing."""
+"""Removal of files that this program made, and of no others; failures are returned as notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib_lora.output.picture import drawn_by_us
 
 
 def remove(path: Path) -> str | None:
-    """Take a file away; the sentence that says why it is still there, or None."""
+    """Remove a file; returns a note if that fails, else None."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -23,7 +23,7 @@ def remove(path: Path) -> str | None:
 
 
 def remove_lora(lora: Path) -> Iterator[str]:
-    """Take a LoRA of ours away with its card and picture; a sentence on each that stays."""
+    """Remove a LoRA that this program made, with its card and preview; yields a note for each file that stays."""
     if os.path.lexists(lora) and not _sure(made_by_us, lora):
         yield f"{str(lora)!r} was not written by a training of this name, and stays."
         return
@@ -35,7 +35,7 @@ def remove_lora(lora: Path) -> Iterator[str]:
 
 
 def made_by_us(lora: Path) -> bool:
-    """Whether a LoRA file says that this program wrote it, under the name that it has.
+    """Whether the metadata of a LoRA file say that this program wrote it under its present name.
 
     Raises:
         OSError: it cannot be read.
@@ -55,7 +55,7 @@ def made_by_us(lora: Path) -> bool:
 
 
 def _sure(ours: Callable[[Path], bool], path: Path) -> bool:
-    """What cannot be read is not known to be ours."""
+    """`ours(path)`; False if the file cannot be read."""
     try:
         return ours(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Saving on a disk that refuses: the run stands until there is room, instead of dying with what it has learned."""
+"""Retrying a write that the disk refused, so that a full disk pauses a run instead of ending it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def write_with_retry(write: Callable[[], T], control: RunControl) -> Generator[Event, None, T]:
-    """What `write` returns. Where the disk refuses, `SaveFailed` is told, and `control` says whether it is tried again.
+    """The result of `write`. If the disk refuses, yields `SaveFailed` and retries if `control.on_write_failed()` says so.
 
-    Whatever has an `OSError` as its cause is a matter of the disk: full, read-only, not permitted, broken, a share that is away.
+    An error with an `OSError` as its cause counts as the disk's: full, read-only, no permission, broken, a lost network share.
 
     Raises:
-        LoraFileError: it is not tried again, or is no matter of the disk.
+        LoraFileError: `write` failed for another reason, or is not retried.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What is told of LoRA files that a run goes on from or lies on: other programs' names, and layers that are not trained here."""
+"""Notes on LoRA files to continue from or to merge first: other programs' names, and layers that are not trained here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = "kohya's names"
 
 
 def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
-    """Sentences, one for each thing that a person would not expect.
+    """Notes, one for each thing that a user would not expect.
 
     Raises:
         LoraFileError: a file cannot be read.
@@ -49,7 +49,7 @@ def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
 
 
 def _alpha_told(file: LoraLayers, start: str) -> list[str]:
-    """PEFT's form is scaled by its configuration, which may be lost."""
+    """A note if a PEFT file has no alphas: they are in its configuration, which may be lost."""
     peft = "PEFT" in file.names.layout and not any(key.endswith(".alpha") for key in file.state)
     return [f"{start}no alphas; each counts as its layer's rank, so that nothing is scaled."] if peft else []
 

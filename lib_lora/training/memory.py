@@ -1,4 +1,4 @@
-"""How much memory is in use, for people to look at."""
+"""Measures the memory in use, and frees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def memory_gb(device: torch.device) -> float | None:
-    """GiB reserved on this thread's GPU, or, on a CPU, resident in this process; None where that cannot be told."""
+    """GiB reserved on this thread's GPU, or, on a CPU, resident in this process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved() / 2**30
     try:
@@ -22,14 +22,14 @@ def memory_gb(device: torch.device) -> float | None:
 
 
 def give_memory_back(device: torch.device) -> None:
-    """Return all that a run left, cycles of objects and caches, so that others can have it."""
+    """Free what a run left: reference cycles and caches."""
     gc.collect()
     give_caches_back(device)
 
 
 def give_caches_back(device: torch.device) -> None:
-    """Return what a part of a run left in the caches of torch and glibc."""
+    """Free the caches of torch and glibc."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # it keeps freed blocks of up to 32 MB
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # glibc keeps freed blocks of up to 32 MB

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizer, accumulation, clipping and loss scaling."""
+"""Optimizer, gradient accumulation, clipping and loss scaling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lib_lora.training.precision import Precision
 
 
 def device_problem(config: SettledOptimizer, device: torch.device) -> str | None:
-    """The sentence that says why the optimizer cannot work on `device`, or None."""
+    """Why the optimizer cannot work on `device`, or None."""
     if device.type == "cuda" or not optimizer_spec(config.optimizer).needs_cuda:
         return None
     return f"Optimizer (optimizer): {config.optimizer} works on CUDA only; choose AdamW."
@@ -37,7 +37,7 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     """The optimizer with its library's defaults and the user's arguments, as sd-scripts makes it (`get_optimizer`).
 
     Raises:
-        ConfigError: it cannot work on the parameters' device, is none, or does not take the arguments.
+        ConfigError: it cannot work on the parameters' device, is not an optimizer, or does not take the arguments.
     """
     problem = device_problem(config, groups[0]["params"][0].device)
     if problem:
@@ -45,7 +45,7 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     spec = optimizer_spec(config.optimizer)
     arguments = {**spec.defaults, **parse_arguments(config.optimizer_args), **spec.fixed}
     rate: float | None = config.first_rate
-    if spec.makes_its_own_rate(arguments):  # and refuses any other
+    if spec.makes_its_own_rate(arguments):  # and refuses a given one
         groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
         rate = None
     title = f"Optimizer (optimizer): {config.optimizer!r}"
@@ -56,17 +56,17 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     )
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=rate, **arguments)
-    except (RuntimeError, MemoryError, KeyboardInterrupt):  # of the device, not of the arguments
+    except (RuntimeError, MemoryError, KeyboardInterrupt):  # caused by the device, not by the arguments
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         raise ConfigError([f"{title} does not take these Optimizer arguments (optimizer_args): {_said(error)}."]) from error
     return optimizer
 
 
 def settings_problem(config: SettledOptimizer, device: torch.device) -> str | None:
-    """The sentence that says why optimizer and schedule do not work with their arguments, or None: two steps are tried."""
+    """Why optimizer and schedule do not work with their arguments, or None; two steps are tried."""
     if device_problem(config, device):
-        return None  # told by itself
+        return None  # reported separately
     weight = nn.Parameter(torch.zeros(2, 2, device=device))
     try:
         optimizer = make_optimizer(config, [{"params": [weight], "lr": config.first_rate}])
@@ -81,7 +81,7 @@ def settings_problem(config: SettledOptimizer, device: torch.device) -> str | No
         return error.problems[0]
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         return (
             f"Optimizer (optimizer): {config.optimizer} does not work with its arguments (optimizer_args) and the schedule's "
             f"(lr_scheduler_type, lr_scheduler_args): {_said(error)}."
@@ -90,12 +90,12 @@ def settings_problem(config: SettledOptimizer, device: torch.device) -> str | No
 
 
 def _said(error: BaseException) -> str:
-    """An error of somebody else's code, with its kind where its text does not speak for itself."""
+    """The text of a library's error, with its type unless it is a TypeError or ValueError."""
     return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
-    """The sentence that says why a schedule class does not last for `steps`, or None: it is stepped through."""
+    """Why a schedule class does not last for `steps`, or None; all steps are tried."""
     if not config.lr_scheduler_type:
         return None
     rate = config.first_rate
@@ -105,7 +105,7 @@ def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
         try:
             optimizer.step()
             scheduler.step()
-        except Exception as error:  # noqa: BLE001 - whatever a class says when it has come to its end
+        except Exception as error:  # noqa: BLE001 - a class may raise anything at its end
             return (
                 f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type} ends at step {step + 1} of {steps} "
                 f"({type(error).__name__}: {error}); change its arguments (lr_scheduler_args)."
@@ -114,7 +114,7 @@ def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
 
 
 class Updater:
-    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, norms, gradients dropped."""
+    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, max norm and EMA."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Updater:
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         further: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """`further`: parameter groups beside those of `adapters`."""
+        """`further`: parameter groups in addition to those of `adapters`."""
         self._adapters, self._largest_norm = list(adapters), adapter.scale_weight_norms
         self._parameters: list[nn.Parameter] = [*parameters(adapters), *(value for group in further for value in group["params"])]
         self._max_grad_norm = config.max_grad_norm
@@ -133,24 +133,24 @@ class Updater:
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
         self.optimizer = make_optimizer(config, [*parameter_groups(adapters, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
-        self.begun = 0  # how often `update` was called
+        self.begun = 0  # number of calls of `update`
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
-        self._scales_loss = bool(self._scaler.is_enabled())  # torch leaves it off where there is no CUDA
+        self._scales_loss = bool(self._scaler.is_enabled())  # torch disables it without CUDA
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
         if self._schedule_free:
             cast(Any, self.optimizer).train()
 
     def accumulate(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a batch, divided by how many batches a step has (as accelerate, also in a last, shorter step)."""
-        if loss.requires_grad:  # module dropout may have left out every layer
+        """Add the gradients of a batch, divided by `gradient_accumulation_steps` (as accelerate, also in a shorter last step)."""
+        if loss.requires_grad:  # module dropout may have dropped every layer
             self._scaler.scale(loss / self._accumulation).backward()
-        self._limit_norms()  # sd-scripts does so after every batch: it tells where a file to go on from has larger ones
+        self._limit_norms()  # after every batch, as sd-scripts: matters if a file to continue from has larger norms
 
     def update(self) -> bool:
-        """One optimizer step on the gradients that were added up. False where they are no numbers: nothing was changed then.
+        """One optimizer step on the accumulated gradients. False if they are not finite; then nothing was changed.
 
-        With a loss scaler it is the scaler that skips the step, lowers its scale, and nothing is wrong. That gradients are
-        numbers is looked at whether or not they are clipped.
+        A loss scaler skips such a step itself and lowers its scale, which is no failure. Gradients are checked with and without
+        clipping.
         """
         self.begun += 1
         if self._max_grad_norm > 0:
@@ -164,7 +164,7 @@ class Updater:
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
+        if self._scaler.get_scale() >= scale:  # the update was not skipped: advance the schedule (as accelerate)
             self.scheduler.step()
         self.drop_gradients()
         self._limit_norms()
@@ -177,14 +177,14 @@ class Updater:
             limit_norms([one for one in self._adapters if is_learning(one)], self._largest_norm)
 
     def drop_gradients(self) -> None:
-        """Forget what was added up."""
+        """Drop the accumulated gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @contextmanager
     def kept_weights(self) -> Iterator[None]:
-        """While it lasts, the adapters hold the weights to be kept: the moving average, or a schedule-free optimizer's own.
+        """In the block, the adapters hold the weights to save: the EMA, or a schedule-free optimizer's evaluation weights.
 
-        Afterwards they hold those that are trained, bit for bit.
+        Afterwards they hold the trained weights again, bit for bit.
         """
         trained = [parameter.detach().clone() for parameter in self._parameters] if self._schedule_free else []
         if self._schedule_free:
@@ -200,7 +200,7 @@ class Updater:
                     parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on, beside the adapters."""
+        """Everything that the next update depends on, except the adapters."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -209,7 +209,7 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()` of another run. Factors of the schedule are taken from this run's own number of steps."""
+        """Resume from `state_dict()` of another run. The schedule's factors follow this run's number of steps."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])
@@ -221,19 +221,19 @@ class Updater:
                 group["lr"] = rate * factor
 
     def learning_rates(self) -> list[float]:
-        """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""
+        """The learning rate of each parameter group for the next step; 0 if the optimizer has not computed its own yet."""
         return [float(group["lr"] or 0.0) for group in self.optimizer.param_groups]
 
 
 def all_finite(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether every gradient is a number. The device is waited for once."""
+    """Whether every gradient is finite. Synchronises with the device once."""
     largest = [parameter.grad.abs().amax().float() for parameter in parameters if parameter.grad is not None]
     return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 
 def loss_scaler(*, enabled: bool, half_weights: bool) -> Any:
-    """Torch's GradScaler. It refuses gradients of fp16 weights; with `half_weights` it takes them (as sd-scripts' full_fp16)."""
-    scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)(enabled=enabled)  # its home since torch 2.3
+    """Torch's GradScaler. It refuses gradients of fp16 weights, except with `half_weights` (as sd-scripts' full_fp16)."""
+    scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)(enabled=enabled)  # in torch.amp since 2.3
     if enabled and half_weights:
         scaler._unscale_grads_ = functools.partial(_unscale_half, scaler._unscale_grads_)
     return scaler

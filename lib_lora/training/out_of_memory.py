@@ -1,4 +1,4 @@
-"""Why torch failed, in words, where the reason is known."""
+"""Explains out-of-memory errors of torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lib_lora.model.base import BaseModel
 
 
 class OutOfMemoryError(TrainLoraError):
-    """The GPU has not enough memory for these settings."""
+    """The GPU does not have enough memory for these settings."""
 
 
-STEP = ("batch_size", "resolution", "rank")  # what lowers the memory of a step
+STEP = ("batch_size", "resolution", "rank")  # options that lower the memory of a step
 ENCODING = ("vae_batch_size", "resolution")
 
 
 @contextmanager
 def explained(base: BaseModel, config: TrainConfig, what: str, lower: Sequence[str] = STEP) -> Iterator[None]:
-    """Run a part of the work; `what` names it, `lower` the options that it takes less memory with.
+    """Run the block; `what` names its work, `lower` the options that reduce its memory.
 
     Raises:
         OutOfMemoryError: instead of torch's.
-        HostChanged: instead of whatever torch says when the model was taken away in the middle.
+        HostChanged: instead of torch's RuntimeError, if the model was moved or replaced meanwhile.
     """
     try:
         yield

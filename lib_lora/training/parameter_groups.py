@@ -1,4 +1,4 @@
-"""Adapters -> the optimizer's parameter groups, each with its rate."""
+"""Adapters -> the optimizer's parameter groups, each with its learning rate."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lib_lora.model.layer_settings import block_index, rate_factor
 
 
 def parameter_groups(adapters: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
-    """Text encoder first, then the U-Net, as one or (with factors) by block (sd-scripts `prepare_optimizer_params`).
+    """The text encoder's group, then the U-Net's, one or (with factors) one per block (sd-scripts `prepare_optimizer_params`).
 
-    With LoRA+ the upper matrices are groups of their own. What has no rate, or wants no gradient, is in none.
+    With LoRA+, the up matrices have separate groups. Parameters without a learning rate or a gradient are left out.
     """
     trained = [one for one in adapters if is_learning(one)]
     text = [one for one in trained if one.target.part == "text_encoder"]
@@ -31,12 +31,12 @@ def parameter_groups(adapters: Sequence[Adapter], config: SettledOptimizer, adap
 
 
 def embedding_groups(word: Embedding | None, config: EmbeddingConfig) -> list[dict[str, Any]]:
-    """The vectors of a trained word, of all text encoders, as one group with a rate of its own."""
+    """The vectors of a trained embedding, for all text encoders, as one group with its own learning rate."""
     return [{"params": list(word.vectors), "lr": config.embedding_lr}] if word is not None else []
 
 
 def _blocks(adapters: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
-    """Pairs that share a rate."""
+    """Adapters grouped by block, or as one group without factors."""
     if not adapter.has_factors:
         return [list(adapters)] if adapters else []
     blocks: dict[int | None, list[Adapter]] = {}
@@ -46,7 +46,7 @@ def _blocks(adapters: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Ad
 
 
 def _halves(adapters: Sequence[Adapter], rate: float, ratio: float) -> list[dict[str, Any]]:
-    """All parameters in one group, or with LoRA+ (Hayou et al. 2024) the upper matrices in one with `ratio` times the rate."""
+    """All parameters as one group; with LoRA+ (Hayou et al. 2024), the up matrices as another with `ratio` times the rate."""
     if not adapters or rate == 0:
         return []
     if ratio == 0:

@@ -1,4 +1,4 @@
-"""The row that tells how much memory the run takes, below the report of the images."""
+"""The report's row with the memory estimate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT = 32  # answers
 
 
 class MemoryRow:
-    """Counts on a likeness of the model in hand, one question at a time; the same question is counted once."""
+    """Estimates memory on a meta copy of the model, one request at a time; answers are cached."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -27,7 +27,7 @@ class MemoryRow:
         self._asked = 0
 
     def html(self, found: Findings) -> str | None:
-        """The row; "" without a model to count on or images, None where a later question came meanwhile."""
+        """The row; "" without a model or images, None if a later request came meanwhile."""
         self._asked += 1
         number = self._asked
         with self._lock:
@@ -53,6 +53,6 @@ class MemoryRow:
         try:
             return short(estimate(config, base, self._host.device(), plan))
         except TrainLoraError:
-            return ""  # what is wrong with the settings is told by the report, or at the start
+            return ""  # the report, or the start, shows the problems
         except Exception as error:  # noqa: BLE001 - other extensions may have put anything into the model's classes
             return f"cannot be told for this model ({type(error).__name__}: {error})"

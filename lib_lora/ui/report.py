@@ -1,4 +1,4 @@
-"""What was found, as HTML: images, repeats, buckets, captions, the number of steps and where it comes from."""
+"""The report as HTML: images, repeats, buckets, captions, and the number of steps with its formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_CAPTIONS = 3
 
 
 def plan_html(plan: Plan) -> str:
-    """The report of images that can be trained on."""
+    """The report of a plan."""
     folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
     learned = [sample for sample in plan.samples if not sample.is_reg]
     captions = list(dict.fromkeys(sample.caption for sample in learned))
@@ -47,7 +47,7 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:
-    """Sentences as a list with an end; nothing for none."""
+    """Sentences as an HTML list of limited length; "" if there are none."""
     if not texts:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in bounded(texts))

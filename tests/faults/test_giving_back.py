@@ -1,4 +1,4 @@
-"""Case 44, where the webui lends its model: something fails while it is taken, or while it is given back."""
+"""Case 44 on the webui's model: a failure while it is borrowed, or while it is given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases 49, 52, 55, 57, 58, 69: settings, numbers and pictures from anywhere, and odd machines."""
+"""Cases 49, 52, 55, 57, 58, 69: arbitrary settings, numbers and pictures, and unusual machines."""
 
 from __future__ import annotations
 

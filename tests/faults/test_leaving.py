@@ -1,4 +1,4 @@
-"""Case 42: the program is told to end while a training runs."""
+"""Case 42: the program is asked to end during a run."""
 
 from __future__ import annotations
 

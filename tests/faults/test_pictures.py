@@ -1,4 +1,4 @@
-"""Cases 8 to 21: image files that are none, are odd, or are gone."""
+"""Cases 8 to 21: broken, unusual and missing image files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families beside SD 1.x on ldm's and open_clip's real classes, under the webui's exact versions."""
+"""Families other than SD 1.x on ldm's and open_clip's real classes, under the webui's exact versions."""
 
 from __future__ import annotations
 

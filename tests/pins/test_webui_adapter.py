@@ -1,4 +1,4 @@
-"""The webui adapter on real ldm classes, under the webui's exact versions, with a double of the webui's names."""
+"""The webui host on real ldm classes, under the webui's exact versions, with a double of the webui's names."""
 
 from __future__ import annotations
 

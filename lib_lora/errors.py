@@ -1,8 +1,11 @@
-"""Errors with messages for the user, shown instead of a traceback."""
+"""Errors with messages for the user, shown instead of a traceback, and how many messages are shown at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+
+MOST, NEWEST = 50, 10
 
 
 class Problem(str):
@@ -63,3 +66,10 @@ class NotGivenBack(HostChanged, _SeveralProblemsError):  # noqa: N818 - the stat
 
 class LoraFileError(TrainLoraError):
     """A LoRA file that cannot be read, written or loaded."""
+
+
+def bounded(texts: Sequence[str], most: int = MOST, newest: int = NEWEST) -> list[str]:
+    """At most `most` of `texts` with the last `newest`, and a line in the gap that says how many were omitted."""
+    if len(texts) <= most:
+        return list(texts)
+    return [*texts[: most - newest], f"… and {len(texts) - most} more.", *texts[len(texts) - newest :]]

@@ -17,5 +17,5 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan", "model", "objective", "kohya"),
     ("data",),
     ("config", "files", "signals"),
-    ("families", "paths", "errors", "sentences", "randomness", "run_control"),
+    ("families", "paths", "errors", "randomness", "run_control"),
 )

@@ -21,14 +21,14 @@ from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase,
 from lib_lora.files.locks import sole_writer
 from lib_lora.host import Host
 from lib_lora.output.checkpointer import Checkpointer
-from lib_lora.output.cleanup import clean_up
 from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.metadata import cut_metadata
+from lib_lora.output.removal import clean_up
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_notes
-from lib_lora.training.continued_notes import continued_notes
+from lib_lora.training.continued_files import continued_notes
 from lib_lora.training.embedding import embedding_notes
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.latents import LatentSource

@@ -23,8 +23,7 @@ from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.optimizer import Updater
-from lib_lora.training.parameter_groups import embedding_groups
+from lib_lora.training.optimizer import Updater, embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.resume import _candidates, data_fingerprint
 from lib_lora.training.trainer import Trainer

@@ -34,8 +34,8 @@ from lib_lora.kohya.table import key_table
 from lib_lora.model.base import Target
 from lib_lora.model.layer_report import layers_text
 from lib_lora.output.card import write_card
-from lib_lora.output.cleanup import clean_up
 from lib_lora.output.inspect import describe
+from lib_lora.output.removal import clean_up
 from lib_lora.output.truncate import truncate
 from lib_lora.replay.data import replay_data
 from lib_lora.replay.step import load_recording

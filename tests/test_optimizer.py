@@ -20,8 +20,7 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
 from lib_lora.model.checkpointing import Choice, choose_checkpointing
-from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
-from lib_lora.training.parameter_groups import parameter_groups
+from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, parameter_groups, settings_problem
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)

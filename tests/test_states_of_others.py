@@ -17,7 +17,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.files.plain_values import Tensors
 from lib_lora.files.state_file import write_state
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.output.cleanup import clean_up
+from lib_lora.output.removal import clean_up
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle

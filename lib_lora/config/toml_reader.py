@@ -1,9 +1,11 @@
-"""Parse TOML with the first reader that is available."""
+"""Read TOML with the first reader that is available, and write flat TOML."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lib_lora.errors import ConfigError
@@ -38,3 +40,19 @@ def _has_deep_keys(text: str) -> bool:
         if parts > MAX_DEPTH:
             return True
     return False
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML. JSON strings are TOML's basic strings, except for DEL and characters beyond the basic plane."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_table(values: Mapping[str, Any]) -> str:
+    """`key = value` lines."""
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())

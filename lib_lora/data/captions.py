@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_lora.data.folders import leads_out, link_problem, named
 from lib_lora.data.hidden_names import given_stem
-from lib_lora.data.lines import lines_of
-from lib_lora.data.symlinks import leads_out, link_problem, named
 from lib_lora.errors import DatasetError
 
 MAX_BYTES = 2**20
@@ -152,3 +151,9 @@ def with_trigger(caption: str, trigger: str) -> str:
 def has_trigger(text: str, trigger: str) -> bool:
     """Whether `text` contains the trigger as a whole word, ignoring case."""
     return re.search(rf"(?<!\w){re.escape(trigger.casefold())}(?!\w)", text.casefold()) is not None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of `text` without line ends; an empty text has none."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.options import shown
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.symlinks import leads_out, link_problem, named
 from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -20,6 +19,9 @@ KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
 MAX_ENTRIES = 50_000  # files and folders listed at most: ten per image of the largest dataset
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
+
+
+NAMED = 5  # files named in a message
 
 
 @dataclass(frozen=True)
@@ -195,3 +197,28 @@ def _is(look: Callable[[], bool]) -> bool:
         return look()
     except OSError:
         return False
+
+
+def leads_out(path: Path, root: Path) -> bool:
+    """Whether `path` resolves to a place outside `root` (a resolved path), or is a loop of links."""
+    try:
+        return not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return True
+
+
+def link_problem(links: Sequence[str], root: Path) -> str:
+    """The problem of links (by name) that lead out of `root`, to follow the option's label."""
+    are, lead, them = (
+        ("are links that lead", "they lead", "them") if len(links) > 1 else ("is a link that leads", "it leads", "it")
+    )
+    return (
+        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; "
+        f"put there what {lead} to, or take {them} away."
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(repr(name) for name in names[:NAMED]) + more

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from lib_lora.data.dataset import Dataset, Sample, checked_picture
 from lib_lora.data.decoder_process import NoReaderError, Readers
-from lib_lora.data.folders import FolderSearch
+from lib_lora.data.folders import FolderSearch, link_problem, named
 from lib_lora.data.hidden_names import given_name, given_stem
-from lib_lora.data.symlinks import link_problem, named
 from lib_lora.errors import DatasetError
 from lib_lora.paths import pasted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,7 @@ from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.known import TRAINABLE
 from lib_lora.files.safetensors_header import tensor_shapes
 from lib_lora.hosts.architecture import UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
-from lib_lora.hosts.text_weights import Weights, text_weights
+from lib_lora.model.layer_names.text import FUSED, OPEN_CLIP_PARTS
 from lib_lora.paths import path_problem
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
@@ -28,6 +29,17 @@ _NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticErro
 MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # the webui's own files have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"the tensor {V_MARK} in the file says so"
+
+
+Weights = dict[str, torch.Tensor]
+_WHOLE = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
+_FUSED = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -235,3 +247,32 @@ def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner).register_buffer(leaf, cast[name], persistent=False)
+
+
+def text_weights(weights: Weights, prefix: str, module: nn.Module) -> Weights:
+    """The tensors below `prefix` under the names of `module`, for any transformers version. Empties `weights`."""
+    part = {key.removeprefix(prefix): value for key, value in weights.items()}
+    weights.clear()
+    part = _from_open_clip(part) if prefix.endswith(".model.") else part
+    positions = "text_model.embeddings.position_ids"
+    part.setdefault(positions, torch.arange(part["text_model.embeddings.position_embedding.weight"].shape[0])[None])
+    if hasattr(module, "text_model"):
+        return part
+    return {key.removeprefix("text_model."): value for key, value in part.items()}  # transformers 5
+
+
+def _from_open_clip(part: Weights) -> Weights:
+    """Convert open_clip's names: the fused in_proj becomes q, k and v, and the projection a Linear."""
+    found: Weights = {}
+    for key, value in part.items():
+        layer, fused = _LAYER.fullmatch(key), _FUSED.fullmatch(key)
+        if fused:
+            for name, piece in zip(FUSED, value.chunk(3)):
+                found[f"text_model.encoder.layers.{fused[1]}.{name}.{fused[2]}"] = piece
+        elif layer:
+            found[f"text_model.encoder.layers.{layer[1]}.{OPEN_CLIP_PARTS[layer[2]]}.{layer[3]}"] = value
+        elif key in _WHOLE:
+            found[f"text_model.{_WHOLE[key]}"] = value
+        elif key == "text_projection":
+            found["text_projection.weight"] = value.t().contiguous()
+    return found

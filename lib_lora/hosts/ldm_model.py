@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from lib_lora.data.merges import with_quick_merges
 from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
 from lib_lora.families.ddpm import Ddpm
-from lib_lora.families.family import Family
+from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.family import TextEncoder as EncoderSpec
+from lib_lora.families.known import FAMILIES
 from lib_lora.families.noise_process import NoiseProcess
-from lib_lora.hosts.ldm_family import detected_model, embedder
+from lib_lora.hosts.architecture import V_MARK
+from lib_lora.hosts.checkpoint import MARKED, read_shapes
 from lib_lora.model.base import Embedding, ModelInfo, Target, networks
 from lib_lora.model.conditioning import Conditioning, TextEncoder, size_vector
 from lib_lora.model.inpainting import Surroundings
@@ -115,3 +118,49 @@ def _tokenizer(latent_diffusion: Any) -> Tokenizer:
     """The host's tokenizer; for open_clip, which has another type, the bundled one with the same vocabulary."""
     only = embedder(latent_diffusion.cond_stage_model)
     return with_quick_merges(getattr(only, "tokenizer", None)) or load_tokenizer()
+
+
+def family_of(latent_diffusion: Any) -> Family | str:
+    """The family; a description if it cannot be trained."""
+    refused = _refused(latent_diffusion)
+    if refused:
+        return refused
+    family = next((found for found in FAMILIES if getattr(latent_diffusion, f"is_{found.id}", False)), None)
+    if family is None:
+        return "of an unknown kind"
+    channels = latent_diffusion.model.diffusion_model.input_blocks[0][0].weight.shape[1]
+    return family.with_channels(channels) or f"{family.name} for editing or depth, with {channels} channels"
+
+
+def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
+    """The detected model; `family` is from `family_of`."""
+    return DetectedModel(family, "the model that the webui holds", _says_v(latent_diffusion))
+
+
+def _says_v(latent_diffusion: Any) -> str:
+    """Why the model counts as predicting v: its configuration, or the mark of some SDXL files, which the webui ignores."""
+    if latent_diffusion.parameterization == "v":
+        return "its configuration says so"
+    if not getattr(latent_diffusion, "is_sdxl", False):
+        return ""
+    file = Path(str(latent_diffusion.sd_checkpoint_info.filename))
+    marked = file.suffix == ".safetensors" and V_MARK in read_shapes(file)
+    return f"{MARKED}; the webui itself needs {file.stem}.yaml for that" if marked else ""
+
+
+def embedder(wrapper: Any) -> Any:
+    """The text encoder inside the webui's wrapper."""
+    return getattr(wrapper, "wrapped", wrapper)
+
+
+def _refused(latent_diffusion: Any) -> str | None:
+    if getattr(latent_diffusion, "is_sd3", False):
+        return "SD3"
+    if getattr(latent_diffusion, "is_ssd", False):
+        return "SSD-1B"
+    if getattr(latent_diffusion, "is_sdxl", False):
+        return None if hasattr(embedder(latent_diffusion.conditioner.embedders[0]), "transformer") else "an SDXL refiner"
+    key = getattr(latent_diffusion.model, "conditioning_key", "crossattn")
+    if key == "crossattn-adm":
+        return "UnCLIP"
+    return None if key in ("crossattn", "hybrid") else f"conditioned by {key!r}"

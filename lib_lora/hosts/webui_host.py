@@ -15,8 +15,7 @@ from lib_lora.errors import ModelAway, ModelError
 from lib_lora.families.family import DetectedModel
 from lib_lora.families.known import TRAINABLE
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import detected_model, family_of
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, detected_model, family_of
 from lib_lora.hosts.restoring import given_back
 from lib_lora.hosts.webui_model import WebuiModel, model_info
 from lib_lora.hosts.webui_queue import Place

@@ -13,8 +13,7 @@ from torch import nn
 
 from lib_lora.errors import ModelAway
 from lib_lora.families.family import Family
-from lib_lora.hosts.ldm_family import family_of
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, family_of
 from lib_lora.model.base import Embedding, ModelInfo, networks
 
 SAMPLED = 16  # values of each tensor

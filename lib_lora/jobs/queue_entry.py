@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from lib_lora.errors import bounded
 from lib_lora.jobs.progress import Progress
-from lib_lora.jobs.strict import strict
-from lib_lora.sentences import bounded
 
 EntryState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted", "broken"]
 FORMAT = 1
@@ -194,3 +193,17 @@ def _cut(value: Any) -> str:
         return str(value)[:40]
     except (ValueError, RecursionError):  # Python formats no integer of more than 4,300 digits
         return type(value).__name__
+
+
+def strict(value: Any) -> Any:
+    """The nested value with None for numbers that are not finite, and "?" for characters that UTF-8 cannot encode.
+
+    File names may hold such characters.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    return [strict(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -8,12 +8,11 @@ from typing import Any
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.options import Option
+from lib_lora.errors import bounded
 from lib_lora.jobs.history import can_resume, has_state
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
-from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.strict import strict
-from lib_lora.sentences import bounded
+from lib_lora.jobs.queue_entry import Entry, strict
 
 LONGEST_NAME, LONGEST = 200, 2000  # characters of a name and of a sentence that the list shows
 

@@ -18,6 +18,7 @@ from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.config.settled import Settled, with_rates
+from lib_lora.config.toml_reader import toml_table
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
 from lib_lora.families.family import Family
 from lib_lora.families.sd1 import SD1
@@ -27,7 +28,6 @@ from lib_lora.kohya.handed import HANDED_ON
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
-from lib_lora.kohya.toml import toml_table
 from lib_lora.paths import at_home, split_repeats
 
 ExportForm = Literal["toml", "json", "dataset"]

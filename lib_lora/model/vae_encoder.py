@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib_lora.model.frozen_layers import in_fp32
-from lib_lora.model.matmul import convolved_onto
+from lib_lora.model.frozen_layers import convolved_onto, in_fp32
 from lib_lora.model.patching import Forward
 
 

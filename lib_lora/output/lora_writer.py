@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,7 +16,7 @@ from lib_lora.config.names import next_free
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.events import Event, Note
+from lib_lora.events import Event, Note, SaveFailed
 from lib_lora.files.lora_file import serialise
 from lib_lora.host import Host
 from lib_lora.model.adapter import State, state_dict
@@ -28,7 +29,6 @@ from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
-from lib_lora.output.retry import write_with_retry
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
@@ -39,6 +39,9 @@ _NO_EFFECT = (
     "LoRA {name!r} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float "
     "as Precision of the file (save_precision)."
 )
+
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,3 +222,22 @@ def _optimizer_text(config: Settled, trainer: Trainer) -> str:
     arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
     given = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")
+
+
+def write_with_retry(write: Callable[[], T], control: RunControl) -> Generator[Event, None, T]:
+    """The result of `write`. If the disk refuses, yields `SaveFailed` and retries if `control.on_write_failed()` says so.
+
+    An error with an `OSError` as its cause counts as the disk's: full, read-only, no permission, broken, a lost network share.
+
+    Raises:
+        LoraFileError: `write` failed for another reason, or is not retried.
+    """
+    while True:
+        try:
+            return write()
+        except LoraFileError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            yield SaveFailed(str(error))
+            if not control.on_write_failed():
+                raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 from lib_lora.config.adapter import AdapterConfig
@@ -11,20 +12,25 @@ from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, LoraFileError, Problem
 from lib_lora.families.family import DetectedModel, Family
 from lib_lora.model.adapter import State, by_layer
-from lib_lora.model.base import Part
+from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.delta import BLOCKS, SCALE, adapter_type_of, factorization, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
+from lib_lora.model.norm_shifts import norms_of
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
+from lib_lora.model.targets import further_targets
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # diag-oft's is a limit that is not trained; glora's has no effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
+
+
+OURS = "kohya's names"
 
 
 def weights_problems(config: Settled, kind: DetectedModel | None = None, files: LoraFiles | None = None) -> list[Problem]:
@@ -207,3 +213,48 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
 def part_of(name: str) -> Part:
     """The part of the model that has the layer `name`."""
     return "text_encoder" if name.startswith(_TEXT) else "unet"
+
+
+def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
+    """Notes, one for each thing that a user would not expect.
+
+    Raises:
+        LoraFileError: a file cannot be read.
+    """
+    told: list[str] = []
+    if not config.adapter.network_weights and not config.adapter.base_weights:
+        return told
+    files = files or LoraFiles()
+    heard = {target.name for target in further_targets(base)} | norms_of(base).keys()
+    if config.adapter.network_weights:
+        path = config.adapter.network_weights
+        file = files.layers(path, base.family)
+        start, further = f"{CONTINUE}: {path!r} has ", _further(file)
+        if file.names.layout != OURS:
+            told.append(f"{start}{file.names.layout}; the new file has {OURS}.")
+        told += _alpha_told(file, start)
+        if further:
+            silent = [name for name in further if name not in heard]
+            tail = f"; while it trains the model does without {_listed(silent)}" if silent else ""
+            told.append(f"{start}{_listed(further)}, which are not trained here: they stay in the new file as they are{tail}.")
+    for path in config.adapter.base_weights:
+        file = files.layers(path, base.family)
+        start, silent = f"{BASE}: {path!r} has ", [name for name in _further(file) if name not in heard]
+        told += _alpha_told(file, start)
+        if silent:
+            told.append(f"{start}{_listed(silent)}, which cannot be merged; they are left out.")
+    return told
+
+
+def _alpha_told(file: LoraLayers, start: str) -> list[str]:
+    """A note if a PEFT file has no alphas: they are in its configuration, which may be lost."""
+    peft = "PEFT" in file.names.layout and not any(key.endswith(".alpha") for key in file.state)
+    return [f"{start}no alphas; each counts as its layer's rank, so that nothing is scaled."] if peft else []
+
+
+def _further(file: LoraLayers) -> list[str]:
+    return [name for name in by_layer(without_bundle(file.state)) if is_further(name)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the layer {names[0]!r}" if len(names) == 1 else f"{len(names)} layers, such as {names[0]!r}"

@@ -19,7 +19,7 @@ from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.latent_cache import LatentCache
-from lib_lora.training.out_of_memory import ENCODING, explained
+from lib_lora.training.memory import ENCODING, explained
 from lib_lora.training.vae import Posterior, pixels_hash, posteriors
 
 

@@ -23,8 +23,7 @@ from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.training.continued_files import is_trained, part_of
 from lib_lora.training.lr_schedules import make_scheduler
-from lib_lora.training.optimizer import device_problem, make_optimizer
-from lib_lora.training.parameter_groups import embedding_groups, parameter_groups
+from lib_lora.training.optimizer import device_problem, embedding_groups, make_optimizer, parameter_groups
 from lib_lora.training.state_rules import layers_in
 
 Tree = Mapping[str, Any]

@@ -29,11 +29,9 @@ from lib_lora.training.embedding import start_word
 from lib_lora.training.initial_adapters import initial_adapters, merged_adapters, norm_shifts
 from lib_lora.training.latents import LatentSource
 from lib_lora.training.lr_schedules import in_steps
-from lib_lora.training.memory import give_memory_back
+from lib_lora.training.memory import explained, give_memory_back
 from lib_lora.training.noising import draw
-from lib_lora.training.optimizer import Updater
-from lib_lora.training.out_of_memory import explained
-from lib_lora.training.parameter_groups import embedding_groups
+from lib_lora.training.optimizer import Updater, embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts

@@ -11,7 +11,7 @@ import gradio as gr
 from lib_lora.config.groups import all_options, options_by_name
 from lib_lora.config.optimizer_specs import OPTIMIZERS
 from lib_lora.config.options import Option
-from lib_lora.data.lines import lines_of
+from lib_lora.data.captions import lines_of
 from lib_lora.errors import ConfigError
 from lib_lora.paths import pasted
 

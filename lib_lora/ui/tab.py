@@ -21,8 +21,7 @@ from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.memory_row import MemoryRow
-from lib_lora.ui.report import list_html, plan_html
+from lib_lora.ui.report import MemoryRow, list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 

@@ -18,9 +18,9 @@ from lib_lora.files.lora_file import read
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.fused_attention import fused_attention_forwards
 from lib_lora.model.patching import forwards_replaced, frozen
 from lib_lora.model.targets import conv_targets
+from lib_lora.model.trainable import fused_attention_forwards
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

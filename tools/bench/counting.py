@@ -17,7 +17,7 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.model.matmul import product
+from lib_lora.model.frozen_layers import product
 from lib_lora.settle import settle
 from lib_lora.training.initial_adapters import initial_adapters
 from lib_lora.training.optimizer import Updater
@@ -64,7 +64,7 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
 
 
 def _product_flops(a_shape: Sequence[int], b_shape: Sequence[int], *args: object, **options: object) -> int:
-    """Operations of oneDNN's product (`lib_lora.model.matmul`), which torch's counter does not know."""
+    """Operations of oneDNN's product (`lib_lora.model.frozen_layers`), which torch's counter does not know."""
     return 2 * math.prod(a_shape) * b_shape[0]
 
 

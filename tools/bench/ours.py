@@ -22,8 +22,7 @@ from lib_lora.events import StepDone
 from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.ldm_config import write_beside
-from lib_lora.hosts.ldm_family import detected_model
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, detected_model
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.trainable import made_trainable

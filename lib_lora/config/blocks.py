@@ -18,8 +18,6 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 
 MOST_RANK = 1024
-
-
 SD, XL = SD1.unet.layout, SDXL.unet.layout
 
 

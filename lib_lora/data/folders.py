@@ -19,8 +19,6 @@ KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
 MAX_ENTRIES = 50_000  # files and folders listed at most: ten per image of the largest dataset
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
-
-
 NAMED = 5  # files named in a message
 
 

@@ -20,7 +20,6 @@ from lib_lora.output.metadata_size import MADE_BY
 from lib_lora.output.picture import drawn_by_us
 from lib_lora.training.state_rules import step_of
 
-
 OLD_ENOUGH_S = 60.0  # younger files may still be being written by another program
 
 

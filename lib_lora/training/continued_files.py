@@ -28,8 +28,6 @@ CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # diag-oft's is a limit that is not trained; glora's has no effect
 _FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
-
-
 OURS = "kohya's names"
 
 

@@ -15,7 +15,6 @@ from lib_lora.config.groups import TrainConfig, options_by_name
 from lib_lora.errors import TrainLoraError
 from lib_lora.model.base import BaseModel
 
-
 STEP = ("batch_size", "resolution", "rank")  # options that lower the memory of a step
 ENCODING = ("vae_batch_size", "resolution")
 

@@ -17,8 +17,6 @@ from lib_lora.plan import Plan
 from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
-
-
 KEPT = 32  # answers
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from lib_lora.data import decoder_main as reader_main
+from lib_lora.data import decoder_main
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
 from lib_lora.data.image_files import image_size
@@ -286,7 +286,7 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", locked)
-    answered = reader_main.answer(photos / "3_blob" / "0.png")
+    answered = decoder_main.answer(photos / "3_blob" / "0.png")
     told = "Image '0.png' cannot be read (Permission denied); put it back, or make it readable."
     assert answered == {"problems": [told], "for_now": True}
 

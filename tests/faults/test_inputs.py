@@ -205,7 +205,7 @@ def test_a_decoder_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
     """The program that asked is gone: an idle decoder ends with its input, one that is stuck where no Python runs ends by itself."""
     stuck = WEAK_DECODER.replace("time.sleep(600)", "holds_the_lock(600)").replace(
         "import os, sys, time",
-        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import decoder_main\nreader_main.GRACE_S = 0.5",
+        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import decoder_main\ndecoder_main.GRACE_S = 0.5",
     )
     for name in ("endless.png", ""):
         parent = (sys.executable, "-c", stuck, str(ROOT), "0.5")

@@ -16,7 +16,7 @@ window.trainLora.progress = (() => {
 
     function heldOut(job) {
         const loss = job.held_out[job.held_out.length - 1][1];
-        return `held-out loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
+        return `validation loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
     }
 
     function head() {
@@ -104,7 +104,7 @@ window.trainLora.progress = (() => {
         return {
             node,
             show({job}) {
-                page.dom.setText(text, `The lowest held-out loss, ${job.best.loss.toFixed(4)}, was at step ${job.best.step}.`);
+                page.dom.setText(text, `The lowest validation loss, ${job.best.loss.toFixed(4)}, was at step ${job.best.step}.`);
                 use.show("Use the best", job.name);
             },
         };

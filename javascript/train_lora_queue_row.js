@@ -30,9 +30,9 @@ window.trainLora.queueRow = (() => {
         return [
             job.place > 1 && ["up", "Up"],
             job.place && job.place < last && ["down", "Down"],
-            readable && ["look", isOpen ? "Close" : "Look at"],
-            job.can_resume && ["resume", "Go on"],
-            !job.can_resume && job.has_state && job.state === "finished" && ["extend", "Go on"],
+            readable && ["look", isOpen ? "Close" : "Details"],
+            job.can_resume && ["resume", "Resume"],
+            !job.can_resume && job.has_state && job.state === "finished" && ["extend", "Extend"],
             readable && ["repeat", "Repeat with changes"],
             job.state !== "running" && !job.elsewhere && ["remove", "Remove"],
         ].filter(Boolean);

@@ -230,7 +230,7 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     count = sum(not sample.is_reg for sample in dataset.samples)
     if config.data.validation_split == 0 or count != 1:
         return []
-    return ["Held out (validation_split): there is one image only; add more, or choose 0."]
+    return ["Validation split (validation_split): there is one image only; add more, or choose 0."]
 
 
 def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
@@ -249,7 +249,7 @@ def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     """Latents that cannot be kept beside the images are told before the first is encoded."""
     if not (config.data.cache_latents and config.data.cache_latents_to_disk):
         return []
-    start = "Latents on disk (cache_latents_to_disk): "
+    start = "Cache latents to disk (cache_latents_to_disk): "
     kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]
     links = [f"{start}{str(place)!r} is a link, which is not written through; remove it." for place in kept if place.is_symlink()]
     places = [place if place.exists() else place.parent for place in kept if not place.is_symlink()]

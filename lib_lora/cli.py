@@ -221,9 +221,9 @@ def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
         return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
     if isinstance(event, HeldOut):
         measured = f"{event.loss:.4f}" if math.isfinite(event.loss) else "is not a number"
-        return f"step {event.step} held-out loss {measured}"
+        return f"step {event.step} validation loss {measured}"
     if isinstance(event, BestSaved):
-        return f"the lowest held-out loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
+        return f"the lowest validation loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
     if isinstance(event, Left):
         return "\n".join(f"left on the disk: {line}" for line in left_lines(event.paths))
     return None

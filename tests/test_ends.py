@@ -276,7 +276,7 @@ def test_a_held_out_loss_that_is_no_number_ends_with_the_run(
     last = wait(runner.start(small_config(photos, tmp_path, **changes)))
     assert last["state"] == "done" and last["held_out"] == [[1, None], [2, None]] and last["best"] is None
     json.dumps(last, allow_nan=False)
-    assert cli_room._line(HeldOut(1, float("inf"))) == "step 1 held-out loss is not a number"
+    assert cli_room._line(HeldOut(1, float("inf"))) == "step 1 validation loss is not a number"
 
 
 def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ def test_a_lora_of_another_family_is_refused_by_name(
 ) -> None:
     run(small_config(photos, tmp_path, name="xl"), shared_host(mini_sdxl, tmp_path))
     path = str(tmp_path / "xl.safetensors")
-    for option, title in (("network_weights", "Continue from"), ("base_weights", "Merged first")):
+    for option, title in (("network_weights", "Continue from"), ("base_weights", "Merge first")):
         config = small_config(photos, tmp_path, **{option: path if option == "network_weights" else [path]})
         assert look(config, shared_host(mini_sdxl, tmp_path)).checked().steps == 3
         with pytest.raises(ConfigError, match=f"{title}.*is a LoRA of SDXL, but the model is SD 1.x") as caught:

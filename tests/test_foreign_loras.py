@@ -44,7 +44,7 @@ from tests.models import shared_host
 
 CASES = Path(__file__).parent / "data" / "cases"
 FAMILIES = ["mini_checkpoint", "mini_sd2", "mini_sdxl"]
-TOLD = {"network_weights": "Continue from (network_weights)", "base_weights": "Merged first (base_weights)"}
+TOLD = {"network_weights": "Continue from (network_weights)", "base_weights": "Merge first (base_weights)"}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_sentence(
 
 def test_a_place_that_is_no_folder_is_told_before(squares: Path, host: StandaloneHost) -> None:
     (squares / FOLDER).write_text("in the way")
-    with pytest.raises(ConfigError, match=r"Latents on disk \(cache_latents_to_disk\).*cannot be written to"):
+    with pytest.raises(ConfigError, match=r"Cache latents to disk \(cache_latents_to_disk\).*cannot be written to"):
         look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 

@@ -46,7 +46,7 @@ def test_a_rarer_type_is_named_by_its_layer_with_the_remedy(case: str, tmp_path:
     with pytest.raises(LoraFileError, match="not trained here") as error:
         describe(Path(path))
     assert said in str(error.value)
-    with pytest.raises(LoraFileError, match="Train again from.*not trained here"):
+    with pytest.raises(LoraFileError, match="Continue from.*not trained here"):
         continue_settings(Path(path))
     plain = {f"lora_unet_mid_block_attentions_0_proj_in.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
     found = describe(Path(saved(tmp_path, {**state, **plain}, "both")))

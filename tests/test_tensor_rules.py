@@ -74,7 +74,7 @@ def told_by_all(path: Path, *, inspects: bool = False) -> list[str]:
     told = weights_problems(settle(build_config({"network_weights": str(path), **flat}), None))
     told += weights_problems(settle(build_config({"base_weights": [str(path)], **flat}), None))
     assert (
-        len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merged first (base_weights): " in told[1]
+        len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merge first (base_weights): " in told[1]
     )
     readers = [
         lambda: continue_settings(path),

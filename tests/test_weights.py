@@ -102,7 +102,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     missing = str(tmp_path / "missing.safetensors")
     problems = weights_problems(config(network_weights=missing, base_weights=[str(tmp_path / "broken.safetensors")]))
-    assert len(problems) == 2 and "Continue from" in problems[0] and "Merged first (base_weights)" in problems[1]
+    assert len(problems) == 2 and "Continue from" in problems[0] and "Merge first (base_weights)" in problems[1]
 
 
 def test_ranks_of_the_blocks_are_looked_at(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> 
 def test_a_file_with_an_embedding_is_not_merged_below(tmp_path: Path) -> None:
     path = lora(tmp_path, {**tensors(TEXT), **bundle(word(8))})
     (told,) = weights_problems(settle(build_config({"base_weights": [path]}), None))
-    assert told.startswith("Merged first (base_weights):") and "holds an embedding" in told
+    assert told.startswith("Merge first (base_weights):") and "holds an embedding" in told
 
 
 def test_textual_inversion_of_kohya() -> None:

@@ -127,7 +127,7 @@ class AdapterConfig:
     )
     scale_weight_norms: float = option(
         0.0,
-        label="Largest norm",
+        label="Max norm",
         kohya="scale_weight_norms",
         ge=0.0,
         le=1000.0,
@@ -203,7 +203,7 @@ class AdapterConfig:
     )
     dim_from_weights: bool = option(
         False,
-        label="Ranks from that file",
+        label="Ranks from the file",
         kohya="dim_from_weights",
         set_by="person",
         not_inherited="Goes with a file that is not taken over; see Continue from (network_weights).",
@@ -211,24 +211,24 @@ class AdapterConfig:
     )
     base_weights: tuple[str, ...] = option(
         (),
-        label="Merged first",
+        label="Merge first",
         kohya="base_weights",
         lines=8,
         is_path="file",
-        not_inherited="Files of another machine; choose them here, in Merged first (base_weights).",
+        not_inherited="Files of another machine; choose them here, in Merge first (base_weights).",
         in_kohya_form=False,
         help="LoRA files that are added to the model while it trains; the new LoRA is to be used together with them.",
     )
     base_weights_multiplier: tuple[str, ...] = option(
         (),
-        label="Their strengths",
+        label="Multipliers",
         kohya="base_weights_multiplier",
         lines=8,
         set_by="person",
-        not_inherited="Goes with files that are not taken over; see Merged first (base_weights).",
+        not_inherited="Goes with files that are not taken over; see Merge first (base_weights).",
         in_kohya_form=False,
-        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "no files are Merged first (base_weights)"),
-        help="One strength for each of the files of Merged first; 1 where none is given.",
+        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "Merge first (base_weights) is empty"),
+        help="One multiplier for each file of Merge first; 1 where none is given.",
     )
 
     @property

@@ -45,12 +45,12 @@ def ranks_have_one_source(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.dim_from_weights and not adapter.network_weights:
         return Problem(
-            "dim_from_weights", "Ranks from that file (dim_from_weights): needs a file in Continue from (network_weights)."
+            "dim_from_weights", "Ranks from the file (dim_from_weights): needs a file in Continue from (network_weights)."
         )
     if adapter.dim_from_weights and (adapter.block_dims or adapter.block_alphas):
         return Problem(
             "dim_from_weights",
-            "Ranks from that file (dim_from_weights): goes not with Ranks per block (block_dims) or Alphas per block "
+            "Ranks from the file (dim_from_weights): goes not with Ranks per block (block_dims) or Alphas per block "
             "(block_alphas); choose one of them.",
         )
     return None
@@ -60,7 +60,7 @@ def strengths_fit_the_files(config: TrainConfig) -> Problem | None:
     """Of more strengths than files sd-scripts takes the first."""
     adapter = config.adapter
     read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
-    start = f"Their strengths (base_weights_multiplier): got {shown(' '.join(read))}, "
+    start = f"Multipliers (base_weights_multiplier): got {shown(' '.join(read))}, "
     try:
         strengths = [float(text) for text in read]
     except ValueError:
@@ -97,7 +97,7 @@ def type_knows_the_weight(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "adapter_type",
-        f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
+        f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merge first (base_weights); "
         "choose lora, or leave those out.",
     )
 
@@ -119,7 +119,7 @@ def type_has_a_norm(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "scale_weight_norms",
-        f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
+        f"Max norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
     )
 
 

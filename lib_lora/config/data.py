@@ -8,8 +8,8 @@ from typing import Literal
 from lib_lora.config.declaration import ReadIf, option
 
 Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
-WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Keep aspect ratios (enable_bucket) is off")
-WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "no images are held out (validation_split)")
+WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Aspect ratio buckets (enable_bucket) is off")
+WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "Validation split (validation_split) is 0")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class DataConfig:
     )
     enable_bucket: bool = option(
         True,
-        label="Keep aspect ratios",
+        label="Aspect ratio buckets",
         kohya="enable_bucket",
         metadata="ss_enable_bucket",
         help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
@@ -95,7 +95,7 @@ class DataConfig:
     )
     bucket_no_upscale: bool = option(
         False,
-        label="Never enlarge images",
+        label="Don't upscale images",
         kohya="bucket_no_upscale",
         metadata="ss_bucket_no_upscale",
         read_if=WITH_BUCKETS,
@@ -123,21 +123,21 @@ class DataConfig:
         label="Random crop",
         kohya="random_crop",
         metadata="ss_random_crop",
-        help="Cuts a random part of each image anew each time, instead of the centre; needs Keep latents off.",
+        help="Cuts a random part of each image anew each time, instead of the centre; needs Cache latents off.",
     )
     flip_aug: bool = option(
         False,
-        label="Mirror images",
+        label="Flip augmentation",
         kohya="flip_aug",
         metadata="ss_flip_aug",
         help="Shows each image mirrored half of the time. Not for text, nor for faces that are not symmetric.",
     )
     color_aug: bool = option(
         False,
-        label="Vary colours",
+        label="Colour augmentation",
         kohya="color_aug",
         metadata="ss_color_aug",
-        help="Changes hue and brightness a little each time; needs Keep latents off.",
+        help="Changes hue and brightness a little each time; needs Cache latents off.",
     )
     reg_data: tuple[str, ...] = option(
         (),
@@ -182,7 +182,7 @@ class DataConfig:
     )
     validation_split: float = option(
         0.0,
-        label="Held out",
+        label="Validation split",
         kohya="validation_split",
         ge=0.0,
         le=0.9,
@@ -192,7 +192,7 @@ class DataConfig:
     )
     validation_seed: int = option(
         0,
-        label="Held-out seed",
+        label="Validation seed",
         kohya="validation_seed",
         ge=0,
         le=2**32 - 1,
@@ -204,7 +204,7 @@ class DataConfig:
     )
     validate_every_n_steps: int = option(
         0,
-        label="Measure every … steps",
+        label="Validate every … steps",
         kohya="validate_every_n_steps",
         ge=0,
         le=10000000,
@@ -213,22 +213,22 @@ class DataConfig:
         none_by_default=True,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on held-out images every so many steps; 0 does not.",
+        help="Measure the loss on validation images every so many steps; 0 does not.",
     )
     validate_every_n_epochs: int = option(
         1,
-        label="Measure every … epochs",
+        label="Validate every … epochs",
         kohya="validate_every_n_epochs",
         ge=0,
         le=100000,
         in_kohya_form=False,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on held-out images every so many epochs, and at the end; 0 does not.",
+        help="Measure the loss on validation images every so many epochs, and at the end; 0 does not.",
     )
     max_validation_steps: int = option(
         0,
-        label="Held-out batches",
+        label="Validation batches",
         kohya="max_validation_steps",
         ge=0,
         le=100000,
@@ -236,21 +236,21 @@ class DataConfig:
         metadata="ss_max_validation_steps",
         none_by_default=True,
         read_if=WITH_HELD_OUT,
-        help="Measure on at most so many batches of held-out images; 0 takes all.",
+        help="Measure on at most so many batches of validation images; 0 takes all.",
     )
     cache_latents: bool = option(
         True,
-        label="Keep latents",
+        label="Cache latents",
         kohya="cache_latents",
         metadata="ss_cache_latents",
         help="Encodes each image once, before the first step. Off: at every step, which is slow.",
     )
     cache_latents_to_disk: bool = option(
         False,
-        label="Latents on disk",
+        label="Cache latents to disk",
         kohya="cache_latents_to_disk",
         affects="files",
-        read_if=ReadIf(lambda data: data.cache_latents, "Keep latents (cache_latents) is off"),
+        read_if=ReadIf(lambda data: data.cache_latents, "Cache latents (cache_latents) is off"),
         help="Keeps encoded images in a hidden folder beside the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(

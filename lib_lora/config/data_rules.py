@@ -66,12 +66,12 @@ def smallest_side_has_a_step(config: TrainConfig) -> Problem | None:
 def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
     data = config.data
     wanted = [text for on, text in ((data.random_crop, "Random crop (random_crop)"),
-                                    (data.color_aug, "Vary colours (color_aug)")) if on]  # fmt: skip
+                                    (data.color_aug, "Colour augmentation (color_aug)")) if on]  # fmt: skip
     if not wanted or not data.cache_latents:
         return None
     return Problem(
         "cache_latents",
-        f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off.",
+        f"{' and '.join(wanted)}: images look different each time, but Cache latents (cache_latents) is on; turn it off.",
     )
 
 

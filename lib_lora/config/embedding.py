@@ -33,7 +33,7 @@ class EmbeddingConfig:
     )
     init_word: str = option(
         "",
-        label="First meaning",
+        label="Initializer word",
         kohya=None,
         read_if=WITH_VECTORS,
         help="Words that the vectors begin as, such as cat. Empty: the tokens of the trigger word itself.",

@@ -187,7 +187,7 @@ class OptimizerConfig:
     )
     ema_decay: float = option(
         0.0,
-        label="Averaging (EMA)",
+        label="EMA decay",
         kohya=None,
         ge=0.0,
         le=0.99999,

@@ -24,7 +24,7 @@ class PrecisionConfig:
     )
     save_precision: SavePrecision = option(
         "fp16",
-        label="Precision of the file",
+        label="Save precision",
         kohya="save_precision",
         affects="files",
         help="fp16 is what most LoRA files use; float doubles the size.",

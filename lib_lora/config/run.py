@@ -249,7 +249,7 @@ class RunConfig:
     )
     no_metadata: bool = option(
         False,
-        label="Little metadata",
+        label="Minimal metadata",
         kohya="no_metadata",
         in_kohya_form=False,
         affects="files",

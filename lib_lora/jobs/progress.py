@@ -107,7 +107,7 @@ def _phase(event: Event) -> str | None:
     if isinstance(event, Encoded):
         return f"encoding image {event.done} of {event.total}"
     if isinstance(event, SaveFailed):
-        return f"waiting for room on the disk; press Continue to save again. {event.text}"
+        return f"waiting for room on the disk; press Unpause to save again. {event.text}"
     return None
 
 

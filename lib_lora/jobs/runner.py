@@ -139,7 +139,7 @@ class Runner:
             job = self._job
             best = job.progress.best if job is not None else None
             if job is None or job.running or best is None:
-                raise ConfigError(["There is no other LoRA with a lower held-out loss."])
+                raise ConfigError(["There is no other LoRA with a lower validation loss."])
             saved = job.progress.saved
             last = use_best(str(saved), best.path, self.host)
             text = f"{saved} is the LoRA of step {best.step} now; that of the last step is {last.stem}."

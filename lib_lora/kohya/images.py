@@ -69,7 +69,7 @@ def _bucket_step(value: Any, context: Context) -> Finding | None:
         and is_off(context.given("enable_bucket"))
         and ("enable_bucket" in context.values or context.form == "sd-scripts")
     ):
-        return Finding("ignored", "Without effect, since Keep aspect ratios (enable_bucket) is off.")
+        return Finding("ignored", "Without effect, since Aspect ratio buckets (enable_bucket) is off.")
     return None
 
 

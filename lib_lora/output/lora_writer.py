@@ -37,7 +37,7 @@ from lib_lora.training.trainer import Trainer
 
 _NO_EFFECT = (
     "{name} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float as "
-    "Precision of the file (save_precision)."
+    "Save precision (save_precision)."
 )
 
 

@@ -46,7 +46,7 @@ def continue_settings(path: Path) -> ContinueSettings:
     if len(kinds) > 1 or not is_trainable(kind):
         what = other_type(kind) if len(kinds) == 1 else "layers of one type alone are trained: choose another file"
         raise LoraFileError(
-            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
+            f"Continue from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
         )
     places: dict[bool, Sizes] = {False: set(), True: set()}
     for name, tensors in trained.items():

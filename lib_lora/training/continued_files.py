@@ -21,10 +21,10 @@ from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 
-CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
+CONTINUE, BASE = "Continue from (network_weights)", "Merge first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
-_FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
+_FROM_FILE = "or turn on Ranks from the file (dim_from_weights)"
 
 
 def weights_problems(config: Settled, kind: DetectedModel | None = None, files: LoraFiles | None = None) -> list[Problem]:
@@ -147,7 +147,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
         wanted, _ = factorization(count * size, wanted_rank)
         if size == wanted:
             return []
-        told = f"has blocks of {size} at {name!r}, where rank {wanted_rank} makes them {wanted}; turn on Ranks from that file "
+        told = f"has blocks of {size} at {name!r}, where rank {wanted_rank} makes them {wanted}; turn on Ranks from the file "
         told += "(dim_from_weights)."
         return [start + told]
     if rank is None:
@@ -163,7 +163,7 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
     return [start + told]
 
 
-def layers_of(path: str, title: str = "Train again from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
+def layers_of(path: str, title: str = "Continue from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
     """A LoRA file, and layer -> tensors of it, of the types that are known here.
 
     Raises:

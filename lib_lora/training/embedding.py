@@ -15,7 +15,7 @@ from lib_lora.model.base import BaseModel, Embedding
 from lib_lora.model.embeddings import bundled, check_fits
 from lib_lora.model.lora_layers import LoraFiles
 
-_UNREAD = "First meaning (init_word): CLIP reads no token in {!r}; give another word."
+_UNREAD = "Initializer word (init_word): CLIP reads no token in {!r}; give another word."
 
 
 def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Embedding | None:

@@ -164,7 +164,7 @@ class Trainer:
         """The mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
         self._base.verify()
         losses, count = 0.0, 0
-        with explained(self._base, self.config, "measuring the loss on held-out images"), self.result():
+        with explained(self._base, self.config, "measuring the loss on validation images"), self.result():
             for batch in heldout_batches(self.config.data, self._plan):
                 for loss in self._heldout_losses(batch):
                     losses, count = losses + loss * len(batch.indices), count + len(batch.indices)

@@ -212,7 +212,7 @@ class TrainTab:
             keep = gr.Button("Stop and keep", elem_id="train_lora_keep")
         with gr.Row(elem_id="train_lora_more_buttons", **hidden):
             pause = gr.Button("Pause", elem_id="train_lora_pause", **hidden)
-            go_on = gr.Button("Go on", elem_id="train_lora_go_on", **hidden)
+            go_on = gr.Button("Unpause", elem_id="train_lora_go_on", **hidden)
             save = gr.Button("Save now", elem_id="train_lora_save_now", **hidden)
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")

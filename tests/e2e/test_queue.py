@@ -58,7 +58,7 @@ def test_a_webui_that_is_told_to_end_saves_the_state(tab: Tab, server: Server, p
     server.start()
     tab.open()
     _wait_for(tab, name, "Interrupted")
-    _press(tab, name, "Go on")
+    _press(tab, name, "Resume")
     _wait_for(tab, name, "Done")
     entry = str(tab.row(name).get_attribute("data-job"))
     gone_on = server.get(f"/train-lora/queue/{entry}")
@@ -91,7 +91,7 @@ def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
 
 
 def _look_and_repeat(tab: Tab, photos: Path) -> None:
-    _press(tab, "mine", "Look at")
+    _press(tab, "mine", "Details")
     details = tab.page.locator("#train_lora_queue .train-lora-details")
     details.filter(has_text="Save every … steps").wait_for(timeout=LOAD_MS)
     assert details.locator("polyline").count() == 1
@@ -107,7 +107,7 @@ def _look_and_repeat(tab: Tab, photos: Path) -> None:
 
 def _go_on_and_remove(tab: Tab, server: Server) -> None:
     """`mine` goes on from its newest state with its own images, which are removed with it; its LoRA stays."""
-    _press(tab, "mine", "Go on")
+    _press(tab, "mine", "Resume")
     _wait_for(tab, "mine", "Done")
     entry = str(tab.row("mine").get_attribute("data-job"))
     job = server.get(f"/train-lora/queue/{entry}")

@@ -85,7 +85,7 @@ def patient(make_room: Any) -> Any:
             def later() -> None:
                 while not job.control.paused:
                     threading.Event().wait(0.01)
-                assert job_json(job)["state"] == "paused" and "press Continue" in job_json(job)["phase"]
+                assert job_json(job)["state"] == "paused" and "press Unpause" in job_json(job)["phase"]
                 make_room()
                 job.unpause()
 

@@ -113,7 +113,7 @@ def test_saving_in_between_does_not_change_the_run(photos: Path, host: Standalon
 def test_names_of_files_in_between_are_refused_before_the_start(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "blob-step00000002.safetensors").write_bytes(b"older")
-    with pytest.raises(ConfigError, match="'blob-step00000002' is there already"):
+    with pytest.raises(ConfigError, match="'blob-step00000002' exists already"):
         run(small_config(photos, tmp_path, save_every_n_steps=2), host)
     run(small_config(photos, tmp_path, save_every_n_steps=2, overwrite=True), host)
     assert read(tmp_path / "out" / "blob-step00000002.safetensors")[1]["ss_steps"] == "2"

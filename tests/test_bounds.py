@@ -64,13 +64,13 @@ def settings(tmp_path: Path, text: str, suffix: str = ".json") -> Path:
     ("text", "suffix", "told"),
     [
         ('{"a": "' + "x" * MAX_BYTES + '"}', ".json", "is larger than 256 KB"),
-        ('{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}", ".json", "nested more than 20 deep"),
-        ('{"a": ' * MAX_DEPTH + "1" + "}" * MAX_DEPTH, ".json", "nested more than 20 deep"),
+        ('{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}", ".json", "nested more than 20 levels deep"),
+        ('{"a": ' * MAX_DEPTH + "1" + "}" * MAX_DEPTH, ".json", "nested more than 20 levels deep"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", ".json", "cannot be read as JSON"),
         ("a = " + "[" * 100_000 + "]" * 100_000, ".toml", "cannot be read as TOML"),
-        ("a." * 100_000 + "a = 1", ".toml", "nested more than 20 deep"),
-        ("x = {" + "'a b.c d' . " * 5000 + "a = 1}", ".toml", "nested more than 20 deep"),
-        ("[" + "a." * 100_000 + "a]\nb = 1", ".toml", "nested more than 20 deep"),
+        ("a." * 100_000 + "a = 1", ".toml", "nested more than 20 levels deep"),
+        ("x = {" + "'a b.c d' . " * 5000 + "a = 1}", ".toml", "nested more than 20 levels deep"),
+        ("[" + "a." * 100_000 + "a]\nb = 1", ".toml", "nested more than 20 levels deep"),
         ('{"network_dim": 1' + "0" * 400 + "}", ".json", "more than 64 bits"),
         ("network_dim = -1" + "0" * 400, ".toml", "more than 64 bits"),
     ],
@@ -262,11 +262,11 @@ def test_captions_and_prompts_are_bounded(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("a.json", "a.safetensors", "a.txt", "b.png", "b.txt"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(ConfigError, match="it is no file"):
+    with pytest.raises(ConfigError, match="it is not a file"):
         import_file(tmp_path / "a.json")
-    with pytest.raises(LoraFileError, match="it is no file"):
+    with pytest.raises(LoraFileError, match="it is not a file"):
         read(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="it is no file"):
+    with pytest.raises(ValueError, match="it is not a file"):
         read_prompts(str(tmp_path / "a.txt"))
     from lib_lora.data.dataset import scan
 

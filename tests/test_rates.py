@@ -118,10 +118,11 @@ def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, 
     if importlib.util.find_spec("prodigyopt") is not None:
         assert look(one_rate, xl).checked().steps == 2
     assert not any(
-        "one learning rate for all" in problem for problem in model_problems(settle(one_rate, DetectedModel(SDXL, "a test")))
+        "one learning rate for everything" in problem
+        for problem in model_problems(settle(one_rate, DetectedModel(SDXL, "a test")))
     )
     (problem,) = model_problems(settle(one_rate, DetectedModel(SD1, "a test")))
-    assert "one learning rate for all" in problem and problem.endswith("; the model is SD 1.x.")
+    assert "one learning rate for everything" in problem and problem.endswith("; the model is SD 1.x.")
 
 
 def test_the_account_counts_what_is_trained(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_files_of_the_part_before_are_not_in_the_way(photos: Path, host: Standal
     (tmp_path / "out" / "blob.safetensors").unlink()
     run(host, photos, tmp_path, resume="blob", steps=4, **flat)
     (tmp_path / "out" / "blob.safetensors").unlink()
-    with pytest.raises(ConfigError, match="'blob-step00000003' is there already"):
+    with pytest.raises(ConfigError, match="'blob-step00000003' exists already"):
         run(host, photos, tmp_path, resume="blob-step00000002-state", steps=4, **flat)
 
 

@@ -103,11 +103,11 @@ def test_other_keys_that_the_webui_reads() -> None:
 
 @pytest.mark.parametrize(("flat", "told"), {
     "no word": ({"embedding_vectors": 2}, "give a Trigger word"),
-    "a dot": ({"embedding_vectors": 2, "trigger": "my.cat"}, "'my.cat', but a word with an embedding must have none of"),
-    "AND": ({"embedding_vectors": 2, "trigger": "salt AND pepper"}, "not hold AND or BREAK"),
+    "a dot": ({"embedding_vectors": 2, "trigger": "my.cat"}, "'my.cat', but a word with an embedding must not contain any of"),
+    "AND": ({"embedding_vectors": 2, "trigger": "salt AND pepper"}, "or AND or BREAK"),
     "half a step": ({"embedding_vectors": 1, "trigger": "x", "stop_embedding_training": 1.5}, "Stop the embedding"),
     "one rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0},
-                 "and Learning rate, embedding (embedding_lr) the same value"),
+                 "and Learning rate, embedding (embedding_lr) to the same value"),
     "its own rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "has no effect"),
 }.values())  # fmt: skip
 def test_rules(flat: dict[str, Any], told: str) -> None:

@@ -26,8 +26,8 @@ class DataConfig:
         is_path="folder",
         not_inherited="A folder of another machine; choose the images here, in Image folder (data).",
         affects="files",
-        help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch). "
-        "Several folders: one a line; FOLDER|N shows its images N times.",
+        help="A folder of images, or the parent of folders named N_name (each image is repeated N times per epoch). For several "
+        "folders, one per line; FOLDER|N repeats its images N times.",
     )
     resolution: int = option(
         512,
@@ -37,7 +37,8 @@ class DataConfig:
         le=2048,
         row=(4, 1),
         slider=8,
-        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512, SDXL 1024.",
+        help="Training resolution in pixels, a multiple of 8. Images are scaled and cropped to about this area. 512 is usual, "
+        "1024 for SDXL.",
     )
     batch_size: int = option(
         1,
@@ -48,7 +49,7 @@ class DataConfig:
         row=(4, 2),
         slider=1,
         metadata="ss_batch_size_per_device",
-        help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.",
+        help="Images per step. A larger batch trains more smoothly, needs more memory and makes fewer steps.",
     )
     repeats: int = option(
         10,
@@ -57,14 +58,14 @@ class DataConfig:
         ge=1,
         le=10000,
         row=(3, 2),
-        help="How often each image is shown per epoch, where the folder's name does not say it (N_name).",
+        help="How often each image is repeated per epoch, unless the folder's name gives the number (N_name).",
     )
     enable_bucket: bool = option(
         True,
         label="Aspect ratio buckets",
         kohya="enable_bucket",
         metadata="ss_enable_bucket",
-        help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
+        help="Sorts images into buckets by aspect ratio, so that little is cropped. Off: every image is cropped to a square.",
     )
     min_bucket_reso: int = option(
         256,
@@ -91,7 +92,7 @@ class DataConfig:
         ge=8,
         le=512,
         read_if=WITH_BUCKETS,
-        help="Sides of buckets are multiples of this, in pixels. A multiple of 8.",
+        help="Sides of buckets are multiples of this, in pixels; itself a multiple of 8.",
     )
     bucket_no_upscale: bool = option(
         False,
@@ -99,7 +100,7 @@ class DataConfig:
         kohya="bucket_no_upscale",
         metadata="ss_bucket_no_upscale",
         read_if=WITH_BUCKETS,
-        help="Small images get a bucket of their own size instead of being enlarged.",
+        help="Small images get a bucket of their own size instead of being upscaled.",
     )
     resolution_height: int = option(
         0,
@@ -107,7 +108,7 @@ class DataConfig:
         kohya=None,
         ge=0,
         le=2048,
-        help="Training height in pixels where it is not the width (Resolution); 0 means a square.",
+        help="Training height in pixels if it differs from the width (Resolution); 0 is square.",
     )
     resize_interpolation: Interpolation = option(
         "auto",
@@ -116,28 +117,28 @@ class DataConfig:
         in_kohya_form=False,
         metadata="ss_resize_interpolation",
         none_by_default=True,
-        help="How images are scaled. auto: area averaging when shrinking, Lanczos when enlarging.",
+        help="How images are resized. auto: area for downscaling, Lanczos for upscaling.",
     )
     random_crop: bool = option(
         False,
         label="Random crop",
         kohya="random_crop",
         metadata="ss_random_crop",
-        help="Cuts a random part of each image anew each time, instead of the centre; needs Cache latents off.",
+        help="Crops a random part of each image every time, instead of the centre; needs Cache latents off.",
     )
     flip_aug: bool = option(
         False,
         label="Flip augmentation",
         kohya="flip_aug",
         metadata="ss_flip_aug",
-        help="Shows each image mirrored half of the time. Not for text, nor for faces that are not symmetric.",
+        help="Mirrors each image half of the time. Not for text or asymmetric faces.",
     )
     color_aug: bool = option(
         False,
         label="Colour augmentation",
         kohya="color_aug",
         metadata="ss_color_aug",
-        help="Changes hue and brightness a little each time; needs Cache latents off.",
+        help="Changes hue and brightness slightly every time; needs Cache latents off.",
     )
     reg_data: tuple[str, ...] = option(
         (),
@@ -145,8 +146,8 @@ class DataConfig:
         kohya="reg_data_dir",
         lines=8,
         is_path="folder",
-        help="Images of the class (other cats), so that the model does not forget it; a folder named N_class, or the parent "
-        "of such. As many are shown as of the others, so that an epoch has about twice the steps.",
+        help="Images of the class (other cats), so that the model does not forget it: a folder named N_class, or the parent of "
+        "such folders. They are repeated until there are as many as training images, so an epoch has about twice the steps.",
     )
     prior_loss_weight: float = option(
         1.0,
@@ -155,21 +156,21 @@ class DataConfig:
         ge=0.0,
         le=100.0,
         metadata="ss_prior_loss_weight",
-        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "there is no Regularisation folder (reg_data)"),
-        help="How much the regularisation images count against the others.",
+        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "Regularisation folder (reg_data) is empty"),
+        help="Weight of the loss on regularisation images; 1 counts them like the others.",
     )
     alpha_mask: bool = option(
         False,
         label="Transparency is a mask",
         kohya="alpha_mask",
         in_kohya_form=False,
-        help="Learn only what is opaque in an image; what is transparent does not count.",
+        help="Uses the alpha channel of images as the mask: only opaque parts are learned.",
     )
     masked_loss: bool = option(
         False,
         label="Mask images",
         kohya="masked_loss",
-        help="Learn only what is bright in the mask images of the Mask folder.",
+        help="Uses the images in the Mask folder as masks: only bright parts are learned.",
     )
     mask_data: str = option(
         "",
@@ -178,7 +179,7 @@ class DataConfig:
         is_path="folder",
         in_kohya_form=False,
         read_if=ReadIf(lambda data: data.masked_loss, "Mask images (masked_loss) is off"),
-        help="Folder with one mask image per image, of the same name; white is learned, black is not.",
+        help="Folder with one mask per image, under the same name; white is learned, black is not.",
     )
     validation_split: float = option(
         0.0,
@@ -188,7 +189,7 @@ class DataConfig:
         le=0.9,
         in_kohya_form=False,
         metadata="ss_validation_split",
-        help="Share of the images that is not trained on; the loss on them shows when to stop. 0 holds none out.",
+        help="Share of the images that is used for validation instead of training; their loss shows when to stop. 0 is off.",
     )
     validation_seed: int = option(
         0,
@@ -200,7 +201,7 @@ class DataConfig:
         metadata="ss_validation_seed",
         none_by_default=True,
         read_if=WITH_HELD_OUT,
-        help="Decides which images are held out; 0 takes the seed of the run.",
+        help="Decides which images are kept for validation; 0 uses Seed.",
     )
     validate_every_n_steps: int = option(
         0,
@@ -213,7 +214,7 @@ class DataConfig:
         none_by_default=True,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on validation images every so many steps; 0 does not.",
+        help="Measures the validation loss every this many steps; 0 is off.",
     )
     validate_every_n_epochs: int = option(
         1,
@@ -224,7 +225,7 @@ class DataConfig:
         in_kohya_form=False,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on validation images every so many epochs, and at the end; 0 does not.",
+        help="Measures the validation loss every this many epochs, and at the end; 0 is off.",
     )
     max_validation_steps: int = option(
         0,
@@ -236,14 +237,14 @@ class DataConfig:
         metadata="ss_max_validation_steps",
         none_by_default=True,
         read_if=WITH_HELD_OUT,
-        help="Measure on at most so many batches of validation images; 0 takes all.",
+        help="Measures the validation loss on at most this many batches; 0 uses all.",
     )
     cache_latents: bool = option(
         True,
         label="Cache latents",
         kohya="cache_latents",
         metadata="ss_cache_latents",
-        help="Encodes each image once, before the first step. Off: at every step, which is slow.",
+        help="Encodes each image once, before the first step. Off: encodes at every step, which is slow.",
     )
     cache_latents_to_disk: bool = option(
         False,
@@ -251,7 +252,7 @@ class DataConfig:
         kohya="cache_latents_to_disk",
         affects="files",
         read_if=ReadIf(lambda data: data.cache_latents, "Cache latents (cache_latents) is off"),
-        help="Keeps encoded images in a hidden folder beside the images, so that the next run starts faster.",
+        help="Keeps the latents in a hidden folder next to the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(
         1,
@@ -259,7 +260,7 @@ class DataConfig:
         kohya="vae_batch_size",
         ge=1,
         le=64,
-        help="More is faster on a large GPU, and needs more memory.",
+        help="How many images the VAE encodes at once. More is faster on a large GPU, and needs more memory.",
     )
 
     @property

@@ -63,7 +63,7 @@ def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[
         ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
         ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; write rocket.txt beside it"),
         ({"data": ""}, "Image folder (data): none given"),
-        ({"name": ""}, "Name (name): it is empty"),
+        ({"name": ""}, "Name (name): is empty"),
         ({"name": "folder/cat"}, "must be a plain file name without a path"),
         ({"name": lora}, f"{lora!r} is taken; use '{lora}-2'"),
         ({"rank": 0}, "Rank (rank): got 0, must be a whole number from 1 to 1024"),

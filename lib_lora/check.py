@@ -206,7 +206,7 @@ def _folder_problems(folder: Path) -> list[Problem]:
 def _link_problems(folder: Path) -> list[str]:
     """States and samples are written, and old ones removed, in the run's own folder alone."""
     return [
-        f"The folder {str(path)!r} of this name's states and samples is a link; remove the link, or choose another name."
+        f"The folder {str(path)!r} for states and samples of this name is a link; remove the link, or choose another name."
         for path in (folder, folder / "samples")
         if path.is_symlink()
     ]
@@ -230,7 +230,7 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     count = sum(not sample.is_reg for sample in dataset.samples)
     if config.data.validation_split == 0 or count != 1:
         return []
-    return ["Validation split (validation_split): there is one image only; add more, or choose 0."]
+    return ["Validation split (validation_split): there is only one image; add more, or set it to 0."]
 
 
 def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
@@ -251,7 +251,7 @@ def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
         return []
     start = "Cache latents to disk (cache_latents_to_disk): "
     kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]
-    links = [f"{start}{str(place)!r} is a link, which is not written through; remove it." for place in kept if place.is_symlink()]
+    links = [f"{start}{str(place)!r} is a link, which is not followed; remove it." for place in kept if place.is_symlink()]
     places = [place if place.exists() else place.parent for place in kept if not place.is_symlink()]
     return links + [
         f"{start}{str(place)!r} cannot be written to; check its permissions, or turn it off."

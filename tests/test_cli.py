@@ -126,7 +126,7 @@ def test_wrong_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["train", "--rank", "0", "--alpha", "x"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert main(["train"]) == 2
-    assert "Checkpoint (checkpoint): none given" in capsys.readouterr().err
+    assert "Checkpoint (checkpoint): is empty" in capsys.readouterr().err
     (tmp_path / "c.json").write_text("[1]")
     assert main(["train", "--config", str(tmp_path / "c.json")]) == 2
     assert main(["inspect", str(tmp_path / "missing.safetensors")]) == 2

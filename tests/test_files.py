@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_never_written() -> None:
 @pytest.mark.parametrize("content", [b"", b"abc", (2**40).to_bytes(8, "little") + b"{}"])
 def test_unreadable_files_get_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(LoraFileError, match="no readable safetensors"):
+    with pytest.raises(LoraFileError, match="not a readable safetensors"):
         read(tmp_path / "a.safetensors")
 
 

@@ -225,7 +225,7 @@ def test_the_webuis_lora_extension_is_asked(tmp_path: Path, monkeypatch: pytest.
     assert layer.network_current_names == ()
     networks.network_apply_weights = lambda layer: None  # type: ignore[attr-defined]
     layer.network_current_names = (("old", 1.0),)  # type: ignore[assignment]
-    with pytest.raises(ModelError, match="cannot be taken off"):
+    with pytest.raises(ModelError, match="cannot be removed"):
         webui_networks.take_off([layer])
     path = tmp_path / "blob.safetensors"
     save_file({"lora_unet_a.alpha": torch.ones(1)}, path)

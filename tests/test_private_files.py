@@ -142,9 +142,7 @@ def test_a_folder_with_hidden_names_is_the_same_folder(tmp_path: Path) -> None:
     before = seen()
     assert hide_pictures(photos) == 5 and seen() == before and hide_pictures(photos) == 0
     (photos / "b.pn_").write_bytes(b"no picture")
-    assert find_images(config).problems == (
-        "Image 'b.png' is not a readable PNG, JPEG, WEBP or BMP picture; replace or remove it.",
-    )
+    assert find_images(config).problems == ("Image 'b.png' is not a readable PNG, JPEG, WEBP or BMP file; replace or remove it.",)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")

@@ -73,7 +73,7 @@ def test_a_folder_without_captions_is_told_once(tmp_path: Path) -> None:
 def test_a_folder_cannot_be_both(tmp_path: Path) -> None:
     flat = folders(tmp_path, (2, 2), [])
     problems = find_images(build_config({**flat, "reg_data": flat["data"]})).problems
-    assert problems == ("Regularisation folder (reg_data): '2_thing0' is an Image folder (data) as well; choose another.",)
+    assert problems == ("Regularisation folder (reg_data): '2_thing0' is also an Image folder (data); choose another.",)
 
 
 def test_a_missing_folder_is_told_under_its_own_name(tmp_path: Path) -> None:

@@ -195,8 +195,8 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
 def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     """Before its latents are made; they are of what was checked. Later nobody asks for the file."""
     for change, told in (
-        (Path.unlink, r"'0\.png' cannot be read \(No such file or directory\); put it back"),
-        (lambda path: write_picture(path, seed=77), r"'0\.png' was changed after it was checked; start again"),
+        (Path.unlink, r"'0\.png' cannot be read \(No such file or directory\); restore it"),
+        (lambda path: write_picture(path, seed=77), r"'0\.png' has changed since it was checked; start again"),
     ):
         with pytest.raises(DatasetError, match=told):
             for event in train(small_config(photos, tmp_path, save_state=True), host, RunControl()):

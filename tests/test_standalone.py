@@ -154,7 +154,7 @@ def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Pat
         ("conditioner.embedders.0.model.x", "an SDXL refiner"),
         ("noise_augmentor.x", "UnCLIP"),
         ("conditioner.embedders.0.transformer.x", "SSD-1B"),
-        ("something.else", "no complete Stable Diffusion checkpoint"),
+        ("something.else", "not a complete Stable Diffusion checkpoint"),
     ],
 )
 def test_other_families_are_named(key: str, family: str) -> None:

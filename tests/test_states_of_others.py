@@ -133,9 +133,9 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "no tree": (lambda s: s.late.append(lambda values, _: values.pop("state")), "state must be a table"),
     "a tree that is a list": (lambda s: s.late.append(lambda values, _: put(values, "state", [1])), "state must be a table"),
     "a table with keys that cannot be": (
-        lambda s: s.late.append(lambda values, _: put(values, "state", {"dict": [[[1], 2]]})), "stands for nothing"),
+        lambda s: s.late.append(lambda values, _: put(values, "state", {"dict": [[[1], 2]]})), "has no meaning"),
     "a number that is none": (
-        lambda s: s.late.append(lambda values, _: put(values, "state", {"float": 10**400})), "stands for nothing"),
+        lambda s: s.late.append(lambda values, _: put(values, "state", {"float": 10**400})), "has no meaning"),
     "endless nesting": (lambda s: put(s.schedule, "x", deep(90)), "nested more than 64 deep"),
     "a tensor that is missing": (lambda s: s.late.append(lambda _, tensors: tensors.pop("/session/adapters/0")), "is missing"),
     "a tensor too many": (lambda s: s.late.append(lambda _, tensors: put(tensors, "more", torch.zeros(2))), "tensors are of no use"),

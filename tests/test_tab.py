@@ -174,7 +174,7 @@ def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: P
     assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
     host.held = DetectedModel(SDXL, "the model that the webui holds")
     html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
-    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "<td>SDXL, predicts v (set by Checkpoint predicts v); read from the model that the webui holds</td>" in html
     assert "722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
     html = tab.report(None, *values(data=str(photos), name="x", text_encoder_lr="0.00001"))
     assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html

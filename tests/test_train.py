@@ -215,7 +215,7 @@ def test_a_model_taken_away_in_the_middle_of_a_step_is_named(
 
 
 def test_a_picture_exchanged_after_the_check_is_noticed(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"'0\.png' was changed after it was checked"):
+    with pytest.raises(DatasetError, match=r"'0\.png' has changed since it was checked"):
         for event in train(small_config(photos, tmp_path), host, RunControl()):
             if isinstance(event, Planned):
                 write_picture(photos / "3_blob" / "0.png", 40, 90)

@@ -93,12 +93,12 @@ class FolderSearch:
         elif inside.images or inside.links:
             yield self._folder(given, root, repeats)
             if below:
-                self.notes.append(f"{given.name}: folders below it are not used, since it holds images itself.")
+                self.notes.append(f"{given.name}: its subfolders are not used, since it contains images itself.")
         elif below or inside.linked_folders:
             self._refuse(inside.linked_folders, root)
             yield from (self._folder(path, root, repeats) for path in below)
         elif len(self.problems) == told:
-            self.problems.append(f"{self.title}: {str(given)!r} holds no {KINDS} image.")
+            self.problems.append(f"{self.title}: {str(given)!r} contains no {KINDS} images.")
 
     def named_folder(self, text: str) -> Path | None:
         """The folder at a path as it was pasted; None where there is none, which is told."""
@@ -121,8 +121,8 @@ class FolderSearch:
             if self._room == -1:  # told once
                 self._room = -2
                 self.problems.append(
-                    f"{self.title}: {root.name or str(root)!r} holds more than {MAX_ENTRIES} files and folders; "
-                    "choose a folder of the images alone."
+                    f"{self.title}: {root.name or str(root)!r} contains more than {MAX_ENTRIES} files and folders; choose a "
+                    "folder that contains only the images."
                 )
             self._seen[folder, root] = Listing() if self._room < 0 else listing.in_order()
         return self._seen[folder, root]
@@ -134,7 +134,7 @@ class FolderSearch:
         if number is None or repeats is not None:
             return path, repeats
         self.problems.append(
-            f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+            f"{self.title}: got {shown(entry)}, must have the number of repeats after the bar, from 1 to {MAX_REPEATS}."
         )
         return path, 1
 
@@ -142,9 +142,9 @@ class FolderSearch:
         inside = self.look(path, root)
         if inside.others:
             kinds = " ".join(sorted(inside.others))
-            self.notes.append(f"{path.name}: files of the kinds {kinds} are not used; save them as {KINDS}.")
+            self.notes.append(f"{path.name}: files of the types {kinds} are not used; save them as {KINDS}.")
         if inside.unused:
-            why = "names that begin with a dot, or that Windows takes for devices, are not used; rename them"
+            why = "names that start with a dot, or are reserved by Windows, are not used; rename them"
             self.notes.append(f"{path.name}: {named(inside.unused)}: {why}.")
         self._refuse(inside.links, root)
         match = _REPEATS_NAME.fullmatch(path.name)

@@ -18,12 +18,9 @@ def leads_out(path: Path, root: Path) -> bool:
 
 def link_problem(links: Sequence[str], root: Path) -> str:
     """The sentence on links, by name, that lead out of `root`; behind the option's label."""
-    are, lead, them = (
-        ("are links that lead", "they lead", "them") if len(links) > 1 else ("is a link that leads", "it leads", "it")
-    )
+    are, target, them = ("are links", "their targets", "them") if len(links) > 1 else ("is a link", "its target", "it")
     return (
-        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; "
-        f"put there what {lead} to, or take {them} away."
+        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; copy {target} there, or remove {them}."
     )
 
 

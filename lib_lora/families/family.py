@@ -156,9 +156,9 @@ class DetectedModel:
 
     def description(self, *, declared: bool) -> str:
         """For a person, before a run begins. `declared`: the settings say that the model predicts v."""
-        predicts = "noise (nothing says v)"
+        predicts = "noise (nothing indicates v)"
         if self.v_from or declared:
-            predicts = f"v ({self.v_from or 'declared by hand'})"
+            predicts = f"v ({self.v_from or 'set by Checkpoint predicts v'})"
         return f"{self.family.name}, predicts {predicts}; read from {self.read_from}"
 
 

@@ -18,7 +18,7 @@ def family_of(latent_diffusion: Any) -> Family | str:
         return refused
     family = next((found for found in FAMILIES if getattr(latent_diffusion, f"is_{found.id}", False)), None)
     if family is None:
-        return "of an unknown kind"
+        return "of an unknown type"
     channels = latent_diffusion.model.diffusion_model.input_blocks[0][0].weight.shape[1]
     return family.with_channels(channels) or f"{family.name} for editing or depth, with {channels} channels"
 
@@ -31,7 +31,7 @@ def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
 def _says_v(latent_diffusion: Any) -> str:
     """What says that the model predicts v: the webui's configuration, or the mark of some SDXL files, which it does not read."""
     if latent_diffusion.parameterization == "v":
-        return "its configuration says so"
+        return "set in its configuration"
     if not getattr(latent_diffusion, "is_sdxl", False):
         return ""
     file = Path(str(latent_diffusion.sd_checkpoint_info.filename))

@@ -63,9 +63,9 @@ class LdmModel:
 
     def verify(self) -> None:
         if not self._still_held():
-            raise HostChanged("Another checkpoint was loaded during the training; the LoRA was not saved. Start it again.")
+            raise HostChanged("Another checkpoint was loaded during the run; the LoRA was not saved. Start again.")
         if any(weight.device.type != self.device.type for weight in self._sentinels):
-            raise HostChanged("The checkpoint was unloaded during the training; the LoRA was not saved. Load it and start again.")
+            raise HostChanged("The checkpoint was unloaded during the run; the LoRA was not saved. Load it and start again.")
 
     def info(self) -> ModelInfo:
         return self._info

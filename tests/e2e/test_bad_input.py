@@ -58,10 +58,10 @@ def bad_folders(tmp_path: Path) -> dict[str, Path]:
 def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[str, Path], lora: str) -> None:
     """In one page, one after the other, as a person would correct them."""
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"data": bad_folders["empty"]}, "holds no PNG, JPEG, WEBP or BMP image"),
-        ({"data": bad_folders["missing"]}, "does not exist or is no folder"),
+        ({"data": bad_folders["empty"]}, "contains no PNG, JPEG, WEBP or BMP images"),
+        ({"data": bad_folders["missing"]}, "does not exist or is not a folder"),
         ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
-        ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; write rocket.txt beside it"),
+        ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; add rocket.txt next to it"),
         ({"data": ""}, "Image folder (data): none given"),
         ({"name": ""}, "Name (name): is empty"),
         ({"name": "folder/cat"}, "must be a plain file name without a path"),

@@ -24,7 +24,7 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
     tab.page.locator("#train_lora_stop").click()
     for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)
-    assert "does not exist or is no folder" in tab.row("doomed").inner_text()
+    assert "does not exist or is not a folder" in tab.row("doomed").inner_text()
     _wait_for(tab, "mine", "Running")
     tab.page.locator("#train_lora_progress b", has_text="mine").wait_for()  # the list may be newer than the panel
     tab.wait_for_step(5)
@@ -52,7 +52,7 @@ def test_a_webui_that_is_told_to_end_saves_the_state(tab: Tab, server: Server, p
     assert running is not None
     client.wait_for_step(server, running["id"], 3)
     assert server.end_by(number) < 10
-    assert f"saving where the training of {name!r} is" in server.log_tail()
+    assert f"saving the state of {name!r}." in server.log_tail()
     assert not (server.lora_folder / f"{name}.safetensors").exists()
     server.log.unlink()
     server.start()

@@ -361,7 +361,9 @@ def test_a_link_in_place_of_the_run_s_folder(link: str, house: House, quick: Any
     place.symlink_to(target, target_is_directory=True)
     flat = {"save_state": True, "save_every_n_steps": 1, "sample_every_n_steps": 1, "sample_prompts": "a --s 1"}
     run = house.run(quick(**flat))
-    assert not run.events and len(run.told) == 1 and f"{str(place)!r} of this name's states and samples is a link" in run.told[0]
+    assert (
+        not run.events and len(run.told) == 1 and f"{str(place)!r} for states and samples of this name is a link" in run.told[0]
+    )
     assert sorted(path.name for path in target.rglob("*")) == ["0001.png", "blob-step00000001-state"]
     place.unlink()
     assert house.run(quick(**flat)).of(Finished)[0].path

@@ -47,7 +47,7 @@ GIVING = [
     (OURS, "forwards_replaced", 1),
 ]
 
-NOT_WHOLE = "Not everything of the model could be brought back (RuntimeError: injected)"
+NOT_WHOLE = "Not everything of the model could be restored (RuntimeError: injected)"
 
 
 def owner(path: str) -> Any:

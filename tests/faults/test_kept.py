@@ -112,7 +112,7 @@ def test_a_folder_that_refuses_for_good(
         with monkeypatch.context() as patch:
             patch.setattr(publish_room, "write_atomically", lambda *_: None)
             patch.setattr(publish_room, "write", lambda *_: (_ for _ in ()).throw(_refused(error)))
-            patch.setattr(type(host), "lora_folder", lambda _: tmp_path / "file" / "is no folder")
+            patch.setattr(type(host), "lora_folder", lambda _: tmp_path / "file" / "is not a folder")
             (tmp_path / "file").touch()
             patch.setattr("lib_lora.check._folder_problems", lambda _: [])
             run = house.run(quick(), give_up)

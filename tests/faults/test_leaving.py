@@ -119,7 +119,7 @@ def test_a_signal_saves_the_state_first(
     photos.rename(tmp_path / "away")
     assert program.ends(number) == (code, pytest.approx(0, abs=10)), program.said[-3:]
     (tmp_path / "away").rename(photos)
-    assert "saving where the training of 'blob' is" in "".join(program.said) and "not saved" not in "".join(program.said)
+    assert "saving the state of 'blob'." in "".join(program.said) and "not saved" not in "".join(program.said)
     assert not (tmp_path / "out" / "blob.safetensors").exists()
 
     queue = reopened(mini_checkpoint, tmp_path)

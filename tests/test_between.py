@@ -276,7 +276,7 @@ def test_use_best(photos: Path, host: StandaloneHost, tmp_path: Path, falling_an
     assert all(torch.equal(promoted[0][key], best[0][key]) and torch.equal(kept[0][key], last[0][key]) for key in best[0])
     assert promoted[1]["ss_output_name"] == promoted[1]["modelspec.title"] == "blob" and promoted[1]["ss_best_step"] == "2"
     assert kept[1]["ss_output_name"] == "blob-last" and kept[1]["sshs_model_hash"] == last[1]["sshs_model_hash"]
-    with pytest.raises(LoraFileError, match="'blob-best.safetensors' is not there any more"):
+    with pytest.raises(LoraFileError, match="'blob-best.safetensors' does not exist any more"):
         use_best("blob", out / "blob-best.safetensors", host)
     assert loras(out) == ["blob", "blob-last"]
 

@@ -231,7 +231,7 @@ def test_states_are_bounded(tmp_path: Path) -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(StateError, match="nested more than 64 deep"):
+    with pytest.raises(StateError, match="nested more than 64 levels deep"):
         from_plain(deep, {})
 
 
@@ -271,7 +271,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     from lib_lora.data.dataset import scan
 
     found = scan([str(tmp_path)], captions=CaptionSource(), repeats=1)
-    assert not found.samples and "holds no" in found.problems[0]
+    assert not found.samples and "contains no" in found.problems[0]
     assert caption_file(write_picture(tmp_path / "b.jpg"), CaptionSource(), tmp_path) is None
     os.mkfifo(tmp_path / VALUES)
     with pytest.raises(StateError, match="holds no state.json"):

@@ -135,7 +135,7 @@ def test_a_file_brings_in_no_code(option: str, value: str, tmp_path: Path) -> No
     for path in files(tmp_path, option, value):
         found = import_file(path)
         assert option not in found.flat, path.name
-        assert [said for said in found.not_supported if "type the name yourself" in said.why], path.name
+        assert [said for said in found.not_supported if "enter the name yourself" in said.why], path.name
         with pytest.raises(ConfigError, match="use --"):
             parsed("--config", str(path))
         assert parsed("--config", str(path), f"--{option}", value).to_flat()[option] == value, "the person said so"

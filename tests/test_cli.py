@@ -115,7 +115,7 @@ def test_train_inspect_and_exit_codes(
     assert read(out / "blob.safetensors")[1]["ss_max_token_length"] == "150"
     assert main(argv) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or switch Overwrite (overwrite) on.\n"
+    assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or turn on Overwrite (overwrite).\n"
     assert main(["inspect", str(out / "blob.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ranks"] == [2]
     assert main(["truncate", str(out / "blob.safetensors"), "--rank", "1", "--out", str(out / "less.safetensors")]) == 2

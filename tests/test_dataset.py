@@ -206,7 +206,7 @@ def test_what_is_not_read_of_captions_is_told(tmp_path: Path) -> None:
     unread, blank, second = look(tmp_path).notes
     assert unread.startswith("Caption files 'a.txt', 'd.txt': only the first line is used") and "(enable_wildcard)" in unread
     assert blank.startswith("Caption file 'b.txt': blank lines before the caption are skipped")
-    assert second.startswith("Caption file 'c.caption': not read")
+    assert second.startswith("Caption file 'c.caption': not used")
     assert look(tmp_path, all_lines=True).notes == (second,)
 
 

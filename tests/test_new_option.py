@@ -138,5 +138,5 @@ def test_form(tmp_path: Path) -> None:
     assert "sparkle" in names and "sparkle_map" not in names
     assert choose_preset("Style")[1:][names.index("sparkle")]["value"] == "0"
     hidden = hidden_path_problems(flat(sparkle_map="/a/b.png"))
-    assert len(hidden) == 1 and hidden[0].startswith("Sparkle map (sparkle_map): the webui was started with --hide")
+    assert len(hidden) == 1 and hidden[0].startswith("Sparkle map (sparkle_map): the webui runs with --hide")
     assert isinstance(component(next(opt for opt in all_options() if opt.name == "sparkle_files")), gr.Checkbox)

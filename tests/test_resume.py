@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_told_before_the_model_is_touched(
         assert part in told[0]
     for changes, said in (
         ({"name": "other"}, "neither the folder of a saved state nor the name"),
-        ({"steps": 3}, "the state is at step 3 of 3, nothing is left to do"),
+        ({"steps": 3}, "the state is at step 3 of 3, nothing is left to train"),
         ({"batch_size": 2}, "Batch size (batch_size) was 1, is 2"),
     ):
         flat = {"resume": "blob" if "name" not in changes else "nothing", "overwrite": True, "steps": 6, **changes}
@@ -187,7 +187,7 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
     else:
         write_picture(folder / ("0.png" if change == "picture" else "9.png"), seed=77)
     assert refused(host, photos, tmp_path) == [
-        "Resume from (resume): the state was trained on other images or captions; bring those back."
+        "Resume from (resume): the state was trained on other images or captions; restore those."
     ]
     assert untouched == []
 
@@ -272,7 +272,7 @@ def test_a_lora_is_not_lost_with_the_last_state(
     monkeypatch.setattr(checkpointer_room, "write_state", full)
     events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
-    assert any(isinstance(event, Note) and "not the state" in event.text for event in events)
+    assert any(isinstance(event, Note) and "not its state" in event.text for event in events)
 
 
 def test_encoding_at_each_step_draws_other_latents(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

@@ -172,7 +172,9 @@ def lora(path: Path, **metadata: str) -> Path:
 def test_only_what_we_made_is_removed(tmp_path: Path) -> None:
     ours = lora(tmp_path / "ours.safetensors", ss_training_comment="x")
     assert not made_by_us(ours)
-    assert list(remove_lora(ours)) == [f"{str(ours)!r} was not written by a training of this name, and stays."] and ours.exists()
+    assert (
+        list(remove_lora(ours)) == [f"{str(ours)!r} was not written by a run of this name and was not removed."] and ours.exists()
+    )
     from lib_lora.output.metadata_size import MADE_BY
 
     lora(ours, **{MADE_BY[0]: f"{MADE_BY[1]} 1", "ss_output_name": "ours"})

@@ -158,7 +158,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 
 def test_damage_is_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "cat-state"
-    with pytest.raises(StateError, match=r"holds no state\.json"):
+    with pytest.raises(StateError, match=r"contains no state\.json"):
         read_values(folder)
     write(folder)
     values, text, content = read_values(folder), (folder / VALUES).read_text(), (folder / TENSORS).read_bytes()

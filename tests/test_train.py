@@ -191,7 +191,7 @@ def test_running_out_of_memory_is_one_sentence(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
 
     monkeypatch.setattr(DiffusersModel, "predict", full)
-    with pytest.raises(OutOfMemoryError, match="ran out of memory at step 1, with gradient checkpointing too: Batch size"):
+    with pytest.raises(OutOfMemoryError, match="ran out of memory at step 1, even with gradient checkpointing: Batch size"):
         run(small_config(photos, tmp_path), host)
 
 

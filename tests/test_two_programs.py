@@ -201,9 +201,9 @@ def test_a_disk_without_locks_is_told_and_trained_on(
     wait_for(lambda: states(queue)["a"] == "finished")
     told = listing(queue)["trouble"]
     assert_one_sentence(told)
-    assert "has no locks" in told and "let one webui alone use the folder" in told
+    assert "does not support locks" in told and "use the folder with one webui only" in told
     with sole_writer(tmp_path / "loras", "cat") as notes:
-        assert len(notes) == 1 and "has no locks" in notes[0]
+        assert len(notes) == 1 and "does not support locks" in notes[0]
         assert_one_sentence(notes[0])
 
 

@@ -37,21 +37,21 @@ def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
         told += _alpha_told(file, start)
         if further:
             silent = [name for name in further if name not in heard]
-            tail = f"; while it trains the model does without {_listed(silent)}" if silent else ""
-            told.append(f"{start}{_listed(further)}, which are not trained here: they stay in the new file as they are{tail}.")
+            tail = f"; training ignores {_listed(silent)}" if silent else ""
+            told.append(f"{start}{_listed(further)}, which are not trained and stay unchanged in the new file{tail}.")
     for path in config.adapter.base_weights:
         file = files.layers(path, base.family)
         start, silent = f"{BASE}: {path!r} has ", [name for name in _further(file) if name not in heard]
         told += _alpha_told(file, start)
         if silent:
-            told.append(f"{start}{_listed(silent)}, which cannot be merged; they are left out.")
+            told.append(f"{start}{_listed(silent)}, which cannot be merged and are ignored.")
     return told
 
 
 def _alpha_told(file: LoraLayers, start: str) -> list[str]:
     """PEFT's form is scaled by its configuration, which may be lost."""
     peft = "PEFT" in file.names.layout and not any(key.endswith(".alpha") for key in file.state)
-    return [f"{start}no alphas; each counts as its layer's rank, so that nothing is scaled."] if peft else []
+    return [f"{start}no alphas; each is taken as its layer's rank, so nothing is scaled."] if peft else []
 
 
 def _further(file: LoraLayers) -> list[str]:

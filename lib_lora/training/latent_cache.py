@@ -65,7 +65,7 @@ class LatentCache:
         except OSError as error:
             raise LatentCacheError(
                 f"Cache latents to disk (cache_latents_to_disk): {str(image.parent / FOLDER)!r} cannot be written to "
-                f"({error.strerror}); make room there, or turn it off."
+                f"({error.strerror}); free space or check permissions, or turn it off."
             ) from error
 
     def _key(self, pixels: Pixels) -> str:

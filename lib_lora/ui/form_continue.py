@@ -16,7 +16,7 @@ from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
 LONGEST_SHOWN = 200
-NOTHING = "nothing: a new LoRA"
+NOTHING = "none (new LoRA)"
 FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
 
 
@@ -33,7 +33,7 @@ class AgainBar:
             with gr.Row():
                 self.choice = gr.Dropdown(
                     choices=self.names(), value=NOTHING, label="Continue from", elem_id="train_lora_again",
-                    info="Goes on training it, under a new name; type, ranks and alphas are set as it has them.",
+                    info="Continues training it under a new name. Type, ranks and alphas are taken from it.",
                 )  # fmt: skip
                 self.refresh = gr.Button("Refresh", elem_id="train_lora_again_refresh")
             self.told = gr.HTML("", elem_id="train_lora_again_told")
@@ -67,7 +67,7 @@ class AgainBar:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
         if not isinstance(name, str) or name not in self.names():
             named = str(name)[:LONGEST_SHOWN]
-            return self._told([f"Continue from: {named!r} is not among the LoRAs of the folder any more; press Refresh."])
+            return self._told([f"Continue from: {named!r} is no longer in the LoRA folder; press Refresh."])
         try:
             found = continue_settings(self._folder() / name)
         except LoraFileError as error:

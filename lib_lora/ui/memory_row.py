@@ -55,4 +55,4 @@ class MemoryRow:
         except TrainLoraError:
             return ""  # what is wrong with the settings is told by the report, or at the start
         except Exception as error:  # noqa: BLE001 - other extensions may have put anything into the model's classes
-            return f"cannot be told for this model ({type(error).__name__}: {error})"
+            return f"not known for this model ({type(error).__name__}: {error})"

@@ -26,7 +26,7 @@ from lib_lora.ui.report import list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 
-HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
+HINT = "<p class='train-lora-hint'>Drop images or choose a folder; the report appears here.</p>"
 # the panel of the run, and, unseen, what is said of it to those who hear the page
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 

@@ -136,6 +136,6 @@ def test_second_training_beside_the_queue_is_refused(server: Server, photos: Pat
         f"{server.url}/e2e/train", json={**client.SMALL_RUN, "data": str(photos), "name": "second"}, timeout=30
     )
     assert answer.status_code == 422
-    assert answer.json()["detail"] == ["A training of 'first' is running; wait for it, or stop it."]
+    assert answer.json()["detail"] == ["A run of 'first' is active; wait for it, or stop it."]
     assert client.wait_for_end(server, first)["saved"] == "first"
     assert "second.safetensors" not in client.files_in(server.lora_folder)

@@ -78,7 +78,9 @@ def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
     shutil.rmtree(doomed)
     tab.fill(name="mine", save_state=True, save_every_n_steps=4, steps=12)
     tab.train()
-    tab.page.locator("#train_lora_message.prose", has_text="mine waits; its place in the queue is 3.").wait_for(timeout=LOAD_MS)
+    tab.page.locator("#train_lora_message.prose", has_text="mine is waiting; its place in the queue is 3.").wait_for(
+        timeout=LOAD_MS
+    )
     up = tab.row("mine").get_by_text("Up", exact=True)
     up.focus()
     tab.page.keyboard.press("Enter")

@@ -35,7 +35,7 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     tab.page.locator("#train_lora_files_of_settings > .label-wrap").click()
     tab.page.locator("#train_lora_import input[type=file]").set_input_files(settings)
     told = tab.page.locator("#train_lora_preset_told.prose")
-    told.filter(has_text="Unknown, and left out").wait_for(timeout=LOAD_MS)
+    told.filter(has_text="Unknown and left out").wait_for(timeout=LOAD_MS)
     assert HOSTILE in told.inner_text()
     tab.fill(name=HOSTILE)
     assert any(SHORT in line for line in tab.refused())

@@ -280,7 +280,7 @@ def test_a_damaged_state(file: str, damage: str, house: House, quick: Any) -> No
     assert [event.step for event in run.of(StepDone)] == [2, 3, 4] and _equal(run, whole)
     if (file, damage) != (VALUES, "missing"):  # then it is no state at all
         assert any(
-            "'blob-step00000002-state' is damaged; the run goes on from 'blob-step00000001-state'" in text for text in run.told
+            "'blob-step00000002-state' is damaged; the run resumes from 'blob-step00000001-state'" in text for text in run.told
         )
 
 
@@ -308,7 +308,9 @@ def test_going_on_with_another_torch(house: House, quick: Any, monkeypatch: pyte
     begun(house, quick)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     run = house.run(quick(**STATES, resume="blob"))
-    assert run.of(Finished)[0].path and any("this run has 9.9.9: it may differ in the last bits" in text for text in run.told)
+    assert run.of(Finished)[0].path and any(
+        "this run uses 9.9.9; results may differ in the last digits" in text for text in run.told
+    )
 
 
 @pytest.mark.case(31)

@@ -27,8 +27,10 @@ from tests.house import House
 
 def kept(run: Any) -> Path:
     """Where the one sentence says that the LoRA lies."""
-    assert run.job["state"] == "failed" and len([text for text in run.told if "has no locks" not in text]) == 1, run.told
-    found = re.search(r"It is kept as '([^']+\.rescued)'; to use it, take \.rescued off its name\.", run.told[0])
+    assert run.job["state"] == "failed" and len([text for text in run.told if "does not support locks" not in text]) == 1, (
+        run.told
+    )
+    found = re.search(r"It is kept as '([^']+\.rescued)'; to use it, remove \.rescued from its name\.", run.told[0])
     assert found, run.told
     return Path(found[1])
 

@@ -166,5 +166,5 @@ def test_a_state_that_is_not_saved_is_told(
     program = Program(mini_checkpoint, tmp_path, quick(steps=STEPS), pace=1.5)
     program.wait_for(lambda step, _: step >= 1)
     code, _ = program.ends(signal.SIGINT)
-    told = "Train LoRA: The state of 'blob' after step 1 is not saved, it has no older one (after 0.2 s the run was still in step 2)."
+    told = "Train LoRA: The state of 'blob' after step 1 is not saved, and there is no older one (after 0.2 s the run was still in step 2)."
     assert code == 3 and told in "".join(program.said)

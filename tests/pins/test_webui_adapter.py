@@ -192,7 +192,7 @@ def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace
     [
         ({"is_sd3": True}, "is SD3"),
         ({"is_ssd": True}, "is SSD-1B"),
-        ({"is_sd1": False}, "is of an unknown kind"),
+        ({"is_sd1": False}, "is of an unknown type"),
         ({"is_sdxl": True, "conditioner": SimpleNamespace(embedders=[SimpleNamespace(model=1)])}, "is an SDXL refiner"),
     ],
 )

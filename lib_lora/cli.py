@@ -220,7 +220,7 @@ def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     if isinstance(event, StateSaved):
         return f"saved the state {event.folder}"
     if isinstance(event, Sampled):
-        return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
+        return f"generated {len(event.paths)} samples in {event.paths[0].parent}"
     if isinstance(event, HeldOut):
         measured = f"{event.loss:.4f}" if math.isfinite(event.loss) else "is not a number"
         return f"step {event.step} validation loss {measured}"

@@ -172,9 +172,9 @@ def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: P
     host: Any = tab._runner.host
     host.told = []
     assert "not loaded yet; shown when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
-    host.held = DetectedModel(SDXL, "the model that the webui holds")
+    host.held = DetectedModel(SDXL, "the loaded model")
     html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
-    assert "<td>SDXL, predicts v (set by Checkpoint predicts v); read from the model that the webui holds</td>" in html
+    assert "<td>SDXL, predicts v (set by Checkpoint predicts v); read from the loaded model</td>" in html
     assert "722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
     html = tab.report(None, *values(data=str(photos), name="x", text_encoder_lr="0.00001"))
     assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html

@@ -218,7 +218,7 @@ class AdapterConfig:
         kohya="base_weights",
         lines=8,
         is_path="file",
-        not_inherited="Files of another machine; choose them here, in Merge first (base_weights).",
+        not_inherited="Files of another computer; choose yours in Merge first (base_weights).",
         in_kohya_form=False,
         help="Base LoRAs: files that are merged into the model during training. Use the new LoRA together with them.",
     )

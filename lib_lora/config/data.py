@@ -22,9 +22,9 @@ class DataConfig:
         kohya="train_data_dir",
         row=(1, 1),
         lines=8,
-        placeholder="folder on the machine that runs the webui",
+        placeholder="folder on the computer that runs the webui",
         is_path="folder",
-        not_inherited="A folder of another machine; choose the images here, in Image folder (data).",
+        not_inherited="A folder of another computer; choose the images in Image folder (data).",
         affects="files",
         help="A folder of images, or the parent of folders named N_name (each image is repeated N times per epoch). For several "
         "folders, one per line; FOLDER|N repeats its images N times.",

@@ -88,7 +88,7 @@ class FolderSearch:
         if numbered or numbered_links:
             self._refuse(numbered_links, root)
             if len(below) > len(numbered) or inside.images:
-                self.notes.append(f"{given.name}: folders without a number and images beside the numbered folders are not used.")
+                self.notes.append(f"{given.name}: folders without a number and images next to the numbered folders are not used.")
             yield from (self._folder(path, root, repeats) for path in numbered)
         elif inside.images or inside.links:
             yield self._folder(given, root, repeats)
@@ -153,7 +153,7 @@ class FolderSearch:
         named_repeats = repeats_in(match[1])
         if named_repeats is None and not repeats:
             self.problems.append(
-                f"{self.title}: {path.name!r} asks for {match[1][:9]} repeats, must be from 1 to {MAX_REPEATS}; rename it."
+                f"{self.title}: {path.name!r} has {match[1][:9]} repeats, must have from 1 to {MAX_REPEATS}; rename it."
             )
         return Folder(path, repeats or named_repeats or 1, match[2].strip() or None, root, self.is_reg)
 

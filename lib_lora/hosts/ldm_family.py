@@ -25,7 +25,7 @@ def family_of(latent_diffusion: Any) -> Family | str:
 
 def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
     """What the model is; `family` as `family_of` says."""
-    return DetectedModel(family, "the model that the webui holds", _says_v(latent_diffusion))
+    return DetectedModel(family, "the loaded model", _says_v(latent_diffusion))
 
 
 def _says_v(latent_diffusion: Any) -> str:

@@ -40,7 +40,7 @@ def rarer_type(name: str, tensors: Tensors) -> str:
     found = next((words for key, words in _BY_KEY.items() if key in tensors), "")
     if not found and not is_norm(name) and BIAS in tensors and adapter_type_of(set(tensors) - {BIAS}):
         return "a change of the bias as well as of the weight; choose a file made without biases (ComfyUI's bias_diff)"
-    return found or f"with {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha alone'}; {_OTHER}"
+    return found or f"with {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha only'}; {_OTHER}"
 
 
 def rarer_problem(path: str, layers: Mapping[str, Tensors]) -> str | None:

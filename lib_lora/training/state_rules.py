@@ -169,7 +169,8 @@ def _check_best(best: Any, session: Mapping[str, Any], step: int) -> None:
     _need(found.keys() == set(session["layers"]), "best/adapters must be of the same layers")
     for name, own in (layers_in(session) or {}).items():
         _need(
-            bool(adapter_type_of(found[name])) and not layer_problem(found[name])[1], f"best/adapters of {name!r} are no adapter"
+            bool(adapter_type_of(found[name])) and not layer_problem(found[name])[1],
+            f"best/adapters of {name!r} are not an adapter",
         )
         kept = [value for key, value in found[name].items() if key not in ("alpha", "on_input")]
         _need(sorted(value.shape for value in kept) == sorted(value.shape for value in own.values()),

@@ -79,7 +79,7 @@ def test_a_family_in_the_webui(
     _, name, predicts, version, layers = FAMILIES[family]
     checkpoint = select(family_server, checkpoints[family])
     job = train_and_read_back(family_server, photos, family)
-    assert job["choices"][0] == f"Model: {name}, predicts {predicts}; read from the model that the webui holds."
+    assert job["choices"][0] == f"Model: {name}, predicts {predicts}; read from the loaded model."
     assert job["losses"] == pytest.approx(standalone_losses(checkpoint, photos, tmp_path), rel=LOSSES)
     with safe_open(family_server.lora_folder / f"{family}.safetensors", framework="pt") as file:
         metadata, keys = file.metadata(), {key.partition(".")[0] for key in file.keys()}  # noqa: SIM118

@@ -31,7 +31,7 @@ from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.synthetic import write_mini_sd2
 from tests.webui_configs import ARCH
 
-READ = "read from the model that the webui holds"
+READ = "read from the loaded model"
 IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[0] * 75]])
 
 

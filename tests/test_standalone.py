@@ -119,7 +119,7 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
         load_recording(tmp_path / "r.safetensors")
     metadata["config"] = json.dumps({**recorded, "network_dropout": 0.1})
     save_file(tensors, tmp_path / "r.safetensors", metadata)
-    with pytest.raises(ConfigError, match="what its dropout left out"):
+    with pytest.raises(ConfigError, match="what its dropout dropped"):
         load_recording(tmp_path / "r.safetensors")
 
 

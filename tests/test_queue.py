@@ -289,7 +289,7 @@ def test_a_queue_has_an_end(script: Script, tmp_path: Path, monkeypatch: pytest.
     queue = new_queue(tmp_path)
     for name in "abc":
         add(queue, name)
-    with pytest.raises(ConfigError, match="The queue is full: 2 jobs wait"):
+    with pytest.raises(ConfigError, match="The queue is full: 2 jobs are waiting"):
         add(queue, "d")
 
 

@@ -235,7 +235,7 @@ def test_a_lora_that_cannot_be_published_is_kept(tmp_path: Path) -> None:
     host: Any = Lender(tmp_path / "loras")
     first, second = (rescue(b"abc", "blob", host, "blob") for _ in range(2))
     assert first == tmp_path / "loras" / "blob.safetensors.rescued" and second == first.with_name("blob-2.safetensors.rescued")
-    assert first.read_bytes() == b"abc" and "take .rescued off" in told(ValueError("odd"), first)
+    assert first.read_bytes() == b"abc" and "remove .rescued from" in told(ValueError("odd"), first)
     assert told(LoraFileError("no"), None) == "no"
     host.folder = tmp_path / "file" / "below"
     (tmp_path / "file").touch()

@@ -95,7 +95,7 @@ def test_files_that_do_not_fit_are_one_sentence(tmp_path: Path, state: dict[str,
     assert len(problems) == 1 and problems[0].startswith("Continue from (network_weights): ") and path in problems[0]
     assert re.search(said, problems[0])
     below = weights_problems(config(base_weights=[path, path]))
-    assert len(below) == (0 if "wanted" in said or "has type" in said or "alpha 4" in said else 2)
+    assert len(below) == (0 if "the settings give" in said or "has type" in said or "alpha 4" in said else 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ window.trainLora.progress = (() => {
 
     function heldOut(job) {
         const loss = job.held_out[job.held_out.length - 1][1];
-        return `held-out loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
+        return `validation loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
     }
 
     function head() {
@@ -104,7 +104,7 @@ window.trainLora.progress = (() => {
         return {
             node,
             show({job}) {
-                page.dom.setText(text, `The lowest held-out loss, ${job.best.loss.toFixed(4)}, was at step ${job.best.step}.`);
+                page.dom.setText(text, `Lowest validation loss: ${job.best.loss.toFixed(4)} at step ${job.best.step}.`);
                 use.show("Use the best", job.name);
             },
         };
@@ -137,7 +137,7 @@ window.trainLora.progress = (() => {
             {...chart(), needed: ({run}) => run.losses.length > 1},
             {node: samples.node, show: ({job}) => samples.show(job), needed: ({job}) => job.sampled.length > 0},
             files("Saved in between", (job) => job.between),
-            files("Left on the disk", (job) => (over(job) ? job.left : [])),
+            files("Files left on the disk", (job) => (over(job) ? job.left : [])),
             {...best(), needed: ({job}) => job.best && over(job)},
             {...test(), needed: ({job}) => job.saved && job.state === "done"},
         ];

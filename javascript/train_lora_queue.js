@@ -37,7 +37,7 @@ window.trainLora.queue = (() => {
             node,
             show({held}) {
                 button.show(held ? "Start queue" : "Hold queue");
-                page.dom.setText(text, held ? "Waiting jobs are held." : "Each begins when the one before it is over.");
+                page.dom.setText(text, held ? "Waiting jobs do not start." : "Jobs run one after the other.");
             },
         };
     }
@@ -67,7 +67,7 @@ window.trainLora.queue = (() => {
 
     function build() {
         const trouble = page.dom.element("div", "train-lora-problem");
-        const hint = page.dom.element("div", "train-lora-hint", "No jobs yet. While one runs, Train lets the next wait here.");
+        const hint = page.dom.element("div", "train-lora-hint", "No jobs yet. If you press Train during a run, the new job waits here.");
         return [
             {node: trouble, show: (shown) => page.dom.setText(trouble, shown.trouble), needed: (shown) => shown.trouble !== ""},
             {...holdBar(), needed: ({jobs}) => jobs.some((job) => job.place)},
@@ -121,7 +121,7 @@ window.trainLora.queue = (() => {
                 show();
             }
         } catch (error) {
-            console.warn("train-lora: the queue is not to be had", error);
+            console.warn("train-lora: the queue could not be loaded", error);
         }
         fetching = false;
     }

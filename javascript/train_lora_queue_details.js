@@ -11,7 +11,7 @@ window.trainLora.queueDetails = (() => {
         if (job.saved) rows.push(["LoRA", job.saved]);
         if (job.between.length) rows.push(["Saved in between", job.between.join(", ")]);
         if (job.checkpoint) rows.push(["Checkpoint", job.checkpoint]);
-        if (job.first_step) rows.push(["Went on from step", String(job.first_step)]);
+        if (job.first_step) rows.push(["Resumed from step", String(job.first_step)]);
         if (job.has_state) rows.push(["Newest state", job.newest_state]);
         return [...rows, ...job.notes.map((text) => ["", text]), ...job.settings.map(([label, name, value]) => [label, value, name])];
     }

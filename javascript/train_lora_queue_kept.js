@@ -8,18 +8,18 @@ window.trainLora.queueKept = (() => {
 
     const DOES = {
         free({free}) {
-            const what = "samples, latents, and pictures and states of finished jobs that nobody can go on from";
-            if (confirm(`Remove ${free} of ${what}? LoRAs stay.`)) page.queue.press("kept", "free");
+            const what = "samples, latents, and images and states of finished jobs that are not needed to resume any";
+            if (confirm(`Remove ${free} of ${what}? LoRAs are kept.`)) page.queue.press("kept", "free");
         },
         states({asked, names}) {
             const more = names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : "";
             const whose = names.slice(0, MOST_NAMES).join(", ") + more;
-            if (confirm(`Remove ${asked} of saved states and their pictures? These can not be gone on with then: ${whose}. LoRAs stay.`)) {
-                page.queue.press("kept", "states");
-            }
+            const loss = `These jobs cannot be resumed afterwards: ${whose}. LoRAs are kept.`;
+            if (confirm(`Remove ${asked} of saved states and their images? ${loss}`)) page.queue.press("kept", "states");
         },
         limit({limit}) {
-            const said = prompt("How many GB may jobs keep beside their LoRAs? The oldest that nobody can go on from goes by itself.", limit);
+            const rule = "Above that, the oldest files that are not needed to resume a job are removed.";
+            const said = prompt(`How many GB may jobs keep besides their LoRAs? ${rule}`, limit);
             if (said !== null) page.queue.press("kept", said);
         },
     };

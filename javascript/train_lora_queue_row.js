@@ -16,7 +16,7 @@ window.trainLora.queueRow = (() => {
         extend: (job) => page.queue.fill("extend", job.id),
         repeat: (job) => page.queue.fill("repeat", job.id),
         remove(job) {
-            const loss = "The images that were dropped for it go with it; its LoRAs and saved states stay.";
+            const loss = "Images that were dropped for it are removed too; its LoRAs and saved states are kept.";
             if (confirm(`Remove ${nameOf(job)} from the list? ${loss}`)) page.queue.press("remove", job.id);
         },
     };
@@ -30,9 +30,9 @@ window.trainLora.queueRow = (() => {
         return [
             job.place > 1 && ["up", "Up"],
             job.place && job.place < last && ["down", "Down"],
-            readable && ["look", isOpen ? "Close" : "Look at"],
-            job.can_resume && ["resume", "Go on"],
-            !job.can_resume && job.has_state && job.state === "finished" && ["extend", "Go on"],
+            readable && ["look", isOpen ? "Close" : "Details"],
+            job.can_resume && ["resume", "Resume"],
+            !job.can_resume && job.has_state && job.state === "finished" && ["extend", "Extend"],
             readable && ["repeat", "Repeat with changes"],
             job.state !== "running" && !job.elsewhere && ["remove", "Remove"],
         ].filter(Boolean);
@@ -92,7 +92,7 @@ window.trainLora.queueRow = (() => {
                 for (const [place, text] of texts(item).entries()) page.dom.setText([name, word, when, step, loss][place], text);
                 page.dom.setText(problems, job.problems.join(" "));
                 page.dom.arrange(state, job.problems.length ? [word, problems] : [word]);
-                state.title = job.elsewhere ? "In another webui that uses this data folder; go there to change it." : "";
+                state.title = job.elsewhere ? "In another webui that uses this data folder; change it there." : "";
                 bar.show(item);
             },
         };

@@ -63,7 +63,7 @@ window.trainLora.status = (() => {
                 document.dispatchEvent(new CustomEvent("trainLoraStatus", {detail: {...told, run}}));
             }
         } catch (error) {
-            console.warn("train-lora: the status is not to be had", error);
+            console.warn("train-lora: the status could not be loaded", error);
         }
         clearTimeout(timer);
         if (!page.guard.isLocked()) timer = setTimeout(poll, active || page.train.isStarting() ? FAST_MS : SLOW_MS);

@@ -203,7 +203,7 @@ def _folder_problems(folder: Path) -> list[Problem]:
 def _link_problems(folder: Path) -> list[str]:
     """Problems if the run's folders are links: states and samples are written and removed only in the run's own folder."""
     return [
-        f"The folder {str(path)!r} of this name's states and samples is a link; remove the link, or choose another name."
+        f"The folder {str(path)!r} for states and samples of this name is a link; remove the link, or choose another name."
         for path in (folder, folder / "samples")
         if path.is_symlink()
     ]
@@ -227,7 +227,7 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     count = sum(not sample.is_reg for sample in dataset.samples)
     if config.data.validation_split == 0 or count != 1:
         return []
-    return ["Held out (validation_split): there is one image only; add more, or choose 0."]
+    return ["Validation split (validation_split): there is only one image; add more, or set it to 0."]
 
 
 def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
@@ -246,9 +246,9 @@ def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     """Problems of the folders for cached latents, found before the first image is encoded."""
     if not (config.data.cache_latents and config.data.cache_latents_to_disk):
         return []
-    start = "Latents on disk (cache_latents_to_disk): "
+    start = "Cache latents to disk (cache_latents_to_disk): "
     kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]
-    links = [f"{start}{str(place)!r} is a link, which is not written through; remove it." for place in kept if place.is_symlink()]
+    links = [f"{start}{str(place)!r} is a link, which is not followed; remove it." for place in kept if place.is_symlink()]
     places = [place if place.exists() else place.parent for place in kept if not place.is_symlink()]
     return links + [
         f"{start}{str(place)!r} cannot be written to; check its permissions, or turn it off."

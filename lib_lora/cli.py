@@ -82,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a LoRA on a checkpoint file", allow_abbrev=False)
     add_options(train)
     train.set_defaults(command=_train)
-    counted = commands.add_parser("estimate", help="how much memory a training takes", allow_abbrev=False)
+    counted = commands.add_parser("estimate", help="how much memory a run needs", allow_abbrev=False)
     add_options(counted)
-    counted.add_argument("--device", choices=("cuda", "cpu"), help="what it would run on; default: what there is")
+    counted.add_argument("--device", choices=("cuda", "cpu"), help="the device to run on; default: the one in this computer")
     counted.add_argument("--json", action="store_true", help="one JSON object, in bytes")
     counted.set_defaults(command=_estimate)
     replay = commands.add_parser("replay", help="replay a recorded sd-scripts run")
@@ -96,25 +96,27 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--pixels", type=_file)
     data.add_argument("--photos", type=Path)
     data.set_defaults(command=_replay_data)
-    inspect = commands.add_parser("inspect", help="what a LoRA file holds")
+    inspect = commands.add_parser("inspect", help="show what a LoRA file contains")
     inspect.add_argument("lora", type=Path)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
-    cut = commands.add_parser("truncate", help="write a LoRA of fewer ranks out of one that was trained in units (DyLoRA)")
+    cut = commands.add_parser("truncate", help="cut a LoRA that was trained with DyLoRA: unit down to a lower rank")
     cut.add_argument("lora", type=Path)
     cut.add_argument("--rank", type=int, required=True)
     cut.add_argument("--out", type=Path, required=True, help="the file to write")
     cut.set_defaults(command=_truncate)
-    imported = commands.add_parser("import-kohya", help="what each key of a kohya_ss or sd-scripts file becomes")
+    imported = commands.add_parser("import-kohya", help="show what each key of a kohya_ss or sd-scripts file becomes")
     imported.add_argument("file", type=Path)
-    imported.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    imported.add_argument("--json", action="store_true", help="print only one JSON object")
     imported.set_defaults(command=_import_kohya)
-    exported = commands.add_parser("export-kohya", help="write settings as a file of kohya's", allow_abbrev=False)
+    exported = commands.add_parser(
+        "export-kohya", help="export settings as a file for sd-scripts or kohya_ss", allow_abbrev=False
+    )
     add_files(exported)
     exported.add_argument("--form", choices=("toml", "json", "dataset"), default="toml", help="sd-scripts, kohya_ss, folders")
     exported.add_argument("--out", type=Path, required=True, help="the file to write")
     exported.set_defaults(command=_export_kohya)
-    tiny = commands.add_parser("tiny", help="write the embedded tiny checkpoint, ready for a webui")
+    tiny = commands.add_parser("tiny", help="write the embedded tiny checkpoint as a file for the webui")
     tiny.add_argument("folder", type=Path)
     tiny.set_defaults(command=_tiny)
     return parser
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
     return path
 
 
@@ -135,8 +137,8 @@ def _train(args: argparse.Namespace) -> str:
     missing = [
         text
         for value, text in (
-            (config.run.checkpoint, "Checkpoint (checkpoint): none given; use --checkpoint FILE."),
-            (config.run.out, "Output folder (out): none given; use --out DIR."),
+            (config.run.checkpoint, "Checkpoint (checkpoint): is empty; use --checkpoint FILE."),
+            (config.run.out, "Output folder (out): is empty; use --out DIR."),
         )
         if not value
     ]
@@ -162,10 +164,10 @@ def _followed(events: Iterator[Event], control: RunControl) -> Path:
             state = event if isinstance(event, StateSaved) else state
             if isinstance(event, Finished) and event.path is not None:
                 return event.path
-    told = "before its first step; there is no state to go on from"
+    told = "before its first step; there is no state to resume from"
     if state is not None:
-        told = f"after step {state.step}; --resume {state.folder.name} goes on from there"
-    raise _SignalledError(came[0], f"The training was ended {told}.")
+        told = f"after step {state.step}; --resume {state.folder.name} continues from there"
+    raise _SignalledError(came[0], f"The run was ended {told}.")
 
 
 def _estimate(args: argparse.Namespace) -> str:
@@ -177,7 +179,7 @@ def _estimate(args: argparse.Namespace) -> str:
 
     config = config_from(args)
     if not config.run.checkpoint:
-        raise ConfigError(["Checkpoint (checkpoint): none given; use --checkpoint FILE."])
+        raise ConfigError(["Checkpoint (checkpoint): is empty; use --checkpoint FILE."])
     device = torch.device(args.device) if args.device else default_device()
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), Path(), device, full_precision=full)
@@ -218,12 +220,12 @@ def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
     if isinstance(event, StateSaved):
         return f"saved the state {event.folder}"
     if isinstance(event, Sampled):
-        return f"drew {len(event.paths)} samples into {event.paths[0].parent}"
+        return f"generated {len(event.paths)} samples in {event.paths[0].parent}"
     if isinstance(event, HeldOut):
         measured = f"{event.loss:.4f}" if math.isfinite(event.loss) else "is not a number"
-        return f"step {event.step} held-out loss {measured}"
+        return f"step {event.step} validation loss {measured}"
     if isinstance(event, BestSaved):
-        return f"the lowest held-out loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
+        return f"the lowest validation loss, {event.loss:.4f}, was at step {event.step}: {event.path}"
     if isinstance(event, Left):
         return "\n".join(f"left on the disk: {line}" for line in left_lines(event.paths))
     return None

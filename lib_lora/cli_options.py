@@ -26,11 +26,9 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         "--config_file",
         "--config-file",
         type=Path,
-        help="settings: ours as JSON, or kohya's as JSON or TOML; arguments win over it",
+        help="settings file: ours (JSON), kohya_ss (JSON) or sd-scripts (TOML); arguments override it",
     )
-    parser.add_argument(
-        "--preset", choices=sorted(PRESETS), help="start from these settings; --config and arguments win over them"
-    )
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="preset to start from; --config and arguments override it")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest=f"{KOHYA}learning_rate",
         metavar="NUMBER",
         default=argparse.SUPPRESS,
-        help="both learning rates at once",
+        help="sets both learning rates",
     )
     parser.add_argument(
         "--network_args",
@@ -52,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=argparse.SUPPRESS,
-        help="options of the LoRA as sd-scripts takes them, such as rank_dropout=0.1",
+        help="options of the LoRA in the form of sd-scripts, such as rank_dropout=0.1",
     )
     for opt in all_options():
         names = [name for name in dict.fromkeys((opt.name, opt.declaration.kohya)) if name and "." not in name]
@@ -135,8 +133,8 @@ def _code_problem(settings: dict[str, Any]) -> str | None:
     name, value = named
     shown = str(value)[:80]
     return (
-        f"Settings file (config): {name} = {shown!r} is code of a package, which a file does not bring in; if you trust that "
-        f"package, say so with --{name.replace('_', '-')} {shown}."
+        f"Settings file (config): {name} = {shown!r} is code of a package, which settings files may not load; if you trust that "
+        f"package, use --{name.replace('_', '-')} {shown}."
     )
 
 

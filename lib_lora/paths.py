@@ -46,16 +46,16 @@ def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
     """
     slashes = text.replace("/", "\\") if windows else text
     if slashes.startswith("\\\\"):
-        return "is a path of another machine or a device; name one of this machine, or connect the share to a drive letter."
+        return "is a path on another computer or of a device; use one on this computer, or map the share to a drive letter."
     device = next((part for part in slashes.split("\\") if is_device(part)), None) if windows else None
-    return f"holds {device!r}, which Windows takes for a device; rename it." if device else None
+    return f"contains {device!r}, which Windows reserves for a device; rename it." if device else None
 
 
 def missing_problem(text: str, *, windows: bool = WINDOWS) -> str:
     """The message for a folder that does not exist."""
     if windows and len(text) >= LONGEST:
-        return f"does not exist, or has {len(text)} characters where Windows finds {LONGEST - 1}; move it to a shorter path."
-    return "does not exist or is no folder."
+        return f"does not exist, or has {len(text)} characters where Windows allows {LONGEST - 1}; move it to a shorter path."
+    return "does not exist or is not a folder."
 
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}

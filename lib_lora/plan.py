@@ -128,7 +128,7 @@ def _captions(dataset: Dataset) -> str:
     """How many images have a caption file, and which have none, in words."""
     learned = [sample for sample in dataset.samples if not sample.is_reg]
     without = [sample.path.name for sample in learned if not sample.has_caption_file]
-    beside = f", none beside {named(without)}" if 0 < len(without) < len(learned) else ""
+    beside = f", none for {named(without)}" if 0 < len(without) < len(learned) else ""
     return f"{len(learned) - len(without)} of {len(learned)} from files{beside}"
 
 
@@ -142,7 +142,7 @@ def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(
-                f"Image {given_name(sample.path)!r} is {sample.size}, too small or too narrow to train on; replace or remove it."
+                f"Image {given_name(sample.path)!r} is {sample.size}, too small or too narrow for training; replace or remove it."
             )
     if problems:
         raise DatasetError(problems)
@@ -195,11 +195,11 @@ def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:
             (regularising if sample.is_reg else learned).append(count)
     text = f"{len(learned)} images, {sum(learned)} per epoch with repeats"
     if heldout:
-        text += f"; {len(heldout)} more held out"
+        text += f"; {len(heldout)} more for validation"
     if regularising:
         used = sum(count > 0 for count in regularising)
         of = f" of {len(regularising)}" if used < len(regularising) else ""
-        text += f"; with {sum(regularising)} showings of {used}{of} regularisation images"
+        text += f"; plus {used}{of} regularisation images, {sum(regularising)} per epoch"
     return text
 
 
@@ -207,7 +207,7 @@ def _formula(config: TrainConfig, text: str, buckets: int, batches: int, per_epo
     """How the number of steps is computed, in one line."""
     size, accumulation = config.data.batch_size, config.optimizer.gradient_accumulation_steps
     rounded = f", rounded up in each of {buckets} buckets" if buckets > 1 and size > 1 else ""
-    together = f": {batches} batches; {accumulation} of them a step" if accumulation > 1 else ""
+    together = f": {batches} batches; {accumulation} per step" if accumulation > 1 else ""
     text += f"; in batches of {size}{rounded}{together}: {per_epoch} steps per epoch"
     if config.run.steps:
         return f"{text}; stopped at {steps} steps ({steps / per_epoch:.2f} epochs)"

@@ -62,20 +62,20 @@ def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
     family, given = detected.family, settled.given
     told = [f"Model: {detected.description(declared=given.objective.v_parameterization)}."]
     if settled.text != given.text:
-        told.append(f"Clip skip: not used, since {family.name} reads its text encoders' own layers.")
+        told.append(f"Clip skip: not used, since {family.name} always uses the same layers of its text encoders.")
     rate = settled.optimizer.text_encoder_lr
     if family.text_encoder_lr == 0 and rate > 0:
         told.append(
-            f"Text encoders: both are trained. For {family.name} the U-Net alone is usual, and needs less memory: leave "
+            f"Text encoders: both are trained. For {family.name}, training only the U-Net is usual and needs less memory; leave "
             "Learning rate, text encoder (text_encoder_lr) empty for that."
         )
     elif given.optimizer.text_encoder_lr is None and rate == 0:
         told.append(
-            f"Text encoders: not trained, since for {family.name} the U-Net alone is usual; give Learning rate, text encoder "
-            "(text_encoder_lr) to train both."
+            f"Text encoders: not trained, since training only the U-Net is usual for {family.name}; set Learning rate, text "
+            "encoder (text_encoder_lr) to train both."
         )
     if family.inpaints:
-        told.append("Inpainting: the whole picture counts as masked, as when the webui draws from a prompt alone.")
+        told.append("Inpainting: the whole image counts as masked, as in txt2img.")
     return told
 
 

@@ -33,7 +33,7 @@ def leaving(control: RunControl, say: Callable[[str], object]) -> Iterator[list[
         came.append(number)
         give_back()
         control.request_leave()
-        say("Saving where the training is. Once more ends it at once.")
+        say("Saving the state of the run. Press again to end at once.")
 
     if threading.current_thread() is threading.main_thread():  # Python sets handlers only there
         found = {number: signal.getsignal(number) for number in SIGNALS}

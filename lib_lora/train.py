@@ -123,7 +123,7 @@ def _trained(
                 raise diverged
         del pictures
     if path is None and control.keeps:
-        yield Note("The run was stopped before it had learned anything; there is no LoRA to keep.")
+        yield Note("The run was stopped before its first step; there is no LoRA to keep.")
     return Finished(path, last.step if last else 0)
 
 
@@ -135,7 +135,7 @@ def _ended(
     yield Saved(path, last.step)
     yield from between.at_end(last)
     give_memory_back(device)
-    yield Phase("making the card")
+    yield Phase("making the preview and card")
     yield from result.card(path, preview=preview)
     yield from between.best(last)
     return path

@@ -129,7 +129,7 @@ def test_files_that_do_not_fit_are_refused() -> None:
     target = Target("x", nn.Linear(6, 5), "unet")
     with pytest.raises(LoraFileError, match="1 layers of the LoRA do not exist"):
         adapters_from_state([target], {"y.lora_down.weight": torch.zeros(4, 6)}, CPU)
-    with pytest.raises(LoraFileError, match="lacks a tensor or is of an unknown type; it has lora_down"):
+    with pytest.raises(LoraFileError, match="lacks a tensor or has an unknown type; it has lora_down"):
         adapters_from_state([target], {"x.lora_down.weight": torch.zeros(4, 6)}, CPU)
 
 

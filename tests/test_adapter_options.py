@@ -287,7 +287,7 @@ def test_a_dylora_is_trained_and_cut_down(host: StandaloneHost, squares: Path, t
     )
     assert told["ss_network_dim"] == "2" and told["ss_training_comment"].startswith("cut down from rank 4 to 2")
     assert told["sshs_model_hash"] != metadata["sshs_model_hash"]
-    with pytest.raises(LoraFileError, match="is there"):
+    with pytest.raises(LoraFileError, match="exists already"):
         truncate(source, 2, out)
     for rank in (0, 3, 4):
         with pytest.raises(LoraFileError, match=f"got {rank}, must be a multiple of 2"):
@@ -326,7 +326,9 @@ def test_every_type_is_trained_saved_and_gone_on_with(kind: str, host: Standalon
     path = str(host.lora_folder() / "first.safetensors")
     on, _ = run(host, squares, name="second", network_weights=path, unet_lr=1e-5, text_encoder_lr=0, **flat)
     assert 0 < farthest(state, on) < 1e-3 and set(on) == set(state)
-    with pytest.raises(ConfigError, match=f"has type {kind} at .* where lora is wanted; set Type .adapter_type. to {kind}"):
+    with pytest.raises(
+        ConfigError, match=f"has type {kind} at .* but Type .adapter_type. is lora; set Type .adapter_type. to {kind}"
+    ):
         run(host, squares, name="third", network_weights=path)
     if kind != "dora":  # below another LoRA
         below, _ = run(host, squares, name="fourth", base_weights=[path])

@@ -53,8 +53,8 @@ def problems(**flat: object) -> list[str]:
         ({"adapter_type": "loha", "unit": 4}, "unit"),
         ({"unit": 16}, "unit"),
         ({"unit": 6}, "must divide"),
-        ({"unit": 4, "conv_dim": 8}, "one rank"),
-        ({"unit": 4, "block_dims": LISTS}, "one rank"),
+        ({"unit": 4, "conv_dim": 8}, "same rank"),
+        ({"unit": 4, "block_dims": LISTS}, "same rank"),
         ({"adapter_type": "diag-oft", "rank": 1, "alpha": 1}, "got 1"),
         ({"adapter_type": "diag-oft", "rank": 320}, "got 320"),
         ({"adapter_type": "diag-oft", "block_dims": LISTS.replace("4", "1", 1)}, "got 1"),
@@ -104,7 +104,7 @@ def test_what_fits_is_not_refused(flat: dict[str, object]) -> None:
 )
 def test_what_the_lora_does_not_read_is_told_and_refuses_nothing(flat: dict[str, object], option: str) -> None:
     assert problems(**flat) == []
-    assert any(f"({option})" in note and "without effect" in note for note in config_notes(build_config(flat)))
+    assert any(f"({option})" in note and "no effect" in note for note in config_notes(build_config(flat)))
     assert layer_values(**flat) == layer_values(**{name: value for name, value in flat.items() if name != option})
 
 

@@ -95,9 +95,9 @@ def test_a_dylora_and_a_family_are_told_by_metadata(tmp_path: Path) -> None:
 def test_what_cannot_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "full.safetensors"
     save_file({"lora_unet_mid_block_attentions_0_proj_in.diff": torch.zeros(4, 4)}, path)
-    with pytest.raises(LoraFileError, match="'full.safetensors' has type full, which cannot be gone on with"):
+    with pytest.raises(LoraFileError, match="'full.safetensors' has type full, which cannot be continued"):
         continue_settings(path)
-    with pytest.raises(LoraFileError, match="^Train again from: "):
+    with pytest.raises(LoraFileError, match="^Continue from: "):
         continue_settings(tmp_path / "missing.safetensors")
 
 

@@ -113,7 +113,7 @@ def test_saving_in_between_does_not_change_the_run(photos: Path, host: Standalon
 def test_names_of_files_in_between_are_refused_before_the_start(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "blob-step00000002.safetensors").write_bytes(b"older")
-    with pytest.raises(ConfigError, match="'blob-step00000002' is there already"):
+    with pytest.raises(ConfigError, match="'blob-step00000002' exists already"):
         run(small_config(photos, tmp_path, save_every_n_steps=2), host)
     run(small_config(photos, tmp_path, save_every_n_steps=2, overwrite=True), host)
     assert read(tmp_path / "out" / "blob-step00000002.safetensors")[1]["ss_steps"] == "2"
@@ -276,7 +276,7 @@ def test_use_best(photos: Path, host: StandaloneHost, tmp_path: Path, falling_an
     assert all(torch.equal(promoted[0][key], best[0][key]) and torch.equal(kept[0][key], last[0][key]) for key in best[0])
     assert promoted[1]["ss_output_name"] == promoted[1]["modelspec.title"] == "blob" and promoted[1]["ss_best_step"] == "2"
     assert kept[1]["ss_output_name"] == "blob-last" and kept[1]["sshs_model_hash"] == last[1]["sshs_model_hash"]
-    with pytest.raises(LoraFileError, match="'blob-best.safetensors' is not there any more"):
+    with pytest.raises(LoraFileError, match="'blob-best.safetensors' does not exist any more"):
         use_best("blob", out / "blob-best.safetensors", host)
     assert loras(out) == ["blob", "blob-last"]
 

@@ -64,13 +64,13 @@ def settings(tmp_path: Path, text: str, suffix: str = ".json") -> Path:
     ("text", "suffix", "told"),
     [
         ('{"a": "' + "x" * MAX_BYTES + '"}', ".json", "is larger than 256 KB"),
-        ('{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}", ".json", "nested more than 20 deep"),
-        ('{"a": ' * MAX_DEPTH + "1" + "}" * MAX_DEPTH, ".json", "nested more than 20 deep"),
+        ('{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}", ".json", "nested more than 20 levels deep"),
+        ('{"a": ' * MAX_DEPTH + "1" + "}" * MAX_DEPTH, ".json", "nested more than 20 levels deep"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", ".json", "cannot be read as JSON"),
         ("a = " + "[" * 100_000 + "]" * 100_000, ".toml", "cannot be read as TOML"),
-        ("a." * 100_000 + "a = 1", ".toml", "nested more than 20 deep"),
-        ("x = {" + "'a b.c d' . " * 5000 + "a = 1}", ".toml", "nested more than 20 deep"),
-        ("[" + "a." * 100_000 + "a]\nb = 1", ".toml", "nested more than 20 deep"),
+        ("a." * 100_000 + "a = 1", ".toml", "nested more than 20 levels deep"),
+        ("x = {" + "'a b.c d' . " * 5000 + "a = 1}", ".toml", "nested more than 20 levels deep"),
+        ("[" + "a." * 100_000 + "a]\nb = 1", ".toml", "nested more than 20 levels deep"),
         ('{"network_dim": 1' + "0" * 400 + "}", ".json", "more than 64 bits"),
         ("network_dim = -1" + "0" * 400, ".toml", "more than 64 bits"),
     ],
@@ -136,15 +136,15 @@ def test_numbers_have_bounds() -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "header would have"),
-        (lambda: (MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{" + b" " * MAX_HEADER_BYTES, "header would have"),
-        (lambda: pickle.dumps({"a": 1}), "no readable safetensors"),
-        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}, 4), "no readable safetensors"),
-        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"a": [1]}}, 4), "no readable"),
-        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, 4), "no readable safetensors"),
-        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8), "no readable safetensors"),
-        (lambda: _raw(b"[" * 200_000), "no readable safetensors"),
-        (lambda: _raw(b'{"a": NaN}'), "no readable safetensors"),
+        (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "its header has"),
+        (lambda: (MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{" + b" " * MAX_HEADER_BYTES, "its header has"),
+        (lambda: pickle.dumps({"a": 1}), "not a readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}, 4), "not a readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"a": [1]}}, 4), "not a readable"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, 4), "not a readable safetensors"),
+        (lambda: as_safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8), "not a readable safetensors"),
+        (lambda: _raw(b"[" * 200_000), "not a readable safetensors"),
+        (lambda: _raw(b'{"a": NaN}'), "not a readable safetensors"),
     ],
 )  # fmt: skip
 @pytest.mark.case(53)
@@ -202,7 +202,7 @@ def mutated(content: bytes, rng: random.Random, places: int = 0) -> bytes:
 def test_nothing_in_a_lora_is_run(suffix: str, old: bool, tmp_path: Path) -> None:
     path, canary = tmp_path / f"a{suffix}", tmp_path / "canary"
     torch.save({"a": Canary(canary)}, path, _use_new_zipfile_serialization=not old)
-    with pytest.raises(LoraFileError, match="no readable safetensors"):
+    with pytest.raises(LoraFileError, match="not a readable safetensors"):
         read(path)
     assert not canary.exists()
     torch.load(path.replace(tmp_path / "b.pt"), weights_only=False)
@@ -231,7 +231,7 @@ def test_states_are_bounded(tmp_path: Path) -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(StateError, match="nested more than 64 deep"):
+    with pytest.raises(StateError, match="nested more than 64 levels deep"):
         from_plain(deep, {})
 
 
@@ -262,16 +262,16 @@ def test_captions_and_prompts_are_bounded(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("a.json", "a.safetensors", "a.txt", "b.png", "b.txt"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(ConfigError, match="it is no file"):
+    with pytest.raises(ConfigError, match="it is not a file"):
         import_file(tmp_path / "a.json")
-    with pytest.raises(LoraFileError, match="it is no file"):
+    with pytest.raises(LoraFileError, match="it is not a file"):
         read(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="it is no file"):
+    with pytest.raises(ValueError, match="it is not a file"):
         read_prompts(str(tmp_path / "a.txt"))
     from lib_lora.data.dataset import scan
 
     found = scan([str(tmp_path)], captions=CaptionSource(), repeats=1)
-    assert not found.samples and "holds no" in found.problems[0]
+    assert not found.samples and "contains no" in found.problems[0]
     assert caption_file(write_picture(tmp_path / "b.jpg"), CaptionSource(), tmp_path) is None
     os.mkfifo(tmp_path / VALUES)
     with pytest.raises(StateError, match="holds no state.json"):
@@ -346,7 +346,7 @@ def test_numbers_of_thousands_of_digits_are_told(tmp_path: Path) -> None:
     for digits in ("9" * 5000, "0" * 5000, "٣" * 30):
         problems: list[str] = []
         assert list(FolderSearch("Images (data)", 1, problems, []).folders(f"{tmp_path}|{digits}")) == []
-        assert "behind the bar must stand" in problems[0] and len(problems[0]) < 600
+        assert "must have the number of repeats after the bar" in problems[0] and len(problems[0]) < 600
         turning = build_config({"adapter_type": "diag-oft", "block_dims": digits, "rank": 4})
         assert [problem for problem in config_problems(turning) if len(problem) < 10_000]
 

@@ -92,7 +92,7 @@ def test_what_is_not_used_is_told_on_the_command_line(
 ) -> None:
     assert trained(mini_checkpoint, tmp_path / "out", "--data", str(CASES / "cli-notes-lost" / "set")) == 0
     told = capsys.readouterr().err
-    assert ".gif are not used" in told and "folders without a number and images beside the numbered folders are not used" in told
+    assert ".gif are not used" in told and "folders without a number and images next to the numbered folders are not used" in told
 
 
 def test_a_run_whose_every_loss_is_no_number_has_failed(

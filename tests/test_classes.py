@@ -64,7 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )  # fmt: skip
 def test_an_optimizer_is_known_from_its_source(name: str) -> None:
     assert class_problem(name, "optimizer") is None
-    assert "is no schedule" in str(class_problem(name, "schedule"))
+    assert "is not a torch schedule" in str(class_problem(name, "schedule"))
     assert not hasattr(sys, "train_lora_ran") and "adopt" not in sys.modules
 
 
@@ -76,14 +76,14 @@ def test_a_schedule_is_known_from_its_source(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("lib2to3.__main__.X", "is no optimizer"), ("pip.__main__.X", "is no optimizer"), ("adopt.__main__.X", "a program"),
-     ("antigravity.X", "a part of Python"), ("os.system", "a part of Python"), ("this.X", "a part of Python"),
-     ("stray.Adopt", "only lies in a folder"), ("alone.Adopt", "only lies in a folder"), ("lib_lora.cli.main", "only lies in a folder"),
-     ("no_such_package.X", "not installed"), ("adopt.Nonsense", ""), ("adopt.inner.Plain", "is no optimizer"),
+    [("lib2to3.__main__.X", "is not a torch optimizer"), ("pip.__main__.X", "is not a torch optimizer"), ("adopt.__main__.X", "programs are not"),
+     ("antigravity.X", "part of Python"), ("os.system", "part of Python"), ("this.X", "part of Python"),
+     ("stray.Adopt", "outside of installed packages"), ("alone.Adopt", "outside of installed packages"), ("lib_lora.cli.main", "outside of installed packages"),
+     ("no_such_package.X", "not installed"), ("adopt.Nonsense", ""), ("adopt.inner.Plain", "is not a torch optimizer"),
      ("adopt.made.AdoptNow", ""), ("adopt.inner.NoSuch", "cannot be found"), ("adopt.broken.X", "cannot be found"),
-     ("adopt.no_room.X", "cannot be found"), ("adopt.circle.Round", "is no optimizer"), ("adopt.ends", ""), ("pip._internal.main", ""),
-     ("", "no name"), ("..", "no name"), (".x.Y", "no name"), ("a b.C", "no name"), ("a;b.C", "no name"), ("../x.Y", "no name"),
-     ("X", "a program"), ("x." * 400 + "Y", "no name"), ("torch.optim.Nonsense", "cannot be found"), ("torch.nn.Linear", "is no optimizer")],
+     ("adopt.no_room.X", "cannot be found"), ("adopt.circle.Round", "is not a torch optimizer"), ("adopt.ends", ""), ("pip._internal.main", ""),
+     ("", "not a name"), ("..", "not a name"), (".x.Y", "not a name"), ("a b.C", "not a name"), ("a;b.C", "not a name"), ("../x.Y", "not a name"),
+     ("X", "programs are not"), ("x." * 400 + "Y", "not a name"), ("torch.optim.Nonsense", "cannot be found"), ("torch.nn.Linear", "is not a torch optimizer")],
 )  # fmt: skip
 def test_what_is_no_optimizer_is_told_and_nothing_is_run(name: str, why: str) -> None:
     loaded = set(sys.modules)
@@ -99,7 +99,7 @@ def test_what_is_no_optimizer_is_told_and_nothing_is_run(name: str, why: str) ->
 
 def test_a_package_in_the_folder_where_the_webui_was_started_is_not_imported(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site)
-    assert "only lies in a folder" in str(class_problem("adopt.inner.Adopt", "optimizer"))
+    assert "outside of installed packages" in str(class_problem("adopt.inner.Adopt", "optimizer"))
 
 
 @pytest.mark.parametrize("name", ["adopt.ends.Ends", "adopt.ends_at_once.Ends"])
@@ -135,8 +135,8 @@ def test_a_file_brings_in_no_code(option: str, value: str, tmp_path: Path) -> No
     for path in files(tmp_path, option, value):
         found = import_file(path)
         assert option not in found.flat, path.name
-        assert [said for said in found.not_supported if "type the name yourself" in said.why], path.name
-        with pytest.raises(ConfigError, match="say so with --"):
+        assert [said for said in found.not_supported if "enter the name yourself" in said.why], path.name
+        with pytest.raises(ConfigError, match="use --"):
             parsed("--config", str(path))
         assert parsed("--config", str(path), f"--{option}", value).to_flat()[option] == value, "the person said so"
     assert not hasattr(sys, "train_lora_ran")

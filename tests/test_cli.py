@@ -115,7 +115,7 @@ def test_train_inspect_and_exit_codes(
     assert read(out / "blob.safetensors")[1]["ss_max_token_length"] == "150"
     assert main(argv) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or switch Overwrite (overwrite) on.\n"
+    assert said.out == "" and said.err == "Name (name): 'blob' is taken; use 'blob-2', or turn on Overwrite (overwrite).\n"
     assert main(["inspect", str(out / "blob.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ranks"] == [2]
     assert main(["truncate", str(out / "blob.safetensors"), "--rank", "1", "--out", str(out / "less.safetensors")]) == 2
@@ -126,7 +126,7 @@ def test_wrong_input_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["train", "--rank", "0", "--alpha", "x"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert main(["train"]) == 2
-    assert "Checkpoint (checkpoint): none given" in capsys.readouterr().err
+    assert "Checkpoint (checkpoint): is empty" in capsys.readouterr().err
     (tmp_path / "c.json").write_text("[1]")
     assert main(["train", "--config", str(tmp_path / "c.json")]) == 2
     assert main(["inspect", str(tmp_path / "missing.safetensors")]) == 2

@@ -23,8 +23,8 @@ CASES = [
     ({"resolution_height": 128}, "got 512 by 128"),
     ({"resolution": 768, "resolution_height": 1536}, "max_bucket_reso"),
     ({"min_bucket_reso": 64, "bucket_reso_steps": 128}, "must be at least Bucket step"),
-    ({"random_crop": True}, "Random crop (random_crop): images look different each time"),
-    ({"color_aug": True, "random_crop": True}, "Random crop (random_crop) and Vary colours (color_aug)"),
+    ({"random_crop": True}, "Random crop (random_crop): images change every time"),
+    ({"color_aug": True, "random_crop": True}, "Random crop (random_crop) and Colour augmentation (color_aug)"),
     ({"masked_loss": True}, "needs a Mask folder (mask_data)"),
     ({"masked_loss": True, "mask_data": "x", "alpha_mask": True}, "both are on"),
 ]

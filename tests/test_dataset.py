@@ -64,7 +64,7 @@ def test_a_number_behind_a_bar_wins(tmp_path: Path) -> None:
 def test_what_stands_behind_a_bar_must_be_a_number(tmp_path: Path, number: str) -> None:
     write_picture(tmp_path / "3_cat" / "a.png")
     problems = look(Path(f"{tmp_path / '3_cat'}|{number}")).problems
-    assert len(problems) == 1 and "behind the bar must stand how often" in problems[0]
+    assert len(problems) == 1 and "must have the number of repeats after the bar" in problems[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no bars in names there")
@@ -136,7 +136,7 @@ def test_problems_are_told_together(tmp_path: Path) -> None:
         "'text.jpg' is not a readable",
         "'half.png' cannot be read",
         "'good.png' has no caption",
-        "holds no PNG",
+        "contains no PNG",
         "does not exist",
     ):
         assert part in told
@@ -144,7 +144,7 @@ def test_problems_are_told_together(tmp_path: Path) -> None:
 
 def test_nothing_given() -> None:
     assert scan([], captions=CaptionSource(), repeats=1).problems == (
-        "Image folder (data): none given; choose a folder or drop images.",
+        "Image folder (data): is empty; choose a folder or drop images.",
     )
 
 
@@ -204,9 +204,9 @@ def test_what_is_not_read_of_captions_is_told(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(text)
     (tmp_path / "c.caption").write_text("another")
     unread, blank, second = look(tmp_path).notes
-    assert unread.startswith("Caption files 'a.txt', 'd.txt': only the first line is learned") and "(enable_wildcard)" in unread
-    assert blank.startswith("Caption file 'b.txt': blank lines before the caption are passed over")
-    assert second.startswith("Caption file 'c.caption': not read")
+    assert unread.startswith("Caption files 'a.txt', 'd.txt': only the first line is used") and "(enable_wildcard)" in unread
+    assert blank.startswith("Caption file 'b.txt': blank lines before the caption are skipped")
+    assert second.startswith("Caption file 'c.caption': not used")
     assert look(tmp_path, all_lines=True).notes == (second,)
 
 
@@ -214,7 +214,7 @@ def test_an_empty_caption_file_is_told_whatever_stands_in_its_place(tmp_path: Pa
     for name, content in (("a", b""), ("b", b" \r\n"), ("c", b"\xef\xbb\xbf"), ("d", b"a dog")):
         write_picture(tmp_path / "2_red ball" / f"{name}.png")
         (tmp_path / "2_red ball" / f"{name}.txt").write_bytes(content)
-    told = "Caption files 'a.txt', 'b.txt', 'c.txt': empty, so {} is learned in place of a caption."
+    told = "Caption files 'a.txt', 'b.txt', 'c.txt': empty, so {} is used as the caption."
     assert look(tmp_path, trigger="").notes == (told.format("'red ball'"),)
     assert look(tmp_path, trigger="zxq").notes == (told.format("'zxq, red ball'"),)
     assert look(tmp_path, trigger="", filenames=True).notes == (told.format("the image's name"),)

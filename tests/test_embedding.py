@@ -208,7 +208,7 @@ def test_words_of_the_host_are_read_as_in_its_prompts(mini_checkpoint: Path, pho
     plain, _ = run(config(photos, tmp_path, name="plain", steps=1), host)
     host.lend(1)
     events, path = run(config(photos, tmp_path, name="words", steps=1), host)
-    told = "Captions: 'blob' of the webui's embeddings folder are read as in prompts, by their embeddings."
+    told = "Captions: 'blob' from the webui's embeddings folder are used as embeddings, as in prompts."
     assert told in [event.text for event in events if isinstance(event, Chosen)]
     assert losses(events) != losses(plain) and bundled(read(path)[0]) == []
     host.lend(0)
@@ -219,7 +219,7 @@ def test_a_trigger_that_the_host_has_is_refused(mini_checkpoint: Path, photos: P
     """Its prompts would use its own; in any case of letters."""
     host = WithWords(mini_checkpoint, tmp_path)
     host.lend(2)
-    with pytest.raises(ConfigError, match=r"'ohwx_cat' is the embedding 'OHWX_cat' of the webui's own folder"):
+    with pytest.raises(ConfigError, match=r"'ohwx_cat' is the name of the embedding 'OHWX_cat' in the webui's embeddings folder"):
         list(train(config(photos, tmp_path, embedding_vectors=1), host, RunControl()))
     with host.borrow_model() as base:
         told = embedding_notes(config(photos, tmp_path), ["ohwx_cat, a blob"], base)

@@ -57,8 +57,8 @@ def test_the_command_line_tells_what_the_report_tells(
     Image.new("RGB", (64, 64)).save(folder / "2_zxq ball" / "b.gif")
     (folder / "2_zxq ball" / "a.txt").write_text("red ball,\ngrass")
     notes = [
-        "2_zxq ball: files of the kinds .gif are not used; save them as PNG, JPEG, WEBP or BMP.",
-        "set: folders without a number and images beside the numbered folders are not used.",
+        "2_zxq ball: files of the types .gif are not used; save them as PNG, JPEG, WEBP or BMP.",
+        "set: folders without a number and images next to the numbered folders are not used.",
         "Captions: 1 of 2 from files, none beside 'd.png'",
     ]
     argv = arguments(mini_checkpoint, folder, out, "--steps", "1", "--save_state", "--cache_latents_to_disk")
@@ -67,7 +67,7 @@ def test_the_command_line_tells_what_the_report_tells(
     assert said.out == f"{out / 'blob.safetensors'}\n"
     told = said.err.splitlines()
     assert all(note in told for note in notes)
-    assert any(line.startswith("Caption file 'a.txt': only the first line is learned") for line in told)
+    assert any(line.startswith("Caption file 'a.txt': only the first line is used") for line in told)
     left = [line.removeprefix("left on the disk: ") for line in told if line.startswith("left on the disk: ")]
     latents, state = folder / "2_zxq ball" / ".train-lora-latents", out / ".train-lora" / "blob" / "blob-state"
     assert left == [str(out / "blob.safetensors"), f"{state} (2 files)", str(out / "blob.json"), f"{latents} (2 files)"]
@@ -200,7 +200,7 @@ def test_a_run_that_is_stopped_before_it_learned_anything_keeps_nothing_and_says
             control.request_stop(keep=True)
     assert events[-1] == Finished(None, 0) and events[-2] == Left(())
     assert [event.text for event in events if isinstance(event, Note)] == [
-        "The run was stopped before it had learned anything; there is no LoRA to keep."
+        "The run was stopped before its first step; there is no LoRA to keep."
     ]
 
 
@@ -227,7 +227,7 @@ def test_what_ends_the_program_saves_the_state_on_the_command_line(
     assert main(arguments(mini_checkpoint, photos, out, "--steps", "50")) == 128 + number
     said, state = capsys.readouterr(), out / ".train-lora" / "blob" / "blob-state"
     assert said.out == "" and f"left on the disk: {state} (2 files)" in said.err
-    assert said.err.splitlines()[-1] == "The training was ended after step 2; --resume blob-state goes on from there."
+    assert said.err.splitlines()[-1] == "The run was ended after step 2; --resume blob-state continues from there."
     assert signal.getsignal(number) is before
     monkeypatch.setattr(cli_room, "_report", report)
     assert main(arguments(mini_checkpoint, photos, out, "--steps", "50", "--resume", "blob-state", "--max_train_steps", "3")) == 0
@@ -254,7 +254,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_is_no_success(
         cli_room, "_report", lambda event: (report(event), isinstance(event, Encoded) and os.kill(os.getpid(), signal.SIGTERM))
     )
     assert main(arguments(mini_checkpoint, photos, tmp_path / "out", "--steps", "5")) == 128 + signal.SIGTERM
-    assert "before its first step; there is no state to go on from." in capsys.readouterr().err
+    assert "before its first step; there is no state to resume from." in capsys.readouterr().err
 
 
 def test_a_signal_in_the_last_step_leaves_the_whole_lora(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_held_out_loss_that_is_no_number_ends_with_the_run(
     last = wait(runner.start(small_config(photos, tmp_path, **changes)))
     assert last["state"] == "done" and last["held_out"] == [[1, None], [2, None]] and last["best"] is None
     json.dumps(last, allow_nan=False)
-    assert cli_room._line(HeldOut(1, float("inf"))) == "step 1 held-out loss is not a number"
+    assert cli_room._line(HeldOut(1, float("inf"))) == "step 1 validation loss is not a number"
 
 
 def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

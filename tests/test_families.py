@@ -115,7 +115,7 @@ def test_a_whole_run(family: str, request: pytest.FixtureRequest, photos: Path, 
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     assert (
         next(e.text for e in events if isinstance(e, Chosen))
-        == f"Model: {base.family.name}, predicts noise (nothing says v); {READ}."
+        == f"Model: {base.family.name}, predicts noise (nothing indicates v); {READ}."
     )
     state, metadata = read(events[-1].path)
     assert {key.partition(".")[0] for key in state} == names
@@ -238,7 +238,7 @@ def test_sd2_may_predict_v(mini_sd2: Path, photos: Path, tmp_path: Path) -> None
     losses = [[event.loss for event in events if isinstance(event, StepDone)] for events in (by_hand, by_file)]
     assert losses[0] == losses[1]
     texts = [next(event.text for event in events if isinstance(event, Chosen)) for events in (by_hand, by_file)]
-    assert texts == [f"Model: SD 2.x, predicts v (declared by hand); {READ}.",
+    assert texts == [f"Model: SD 2.x, predicts v (set by Checkpoint predicts v); {READ}.",
                      f"Model: SD 2.x, predicts v (v.yaml says so); {READ}."]  # fmt: skip
     metadata = read(tmp_path / "file.safetensors")[1]
     assert metadata["ss_base_model_version"] == "sd_v2_v" and metadata["modelspec.prediction_type"] == "v"
@@ -258,8 +258,8 @@ def test_sdxl_that_predicts_v(said_by: str, mini_sdxl: Path, photos: Path, tmp_p
     host = shared_host(checkpoint, tmp_path / "out")
     events = run(small_config(photos, tmp_path / "out", v_parameterization=said_by == "the settings"), host)
     assert isinstance(events[0], Planned) and isinstance(events[-1], Finished) and events[-1].path is not None
-    words = {"its mark": "v (the tensor v_pred in the file says so)", "a yaml beside it": "v (xl.yaml says so)",
-             "the settings": "v (declared by hand)", "nothing": "noise (nothing says v)"}[said_by]  # fmt: skip
+    words = {"its mark": "v (marked by the tensor v_pred in the file)", "a yaml beside it": "v (xl.yaml says so)",
+             "the settings": "v (set by Checkpoint predicts v)", "nothing": "noise (nothing indicates v)"}[said_by]  # fmt: skip
     assert events[0].plan.model == f"SDXL, predicts {words}; {READ}"
     with host.borrow_model() as base:
         wanted = first_loss(base, host, photos, velocity=said_by != "nothing")
@@ -359,7 +359,7 @@ def test_a_lora_of_another_family_is_refused_by_name(
 ) -> None:
     run(small_config(photos, tmp_path, name="xl"), shared_host(mini_sdxl, tmp_path))
     path = str(tmp_path / "xl.safetensors")
-    for option, title in (("network_weights", "Continue from"), ("base_weights", "Merged first")):
+    for option, title in (("network_weights", "Continue from"), ("base_weights", "Merge first")):
         config = small_config(photos, tmp_path, **{option: path if option == "network_weights" else [path]})
         assert look(config, shared_host(mini_sdxl, tmp_path)).checked().steps == 3
         with pytest.raises(ConfigError, match=f"{title}.*is a LoRA of SDXL, but the model is SD 1.x") as caught:
@@ -377,7 +377,7 @@ def test_a_rule_that_the_models_v_breaks_is_told(mini_sd2: Path, tmp_path: Path)
 def test_a_mark_in_the_file_says_v(mini_sdxl: Path, tmp_path: Path) -> None:
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, tmp_path / "v.safetensors")
     with shared_host(tmp_path / "v.safetensors", tmp_path).borrow_model() as base:
-        assert base.detected.description(declared=False) == f"SDXL, predicts v (the tensor v_pred in the file says so); {READ}"
+        assert base.detected.description(declared=False) == f"SDXL, predicts v (marked by the tensor v_pred in the file); {READ}"
 
 
 def test_settings_that_sdxl_does_not_know(sdxl: DiffusersModel) -> None:

@@ -75,7 +75,7 @@ def test_what_says_nothing_in_any_folder_is_told_and_not_refused(name: str) -> N
     off = {deciding: DEFAULTS[deciding] for deciding in READ_WITH[name]}
     found = read({"network_dim": 4, **datasets({}, {name: other(name)}, **off)})
     key = f"datasets[1].{name}" if name in OF_A_DATASET else f"datasets[0].subsets[1].{name}"
-    assert found.problems() == [] and verdict(found, key) == "ignored" and "says nothing" in why(found, key)
+    assert found.problems() == [] and verdict(found, key) == "ignored" and "has no effect" in why(found, key)
     on = {READ_WITH[name][0]: other(READ_WITH[name][0])}
     assert any(
         "share" in text for text in read({"network_dim": 4, **datasets({}, {name: other(name)}, **{**off, **on})}).problems()
@@ -93,7 +93,7 @@ def test_regularisation_images_share_the_settings_too() -> None:
     assert read(datasets({"num_repeats": 5}, reg)).problems() == []
     found = read(datasets({"flip_aug": True}, reg))
     assert found.problems() == [f"datasets[0].subsets[0].flip_aug = True: {why(found, 'datasets[0].subsets[0].flip_aug')}"]
-    assert "False, which the others have" in found.problems()[0]
+    assert "False, the value of the others" in found.problems()[0]
     assert read(datasets({"flip_aug": True}, {**reg, "flip_aug": True})).problems() == []
 
 
@@ -104,7 +104,7 @@ def test_a_folder_that_is_named_again() -> None:
     assert found.problems() == [] and found.flat["data"] == ("a",) and "flip_aug" not in found.flat
     assert verdict(found, "datasets[0].subsets[1].flip_aug") == "ignored"
     (problem,) = read({"datasets": [{"resolution": 512, "subsets": twice[:1]}] * 2}).problems()
-    assert "Another dataset has this folder too" in problem
+    assert "Another dataset contains this folder too" in problem
 
 
 def test_masks_of_several_folders_have_one_folder() -> None:
@@ -152,4 +152,4 @@ def test_the_time_of_many_folders_grows_with_their_number(monkeypatch: pytest.Mo
 
 def test_a_folder_whose_name_has_thousands_of_digits_has_no_number() -> None:
     found = read({"datasets": [{"subsets": [{"image_dir": "9" * 5000 + "_cat", "class_tokens": "cat"}]}]})
-    assert "says nothing" in why(found, "datasets[0].subsets[0].class_tokens")
+    assert "gives nothing" in why(found, "datasets[0].subsets[0].class_tokens")

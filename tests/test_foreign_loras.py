@@ -43,7 +43,7 @@ from tests.models import shared_host
 
 CASES = Path(__file__).parent / "data" / "cases"
 FAMILIES = ["mini_checkpoint", "mini_sd2", "mini_sdxl"]
-TOLD = {"network_weights": "Continue from (network_weights)", "base_weights": "Merged first (base_weights)"}
+TOLD = {"network_weights": "Continue from (network_weights)", "base_weights": "Merge first (base_weights)"}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -180,7 +180,7 @@ def test_what_peft_saves_is_scaled_by_the_file_beside_it(sd1: DiffusersModel, tm
     path = str(tmp_path / "adapter_model.safetensors")
     assert_adds(merged_adapters(config(base_weights=[path]), sd1), sd1, modules_of(sd1, peft_deltas(model)))
     (tmp_path / "adapter_config.json").write_bytes(b"\xff")
-    with pytest.raises(LoraFileError, match="adapter_config.json beside it cannot be read"):
+    with pytest.raises(LoraFileError, match="adapter_config.json next to it cannot be read"):
         read_layers(Path(path))
 
 
@@ -211,7 +211,11 @@ def test_a_dora_of_pefts_is_refused_by_its_axis(sd1: DiffusersModel, tmp_path: P
     path = str(tmp_path / "adapter_model.safetensors")
     for option, given in (("network_weights", path), ("base_weights", [path])):
         (problem,) = weights_problems(config(**{option: given}, adapter_type="dora"), DetectedModel(SD1, "a test"))
-        assert problem.startswith(TOLD[option]) and "dora over output rows" in problem and "choose a LoRA without dora" in problem
+        assert (
+            problem.startswith(TOLD[option])
+            and "dora with magnitudes per output" in problem
+            and "choose a LoRA without dora" in problem
+        )
     assert "outputs" in describe(Path(path))["dora_axis"]
 
 
@@ -264,7 +268,9 @@ def test_layers_that_are_not_trained_are_heard_and_stay(base: DiffusersModel, tm
         wanted = delta({key: value.float() for key, value in tensors.items() if key != "alpha"}, 1.0, weight_of(target))
         assert torch.allclose(adapter_delta(pair), wanted) and torch.allclose(adapter_delta(merged[target.name]), wanted)
     (note,) = continued_notes(going_on, base)
-    assert note.startswith(TOLD["network_weights"]) and f"{len(layers)} layers" in note and "stay in the new file" in note
+    assert (
+        note.startswith(TOLD["network_weights"]) and f"{len(layers)} layers" in note and "stay unchanged in the new file" in note
+    )
 
 
 def test_norms_are_heard_as_written_into_the_model(base: DiffusersModel, tmp_path: Path) -> None:
@@ -335,7 +341,7 @@ def test_a_run_leaves_them_as_they_were(sd1: DiffusersModel, photos: Path, tmp_p
     ups = [key for key in trained if key.endswith("lora_up.weight")]
     assert ups and all(made[key].dtype == torch.float16 and not torch.equal(made[key].float(), trained[key]) for key in ups)
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert any("not trained here: they stay in the new file" in note and "does without the layer 'lora_te_text_projection'" in note
+    assert any("not trained and stay unchanged in the new file" in note and "training ignores the layer 'lora_te_text_projection'" in note
                for note in notes)  # fmt: skip
     assert load_file(events[-1].path).keys() == made.keys()
 
@@ -373,7 +379,9 @@ def test_a_folded_kernel_is_read_as_the_convolution_that_it_is(sd1: DiffusersMod
     narrow = saved(tmp_path, {f"{CONV}.lora_down.weight": down[:, 1:], f"{CONV}.lora_up.weight": up}, "narrow")
     (problem,) = fit_problems(config(base_weights=[narrow]), sd1)
     shape = "×".join(map(str, weight.shape))
-    assert f"does not fit the model's, of {shape}: it has lora_down.weight 2×{down.shape[1] - 1}, lora_up.weight" in problem
+    assert (
+        f"does not fit the model's layer with {shape}: it has lora_down.weight 2×{down.shape[1] - 1}, lora_up.weight" in problem
+    )
 
 
 def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) -> None:
@@ -391,12 +399,12 @@ def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) 
     [
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (2, 8), "is made for FLUX"),
         ("lora_te3_encoder_block_0_layer_0_SelfAttention_k.lora_down.weight", (2, 8), "is made for SD3"),
-        ("model.diffusion_model.input_blocks.0.0.bias", (8,), "holds a checkpoint"),
+        ("model.diffusion_model.input_blocks.0.0.bias", (8,), "contains a checkpoint"),
         ("base_model.model.conv_in.base_layer.bias", (8,), "has 1 biases, such as"),
         ("unet.mid_block.attentions.0.proj_in.lora_B.bias", (8,), "made without them (PEFT's bias and lora_bias)"),
-        ("something.else.lora_A.weight", (2, 8), "which no SD 1.x or SD 2.x or SDXL has under that name"),
-        ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
-        ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors of kinds that are not trained here"),
+        ("something.else.lora_A.weight", (2, 8), "a name that does not exist in SD 1.x or SD 2.x or SDXL"),
+        ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors that cannot be trained"),
+        ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors that cannot be trained"),
         ("lora_unet_conv_in.w_norm", (8,), "'lora_unet_conv_in', which has w_norm; choose a file of another type"),
     ],
 )
@@ -462,7 +470,7 @@ def test_cases_that_were_met(case: str, option: str, tiny: Path, mini_sdxl: Path
     flat = {"network_weights": path, "dim_from_weights": True} if option == "network_weights" else {"base_weights": [path]}
     settings = small_config(photos, tmp_path / "out", **flat, text_encoder_lr=1e-5)
     if case in ("lora-dora-rows-merged", "lora-nan"):
-        with pytest.raises(ConfigError, match="dora over output rows" if "dora" in case else "not finite") as caught:
+        with pytest.raises(ConfigError, match="dora with magnitudes per output" if "dora" in case else "not finite") as caught:
             look(settings, host).checked()
         assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(TOLD[option])
         return

@@ -75,7 +75,7 @@ def test_a_kohya_file_fills_the_form(tmp_path: Path) -> None:
     assert preset["value"] is None
     assert fields["rank"] == 128 and fields["optimizer"] == "AdamW8bit" and fields["training_comment"] == "mine"
     assert "sample_prompts" not in fields  # the file says nothing of them, so they stay
-    assert "Not supported, and left out: 1" in answer[0] and "<b>" not in answer[0] and "<details open>" in answer[0]
+    assert "Not supported and left out: 1" in answer[0] and "<b>" not in answer[0] and "<details open>" in answer[0]
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_thread_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, t
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refusing)
-        with pytest.raises(ConfigError, match="The training cannot begin"):
+        with pytest.raises(ConfigError, match="The run cannot start"):
             add(queue, "broken")
     assert states(queue) == {} and queue.runner.job is None
     ending.go.set()
@@ -240,7 +240,7 @@ def test_a_thread_that_died_without_a_word_is_found(monkeypatch: pytest.MonkeyPa
     add(queue, "next")
     queue.look()
     wait_for(lambda: states(queue)["next"] == "finished")
-    assert by_name(queue, "broken").state == "failed" and "ended without a word" in by_name(queue, "broken").problems[0]
+    assert by_name(queue, "broken").state == "failed" and "ended unexpectedly" in by_name(queue, "broken").problems[0]
     assert ending.ran == ["next"]
 
 

@@ -131,7 +131,7 @@ def test_what_another_program_did_is_seen(tmp_path: Path) -> None:
         assert ours.revision == second, "nothing was done"
     ours.look()
     assert ours.revision != second and not ours.elsewhere("b"), "the other program is no more"
-    with pytest.raises(QueueError, match="not there any more"):
+    with pytest.raises(QueueError, match="not exist any more"):
         ours.entry("c")
 
 
@@ -139,9 +139,9 @@ def test_what_another_program_did_is_seen(tmp_path: Path) -> None:
     ("error", "said"),
     [
         (DatasetError(["One.", "Two."]), ["One.", "Two."]),
-        (OSError(errno.ENOSPC, "full", "/secret/a.png"), "No space left on device 'a.png'; make room on that disk."),
+        (OSError(errno.ENOSPC, "full", "/secret/a.png"), "No space left on device 'a.png'; free space on that disk."),
         (PermissionError(errno.EACCES, "no", b"/secret/b"), "'b'; check its permissions."),
-        (RuntimeError("a\n  b" * 200), "This could not be done (RuntimeError: a ba ba b"),
+        (RuntimeError("a\n  b" * 200), "This failed (RuntimeError: a ba ba b"),
     ],
 )
 def test_any_error_is_answered_in_sentences(error: Exception, said: str | list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +149,7 @@ def test_any_error_is_answered_in_sentences(error: Exception, said: str | list[s
     assert found == said if isinstance(said, list) else said in found[0] and len(found) == 1
     assert "secret" not in found[0] and "\n" not in found[0] and len(found[0]) < 500
     assert ("Traceback" in capsys.readouterr().err or "RuntimeError" in found[0]) == isinstance(error, RuntimeError)
-    assert disk_sentence(OSError("odd")).endswith("refused it: odd; try again.")
+    assert disk_sentence(OSError("odd")).endswith("disk error: odd; try again.")
 
 
 def test_the_rest_is_given_back_whatever_fails() -> None:
@@ -224,7 +224,7 @@ def test_the_webuis_lora_extension_is_asked(tmp_path: Path, monkeypatch: pytest.
     assert layer.network_current_names == ()
     networks.network_apply_weights = lambda layer: None  # type: ignore[attr-defined]
     layer.network_current_names = (("old", 1.0),)  # type: ignore[assignment]
-    with pytest.raises(ModelError, match="cannot be taken off"):
+    with pytest.raises(ModelError, match="cannot be removed"):
         webui_networks.take_off([layer])
     path = tmp_path / "blob.safetensors"
     save_file({"lora_unet_a.alpha": torch.ones(1)}, path)

@@ -50,7 +50,7 @@ def wait(job: Job) -> dict[str, object]:
 def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
     runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=4))
-    with pytest.raises(ConfigError, match="'blob' is running"):
+    with pytest.raises(ConfigError, match="'blob' is active"):
         runner.start(small_config(photos, tmp_path, name="other"))
     last = wait(job)
     assert (last["state"], last["step"], last["total"], last["saved"]) == ("done", 4, 4, "blob")
@@ -252,7 +252,7 @@ def test_use_best(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(runner_room, "train", pretend(list(done)))
     wait(runner.start(build_config({"name": "x"})))
-    assert runner.use_best() == "x is the LoRA of step 8 now; that of the last step is x-last."
+    assert runner.use_best() == "x is now the LoRA of step 8; the LoRA of the last step is x-last."
     assert runner.job is not None and job_json(runner.job)["best"] is None
     with pytest.raises(ConfigError, match="no other LoRA"):
         runner.use_best()
@@ -267,18 +267,18 @@ def test_a_best_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(runner_room, "train", pretend(list(done)))
     runner = Runner(NoHost())
     wait(runner.start(build_config({"name": "x"})))
-    with pytest.raises(LoraFileError, match="is not there any more"):
+    with pytest.raises(LoraFileError, match="does not exist any more"):
         runner.use_best()
 
 
 @pytest.mark.parametrize(
     ("behind", "said"),
     [
-        ([], "it has no older one (after 0.2 s the run was still in step 5)"),
-        ([Lent("lent to the webui, for a picture")], "(after 0.2 s the run was still at this: lent to the webui, for a picture)"),
-        ([StateSaved(Path("a"), 2)], "the last one is of step 2 (after"),
+        ([], "and there is no older one (after 0.2 s the run was still in step 5)"),
+        ([Lent("lent to the webui, for a picture")], "(after 0.2 s the run was still at: lent to the webui, for a picture)"),
+        ([StateSaved(Path("a"), 2)], "the last saved one is from step 2 (after"),
         ([StateSaved(Path("a"), 4)], None),
-        ([StateError("The disk is full.")], "it has no older one (The disk is full)"),
+        ([StateError("The disk is full.")], "and there is no older one (The disk is full)"),
         ([Finished(Path("a"), 4)], None),
     ],
 )

@@ -107,7 +107,7 @@ def test_nothing_that_somebody_can_resume_from_goes_by_itself(queue: Queue, tmp_
     said = queue.keeper.remove(states=True)
     assert left(tmp_path) == {"waits-state", "waits's picture", "waits's sample"} and said == "0.0 MB were removed."
     assert states(queue)["cut"] == "interrupted"
-    with pytest.raises(QueueError, match="no saved state to go on from"):
+    with pytest.raises(QueueError, match="no saved state to resume from"):
         queue.resume("cut")
 
 

@@ -166,10 +166,10 @@ def test_regularisation_images_have_no_trigger(tmp_path: Path) -> None:
     assert [s["caption_prefix"] for s in found["datasets"][0]["subsets"]] == ["a ohwx,", "a"]
     assert "caption_prefix" not in found["general"]
     assert len(export_files(config, "toml", tmp_path / "x.toml")) == 2
-    assert "reaches the regularisation" not in export_files(config, "toml", tmp_path / "x.toml")[tmp_path / "x.toml"]
+    assert "applies to regularisation" not in export_files(config, "toml", tmp_path / "x.toml")[tmp_path / "x.toml"]
     for form in FORMS:
         text = export_kohya(config, form)  # type: ignore[arg-type]
-        assert "reaches the regularisation images" in text and back(text, form) == config
+        assert "applies to regularisation images" in text and back(text, form) == config
 
 
 def shown(paths: Sequence[str], repeats: int) -> list[tuple[Path, int]]:

@@ -46,7 +46,7 @@ def test_a_number_out_of_bounds_counts_where_it_is_read() -> None:
     found = out_of_bounds({"rank": 0, "sample_every_n_steps": 5}, lambda flat: {})
     assert list(found) == ["rank"] and found["rank"][0] == "not_supported" and "got 0" in found["rank"][1]
     unread = out_of_bounds({"embedding_lr": -1.0}, lambda flat: {})["embedding_lr"]
-    assert unread[0] == "ignored" and unread[1].startswith("Without effect, since ")
+    assert unread[0] == "ignored" and unread[1].startswith("No effect, because ")
     assert (
         out_of_bounds({"embedding_lr": -1.0}, lambda flat: {"embedding_vectors": 2, "trigger": "x"})["embedding_lr"][0]
         == "not_supported"

@@ -167,7 +167,7 @@ def test_a_fused_in_proj_becomes_three_layers() -> None:
         ("lora_te3_encoder_block_0_layer_0_SelfAttention_k.lora_down.weight", "SD3"),
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "FLUX"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "FLUX"),
-        ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "another model of transformers"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "another transformer model"),
         ("lora_prior_unet_down_blocks_0_1_attention_to_q.lora_down.weight", "Stable Cascade"),
         ("diffusion_model.blocks.0.cross_attn.k.lora_A.weight", "Wan"),
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "a language model"),
@@ -221,7 +221,7 @@ def test_alphas_lie_in_metadata() -> None:
     ids=str,
 )
 def test_alphas_that_cannot_be_read_are_refused(told: dict[str, Any]) -> None:
-    with pytest.raises(LoraFileError, match="its metadata say"):
+    with pytest.raises(LoraFileError, match="its metadata contain"):
         alphas(told)
 
 

@@ -161,7 +161,7 @@ def test_one_long_word_is_read_and_cut() -> None:
 def test_brackets_without_end_are_a_sentence() -> None:
     assert attention_weights("(" * MAX_OPEN + "a", webui=True)[0].weight > 1e8
     for text in ("(a" * (MAX_OPEN + 1), "[a" * 100_000):
-        with pytest.raises(DatasetError, match="brackets open"):
+        with pytest.raises(DatasetError, match="open brackets"):
             attention_weights(text, webui=False)
 
 
@@ -205,7 +205,7 @@ def test_a_png_of_endless_chunks_is_refused_after_so_many_looks(tmp_path: Path) 
         )
         path.write_bytes(made)
         for look in (image_size, load_pixels):
-            with pytest.raises(DatasetError, match="is a PNG of more than"):
+            with pytest.raises(DatasetError, match="is a PNG with more than"):
                 look(path)
     for usual in (content, head + chunk(b"tEXt", b"a\0b") * 50 + rest, head + chunk(b"IDAT") * 3000 + rest):
         path.write_bytes(usual)
@@ -225,7 +225,7 @@ def test_a_jpeg_that_is_mostly_filling_is_refused_before_pillow_looks(
     assert image_size(path) == (16, 16), "a few are allowed"
     path.write_bytes(content[:2] + filling + content[2:])
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
-    with pytest.raises(DatasetError, match="is a JPEG of more than"):
+    with pytest.raises(DatasetError, match="is a JPEG with more than"):
         image_size(path)
 
 
@@ -234,5 +234,5 @@ def test_a_bmp_that_holds_far_more_than_its_pixels_is_refused(tmp_path: Path) ->
     Image.new("RGB", (8, 8)).save(path)
     assert image_size(path) == (8, 8)
     path.write_bytes(path.read_bytes() + b"\0" * 2_000_000)
-    with pytest.raises(DatasetError, match="holds far more than its pixels"):
+    with pytest.raises(DatasetError, match="with far more data than pixels"):
         image_size(path)

@@ -198,7 +198,10 @@ def test_a_run_that_never_lends_leaves_its_state(
     host, events = shared_host(mini_checkpoint, tmp_path / "out"), []
     with monkeypatch.context() as broken:
         take_away(broken, at_call=2)
-        with pytest.raises(HostChanged, match=r"Unloaded\. The state after step 2 is saved: Resume from \(resume\) 'blob-state'"):
+        with pytest.raises(
+            HostChanged,
+            match=r"Unloaded\. The state after step 2 is saved; to continue, set Resume from \(resume\) to 'blob-state'",
+        ):
             for event in train(small_config(photos, tmp_path, generate_while_training=False), host, RunControl()):
                 events.append(event)
     assert isinstance(events[-2], StateSaved) and isinstance(events[-1], Left)

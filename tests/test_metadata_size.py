@@ -128,7 +128,7 @@ def test_tensors_and_metadata_together_can_be_read() -> None:
     key = "lora_te2_text_model_encoder_layers_31_self_attn_out_proj.hada_w1_a"
     entry = {"dtype": "BF16", "shape": [1280, 1280, 3, 3], "data_offsets": [10**10, 10**10]}
     assert MAX_TENSORS * (len(json.dumps({key: entry}, separators=(",", ":")))) + MAX_METADATA_BYTES < MAX_HEADER_BYTES
-    with pytest.raises(LoraFileError, match="could not be read again"):
+    with pytest.raises(LoraFileError, match="could not be read back"):
         serialise(STATE, torch.float16, {"ss_a": "x" * MAX_HEADER_BYTES})
 
 

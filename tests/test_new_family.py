@@ -134,7 +134,7 @@ def test_a_file_with_other_latents_is_refused(toy: Path, monkeypatch: pytest.Mon
     assert StandaloneHost(toy, toy.parent).problems() == []
     monkeypatch.setattr(architecture, "FAMILIES", (*architecture.FAMILIES[:-1], replace(TOY, vae_factor=8)))
     (problem,) = StandaloneHost(toy, toy.parent).problems()
-    assert "is not whole" in problem and "6 channels and 4 pixels" in problem
+    assert "is incomplete" in problem and "6 channels and 4 pixels" in problem
 
 
 class OtherLinear(nn.Module):

@@ -62,7 +62,7 @@ def test_validation() -> None:
     with pytest.raises(ConfigError, match=r"Sparkle \(sparkle\): got 10.0, must be a number from 0 to 9\."):
         build_config({"sparkle": 10})
     (note,) = config_notes(build_config({"sparkle_files": True}))
-    assert note == "Sparkle files (sparkle_files): without effect, since Sparkle (sparkle) is 0."
+    assert note == "Sparkle files (sparkle_files): no effect, because Sparkle (sparkle) is 0."
     assert config_notes(build_config({"sparkle_files": True, "sparkle": 1})) == []
 
 
@@ -86,7 +86,7 @@ def test_kohyas_files(form: ExportForm, tmp_path: Path) -> None:
     found = read_back(text, tmp_path, form, keep_names=False)
     assert found.flat["sparkle"] == 2.0 and "sparkle_map" not in found.flat and "sparkle_map" not in found.report()["config"]
     (reason,) = [said.why for said in found.ignored if said.key == "sparkle_map"]
-    assert reason == "A file of another machine; choose it here, in Sparkle map (sparkle_map)."
+    assert reason == "A file of another computer; choose yours in Sparkle map (sparkle_map)."
 
 
 def test_metadata() -> None:
@@ -138,5 +138,5 @@ def test_form(tmp_path: Path) -> None:
     assert "sparkle" in names and "sparkle_map" not in names
     assert choose_preset("Style")[1:][names.index("sparkle")]["value"] == "0"
     hidden = hidden_path_problems(flat(sparkle_map="/a/b.png"))
-    assert len(hidden) == 1 and hidden[0].startswith("Sparkle map (sparkle_map): the webui was started with --hide")
+    assert len(hidden) == 1 and hidden[0].startswith("Sparkle map (sparkle_map): the webui runs with --hide")
     assert isinstance(component(next(opt for opt in all_options() if opt.name == "sparkle_files")), gr.Checkbox)

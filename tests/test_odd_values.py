@@ -99,7 +99,7 @@ def test_what_was_taken_is_checked_with_sentences(opt: Option, monkeypatch: pyte
             "trigger": "zxq",
             "sample_every_n_steps": 1,
             "masked_loss": True,
-            "mask_data": "no folder",
+            "mask_data": "not a folder",
             opt.name: raw,
         }
         config = built(flat)

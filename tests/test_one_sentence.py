@@ -14,7 +14,7 @@ GOOD = "Rank (rank): got 0, must be at least 1; choose 4, 8 or 16."
     [
         GOOD,
         "Name (name): got 'xxxx..., it is too long; at most 100 bytes.",
-        "'a.png' cannot be read (No space left on device); make room on that disk.",
+        "'a.png' cannot be read (No space left on device); free space on that disk.",
     ],
 )
 def test_sentences(text: str) -> None:

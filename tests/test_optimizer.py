@@ -86,7 +86,7 @@ def test_what_needs_cuda_gets_kohyas_class_and_arguments(
 
 def test_what_needs_cuda_is_one_sentence_on_a_cpu() -> None:
     config = SettledOptimizer(optimizer="AdamW8bit")
-    with pytest.raises(ConfigError, match="works on CUDA only"):
+    with pytest.raises(ConfigError, match="works only on CUDA"):
         make_optimizer(config, parameter_groups([pair("unet")], config, AdapterConfig()))
 
 
@@ -254,10 +254,10 @@ def test_precision_of_a_cpu() -> None:
         choose_precision(PrecisionConfig(), cpu).dtype == torch.float32
         and choose_precision(PrecisionConfig(mixed_precision="bf16"), cpu).dtype == torch.bfloat16
     )
-    with pytest.raises(ConfigError, match="fp16, which a CPU cannot compute in"):
+    with pytest.raises(ConfigError, match="fp16, which a CPU does not support"):
         choose_precision(PrecisionConfig(mixed_precision="fp16"), cpu)
     assert choose_precision(PrecisionConfig(), cpu, torch.float16).name == "bf16"
-    with pytest.raises(ConfigError, match="got no, but the model is held in float16"):
+    with pytest.raises(ConfigError, match="got no, but the model is loaded in float16"):
         choose_precision(PrecisionConfig(mixed_precision="no"), cpu, torch.float16)
     assert Precision("fp16", torch.float16).scales_loss and not FULL.scales_loss
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +176,33 @@ def test_half_a_surrogate_pair_is_no_text(name: str) -> None:
     """A browser may send it in JSON; no file could hold it."""
     with pytest.raises(ConfigError, match="must be a"):
         build_config({name: ["\ud83d"] if name == "data" else "\ud83d"})
+
+
+# sentences on several options together, and on arguments of the command line
+WITHOUT_A_LABEL = {
+    "are not trained (conv_dim", "rate factors (down_lr_weight", "by epochs (save_every_n_epochs", "by steps (save_every_n_steps",
+    "are generated (sample_every_n_steps", "is saved by epochs (save_state", "is saved by steps (save_state",
+    "a caption (weighted_captions", "File (out", "--d (seed", "--s (steps",
+}  # fmt: skip
+
+
+def test_sentences_name_options_by_their_labels() -> None:
+    """`Rank (rank)`: what stands before an option's name in brackets is the label that the form shows."""
+    wrong = []
+    for path in sorted((Path(__file__).parent.parent / "lib_lora").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for text in (_text(node) for node in nodes if id(node) not in docstrings):
+            for found in re.finditer(r" \((\w+)", text):
+                named = text[: found.end()]
+                label = OPTIONS_BY_NAME[found[1]].declaration.label if found[1] in OPTIONS_BY_NAME else ""
+                if not named.endswith(f"{label} ({found[1]}") and label and not named.endswith(tuple(WITHOUT_A_LABEL)):
+                    wrong.append((path.name, named[-60:]))
+    assert wrong == []
+
+
+def _text(node: ast.AST) -> str:
+    """A text as it is written, with {} for what is filled in; of a part of such a text, nothing."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    texts = [part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "{}" for part in parts]
+    return "".join(texts) if texts[0].strip() not in ("", "{}") else ""

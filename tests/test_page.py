@@ -154,7 +154,7 @@ def test_a_progress_update_replaces_no_node(host: Host) -> None:
     host.page.evaluate(WATCH, "#train_lora_progress")
     host.tell({**JOB, "step": 11, "losses": [0.5, 0.25, 0.125], "seconds": 6.0, "eta_s": 44.0, "held_out": [[5, 0.0625]]})
     shown = host.page.locator("#train_lora_progress").inner_text()
-    assert "11 / 100" in shown and "held-out loss 0.0625" in shown and "00:06" in shown
+    assert "11 / 100" in shown and "validation loss 0.0625" in shown and "00:06" in shown
     points = host.page.locator("#train_lora_progress polyline").first.get_attribute("points")
     assert len((points or "").split()) == 3
     assert host.page.evaluate("window.changed") == []
@@ -166,7 +166,7 @@ def test_a_progress_update_replaces_no_node(host: Host) -> None:
 def test_the_queue_keeps_focus_selection_and_nodes(host: Host) -> None:
     """A new revision with another order, another job and one less; the button that was pressed with a key still has the focus."""
     host.tell(names="abcd")
-    host.button("c", "Look at").click()
+    host.button("c", "Details").click()
     host.page.locator(".train-lora-details", has_text="Steps").wait_for()
     host.button("c", "Up").focus()
     host.page.evaluate("getSelection().selectAllChildren(document.querySelector('.train-lora-details .train-lora-report td'))")

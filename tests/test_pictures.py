@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_sentence(
 
 def test_a_place_that_is_no_folder_is_told_before(squares: Path, host: StandaloneHost) -> None:
     (squares / FOLDER).write_text("in the way")
-    with pytest.raises(ConfigError, match=r"Latents on disk \(cache_latents_to_disk\).*cannot be written to"):
+    with pytest.raises(ConfigError, match=r"Cache latents to disk \(cache_latents_to_disk\).*cannot be written to"):
         look(small_config(squares, host.lora_folder(), cache_latents_to_disk=True), host).checked()
 
 
@@ -345,9 +345,9 @@ def test_missing_and_wrong_masks_are_told(squares: Path, host: StandaloneHost, t
     with pytest.raises(ConfigError) as caught:
         look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data=str(masks)), host).checked()
     assert caught.value.problems == [
-        "Mask folder (mask_data): no mask image for '3.png'; add one of the same name.",
-        "Mask folder (mask_data): '1.jpg' is 99x100, but its image 150x100; make them equal.",
-        "Mask folder (mask_data): Image '2.png' is not a readable PNG, JPEG, WEBP or BMP picture; replace or remove it.",
+        "Mask folder (mask_data): has no mask for '3.png'; add one with the same name.",
+        "Mask folder (mask_data): '1.jpg' is 99x100, but its image is 150x100; make them the same size.",
+        "Mask folder (mask_data): Image '2.png' is not a readable PNG, JPEG, WEBP or BMP file; replace or remove it.",
     ]
     with pytest.raises(ConfigError, match=r"Mask folder \(mask_data\): '/no' does not exist"):
         look(small_config(squares, host.lora_folder(), masked_loss=True, mask_data="/no"), host).checked()
@@ -372,7 +372,7 @@ def test_a_mask_exchanged_after_the_check_is_noticed(squares: Path, host: Standa
         Image.new("L", (150, 100)).save(squares.parent / "masks" / f"{number}.png")
     pictures, _, _ = pictures_of(squares, host, base, masked_loss=True, mask_data=str(squares.parent / "masks"))
     Image.new("L", (100, 150)).save(squares.parent / "masks" / "2.png")
-    with pytest.raises(DatasetError, match=r"'2\.png' was changed after it was checked"):
+    with pytest.raises(DatasetError, match=r"'2\.png' has changed since it was checked"):
         list(pictures.encode())
 
 
@@ -460,5 +460,5 @@ def test_the_held_out_loss_falls_while_it_learns(tmp_path: Path, host: Standalon
 
 def test_one_image_cannot_be_held_out(tmp_path: Path, host: StandaloneHost) -> None:
     write_picture(tmp_path / "one" / "0.png")
-    with pytest.raises(ConfigError, match=r"Held out \(validation_split\): there is one image only"):
+    with pytest.raises(ConfigError, match=r"Validation split \(validation_split\): there is only one image"):
         look(small_config(tmp_path / "one", host.lora_folder(), validation_split=0.1), host).checked()

@@ -69,7 +69,7 @@ def test_formula_in_words() -> None:
         "3 images, 14 per epoch with repeats; in batches of 2, rounded up in each of 3 buckets: 8 steps per epoch; × 3 epochs = 24 steps"
     )
     assert (
-        "in batches of 1: 8 batches; 3 of them a step: 3 steps per epoch"
+        "in batches of 1: 8 batches; 3 per step: 3 steps per epoch"
         in plan_of([(Size(512, 512), 8)], gradient_accumulation_steps=3).formula
     )
     assert "stopped at 6 steps (0.75 epochs)" in plan_of([(Size(512, 512), 8)], steps=6).formula

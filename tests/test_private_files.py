@@ -142,9 +142,7 @@ def test_a_folder_with_hidden_names_is_the_same_folder(tmp_path: Path) -> None:
     before = seen()
     assert hide_pictures(photos) == 5 and seen() == before and hide_pictures(photos) == 0
     (photos / "b.pn_").write_bytes(b"no picture")
-    assert find_images(config).problems == (
-        "Image 'b.png' is not a readable PNG, JPEG, WEBP or BMP picture; replace or remove it.",
-    )
+    assert find_images(config).problems == ("Image 'b.png' is not a readable PNG, JPEG, WEBP or BMP file; replace or remove it.",)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
@@ -176,4 +174,4 @@ def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
 def test_names_that_cannot_be_changed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     write_picture(tmp_path / "a.png")
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    assert hide_pictures(tmp_path) == 0 and "1 pictures below" in caplog.text and (tmp_path / "a.png").is_file()
+    assert hide_pictures(tmp_path) == 0 and "1 images in" in caplog.text and (tmp_path / "a.png").is_file()

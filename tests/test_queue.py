@@ -186,12 +186,12 @@ def test_order_and_removal(script: Script, tmp_path: Path) -> None:
     queue.move(ids["b"], 1)
     assert order(queue) == ["d", "b", "c"]
     assert [job["place"] for job in listing(queue)["jobs"]] == [None, 1, 2, 3]
-    with pytest.raises(QueueError, match="'a' does not wait"):
+    with pytest.raises(QueueError, match="'a' is not waiting"):
         queue.move(ids["a"], 1)
     with pytest.raises(QueueError, match="'a' is running; stop it first"):
         queue.remove(ids["a"])
     queue.remove(ids["b"])
-    with pytest.raises(QueueError, match="not there any more"):
+    with pytest.raises(QueueError, match="not exist any more"):
         queue.remove(ids["b"])
     assert order(new_queue(tmp_path)) == ["d", "c"], "and so after a restart"
     for name in "acd":
@@ -241,7 +241,7 @@ def test_go_on_takes_the_newest_state_and_the_jobs_own_place(script: Script, tmp
     wait_for(lambda: states(queue)["a"] == "finished")
     assert script.configs["a"].run.resume == entry.state_folder == str(tmp_path / "states" / "a-state")
     assert by_name(queue, "a").settings == entry.settings, "what is repeated is what was given"
-    with pytest.raises(QueueError, match="no saved state to go on from"):
+    with pytest.raises(QueueError, match="no saved state to resume from"):
         queue.resume(entry.id)
     assert len(queue.entries) == 1 and states(new_queue(tmp_path)) == {"a": "finished"}
 
@@ -289,7 +289,7 @@ def test_a_queue_has_an_end(script: Script, tmp_path: Path, monkeypatch: pytest.
     queue = new_queue(tmp_path)
     for name in "abc":
         add(queue, name)
-    with pytest.raises(ConfigError, match="The queue is full: 2 jobs wait"):
+    with pytest.raises(ConfigError, match="The queue is full: 2 jobs are waiting"):
         add(queue, "d")
 
 
@@ -352,7 +352,7 @@ def test_another_checkpoint_than_meant_fails_and_the_next_goes_on(script: Script
     wait_for(lambda: states(queue)["c"] == "finished")
     assert states(queue) == {"a": "finished", "b": "failed", "c": "finished"}
     failed = by_name(queue, "b")
-    assert "meant for the checkpoint 'one [1]', and 'two [2]' is loaded" in failed.problems[0] and failed.step == 0
+    assert "for the checkpoint 'one [1]', but 'two [2]' is loaded" in failed.problems[0] and failed.step == 0
 
 
 def test_dropped_images_belong_to_the_job(script: Script, tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_files_of_another_user_are_shown_as_broken(script: Script, tmp_path: Pat
         (tmp_path / ".jobs" / ORDER).touch()
         seen = new_queue(tmp_path)
     assert sorted(states(seen).values()) == ["broken", "interrupted"]
-    assert "the file cannot be put aside (Operation not permitted)." in seen.trouble
+    assert "the file cannot be renamed (Operation not permitted)." in seen.trouble
     assert "Permission denied" in next(entry for entry in seen.entries if entry.state == "broken").problems[0]
     assert sorted(states(new_queue(tmp_path)).values()) == ["interrupted", "waiting"]
 
@@ -548,7 +548,7 @@ def test_a_full_disk_refuses_a_job_and_leaves_no_part_of_it(
         script.gate("a").set()
         wait_for(lambda: states(queue)["a"] == "finished")
         assert "No space left" in listing(queue)["trouble"]
-        assert any("The training goes on." in note for note in by_name(queue, "a").notes)
+        assert any("The run continues." in note for note in by_name(queue, "a").notes)
 
 
 def test_what_cannot_be_written_down_does_not_begin(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

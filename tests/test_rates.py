@@ -83,7 +83,7 @@ def test_a_run_without_one(
     assert any("Text encoders: not trained, since for SDXL" in text for text in told) == (rate == 0)
     (plan,) = (event.plan for event in events if isinstance(event, Planned))
     assert (" 0 of the text encoders" in plan.layers) == (rate == 0)
-    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; set them back"):
+    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; change them back"):
         run(unset(photos, tmp_path, name="other", resume="part", text_encoder_lr=1e-6), host)
     _, given, _ = run(unset(photos, tmp_path, name="given", resume="part", text_encoder_lr=rate), host)
     monkeypatch.setattr(host, "detected_model", lambda: None)  # the family is known only with the model
@@ -101,10 +101,12 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
     assert metadata["ss_text_encoder_lr"] == "1e-05"
     assert {key.partition("_text_model")[0] for key in tensors if key.startswith("lora_te")} == {"lora_te1", "lora_te2"}
     left = {**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}
-    with pytest.raises(ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):  # before the model is touched
+    with pytest.raises(
+        ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"
+    ):  # before the model is touched
         run(unset(photos, tmp_path, **left), host)
     monkeypatch.setattr(host, "detected_model", lambda: None)
-    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):
+    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"):
         run(unset(photos, tmp_path, **left), host)
 
 
@@ -118,10 +120,11 @@ def test_rules_look_at_the_familys_rate(mini_sdxl: Path, mini_checkpoint: Path, 
     if importlib.util.find_spec("prodigyopt") is not None:
         assert look(one_rate, xl).checked().steps == 2
     assert not any(
-        "one learning rate for all" in problem for problem in model_problems(settle(one_rate, DetectedModel(SDXL, "a test")))
+        "one learning rate for everything" in problem
+        for problem in model_problems(settle(one_rate, DetectedModel(SDXL, "a test")))
     )
     (problem,) = model_problems(settle(one_rate, DetectedModel(SD1, "a test")))
-    assert "one learning rate for all" in problem and problem.endswith("; the model is SD 1.x.")
+    assert "one learning rate for everything" in problem and problem.endswith("; the model is SD 1.x.")
 
 
 def test_the_account_counts_what_is_trained(mini_sdxl: Path, photos: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_folder_without_captions_is_told_once(tmp_path: Path) -> None:
 def test_a_folder_cannot_be_both(tmp_path: Path) -> None:
     flat = folders(tmp_path, (2, 2), [])
     problems = find_images(build_config({**flat, "reg_data": flat["data"]})).problems
-    assert problems == ("Regularisation folder (reg_data): '2_thing0' is an Image folder (data) as well; choose another.",)
+    assert problems == ("Regularisation folder (reg_data): '2_thing0' is also an Image folder (data); choose another.",)
 
 
 def test_a_missing_folder_is_told_under_its_own_name(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_formula_report_and_metadata_tell_it(tmp_path: Path) -> None:
     config = build_config({"text_encoder_lr": 0, **flat, "prior_loss_weight": 0.5})
     dataset = find_images(config)
     plan = make_plan(config, dataset)
-    assert plan.formula.startswith("4 images, 12 per epoch with repeats; with 12 showings of 12 of 23 regularisation images;")
+    assert plan.formula.startswith("4 images, 12 per epoch with repeats; plus 12 of 23 regularisation images, 12 per epoch;")
     html = plan_html(plan)
     assert "<th>Images</th><td>4</td>" in html and "1_thing1: 20 images × 1" in html
     facts = RunFacts(1e9, 5, 1, Precision("no", torch.float32), "AdamW")

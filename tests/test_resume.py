@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_told_before_the_model_is_touched(
         assert part in told[0]
     for changes, said in (
         ({"name": "other"}, "neither the folder of a saved state nor the name"),
-        ({"steps": 3}, "the state is at step 3 of 3, nothing is left to do"),
+        ({"steps": 3}, "the state is at step 3 of 3, nothing is left to train"),
         ({"batch_size": 2}, "Batch size (batch_size) was 1, is 2"),
     ):
         flat = {"resume": "blob" if "name" not in changes else "nothing", "overwrite": True, "steps": 6, **changes}
@@ -187,7 +187,7 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
     else:
         write_picture(folder / ("0.png" if change == "picture" else "9.png"), seed=77)
     assert refused(host, photos, tmp_path) == [
-        "Resume from (resume): the state was trained on other images or captions; bring those back."
+        "Resume from (resume): the state was trained on other images or captions; restore those."
     ]
     assert untouched == []
 
@@ -195,8 +195,8 @@ def test_other_images_are_noticed(change: str, photos: Path, host: StandaloneHos
 def test_an_image_that_goes_meanwhile_is_one_sentence(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
     """Before its latents are made; they are of what was checked. Later nobody asks for the file."""
     for change, told in (
-        (Path.unlink, r"'0\.png' cannot be read \(No such file or directory\); put it back"),
-        (lambda path: write_picture(path, seed=77), r"'0\.png' was changed after it was checked; start again"),
+        (Path.unlink, r"'0\.png' cannot be read \(No such file or directory\); restore it"),
+        (lambda path: write_picture(path, seed=77), r"'0\.png' has changed since it was checked; start again"),
     ):
         with pytest.raises(DatasetError, match=told):
             for event in train(small_config(photos, tmp_path, save_state=True), host, RunControl()):
@@ -250,7 +250,7 @@ def test_files_of_the_part_before_are_not_in_the_way(photos: Path, host: Standal
     (tmp_path / "out" / "blob.safetensors").unlink()
     run(host, photos, tmp_path, resume="blob", steps=4, **flat)
     (tmp_path / "out" / "blob.safetensors").unlink()
-    with pytest.raises(ConfigError, match="'blob-step00000003' is there already"):
+    with pytest.raises(ConfigError, match="'blob-step00000003' exists already"):
         run(host, photos, tmp_path, resume="blob-step00000002-state", steps=4, **flat)
 
 
@@ -272,7 +272,7 @@ def test_a_lora_is_not_lost_with_the_last_state(
     monkeypatch.setattr(checkpointer_room, "write_state", full)
     events = list(train(small_config(photos, tmp_path, save_state_on_train_end=True), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path and events[-1].path.exists()
-    assert any(isinstance(event, Note) and "not the state" in event.text for event in events)
+    assert any(isinstance(event, Note) and "not its state" in event.text for event in events)
 
 
 def test_encoding_at_each_step_draws_other_latents(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ CASES: list[tuple[dict[str, object], str]] = [
     ({"optimizer": "AdaFactor"}, "lr_scheduler"),
     ({"lr_scheduler": "adafactor"}, "lr_scheduler"),
     ({"full_fp16": True, "optimizer": "SGDNesterov"}, "mixed_precision"),
-    ({"full_fp16": True, "mixed_precision": "fp16"}, "squares"),
+    ({"full_fp16": True, "mixed_precision": "fp16"}, "squared gradients"),
     ({"full_bf16": True, "mixed_precision": "fp16"}, "full_bf16"),
     ({"stop_text_encoder_training": 5, "unet_lr": 0}, "stop_text_encoder_training"),
     ({"stop_text_encoder_training": 1.5}, "stop_text_encoder_training"),
@@ -102,7 +102,7 @@ def test_adam_in_fp16_is_refused_with_any_eps(eps: str) -> None:
 )
 def test_what_nothing_reads_is_told_and_refuses_nothing(flat: dict[str, object], option: str) -> None:
     assert problems(**flat) == []
-    assert [f"({option}): without effect, since " in note for note in config_notes(build_config(flat))] == [True]
+    assert [f"({option}): no effect, because " in note for note in config_notes(build_config(flat))] == [True]
 
 
 def test_a_number_out_of_bounds_is_refused_where_it_is_read() -> None:
@@ -142,8 +142,8 @@ def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "My_Cat.safetensors").touch()
     (tmp_path / "my_cat-2.pt").touch()
-    assert problems(tmp_path) == ["Name (name): 'my_cat' is taken; use 'my_cat-3', or switch Overwrite (overwrite) on."]
-    assert "'my_cat' is the name of " in problems(tmp_path, overwrite=True)[0]
+    assert problems(tmp_path) == ["Name (name): 'my_cat' is taken; use 'my_cat-3', or turn on Overwrite (overwrite)."]
+    assert "'my_cat' is also the name of " in problems(tmp_path, overwrite=True)[0]
     (tmp_path / "your_cat.safetensors").touch()
     assert taken_problems(build_config({"name": "your_cat", "overwrite": True}), tmp_path) == []
     assert next_free("other", tmp_path) == "other-2"
@@ -151,7 +151,7 @@ def test_taken_names_ignore_case_and_look_below(tmp_path: Path) -> None:
 
 def test_optimizers_of_missing_packages_are_told_with_all_their_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    assert "one learning rate for all" in problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0.5)[0]
+    assert "one learning rate for everything" in problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0.5)[0]
     assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=1) == []
     assert problems(optimizer="Prodigy", unet_lr=1, text_encoder_lr=0) == []
     assert problems(optimizer="AdamWScheduleFree", lr_scheduler="cosine", lr_warmup_steps=5, lr_scheduler_args=["x"]) == []
@@ -164,7 +164,7 @@ def test_digits_that_the_webui_cannot_sort(name: str) -> None:
     """Its `natural_sort_key` takes `int` of whatever `isdigit`."""
     with pytest.raises(ValueError, match="invalid literal"):
         [int(part) for part in re.split("([0-9]+)", name) for part in part if part.isdigit()]
-    assert "raised, lowered or circled digits" in str(name_problem(name))
+    assert "superscript, subscript or circled digits" in str(name_problem(name))
 
 
 @pytest.mark.parametrize("name", ["١٢3", "a1٢3"])

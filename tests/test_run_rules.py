@@ -23,7 +23,7 @@ DRAWN = {"sample_every_n_steps": 1}
         ("~nobody-of-this-name/a.txt", "cannot be read"),
         ("x" * 5000 + ".txt", "cannot be read"),
         ("prompts.toml", "got 'prompts.toml', which cannot be read"),
-        ("# nothing", "holds no prompt"),
+        ("# nothing", "contains no prompt"),
     ],
     ids=lambda text: text[:20],
 )
@@ -34,7 +34,7 @@ def test_prompts_that_cannot_be_drawn_are_one_sentence(prompts: str, said: str) 
     for flat in ({"name": "x", "sample_prompts": prompts}, never):  # sd-scripts reads them when a sample is due
         assert config_problems(build_config(flat)) == []
         assert any(
-            "(sample_prompts): without effect, since no sample is drawn" in note for note in config_notes(build_config(flat))
+            "(sample_prompts): no effect, because no samples are generated" in note for note in config_notes(build_config(flat))
         )
 
 
@@ -53,7 +53,7 @@ def test_what_is_to_be_kept_and_is_never_saved_is_told_and_refuses_nothing(flat:
     config = build_config({"name": "x", **flat})
     notes = config_notes(config)
     assert config_problems(config) == []
-    assert len(notes) == len(titles) and all(title in note and "without effect" in note for title, note in zip(titles, notes))
+    assert len(notes) == len(titles) and all(title in note and "no effect" in note for title, note in zip(titles, notes))
 
 
 @pytest.mark.parametrize(

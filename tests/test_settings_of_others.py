@@ -426,7 +426,7 @@ def test_sizes_that_are_no_multiples_of_8() -> None:
     assert with_buckets.flat["resolution"] * with_buckets.flat["resolution_height"] == 512 * 650
     without = gui(max_resolution="512,650", enable_bucket=False)
     assert (without.flat["resolution"], without.flat["resolution_height"]) == (512, 648)
-    assert "cut" in why(without, "max_resolution")
+    assert "cropped" in why(without, "max_resolution")
 
 
 def test_a_step_of_buckets_that_are_off_says_nothing() -> None:

@@ -55,7 +55,7 @@ def test_held_out_images_are_not_trained_on() -> None:
     seen = [index for update in plan.updates(1) for batch in update for index in batch.indices]
     assert set(seen) == set(plan.trained) and len(plan.learned) == 4 and len(seen) == plan.steps == 16 * plan.epochs
     assert plan.formula.startswith(
-        "4 images, 8 per epoch with repeats; 2 more held out; with 8 showings of 3 regularisation images"
+        "4 images, 8 per epoch with repeats; 2 more for validation; plus 3 regularisation images, 8 per epoch"
     )
     assert plan_of(validation_split=0.0).heldout == ()
 

@@ -119,7 +119,7 @@ def test_a_recording_with_unknown_options_is_refused(tmp_path: Path) -> None:
         load_recording(tmp_path / "r.safetensors")
     metadata["config"] = json.dumps({**recorded, "network_dropout": 0.1})
     save_file(tensors, tmp_path / "r.safetensors", metadata)
-    with pytest.raises(ConfigError, match="what its dropout left out"):
+    with pytest.raises(ConfigError, match="what its dropout dropped"):
         load_recording(tmp_path / "r.safetensors")
 
 
@@ -154,7 +154,7 @@ def test_context_of_several_chunks_is_joined_by_kohyas_rule(mini_checkpoint: Pat
         ("conditioner.embedders.0.model.x", "an SDXL refiner"),
         ("noise_augmentor.x", "UnCLIP"),
         ("conditioner.embedders.0.transformer.x", "SSD-1B"),
-        ("something.else", "no complete Stable Diffusion checkpoint"),
+        ("something.else", "not a complete Stable Diffusion checkpoint"),
     ],
 )
 def test_other_families_are_named(key: str, family: str) -> None:

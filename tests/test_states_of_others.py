@@ -126,19 +126,19 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "a model that is a number": (lambda s: put(s.values, "model", 7), "model must be a hash or null"),
     "no precision": (lambda s: s.values.pop("precision"), "precision must be one of no, fp16, bf16"),
     "an unknown precision": (lambda s: put(s.values, "precision", ["no"]), "precision must be one of"),
-    "a precision with a scaler": (lambda s: put(s.values, "precision", "fp16"), "loss scaler is not that of fp16"),
+    "a precision with a scaler": (lambda s: put(s.values, "precision", "fp16"), "loss scaler does not belong to fp16"),
     "no versions": (lambda s: s.values.pop("versions"), "versions must be a table"),
     "versions without torch": (lambda s: s.values["versions"].pop("torch"), "versions lacks torch"),
     # the tree on the disk
     "no tree": (lambda s: s.late.append(lambda values, _: values.pop("state")), "state must be a table"),
     "a tree that is a list": (lambda s: s.late.append(lambda values, _: put(values, "state", [1])), "state must be a table"),
     "a table with keys that cannot be": (
-        lambda s: s.late.append(lambda values, _: put(values, "state", {"dict": [[[1], 2]]})), "stands for nothing"),
+        lambda s: s.late.append(lambda values, _: put(values, "state", {"dict": [[[1], 2]]})), "has no meaning"),
     "a number that is none": (
-        lambda s: s.late.append(lambda values, _: put(values, "state", {"float": 10**400})), "stands for nothing"),
-    "endless nesting": (lambda s: put(s.schedule, "x", deep(90)), "nested more than 64 deep"),
+        lambda s: s.late.append(lambda values, _: put(values, "state", {"float": 10**400})), "has no meaning"),
+    "endless nesting": (lambda s: put(s.schedule, "x", deep(90)), "nested more than 64 levels deep"),
     "a tensor that is missing": (lambda s: s.late.append(lambda _, tensors: tensors.pop("/session/adapters/0")), "is missing"),
-    "a tensor too many": (lambda s: s.late.append(lambda _, tensors: put(tensors, "more", torch.zeros(2))), "tensors are of no use"),
+    "a tensor too many": (lambda s: s.late.append(lambda _, tensors: put(tensors, "more", torch.zeros(2))), "tensors are not used"),
     "a tensor twice": (lambda s: s.late.append(lambda values, _: put(adapters_of(values), 2, adapters_of(values)[0])), "used twice"),
     # the adapters
     "no session": (lambda s: s.tree.pop("session"), "state lacks session"),
@@ -151,15 +151,15 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "an adapter of NaN": (lambda s: put(s.trainer["adapters"], 1, spoiled(s.trainer["adapters"][1])), "adapters must be finite"),
     "two number formats": (lambda s: put(s.trainer["adapters"], 0, s.trainer["adapters"][0].half()), "must have one number format"),
     "all in half precision": (
-        lambda s: put(s.trainer, "adapters", [v.half() for v in s.trainer["adapters"]]), "its adapters are not float32"),
-    "halves of two ranks": (lambda s: put(s.trainer["adapters"], 0, torch.zeros(3, 12)), "factors that do not go together"),
+        lambda s: put(s.trainer, "adapters", [v.half() for v in s.trainer["adapters"]]), "its LoRA is not in float32"),
+    "halves of two ranks": (lambda s: put(s.trainer["adapters"], 0, torch.zeros(3, 12)), "factors with shapes that do not match"),
     "another rank": (lambda s: [put(s.trainer["adapters"], 0, torch.zeros(3, 12)), put(s.trainer["adapters"], 1, torch.zeros(20, 3)),
         put(average(s), 0, torch.zeros(3, 12)), put(average(s), 1, torch.zeros(20, 3)), no_best(s)], "another type or rank"),
     "layers of numbers": (lambda s: put(s.trainer, "layers", [1, 2, 3]), "layers must be names"),
     "a layer twice": (lambda s: put(s.trainer["layers"], 1, TEXT), "each once"),
     "layers of another program": (lambda s: put(s.trainer["layers"], 1, "unet.down"), "must be those of a LoRA"),
-    "keys of no type": (lambda s: put(s.trainer["keys"], 0, ["a", "b"]), "of no known type"),
-    "keys of another type": (lambda s: [put(s.trainer["keys"], 0, ["hada_w1_a", "hada_w1_b"])], "of no known type"),
+    "keys of no type": (lambda s: put(s.trainer["keys"], 0, ["a", "b"]), "has an unknown type"),
+    "keys of another type": (lambda s: [put(s.trainer["keys"], 0, ["hada_w1_a", "hada_w1_b"])], "has an unknown type"),
     "keys that are numbers": (lambda s: put(s.trainer, "keys", 3), "keys must be lists of names"),
     "vectors of no word": (lambda s: put(s.trainer, "vectors", [torch.zeros(2, 4)]), "must have the weights' shapes"),
     "vectors that are text": (lambda s: put(s.trainer, "vectors", "x"), "vectors must be tensors"),
@@ -169,7 +169,7 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "no optimizer": (lambda s: s.trainer["updater"].pop("optimizer"), "updater lacks optimizer"),
     "groups that are a table": (lambda s: put(s.optimizer, "param_groups", {}), "param_groups must be a list"),
     "a group that is a list": (lambda s: put(s.optimizer, "param_groups", [[]]), "param_groups must be a table"),
-    "a group too few": (lambda s: s.optimizer["param_groups"].pop(), "optimizer/state has an entry|other groups of parameters"),
+    "a group too few": (lambda s: s.optimizer["param_groups"].pop(), "optimizer/state has an entry|other parameter groups"),
     "a parameter too many": (lambda s: s.group["params"].append(99), "must count up from 0"),
     "a group without a rate": (lambda s: s.group.pop("lr"), "param_groups lacks lr"),
     "a rate of NaN": (lambda s: put(s.group, "lr", NAN), "lr must be a number"),
@@ -177,25 +177,25 @@ VARIANTS: dict[str, tuple[Callable[[Written], Any], str]] = {
     "betas above 1": (lambda s: put(s.group, "betas", (2.0, 2.0)), "betas = (2.0, 2.0) in group 0"),
     "betas that are text": (lambda s: put(s.group, "betas", "x"), "betas = x in group 0"),
     "another weight decay": (lambda s: put(s.group, "weight_decay", -5.0), "weight_decay = -5.0 in group 0"),
-    "moments of another shape": (lambda s: put(s.moments, "exp_avg", resized(s.moments["exp_avg"])), "keeps something else of parameter 0"),
-    "moments that are missing": (lambda s: s.moments.pop("exp_avg_sq"), "keeps something else of parameter 0"),
-    "moments that are numbers": (lambda s: put(s.moments, "exp_avg", 1.0), "keeps something else of parameter 0"),
+    "moments of another shape": (lambda s: put(s.moments, "exp_avg", resized(s.moments["exp_avg"])), "other values for parameter 0"),
+    "moments that are missing": (lambda s: s.moments.pop("exp_avg_sq"), "other values for parameter 0"),
+    "moments that are numbers": (lambda s: put(s.moments, "exp_avg", 1.0), "other values for parameter 0"),
     "moments of NaN": (lambda s: put(s.moments, "exp_avg", spoiled(s.moments["exp_avg"])), "exp_avg is not finite"),
     "a count below 0": (lambda s: put(s.moments, "step", torch.tensor(-5.0)), "step must be a number of steps"),
     "a count that is text": (lambda s: put(s.moments, "step", "x"), "step must be a number of steps"),
     "an entry of nobody": (lambda s: put(s.optimizer["state"], 77, {}), "has an entry 77"),
     "entries that are a list": (lambda s: put(s.optimizer, "state", [1]), "optimizer/state must be a table"),
     "no schedule": (lambda s: put(s.trainer["updater"], "scheduler", None), "scheduler must be a table"),
-    "a schedule without a place": (lambda s: s.schedule.pop("last_epoch"), "schedule is not of the kind of LambdaLR"),
+    "a schedule without a place": (lambda s: s.schedule.pop("last_epoch"), "schedule is not a LambdaLR"),
     "a schedule ahead of the run": (lambda s: put(s.schedule, "last_epoch", 50), "last_epoch must be a whole number from 0 to 2"),
     "a schedule's place of text": (lambda s: put(s.schedule, "last_epoch", "x"), "last_epoch must be a whole number"),
-    "too few rates": (lambda s: s.schedule["base_lrs"].pop(), "schedule is not of the kind of LambdaLR"),
-    "a method that is a number": (lambda s: put(s.schedule, "get_lr", 5), "schedule is not of the kind of LambdaLR"),
+    "too few rates": (lambda s: s.schedule["base_lrs"].pop(), "schedule is not a LambdaLR"),
+    "a method that is a number": (lambda s: put(s.schedule, "get_lr", 5), "schedule is not a LambdaLR"),
     "a scaler of text": (lambda s: put(s.trainer["updater"], "scaler", "x"), "scaler must be a table"),
     "a scaler without a scale": (lambda s: put(s.trainer["updater"], "scaler", {"growth_factor": 2.0}), "scaler lacks scale"),
     "a scaler of NaN": (lambda s: put(s.trainer["updater"], "scaler", scaler(scale=NAN)), "scaler must have numbers above 0"),
-    "a scaler where none is": (lambda s: put(s.trainer["updater"], "scaler", scaler()), "loss scaler is not that of no"),
-    "no average": (lambda s: put(s.trainer["updater"], "average", None), "moving average is not that of"),
+    "a scaler where none is": (lambda s: put(s.trainer["updater"], "scaler", scaler()), "loss scaler does not belong to no"),
+    "no average": (lambda s: put(s.trainer["updater"], "average", None), "moving average does not match"),
     "an average of text": (lambda s: put(s.trainer["updater"], "average", "x"), "average must be a table"),
     "an average of other shapes": (lambda s: put(average(s), 0, torch.zeros(1)), "averages must have the weights' shapes"),
     "an average too few": (lambda s: average(s).pop(), "averages must have the weights' shapes"),
@@ -261,7 +261,7 @@ def test_a_state_of_somebody_else_is_told_before_the_model_is_taken(
     ("model", "said"),
     [
         ("deadbeef", "the state was trained on another checkpoint than 'sd15-mini.safetensors'; select that one."),
-        (None, f"does not fit: The LoRA's layer {TEXT!r} does not fit the model's, of "),
+        (None, f"does not fit: The LoRA's layer {TEXT!r} does not fit the model's layer with "),
     ],
 )
 def test_a_state_of_another_model_is_told_before_the_model_is_taken(
@@ -320,7 +320,7 @@ def test_a_damaged_newer_state_is_passed_over(pictures: Path, made: tuple[Plan, 
     written(tmp_path, new())
     found = find_resumed(settle(settings(pictures, tmp_path, ema_decay=0.9), None), plan, Lender(tmp_path), None)
     assert found is not None and found.step == 2
-    assert found.told[0] == "The state 'blob-step00000005-state' is damaged; the run goes on from 'blob-state'."
+    assert found.told[0] == "The state 'blob-step00000005-state' is damaged; the run resumes from 'blob-state'."
 
 
 def test_a_precision_that_is_asked_for_is_that_of_the_state(

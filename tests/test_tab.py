@@ -109,7 +109,7 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
     tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2, name="another", epochs=3, save_state=True))
     assert len(counts) == 2, "names, length and files are no question of memory"
     monkeypatch.setattr("lib_lora.ui.report.estimate", lambda *args: 1 / 0)
-    assert "cannot be told" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
+    assert "not known" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
 
 @pytest.mark.parametrize("opt", SHOWN, ids=lambda opt: opt.name)
@@ -171,10 +171,10 @@ def test_an_empty_rate_is_left_to_the_model() -> None:
 def test_report_names_the_model_and_where_that_was_read(tab: TrainTab, photos: Path) -> None:
     host: Any = tab._runner.host
     host.told = []
-    assert "not loaded yet; what it is, is told when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
-    host.held = DetectedModel(SDXL, "the model that the webui holds")
+    assert "not loaded yet; shown when the run starts" in tab.report(None, *values(data=str(photos), name="x"))
+    host.held = DetectedModel(SDXL, "the loaded model")
     html = tab.report(None, *values(data=str(photos), name="x", v_parameterization=True))
-    assert "<td>SDXL, predicts v (declared by hand); read from the model that the webui holds</td>" in html
+    assert "<td>SDXL, predicts v (set by Checkpoint predicts v); read from the loaded model</td>" in html
     assert "722 layers of an SDXL: 0 of the text encoders, 722 of the U-Net; " in html and "problem" not in html
     html = tab.report(None, *values(data=str(photos), name="x", text_encoder_lr="0.00001"))
     assert "986 layers of an SDXL: 264 of the text encoders, 722 of the U-Net; " in html
@@ -193,7 +193,7 @@ def test_several_folders_one_a_line(tab: TrainTab, tmp_path: Path) -> None:
         write_picture(tmp_path / name / "a.png")
     lines = f'  "{tmp_path / "one"}"\n\n{tmp_path / "two words"}|4 \n'
     html = tab.report(None, *values(data=lines, reg_data=f"{tmp_path / '3_class'}\n", trigger="ohwx", validation_split=0.5))
-    for part in ("one: 1 images × 10", "two words: 1 images × 4", "3_class: 1 images × 3", "2, 1 of them held out"):
+    for part in ("one: 1 images × 10", "two words: 1 images × 4", "3_class: 1 images × 3", "2, 1 of them for validation"):
         assert part in html
     assert tab._settings(None, values(optimizer_args="a=1 b=(2, 3)"))["optimizer_args"] == "a=1 b=(2, 3)"
     data = next(opt for opt in SHOWN if opt.name == "data")
@@ -300,7 +300,7 @@ def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: Train
         name = name.format(outside=secret, served=served)
     field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
     files = field.preprocess([{"name": name, "data": "data:image/png;base64,AAAA", "is_file": True}])
-    assert "is not there any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
+    assert "does not exist any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
     assert not list((tmp_path / ".taken").rglob("*")) and secret.is_file() and (tmp_path / "elsewhere" / "x.png").is_file()
 
 
@@ -330,7 +330,7 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
         if name in named:
             assert not parts[f"train_lora_{name}"]["visible"]
         for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
-            assert html.count("<li>") == 1 and f"({name}): the webui was started with --hide-ui-dir-config" in html
+            assert html.count("<li>") == 1 and f"({name}): the webui runs with --hide-ui-dir-config" in html
     drop = dropped(write_picture(tmp_path / "up" / "a.png"))
     allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
     assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
@@ -343,7 +343,7 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
 def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
     drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
     for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
-        assert "Two dropped files are named &#x27;same.png&#x27;; rename one." in html
+        assert "Two dropped files have the name &#x27;same.png&#x27;; rename one." in html
 
 
 def test_old_drops_are_forgotten(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_the_buttons_have_their_names(tmp_path: Path) -> None:
 def test_a_job_that_waits_is_told_its_place(tab: TrainTab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tab._queue, "submit", lambda config: Placed(f"<{config.run.name}>", place=2))
     html = tab.start(None, *values(name="x"))
-    assert "&lt;x&gt; waits; its place in the queue is 2." in html and "data-job" not in html
+    assert "&lt;x&gt; is waiting; its place in the queue is 2." in html and "data-job" not in html
     assert html != tab.start(None, *values(name="x"))
 
 
@@ -401,9 +401,9 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     resume = [opt.name for opt in order()].index("resume")
     assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
     told, _, *fields = tab._jobs.extend("id")
-    assert fields[resume]["value"] == tmp_path.name and "Epochs or Steps must lead beyond" in told
+    assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
     told, files, *fields = tab._jobs.repeat("gone")
-    assert "not there any more" in told and not [field for field in (files, *fields) if "value" in field]
+    assert "not exist any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
     assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
 
@@ -411,7 +411,7 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
 def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
     jobs = tab._jobs
     answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.resume, jobs.release, jobs.hold)]
-    assert ["not there any more" in answer for answer in answers] == [True] * 4 + [False] * 2
+    assert ["not exist any more" in answer for answer in answers] == [True] * 4 + [False] * 2
     assert len(set(answers)) == 6 and tab._queue.held
     asyncio.run(jobs.release(""))
     assert not tab._queue.held

@@ -35,22 +35,22 @@ DAMAGE: dict[str, tuple[str, dict[str, torch.Tensor], str]] = {
     "alpha of two numbers": ("lora", {"alpha": torch.ones(2)}, "has 2 numbers in alpha, must be one"),
     "an empty alpha": ("loha", {"alpha": torch.ones(0)}, "has 0 numbers in alpha, must be one"),
     "an alpha that is true": ("lokr", {"alpha": torch.tensor(True)}, "has bool in alpha, must be a number"),
-    "whole numbers": ("lora", {"lora_up.weight": torch.ones(5, 2, dtype=torch.int8)}, "of the number format int8, must be floating"),
-    "an empty half": ("lora", {"lora_up.weight": torch.ones(5, 0)}, "has an empty lora_up.weight, of the shape 5×0"),
-    "one dimension": ("lora", {"lora_down.weight": torch.ones(6)}, "has lora_down.weight of the shape 6, must have 2 or 4 dimensions"),
-    "three dimensions": ("locon", {"lora_down.weight": torch.ones(2, 6, 3)}, "of the shape 2×6×3, must have 2 or 4 dimensions"),
-    "ranks that differ": ("lora", {"lora_up.weight": torch.ones(5, 3)}, "do not go together: lora_down.weight 2×6, lora_up.weight 5×3"),
-    "an up with a kernel": ("locon", {"lora_up.weight": torch.ones(5, 2, 3, 3)}, "do not go together"),
-    "halves of a LoHa": ("loha", {"hada_w2_b": torch.ones(2, 7)}, "do not go together: hada_w1_a 5×2, hada_w1_b 2×6, hada_w2_a"),
-    "factors of a LoKr": ("lokr", {"lokr_w2_b": torch.ones(3, 3)}, "do not go together: lokr_w2_a 5×2, lokr_w2_b 3×3"),
+    "whole numbers": ("lora", {"lora_up.weight": torch.ones(5, 2, dtype=torch.int8)}, "in int8, must be floating"),
+    "an empty half": ("lora", {"lora_up.weight": torch.ones(5, 0)}, "has an empty lora_up.weight with the shape 5×0"),
+    "one dimension": ("lora", {"lora_down.weight": torch.ones(6)}, "has lora_down.weight with the shape 6, must have 2 or 4 dimensions"),
+    "three dimensions": ("locon", {"lora_down.weight": torch.ones(2, 6, 3)}, "with the shape 2×6×3, must have 2 or 4 dimensions"),
+    "ranks that differ": ("lora", {"lora_up.weight": torch.ones(5, 3)}, "with shapes that do not match: lora_down.weight 2×6, lora_up.weight 5×3"),
+    "an up with a kernel": ("locon", {"lora_up.weight": torch.ones(5, 2, 3, 3)}, "with shapes that do not match"),
+    "halves of a LoHa": ("loha", {"hada_w2_b": torch.ones(2, 7)}, "with shapes that do not match: hada_w1_a 5×2, hada_w1_b 2×6, hada_w2_a"),
+    "factors of a LoKr": ("lokr", {"lokr_w2_b": torch.ones(3, 3)}, "with shapes that do not match: lokr_w2_a 5×2, lokr_w2_b 3×3"),
     "a LoKr of three dimensions": ("lokr whole", {"lokr_w2": torch.ones(5, 3, 3)}, "must have 2 or 4 dimensions"),
-    "a magnitude of a whole weight": ("dora", {"dora_scale": torch.ones(5, 6)}, "has dora_scale of the shape 5×6, must be one number for"),
-    "a magnitude of another layer": ("dora", {"dora_scale": torch.ones(1, 9)}, "has dora_scale of the shape 1×9"),
-    "an (IA)³ that is a matrix": ("ia3", {"weight": torch.ones(5, 6)}, "has weight of the shape 5×6, must be one row of numbers"),
+    "a magnitude of a whole weight": ("dora", {"dora_scale": torch.ones(5, 6)}, "has dora_scale with the shape 5×6, must be one number for"),
+    "a magnitude of another layer": ("dora", {"dora_scale": torch.ones(1, 9)}, "has dora_scale with the shape 1×9"),
+    "an (IA)³ that is a matrix": ("ia3", {"weight": torch.ones(5, 6)}, "has weight with the shape 5×6, must be a single row"),
     "an (IA)³ over two axes": ("ia3", {"on_input": torch.ones(2)}, "has 2 numbers in on_input, must be one"),
-    "blocks that are no squares": ("oft", {"oft_blocks": torch.ones(2, 3, 4)}, "has oft_blocks of the shape 2×3×4, must be square"),
-    "factors of a GLoRA": ("glora", {"b2.weight": torch.ones(7, 3)}, "do not go together: b1.weight 2×6, b2.weight 7×3"),
-    "a difference without a side": ("full", {"diff": torch.tensor(1.0)}, "has diff of the shape no dimension, must have 1 or 2"),
+    "blocks that are no squares": ("oft", {"oft_blocks": torch.ones(2, 3, 4)}, "has oft_blocks with the shape 2×3×4, must be square"),
+    "factors of a GLoRA": ("glora", {"b2.weight": torch.ones(7, 3)}, "with shapes that do not match: b1.weight 2×6, b2.weight 7×3"),
+    "a difference without a side": ("full", {"diff": torch.tensor(1.0)}, "has diff with the shape scalar, must have 1 or 2"),
     "a product without end": ("lora", {"lora_down.weight": torch.ones(20_000, 1), "lora_up.weight": torch.ones(1, 20_000)}, "at most"),
 }  # fmt: skip
 UNFIT = {
@@ -74,7 +74,7 @@ def told_by_all(path: Path, *, inspects: bool = False) -> list[str]:
     told = weights_problems(settle(build_config({"network_weights": str(path), **flat}), None))
     told += weights_problems(settle(build_config({"base_weights": [str(path)], **flat}), None))
     assert (
-        len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merged first (base_weights): " in told[1]
+        len(told) == 2 and told[0].startswith("Continue from (network_weights): ") and "Merge first (base_weights): " in told[1]
     )
     readers = [
         lambda: continue_settings(path),
@@ -113,7 +113,7 @@ def test_every_kind_of_damage_and_how_many_layers_have_it(tmp_path: Path) -> Non
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(LoraFileError) as caught:
         continue_settings(tmp_path / "a.safetensors")
-    assert "has 3 numbers in alpha, must be one (1 more as well)" in str(caught.value)
+    assert "has 3 numbers in alpha, must be one (and 1 more)" in str(caught.value)
     assert f"layer {OTHER!r} has numbers that are not finite" in str(caught.value)
 
 

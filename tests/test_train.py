@@ -191,7 +191,7 @@ def test_running_out_of_memory_is_one_sentence(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
 
     monkeypatch.setattr(DiffusersModel, "predict", full)
-    with pytest.raises(OutOfMemoryError, match="ran out of memory at step 1, with gradient checkpointing too: Batch size"):
+    with pytest.raises(OutOfMemoryError, match="ran out of memory at step 1, even with gradient checkpointing: Batch size"):
         run(small_config(photos, tmp_path), host)
 
 
@@ -215,7 +215,7 @@ def test_a_model_taken_away_in_the_middle_of_a_step_is_named(
 
 
 def test_a_picture_exchanged_after_the_check_is_noticed(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"'0\.png' was changed after it was checked"):
+    with pytest.raises(DatasetError, match=r"'0\.png' has changed since it was checked"):
         for event in train(small_config(photos, tmp_path), host, RunControl()):
             if isinstance(event, Planned):
                 write_picture(photos / "3_blob" / "0.png", 40, 90)

@@ -90,7 +90,7 @@ def test_a_job_of_another_program_is_shown_and_left_alone(script: Script, other:
     actions: list[Any] = [lambda: queue.remove(running), lambda: queue.resume(running), lambda: queue.remove(waiting)]
     actions += [lambda: queue.move(waiting, -1), lambda: queue.move(running, 1), queue.release]
     for action in actions:
-        with pytest.raises(QueueError, match=r"in another webui that uses this data folder; go there to change it\.") as error:
+        with pytest.raises(QueueError, match=r"in another webui that uses this data folder; change it there\.") as error:
             action()
         assert_one_sentence(error.value.problems[0])
     with pytest.raises(ConfigError, match="'theirs' is the name of a job that runs or waits; use 'theirs-2'"):
@@ -133,7 +133,7 @@ def test_what_one_goes_on_with_the_other_does_not(script: Script, tmp_path: Path
     assert states(queue) == {"a": "interrupted"} and "interrupted" in second.do("states(queue)")
     assert queue.resume(by_name(queue, "a").id).job is not None
     said = second.do("queue.resume(by_name(queue, 'a').id)")
-    assert said == "QueueError: 'a' is trained in another webui that uses this data folder; go there to change it."
+    assert said == "QueueError: 'a' is running in another webui that uses this data folder; change it there."
     assert second.do("queue.remove(by_name(queue, 'a').id)") == said and second.do("pretended.ran") == "[]"
     script.gate("a").set()
     wait_for(lambda: states(queue)["a"] == "finished")
@@ -201,9 +201,9 @@ def test_a_disk_without_locks_is_told_and_trained_on(
     wait_for(lambda: states(queue)["a"] == "finished")
     told = listing(queue)["trouble"]
     assert_one_sentence(told)
-    assert "has no locks" in told and "let one webui alone use the folder" in told
+    assert "does not support locks" in told and "use the folder with one webui only" in told
     with sole_writer(tmp_path / "loras", "cat") as notes:
-        assert len(notes) == 1 and "has no locks" in notes[0]
+        assert len(notes) == 1 and "does not support locks" in notes[0]
         assert_one_sentence(notes[0])
 
 

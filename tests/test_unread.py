@@ -98,11 +98,11 @@ def command(case: str, name: str, checkpoint: Path, photos: Path, out: Path, *mo
 @pytest.mark.parametrize(
     ("case", "name", "told"),
     [
-        ("cfg-sample-file-not-drawn", "gui.toml", "Sample prompts (sample_prompts): without effect, since no sample is drawn"),
+        ("cfg-sample-file-not-drawn", "gui.toml", "Sample prompts (sample_prompts): no effect, because no samples are generated"),
         (
             "cfg-kept-states-without-saving",
             "keep.toml",
-            "(save_last_n_steps_state): without effect, since no state is saved by steps",
+            "(save_last_n_steps_state): no effect, because no state is saved by steps",
         ),
     ],
 )
@@ -128,7 +128,7 @@ def test_prompt_lines_of_sd_scripts_are_drawn(
     more = ("--sample-every-n-steps", "1", "--sample-prompts", str(prompts))
     assert main(command("prompt-flags-of-sd-scripts", "prompts.txt", mini_checkpoint, photos, tmp_path / "out", *more)) == 0
     said = capsys.readouterr().err
-    assert "drew 2 samples" in said and "Sample prompts (sample_prompts): not read is --ss (line 1)" in said
+    assert "generated 2 samples" in said and "Sample prompts (sample_prompts): --ss (line 1) has no effect" in said
 
 
 def test_a_state_goes_on_under_other_values_of_what_is_not_read() -> None:

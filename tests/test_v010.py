@@ -97,7 +97,7 @@ def test_a_run_goes_on_from_a_state_to_the_same_lora(name: str, host: Any, disk:
 
 def test_a_finished_run_has_nothing_left_and_goes_on_with_more_steps(host: Any) -> None:
     settings = {**TOLD["runs"]["adamw"]["settings"], "name": "again", "resume": "adamw-state"}
-    with pytest.raises(ConfigError, match="nothing is left to do"):
+    with pytest.raises(ConfigError, match="nothing is left to train"):
         list(train(build_config(settings), host, RunControl()))
     events = list(train(build_config({**settings, "steps": 8}), host, RunControl()))
     assert [event.step for event in events if isinstance(event, StepDone)] == [7, 8]

@@ -64,28 +64,28 @@ def test_files_that_fit_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (tensors(UNET, rank=8), "has rank 8 at .* where 4 is wanted; set Rank .rank. to 8, or turn on .*dim_from_weights"),
-        (tensors(UNET, alpha=1.0), "has alpha 1 at .* where 2 is wanted; set Alpha .alpha. to 1, or turn on"),
+        (tensors(UNET, rank=8), "has rank 8 at .* but the settings give 4; set Rank .rank. to 8, or turn on .*dim_from_weights"),
+        (tensors(UNET, alpha=1.0), "has alpha 1 at .* but the settings give 2; set Alpha .alpha. to 1, or turn on"),
         (tensors(UNET, alpha=None), "has alpha 4 at"),
-        ({"lora_unet_conv_in.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "is not whole"),
-        ({f"{UNET}.hada_w1_a": torch.zeros(4, 6)}, "is not whole, its layer .*proj_in. lacks a tensor; choose"),
+        ({"lora_unet_conv_in.lora_down.weight": torch.zeros(4, 6, 3, 3)}, "is incomplete"),
+        ({f"{UNET}.hada_w1_a": torch.zeros(4, 6)}, "is incomplete: its layer .*proj_in. lacks a tensor; choose"),
         (
             {f"{UNET}.hada_t1": torch.zeros(4, 4), **tensors(UNET)},
-            "a layer of a type that is not trained here, .*a LoHa with Tucker",
+            "a layer of a type that cannot be trained, .*a LoHa with Tucker",
         ),
         (
             {"lora_unet_down_blocks_0_attentions_0_proj_in.diff": torch.zeros(4, 6)},
-            "has type full at .* where lora is wanted; .* merge the file first .base_weights., or choose",
+            "has type full at .* but Type .adapter_type. is lora; .* use the file in Merge first .base_weights., or choose",
         ),
         (
             {f"{UNET}.lokr_w1": torch.zeros(1, 2), f"{UNET}.lokr_w2": torch.zeros(5, 3)},
             "has type lokr .*set Type .adapter_type. to lokr",
         ),
-        ({f"{UNET}.dora_scale": torch.zeros(4, 6)}, "has dora_scale of the shape 4×6|is not whole"),
+        ({f"{UNET}.dora_scale": torch.zeros(4, 6)}, "has dora_scale with the shape 4×6|is incomplete"),
         (tensors("lora_unet_joint_blocks_4_x_block_attn_qkv"), "is made for SD3"),
         (tensors("lora_te3_encoder_block_0_layer_0_SelfAttention_k"), "is made for SD3"),
-        ({f"{UNET}.lora_down.weight": torch.zeros(4, 6)}, "is not whole"),
-        ({"unet.down.lora_A.weight": torch.zeros(4, 6)}, "tensors of kinds"),
+        ({f"{UNET}.lora_down.weight": torch.zeros(4, 6)}, "is incomplete"),
+        ({"unet.down.lora_A.weight": torch.zeros(4, 6)}, "tensors that cannot be trained"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -95,14 +95,14 @@ def test_files_that_do_not_fit_are_one_sentence(tmp_path: Path, state: dict[str,
     assert len(problems) == 1 and problems[0].startswith("Continue from (network_weights): ") and path in problems[0]
     assert re.search(said, problems[0])
     below = weights_problems(config(base_weights=[path, path]))
-    assert len(below) == (0 if "wanted" in said or "has type" in said or "alpha 4" in said else 2)
+    assert len(below) == (0 if "the settings give" in said or "has type" in said or "alpha 4" in said else 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     missing = str(tmp_path / "missing.safetensors")
     problems = weights_problems(config(network_weights=missing, base_weights=[str(tmp_path / "broken.safetensors")]))
-    assert len(problems) == 2 and "Continue from" in problems[0] and "Merged first (base_weights)" in problems[1]
+    assert len(problems) == 2 and "Continue from" in problems[0] and "Merge first (base_weights)" in problems[1]
 
 
 def test_ranks_of_the_blocks_are_looked_at(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_oft_keeps_its_limit_and_the_size_of_its_blocks(tmp_path: Path) -> No
     assert kept.alpha == pytest.approx(1e-3)
     other = lora(tmp_path, {**state, f"{TEXT}.oft_blocks": torch.randn(2, 4, 4)})
     (problem,) = weights_problems(config(network_weights=other, adapter_type="diag-oft"))
-    assert "has blocks of 4" in problem and "makes them 2" in problem
+    assert "has blocks of 4" in problem and "gives 2" in problem
 
 
 def test_what_is_not_trained_of_a_file_stays_in_it(base: Any, tmp_path: Path) -> None:

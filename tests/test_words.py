@@ -97,17 +97,17 @@ def test_other_keys_that_the_webui_reads() -> None:
     old, single = bundled({"bundle_emb.a.string_to_param.*": vectors, "bundle_emb.b.<b>": vectors[0]})
     assert torch.equal(old.vectors[0], vectors) and torch.equal(single.vectors[0], vectors[:1])
     for broken in ({"x": vectors, "y": vectors}, {"clip_l": vectors, "clip_g": vectors[:1]}, {"x": vectors[None]}):
-        with pytest.raises(LoraFileError, match="embedding 'a' is incomplete or of an unknown kind"):
+        with pytest.raises(LoraFileError, match="embedding 'a' is incomplete or has an unknown type"):
             bundled({f"bundle_emb.a.{key}": value for key, value in broken.items()})
 
 
 @pytest.mark.parametrize(("flat", "told"), {
     "no word": ({"embedding_vectors": 2}, "give a Trigger word"),
-    "a dot": ({"embedding_vectors": 2, "trigger": "my.cat"}, "'my.cat', but a word with an embedding must have none of"),
-    "AND": ({"embedding_vectors": 2, "trigger": "salt AND pepper"}, "not hold AND or BREAK"),
+    "a dot": ({"embedding_vectors": 2, "trigger": "my.cat"}, "'my.cat', but a word with an embedding must not contain any of"),
+    "AND": ({"embedding_vectors": 2, "trigger": "salt AND pepper"}, "or AND or BREAK"),
     "half a step": ({"embedding_vectors": 1, "trigger": "x", "stop_embedding_training": 1.5}, "Stop the embedding"),
     "one rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0},
-                 "and Learning rate, embedding (embedding_lr) the same value"),
+                 "and Learning rate, embedding (embedding_lr) to the same value"),
     "its own rate": ({"embedding_vectors": 1, "trigger": "x", "optimizer": "AdaFactor", "lr_scheduler": "adafactor"}, "has no effect"),
 }.values())  # fmt: skip
 def test_rules(flat: dict[str, Any], told: str) -> None:
@@ -134,15 +134,15 @@ def test_a_file_with_an_embedding_is_gone_on_with_as_a_whole(tmp_path: Path) -> 
         {"trigger": "ohwx", "embedding_vectors": 3},
     ):
         (told,) = problems(**changes)
-        assert "holds the embedding 'ohwx' of 2 vectors; set Trigger word (trigger) to ohwx" in told
+        assert "contains the embedding 'ohwx' with 2 vectors; set Trigger word (trigger) to ohwx" in told
     save_file({**tensors(TEXT), **bundle(word(8)), **bundle(word(8, name="b"))}, path)
-    assert "holds 2 embeddings" in problems()[0]
+    assert "contains 2 embeddings" in problems()[0]
 
 
 def test_a_file_with_an_embedding_is_not_merged_below(tmp_path: Path) -> None:
     path = lora(tmp_path, {**tensors(TEXT), **bundle(word(8))})
     (told,) = weights_problems(settle(build_config({"base_weights": [path]}), None))
-    assert told.startswith("Merged first (base_weights):") and "holds an embedding" in told
+    assert told.startswith("Merge first (base_weights):") and "contains an embedding" in told
 
 
 def test_textual_inversion_of_kohya() -> None:

@@ -11,66 +11,69 @@ from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table
 PAGE = Path(__file__).parent.parent / "docs" / "kohya.md"
 HEAD = """# Settings of kohya_ss and sd-scripts
 
-Made from `lib_lora/kohya/` by `python -m tools.kohya_table`.
+Generated from `lib_lora/kohya/` by `python -m tools.kohya_table`.
 
 ```
-python -m lib_lora import-kohya settings.json            # what each key becomes here; --json for programs
-python -m lib_lora train --config settings.toml …        # train with them; arguments win over the file
+python -m lib_lora import-kohya settings.json            # what each key becomes; --json for scripts
+python -m lib_lora train --config settings.toml …        # train with them; arguments override the file
 python -m lib_lora export-kohya --config ours.json --form toml --out kohya.toml    # or --form json, --form dataset
 ```
 
-In the tab the same is behind **Preset, import, export**. Read are kohya_ss' JSON files (v20 to v26), sd-scripts' TOML files (flat
-or in sections), those of lora-scripts (SD-Trainer) and of LoRA_Easy_Training_Scripts, and dataset files of either kind.
+The tab does the same under **Import and export**. Supported are JSON files of kohya_ss (v20 to v26), TOML files of sd-scripts
+(flat or in sections), those of lora-scripts (SD-Trainer) and LoRA_Easy_Training_Scripts, and dataset files in either format.
 
-## What is done with a file
+## Import
 
 - **Every key is accounted for**: used, not supported (it would change the result), ignored on purpose, or unknown. A key that
-  is not supported but asks for nothing (empty, off, 0) is ignored. `train --config` refuses a file with a key that is unknown
-  or not supported, with a sentence for each, rather than train something else.
-- **Whose file it is**, its keys decide: it is ours if more of them are ours alone than kohya's alone. One foreign key is unknown,
-  and changes nothing else. `LoRA_type` is of kohya_ss' form, `network_module` of sd-scripts.
-- **What its program does not hand on asks for nothing**, whatever its value: in kohya_ss' form by type of LoRA and version
-  (`train_on_input` of (IA)³ alone, and so on), what a switch hides that is off or absent, newer models' keys where the file is of
-  SD 1.x, 2.x or SDXL, and keys of `network_args` outside of them. `loraplus_*_ratio` at the top level had no effect in kohya_ss
-  up to v25, and has none here.
-- **Arguments win over the file** before it is judged, under our names and kohya's: what the file says of them is not looked at.
-- **Names and paths are not taken over**, since they are of another machine; `train --config` alone uses those in the file.
-- **Steps** follow repeats × images ÷ batch size × epochs. kohya_ss' form puts 1600 steps where a file has no
-  `max_train_steps`; here `epoch` counts then. `max_train_epochs` wins over `max_train_steps`, as in sd-scripts.
-- **Zeros mean zero.** kohya_ss leaves every 0 out of what it runs: `max_grad_norm` 0 would have clipped at 1,
-  `prior_loss_weight` 0 would have been 1. `clip_skip`, `vae_batch_size` and `max_timestep` have no 0, and take the default;
-  `network_alpha` 0 means the rank.
-- **Rates.** `learning_rate` stands in for a rate that is not given. 0 leaves a part untrained; in kohya_ss' form an empty
-  rate is 0, and when both are 0 both go by `learning_rate`. Where nothing gives the text encoder a rate, the model's family
-  decides: 0.00005, for SDXL 0.
-- **Warm-up** in percent becomes a share of all steps. The schedule `constant` has none, and kohya_ss leaves it out too.
-- **Stop the text encoder** in percent becomes a share. kohya_ss shows it for LoRA without doing it; here it is done.
-- **Noise.** With `noise_offset_type` Original the multires options do not count, with Multires the offset options.
-- **Absent keys.** In a TOML file they have sd-scripts' defaults (rank 4, alpha 1, rate 2e-6, 1600 steps, captions in
-  `.caption`, no buckets, full precision, file in float, no checkpointing), so that the training is the same; where sd-scripts
-  draws a random seed, it is 42. In a JSON file, which kohya_ss writes whole, they have our defaults. `cache_latents` is on
-  unless random crop or colours need it off.
-- **LoKr's whole matrices.** A rank from 5120 on (people write 10000) is LyCORIS' way to ask for them, and becomes `full_matrix`.
-- **DoRA.** From LyCORIS 3.1.0 to before 3.2.0 it had no effect without `bypass_mode=False`; here it always has.
-- **Lengths of captions** that are no multiple of 75 become the one below, which sd-scripts makes of them.
-- **A dataset file** that is named is looked for beside the file, below the folders above it, and then by its name alone.
-- **Numbers** outside of their bounds are refused where the run would read them, and left out and told where it would not.
-- **Dataset files** give settings per folder; here all folders share theirs. A setting counts for a folder that does not say it
-  too: its dataset's, that for all, an argument's, or the default. Where folders differ, `train --config` refuses the setting,
-  and in the tab the first is taken and the others are told; what says nothing for any folder, as `keep_tokens` without
-  shuffling, is told alone. Repeats may differ: `train --config` takes such a folder as `DIR|N`. Where folders are not taken over,
-  repeats that differ are told. `class_tokens` is ignored: images without a caption file have the text of a folder's name,
-  N_text, and it is told where that is another.
+  is not supported but has no effect (empty, off, 0) is ignored. `train --config` refuses a file with unknown or unsupported
+  keys and explains each, instead of training something else.
+- **The program that wrote the file** is recognised by its keys: a file is ours if it has more keys that only we use than keys
+  that only kohya uses. A single key of another program is unknown and changes nothing else. `LoRA_type` marks the form of
+  kohya_ss, `network_module` marks sd-scripts.
+- **Keys that the program does not pass on have no effect**, whatever their value: in the form of kohya_ss depending on the
+  type of LoRA and the version (`train_on_input` only for (IA)³, and so on), options that are hidden because a switch is off
+  or absent, keys of newer models if the file is for SD 1.x, 2.x or SDXL, and keys of `network_args` outside of it.
+  `loraplus_*_ratio` at the top level had no effect in kohya_ss up to v25, and has none here.
+- **Arguments override the file** before it is checked, under our names and kohya's; values that are overridden are not
+  checked.
+- **Names and paths are not taken over**, since they belong to another computer; only `train --config` uses those in the file.
+- **Steps** are repeats × images ÷ batch size × epochs. The form of kohya_ss uses 1600 steps if a file has no
+  `max_train_steps`; here `epoch` counts then. `max_train_epochs` overrides `max_train_steps`, as in sd-scripts.
+- **Zeros mean zero.** kohya_ss drops every 0: `max_grad_norm` 0 would have clipped at 1, `prior_loss_weight` 0 would have
+  been 1. `clip_skip`, `vae_batch_size` and `max_timestep` do not allow 0 and get the default; `network_alpha` 0 means the
+  rank.
+- **Learning rates.** `learning_rate` is used for a rate that is not given. 0 does not train a part; in the form of kohya_ss
+  an empty rate is 0, and if both are 0, both use `learning_rate`. If nothing sets a rate for the text encoder, it depends on
+  the model's family: 0.00005, for SDXL 0.
+- **Warm-up** in percent becomes a share of all steps. The schedule `constant` has none, and kohya_ss drops it too.
+- **Stop the text encoder** in percent becomes a share. kohya_ss shows it for LoRA but does not stop; here it stops.
+- **Noise.** With `noise_offset_type` Original the multires options are not used, with Multires the offset options.
+- **Missing keys.** In a TOML file they have the defaults of sd-scripts (rank 4, alpha 1, learning rate 2e-6, 1600 steps,
+  captions in `.caption`, no buckets, full precision, file in float, no checkpointing), so that the training is the same;
+  where sd-scripts uses a random seed, it is 42. In a JSON file, which kohya_ss writes completely, they have our defaults.
+  `cache_latents` is on unless random crop or colour augmentation needs it off.
+- **Whole matrices of LoKr.** LyCORIS uses them for a rank of 5120 or more (10000 is common); this becomes `full_matrix`.
+- **DoRA.** From LyCORIS 3.1.0 up to 3.2.0 it had no effect without `bypass_mode=False`; here it always has.
+- **Caption lengths** that are not a multiple of 75 become the multiple below, as in sd-scripts.
+- **A dataset file** is searched next to the settings file, below its parent folders, and then by its name alone.
+- **Numbers** outside of their bounds are refused if the run would use them; otherwise they are left out with a note.
+- **Dataset files** have settings per folder; here all folders share them. A folder without its own setting has that of its
+  dataset, the general one, an argument's, or the default. If folders differ, `train --config` refuses the setting, and the
+  tab uses the first one with a note; a setting that has no effect in any folder, such as `keep_tokens` without shuffling,
+  only gets a note. Repeats may differ: `train --config` uses such a folder as `DIR|N`; if folders are not taken over,
+  different repeats get a note. `class_tokens` is ignored: the caption of images without a caption file is the text in the
+  folder's name, N_text, with a note if the two differ.
 
-## What is written
+## Export
 
-TOML for `train_network.py --config_file`, JSON for kohya_ss' LoRA tab, and a dataset file. sd-scripts takes one parent of
-folders named N_name; for other folders (`DIR|N` too), and for regularisation images beside a trigger word, a dataset file is
-written beside the TOML. Where tags move, `keep_tokens` is one more, for the trigger word. What sd-scripts has no name
-for (averaging, a text encoder that stops …) is in a section `[sd_webui_train_lora]`, which sd-scripts passes over; the trigger
-word is its `caption_prefix` there. Read back, all settings are as they were. Where we decide by the device
-(Mixed precision auto), sd-scripts gets its default, full precision. A rate of the text encoder that was not given is written out,
-since sd-scripts would take the U-Net's: as the model in hand has it, or as SD 1.x has it, with a note, where none is known.
+TOML for `train_network.py --config_file`, JSON for the LoRA tab of kohya_ss, and a dataset file. sd-scripts needs one parent
+of folders named N_name; for other folders (also `DIR|N`), and for regularisation images with a trigger word, a dataset file
+is written next to the TOML file. If tags are shuffled or dropped, `keep_tokens` is one higher, for the trigger word. Options
+that sd-scripts does not have (EMA, stopping the text encoder …) are in a section `[sd_webui_train_lora]`, which sd-scripts
+ignores; the trigger word is its `caption_prefix`. Importing the file again gives the same settings. Options that we decide
+from the device (Mixed precision auto) get the default of sd-scripts, full precision. If no learning rate of the text encoder
+was given, it is written out, since sd-scripts would use the U-Net's: that of the loaded model, or with a note that of SD 1.x
+if the model is not known.
 """
 
 
@@ -87,7 +90,7 @@ def page() -> str:
 
 def _used(facts: Iterable[KeyFact]) -> str:
     rows = sorted((fact for fact in facts if fact.verdict == "used"), key=lambda fact: fact.key)
-    head = "\n### Used\n\n| key | option here | meaning |\n|---|---|---|\n"
+    head = "\n### Used\n\n| key | option | description |\n|---|---|---|\n"
     return head + "".join(f"| `{_bare(fact)}` | {_options(fact)} | {_cell(fact.why)} |\n" for fact in rows)
 
 
@@ -104,8 +107,8 @@ def _grouped(facts: Iterable[KeyFact], verdict: str, title: str) -> str:
 
 
 def _presets() -> str:
-    text = "\n## Presets\n\n`train --preset NAME`, and the field Preset in the tab. "
-    text += "Names, folders and the trigger word stay as they are.\n"
+    text = "\n## Presets\n\n`train --preset NAME`, and *Preset* in the tab. "
+    text += "Names, folders and the trigger word are not changed.\n"
     for name, preset in PRESETS.items():
         rows = "".join(f"| `{choice.name}` | {choice.value} | {_cell(choice.why)} |\n" for choice in preset.choices)
         text += f"\n### {preset.title} (`{name}`)\n\n{preset.text}\n\n| option | value | why |\n|---|---|---|\n{rows}"

@@ -10,13 +10,13 @@ from lib_lora.config.options import Option
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 HEAD = """# Options
 
-Made from the declarations in `lib_lora/config/` by `python -m tools.options_table`. On the command line every option is `--name`,
-under our name and under kohya's, with dashes or underscores.
+Generated from the declarations in `lib_lora/config/` by `python -m tools.options_table`. On the command line every option is
+`--name`, with our name or kohya's, with dashes or underscores.
 """
 TABLE_HEAD = """
 ## {title}
 
-| name | label | kohya | default | legal | meaning |
+| name | label | kohya | default | allowed | description |
 |---|---|---|---|---|---|
 """
 

@@ -21,8 +21,8 @@ class AdapterConfig:
         "lora",
         label="Type",
         kohya=None,
-        help="lora works everywhere; dora learns direction and strength apart, and is slower; the others are LyCORIS'. Of ia3, "
-        "diag-oft and glora nothing is scaled by Alpha; ia3 has no rank, and diag-oft's is the size of its blocks.",
+        help="lora works everywhere. dora learns direction and magnitude separately, and is slower. The others are LyCORIS "
+        "types. Alpha does not scale ia3, diag-oft or glora; ia3 has no rank, and for diag-oft the rank is the block size.",
     )
     rank: int = option(
         16,
@@ -42,7 +42,7 @@ class AdapterConfig:
         le=1024,
         row=(5, 2),
         metadata="ss_network_alpha",
-        help="Strength of what is learned: the LoRA is scaled by alpha / rank. Equal to rank, or half of it.",
+        help="The LoRA is scaled by alpha / rank. Usually the rank, or half of it.",
     )
     conv_dim: int = option(
         0,
@@ -50,7 +50,7 @@ class AdapterConfig:
         kohya="network_args.conv_dim",
         ge=0,
         le=1024,
-        help="Trains the U-Net's convolutions too (LoCon), the 3×3 ones with this rank; 0 leaves them. For textures and style.",
+        help="Also trains the U-Net's convolutions (LoCon), the 3×3 ones with this rank. For textures and style; 0 is off.",
     )
     conv_alpha: float = option(
         1.0,
@@ -59,13 +59,14 @@ class AdapterConfig:
         ge=0.0,
         le=1024,
         read_if=ReadIf(lambda adapter: adapter.trains_convolutions, "convolutions are not trained (conv_dim)"),
-        help="As Alpha, for the 3×3 convolutions; 0 means their rank.",
+        help="Alpha of the 3×3 convolutions; 0 means their rank.",
     )
     train_layers: Literal["all", "attention", "cross-attention"] = option(
         "all",
         label="Which layers of the U-Net",
         kohya=None,
-        help="attention leaves the rest of the transformers; cross-attention is where the prompt comes in.",
+        help="all: every layer of the transformers. attention: only their attention layers. cross-attention: only the layers "
+        "that read the prompt.",
     )
     factor: int = option(
         -1,
@@ -74,21 +75,22 @@ class AdapterConfig:
         ge=-1,
         le=1024,
         read_if=OF_LOKR,
-        help="Size of the smaller of LoKr's two matrices; -1 makes both as equal as can be. A larger one makes a smaller file.",
+        help="Size of the smaller of LoKr's two matrices; -1 makes the two as equal as possible. A larger factor makes a smaller "
+        "file.",
     )
     full_matrix: bool = option(
         False,
         label="LoKr: whole matrix",
         kohya="network_args.full_matrix",
         read_if=OF_LOKR,
-        help="LoKr's larger matrix is kept whole, whatever the rank.",
+        help="Does not decompose LoKr's larger matrix, whatever the rank.",
     )
     decompose_both: bool = option(
         False,
         label="LoKr: split both",
         kohya="network_args.decompose_both",
         read_if=OF_LOKR,
-        help="LoKr's smaller matrix is a product of the rank too.",
+        help="Also decomposes LoKr's smaller matrix, with the same rank.",
     )
     unit: int = option(
         0,
@@ -96,8 +98,8 @@ class AdapterConfig:
         kohya="network_args.unit",
         ge=0,
         le=1024,
-        help="Trains at each step only the first so many ranks, a random multiple of this, so that the LoRA may be cut down "
-        "afterwards (truncate); 0 trains all.",
+        help="Trains only the first ranks at each step, a random multiple of this number of them, so that the LoRA can be cut "
+        "down to a lower rank later (truncate); 0 trains all ranks.",
     )
     network_dropout: float = option(
         0.0,
@@ -107,7 +109,7 @@ class AdapterConfig:
         le=0.99,
         metadata="ss_network_dropout",
         none_by_default=True,
-        help="Share of the LoRA's inner values that is left out at random at each step, against learning by heart.",
+        help="Share of the LoRA's inner values that is dropped at random at each step, against overfitting; 0 is off.",
     )
     rank_dropout: float = option(
         0.0,
@@ -115,7 +117,7 @@ class AdapterConfig:
         kohya="network_args.rank_dropout",
         ge=0.0,
         le=0.99,
-        help="Share of the ranks that is left out at random at each step.",
+        help="Share of the ranks that is dropped at random at each step; 0 is off.",
     )
     module_dropout: float = option(
         0.0,
@@ -123,38 +125,38 @@ class AdapterConfig:
         kohya="network_args.module_dropout",
         ge=0.0,
         le=0.99,
-        help="Share of the layers whose LoRA is left out at random at each step.",
+        help="Share of the layers whose LoRA is dropped at random at each step; 0 is off.",
     )
     scale_weight_norms: float = option(
         0.0,
-        label="Largest norm",
+        label="Max norm",
         kohya="scale_weight_norms",
         ge=0.0,
         le=1000.0,
         metadata="ss_scale_weight_norms",
         none_by_default=True,
-        help="Shrinks the LoRA of a layer when its norm grows beyond this; 1 is usual, 0 is off.",
+        help="Scales a layer's LoRA down when its norm exceeds this, against overfitting; 1 is usual, 0 is off.",
     )
     block_dims: str = option(
         "",
         label="Ranks per block",
         kohya="network_args.block_dims",
-        help="25 ranks of the U-Net, separated by commas: 12 blocks down, the middle, 12 up; for SDXL 23: one, 9 down, 3 in the "
-        "middle, 9 up, one. With rank 0 a block is not trained.",
+        help="25 ranks of the U-Net, separated by commas: 12 down blocks, the middle block, 12 up blocks. SDXL has 23: one, 9 "
+        "down, 3 middle, 9 up, one. A block with rank 0 is not trained.",
     )
     block_alphas: str = option(
         "",
         label="Alphas per block",
         kohya="network_args.block_alphas",
         read_if=ReadIf(lambda adapter: adapter.has_block_alphas, f"{NO_BLOCKS}, or the type has no alpha"),
-        help="As many alphas as Ranks per block, and only with those or with rate factors; empty means Alpha everywhere.",
+        help="As many alphas as there are Ranks per block; used only with those or with rate factors. Empty: Alpha everywhere.",
     )
     conv_block_dims: str = option(
         "",
         label="Ranks of convolutions per block",
         kohya="network_args.conv_block_dims",
         read_if=ReadIf(lambda adapter: adapter.has_block_values, NO_BLOCKS),
-        help="As Ranks per block, for the 3×3 convolutions; only with those or with rate factors.",
+        help="Like Ranks per block, for the 3×3 convolutions; used only with those or with rate factors.",
     )
     conv_block_alphas: str = option(
         "",
@@ -164,26 +166,26 @@ class AdapterConfig:
             lambda adapter: adapter.has_block_alphas and bool(adapter.conv_block_dims),
             "Ranks of convolutions per block (conv_block_dims) are not given, or the type has no alpha",
         ),
-        help="As Alphas per block, for the 3×3 convolutions; only with Ranks of convolutions per block.",
+        help="Like Alphas per block, for the 3×3 convolutions; used only with Ranks of convolutions per block.",
     )
     down_lr_weight: str = option(
         "",
         label="Rate factors, down",
         kohya="network_args.down_lr_weight",
-        help="Factors on the U-Net's rate in its 12 blocks down (9 of SDXL), as 1,1,0.5 (the rest is 1); or cosine, sine, "
-        "linear, reverse_linear, zeros, each with +number to add to it.",
+        help="Factors on the U-Net's learning rate for its 12 down blocks (SDXL: 9), such as 1,1,0.5 (the others get 1); or "
+        "cosine, sine, linear, reverse_linear or zeros, with +number to add to each.",
     )
     mid_lr_weight: str = option(
         "",
         label="Rate factor, middle",
         kohya="network_args.mid_lr_weight",
-        help="Factor on the U-Net's learning rate in its middle block; up to three for SDXL.",
+        help="Factor on the U-Net's learning rate for its middle block; up to three for SDXL.",
     )
     up_lr_weight: str = option(
         "",
         label="Rate factors, up",
         kohya="network_args.up_lr_weight",
-        help="As Rate factors, down, for the blocks up.",
+        help="Like Rate factors, down, for the up blocks.",
     )
     block_lr_zero_threshold: float = option(
         0.0,
@@ -192,43 +194,44 @@ class AdapterConfig:
         ge=0.0,
         le=100.0,
         read_if=ReadIf(lambda adapter: adapter.has_factors, "no rate factors (down_lr_weight …) are given"),
-        help="Blocks with a rate factor of at most this are not trained at all.",
+        help="Blocks with a rate factor up to this are not trained at all.",
     )
     network_weights: str = option(
         "",
         label="Continue from",
         kohya="network_weights",
         is_path="file",
-        help="A LoRA file to go on training from; its ranks and alphas must be these, or see the next option.",
+        help="A LoRA file to continue training from. Its ranks and alphas must match these settings; or turn on Ranks from the "
+        "file.",
     )
     dim_from_weights: bool = option(
         False,
-        label="Ranks from that file",
+        label="Ranks from the file",
         kohya="dim_from_weights",
         set_by="person",
-        not_inherited="Goes with a file that is not taken over; see Continue from (network_weights).",
-        help="Take ranks and alphas from the file of Continue from; layers that it lacks are not trained.",
+        not_inherited="Belongs to a file that is not taken over; see Continue from (network_weights).",
+        help="Takes ranks and alphas from the file of Continue from; layers that it lacks are not trained.",
     )
     base_weights: tuple[str, ...] = option(
         (),
-        label="Merged first",
+        label="Merge first",
         kohya="base_weights",
         lines=8,
         is_path="file",
-        not_inherited="Files of another machine; choose them here, in Merged first (base_weights).",
+        not_inherited="Files of another computer; choose yours in Merge first (base_weights).",
         in_kohya_form=False,
-        help="LoRA files that are added to the model while it trains; the new LoRA is to be used together with them.",
+        help="Base LoRAs: files that are merged into the model during training. Use the new LoRA together with them.",
     )
     base_weights_multiplier: tuple[str, ...] = option(
         (),
-        label="Their strengths",
+        label="Multipliers",
         kohya="base_weights_multiplier",
         lines=8,
         set_by="person",
-        not_inherited="Goes with files that are not taken over; see Merged first (base_weights).",
+        not_inherited="Belongs to files that are not taken over; see Merge first (base_weights).",
         in_kohya_form=False,
-        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "no files are Merged first (base_weights)"),
-        help="One strength for each of the files of Merged first; 1 where none is given.",
+        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "Merge first (base_weights) is empty"),
+        help="One multiplier for each base LoRA in Merge first; 1 where none is given.",
     )
 
     @property

@@ -45,13 +45,13 @@ def ranks_have_one_source(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.dim_from_weights and not adapter.network_weights:
         return Problem(
-            "dim_from_weights", "Ranks from that file (dim_from_weights): needs a file in Continue from (network_weights)."
+            "dim_from_weights", "Ranks from the file (dim_from_weights): needs a file in Continue from (network_weights)."
         )
     if adapter.dim_from_weights and (adapter.block_dims or adapter.block_alphas):
         return Problem(
             "dim_from_weights",
-            "Ranks from that file (dim_from_weights): goes not with Ranks per block (block_dims) or Alphas per block "
-            "(block_alphas); choose one of them.",
+            "Ranks from the file (dim_from_weights): cannot be combined with Ranks per block (block_dims) or Alphas per block "
+            "(block_alphas); use one of them.",
         )
     return None
 
@@ -60,7 +60,7 @@ def strengths_fit_the_files(config: TrainConfig) -> Problem | None:
     """Multipliers beyond the number of files are ignored, as in sd-scripts."""
     adapter = config.adapter
     read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
-    start = f"Their strengths (base_weights_multiplier): got {shown(' '.join(read))}, "
+    start = f"Multipliers (base_weights_multiplier): got {shown(' '.join(read))}, "
     try:
         strengths = [float(text) for text in read]
     except ValueError:
@@ -75,8 +75,8 @@ def convolutions_are_chosen(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "train_layers",
-        f"Which layers of the U-Net (train_layers): {adapter.train_layers} leaves convolutions out; choose all, or set Rank of "
-        "convolutions (conv_dim) to 0 and Ranks of convolutions per block (conv_block_dims) to nothing.",
+        f"Which layers of the U-Net (train_layers): {adapter.train_layers} excludes convolutions; choose all, or set Rank of "
+        "convolutions (conv_dim) to 0 and leave Ranks of convolutions per block (conv_block_dims) empty.",
     )
 
 
@@ -87,7 +87,7 @@ def type_has_upper_matrices(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "adapter_type",
-        f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) is of lora and dora; {kind} has no upper matrices. Leave it out.",
+        f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) needs lora or dora, since {kind} has no up matrices; set it to 0.",
     )
 
 
@@ -97,8 +97,8 @@ def type_knows_the_weight(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "adapter_type",
-        f"Type (adapter_type): {kind} is made for the checkpoint's own weights and goes not with Merged first (base_weights); "
-        "choose lora, or leave those out.",
+        f"Type (adapter_type): {kind} depends on the checkpoint's own weights and cannot be combined with Merge first "
+        "(base_weights); choose lora, or leave that empty.",
     )
 
 
@@ -108,8 +108,8 @@ def type_has_convolutions(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "conv_dim",
-        f"Rank of convolutions (conv_dim): the webui reads no {adapter.adapter_type} of convolutions; set it to 0 and Ranks of "
-        "convolutions per block (conv_block_dims) to nothing, or choose another Type (adapter_type).",
+        f"Rank of convolutions (conv_dim): the webui does not read {adapter.adapter_type} of convolutions; set it to 0 and leave "
+        "Ranks of convolutions per block (conv_block_dims) empty, or choose another Type (adapter_type).",
     )
 
 
@@ -119,7 +119,7 @@ def type_has_a_norm(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "scale_weight_norms",
-        f"Largest norm (scale_weight_norms): works not with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
+        f"Max norm (scale_weight_norms): does not work with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
     )
 
 
@@ -139,7 +139,7 @@ def blocks_can_turn(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "rank",
-        f"Rank (rank): got {wrong[0]}, but of diag-oft it is a block's size: 2 to {MOST_OF_OFT}; other blocks cannot turn.",
+        f"Rank (rank): got {wrong[0]}, but for diag-oft it is the block size and must be from 2 to {MOST_OF_OFT}.",
     )
 
 
@@ -151,8 +151,8 @@ def type_is_scaled(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "alpha",
-        f"Alpha (alpha): got {adapter.alpha:g}, but the webui scales no glora; set it to the rank, {adapter.rank}, and leave "
-        "Alphas per block (block_alphas) empty.",
+        f"Alpha (alpha): got {adapter.alpha:g}, but the webui does not scale glora; set it to the rank, {adapter.rank}, and "
+        "leave Alphas per block (block_alphas) empty.",
     )
 
 
@@ -163,14 +163,14 @@ def units_divide_ranks(config: TrainConfig) -> Problem | None:
     if adapter.adapter_type != "lora":
         return Problem(
             "unit",
-            f"DyLoRA: unit (unit): works not with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0.",
+            f"DyLoRA: unit (unit): does not work with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0.",
         )
     conv_block_dims = is_read(config, "conv_block_dims") and adapter.conv_block_dims
     if adapter.block_dims or conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
         return Problem(
             "unit",
-            f"DyLoRA: unit (unit): got {adapter.unit}, but all layers must have one rank to be cut down together; leave ranks "
-            "per block empty and set Rank of convolutions (conv_dim) to 0 or the rank, or set unit to 0.",
+            f"DyLoRA: unit (unit): got {adapter.unit}, but all layers need the same rank to be cut down together; leave Ranks "
+            "per block (block_dims) empty and set Rank of convolutions (conv_dim) to 0 or to the rank, or set unit to 0.",
         )
     if adapter.rank % adapter.unit:
         return Problem(
@@ -192,8 +192,8 @@ def rates_reach_the_optimizer(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "optimizer",
-        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all, so that LoRA+ (loraplus_lr_ratio …) and "
-        "rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out.",
+        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for everything, so LoRA+ (loraplus_lr_ratio …) "
+        "and rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out.",
     )
 
 

@@ -134,7 +134,7 @@ def _side(text: str, layout: Layout, title: str) -> list[float]:
         raise ConfigError([start + f"must be {_counts('side')} numbers separated by commas, or one of {', '.join(SHAPES)}."])
     offset = _numbers(added, start)[0] if plus else 0.0
     if offset < 0:
-        raise ConfigError([start + "but what is added must be at least 0."])
+        raise ConfigError([start + "but the number after + must be at least 0."])
     return [factor + offset for factor in _shape(name.strip(), layout.side)]
 
 
@@ -154,7 +154,7 @@ def _numbers(text: str, start: str, empty: str = "") -> list[float]:
     try:
         numbers = [float(part.strip() or empty) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError([start + "which is not numbers separated by commas."]) from error
+        raise ConfigError([start + "which is not a list of numbers separated by commas."]) from error
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError([start + "which has a number that is not finite."])
+        raise ConfigError([start + "which contains a number that is not finite."])
     return numbers

@@ -30,26 +30,26 @@ def class_problem(name: str, kind: Kind) -> str | None:
     """Why `name` (package.module.Class) is refused, as the end of a sentence; None if it is a class of `kind`."""
     parts = name.split(".")
     if len(name) > LONGEST_NAME or len(parts) > MOST_PARTS or not all(part.isidentifier() for part in parts):
-        return "cannot be found: it is no name such as package.Class"
+        return "cannot be found: it is not a name such as package.Class"
     if len(parts) < 2 or "__main__" in parts:
-        return f"is no {kind}: a program is not imported"
+        return f"is not a torch {kind}: programs are not imported"
     package, module, attribute = parts[0], ".".join(parts[:-1]), parts[-1]
     if package in sys.stdlib_module_names:
-        return f"is no {kind}: {package} is a part of Python, and only installed packages are looked at"
+        return f"is not a torch {kind}: {package} is part of Python, and only installed packages are searched"
     spec = PathFinder.find_spec(package)
     if spec is None:
         return f"cannot be found: it needs the package {package}, which is not installed"
     if not is_installed(package):
         return (
-            f"is no {kind} of an installed package: pip knows nothing of {package}, and a file that only lies in a folder is not "
-            "imported; install it with pip"
+            f"is not a torch {kind} of an installed package: pip does not list {package}, and files outside of installed "
+            "packages are not imported; install it with pip"
         )
     source = _Sources(kind)
     if source.is_one(module, attribute):
         return None
     if not source.has(module, attribute):
         return f"cannot be found: the source of {module} has no {attribute}"
-    return f"is no {kind} of torch's kind (a subclass of {_OF_TORCH[kind]})"
+    return f"is not a torch {kind} (a subclass of {_OF_TORCH[kind]})"
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,8 @@ from typing import Literal
 from lib_lora.config.declaration import ReadIf, option
 
 Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
-WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Keep aspect ratios (enable_bucket) is off")
-WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "no images are held out (validation_split)")
+WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Aspect ratio buckets (enable_bucket) is off")
+WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "Validation split (validation_split) is 0")
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class DataConfig:
         kohya="train_data_dir",
         row=(1, 1),
         lines=8,
-        placeholder="folder on the machine that runs the webui",
+        placeholder="folder on the computer that runs the webui",
         is_path="folder",
-        not_inherited="A folder of another machine; choose the images here, in Image folder (data).",
+        not_inherited="A folder of another computer; choose the images in Image folder (data).",
         affects="files",
-        help="A folder of images, or the parent of folders named N_name (each image is shown N times per epoch). "
-        "Several folders: one a line; FOLDER|N shows its images N times.",
+        help="A folder of images, or the parent of folders named N_name (each image is repeated N times per epoch). For several "
+        "folders, one per line; FOLDER|N repeats its images N times.",
     )
     resolution: int = option(
         512,
@@ -37,7 +37,8 @@ class DataConfig:
         le=2048,
         row=(4, 1),
         slider=8,
-        help="Training size in pixels; images are scaled and cropped to about this area. A multiple of 8. 512, SDXL 1024.",
+        help="Training resolution in pixels, a multiple of 8. Images are scaled and cropped to about this area. 512 is usual, "
+        "1024 for SDXL.",
     )
     batch_size: int = option(
         1,
@@ -48,7 +49,7 @@ class DataConfig:
         row=(4, 2),
         slider=1,
         metadata="ss_batch_size_per_device",
-        help="Images per step. Larger is smoother, needs more memory, and makes fewer steps.",
+        help="Images per step. A larger batch trains more smoothly, needs more memory and makes fewer steps.",
     )
     repeats: int = option(
         10,
@@ -57,14 +58,14 @@ class DataConfig:
         ge=1,
         le=10000,
         row=(3, 2),
-        help="How often each image is shown per epoch, where the folder's name does not say it (N_name).",
+        help="How often each image is repeated per epoch, unless the folder's name gives the number (N_name).",
     )
     enable_bucket: bool = option(
         True,
-        label="Keep aspect ratios",
+        label="Aspect ratio buckets",
         kohya="enable_bucket",
         metadata="ss_enable_bucket",
-        help="Sort images into buckets of similar shape, so that little is cropped. Off: every image is cropped to a square.",
+        help="Sorts images into buckets by aspect ratio, so that little is cropped. Off: every image is cropped to a square.",
     )
     min_bucket_reso: int = option(
         256,
@@ -91,15 +92,15 @@ class DataConfig:
         ge=8,
         le=512,
         read_if=WITH_BUCKETS,
-        help="Sides of buckets are multiples of this, in pixels. A multiple of 8.",
+        help="Sides of buckets are multiples of this, in pixels; itself a multiple of 8.",
     )
     bucket_no_upscale: bool = option(
         False,
-        label="Never enlarge images",
+        label="Don't upscale images",
         kohya="bucket_no_upscale",
         metadata="ss_bucket_no_upscale",
         read_if=WITH_BUCKETS,
-        help="Small images get a bucket of their own size instead of being enlarged.",
+        help="Small images get a bucket of their own size instead of being upscaled.",
     )
     resolution_height: int = option(
         0,
@@ -107,7 +108,7 @@ class DataConfig:
         kohya=None,
         ge=0,
         le=2048,
-        help="Training height in pixels where it is not the width (Resolution); 0 means a square.",
+        help="Training height in pixels if it differs from the width (Resolution); 0 is square.",
     )
     resize_interpolation: Interpolation = option(
         "auto",
@@ -116,28 +117,28 @@ class DataConfig:
         in_kohya_form=False,
         metadata="ss_resize_interpolation",
         none_by_default=True,
-        help="How images are scaled. auto: area averaging when shrinking, Lanczos when enlarging.",
+        help="How images are resized. auto: area for downscaling, Lanczos for upscaling.",
     )
     random_crop: bool = option(
         False,
         label="Random crop",
         kohya="random_crop",
         metadata="ss_random_crop",
-        help="Cuts a random part of each image anew each time, instead of the centre; needs Keep latents off.",
+        help="Crops a random part of each image every time, instead of the centre; needs Cache latents off.",
     )
     flip_aug: bool = option(
         False,
-        label="Mirror images",
+        label="Flip augmentation",
         kohya="flip_aug",
         metadata="ss_flip_aug",
-        help="Shows each image mirrored half of the time. Not for text, nor for faces that are not symmetric.",
+        help="Mirrors each image half of the time. Not for text or asymmetric faces.",
     )
     color_aug: bool = option(
         False,
-        label="Vary colours",
+        label="Colour augmentation",
         kohya="color_aug",
         metadata="ss_color_aug",
-        help="Changes hue and brightness a little each time; needs Keep latents off.",
+        help="Changes hue and brightness slightly every time; needs Cache latents off.",
     )
     reg_data: tuple[str, ...] = option(
         (),
@@ -145,8 +146,8 @@ class DataConfig:
         kohya="reg_data_dir",
         lines=8,
         is_path="folder",
-        help="Images of the class (other cats), so that the model does not forget it; a folder named N_class, or the parent "
-        "of such. As many are shown as of the others, so that an epoch has about twice the steps.",
+        help="Images of the class (other cats), so that the model does not forget it: a folder named N_class, or the parent of "
+        "such folders. They are repeated until there are as many as training images, so an epoch has about twice the steps.",
     )
     prior_loss_weight: float = option(
         1.0,
@@ -155,21 +156,21 @@ class DataConfig:
         ge=0.0,
         le=100.0,
         metadata="ss_prior_loss_weight",
-        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "there is no Regularisation folder (reg_data)"),
-        help="How much the regularisation images count against the others.",
+        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "Regularisation folder (reg_data) is empty"),
+        help="Weight of the loss on regularisation images; 1 counts them like the others.",
     )
     alpha_mask: bool = option(
         False,
         label="Transparency is a mask",
         kohya="alpha_mask",
         in_kohya_form=False,
-        help="Learn only what is opaque in an image; what is transparent does not count.",
+        help="Uses the alpha channel of images as the mask: only opaque parts are learned.",
     )
     masked_loss: bool = option(
         False,
         label="Mask images",
         kohya="masked_loss",
-        help="Learn only what is bright in the mask images of the Mask folder.",
+        help="Uses the images in the Mask folder as masks: only bright parts are learned.",
     )
     mask_data: str = option(
         "",
@@ -178,21 +179,21 @@ class DataConfig:
         is_path="folder",
         in_kohya_form=False,
         read_if=ReadIf(lambda data: data.masked_loss, "Mask images (masked_loss) is off"),
-        help="Folder with one mask image per image, of the same name; white is learned, black is not.",
+        help="Folder with one mask per image, under the same name; white is learned, black is not.",
     )
     validation_split: float = option(
         0.0,
-        label="Held out",
+        label="Validation split",
         kohya="validation_split",
         ge=0.0,
         le=0.9,
         in_kohya_form=False,
         metadata="ss_validation_split",
-        help="Share of the images that is not trained on; the loss on them shows when to stop. 0 holds none out.",
+        help="Share of the images that is used for validation instead of training; their loss shows when to stop. 0 is off.",
     )
     validation_seed: int = option(
         0,
-        label="Held-out seed",
+        label="Validation seed",
         kohya="validation_seed",
         ge=0,
         le=2**32 - 1,
@@ -200,11 +201,11 @@ class DataConfig:
         metadata="ss_validation_seed",
         none_by_default=True,
         read_if=WITH_HELD_OUT,
-        help="Decides which images are held out; 0 takes the seed of the run.",
+        help="Decides which images are kept for validation; 0 uses Seed.",
     )
     validate_every_n_steps: int = option(
         0,
-        label="Measure every … steps",
+        label="Validate every … steps",
         kohya="validate_every_n_steps",
         ge=0,
         le=10000000,
@@ -213,22 +214,22 @@ class DataConfig:
         none_by_default=True,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on held-out images every so many steps; 0 does not.",
+        help="Measures the validation loss every this many steps; 0 is off.",
     )
     validate_every_n_epochs: int = option(
         1,
-        label="Measure every … epochs",
+        label="Validate every … epochs",
         kohya="validate_every_n_epochs",
         ge=0,
         le=100000,
         in_kohya_form=False,
         affects="files",
         read_if=WITH_HELD_OUT,
-        help="Measure the loss on held-out images every so many epochs, and at the end; 0 does not.",
+        help="Measures the validation loss every this many epochs, and at the end; 0 is off.",
     )
     max_validation_steps: int = option(
         0,
-        label="Held-out batches",
+        label="Validation batches",
         kohya="max_validation_steps",
         ge=0,
         le=100000,
@@ -236,22 +237,22 @@ class DataConfig:
         metadata="ss_max_validation_steps",
         none_by_default=True,
         read_if=WITH_HELD_OUT,
-        help="Measure on at most so many batches of held-out images; 0 takes all.",
+        help="Measures the validation loss on at most this many batches; 0 uses all.",
     )
     cache_latents: bool = option(
         True,
-        label="Keep latents",
+        label="Cache latents",
         kohya="cache_latents",
         metadata="ss_cache_latents",
-        help="Encodes each image once, before the first step. Off: at every step, which is slow.",
+        help="Encodes each image once, before the first step. Off: encodes at every step, which is slow.",
     )
     cache_latents_to_disk: bool = option(
         False,
-        label="Latents on disk",
+        label="Cache latents to disk",
         kohya="cache_latents_to_disk",
         affects="files",
-        read_if=ReadIf(lambda data: data.cache_latents, "Keep latents (cache_latents) is off"),
-        help="Keeps encoded images in a hidden folder beside the images, so that the next run starts faster.",
+        read_if=ReadIf(lambda data: data.cache_latents, "Cache latents (cache_latents) is off"),
+        help="Keeps the latents in a hidden folder next to the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(
         1,
@@ -259,7 +260,7 @@ class DataConfig:
         kohya="vae_batch_size",
         ge=1,
         le=64,
-        help="More is faster on a large GPU, and needs more memory.",
+        help="How many images the VAE encodes at once. More is faster on a large GPU, and needs more memory.",
     )
 
     @property

@@ -24,7 +24,7 @@ def height_multiple(config: TrainConfig) -> Problem | None:
     near = max(value // SIDE_STEP * SIDE_STEP, SMALLEST_SIDE)
     return Problem(
         "resolution_height",
-        f"Height (resolution_height): got {value}, must be 0, or a multiple of {SIDE_STEP} from {SMALLEST_SIDE} on, such as "
+        f"Height (resolution_height): got {value}, must be 0, or a multiple of {SIDE_STEP}, at least {SMALLEST_SIDE}, such as "
         f"{near}.",
     )
 
@@ -47,8 +47,8 @@ def bucket_range(config: TrainConfig) -> Problem | None:
     got = f"got {data.resolution}" if data.height == data.resolution else f"got {data.resolution} by {data.height}"
     return Problem(
         "resolution",
-        f"Resolution (resolution): {got}, must lie between Smallest bucket side (min_bucket_reso), "
-        f"{low}, and Largest bucket side (max_bucket_reso), {high}.",
+        f"Resolution (resolution): {got}, must be between Smallest bucket side (min_bucket_reso), {low}, and Largest bucket side "
+        f"(max_bucket_reso), {high}.",
     )
 
 
@@ -66,12 +66,12 @@ def smallest_side_has_a_step(config: TrainConfig) -> Problem | None:
 def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
     data = config.data
     wanted = [text for on, text in ((data.random_crop, "Random crop (random_crop)"),
-                                    (data.color_aug, "Vary colours (color_aug)")) if on]  # fmt: skip
+                                    (data.color_aug, "Colour augmentation (color_aug)")) if on]  # fmt: skip
     if not wanted or not data.cache_latents:
         return None
     return Problem(
         "cache_latents",
-        f"{' and '.join(wanted)}: images look different each time, but Keep latents (cache_latents) is on; turn it off.",
+        f"{' and '.join(wanted)}: images change every time, but Cache latents (cache_latents) is on; turn it off.",
     )
 
 
@@ -80,7 +80,7 @@ def masks_have_a_folder(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "masked_loss",
-        "Mask images (masked_loss): needs a Mask folder (mask_data); name one, or choose Transparency is a mask (alpha_mask).",
+        "Mask images (masked_loss): needs a Mask folder (mask_data); choose one, or use Transparency is a mask (alpha_mask).",
     )
 
 
@@ -89,8 +89,8 @@ def one_kind_of_mask(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "alpha_mask",
-        "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; choose one, "
-        "or leave Mask folder (mask_data) empty.",
+        "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; turn one off, or leave Mask folder "
+        "(mask_data) empty.",
     )
 
 

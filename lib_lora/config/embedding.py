@@ -19,8 +19,8 @@ class EmbeddingConfig:
         kohya=None,
         ge=0,
         le=64,
-        help="Also trains what the trigger word itself means, as so many tokens, and bundles that in the LoRA file. 1 to 4 is "
-        "usual, 0 is off.",
+        help="Also trains an embedding of the trigger word (textual inversion) with this many vectors, and bundles it in the "
+        "LoRA file. 1 to 4 is usual, 0 is off.",
     )
     embedding_lr: float = option(
         5e-4,
@@ -29,14 +29,14 @@ class EmbeddingConfig:
         ge=1e-9,
         le=100.0,
         read_if=WITH_VECTORS,
-        help="How fast the trigger word's vectors change.",
+        help="Learning rate of the trigger word's embedding.",
     )
     init_word: str = option(
         "",
-        label="First meaning",
+        label="Initializer word",
         kohya=None,
         read_if=WITH_VECTORS,
-        help="Words that the vectors begin as, such as cat. Empty: the tokens of the trigger word itself.",
+        help="Words that the embedding starts from, such as cat. Empty: the tokens of the trigger word itself.",
     )
     stop_embedding_training: float = option(
         0.0,
@@ -45,5 +45,5 @@ class EmbeddingConfig:
         ge=0.0,
         le=10000000.0,
         read_if=WITH_VECTORS,
-        help="Steps after which the vectors are not trained any more, or a share of all below 1; 0 never stops them.",
+        help="Stops training the embedding after this many steps, or this share of all steps if below 1; 0 never stops it.",
     )

@@ -20,18 +20,19 @@ def vectors_have_a_word(config: TrainConfig) -> Problem | None:
     if not trigger:
         return Problem(
             "embedding_vectors",
-            "Embedding vectors (embedding_vectors): need a word to stand for; give a Trigger word (trigger), such as ohwx_cat.",
+            "Embedding vectors (embedding_vectors): needs a word for the embedding; give a Trigger word (trigger), such as "
+            "ohwx_cat.",
         )
     if _FORBIDDEN & set(trigger) or _COMMANDS.search(trigger):
         return Problem(
             "trigger",
-            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must have none of . , : | ( ) [ ] {{ }} "
-            "< > \\ # and not hold AND or BREAK, which prompts read otherwise; choose another word.",
+            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must not contain any of . , : | ( ) [ ] "
+            "{ } < > \\ # or AND or BREAK, which mean something else in prompts; choose another word.",
         )
     if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP's tokenizer joins punctuation, also with a following comma
         return Problem(
             "trigger",
-            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must begin and end with a letter or "
+            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must start and end with a letter or "
             "digit; choose another word.",
         )
     return None
@@ -42,7 +43,7 @@ def schedule_leaves_the_rate(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "lr_scheduler",
-        "Learning rate schedule (lr_scheduler): adafactor makes one learning rate for all, so that Learning rate, embedding "
+        "Learning rate schedule (lr_scheduler): adafactor sets one learning rate for everything, so Learning rate, embedding "
         "(embedding_lr) has no effect; choose another, or set Embedding vectors (embedding_vectors) to 0.",
     )
 

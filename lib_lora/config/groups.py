@@ -35,10 +35,10 @@ class TrainConfig:
     data: DataConfig = _group(DataConfig, "Images and buckets")
     text: TextConfig = _group(TextConfig, "Captions")
     adapter: AdapterConfig = _group(AdapterConfig, "LoRA")
-    embedding: EmbeddingConfig = _group(EmbeddingConfig, "Embedding of the trigger word")
-    optimizer: OptimizerConfig = _group(OptimizerConfig, "Learning")
+    embedding: EmbeddingConfig = _group(EmbeddingConfig, "Trigger word embedding")
+    optimizer: OptimizerConfig = _group(OptimizerConfig, "Optimizer")
     objective: ObjectiveConfig = _group(ObjectiveConfig, "Loss and noise")
-    precision: PrecisionConfig = _group(PrecisionConfig, "Number formats")
+    precision: PrecisionConfig = _group(PrecisionConfig, "Precision")
     run: RunConfig = _group(RunConfig, "Run")
 
     def value(self, opt: Option) -> Any:

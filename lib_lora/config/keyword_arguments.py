@@ -20,7 +20,7 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
         TooMuchError: they are too long, or their values are nested too deep.
     """
     if sum(len(text) for text in texts) > MAX_CHARACTERS:
-        raise TooMuchError(f"they have more than {MAX_CHARACTERS} characters")
+        raise TooMuchError(f"they are longer than {MAX_CHARACTERS} characters")
     found: dict[str, Any] = {}
     for text in texts:
         position = _skip(text, 0)
@@ -44,7 +44,7 @@ def argument_problem(texts: Sequence[str]) -> str | None:
         return f"{error}; shorten them."
     except ValueError as error:
         part = str(error)
-        return f"{part[:80] + '…' if len(part) > 80 else part!r} is not of the form name=value."
+        return f"{part[:80] + '…' if len(part) > 80 else part!r} does not have the form name=value."
     return None
 
 

@@ -33,7 +33,7 @@ def literal(text: str) -> Any:
         LiteralError: it is not a literal, too long or nested too deep.
     """
     if len(text) > MAX_CHARACTERS:
-        raise LiteralError(f"a value has more than {MAX_CHARACTERS} characters", is_too_much=True)
+        raise LiteralError(f"a value is longer than {MAX_CHARACTERS} characters", is_too_much=True)
     reader = _Reader(text)
     value = reader.items(MAX_DEPTH)
     if reader.position != len(text):
@@ -64,7 +64,7 @@ class _Reader:
         character = self._peek()
         if character in _CLOSING and character:
             if depth == 0:
-                raise LiteralError(f"a value is nested more than {MAX_DEPTH} deep", is_too_much=True)
+                raise LiteralError(f"a value is nested more than {MAX_DEPTH} levels deep", is_too_much=True)
             self.position += 1
             return self._inside(character, depth - 1)
         if character in ("'", '"'):
@@ -145,7 +145,7 @@ class _Reader:
             raise LiteralError(self.text)
         written = match[0]
         if len(written) > MAX_DIGITS:
-            raise LiteralError(f"a number has more than {MAX_DIGITS} characters", is_too_much=True)
+            raise LiteralError(f"a number is longer than {MAX_DIGITS} characters", is_too_much=True)
         self.position = match.end()
         try:
             if re.search(r"[.eE]", written) and written.lstrip("+-")[1:2] not in ("x", "X"):

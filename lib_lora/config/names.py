@@ -22,15 +22,15 @@ def name_problem(name: str) -> str | None:
     """Why `name` is not legal for a LoRA, as a sentence; None if it is."""
     start = f"Name (name): got {shown(name)}, "
     if not name.strip():
-        return "Name (name): it is empty; give the LoRA a name, such as my_cat."
+        return "Name (name): is empty; give the LoRA a name, such as my_cat."
     if any(c in _FORBIDDEN_CHARACTERS or unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in name):
         return start + 'it must be a plain file name without a path or any of < > : " / \\ | ? *.'
     if not all(c.isalnum() or c in " _-.+()" or unicodedata.category(c).startswith("M") for c in name):
-        return start + "it may hold letters, digits, spaces and _ - . + ( ) only."
+        return start + "it may contain only letters, digits, spaces and _ - . + ( )."
     if any(c.isdigit() and not c.isdecimal() for c in name):  # such as ², on which the webui's sorting of cards fails
-        return start + "it may not hold raised, lowered or circled digits; use 0 to 9."
+        return start + "it must not contain superscript, subscript or circled digits; use 0 to 9."
     if any(part.isdigit() for part in re.split("[0-9]+", name)[:-1]):  # that sorting compares a number with a string
-        return start + "digits of another script may not stand right before 0 to 9 and alone; use one kind."
+        return start + "it has digits of another script directly before 0 to 9; use digits of one script."
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return start + "it must not start or end with a dot or a space."
     if len(name.encode()) > MAX_BYTES:
@@ -47,11 +47,12 @@ def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
     if overwrite and elsewhere:
         where = elsewhere[0].relative_to(folder)
         return (
-            f"Name (name): {name!r} is the name of {str(where)!r} too, which is not overwritten; use {next_free(name, folder)!r}."
+            f"Name (name): {name!r} is also the name of {str(where)!r}, which is not overwritten; use "
+            f"{next_free(name, folder)!r}."
         )
     if overwrite or not taken:
         return None
-    return f"Name (name): {name!r} is taken; use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
+    return f"Name (name): {name!r} is taken; use {next_free(name, folder)!r}, or turn on Overwrite (overwrite)."
 
 
 def taken_between_problem(
@@ -72,8 +73,8 @@ def taken_between_problem(
             found = re.fullmatch(re.escape(name.casefold()) + ending, path.stem.casefold())
             if found and int(found[1]) > own:
                 return (
-                    f"Name (name): {path.stem!r} is there already, and this run would save files of such names; "
-                    f"use {next_free(name, folder)!r}, or switch Overwrite (overwrite) on."
+                    f"Name (name): {path.stem!r} exists already, and this run would save files with such names; use "
+                    f"{next_free(name, folder)!r}, or turn on Overwrite (overwrite)."
                 )
     return None
 

@@ -26,21 +26,22 @@ class ObjectiveConfig:
         le=1000.0,
         metadata="ss_min_snr_gamma",
         none_by_default=True,
-        help="Weighs nearly clean pictures down, which often trains faster; 5 is usual, 0 turns it off.",
+        help="Gives less weight to timesteps with little noise, which often trains faster; 5 is usual, 0 is off.",
     )
     debiased_estimation_loss: bool = option(
         False,
         label="Debiased estimation",
         kohya="debiased_estimation_loss",
         metadata="ss_debiased_estimation",
-        help="Weighs very noisy pictures up, which helps shape and composition.",
+        help="Gives more weight to timesteps with much noise, which helps shape and composition.",
     )
     loss_type: LossType = option(
         "l2",
         label="Loss",
         kohya="loss_type",
         metadata="ss_loss_type",
-        help="How an error counts. l2 is usual; huber and smooth_l1 forgive outliers such as odd pictures in the set.",
+        help="The loss function. l2 is usual; huber and smooth_l1 are robust against outliers, such as unusual images in the "
+        "dataset.",
     )
     huber_schedule: HuberSchedule = option(
         "snr",
@@ -48,7 +49,7 @@ class ObjectiveConfig:
         kohya="huber_schedule",
         metadata="ss_huber_schedule",
         read_if=WITH_HUBER,
-        help="How the threshold of huber and smooth_l1 changes with the noise.",
+        help="How the threshold of huber and smooth_l1 depends on the noise.",
     )
     huber_c: float = option(
         0.1,
@@ -58,7 +59,7 @@ class ObjectiveConfig:
         le=1.0,
         metadata="ss_huber_c",
         read_if=WITH_HUBER,
-        help="Errors above it count less, with huber and smooth_l1; with a schedule, its smallest value.",
+        help="With huber and smooth_l1, errors above this count less; with a schedule it is the smallest threshold.",
     )
     huber_scale: float = option(
         1.0,
@@ -71,7 +72,7 @@ class ObjectiveConfig:
             lambda objective: objective.loss_type in BENT and objective.huber_schedule != "snr",
             "only huber and smooth_l1 with Huber schedule (huber_schedule) exponential or constant use it",
         ),
-        help="Factor on the threshold in the schedules exponential and constant.",
+        help="Factor on the threshold with the schedules exponential and constant.",
     )
     noise_offset: float = option(
         0.0,
@@ -81,7 +82,8 @@ class ObjectiveConfig:
         le=1.0,
         metadata="ss_noise_offset",
         none_by_default=True,
-        help="Shifts the brightness of the noise, so that very dark and bright pictures can be learned; 0.05 to 0.1 is usual.",
+        help="Shifts the brightness of the noise, so that very dark and very bright images can be learned; 0.05 to 0.1 is usual, "
+        "0 is off.",
     )
     noise_offset_random_strength: bool = option(
         False,
@@ -89,7 +91,7 @@ class ObjectiveConfig:
         kohya="noise_offset_random_strength",
         metadata="ss_noise_offset_random_strength",
         read_if=WITH_OFFSET,
-        help="Draws the strength of the noise offset anew for each step, between 0 and Noise offset.",
+        help="Draws the noise offset at random for each step, from 0 to Noise offset.",
     )
     adaptive_noise_scale: float = option(
         0.0,
@@ -100,7 +102,7 @@ class ObjectiveConfig:
         metadata="ss_adaptive_noise_scale",
         none_by_default=True,
         read_if=WITH_OFFSET,
-        help="Adds this times the picture's mean brightness to the noise offset; 0 turns it off.",
+        help="Adds this times the latents' mean to the noise offset; 0 is off.",
     )
     multires_noise_iterations: int = option(
         0,
@@ -110,7 +112,7 @@ class ObjectiveConfig:
         le=64,
         metadata="ss_multires_noise_iterations",
         none_by_default=True,
-        help="Adds noise of this many coarser resolutions; 6 to 10 is usual, 0 turns it off.",
+        help="Adds noise of this many lower resolutions; 6 to 10 is usual, 0 is off.",
     )
     multires_noise_discount: float = option(
         0.3,
@@ -122,7 +124,7 @@ class ObjectiveConfig:
         read_if=ReadIf(
             lambda objective: objective.multires_noise_iterations > 0, "Multires noise layers (multires_noise_iterations) is 0"
         ),
-        help="Strength of each coarser layer against the one before it.",
+        help="Strength of each layer relative to the one before it.",
     )
     ip_noise_gamma: float = option(
         0.0,
@@ -132,7 +134,7 @@ class ObjectiveConfig:
         le=1.0,
         metadata="ss_ip_noise_gamma",
         none_by_default=True,
-        help="Shows the model a little more noise than it has to predict, against errors that add up; 0.1 is usual, 0 is off.",
+        help="Adds a little more noise than the model has to predict, against errors that accumulate; 0.1 is usual, 0 is off.",
     )
     ip_noise_gamma_random_strength: bool = option(
         False,
@@ -140,7 +142,7 @@ class ObjectiveConfig:
         kohya="ip_noise_gamma_random_strength",
         metadata="ss_ip_noise_gamma_random_strength",
         read_if=ReadIf(lambda objective: objective.ip_noise_gamma > 0, "Input perturbation (ip_noise_gamma) is 0"),
-        help="Draws the strength of the input perturbation anew for each step.",
+        help="Draws the input perturbation at random for each step, from 0 to Input perturbation.",
     )
     min_timestep: int = option(
         0,
@@ -148,7 +150,7 @@ class ObjectiveConfig:
         kohya="min_timestep",
         ge=0,
         le=999,
-        help="Train on timesteps from here on; small ones are nearly clean pictures (details).",
+        help="Trains on timesteps from this one; low ones have little noise (details).",
     )
     max_timestep: int = option(
         1000,
@@ -156,13 +158,13 @@ class ObjectiveConfig:
         kohya="max_timestep",
         ge=1,
         le=1000,
-        help="Train on timesteps below this; large ones are nearly noise (composition).",
+        help="Trains on timesteps below this one; high ones are almost pure noise (composition).",
     )
     v_parameterization: bool = option(
         False,
         label="Checkpoint predicts v",
         kohya="v_parameterization",
-        help="Only for checkpoints that were made for v-prediction; others turn to noise.",
+        help="Only for v-prediction checkpoints; a LoRA for any other would produce noise.",
     )
     zero_terminal_snr: bool = option(
         False,
@@ -176,7 +178,7 @@ class ObjectiveConfig:
         False,
         label="Scale v like noise",
         kohya="scale_v_pred_loss_like_noise_pred",
-        help="Weighs timesteps of a v-prediction checkpoint as noise prediction would.",
+        help="Weights the timesteps of a v-prediction checkpoint as noise prediction would.",
     )
     v_pred_like_loss: float = option(
         0.0,
@@ -184,5 +186,5 @@ class ObjectiveConfig:
         kohya="v_pred_like_loss",
         ge=0.0,
         le=10.0,
-        help="Adds this share of a v-prediction loss when the checkpoint predicts noise; 0 turns it off.",
+        help="Adds this share of a v-prediction loss if the checkpoint predicts noise; 0 is off.",
     )

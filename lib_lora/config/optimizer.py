@@ -47,7 +47,7 @@ class OptimizerConfig:
         le=100.0,
         row=(6, 1),
         metadata="ss_unet_lr",
-        help="How fast the image network learns. 0.0001 is usual, 1 for Prodigy and D-Adaptation; 0 leaves it untrained.",
+        help="Learning rate of the U-Net. 0.0001 is usual, 1 for Prodigy and D-Adaptation; 0 does not train it.",
     )
     text_encoder_lr: float | None = option(
         None,
@@ -58,8 +58,8 @@ class OptimizerConfig:
         unset="0.00005; 0 for SDXL",
         row=(6, 2),
         metadata="ss_text_encoder_lr",
-        help="How fast the text encoder learns. Half of the U-Net's is usual; 0 leaves it untrained and saves time. "
-        "Empty: 0.00005, and 0 for SDXL, where the U-Net alone is usual.",
+        help="Learning rate of the text encoder. Half of the U-Net's is usual; 0 does not train it and saves time. Empty: "
+        "0.00005, and 0 for SDXL, where training only the U-Net is usual.",
     )
     optimizer: str = option(
         "AdamW",
@@ -67,13 +67,14 @@ class OptimizerConfig:
         kohya="optimizer_type",
         suggestions=tuple(OPTIMIZERS),
         row=(7, 1),
-        help="AdamW is the safe choice; AdamW8bit needs less memory; Prodigy finds the rate itself. Or any package.Class.",
+        help="AdamW is the safe choice, AdamW8bit needs less memory, Prodigy finds the learning rate itself. Or any "
+        "package.Class.",
     )
     optimizer_args: tuple[str, ...] = option(
         (),
         label="Optimizer arguments",
         kohya="optimizer_args",
-        help="As name=value, such as weight_decay=0.1 betas=(0.9,0.99).",
+        help="In the form name=value, such as weight_decay=0.1 betas=(0.9,0.99).",
     )
     lr_scheduler: Scheduler = option(
         "constant",
@@ -83,9 +84,9 @@ class OptimizerConfig:
         metadata="ss_lr_scheduler",
         read_if=ReadIf(
             lambda optimizer: optimizer.has_schedule and not optimizer.lr_scheduler_type,
-            "the optimizer needs no schedule, or Other schedule (lr_scheduler_type) is given",
+            "the optimizer takes no schedule, or Other schedule (lr_scheduler_type) is given",
         ),
-        help="How the learning rates change during the run. cosine ends softly; constant is easiest to judge.",
+        help="How the learning rates change during the run. cosine falls gently to 0; constant is easiest to compare.",
     )
     lr_warmup_steps: float = option(
         0.0,
@@ -94,7 +95,8 @@ class OptimizerConfig:
         ge=0.0,
         le=1000000.0,
         read_if=not_of_schedule("piecewise_constant"),
-        help="Steps over which the learning rates rise from 0, or a share of all steps below 1. Not with the schedule constant.",
+        help="The learning rates rise from 0 over this many steps, or this share of all steps if below 1. Not with the schedule "
+        "constant.",
     )
     lr_decay_steps: float = option(
         0.0,
@@ -104,7 +106,7 @@ class OptimizerConfig:
         le=1000000.0,
         in_kohya_form=False,
         read_if=of_schedules("warmup_stable_decay"),
-        help="Last steps, over which warmup_stable_decay falls, or a share of all steps below 1.",
+        help="warmup_stable_decay falls over this many last steps, or this share of all steps if below 1.",
     )
     lr_scheduler_num_cycles: int = option(
         1,
@@ -113,7 +115,7 @@ class OptimizerConfig:
         ge=1,
         le=100,
         read_if=of_schedules("cosine_with_restarts", "cosine_with_min_lr", "warmup_stable_decay"),
-        help="Number of cycles of the cosine schedules with restarts or a smallest rate.",
+        help="Number of cycles of cosine_with_restarts, cosine_with_min_lr and warmup_stable_decay.",
     )
     lr_scheduler_power: float = option(
         1.0,
@@ -132,7 +134,7 @@ class OptimizerConfig:
         le=10000000,
         in_kohya_form=False,
         read_if=of_schedules("inverse_sqrt"),
-        help="Time scale of the schedule inverse_sqrt in steps; 0 takes the warm-up steps.",
+        help="Time scale of the schedule inverse_sqrt in steps; 0 uses Warm-up steps.",
     )
     lr_scheduler_min_lr_ratio: float = option(
         0.0,
@@ -142,21 +144,21 @@ class OptimizerConfig:
         le=1.0,
         in_kohya_form=False,
         read_if=of_schedules("cosine_with_min_lr", "warmup_stable_decay"),
-        help="Share of the learning rate that cosine_with_min_lr and warmup_stable_decay end at.",
+        help="cosine_with_min_lr and warmup_stable_decay end at this share of the learning rate.",
     )
     lr_scheduler_type: str = option(
         "",
         label="Other schedule",
         kohya="lr_scheduler_type",
-        read_if=ReadIf(lambda optimizer: optimizer.has_schedule, "the optimizer needs no schedule"),
-        help="A schedule class of torch.optim.lr_scheduler, or package.module.Class; it replaces the schedule above.",
+        read_if=ReadIf(lambda optimizer: optimizer.has_schedule, "the optimizer takes no schedule"),
+        help="A class of torch.optim.lr_scheduler, or package.module.Class; replaces Learning rate schedule.",
     )
     lr_scheduler_args: tuple[str, ...] = option(
         (),
         label="Schedule arguments",
         kohya="lr_scheduler_args",
         read_if=not_of_schedule("adafactor"),
-        help="As name=value: for Other schedule, or step_rules='1:100,0.1' of piecewise_constant.",
+        help="In the form name=value, for Other schedule; or step_rules='1:100,0.1' for piecewise_constant.",
     )
     max_grad_norm: float = option(
         1.0,
@@ -165,7 +167,7 @@ class OptimizerConfig:
         ge=0.0,
         le=1000.0,
         metadata="ss_max_grad_norm",
-        help="Longest allowed gradient of one step; 0 turns clipping off.",
+        help="Largest norm of the gradient at each step; 0 turns clipping off.",
     )
     gradient_accumulation_steps: int = option(
         1,
@@ -174,7 +176,7 @@ class OptimizerConfig:
         ge=1,
         le=1024,
         metadata="ss_gradient_accumulation_steps",
-        help="Adds up the gradients of so many batches before each step: as a larger batch, without its memory.",
+        help="Accumulates the gradients of this many batches for each step: like a larger batch, without its memory.",
     )
     stop_text_encoder_training: float = option(
         0.0,
@@ -183,15 +185,16 @@ class OptimizerConfig:
         ge=0.0,
         le=10000000.0,
         read_if=WITH_TEXT_ENCODER,
-        help="Steps after which the text encoder is not trained any more, or a share of all below 1; 0 never stops it.",
+        help="Stops training the text encoder after this many steps, or this share of all steps if below 1; 0 never stops it.",
     )
     ema_decay: float = option(
         0.0,
-        label="Averaging (EMA)",
+        label="EMA decay",
         kohya=None,
         ge=0.0,
         le=0.99999,
-        help="Saves a moving average of the LoRA, which is smoother; 0.999 for long runs, 0.99 for short ones, 0 is off.",
+        help="Saves an exponential moving average (EMA) of the LoRA, which is smoother. 0.999 for long runs, 0.99 for short "
+        "ones, 0 is off.",
     )
     loraplus_lr_ratio: float = option(
         0.0,
@@ -199,7 +202,7 @@ class OptimizerConfig:
         kohya="network_args.loraplus_lr_ratio",
         ge=0.0,
         le=1000.0,
-        help="Factor on the learning rate of the upper matrices, which can learn faster; 4 to 16 is usual, 0 is off.",
+        help="Factor on the learning rate of the up matrices, which can learn faster; 4 to 16 is usual, 0 is off.",
     )
     loraplus_unet_lr_ratio: float = option(
         0.0,
@@ -208,7 +211,7 @@ class OptimizerConfig:
         ge=0.0,
         le=1000.0,
         read_if=ReadIf(lambda optimizer: optimizer.unet_lr > 0, "Learning rate, U-Net (unet_lr) is 0"),
-        help="LoRA+ for the U-Net alone; 0 goes by LoRA+.",
+        help="LoRA+ for the U-Net only; 0 uses LoRA+.",
     )
     loraplus_text_encoder_lr_ratio: float = option(
         0.0,
@@ -217,7 +220,7 @@ class OptimizerConfig:
         ge=0.0,
         le=1000.0,
         read_if=WITH_TEXT_ENCODER,
-        help="LoRA+ for the text encoder alone; 0 goes by LoRA+.",
+        help="LoRA+ for the text encoder only; 0 uses LoRA+.",
     )
 
     @property

@@ -58,7 +58,7 @@ class Option:
         declared = self.declaration
         if declared.set_by != "person":
             return ""
-        of_path = f"A {declared.is_path} of another machine; choose it here, in {self.title}." if self.is_path else ""
+        of_path = f"A {declared.is_path} of another computer; choose yours in {self.title}." if self.is_path else ""
         return declared.not_inherited or of_path
 
     def not_inherited_value(self, value: Any) -> str:
@@ -118,7 +118,7 @@ def _unfit(raw: Any) -> str | None:
     count, most = sum(map(len, texts)), LONGEST_TEXT if isinstance(raw, str) else LONGEST_LIST
     if count > most:
         return f"has {count} characters, must have at most {most}"
-    return "holds a null character, which ends a text; take it out" if any("\0" in text for text in texts) else None
+    return "contains a null character; remove it" if any("\0" in text for text in texts) else None
 
 
 def _allowed(opt: Option) -> str:
@@ -141,7 +141,7 @@ def shown(raw: Any) -> str:
     if raw is None or isinstance(raw, (bool, int, float)):
         return str(raw)
     kinds: dict[type, str] = {list: "a list", tuple: "a list", dict: "a table"}
-    return kinds.get(type(raw), f"a value of the kind {type(raw).__name__}")
+    return kinds.get(type(raw), f"a value of the type {type(raw).__name__}")
 
 
 def _parse_bool(raw: Any) -> bool:

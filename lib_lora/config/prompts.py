@@ -72,7 +72,7 @@ def prompt_notes(value: str) -> list[str]:
         return []
     listed = [f"{what} ({_places(places)})" for what, places in list(told.items())[:MOST_TOLD]]
     more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
-    return [f"{TITLE}not read is {', '.join(listed)}{more}; what is read: {FLAGS}."]
+    return [f"{TITLE}{', '.join(listed)}{more} has no effect; supported are {FLAGS}."]
 
 
 def _places(places: list[str]) -> str:
@@ -104,7 +104,7 @@ def _file_text(path: Path) -> str:
     try:
         path = at_home(str(path))
         if path.exists() and not path.is_file():  # reading a pipe would block
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it is larger than {MAX_BYTES // 2**20} MB")
         return path.read_text(encoding="utf-8-sig")
@@ -129,7 +129,7 @@ def _items(path: Path, text: str) -> list[Any]:
             raise ValueError(start + "which has no [prompt] with [[prompt.subset]]")
         return [{**{key: value for key, value in shared.items() if key != "subset"}, **subset} for subset in subsets]
     if not isinstance(found, list) or not all(isinstance(item, (str, dict)) for item in found):
-        raise ValueError(start + "which is no list of prompts")
+        raise ValueError(start + "which is not a list of prompts")
     return found
 
 
@@ -179,7 +179,7 @@ def _with_flag(prompt: Prompt, place: str, name: str, text: str, title: str, tol
         told.add(f"{title} {_short(text.strip())}", place)
         return prompt
     if rest:
-        told.add(f"{_short(rest)} behind {title}", place)
+        told.add(f"{_short(rest)} after {title}", place)
     if name in _LARGEST and value > _LARGEST[name]:
         raise ValueError(f"{place} has {title} {_short(text.strip())}, must be at most {_LARGEST[name]}")
     if name in ("w", "h"):

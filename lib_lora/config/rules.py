@@ -49,7 +49,7 @@ def config_notes(config: TrainConfig) -> list[str]:
     for name, since in unread(config):
         if config.value(options[name]) != options[name].default:
             titles.setdefault(since, []).append(options[name].title)
-    notes = [f"{' and '.join(found)}: without effect, since {since}." for since, found in titles.items()]
+    notes = [f"{' and '.join(found)}: no effect, because {since}." for since, found in titles.items()]
     return notes + (prompt_notes(config.run.sample_prompts) if config.run.draws_samples else [])
 
 
@@ -96,8 +96,8 @@ def schedule_arguments_have_a_reader(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "lr_scheduler_args",
-        f"Schedule arguments (lr_scheduler_args): the schedule {optimizer.lr_scheduler} takes none; use its own fields, as "
-        "Cycles (lr_scheduler_num_cycles), or name a class as Other schedule (lr_scheduler_type).",
+        f"Schedule arguments (lr_scheduler_args): the schedule {optimizer.lr_scheduler} takes none; use its own options, such as "
+        "Cycles (lr_scheduler_num_cycles), or choose a class in Other schedule (lr_scheduler_type).",
     )
 
 
@@ -115,15 +115,15 @@ def velocity_weights_fit(config: TrainConfig, settled: Settled | None = None) ->
     if objective.scale_v_pred_loss_like_noise_pred and not objective.v_parameterization:
         return Problem(
             "scale_v_pred_loss_like_noise_pred",
-            "Scale v like noise (scale_v_pred_loss_like_noise_pred): only for a checkpoint that predicts v; "
-            "turn it off, or Checkpoint predicts v (v_parameterization) on.",
+            "Scale v like noise (scale_v_pred_loss_like_noise_pred): works only with a checkpoint that predicts v; turn it off, "
+            "or turn on Checkpoint predicts v (v_parameterization).",
         )
     if objective.v_pred_like_loss <= 0 or not (settled or config).objective.v_parameterization:
         return None
     problem = Problem(
         "v_pred_like_loss",
-        "v-like loss (v_pred_like_loss): only for a checkpoint that predicts noise; "
-        "set it to 0, or turn Checkpoint predicts v (v_parameterization) off.",
+        "v-like loss (v_pred_like_loss): works only with a checkpoint that predicts noise; set it to 0, or turn off Checkpoint "
+        "predicts v (v_parameterization).",
     )
     return settled.because(problem) if settled and not objective.v_parameterization else problem
 
@@ -146,7 +146,7 @@ def optimizer_is_installed(config: TrainConfig) -> Problem | None:
     spec = optimizer_spec(name)
     if spec not in OPTIMIZERS.values():  # checked as text, without an import
         problem = class_problem(f"{spec.module}.{spec.attribute}", "optimizer") if name else None
-        text = f"Optimizer (optimizer): {name[:SHOWN]!r} {problem}; choose one of the list."
+        text = f"Optimizer (optimizer): {name[:SHOWN]!r} {problem}; choose one from the list."
         return Problem("optimizer", text) if problem else None
     if spec.installed():
         return None
@@ -155,14 +155,17 @@ def optimizer_is_installed(config: TrainConfig) -> Problem | None:
         return Problem("optimizer", f"{start}, which is not installed; choose AdamW.")
     return Problem(
         "optimizer",
-        f"{start}; choose AdamW, or install {PINS[spec.package]} with pip's --no-deps, which leaves the webui's torch as it is.",
+        f"{start}; choose AdamW, or install {PINS[spec.package]} with pip and --no-deps, which keeps the webui's torch.",
     )
 
 
 def other_schedule_is_installed(config: TrainConfig) -> Problem | None:
     name = config.optimizer.lr_scheduler_type
     problem = class_problem(full_name(name), "schedule") if name else None
-    text = f"Other schedule (lr_scheduler_type): {name[:SHOWN]!r} {problem}; leave it empty for the one above."
+    text = (
+        f"Other schedule (lr_scheduler_type): {name[:SHOWN]!r} {problem}; leave it empty to use Learning rate schedule "
+        "(lr_scheduler)."
+    )
     return Problem("lr_scheduler_type", text) if problem else None
 
 
@@ -192,8 +195,8 @@ def one_rate_for_all(config: TrainConfig, settled: Settled | None = None) -> Pro
     last = " and Learning rate, embedding (embedding_lr)" if embedding.embedding_vectors else ""
     problem = Problem(
         "optimizer",
-        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for all; give Learning rate, U-Net (unet_lr) and "
-        f"Learning rate, text encoder (text_encoder_lr){last} the same value, usually 1.",
+        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for everything; set Learning rate, U-Net "
+        f"(unet_lr) and Learning rate, text encoder (text_encoder_lr){last} to the same value, usually 1.",
     )
     return settled.because(problem) if settled and len(given) < 2 else problem
 
@@ -210,10 +213,14 @@ def schedule_fits_the_optimizer(config: TrainConfig) -> Problem | None:
         return None  # reported by arguments_can_be_read
     if makes_its_own and optimizer.lr_scheduler != "adafactor":
         return Problem(
-            "lr_scheduler", start + "but AdaFactor makes its own rate; choose adafactor, or the argument relative_step=False."
+            "lr_scheduler",
+            start + "but AdaFactor sets its own learning rate; choose adafactor, or add relative_step=False to "
+            "Optimizer arguments (optimizer_args).",
         )
     if optimizer.lr_scheduler == "adafactor" and not makes_its_own:
-        return Problem("lr_scheduler", start + "which goes with the optimizer AdaFactor (relative_step=True) alone.")
+        return Problem(
+            "lr_scheduler", start + "which works only with the optimizer AdaFactor and relative_step=True; choose another."
+        )
     return None
 
 

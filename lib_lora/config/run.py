@@ -25,10 +25,10 @@ class RunConfig:
         row=(2, 1),
         placeholder="my_cat",
         set_by="person",
-        not_inherited="The name of another LoRA; give yours in Name (name).",
+        not_inherited="The name of another LoRA; enter yours in Name (name).",
         metadata="ss_output_name",
         affects="files",
-        help="Name of the LoRA: the file NAME.safetensors, and <lora:NAME:1> in a prompt.",
+        help="Name of the LoRA: its file is NAME.safetensors, and prompts use <lora:NAME:1>.",
     )
     epochs: int = option(
         10,
@@ -39,7 +39,7 @@ class RunConfig:
         row=(3, 1),
         affects="length",
         read_if=ReadIf(lambda run: run.steps == 0, ""),
-        help="How often the whole set is gone through. Not used when Steps is set.",
+        help="Number of passes over all images with their repeats. Not used if Steps is set.",
     )
     steps: int = option(
         0,
@@ -49,7 +49,7 @@ class RunConfig:
         le=10000000,
         row=(3, 3),
         affects="length",
-        help="Exact number of optimizer steps; 0 means: by Epochs.",
+        help="Exact number of optimizer steps; 0 uses Epochs.",
     )
     seed: int = option(
         42,
@@ -68,14 +68,15 @@ class RunConfig:
         row=(8, 2),
         set_by="person",
         affects="files",
-        help="Replace a LoRA of this name. The old file is kept as a backup until the new one is done.",
+        help="Replaces a LoRA of this name. The old file is kept as a backup until the new one is finished.",
     )
     generate_while_training: bool = option(
         True,
         label="Generate while training",
         kohya=None,
         affects="speed",
-        help="Pictures and all else that waits for the model get it between two steps. Off: they wait for the end.",
+        help="Image generation and everything else that needs the model can use it between two steps. Off: it waits until "
+        "training ends.",
     )
     preview_steps: int = option(
         20,
@@ -85,7 +86,7 @@ class RunConfig:
         le=150,
         slider=1,
         affects="pictures",
-        help="Sampling steps of the preview picture for the card; 0 makes none.",
+        help="Sampling steps of the card's preview image; 0 makes none.",
     )
     out: str = option(
         "",
@@ -93,9 +94,9 @@ class RunConfig:
         kohya="output_dir",
         place="none",
         is_path="folder",
-        not_inherited="A folder of another machine; LoRAs go to the webui's LoRA folder.",
+        not_inherited="A folder of another computer; LoRAs go to the webui's LoRA folder.",
         affects="files",
-        help="Folder that the LoRA is written to. In the webui it is always the webui's own LoRA folder.",
+        help="Folder for the LoRA. In the webui it is always the webui's LoRA folder.",
     )
     checkpoint: str = option(
         "",
@@ -105,7 +106,7 @@ class RunConfig:
         is_path="file",
         not_inherited="The model is the checkpoint that the webui has loaded.",
         affects="files",
-        help="Model file to train on. In the webui it is always the loaded checkpoint.",
+        help="Checkpoint file to train on. In the webui it is always the loaded checkpoint.",
     )
     save_every_n_epochs: int = option(
         0,
@@ -114,8 +115,8 @@ class RunConfig:
         ge=0,
         le=100000,
         affects="files",
-        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "Saves in between (save_n_epoch_ratio) says how often"),
-        help="Saves NAME-000001 and so on, to compare; 0 saves the end only.",
+        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "Saves in between (save_n_epoch_ratio) decides how often"),
+        help="Also saves NAME-000001 and so on, every this many epochs; 0 saves only at the end.",
     )
     save_every_n_steps: int = option(
         0,
@@ -124,7 +125,7 @@ class RunConfig:
         ge=0,
         le=10000000,
         affects="files",
-        help="Saves NAME-step00000500 and so on; 0 does not.",
+        help="Also saves NAME-step00000500 and so on, every this many steps; 0 is off.",
     )
     save_n_epoch_ratio: int = option(
         0,
@@ -134,7 +135,7 @@ class RunConfig:
         le=1000,
         in_kohya_form=False,
         affects="files",
-        help="Saves so often that there are at least this many files, evenly spread; 0 does not.",
+        help="Saves at least this many files, evenly spread over the epochs; 0 is off.",
     )
     save_last_n_epochs: int = option(
         0,
@@ -144,7 +145,7 @@ class RunConfig:
         le=100000,
         affects="files",
         read_if=ReadIf(lambda run: run.saves_epochs, "nothing is saved by epochs (save_every_n_epochs)"),
-        help="Older files of Save every … epochs are removed; 0 keeps all.",
+        help="Removes files of Save every … epochs that are older than this many epochs; 0 keeps all.",
     )
     save_last_n_steps: int = option(
         0,
@@ -154,7 +155,7 @@ class RunConfig:
         le=10000000,
         affects="files",
         read_if=ReadIf(lambda run: run.save_every_n_steps > 0, "nothing is saved by steps (save_every_n_steps)"),
-        help="Files of Save every … steps that are older than so many steps are removed; 0 keeps all.",
+        help="Removes files of Save every … steps that are older than this many steps; 0 keeps all.",
     )
     sample_every_n_steps: int = option(
         0,
@@ -163,7 +164,7 @@ class RunConfig:
         ge=0,
         le=10000000,
         affects="pictures",
-        help="Draws the sample prompts every so many steps; 0 does not.",
+        help="Generates samples every this many steps; 0 is off.",
     )
     sample_every_n_epochs: int = option(
         0,
@@ -172,7 +173,7 @@ class RunConfig:
         ge=0,
         le=100000,
         affects="pictures",
-        help="Draws the sample prompts after every so many epochs, beside those by steps; 0 does not.",
+        help="Generates samples every this many epochs, in addition to those by steps; 0 is off.",
     )
     sample_at_first: bool = option(
         False,
@@ -180,7 +181,7 @@ class RunConfig:
         kohya="sample_at_first",
         in_kohya_form=False,
         affects="pictures",
-        help="Draws the sample prompts once before the training, to compare with.",
+        help="Generates samples once before training, for comparison.",
     )
     sample_prompts: str = option(
         "",
@@ -189,27 +190,28 @@ class RunConfig:
         lines=4,
         is_path=names_a_file,
         set_by="file",
-        not_inherited="A file of another machine; write the prompts here, in Sample prompts (sample_prompts).",
+        not_inherited="A file of another computer; enter the prompts in Sample prompts (sample_prompts).",
         affects="pictures",
         read_if=ReadIf(
-            lambda run: run.draws_samples, "no sample is drawn (sample_every_n_steps, sample_every_n_epochs, sample_at_first)"
+            lambda run: run.draws_samples,
+            "no samples are generated (sample_every_n_steps, sample_every_n_epochs, sample_at_first)",
         ),
-        help="One a line, or a .txt, .toml or .json of them; --n negative --w width --h height --d seed --l guidance --s steps "
-        "may follow. Empty: the trigger word.",
+        help="One prompt per line, or a .txt, .toml or .json file. A prompt may end with --n negative prompt --w width --h "
+        "height --d seed --l CFG scale --s steps. Empty: the trigger word.",
     )
     save_state: bool = option(
         False,
         label="Save the state",
         kohya="save_state",
         affects="files",
-        help="Saves all that is needed to go on, with every saved file and at the end.",
+        help="Saves the training state, from which a run can be resumed, with every saved file and at the end.",
     )
     save_state_on_train_end: bool = option(
         False,
         label="Save the state at the end",
         kohya="save_state_on_train_end",
         affects="files",
-        help="Saves all that is needed to go on when the run ends.",
+        help="Saves the training state when the run ends, so that it can be resumed.",
     )
     save_last_n_epochs_state: int = option(
         0,
@@ -221,7 +223,7 @@ class RunConfig:
         read_if=ReadIf(
             lambda run: run.save_state and run.saves_epochs, "no state is saved by epochs (save_state, save_every_n_epochs)"
         ),
-        help="Older states are removed; 0 goes by Keep last … epochs.",
+        help="Removes states that are older than this many epochs; 0 uses Keep last … epochs.",
     )
     save_last_n_steps_state: int = option(
         0,
@@ -234,7 +236,7 @@ class RunConfig:
             lambda run: run.save_state and run.save_every_n_steps > 0,
             "no state is saved by steps (save_state, save_every_n_steps)",
         ),
-        help="Older states are removed; 0 goes by Keep last … steps.",
+        help="Removes states that are older than this many steps; 0 uses Keep last … steps.",
     )
     resume: str = option(
         "",
@@ -243,17 +245,17 @@ class RunConfig:
         placeholder="my_cat",
         is_path=is_no_name,
         set_by="person",
-        not_inherited="A folder of another machine; choose it here, in Resume from (resume).",
+        not_inherited="A folder of another computer; choose yours in Resume from (resume).",
         affects="files",
-        help="Folder of a saved state to go on from, or the name of a LoRA for its newest; as if there had been no break.",
+        help="Folder of a saved state, or the name of a LoRA for its newest state. The result is the same as without the break.",
     )
     no_metadata: bool = option(
         False,
-        label="Little metadata",
+        label="Minimal metadata",
         kohya="no_metadata",
         in_kohya_form=False,
         affects="files",
-        help="Leaves out of the file what tells about images and settings.",
+        help="Saves the file without information about images and settings.",
     )
     training_comment: str = option(
         "",
@@ -261,16 +263,16 @@ class RunConfig:
         kohya="training_comment",
         set_by="file",
         affects="files",
-        help="A note that is kept in the file's metadata.",
+        help="A comment in the file's metadata.",
     )
     metadata_title: str = option(
         "",
         label="Title",
         kohya="metadata_title",
         set_by="person",
-        not_inherited="The title of another LoRA; give yours in Title (metadata_title).",
+        not_inherited="The title of another LoRA; enter yours in Title (metadata_title).",
         affects="files",
-        help="Title in the file; the name where none is given.",
+        help="Title in the file's metadata. Empty: the name.",
     )
     metadata_author: str = option(
         "",
@@ -279,7 +281,7 @@ class RunConfig:
         set_by="file",
         metadata="modelspec.author",
         affects="files",
-        help="Author in the file.",
+        help="Author in the file's metadata.",
     )
     metadata_description: str = option(
         "",
@@ -288,7 +290,7 @@ class RunConfig:
         set_by="file",
         metadata="modelspec.description",
         affects="files",
-        help="Description in the file.",
+        help="Description in the file's metadata.",
     )
     metadata_license: str = option(
         "",
@@ -297,7 +299,7 @@ class RunConfig:
         set_by="file",
         metadata="modelspec.license",
         affects="files",
-        help="Licence in the file.",
+        help="Licence in the file's metadata.",
     )
     metadata_tags: str = option(
         "",
@@ -306,7 +308,7 @@ class RunConfig:
         set_by="file",
         metadata="modelspec.tags",
         affects="files",
-        help="Tags in the file, separated by commas.",
+        help="Tags in the file's metadata, separated by commas.",
     )
     metadata_usage_hint: str = option(
         "",
@@ -316,7 +318,7 @@ class RunConfig:
         in_kohya_form=False,
         metadata="modelspec.usage_hint",
         affects="files",
-        help="Hint on usage in the file.",
+        help="Usage hint in the file's metadata.",
     )
 
     @property

@@ -17,7 +17,7 @@ def sample_prompts_can_be_read(config: TrainConfig) -> Problem | None:
         return Problem("sample_prompts", f"{start}{error}.")
     if prompts:
         return None
-    return Problem("sample_prompts", start + "holds no prompt; write one, or leave the field empty for the trigger word.")
+    return Problem("sample_prompts", start + "contains no prompt; enter one, or leave it empty to use the trigger word.")
 
 
 RULES: tuple[Rule, ...] = (sample_prompts_can_be_read,)

@@ -24,47 +24,48 @@ class TextConfig:
         placeholder="ohwx_cat",
         set_by="person",
         metadata="modelspec.trigger_phrase",
-        help="A word the model does not know, such as ohwx_cat. It stands in front of every caption and calls the subject.",
+        help="A word that the model does not know, such as ohwx_cat. It is put at the start of every caption; use it in prompts "
+        "to get the subject.",
     )
     caption_extension: str = option(
         ".txt",
         label="Caption files",
         kohya="caption_extension",
-        help="Ending of the caption files beside the images. With .txt, .caption is looked for too.",
+        help="Extension of the caption files next to the images. With .txt, .caption is read too.",
     )
     filename_captions: bool = option(
         False,
         label="File names as captions",
         kohya=None,
-        help="An image without a caption file is described by its own name.",
+        help="Uses an image's file name as its caption if it has no caption file.",
     )
     caption_prefix: str = option(
         "",
         label="Caption prefix",
         kohya="caption_prefix",
         in_kohya_form=False,
-        help="Text in front of every caption.",
+        help="Text before every caption.",
     )
     caption_suffix: str = option(
         "",
         label="Caption suffix",
         kohya="caption_suffix",
         in_kohya_form=False,
-        help="Text behind every caption.",
+        help="Text after every caption.",
     )
     enable_wildcard: bool = option(
         False,
         label="Wildcards",
         kohya="enable_wildcard",
         in_kohya_form=False,
-        help="In captions {red|blue} means one of both, drawn anew each time; of several lines one is drawn.",
+        help="In captions, {red|blue} becomes one of the two, at random each time; of several lines one is used.",
     )
     shuffle_caption: bool = option(
         False,
         label="Shuffle tags",
         kohya="shuffle_caption",
         metadata="ss_shuffle_caption",
-        help="Puts the tags of a caption into a new order each time. For captions that are lists of tags.",
+        help="Shuffles the tags of a caption each time. For captions that are lists of tags.",
     )
     keep_tokens: int = option(
         0,
@@ -74,7 +75,7 @@ class TextConfig:
         le=255,
         metadata="ss_keep_tokens",
         read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
-        help="That many first tags are neither shuffled nor dropped. The trigger word never is.",
+        help="This many tags at the start are neither shuffled nor dropped. The trigger word never is.",
     )
     keep_tokens_separator: str = option(
         "",
@@ -82,7 +83,7 @@ class TextConfig:
         kohya="keep_tokens_separator",
         in_kohya_form=False,
         read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
-        help="Tags before this text (and behind a second one) are kept, such as |||.",
+        help="Tags before this text, such as |||, are neither shuffled nor dropped, nor are those after a second one.",
     )
     caption_separator: str = option(
         ",",
@@ -90,14 +91,14 @@ class TextConfig:
         kohya="caption_separator",
         in_kohya_form=False,
         read_if=ReadIf(lambda text: text.tags_move or bool(text.secondary_separator), TAGS_STAY),
-        help="What stands between tags.",
+        help="The text between tags.",
     )
     secondary_separator: str = option(
         "",
         label="Inner separator",
         kohya="secondary_separator",
         in_kohya_form=False,
-        help="Tags joined by this text, such as ;;;, are shuffled and dropped as one, and then separated.",
+        help="Tags joined by this text, such as ;;;, are shuffled and dropped as one, and separated afterwards.",
     )
     caption_dropout_rate: float = option(
         0.0,
@@ -106,7 +107,7 @@ class TextConfig:
         ge=0.0,
         le=1.0,
         metadata="ss_caption_dropout_rate",
-        help="Share of the images that are shown without a caption, so that the style is learned without words.",
+        help="Share of the images that is trained without a caption, so that the style does not depend on it.",
     )
     caption_dropout_every_n_epochs: int = option(
         0,
@@ -115,7 +116,7 @@ class TextConfig:
         ge=0,
         le=100000,
         metadata="ss_caption_dropout_every_n_epochs",
-        help="Every n-th epoch shows all images without captions; 0 never does.",
+        help="Trains every n-th epoch without captions; 0 is off.",
     )
     caption_tag_dropout_rate: float = option(
         0.0,
@@ -125,7 +126,7 @@ class TextConfig:
         le=1.0,
         in_kohya_form=False,
         metadata="ss_caption_tag_dropout_rate",
-        help="Share of the tags that are left out, drawn anew each time.",
+        help="Share of the tags that is dropped at random each time.",
     )
     token_warmup_min: int = option(
         1,
@@ -135,7 +136,7 @@ class TextConfig:
         le=255,
         in_kohya_form=False,
         read_if=ReadIf(lambda text: text.token_warmup_step > 0, "Tag warm-up (token_warmup_step) is 0"),
-        help="Number of tags that are shown at the first step of the tag warm-up.",
+        help="Number of tags at the first step of the tag warm-up.",
     )
     token_warmup_step: float = option(
         0.0,
@@ -144,7 +145,7 @@ class TextConfig:
         ge=0.0,
         le=10000000.0,
         in_kohya_form=False,
-        help="Steps after which all tags are shown, or a share of all steps below 1; 0 shows them from the start.",
+        help="All tags are used after this many steps, or this share of all steps if below 1; 0 uses all from the start.",
     )
     clip_skip: int = option(
         1,
@@ -155,7 +156,7 @@ class TextConfig:
         slider=1,
         metadata="ss_clip_skip",
         none_by_default=True,
-        help="Use the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
+        help="Uses the text encoder's n-th layer from the end. 1 for most models, 2 for many anime models.",
     )
     max_token_length: TokenLength = option(
         "75",
@@ -163,13 +164,13 @@ class TextConfig:
         kohya="max_token_length",
         metadata="ss_max_token_length",
         none_by_default=True,
-        help="Tokens of a caption that are read. Longer captions cost time with every step.",
+        help="Maximum number of tokens of a caption. More tokens make every step slower.",
     )
     token_rule: TokenRule = option(
         "kohya",
         label="Long captions",
         kohya=None,
-        help="How captions beyond 75 tokens are read: as sd-scripts does, or in parts cut at commas, as the webui reads prompts.",
+        help="How captions of more than 75 tokens are split: as in sd-scripts, or at commas, as the webui splits prompts.",
     )
     weighted_captions: bool = option(
         False,

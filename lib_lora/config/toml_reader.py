@@ -22,10 +22,10 @@ def parse_toml(text: str) -> dict[str, Any]:
         except ImportError:
             continue
         if _has_deep_keys(text):
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+            raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
         found: dict[str, Any] = reader.loads(text)
         return found
-    raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or give the settings as JSON."])
+    raise ConfigError(["Settings file (config): this Python cannot read TOML; install tomli, or use a JSON file."])
 
 
 def _has_deep_keys(text: str) -> bool:

@@ -33,8 +33,8 @@ def fp16_holds_the_squares(config: TrainConfig) -> Problem | None:
         return None
     return Problem(
         "full_fp16",
-        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squares of gradients in fp16, where they become 0, and soon "
-        "the loss is not a number; choose AdamW8bit or Lion, or take bf16 (full_bf16).",
+        f"LoRA in fp16 (full_fp16): {spec.attribute} keeps squared gradients in fp16, where they become 0 and the loss soon is "
+        "not a number; choose AdamW8bit or Lion, or use LoRA in bf16 (full_bf16).",
     )
 
 
@@ -46,7 +46,7 @@ def something_is_left_to_train(config: TrainConfig) -> Problem | None:
     return Problem(
         "stop_text_encoder_training",
         "Stop the text encoder (stop_text_encoder_training): nothing else is trained, since Learning rate, U-Net (unet_lr) is 0; "
-        "set it, or 0 here.",
+        "set that above 0, or this to 0.",
     )
 
 

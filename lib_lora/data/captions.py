@@ -121,16 +121,16 @@ def caption_notes(files: Sequence[tuple[CaptionFile, str]], source: CaptionSourc
         if not file.lines:
             empty.setdefault("the image's name" if source.filenames else repr(_short(caption)), []).append(file.name)
     for learned, names in empty.items():
-        notes += _note(names, f"empty, so {learned} is learned in place of a caption.")
+        notes += _note(names, f"empty, so {learned} is used as the caption.")
     return notes + _note([file.passed_over for file, _ in files if file.passed_over], _SECOND)
 
 
 _FIRST_LINE = (
-    "only the first line is learned; put the words on one line, or switch Wildcards (enable_wildcard) on, which learns every "
-    "line as an alternative."
+    "only the first line is used; put everything on one line, or turn on Wildcards (enable_wildcard), which uses one of the "
+    "lines at random."
 )
-_BLANK = "blank lines before the caption are passed over; sd-scripts would learn an empty caption of them."
-_SECOND = f"not read, since the image has a caption file with the ending {DEFAULT_EXTENSION} as well."
+_BLANK = "blank lines before the caption are skipped; sd-scripts would use an empty caption."
+_SECOND = f"not used, since the image also has a caption file with the extension {DEFAULT_EXTENSION}."
 
 
 def _note(names: Sequence[str], told: str) -> list[str]:

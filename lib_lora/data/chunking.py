@@ -52,8 +52,8 @@ def cut_captions(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig
         return []
     subject = "1 caption is" if len(long) == 1 else f"{len(long)} captions are"
     return [
-        f"{subject} longer than the {limit} tokens that are read, such as {long[0][:SHOWN_CHARACTERS] + '…'!r}; "
-        "shorten it, or raise Caption length (max_token_length)."
+        f"{subject} longer than {limit} tokens and cut off, such as {long[0][:SHOWN_CHARACTERS] + '…'!r}; shorten it, or raise "
+        "Caption length (max_token_length)."
     ]
 
 

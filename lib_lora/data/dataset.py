@@ -61,7 +61,7 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     """
     title = REG_DATA if is_reg else DATA
     if not any(path.strip() for path in paths):
-        return Dataset((), (), (f"{title}: none given; choose a folder or drop images.",), ())
+        return Dataset((), (), (f"{title}: is empty; choose a folder or drop images.",), ())
     search = FolderSearch(title, repeats, [], [], is_reg)
     folders: list[Folder] = []
     for text in (path for path in paths if path.strip()):
@@ -70,7 +70,7 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     files = [(folder, path) for folder in folders for path in search.look(folder.path, folder.root).images]
     problems = search.problems
     if len(files) > MAX_IMAGES:
-        problems.append(f"{title}: {len(files)} images found, at most {MAX_IMAGES} can be trained on.")
+        problems.append(f"{title}: has {len(files)} images, must have at most {MAX_IMAGES}; choose fewer.")
         files = []
     with Readers() as readers, ThreadPoolExecutor(min(DECODERS, 1 + len(files) // _PER_DECODER)) as pool:
         read = list(pool.map(lambda item: _sample(item[0], item[1], captions, readers), files))
@@ -113,7 +113,7 @@ def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: Ca
         told = f"{REG_DATA}: images in {folder.path.name!r} have no captions; {renamed}."
         return empty_problem(found, renamed) if found else told
     given = "give a Trigger word (trigger)"
-    told = f"Image {given_name(path)!r} has no caption; write {given_stem(path) + captions.extension} beside it, or {given}."
+    told = f"Image {given_name(path)!r} has no caption; add {given_stem(path) + captions.extension} next to it, or {given}."
     return empty_problem(found, given) if found else told
 
 

@@ -50,7 +50,7 @@ def answer(path: Path) -> dict[str, object]:
         return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
     except MemoryError:
         return {
-            "problems": [f"Image {given_name(path)!r} needs more memory than there is; shrink or remove it."],
+            "problems": [f"Image {given_name(path)!r} needs more memory than is free; shrink or remove it."],
             "for_now": True,
         }
     return {"size": [size.height, size.width], "sha256": hashlib.sha256(content).hexdigest()}

@@ -68,8 +68,8 @@ class Reader:
         if not said and not late:  # something else may have ended the process
             said, late = self._asked(path)
         if not said:
-            why = f"takes longer than {self._seconds:g} s to read" if late else "ends the program that reads it"
-            raise DatasetError([f"Image {given_name(path)!r} {why}; save it anew or remove it."])
+            why = f"takes longer than {self._seconds:g} s to read" if late else "crashes the program that reads it"
+            raise DatasetError([f"Image {given_name(path)!r} {why}; save it again or remove it."])
         answer = json.loads(said)
         if "problems" in answer:
             raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
@@ -142,7 +142,7 @@ def _last_line(errors: IO[bytes]) -> str:
     """The last error line of a process that did not start."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:_LONGEST_REASON] if lines else "it ends at once"
+    return lines[-1][:_LONGEST_REASON] if lines else "it exits at once"
 
 
 def _no_reader(program: str, why: str) -> NoReaderError:

@@ -69,5 +69,5 @@ def _unchanged(data: DataConfig, path: Path, content: bytes, sha256: str, pixels
     """
     changed = data.cache_latents and bool(sha256) and hashlib.sha256(content).hexdigest() != sha256
     if changed or pixels.shape[:2] != size:
-        raise DatasetError([f"Image {given_name(path)!r} was changed after it was checked; start again."])
+        raise DatasetError([f"Image {given_name(path)!r} has changed since it was checked; start again."])
     return pixels

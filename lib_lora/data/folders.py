@@ -88,17 +88,17 @@ class FolderSearch:
         if numbered or numbered_links:
             self._refuse(numbered_links, root)
             if len(below) > len(numbered) or inside.images:
-                self.notes.append(f"{given.name}: folders without a number and images beside the numbered folders are not used.")
+                self.notes.append(f"{given.name}: folders without a number and images next to the numbered folders are not used.")
             yield from (self._folder(path, root, repeats) for path in numbered)
         elif inside.images or inside.links:
             yield self._folder(given, root, repeats)
             if below:
-                self.notes.append(f"{given.name}: folders below it are not used, since it holds images itself.")
+                self.notes.append(f"{given.name}: its subfolders are not used, since it contains images itself.")
         elif below or inside.linked_folders:
             self._refuse(inside.linked_folders, root)
             yield from (self._folder(path, root, repeats) for path in below)
         elif len(self.problems) == told:
-            self.problems.append(f"{self.title}: {str(given)!r} holds no {KINDS} image.")
+            self.problems.append(f"{self.title}: {str(given)!r} contains no {KINDS} images.")
 
     def named_folder(self, text: str) -> Path | None:
         """The folder at a pasted path; None, with a problem, if there is none."""
@@ -121,8 +121,8 @@ class FolderSearch:
             if self._room == -1:  # report once
                 self._room = -2
                 self.problems.append(
-                    f"{self.title}: {root.name or str(root)!r} holds more than {MAX_ENTRIES} files and folders; "
-                    "choose a folder of the images alone."
+                    f"{self.title}: {root.name or str(root)!r} contains more than {MAX_ENTRIES} files and folders; choose a "
+                    "folder that contains only the images."
                 )
             self._seen[folder, root] = Listing() if self._room < 0 else listing.in_order()
         return self._seen[folder, root]
@@ -134,7 +134,7 @@ class FolderSearch:
         if number is None or repeats is not None:
             return path, repeats
         self.problems.append(
-            f"{self.title}: got {shown(entry)}, behind the bar must stand how often each image is shown, from 1 to {MAX_REPEATS}."
+            f"{self.title}: got {shown(entry)}, must have the number of repeats after the bar, from 1 to {MAX_REPEATS}."
         )
         return path, 1
 
@@ -142,9 +142,9 @@ class FolderSearch:
         inside = self.look(path, root)
         if inside.others:
             kinds = " ".join(sorted(inside.others))
-            self.notes.append(f"{path.name}: files of the kinds {kinds} are not used; save them as {KINDS}.")
+            self.notes.append(f"{path.name}: files of the types {kinds} are not used; save them as {KINDS}.")
         if inside.unused:
-            why = "names that begin with a dot, or that Windows takes for devices, are not used; rename them"
+            why = "names that start with a dot, or are reserved by Windows, are not used; rename them"
             self.notes.append(f"{path.name}: {named(inside.unused)}: {why}.")
         self._refuse(inside.links, root)
         match = _REPEATS_NAME.fullmatch(path.name)
@@ -153,7 +153,7 @@ class FolderSearch:
         named_repeats = repeats_in(match[1])
         if named_repeats is None and not repeats:
             self.problems.append(
-                f"{self.title}: {path.name!r} asks for {match[1][:9]} repeats, must be from 1 to {MAX_REPEATS}; rename it."
+                f"{self.title}: {path.name!r} has {match[1][:9]} repeats, must have from 1 to {MAX_REPEATS}; rename it."
             )
         return Folder(path, repeats or named_repeats or 1, match[2].strip() or None, root, self.is_reg)
 
@@ -207,12 +207,9 @@ def leads_out(path: Path, root: Path) -> bool:
 
 def link_problem(links: Sequence[str], root: Path) -> str:
     """The problem of links (by name) that lead out of `root`, to follow the option's label."""
-    are, lead, them = (
-        ("are links that lead", "they lead", "them") if len(links) > 1 else ("is a link that leads", "it leads", "it")
-    )
+    are, target, them = ("are links", "their targets", "them") if len(links) > 1 else ("is a link", "its target", "it")
     return (
-        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; "
-        f"put there what {lead} to, or take {them} away."
+        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; copy {target} there, or remove {them}."
     )
 
 

@@ -49,7 +49,7 @@ def file_content(path: Path) -> bytes:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise NotNowError([f"Image {given_name(path)!r} cannot be read ({why}); put it back, or make it readable."]) from error
+        raise NotNowError([f"Image {given_name(path)!r} cannot be read ({why}); restore it or check permissions."]) from error
     if len(content) > MAX_BYTES:
         raise DatasetError([f"Image {given_name(path)!r} is larger than {MAX_BYTES // 2**20} MB; shrink or remove it."])
     return content
@@ -85,13 +85,13 @@ def reading(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
 def _open(path: Path, content: bytes) -> Image.Image:
     problem = _shape_problem(content)
     if problem:
-        raise DatasetError([f"Image {given_name(path)!r} {problem}; save it anew or remove it."])
+        raise DatasetError([f"Image {given_name(path)!r} {problem}; save it again or remove it."])
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a crafted header makes Pillow raise errors of any type
-        raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} picture; replace or remove it."]) from error
+        raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} file; replace or remove it."]) from error
     problem = _size_problem(image, len(content))
     if problem:
         image.close()
@@ -108,11 +108,11 @@ def _shape_problem(content: bytes) -> str | None:
 
 def _size_problem(image: Image.Image, length: int) -> str | None:
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
-        return "is animated; save the frame to be learned as a picture of its own"
+        return "is animated; save the frame you want as a single image"
     if image.width * image.height > MAX_PIXELS:
         return f"has more than {MAX_PIXELS // 10**6} million pixels; shrink or remove it"
     if image.format == "BMP" and length > image.width * image.height * BYTES_OF_A_PIXEL + BYTES_BESIDE:
-        return "is a BMP that holds far more than its pixels; save it anew or remove it"
+        return "is a BMP with far more data than pixels; save it again or remove it"
     return None
 
 

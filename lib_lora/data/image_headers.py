@@ -23,9 +23,9 @@ def jpeg_problem(content: bytes) -> str | None:
     """Why the first image in `content` is refused, as the end of a sentence, or None."""
     found, segments, fill = _counted(content, MAX_SCANS)
     if found > MAX_SCANS:
-        return f"is a JPEG of more than {MAX_SCANS} scans"
+        return f"is a JPEG with more than {MAX_SCANS} scans"
     if segments > MAX_SEGMENTS or fill > MAX_FILL:
-        return f"is a JPEG of more than {MAX_SEGMENTS} segments, or of much that belongs to none"
+        return f"is a JPEG with more than {MAX_SEGMENTS} segments, or much data outside of them"
     return None
 
 
@@ -57,4 +57,4 @@ def png_problem(file: BinaryIO) -> str | None:
         is_data = frame[_LENGTH:] in (b"IDAT", b"fdAT")
         data, notes = data + is_data, notes + (not is_data)
         file.seek(int.from_bytes(frame[:_LENGTH], "big") + _CHECKSUM, 1)
-    return f"is a PNG of more than {MAX_DATA} pieces, or {MAX_NOTES} notes"
+    return f"is a PNG with more than {MAX_DATA} data chunks or {MAX_NOTES} text chunks"

@@ -30,7 +30,7 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
         for sample in dataset.samples
     )
     missing = [given_name(sample.path) for sample in samples if not sample.is_reg and sample.mask is None]
-    problems = [f"{MASKS}: no mask image for {named(missing)}; add one of the same name."] if missing else []
+    problems = [f"{MASKS}: has no mask for {named(missing)}; add one with the same name."] if missing else []
     with Readers() as readers:
         read = [_with_hash(sample, readers) for sample in samples]
     problems += [problem for found in read if not isinstance(found, Sample) for problem in found]
@@ -70,4 +70,4 @@ def _with_hash(sample: Sample, readers: Readers) -> Sample | list[str]:
         return [f"{MASKS}: {given_name(sample.mask)!r} cannot be read ({error.strerror}); check its permissions."]
     if mask.size == sample.size:
         return replace(sample, mask_sha256=mask.sha256)
-    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image {sample.size}; make them equal."]
+    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image is {sample.size}; make them the same size."]

@@ -56,8 +56,8 @@ class _Reader:
             opened.append(len(self.pieces))
             if len(opened) > MAX_OPEN:
                 raise DatasetError([
-                    f"A text with weights, such as a caption (weighted_captions), has more than {MAX_OPEN} brackets open at one "
-                    "place; close some, or put a backslash in front of those that are meant as signs."
+                    f"A text with weights, such as a caption (weighted_captions), has more than {MAX_OPEN} open brackets at one "
+                    "place; close some, or put a backslash before those that are meant literally."
                 ])  # fmt: skip
         elif number is not None and self.rounds:
             self.close(self.rounds.pop(), float(number))

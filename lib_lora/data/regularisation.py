@@ -11,7 +11,7 @@ def with_regularisation(dataset: Dataset, regularising: Dataset) -> Dataset:
     """Both datasets as one, with the regularisation images last."""
     learned = {folder.path.resolve() for folder in dataset.folders}
     twice = [folder.path.name for folder in regularising.folders if folder.path.resolve() in learned]
-    problems = [f"{REG_DATA}: {name!r} is an Image folder (data) as well; choose another." for name in twice]
+    problems = [f"{REG_DATA}: {name!r} is also an Image folder (data); choose another." for name in twice]
     return Dataset(
         dataset.samples + regularising.samples,
         dataset.folders + regularising.folders,

@@ -63,7 +63,7 @@ def short(found: Account) -> str:
     parts = {**found.weights, **found.adapters, found.largest: found.phases[found.largest]}
     largest = sorted(parts.items(), key=lambda part: -part[1])[:SHOWN]
     told = ", ".join(f"{name} {size / GB:.1f}" for name, size in largest)
-    return f"{found.peak / GB:.1f} GB at most, while {found.largest}: {told}; {found.added / GB:.1f} GB more than the model alone"
+    return f"at most {found.peak / GB:.1f} GB, while {found.largest}: {told}; {found.added / GB:.1f} GB more than the model alone"
 
 
 def as_json(found: Account) -> dict[str, object]:

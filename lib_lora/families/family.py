@@ -157,9 +157,9 @@ class DetectedModel:
 
     def description(self, *, declared: bool) -> str:
         """Text for the user, before a run begins. `declared`: the settings declare that the model predicts v."""
-        predicts = "noise (nothing says v)"
+        predicts = "noise (nothing indicates v)"
         if self.v_from or declared:
-            predicts = f"v ({self.v_from or 'declared by hand'})"
+            predicts = f"v ({self.v_from or 'set by Checkpoint predicts v'})"
         return f"{self.family.name}, predicts {predicts}; read from {self.read_from}"
 
 

@@ -120,7 +120,10 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
         ) from error
     except OSError as error:
         reason = error.strerror or error
-        yield [f"The LoRA folder has no locks ({reason}); let no other program train {name!r} into it at the same time."]
+        yield [
+            f"The LoRA folder does not support locks ({reason}); do not train {name!r} into it with another program at the "
+            "same time."
+        ]
         return
     try:
         yield []

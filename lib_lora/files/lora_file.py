@@ -38,7 +38,7 @@ def serialise(
         raise LoraFileError(f"The LoRA's metadata cannot be written ({error}).") from error
     problem = header_problem(content[:LENGTH_BYTES]) or count_problem(len(tensors))
     if problem:
-        raise LoraFileError(f"The LoRA could not be read again: {problem}.")
+        raise LoraFileError(f"The LoRA could not be read back: {problem}.")
     return content
 
 
@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
                 raise SafetensorError(problem)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError, AttributeError) as error:  # AttributeError: a dtype that this torch lacks
-        raise LoraFileError(f"{str(path)!r} is no readable safetensors file ({error}).") from error
+        raise LoraFileError(f"{str(path)!r} is not a readable safetensors file ({error}).") from error
 
 
 def _check_start(path: Path) -> None:
@@ -78,7 +78,7 @@ def _check_start(path: Path) -> None:
     if problem:
         raise OSError(f"it {problem.rstrip('.')}")
     if path.exists() and not path.is_file():  # reading a pipe would block
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     with path.open("rb") as file:
         problem = header_problem(file.read(LENGTH_BYTES))
     if problem:

@@ -43,7 +43,7 @@ def to_plain(value: Any, tensors: Tensors, place: str = "") -> Any:
     if isinstance(value, Mapping):
         entries = [(key, item) for key, item in value.items() if not callable(item)]
         return {"dict": [[to_plain(key, tensors), to_plain(item, tensors, f"{place}/{key}")] for key, item in entries]}
-    raise StateError(f"The state cannot be saved: {place} is of the kind {type(value).__name__}; choose another optimizer.")
+    raise StateError(f"The state cannot be saved: {place} has the type {type(value).__name__}; choose another optimizer.")
 
 
 def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) -> Any:
@@ -53,7 +53,7 @@ def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) 
         StateError: `plain` is not of that form, lacks a tensor, or is nested too deeply.
     """
     if depth > MAX_DEPTH:
-        raise StateError(f"it is nested more than {MAX_DEPTH} deep")
+        raise StateError(f"it is nested more than {MAX_DEPTH} levels deep")
     if isinstance(plain, list):
         return [from_plain(item, tensors, depth + 1) for item in plain]
     if not isinstance(plain, dict):
@@ -69,7 +69,7 @@ def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) 
         pairs = [[from_plain(item, tensors, depth + 1) for item in pair] for pair in content]
         if all(_is_key(key) for key, _ in pairs):
             return {key: item for key, item in pairs}  # noqa: C416 - pairs are lists
-    told = f"the tensor {content!r} is missing" if kind == "tensor" else f"it has {str(plain)[:60]}, which stands for nothing"
+    told = f"the tensor {content!r} is missing" if kind == "tensor" else f"it contains {str(plain)[:60]}, which has no meaning"
     raise StateError(told)
 
 

@@ -13,12 +13,12 @@ MAX_TENSORS = 32_768  # six for each tensor of an SDXL checkpoint are 15,000
 def header_problem(start: bytes) -> str | None:
     """Why the header is refused, from the first `LENGTH_BYTES` of a file, or None. A file that is too short passes here."""
     length = int.from_bytes(start, "little")
-    return f"its header would have {length} bytes, at most {MAX_HEADER_BYTES} are read" if length > MAX_HEADER_BYTES else None
+    return f"its header has {length} bytes, must have at most {MAX_HEADER_BYTES}" if length > MAX_HEADER_BYTES else None
 
 
 def count_problem(tensors: int) -> str | None:
     """Why a file with so many tensors is refused, or None."""
-    return f"it has {tensors} tensors, at most {MAX_TENSORS} are read" if tensors > MAX_TENSORS else None
+    return f"it has {tensors} tensors, must have at most {MAX_TENSORS}" if tensors > MAX_TENSORS else None
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

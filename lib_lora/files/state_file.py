@@ -41,7 +41,7 @@ def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Pa
     text = json.dumps({**body, "sha256": _digest(body)}, ensure_ascii=False, indent=1).encode()
     problem = header_problem(content[:LENGTH_BYTES])
     if problem or len(text) > MAX_VALUES_BYTES:
-        raise StateError(f"The state could not be read again: {problem or f'its {VALUES} would have {len(text)} bytes'}.")
+        raise StateError(f"The state could not be read back: {problem or f'its {VALUES} would have {len(text)} bytes'}.")
     temporary, old = None, None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -100,14 +100,14 @@ def read_values(folder: Path) -> dict[str, Any]:
     path = folder / VALUES
     start = f"Resume from (resume): {str(folder)!r} "
     if not path.is_file():
-        raise StateError(start + f"holds no {VALUES}; choose the folder of a saved state.")
+        raise StateError(start + f"contains no {VALUES}; choose the folder of a saved state.")
     damaged = start + "is damaged; choose an older state."
     try:
         if path.stat().st_size > MAX_VALUES_BYTES:
             raise StateError(damaged)
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise StateError(start + "was written by another version; train from the start.")
+            raise StateError(start + "was written by another version; start the training over.")
         if values.pop("sha256", None) != _digest(values):
             raise StateError(damaged)
     except (OSError, ValueError, RecursionError) as error:
@@ -124,7 +124,7 @@ def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
     start = f"Resume from (resume): {str(folder)!r} "
     try:
         if (folder / TENSORS).exists() and not (folder / TENSORS).is_file():  # reading a pipe would block
-            raise OSError(errno.EINVAL, "it is no file")
+            raise OSError(errno.EINVAL, "it is not a file")
         content = (folder / TENSORS).read_bytes()
     except OSError as error:
         raise StateError(start + f"lacks its {TENSORS} ({error.strerror}); choose an older state.") from error
@@ -145,7 +145,7 @@ def remove_state(folder: Path) -> str | None:
         if not (folder / VALUES).is_file():
             return None
         if not holds_state_alone(folder):
-            return f"{str(folder)!r} holds more than a state, and stays."
+            return f"{str(folder)!r} contains more than a state and was not removed."
         gone = folder.with_name(passing_name(folder.name, GONE))
         folder.replace(gone)
     except OSError as error:

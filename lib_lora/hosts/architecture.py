@@ -26,7 +26,7 @@ def family_of(shapes: Mapping[str, Any]) -> Family | str:
     first = shapes.get(UNET + "input_blocks.0.0.weight")
     found = next((family for family in FAMILIES if family.is_in(shapes)), None)
     if first is None or found is None or not _has(shapes, VAE):
-        return "no complete Stable Diffusion checkpoint"
+        return "not a complete Stable Diffusion checkpoint"
     return found.with_channels(first[1]) or f"{found.name} for editing or depth, with {first[1]} channels"
 
 

@@ -28,7 +28,7 @@ _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
 _NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # raised if shapes are missing or odd
 MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # the webui's own files have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
-MARKED = f"the tensor {V_MARK} in the file says so"
+MARKED = f"marked by the tensor {V_MARK} in the file"
 
 
 Weights = dict[str, torch.Tensor]
@@ -92,7 +92,7 @@ def file_problem(path: Path) -> str | None:
     if not path.is_file():
         return start + "does not exist."
     if path.suffix != ".safetensors":
-        return start + "is no .safetensors file; other kinds can run code when they are read."
+        return start + "is not a .safetensors file; other formats can run code when they are read."
     try:
         shapes = read_shapes(path)
         family = family_of(shapes)
@@ -102,7 +102,7 @@ def file_problem(path: Path) -> str | None:
     except ModelError as error:
         return str(error)
     except _NOT_WHOLE as error:
-        return start + f"is not whole: a tensor is missing, or of another shape ({type(error).__name__}: {error})."
+        return start + f"is incomplete: a tensor is missing or has another shape ({type(error).__name__}: {error})."
     return None
 
 
@@ -143,7 +143,7 @@ def empty_modules(path: Path) -> Modules:
                 kind = CLIPTextModelWithProjection if encoder.pools else CLIPTextModel
                 encoders.append(kind(CLIPTextConfig(**config)).eval())
     except (*_NOT_WHOLE, RuntimeError) as error:
-        raise ModelError(f"The checkpoint {path.name!r} has shapes that no {found.family.name} has ({error}).") from error
+        raise ModelError(f"The shapes of the checkpoint {path.name!r} are not those of {found.family.name} ({error}).") from error
     return Modules(unet.eval(), vae.eval(), tuple(encoders), found)
 
 
@@ -187,10 +187,10 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
         return ""
     try:
         told = beside.stat()
-        return f"{beside.name} says so" if _means_v(beside, told.st_size, told.st_mtime_ns) else ""
+        return f"set in {beside.name}" if _means_v(beside, told.st_size, told.st_mtime_ns) else ""
     except (OSError, yaml.YAMLError, RecursionError, *_NOT_WHOLE) as error:
         reason = repr(error)[:200]
-        raise ModelError(f"The configuration {str(beside)!r} beside the checkpoint cannot be read ({reason}).") from error
+        raise ModelError(f"The configuration {str(beside)!r} next to the checkpoint cannot be read ({reason}).") from error
 
 
 @lru_cache(maxsize=4)

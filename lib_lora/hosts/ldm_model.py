@@ -66,9 +66,9 @@ class LdmModel:
 
     def verify(self) -> None:
         if not self._still_held():
-            raise HostChanged("Another checkpoint was loaded during the training; the LoRA was not saved. Start it again.")
+            raise HostChanged("Another checkpoint was loaded during the run; the LoRA was not saved. Start again.")
         if any(weight.device.type != self.device.type for weight in self._sentinels):
-            raise HostChanged("The checkpoint was unloaded during the training; the LoRA was not saved. Load it and start again.")
+            raise HostChanged("The checkpoint was unloaded during the run; the LoRA was not saved. Load it and start again.")
 
     def info(self) -> ModelInfo:
         return self._info
@@ -127,20 +127,20 @@ def family_of(latent_diffusion: Any) -> Family | str:
         return refused
     family = next((found for found in FAMILIES if getattr(latent_diffusion, f"is_{found.id}", False)), None)
     if family is None:
-        return "of an unknown kind"
+        return "of an unknown type"
     channels = latent_diffusion.model.diffusion_model.input_blocks[0][0].weight.shape[1]
     return family.with_channels(channels) or f"{family.name} for editing or depth, with {channels} channels"
 
 
 def detected_model(latent_diffusion: Any, family: Family) -> DetectedModel:
     """The detected model; `family` is from `family_of`."""
-    return DetectedModel(family, "the model that the webui holds", _says_v(latent_diffusion))
+    return DetectedModel(family, "the loaded model", _says_v(latent_diffusion))
 
 
 def _says_v(latent_diffusion: Any) -> str:
     """Why the model counts as predicting v: its configuration, or the mark of some SDXL files, which the webui ignores."""
     if latent_diffusion.parameterization == "v":
-        return "its configuration says so"
+        return "set in its configuration"
     if not getattr(latent_diffusion, "is_sdxl", False):
         return ""
     file = Path(str(latent_diffusion.sd_checkpoint_info.filename))

@@ -33,6 +33,6 @@ def given_back() -> Iterator[ExitStack]:
 
 def _sentence(error: Exception) -> str:
     return (
-        f"Not everything of the model could be brought back ({type(error).__name__}: {error}); restart the webui before you "
-        "generate or train."
+        f"Not everything of the model could be restored ({type(error).__name__}: {error}); restart the webui before you generate "
+        "or train."
     )

@@ -42,7 +42,10 @@ def _proxies() -> Networks:
     try:
         return networks(os.environ.get(PROXIES, ""))
     except ValueError as error:
-        print(f"Train LoRA: {PROXIES} has {str(error)[:80]!r}, which is no address; every request counts as from a proxy.")
+        print(
+            f"Train LoRA: {PROXIES} contains {str(error)[:80]!r}, which is not an address; every request is treated as coming "
+            "from a proxy."
+        )
         return EVERYWHERE
 
 

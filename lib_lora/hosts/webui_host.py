@@ -108,7 +108,7 @@ class WebuiHost:
             except ModelAway:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the webui meets while it loads a file or reads its list anew
-                raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be loaded again ({error}).") from error
+                raise ModelAway(f"The checkpoint {base.checkpoint.name!r} cannot be reloaded ({error}).") from error
             base.hold_again(latent_diffusion, needs_vae=needs_vae)
             stack.enter_context(made_trainable(base, base.whole))
             yield
@@ -141,7 +141,7 @@ def _device_problem() -> str | None:
     kind = devices.device.type
     if kind in {"cuda", "cpu"}:
         return None
-    return f"The webui computes on {kind!r}, which is not supported for training; only CUDA, ROCm and CPU are."
+    return f"The webui runs on {kind!r}, which is not supported for training; only CUDA, ROCm and CPU are."
 
 
 def _memory_mode_problem() -> str | None:
@@ -153,7 +153,7 @@ def _memory_mode_problem() -> str | None:
 
 
 def _moved_problem(flag: str) -> str:
-    return f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
+    return f"The webui runs with --{flag}, which moves the model during use; start it without --{flag} to train."
 
 
 def _replaced_unet_problem() -> str | None:
@@ -163,7 +163,9 @@ def _replaced_unet_problem() -> str | None:
     option = sd_unet.get_unet_option()
     if option is None:
         return None
-    return f"The U-Net is replaced by {option.label!r}, where a LoRA has no effect; set SD Unet to None in the settings to train."
+    return (
+        f"The U-Net is replaced by {option.label!r}, on which a LoRA has no effect; set SD Unet to None in the settings to train."
+    )
 
 
 def _begin(stack: ExitStack) -> None:

@@ -42,12 +42,12 @@ class WebuiModel(LdmModel):
         ours, selected = self.checkpoint, sd_models.select_checkpoint()
         if selected.filename != ours.filename:
             raise ModelAway(
-                f"The checkpoint {selected.name!r} was selected; the training goes on when {ours.name!r} is selected again. "
-                "Stop and keep saves what is there."
+                f"The checkpoint {selected.name!r} was selected; the run continues when {ours.name!r} is selected again. Stop "
+                "and keep saves the LoRA as it is."
             )
         held = sd_models.model_data.sd_model
         if held is not None and next(held.model.parameters()).device.type != self.device.type:
-            raise ModelAway(f"The checkpoint {ours.name!r} was unloaded; the training goes on when it is loaded again.")
+            raise ModelAway(f"The checkpoint {ours.name!r} was unloaded; the run continues when it is loaded again.")
 
     def hold_again(self, latent_diffusion: Any, *, needs_vae: bool) -> None:
         """Use the modules that the webui holds now.
@@ -59,13 +59,13 @@ class WebuiModel(LdmModel):
         name = self.checkpoint.name
         if mark(networks(self)) != self._weights:
             raise ModelAway(
-                f"The weights of {name!r} were changed; the training goes on when it is loaded as it was: set FP8 weight back if "
-                "you changed it, select another checkpoint, then this one."
+                f"The weights of {name!r} have changed; the run continues when they are as before: if you changed FP8 weight, "
+                "change it back, then select another checkpoint and this one again."
             )
         if needs_vae and mark([self.vae]) != self._vae_weights:
             raise ModelAway(
-                "Another VAE was selected, or its number format changed, and images are still encoded; the training goes on with "
-                "the first one."
+                "Another VAE was selected or its precision has changed while images are still being encoded; the run continues "
+                "when the first one is back."
             )
 
 

@@ -34,7 +34,7 @@ def take_off(modules: list[nn.Module]) -> None:
                 networks.network_apply_weights(layer)
                 if getattr(layer, "network_current_names", ()) != ():
                     raise ModelError(
-                        "A LoRA of an earlier prompt cannot be taken off the model; reload the checkpoint and try again."
+                        "A LoRA of an earlier prompt cannot be removed from the model; reload the checkpoint and try again."
                     )
 
 

@@ -55,7 +55,7 @@ class _Leaving:
         threading.Thread(target=self._leave, args=(number, job.config.run.name), name="train-lora-leaving", daemon=True).start()
 
     def _leave(self, number: int, name: str) -> None:
-        _say(f"saving where the training of {name!r} is. Once more ends the webui at once.")
+        _say(f"saving the state of {name!r}. Press again to end the webui at once.")
         try:
             lost = self._queue.leave(LEAVE_S)
             if lost:

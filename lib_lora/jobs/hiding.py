@@ -32,7 +32,7 @@ def hide_pictures(private: Path) -> int:
                 refused += 1
     if refused:
         log.warning(
-            "sd-webui-train-lora: %d pictures below %s cannot be renamed, and whoever knows their paths may get them from the "
+            "sd-webui-train-lora: %d images in %s cannot be renamed, and anyone who knows their paths can get them from the "
             "webui; check the folder's permissions.", refused, private,
         )  # fmt: skip
     return done

@@ -32,8 +32,8 @@ def after_restart(entry: Entry) -> Entry:
 
 def foreign_problem(entry: Entry) -> str:
     """The message that a job belongs to another program."""
-    does = "is trained" if entry.state == "running" else "waits"
-    return f"{entry.name!r} {does} in another webui that uses this data folder; go there to change it."
+    does = "is running" if entry.state == "running" else "waits"
+    return f"{entry.name!r} {does} in another webui that uses this data folder; change it there."
 
 
 def waiting_again(entry: Entry, now: float) -> Entry:
@@ -43,7 +43,7 @@ def waiting_again(entry: Entry, now: float) -> Entry:
         QueueError: it has no state, or is finished.
     """
     if not can_resume(entry):
-        raise QueueError(f"{entry.name!r} has no saved state to go on from; repeat it instead.")
+        raise QueueError(f"{entry.name!r} has no saved state to resume from; repeat it instead.")
     return dataclasses.replace(
         entry, goes_on_from=entry.state_folder, state="waiting", queued=now, problems=(), notes=(), ended=None
     )
@@ -70,7 +70,7 @@ def settings_to_repeat(entry: Entry, loras: Path, *, from_state: bool = False) -
     if entry.state == "broken":
         raise QueueError(entry.problems[0])
     if from_state and not has_state(entry):
-        raise QueueError(f"{entry.name!r} has no saved state to go on from; repeat it instead.")
+        raise QueueError(f"{entry.name!r} has no saved state to resume from; repeat it instead.")
     settings = dict(entry.settings)
     if from_state and entry.state_folder:
         settings["resume"] = Path(entry.state_folder).name  # states are found by their names
@@ -88,6 +88,6 @@ def name_clash(entry: Entry, others: Iterable[Entry], loras: Path) -> str | None
     while f"{entry.name}-{number}".casefold() in active or taken_problem(f"{entry.name}-{number}", loras, overwrite=False):
         number += 1
     return (
-        f"Name (name): {entry.name!r} is the name of a job that runs or waits; use '{entry.name}-{number}', "
-        "or switch Overwrite (overwrite) on."
+        f"Name (name): {entry.name!r} is the name of a job that runs or waits; use '{entry.name}-{number}', or turn on Overwrite "
+        "(overwrite)."
     )

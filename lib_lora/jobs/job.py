@@ -58,7 +58,7 @@ class Job:
         """Record that the best LoRA has taken the name, and that the last one is now `last`."""
         with self._lock:
             assert self._told.best is not None
-            phase = f"the best of step {self._told.best.step} is in use; the last one is {last.name}"
+            phase = f"the best, of step {self._told.best.step}, is in use; the last one is {last.name}"
             self._told = replace(self._told, phase=phase, best=None)
 
     def pause(self) -> None:

@@ -30,7 +30,7 @@ def read_limit(store: Store) -> tuple[float, str]:
     except FileNotFoundError:
         return LIMIT_GB, ""
     except (OSError, ValueError, RecursionError) as error:
-        told = f"How much jobs may keep cannot be read from {LIMIT!r} ({str(error)[:80]}); {LIMIT_GB:g} GB are kept."
+        told = f"The limit for jobs cannot be read from {LIMIT!r} ({str(error)[:80]}); it is {LIMIT_GB:g} GB."
         return LIMIT_GB, told
 
 
@@ -45,9 +45,7 @@ def parse_limit(text: str) -> float:
     except ValueError:
         value = math.nan
     if not _legal(value):
-        raise QueueError(
-            f"Kept by jobs: got {text.strip()[:40]!r}, must be a number of GB from 0 to {MOST_GB:g}; give another one."
-        )
+        raise QueueError(f"Kept by jobs: got {text.strip()[:40]!r}, must be a number of GB from 0 to {MOST_GB:g}.")
     return value
 
 

@@ -75,4 +75,4 @@ class Owners:
     def _tell(self, error: OSError) -> None:
         if error.errno in _NO_LOCKS:
             why = os.strerror(error.errno or 0)
-            self.trouble = f"The data folder's disk has no locks ({why}): let one webui alone use the folder."
+            self.trouble = f"The disk of the data folder does not support locks ({why}); use the folder with one webui only."

@@ -85,7 +85,7 @@ class Progress:
             first = self.first_step if self.step else event.step - 1
             return replace(told, phase="training", step=event.step, epoch=event.epoch, first_step=first)
         if isinstance(event, Finished):
-            kept = f"saved as {event.path.name}" if event.path else told.stays or "nothing was kept"
+            kept = f"saved as {event.path.name}" if event.path else told.stays or "nothing was saved"
             return replace(told, state="done" if event.path else "stopped", phase=kept, ended=now)
         return replace(told, phase=_phase(event) or told.phase)
 
@@ -107,7 +107,7 @@ def _phase(event: Event) -> str | None:
     if isinstance(event, Encoded):
         return f"encoding image {event.done} of {event.total}"
     if isinstance(event, SaveFailed):
-        return f"waiting for room on the disk; press Continue to save again. {event.text}"
+        return f"waiting for space on the disk; press Unpause to save again. {event.text}"
     return None
 
 

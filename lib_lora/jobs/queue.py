@@ -91,7 +91,7 @@ class Queue(SharedList):
         with self._changing():
             self._refuse_name(entry)
             if len(self._waiting()) >= MAX_WAITING:
-                raise ConfigError([f"The queue is full: {MAX_WAITING} jobs wait; remove one, or come back later."])
+                raise ConfigError([f"The queue is full: {MAX_WAITING} jobs are waiting; remove one, or try again later."])
             self._set((*self._entries, self._store.add(entry)))
             self._store.owners.claim(entry.id)
             self._begin_next()  # the one that ran may have ended meanwhile
@@ -133,7 +133,7 @@ class Queue(SharedList):
             self._refuse_foreign(entry_id)
             ids = [entry.id for entry in self._waiting()]
             if entry_id not in ids:
-                raise QueueError(f"{self.entry(entry_id).name!r} does not wait any more.")
+                raise QueueError(f"{self.entry(entry_id).name!r} is not waiting any more.")
             place = ids.index(entry_id)
             if not 0 <= place + by < len(ids):
                 return
@@ -214,7 +214,7 @@ class Queue(SharedList):
                     error.problems[0] if isinstance(error, QueueError) else f"The list of jobs could not be written ({error!r})."
                 )
                 if not self.trouble:
-                    job.apply(Note(f"{told} The training goes on."))
+                    job.apply(Note(f"{told} The run continues."))
                 self.trouble = told
             finally:
                 self._replace(entry)
@@ -240,8 +240,8 @@ class Queue(SharedList):
             over = dataclasses.replace(seen, state=_ENDS[job.progress.state], ended=time.time())
             return after_restart(seen) if job.control.leaves and over.state == "stopped" else over
         except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
-            log.warning("sd-webui-train-lora: what became of a job could not be told (%s)", type(error).__name__)
-            problem = f"The job ended, and what became of it could not be told ({type(error).__name__})."
+            log.warning("sd-webui-train-lora: the result of a job is not known (%s)", type(error).__name__)
+            problem = f"The job ended, but its result is not known ({type(error).__name__})."
             return dataclasses.replace(entry, state="failed", ended=time.time(), problems=(*entry.problems, problem))
 
     def _keep(self, entry: Entry, *, refused: bool) -> None:
@@ -274,8 +274,8 @@ class Queue(SharedList):
         lent = self._checkpoints.lent() if self._checkpoints else ""
         if entry.checkpoint and lent and entry.checkpoint != lent:
             raise ModelError(
-                f"The job was meant for the checkpoint {entry.checkpoint!r}, and {lent!r} is loaded; "
-                "select that one, and repeat the job."
+                f"The job is for the checkpoint {entry.checkpoint!r}, but {lent!r} is loaded; select the first one, and repeat "
+                "the job."
             )
 
     def _begin_new(self, entry: Entry) -> Placed:
@@ -290,7 +290,7 @@ class Queue(SharedList):
             self.remove(written.id)
             if isinstance(error, TrainLoraError) or not isinstance(error, Exception):
                 raise
-            raise ConfigError([f"The training cannot begin ({named_error(error)})."]) from error
+            raise ConfigError([f"The run cannot start ({named_error(error)})."]) from error
         return self._placed(entry.id)
 
     def _begin_next(self) -> None:
@@ -314,7 +314,9 @@ class Queue(SharedList):
         except BaseException as error:  # noqa: BLE001 - whatever it is: the next one begins
             self._current = None
             told = (
-                error.problems if isinstance(error, TrainLoraError) else [f"It cannot begin ({type(error).__name__}: {error})."]
+                error.problems
+                if isinstance(error, TrainLoraError)
+                else [f"The run cannot start ({type(error).__name__}: {error})."]
             )
             self._keep(dataclasses.replace(running, state="failed", problems=tuple(told), ended=time.time()), refused=False)
 

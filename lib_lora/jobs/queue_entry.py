@@ -92,7 +92,7 @@ def read_entry(entry_id: str, text: str) -> Entry:
 
 def broken(entry_id: str, reason: str, seen: float) -> Entry:
     """The entry for a job whose file cannot be read."""
-    sentence = f"The file of this job cannot be read ({reason}). Nothing else depends on it; remove it."
+    sentence = f"The file of this job cannot be read ({reason}). Nothing else depends on it, so you can remove it."
     return Entry(entry_id, {}, seen, "broken", problems=(sentence,))
 
 

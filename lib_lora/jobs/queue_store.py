@@ -129,7 +129,7 @@ class Store:
             QueueError: the disk refused, and the old file is unchanged; or the job does not exist any more.
         """
         if not self.place(entry.id).is_dir():
-            raise QueueError("The job is not there any more.")
+            raise QueueError("The job does not exist any more.")
         _write(self.place(entry.id) / JOB, _bytes(entry))
 
     def write_order(self, ids: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ class Store:
         try:
             order = json.loads(_bounded(path))
             if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
-                raise ValueError("it is no list of names")
+                raise ValueError("it is not a list of names")
         except FileNotFoundError:
             return []
         except (OSError, ValueError, RecursionError) as error:
@@ -185,8 +185,11 @@ class Store:
             try:
                 path.replace(path.with_name(ORDER + _BAD))
             except OSError as refused:
-                kept = f"the file cannot be put aside ({refused.strerror})"
-            self.put_aside = f"The order of the jobs could not be read ({_reason(error)}); they stand as they came, and {kept}."
+                kept = f"the file cannot be renamed ({refused.strerror})"
+            self.put_aside = (
+                f"The order of the jobs could not be read ({_reason(error)}); they are in the order in which they were added, "
+                f"and {kept}."
+            )
             return []
         return order
 
@@ -233,7 +236,7 @@ def _bounded(path: Path) -> str:
     """The text of an untrusted file; raises ValueError if it is not a regular file or too large."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):  # reading a pipe would block
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     if state.st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")
     return path.read_text(encoding="utf-8")
@@ -252,7 +255,7 @@ def _bytes(entry: Entry) -> bytes:
     try:
         return entry.to_json().encode(errors="backslashreplace")
     except (ValueError, TypeError, RecursionError) as error:
-        raise QueueError(f"The job {entry.name!r} cannot be written down ({_reason(error)}).") from error
+        raise QueueError(f"The job {entry.name!r} cannot be saved ({_reason(error)}).") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -64,7 +64,7 @@ class Runner:
         with self._lock:
             before = self._job, self._thread
             if before[0] is not None and before[0].running:
-                raise ConfigError([f"A training of {before[0].config.run.name!r} is running; wait for it, or stop it."])
+                raise ConfigError([f"A run of {before[0].config.run.name!r} is active; wait for it, or stop it."])
             try:
                 self._job = job = Job(config, self.host.device(), job_id)
                 if self._suspended:
@@ -73,9 +73,7 @@ class Runner:
                 self._thread.start()
             except Exception as error:  # noqa: BLE001 - no thread, no device: whatever it is, nothing runs
                 self._job, self._thread = before
-                raise ConfigError(
-                    [f"The training cannot begin ({named_error(error)}); try again, or restart the program."]
-                ) from error
+                raise ConfigError([f"The run cannot start ({named_error(error)}); try again, or restart the program."]) from error
         return job
 
     def reap(self) -> None:
@@ -84,7 +82,7 @@ class Runner:
             job, thread = self._job, self._thread
             dead = job is not None and job.running and thread is not None and not thread.is_alive()
         if dead and job is not None:
-            self._end(job, ["The training's thread ended without a word; what was saved before is there."])
+            self._end(job, ["The run ended unexpectedly; files that it saved before are kept."])
 
     def stop(self, *, keep: bool) -> None:
         """Request that the running job, if any, ends after its step; `keep`: with its LoRA."""
@@ -123,9 +121,9 @@ class Runner:
         runs = last.ended is None
         if last.state_step == last.step or not (runs or last.problems):
             return None
-        where = f"in step {last.step + 1}" if last.phase == "training" else f"at this: {last.phase}"
+        where = f"in step {last.step + 1}" if last.phase == "training" else f"at: {last.phase}"
         why = f"after {timeout_s:g} s the run was still {where}" if runs else " ".join(last.problems)
-        older = f"the last one is of step {last.state_step}" if last.state_step else "it has no older one"
+        older = f"the last saved one is from step {last.state_step}" if last.state_step else "and there is no older one"
         return f"The state of {job.config.run.name!r} after step {last.step} is not saved, {older} ({why.rstrip('.')})."
 
     def use_best(self) -> str:
@@ -139,10 +137,10 @@ class Runner:
             job = self._job
             best = job.progress.best if job is not None else None
             if job is None or job.running or best is None:
-                raise ConfigError(["There is no other LoRA with a lower held-out loss."])
+                raise ConfigError(["There is no other LoRA with a lower validation loss."])
             saved = job.progress.saved
             last = use_best(str(saved), best.path, self.host)
-            text = f"{saved} is the LoRA of step {best.step} now; that of the last step is {last.stem}."
+            text = f"{saved} is now the LoRA of step {best.step}; the LoRA of the last step is {last.stem}."
             job.best_used(last)
             return text
 
@@ -174,7 +172,7 @@ class Runner:
 
         def failed() -> None:
             if problems is not None or job.running:
-                job.fail(problems or ["The run ended without a result; what was saved before is there."])
+                job.fail(problems or ["The run ended without a result; files that it saved before are kept."])
 
         def told() -> None:
             if self._watcher is not None:

@@ -84,7 +84,7 @@ class SharedList:
         try:
             self.look()
         except Exception as error:  # noqa: BLE001 - the thread's last line
-            log.warning("sd-webui-train-lora: the list of jobs could not be looked at (%s)", error)
+            log.warning("sd-webui-train-lora: the list of jobs could not be read (%s)", error)
         finally:
             self._looked = time.monotonic()
             self._looking.release()
@@ -98,7 +98,7 @@ class SharedList:
         for entry in self._entries:
             if entry.id == entry_id:
                 return entry
-        raise QueueError("The job is not there any more.")
+        raise QueueError("The job does not exist any more.")
 
     def _knows_better(self) -> str | None:
         """The id of the job of which this program knows more than the disk, or None."""

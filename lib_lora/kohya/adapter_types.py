@@ -28,21 +28,21 @@ KINDS_OF_FORM = {
     "LyCORIS/Diag-OFT": "diag-oft",
     "LyCORIS/GLoRA": "glora",
 }
-MORE_LAYERS = "LyCORIS also trains the U-Net's first and last convolution and its time embedding, which are left alone here."
+MORE_LAYERS = "LyCORIS also trains the U-Net's first and last convolution and its time embedding, which are not trained here."
 LINEAR_LAYERS = {
-    "ia3": "The layers of LyCORIS' preset ia3, and four of the text encoder's attentions: the webui reads no fewer of SDXL's.",
-    "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 has a1 and a2, b1 and "
-    "b2 the other way round.",
+    "ia3": "The layers of LyCORIS' preset ia3, and four of the text encoder's attention: for SDXL the webui needs these.",
+    "glora": "Linear layers of the transformers, under the names that the webui reads; LyCORIS since 3.0 swaps a1 and a2, b1 and "
+    "b2.",
 }
 WITHOUT_NORM = ("ia3", "glora")
-PREFIXES = "At each step the first ranks alone, a random number of units; sd-scripts lets all ranks answer and trains one unit."
-WITHOUT_BYPASS = "From LyCORIS 3.1.0 to before 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
+PREFIXES = "Each step uses only the first ranks, a random number of units; sd-scripts uses all ranks and trains one unit."
+WITHOUT_BYPASS = "From LyCORIS 3.1.0 up to 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
 WHOLE_FROM = 5120  # half the widest layer: from this rank on LyCORIS keeps both matrices of a LoKr whole
-AS_ORDINARY = "0 means: the ordinary rank, as LyCORIS since 1.9 takes it; before, convolutions were left alone."
-WHOLE = "A rank that no layer has, by which LyCORIS is told to keep LoKr's matrices whole."
-WHOLE_FOR_ALL = "Of LoKr the matrices of all layers are whole here, or of none; give network_dim and conv_dim alike."
+AS_ORDINARY = "0 means the rank of the other layers, as in LyCORIS since 1.9; before, convolutions were not trained."
+WHOLE = "A rank higher than any layer's, with which LyCORIS keeps LoKr's matrices whole."
+WHOLE_FOR_ALL = "LoKr's matrices are whole in all layers or in none; set network_dim and conv_dim alike."
 LARGEST_RANK = 1024
-OVER_INPUTS = "Strengths belong to inputs here, which is what the webui reads; LyCORIS' own default is outputs (wd_on_output)."
+OVER_INPUTS = "Magnitudes are per input here, as the webui reads them; LyCORIS' own default is per output (wd_on_output)."
 
 
 def _algorithm(context: Context) -> str | None:
@@ -76,10 +76,10 @@ def _kind_of_form(value: Any, context: Context) -> Finding | None:
         return empty()
     kind = _adapter_type(context)
     if not isinstance(value, str) or value not in KINDS_OF_FORM or kind is None:
-        return Finding("not_supported", f"{value}: trained are LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³, Diag-OFT and GLoRA.")
-    why = "A LoRA of linear layers and 1×1 convolutions, as kohya's."
+        return Finding("not_supported", f"{value}: supported are LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³, Diag-OFT and GLoRA.")
+    why = "A LoRA of linear layers and 1×1 convolutions, as in kohya."
     if value == "Kohya LoCon":
-        why = "A LoRA of convolutions too; conv_dim is their rank."
+        why = "A LoRA that includes convolutions; conv_dim is their rank."
     if value == "Kohya DyLoRA":
         why = PREFIXES
     return Finding("used", _layers(kind) if _algorithm(context) else why, {"adapter_type": kind})
@@ -96,10 +96,10 @@ def _module(value: Any, context: Context) -> Finding | None:
     if value == LYCORIS and kind:
         return Finding("used", _layers(kind), {"adapter_type": kind})
     if value == "networks.lora":
-        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, with conv_dim of the others too, as kohya's.")
+        return Finding("used", "A LoRA of linear layers and 1×1 convolutions, and with conv_dim of the others too, as in kohya.")
     if value == DYLORA:
         return Finding("used", PREFIXES)
-    return Finding("not_supported", f"{value}: trained are networks.lora, networks.dylora, and lycoris.kohya with {TRAINED}.")
+    return Finding("not_supported", f"{value}: supported are networks.lora, networks.dylora, and lycoris.kohya with {TRAINED}.")
 
 
 def _layers(kind: str) -> str:
@@ -110,7 +110,7 @@ def _algo(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) is None:
         return Finding("ignored", "kohya's own LoRA does not read it.")
     if str(value).lower() not in ALGORITHMS:
-        return Finding("not_supported", f"{value}: of LyCORIS' algorithms {TRAINED} are trained.")
+        return Finding("not_supported", f"{value}: supported LyCORIS algorithms are {TRAINED}.")
     return Finding("used", "The type.", {"adapter_type": _adapter_type(context)})
 
 
@@ -120,7 +120,7 @@ def _dora(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) is None:
         return Finding("ignored", "kohya's own LoRA does not read it.")
     if _adapter_type(context) != "dora":
-        return Finding("not_supported", "DoRA is trained over LoRA and LoCon alone.")
+        return Finding("not_supported", "DoRA is supported only with LoRA and LoCon.")
     bypass = WITHOUT_BYPASS if context.form != "kohya_ss" and context.given(*BYPASS) is None else ""
     return Finding("used", f"{OVER_INPUTS} {bypass}".strip(), {"adapter_type": "dora"})
 
@@ -128,7 +128,7 @@ def _dora(value: Any, context: Context) -> Finding | None:
 def _of_lokr(value: Any, context: Context) -> Finding | None:
     algorithm = _algorithm(context)
     if algorithm != "lokr" and (algorithm is not None or context.form == "kohya_ss"):
-        return Finding("ignored", "Says nothing for another type than LoKr.")
+        return Finding("ignored", "Has no meaning for types other than LoKr.")
     return None
 
 
@@ -145,9 +145,9 @@ def _unit(value: Any, context: Context) -> Finding | None:
 
 def _conv_dim(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) in LINEAR_LAYERS:
-        return Finding("ignored", "Convolutions of this type are not trained: the webui does not read them.")
+        return Finding("ignored", "Convolutions of this type are not supported: the webui does not read them.")
     if _algorithm(context) and _preset(context) == WITHOUT_CONVOLUTIONS:
-        return Finding("ignored", "LyCORIS' preset leaves convolutions alone.")
+        return Finding("ignored", "LyCORIS' preset does not train convolutions.")
     ordinary = context.given("network_dim")
     as_ordinary = bool(_algorithm(context)) and number(value) == 0
     if _is_whole(ordinary, context) and (as_ordinary or _is_whole(value, context)):
@@ -172,18 +172,20 @@ def _is_whole(rank: Any, context: Context) -> bool:
 
 def _largest_norm(value: Any, context: Context) -> Finding | None:
     if _algorithm(context) in WITHOUT_NORM and truth(value):
-        return Finding("ignored", "LyCORIS has no largest norm for this type, and leaves it as it is.")
+        return Finding("ignored", "LyCORIS does not support a max norm for this type and ignores it.")
     return None
 
 
 def _alpha_of(key: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if _is_whole(context.given("network_dim"), context) and (number(value) or 0) > LARGEST_RANK:
-            return Finding("ignored", "Nothing scales whole matrices.")
+            return Finding("ignored", "Whole matrices are not scaled.")
         if key != "network_alpha" and _algorithm(context) and number(value) == 0:
             alpha = context.given("network_alpha")
             return Finding(
-                "used", "0 means: the ordinary alpha.", {"conv_alpha": SD_SCRIPTS_DEFAULTS["alpha"] if alpha is None else alpha}
+                "used",
+                "0 means the alpha of the other layers.",
+                {"conv_alpha": SD_SCRIPTS_DEFAULTS["alpha"] if alpha is None else alpha},
             )
         general = RULES.get(key)
         return general(value, context) if general else None
@@ -197,7 +199,7 @@ def _preset_rule(value: Any, context: Context) -> Finding | None:
     if value == PRESET_OF_IA3 and _algorithm(context) == "ia3":
         return Finding("used", LINEAR_LAYERS["ia3"], {})
     if value == WITHOUT_CONVOLUTIONS:
-        return Finding("used", "Convolutions are left alone.", {"conv_dim": 0})
+        return Finding("used", "Convolutions are not trained.", {"conv_dim": 0})
     return None
 
 

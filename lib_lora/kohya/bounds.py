@@ -33,6 +33,6 @@ def out_of_bounds(
     return {
         name: ("not_supported", problem)
         if is_read(config, name)
-        else ("ignored", f"Without effect, since {since.get(name, 'nothing reads it')}.")
+        else ("ignored", f"No effect, because {since.get(name, 'nothing reads it')}.")
         for name, problem in outside.items()
     }

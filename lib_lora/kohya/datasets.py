@@ -155,10 +155,12 @@ def overruled(entries: Sequence[Entry]) -> Told:
         looked_at, own = settings.leaves, members.get(name, [])
         if name == "caption_prefix" and settings.trigger:
             looked_at = regular
-            found.update(_told(own, rest, "used", "The trigger word is never put in front of regularisation images."))
+            found.update(_told(own, rest, "used", "The trigger word is never added to captions of regularisation images."))
         if name == "num_repeats" and regular:
             looked_at = regular
-            found.update(_told(own, rest, "ignored", "Regularisation images are repeated until they are as many as the others."))
+            found.update(
+                _told(own, rest, "ignored", "Regularisation images are repeated until there are as many as training images.")
+            )
         found.update(_compared(name, settings, [entry for entry in own if entry.key not in found], looked_at))
     return found
 
@@ -177,15 +179,15 @@ def _compared(name: str, settings: _Settings, members: Sequence[Entry], leaves: 
     odd = [entry for entry in members if not _same(name, entry.value, chosen)]
     other = next((value for value in reading if not _same(name, value, chosen)), chosen)
     if other is not chosen and odd:
-        why = f"All folders share this setting here; {chosen!r}, which comes first, is taken."
+        why = f"All folders share this setting here; the first value, {chosen!r}, is used."
         return {entry.key: ("not_supported", why) for entry in odd}
     if other is not chosen:
-        why = f"Only some folders have this setting, and all share it here; {other!r}, which the others have, is taken."
+        why = f"Only some folders have this setting, and all share it here; {other!r}, the value of the others, is used."
         return {entry.key: ("not_supported", why) for entry in members}
     if any(not _same(name, value, chosen) for _, value in values):
-        why = "Differs between folders, but says nothing where it does, as they are set."
+        why = "Differs between folders, but has no effect where it does."
         return {entry.key: ("ignored", why) for entry in odd}
-    return {entry.key: ("ignored", "Said again for the folder itself, which wins.") for entry in odd if entry.place is not None}
+    return {entry.key: ("ignored", "Overridden by the folder's own setting.") for entry in odd if entry.place is not None}
 
 
 def _named_again(settings: _Settings) -> Told:
@@ -194,11 +196,11 @@ def _named_again(settings: _Settings) -> Told:
     for entry in settings.placed:
         before = settings.again.get(entry.place or ())
         if before is not None and entry.place is not None and before[:1] == entry.place[:1]:
-            found[entry.key] = ("ignored", "Its dataset names the folder already, and the first one counts.")
+            found[entry.key] = ("ignored", "The folder is already in its dataset; the first entry counts.")
         elif before is not None and entry.name == "image_dir":
             found[entry.key] = (
                 "not_supported",
-                "Another dataset has this folder too; here it is shown once: give it more repeats.",
+                "Another dataset contains this folder too; here it is used once: give it more repeats.",
             )
     return found
 
@@ -232,10 +234,10 @@ def of_folders(entries: Sequence[Entry]) -> Told:
     for entry in settings.placed:
         first = below.get(entry.place or ())
         if entry.name == "num_repeats" and first is not None:
-            why = f"Stands behind each folder that it is for, as in {settings.folders[first]}|{own[first]}."
+            why = f"Added to each folder that it applies to, as in {settings.folders[first]}|{own[first]}."
             found[entry.key] = ("used", why)
         elif entry.name == "num_repeats" and not settings.alike:
-            found[entry.key] = ("used", "The folder's name says it too.")
+            found[entry.key] = ("used", "Also given by the folder's name.")
     return found
 
 
@@ -244,7 +246,7 @@ def _masks(settings: _Settings) -> Told:
     given = [settings.at(name, leaf) for leaf in settings.leaves if not settings.is_reg(leaf)]
     if all(value == given[0] for value in given):
         return {}
-    why = "All folders share one Mask folder (mask_data) here; masks of a folder may lie below it, in a folder of its name."
+    why = "All folders share one Mask folder (mask_data) here; masks of a folder can be in a subfolder with its name."
     return {entry.key: ("not_supported", why) for entry in settings.placed if entry.name == name}
 
 
@@ -256,7 +258,7 @@ def captions(entries: Sequence[Entry]) -> Told:
             named = _NUMBERED.fullmatch(_name(settings.at("image_dir", entry.place)))
             if (named[2].strip() if named else "") != entry.value:
                 told = f"{named[2].strip()!r}" if named else "nothing, so each needs a caption file or a Trigger word (trigger)"
-                found[entry.key] = ("ignored", f"{CLASS_TOKENS} The name of this folder says {told}.")
+                found[entry.key] = ("ignored", f"{CLASS_TOKENS} The name of this folder gives {told}.")
     return found
 
 

@@ -42,8 +42,10 @@ _BY_HAND = {
     "steps",
     "stop_text_encoder_training",
 }
-REACHES_ALL = "caption_prefix also reaches the regularisation images; a dataset file keeps the trigger word from them."
-RATE_OF_SD = "text_encoder_lr was not given, and stands for SD 1.x and 2.x; for SDXL set it to 0 and network_train_unet_only."
+REACHES_ALL = "caption_prefix also applies to regularisation images; a dataset file keeps the trigger word out of their captions."
+RATE_OF_SD = (
+    "text_encoder_lr was not given and has the value for SD 1.x and 2.x; for SDXL set it to 0 and use network_train_unet_only."
+)
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # sd-scripts has no "auto"
 _OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 

@@ -63,7 +63,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it is larger than {MAX_BYTES // 2**10} KB")
         text = path.read_text(encoding="utf-8-sig")
@@ -84,7 +84,7 @@ def read_file(path: Path) -> dict[str, Any]:
             if problem is None:
                 return found
             break
-        problem = problem or ValueError("it holds no keys")
+        problem = problem or ValueError("it contains no keys")
         break
     what = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     reason = " ".join(str(problem).split())
@@ -96,14 +96,14 @@ def _unfit(settings: dict[str, Any]) -> ValueError | None:
     level: list[Any] = [settings]
     for _ in range(MAX_DEPTH):
         if any(type(value) is int and abs(value) >= MAX_NUMBER for value in level):
-            return ValueError("it holds a whole number of more than 64 bits")
+            return ValueError("it contains a whole number of more than 64 bits")
         inside = [
             list(value.values()) if isinstance(value, dict) else value for value in level if isinstance(value, (dict, list))
         ]
         level = [value for values in inside for value in values]
         if not level:
             return None
-    return ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    return ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def source_of(

@@ -53,14 +53,14 @@ HANDED_ON_BEFORE: dict[str, Set[str]] = {
     **dict.fromkeys(("rank_dropout", "module_dropout"), OWN),
     "decompose_both": frozenset(),
 }
-OF_FLUX = "kohya_ss hands it on for FLUX.1 alone."
+OF_FLUX = "kohya_ss passes it on only for FLUX.1."
 WHOLE = 80  # keys: the form writes all its fields, so that a file with so many lacks only those that its version lacked
 RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 OF_V26 = ("anima_", "hunyuan_", "lumina_", "show_timesteps", "train_inpainting")
-REPLACED = "additional_parameters has --network_args, which replaces all that kohya_ss makes of such fields."
+REPLACED = "additional_parameters has --network_args, which replaces what kohya_ss makes of such fields."
 AT_THE_TOP = (
-    "kohya_ss up to v25 wrote it at the top level, where nothing reads it, so it never had an effect; "
-    "to have one, give it inside network_args, or as LoRA+ ({name}) here."
+    "kohya_ss up to v25 wrote it at the top level, where nothing reads it, so it never had an effect; to use it, put it into "
+    "network_args, or set LoRA+ ({name}) here."
 )
 # lora-scripts' form: switch -> the fields that it hides while it is off
 HIDDEN = {
@@ -68,7 +68,7 @@ HIDDEN = {
     "enable_base_weight": ("base_weights", "base_weights_multiplier"),
     "enable_preview": ("sample_prompts", "prompt_file", "positive_prompts", "sample_every_n_epochs", "sample_every_n_steps"),
 }
-OUTSIDE = "sd-scripts reads it inside network_args alone; where it stands it has no effect."
+OUTSIDE = "sd-scripts reads it only inside network_args; here it has no effect."
 
 
 def not_handed_on(source: Source) -> dict[str, str]:
@@ -111,12 +111,12 @@ def _of_the_form(entries: list[Entry], *, is_our_own: bool) -> dict[str, str]:
 
 def _hands_on(types: Set[str]) -> str:
     if not types:
-        return "of that time hands it on for no type"
+        return "of that time does not pass it on for any type"
     if types >= OWN and not types & LYCORIS:
-        return "hands it on for kohya's own types"
+        return "passes it on for kohya's own types"
     if len(types) > 4:
-        return "hands it on for other types"
-    return f"hands it on for {', '.join(sorted(types - {EARLY_LOCON}))} alone"
+        return "passes it on for other types"
+    return f"passes it on only for {', '.join(sorted(types - {EARLY_LOCON}))}"
 
 
 def _ratios(entries: list[Entry]) -> dict[str, str]:

@@ -17,14 +17,14 @@ def _resolution(value: Any, context: Context) -> Finding | None:
     if value in BLANK:
         return empty()
     if context.values.get("max_resolution") not in BLANK and value != context.values["max_resolution"]:
-        return Finding("ignored", "max_resolution says it, and wins.")
+        return Finding("ignored", "Overridden by max_resolution.")
     width, height = sides(value)
     buckets = context.values.get("enable_bucket")
     if truth(buckets) and (same := same_area(width, height or width)):
-        why = "With buckets the area alone counts; these sides have the same."
+        why = "With buckets only the area counts; these sides have the same."
         return Finding("used", why, {"resolution": same[0], "resolution_height": same[1]})
     if "enable_bucket" in context.values and is_off(buckets) and (cells := whole_cells(width, height or width)):
-        why = "Latents have a cell for 8 pixels; sd-scripts' have no more of them, and what is beyond is cut here."
+        why = "One latent cell covers 8 pixels; the remainder is cropped here, and lost in sd-scripts too."
         return Finding("used", why, {"resolution": cells[0], "resolution_height": cells[1]})
     return Finding("used", "Width and height.", {"resolution": width, "resolution_height": height})
 
@@ -59,7 +59,7 @@ def _tokens(value: Any, context: Context) -> Finding | None:
     if length is None or not math.isfinite(length) or length < TOKENS or length % TOKENS == 0:
         return None
     whole = int(length // TOKENS) * TOKENS
-    return Finding("used", f"sd-scripts makes whole pieces of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})
+    return Finding("used", f"sd-scripts uses whole chunks of 75 tokens: the same as {whole}.", {"max_token_length": str(whole)})
 
 
 def _bucket_step(value: Any, context: Context) -> Finding | None:
@@ -69,12 +69,12 @@ def _bucket_step(value: Any, context: Context) -> Finding | None:
         and is_off(context.given("enable_bucket"))
         and ("enable_bucket" in context.values or context.form == "sd-scripts")
     ):
-        return Finding("ignored", "Without effect, since Keep aspect ratios (enable_bucket) is off.")
+        return Finding("ignored", "No effect, because Aspect ratio buckets (enable_bucket) is off.")
     return None
 
 
 def _repeats(value: Any, context: Context) -> Finding | None:
-    return empty() if value in BLANK else Finding("used", "For folders whose name has no number.", {"repeats": value})
+    return empty() if value in BLANK else Finding("used", "For folders without a number in their name.", {"repeats": value})
 
 
 def _image_dir(value: Any, context: Context) -> Finding | None:
@@ -85,15 +85,15 @@ def _image_dir(value: Any, context: Context) -> Finding | None:
 
 
 def _is_reg(value: Any, context: Context) -> Finding | None:
-    return Finding("used", "Goes with its folder.") if context.keep_names else None
+    return Finding("used", "Belongs to its folder.") if context.keep_names else None
 
 
 def _dataset_file(value: Any, context: Context) -> Finding | None:
     if value in BLANK:
         return empty()
     if any(key.startswith("dataset_config.") for key in context.last.values()):
-        return Finding("used", "The file that it names is read too.")
-    return Finding("not_supported", f"The file {value!r} is not at hand; import it by itself.")
+        return Finding("used", "The file is read too.")
+    return Finding("not_supported", f"The file {value!r} was not found; import it separately.")
 
 
 IMAGE_RULES: dict[str, Rule] = {

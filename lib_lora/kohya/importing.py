@@ -37,7 +37,7 @@ from lib_lora.kohya.spelling import (
 from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table, options_by_kohya
 from lib_lora.kohya.textual_inversion import WORD_RULES
 
-SAID_OTHERWISE = "An argument says it, and wins."
+SAID_OTHERWISE = "Overridden by an argument."
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # a key gets the first of these that a part has
 # sd-scripts' defaults for absent keys of a complete configuration, if ours differ
 KOHYA_DEFAULTS: dict[str, Any] = {
@@ -48,7 +48,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
 ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
-CODE = "{value!r} is code of a package, which a file does not bring in; if you trust it, type the name yourself: {title}."
+CODE = "{value!r} is code of a package, which settings files may not load; if you trust it, enter the name yourself in {title}."
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
             if winners and all(
                 by != part.name and value != found.values[name] for name, (by, value) in zip(found.values, winners)
             ):
-                judged[key][number_of] = (part, Finding("ignored", f"{winners[0][0]} says it too, and wins."))
+                judged[key][number_of] = (part, Finding("ignored", f"Overridden by {winners[0][0]}."))
 
 
 def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Context, given: Mapping[str, Any]) -> None:
@@ -219,7 +219,7 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
         verdict, why = context.told[entry.key]
         return Finding(verdict, why)
     if entry.place is None and context.last.get(entry.name, entry.key) != entry.key:
-        return Finding("ignored", "Said again further down, which wins.")
+        return Finding("ignored", "Overridden further down.")
     if entry.key.startswith(f"{OUR_SECTION}.") or (context.form == "ours" and entry.name in options_by_name()):
         return _own(entry, context)
     for rules in ALL_RULES:
@@ -235,13 +235,13 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
 def _own(entry: Entry, context: Context) -> Finding:
     """The finding of one of our options under our name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
-        return Finding("used", "Left to the program.", {str(name): "auto" for name in entry.value if name in options_by_name()})
+        return Finding("used", "The program decides.", {str(name): "auto" for name in entry.value if name in options_by_name()})
     if entry.name == OWN_TEXT_RATE:
-        return Finding("used", "While text_encoder_lr is still this one, it was not given.")
+        return Finding("used", "If text_encoder_lr still has this value, it was not given.")
     if entry.name == TRIGGER_KEPT:
-        return Finding("used", "One of keep_tokens is for the trigger word, which is kept anyway here.")
+        return Finding("used", "One of keep_tokens is for the trigger word, which is always kept here.")
     if entry.name == "note" and entry.key.startswith(f"{OUR_SECTION}."):
-        return Finding("ignored", "A note for the reader.")
+        return Finding("ignored", "A comment.")
     if entry.name not in options_by_name():
         return _reason(None, entry, context)
     return _option(options_by_name()[entry.name], entry, context)
@@ -256,13 +256,13 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
     reason = "" if context.keep_names else opt.not_inherited_value(value)
     if reason:
         return Finding("ignored", reason)
-    title = f"{opt.title}: no run has so many." if is_never_reached(opt, value) else f"{opt.title}."
+    title = f"{opt.title}: more than any run has." if is_never_reached(opt, value) else f"{opt.title}."
     found = Finding("used", title, {opt.name: spelled(opt, value)})
     unclear = unclear_argument(opt, found.values[opt.name])
     if unclear is not None:
         return Finding("not_supported", f"{opt.title}: {unclear}")
     if context.form == "kohya_ss" and opt.name in ZERO_DROPPED and number(value) == 0:
-        found = Finding("used", f"{opt.title} is 0 here; kohya_ss leaves a 0 out, and {ZERO_DROPPED[opt.name]}.", found.values)
+        found = Finding("used", f"{opt.title} is 0 here; kohya_ss drops a 0, and {ZERO_DROPPED[opt.name]}.", found.values)
     return _checked(found)
 
 
@@ -288,17 +288,17 @@ def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
     """The finding of a key that is no option: the table's, unless its value has no effect."""
     if fact is None:
         if is_off(entry.value):
-            return Finding("ignored", "No key of kohya's or ours has this name, and as it is set, it asks for nothing.")
+            return Finding("ignored", "Not a key of kohya's or ours, and as it is set it has no effect.")
         own = options_by_name().get(entry.name)
         if own and own.declaration.kohya:
-            return Finding("unknown", f"A name of ours in a file of kohya's, which calls it {own.declaration.kohya}.")
+            return Finding("unknown", f"Our name in a kohya file; kohya's name is {own.declaration.kohya}.")
         near = difflib.get_close_matches(entry.name, [*key_table(), *options_by_name()], 1, 0.8)
-        return Finding("unknown", "No key of kohya's or ours has this name" + (f"; {near[0]!r} has." if near else "."))
+        return Finding("unknown", "Not a key of kohya's or ours" + (f"; did you mean {near[0]!r}?" if near else "."))
     if fact.verdict == "not_supported":
         if is_off(entry.value, NEUTRAL.get(entry.name, ())):
-            return Finding("ignored", "As it is set, it asks for nothing.")
+            return Finding("ignored", "Has no effect as it is set.")
         if fact.switches and not _is_asked_for(fact, context):
-            return Finding("ignored", "Says nothing for the kind of LoRA and model that the file is about.")
+            return Finding("ignored", "Has no effect for the type of LoRA and model in this file.")
     return Finding(fact.verdict, fact.why)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 Place = tuple[int, ...]
 INNER = ("args", "dataset_args")
 LEFT_OUT = "LoRA_Easy_Training_Scripts leaves out what is empty, false or 0."
-OF_THE_SCRIPTS = "What the scripts do beside the training."
-NAME_OF_SUBSET = "A name for the form alone."
+OF_THE_SCRIPTS = "What the scripts do besides training."
+NAME_OF_SUBSET = "A name that only the form uses."
 
 # name of early versions -> sd-scripts' name
 FLAT = {
@@ -93,9 +93,9 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Place | 
         elif key == "train_resolution" and settings.get("height_resolution"):
             read = [value, settings["height_resolution"]]
         elif key == "height_resolution":
-            why = "Goes with train_resolution."
+            why = "Belongs to train_resolution."
         elif key == "num_epochs" and settings.get("max_steps"):
-            why = "max_steps is given, and wins."
+            why = "Overridden by max_steps."
         yield key, FLAT.get(key, key), read, None, why
 
 

@@ -11,39 +11,37 @@ from lib_lora.kohya.spelling import BLANK, is_off, number, percent, truth
 MODELS = ("sd-lora", "sdxl-lora")
 OWN_CLASSES = "LoraEasyCustomOptimizer"
 OWN_OPTIMIZERS = ("came", "compass", "lpfadamw")
-BROUGHT_ALONG = "A class that LoRA_Easy_Training_Scripts brings along; choose one of the list"
+BROUGHT_ALONG = "A class that comes with LoRA_Easy_Training_Scripts; choose one from the list"
 
 
 def _network_train(value: Any, context: Context) -> Finding:
     left = LEFT_UNTRAINED.get(str(value).strip().lower())
-    return (
-        empty() if value in BLANK else Finding("used", "Leaves the other part untrained." if left else "Both parts are trained.")
-    )
+    return empty() if value in BLANK else Finding("used", "The other part is not trained." if left else "Both parts are trained.")
 
 
 def _lora_fa(value: Any, context: Context) -> Finding:
     if is_off(value):
         return empty()
-    return Finding("not_supported", "LoRA-FA, which leaves lora_down as it begins, is not trained; choose another type.")
+    return Finding("not_supported", "LoRA-FA, which does not train lora_down, is not supported; choose another type.")
 
 
 def _model_train_type(value: Any, context: Context) -> Finding:
     if value in BLANK or value in MODELS:
-        return Finding("ignored", "The checkpoint itself says what it is.")
-    return Finding("not_supported", f"{value}: LoRAs of SD 1.x, 2.x and SDXL are trained, {' and '.join(MODELS)}.")
+        return Finding("ignored", "Detected from the checkpoint.")
+    return Finding("not_supported", f"{value}: supported are LoRAs of SD 1.x, 2.x and SDXL, {' and '.join(MODELS)}.")
 
 
 def _train_mode(value: Any, context: Context) -> Finding:
     if is_off(value) or value == "lora":
         return Finding("ignored", "A LoRA is trained.")
-    return Finding("not_supported", f"{value}: a LoRA is trained, with the trigger's own embedding if that is wanted.")
+    return Finding("not_supported", f"{value}: only a LoRA can be trained, with an embedding of the trigger word if you want.")
 
 
 def _warmup_ratio(value: Any, context: Context) -> Finding:
     if is_off(value):
         return empty()
     if context.given("lr_scheduler_type") is not None:
-        return Finding("not_supported", "Goes to a schedule of its own class; see Other schedule (lr_scheduler_type).")
+        return Finding("not_supported", "Belongs to a schedule class; see Other schedule (lr_scheduler_type).")
     share = number(value)
     return Finding("used", "Share of all steps.", {"lr_warmup_steps": value if share is None else percent(share * 100)})
 
@@ -62,10 +60,10 @@ def _optimizer(value: Any, context: Context) -> Finding | None:
 
 def _prodigy(value: Any, context: Context) -> Finding:
     if str(context.given("optimizer_type", "optimizer") or "").lower() != "prodigy" or value in BLANK:
-        return Finding("ignored", "Hidden: the optimizer is not Prodigy.")
+        return Finding("ignored", "Hidden, because the optimizer is not Prodigy.")
     if context.given("optimizer_args", "optimizer_args_custom") is not None:
-        return Finding("ignored", "optimizer_args are given, and win.")
-    return Finding("not_supported", "Give Prodigy's arguments in Optimizer arguments (optimizer_args).")
+        return Finding("ignored", "Overridden by optimizer_args.")
+    return Finding("not_supported", "Enter Prodigy's arguments in Optimizer arguments (optimizer_args).")
 
 
 def _positive_prompts(value: Any, context: Context) -> Finding:
@@ -73,16 +71,16 @@ def _positive_prompts(value: Any, context: Context) -> Finding:
     if value in BLANK:
         return empty()
     if context.given("prompt_file") is not None:
-        return Finding("ignored", "prompt_file is given, and wins.")
+        return Finding("ignored", "Overridden by prompt_file.")
     given = [(flag, context.given(name)) for flag, name in zip(("n", "w", "h", "l", "s", "d"), OF_THE_SAMPLE)]
     flags = "".join(f" --{flag} {said}" for flag, said in given if said is not None)
-    return Finding("used", "The sample.", {"sample_prompts": " ".join(f"{value}{flags}".split())})
+    return Finding("used", "The sample prompt.", {"sample_prompts": " ".join(f"{value}{flags}".split())})
 
 
 def _of_the_sample(value: Any, context: Context) -> Finding:
     if context.given("positive_prompts") is None:
-        return Finding("ignored", "Goes with positive_prompts, which is not given.")
-    return Finding("used", "Part of the sample.")
+        return Finding("ignored", "Belongs to positive_prompts, which is not given.")
+    return Finding("used", "Part of the sample prompt.")
 
 
 OTHER_RULES: dict[str, Rule] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from lib_lora.kohya.importing import Imported
 
 HEADS = {
-    "not_supported": "Not supported, and left out",
-    "unknown": "Unknown, and left out",
+    "not_supported": "Not supported and left out",
+    "unknown": "Unknown and left out",
     "used": "Used",
     "ignored": "Ignored on purpose",
 }

@@ -41,7 +41,7 @@ LARGEST_RATE = 100
 RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of early forms
 MOST_CYCLES = 10**6  # above it, no number of epochs
-OWN_RATE = "AdaFactor makes its own rate without relative_step=False, and so has its own schedule"
+OWN_RATE = "Without relative_step=False, AdaFactor sets its own learning rate and schedule"
 OWN_WITH_CONVOLUTIONS = ("Kohya LoCon", "Kohya DyLoRA")
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
@@ -85,28 +85,30 @@ Rule = Callable[[Any, Context], "Finding | None"]
 
 def empty(opt: Option | None = None) -> Finding:
     """The finding of an empty field."""
-    return Finding("ignored", f"Empty: {opt.title} keeps its default." if opt else "Empty, and so without effect.")
+    return Finding("ignored", f"Empty: {opt.title} keeps its default." if opt else "Empty: no effect.")
 
 
 def _rate(name: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         if number(value) is None and value not in BLANK:
-            return Finding("not_supported", f"{value!r} is no number.")
+            return Finding("not_supported", f"{value!r} is not a number.")
         if isinstance(value, (list, tuple)) and len({number(rate) for rate in value}) > 1:
-            return Finding("not_supported", "SDXL's text encoders have one rate here; give a single one.")
+            return Finding("not_supported", "SDXL's text encoders share one learning rate here; enter a single one.")
         rates = _rates(context)
         if name == "learning_rate" and _is_inversion(context):
-            return Finding("used", "Learning rate of the word's embedding.", {"embedding_lr": number(value)})
+            return Finding("used", "Learning rate of the embedding.", {"embedding_lr": number(value)})
         if name == "learning_rate":
             stands_in = [part for part in RATES if context.values.get(part) in BLANK]
             rate = number(value)
             if stands_in and rate is not None and not 0 <= rate <= LARGEST_RATE:
                 return Finding("not_supported", f"got {value!r}, must be a number from 0 to {LARGEST_RATE}.")
-            why = f"Stands in for {' and '.join(stands_in)}, not given." if stands_in else "Both rates are given, and win."
+            why = (
+                f"Used for {' and '.join(stands_in)}, which are not given." if stands_in else "Overridden by both learning rates."
+            )
             return Finding("used", why)
         if name in rates and rates[name] is None:
-            return Finding("used", "As in the file that we wrote: not given, so that the model's family decides.", {name: None})
-        why = "0 leaves this part untrained." if rates.get(name) == 0 else "Learning rate."
+            return Finding("used", "As in the file that we wrote: not given, so the model's family decides.", {name: None})
+        why = "0: this part is not trained." if rates.get(name) == 0 else "Learning rate."
         return Finding("used", why, {name: rates[name]} if name in rates else {})
 
     return rule
@@ -118,7 +120,7 @@ def _is_inversion(context: Context) -> bool:
 
 
 def _only(value: Any, context: Context) -> Finding:
-    return Finding("used", "Leaves the other part untrained.") if truth(value) else empty()
+    return Finding("used", "The other part is not trained.") if truth(value) else empty()
 
 
 def _rates(context: Context) -> dict[str, Any]:
@@ -150,16 +152,16 @@ def _rates(context: Context) -> dict[str, Any]:
 
 def _max_steps(value: Any, context: Context) -> Finding | None:
     if is_off(value):
-        return Finding("ignored", "Not given: epochs decide.")
+        return Finding("ignored", "Not given: the number of epochs decides.")
     if number(context.given("max_train_epochs")):
-        return Finding("ignored", "max_train_epochs is given, and wins.")
+        return Finding("ignored", "Overridden by max_train_epochs.")
     return Finding("used", "An exact number of steps.", {"steps": value})
 
 
 def _max_epochs(value: Any, context: Context) -> Finding | None:
     if is_off(value):
         return Finding("ignored", "Not given.")
-    return Finding("used", "Epochs win over steps.", {"epochs": value, "steps": 0})
+    return Finding("used", "Overrides the steps.", {"epochs": value, "steps": 0})
 
 
 def _epoch(value: Any, context: Context) -> Finding | None:
@@ -169,8 +171,8 @@ def _epoch(value: Any, context: Context) -> Finding | None:
         return Finding("ignored", "sd-scripts does not read it; max_train_epochs or max_train_steps decides.")
     for key in ("max_train_epochs", "max_train_steps"):
         if number(context.given(key)):
-            return Finding("ignored", f"{key} is given, and wins.")
-    why = "Repeats × images ÷ batch size × epochs is the number of steps; kohya_ss would have run its 1600 instead, unless told."
+            return Finding("ignored", f"Overridden by {key}.")
+    why = "The number of steps is repeats × images ÷ batch size × epochs; kohya_ss would have run its default of 1600."
     return Finding("used", why, {"epochs": value, "steps": 0})
 
 
@@ -178,23 +180,23 @@ def _warmup_percent(value: Any, context: Context) -> Finding | None:
     if is_off(value):
         return Finding("ignored", "No warm-up.")
     if _own_schedule(context):
-        return Finding("ignored", f"{OWN_RATE} without a warm-up.")
+        return Finding("ignored", f"{OWN_RATE}, without a warm-up.")
     if number(context.given("lr_warmup_steps")):
-        return Finding("ignored", "lr_warmup_steps is given, and wins.")
+        return Finding("ignored", "Overridden by lr_warmup_steps.")
     if _no_warmup(context):
-        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss leaves it out too.")
+        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss drops it too.")
     return Finding("used", "Percent of all steps, as a share.", {"lr_warmup_steps": percent(value)})
 
 
 def _warmup_steps(value: Any, context: Context) -> Finding | None:
     if not is_off(value) and _own_schedule(context):
-        return Finding("ignored", f"{OWN_RATE} without a warm-up.")
+        return Finding("ignored", f"{OWN_RATE}, without a warm-up.")
     if context.form != "kohya_ss":
         return None if value in BLANK else Finding("used", "Warm-up.", {"lr_warmup_steps": steps_or_share(value, context.form)})
     if is_off(value):
         return Finding("ignored", "Not given: lr_warmup decides.")
     if _no_warmup(context):
-        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss leaves it out too.")
+        return Finding("ignored", "The schedule constant has no warm-up; kohya_ss drops it too.")
     return Finding("used", "Warm-up.", {"lr_warmup_steps": value})
 
 
@@ -216,14 +218,14 @@ def _stop_text(value: Any, context: Context) -> Finding | None:
     if context.form != "kohya_ss":
         return Finding("used", "Stop the text encoder.", {"stop_text_encoder_training": value})
     share = percent(value)
-    why = "Percent of all steps, as a share. kohya_ss shows this for LoRA but trains on to the end; here it stops."
+    why = "Percent of all steps, as a share. kohya_ss shows this for LoRA but does not stop; here it stops."
     never = isinstance(share, float) and share >= ALL_STEPS
     return Finding("used", why, {"stop_text_encoder_training": 0 if never else share})
 
 
 def _stop_text_older(value: Any, context: Context) -> Finding | None:
     if "stop_text_encoder_training" in context.values and truth(context.values["stop_text_encoder_training"]):
-        return Finding("ignored", "stop_text_encoder_training says it, and wins.")
+        return Finding("ignored", "Overridden by stop_text_encoder_training.")
     return _stop_text(value, context)
 
 
@@ -232,12 +234,12 @@ def _optimizer_older(name: str) -> Rule:
 
     def rule(value: Any, context: Context) -> Finding | None:
         if context.given("optimizer", "optimizer_type") is not None:
-            return Finding("ignored", "The optimizer is named, and wins.")
+            return Finding("ignored", "Overridden by the optimizer.")
         if truth(value):
-            return Finding("used", "An older switch.", {"optimizer": name})
+            return Finding("used", "An older option.", {"optimizer": name})
         if context.form == "kohya_ss" and name == "AdamW8bit":
-            return Finding("used", "Off, and no optimizer is named.", {"optimizer": "AdamW"})
-        return Finding("ignored", "Off, and so without effect.")
+            return Finding("used", "Off, and no optimizer is given.", {"optimizer": "AdamW"})
+        return Finding("ignored", "Off: no effect.")
 
     return rule
 
@@ -245,7 +247,7 @@ def _optimizer_older(name: str) -> Rule:
 def _schedule(value: Any, context: Context) -> Finding | None:
     if not _own_schedule(context):
         return None
-    return Finding("used", f"{OWN_RATE}, as sd-scripts does too.", {"lr_scheduler": "adafactor"})
+    return Finding("used", f"{OWN_RATE}, as in sd-scripts.", {"lr_scheduler": "adafactor"})
 
 
 def _makes_its_own_rate(optimizer: Any, arguments: Any) -> bool:
@@ -260,15 +262,15 @@ def _makes_its_own_rate(optimizer: Any, arguments: Any) -> bool:
 
 def _noise_kind(value: Any, context: Context) -> Finding | None:
     if value not in ("Original", "Multires"):
-        return empty() if value in BLANK else Finding("not_supported", f"{value!r}: only Original and Multires are known.")
-    return Finding("used", f"The options of {value} noise count, the others do not.")
+        return empty() if value in BLANK else Finding("not_supported", f"{value!r}: must be Original or Multires.")
+    return Finding("used", f"Only the options of {value} noise are used.")
 
 
 def _noise_of(kind: str) -> Rule:
     def rule(value: Any, context: Context) -> Finding | None:
         chosen = context.given("noise_offset_type")
         if chosen in ("Original", "Multires") and chosen != kind:
-            return Finding("ignored", f"noise_offset_type is {chosen}, so this does not count.")
+            return Finding("ignored", f"Not used, because noise_offset_type is {chosen}.")
         return None
 
     return rule
@@ -279,21 +281,21 @@ def _cycles(value: Any, context: Context) -> Finding | None:
     restarts = context.given("lr_scheduler") == "cosine_with_restarts"
     if context.form != "kohya_ss" or value not in BLANK or not restarts or epochs is None or not 1 <= epochs < MOST_CYCLES:
         return None
-    return Finding("used", "Empty: kohya_ss takes the number of epochs then.", {"lr_scheduler_num_cycles": int(epochs)})
+    return Finding("used", "Empty: kohya_ss uses the number of epochs.", {"lr_scheduler_num_cycles": int(epochs)})
 
 
 def _alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0:
         return None
     rank = number(context.given("network_dim")) or SD_SCRIPTS_DEFAULTS["rank"]
-    dropped = " kohya_ss since v24 leaves a 0 out, and the alpha would have been 1." if context.form == "kohya_ss" else ""
-    return Finding("used", f"0 means: equal to the rank.{dropped}", {"alpha": rank})
+    dropped = " kohya_ss since v24 drops a 0, and the alpha would have been 1." if context.form == "kohya_ss" else ""
+    return Finding("used", f"0 means equal to the rank.{dropped}", {"alpha": rank})
 
 
 def _conv_alpha(value: Any, context: Context) -> Finding | None:
     if number(value) != 0 or context.form != "kohya_ss" or context.given("LoRA_type") not in OWN_WITH_CONVOLUTIONS:
         return None
-    why = "0 means: equal to their rank. kohya_ss leaves a 0 out for this type, and the alpha would have been 1."
+    why = "0 means equal to their rank. kohya_ss drops a 0 for this type, and the alpha would have been 1."
     return Finding("used", why, {"conv_alpha": value})
 
 
@@ -306,12 +308,12 @@ def _precision(value: Any, context: Context) -> Finding | None:
 def _caption_extension(value: Any, context: Context) -> Finding | None:
     if value != "" or context.form != "kohya_ss":
         return None
-    return Finding("used", "Empty: kohya looks for .caption then.", {"caption_extension": ".caption"})
+    return Finding("used", "Empty: kohya uses .caption.", {"caption_extension": ".caption"})
 
 
 def _composite(value: Any, context: Context) -> Finding | None:
     """The finding of a key without parts; if it has parts, these are judged instead."""
-    return empty() if is_off(value) else Finding("not_supported", f"{value!r} holds no arguments of the form name=value.")
+    return empty() if is_off(value) else Finding("not_supported", f"{value!r} contains no arguments of the form name=value.")
 
 
 RULES: dict[str, Rule] = {

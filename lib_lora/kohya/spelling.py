@@ -26,7 +26,7 @@ ZERO_DROPPED: dict[str, str] = {
     "max_grad_norm": "gradients would have been clipped at 1",
     "prior_loss_weight": "the weight would have been 1",
     "multires_noise_discount": "the discount would have been 0.3",
-    "seed": "a random seed would have been drawn",
+    "seed": "a random seed would have been used",
 }
 ALL_STEPS = 0.999999  # a share of 1 would be one step
 NEVER = 100000  # epochs

@@ -8,7 +8,7 @@ from lib_lora.kohya.rules import Context, Finding, Rule, empty
 from lib_lora.kohya.spelling import BLANK
 
 _VECTORS = "num_vectors_per_token"
-_ALONE = "Goes with token_string, which is not given."
+_ALONE = "Belongs to token_string, which is not given."
 
 
 def _token_string(value: Any, context: Context) -> Finding:
@@ -31,6 +31,6 @@ def _of_the_word(name: str, why: str) -> Rule:
 
 WORD_RULES: dict[str, Rule] = {
     "token_string": _token_string,
-    _VECTORS: _of_the_word("embedding_vectors", "Tokens that the word is trained as."),
-    "init_word": _of_the_word("init_word", "What the vectors begin as."),
+    _VECTORS: _of_the_word("embedding_vectors", "Number of vectors of the embedding."),
+    "init_word": _of_the_word("init_word", "The words that the embedding starts from."),
 }

@@ -101,7 +101,7 @@ def adapters_from_state(
 def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: torch.dtype) -> Adapter:
     if not algebra.adapter_type_of(tensors):
         raise LoraFileError(
-            f"The LoRA's layer {target.name!r} lacks a tensor or is of an unknown type; it has {', '.join(sorted(tensors))}."
+            f"The LoRA's layer {target.name!r} lacks a tensor or has an unknown type; it has {', '.join(sorted(tensors))}."
         )
     check_layers({target.name: tensors}, "The LoRA ")
     values = {key: value for key, value in algebra.from_file(tensors).items() if key != "alpha"}
@@ -109,7 +109,8 @@ def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: t
     if not _fits(values, alpha, weight_of(target)):
         has = ", ".join(f"{key} {shape_words(value)}" for key, value in tensors.items() if key != "alpha")
         raise LoraFileError(
-            f"The LoRA's layer {target.name!r} does not fit the model's, of {shape_words(weight_of(target))}: it has {has}."
+            f"The LoRA's layer {target.name!r} does not fit the model's layer with {shape_words(weight_of(target))}: it has "
+            f"{has}."
         )
     return made_of(target, {key: value.detach().to(device, dtype, copy=True) for key, value in values.items()}, alpha)
 

@@ -57,8 +57,8 @@ def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Fa
     if wanted != "auto":
         return Choice(wanted == "on")
     if device.type != "cuda":
-        return Choice(False, "a machine's own memory is large enough")
+        return Choice(False, "a CPU has enough memory")
     total = torch.cuda.get_device_properties(device).total_memory
     enough = family.enough_bytes
     small = total < enough
-    return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less' if small else 'not less'} than {enough / 2**30:.0f}")
+    return Choice(small, f"the GPU has {total / 2**30:.0f} GB, {'less than' if small else 'at least'} {enough / 2**30:.0f}")

@@ -96,7 +96,7 @@ def _word(name: str, tensors: State) -> Embedding:
     odd = any(value.dim() != 2 or len(value) != len(vectors[0]) or not _are_numbers(value) for value in vectors)
     if (len(keys) > 1 and keys != PAIR) or odd:
         raise LoraFileError(
-            f"The file's embedding {name!r} is incomplete or of an unknown kind; it has {', '.join(sorted(tensors))}."
+            f"The file's embedding {name!r} is incomplete or has an unknown type; it has {', '.join(sorted(tensors))}."
         )
     return Embedding(name, vectors)
 
@@ -113,7 +113,9 @@ def check_fits(word: Embedding, base: BaseModel) -> None:
     """
     wanted, found = widths(base), [vectors.shape[1] for vectors in word.vectors]
     if found != wanted:
-        raise LoraFileError(f"The embedding {word.name!r} is {_shown(found)} numbers wide; this model's are {_shown(wanted)}.")
+        raise LoraFileError(
+            f"The embedding {word.name!r} has vectors of {_shown(found)} numbers; this model needs {_shown(wanted)}."
+        )
 
 
 def widths(base: BaseModel) -> list[int]:

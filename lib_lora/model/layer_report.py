@@ -56,7 +56,7 @@ def layers_text(config: Settled, family: Family, files: LoraFiles | None = None)
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
     others = len({key.partition(".")[0] for key in kept})
-    more = f"; {others} others stay as {Path(path).stem} has them" if others else ""
+    more = f"; {others} others stay as in {Path(path).stem}" if others else ""
     return f"{sum(counts.values())} layers of an {family.name}: {parts}{more}; a file of {size / 1e6:.1f} MB"
 
 
@@ -76,7 +76,7 @@ def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Sh
         if name != BUNDLE:
             found.setdefault(name, {f"{name}.alpha": ()})[key] = tuple(value.shape)
     if not {name for name in found if not is_further(name)} <= dict(layers_of(family)).keys():
-        raise LoraFileError(f"{path!r} has layers that no {family.name} has.")
+        raise LoraFileError(f"{path!r} has layers that do not exist in {family.name}.")
     return found
 
 

@@ -18,7 +18,7 @@ from lib_lora.model.layer_names.translate import Named, Translation, translate
 
 Shape = tuple[int, ...]
 _SIDECAR, _SIDECAR_BYTES = "adapter_config.json", 2**20
-_LOOKED_AT = "files of kohya, ldm, diffusers, PEFT, OneTrainer, ComfyUI and LyCORIS are read"
+_LOOKED_AT = "supported are the formats of kohya, ldm, diffusers, PEFT, OneTrainer, ComfyUI and LyCORIS"
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,19 @@ def _named_here(path: Path, raw: State, metadata: dict[str, str], family: Family
 def names_problem(path: str, names: Translation) -> str | None:
     """Why the file's names cannot be used, in one sentence; None if each one is known."""
     if names.other:
-        what = f"holds {names.other}" if names.other in NO_LORA else f"is made for {names.other}"
-        return f"{path!r} {what}, which is not trained here; choose a LoRA of SD 1.x, SD 2.x or SDXL."
+        what = f"contains {names.other}" if names.other in NO_LORA else f"is made for {names.other}"
+        return f"{path!r} {what}, which cannot be trained; choose a LoRA of SD 1.x, SD 2.x or SDXL."
     if names.twice:
-        return (
-            f"{path!r} has {len(names.twice)} layers under two names each, such as {names.twice[0]!r}; leave one of the two out."
-        )
+        return f"{path!r} has {len(names.twice)} layers under two names each, such as {names.twice[0]!r}; remove one of the two."
     if names.unknown and all(key.endswith(".bias") for key in names.unknown):
         return (
-            f"{path!r} has {len(names.unknown)} biases, such as {names.unknown[0]!r:.200}, which are not trained here; "
-            "choose a LoRA that was made without them (PEFT's bias and lora_bias)."
+            f"{path!r} has {len(names.unknown)} biases, such as {names.unknown[0]!r:.200}, which cannot be trained; choose a "
+            "LoRA that was made without them (PEFT's bias and lora_bias)."
         )
     if names.unknown:
         return (
-            f"{path!r} has {len(names.unknown)} tensors of kinds that are not trained here, such as {names.unknown[0]!r:.200}, "
-            f"which no {names.family_words} has under that name; {_LOOKED_AT}: convert it to kohya's names, or choose another."
+            f"{path!r} has {len(names.unknown)} tensors that cannot be trained, such as {names.unknown[0]!r:.200}, a name that "
+            f"does not exist in {names.family_words}; {_LOOKED_AT}: convert the file to kohya's names, or choose another."
         )
     return None
 
@@ -121,10 +119,10 @@ def _beside(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
         with config.open("rb") as file:
             content = file.read(_SIDECAR_BYTES + 1)
         if len(content) > _SIDECAR_BYTES:
-            raise LoraFileError(f"{_SIDECAR} beside it has more than {_SIDECAR_BYTES} bytes")
+            raise LoraFileError(f"{_SIDECAR} next to it has more than {_SIDECAR_BYTES} bytes")
         return {CONFIG: content.decode()}
     except (OSError, UnicodeDecodeError) as error:
-        raise LoraFileError(f"{_SIDECAR} beside it cannot be read") from error
+        raise LoraFileError(f"{_SIDECAR} next to it cannot be read") from error
 
 
 def _tensor(one: Named, value: torch.Tensor, sides: Mapping[str, int]) -> torch.Tensor:

@@ -12,14 +12,14 @@ _BY_KEY = {  # a key that only this type has -> what it is; what to do
     "lora_mid.weight": f"a LoCon {_TUCKER}",
     "hada_t1": f"a LoHa {_TUCKER}",
     "lokr_t2": f"a LoKr {_TUCKER}",
-    "rescale": "an OFT whose outputs are scaled too; choose one made without rescaled",
-    "oft_diag": "an OFT of an older form; choose one that has oft_blocks",
+    "rescale": "an OFT with rescaled outputs; choose one made without rescaled",
+    "oft_diag": "an OFT in an older format; choose one that has oft_blocks",
     "bm.weight": f"a GLoRA {_TUCKER}",
-    "scalar": "scaled by a tensor of its own; choose a file without use_scalar",
-    "scale": "scaled by a tensor of its own; choose a file that has alphas instead",
+    "scalar": "scaled by a tensor; choose a file made without use_scalar",
+    "scale": "scaled by a tensor; choose a file with alphas instead",
 }
-_BUTTERFLY = "a BOFT (butterfly); choose a file of OFT (diag-oft)"
-_KERNEL = "a GLoRA beside a convolution; choose one of the transformers alone (LyCORIS' preset attn-mlp)"
+_BUTTERFLY = "a BOFT (butterfly); choose an OFT (diag-oft)"
+_KERNEL = "a GLoRA of a convolution; choose one of the transformers only (LyCORIS' preset attn-mlp)"
 _OTHER = "choose a file of another type"
 
 
@@ -39,8 +39,8 @@ def rarer_type(name: str, tensors: Tensors) -> str:
         return ""
     found = next((words for key, words in _BY_KEY.items() if key in tensors), "")
     if not found and not is_norm(name) and BIAS in tensors and adapter_type_of(set(tensors) - {BIAS}):
-        return "a change of its bias beside that of its weight; choose a file made without biases (ComfyUI's bias_diff)"
-    return found or f"which has {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha alone'}; {_OTHER}"
+        return "a change of the bias as well as of the weight; choose a file made without biases (ComfyUI's bias_diff)"
+    return found or f"with {', '.join(sorted(set(tensors) - {'alpha'})) or 'alpha only'}; {_OTHER}"
 
 
 def rarer_problem(path: str, layers: Mapping[str, Tensors]) -> str | None:
@@ -49,5 +49,5 @@ def rarer_problem(path: str, layers: Mapping[str, Tensors]) -> str | None:
     if not found:
         return None
     name, words = next(iter(found.items()))
-    many = f"{len(found)} layers of types that are" if len(found) > 1 else "a layer of a type that is"
-    return f"{path!r} has {many} not trained here, {'such as ' if len(found) > 1 else ''}{name!r}, {words}."
+    many = f"{len(found)} layers of types that" if len(found) > 1 else "a layer of a type that"
+    return f"{path!r} has {many} cannot be trained, {'such as ' if len(found) > 1 else ''}{name!r}, {words}."

@@ -61,8 +61,8 @@ def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
         if kind:
             found.setdefault(kind, []).append(f"{name!r} {words}")
     if found:
-        told = [first + (f" ({len(more)} more as well)" if more else "") for first, *more in found.values()]
-        raise LoraFileError(f"{start}is damaged: layer {'; layer '.join(told)}. Choose a whole file.")
+        told = [first + (f" (and {len(more)} more)" if more else "") for first, *more in found.values()]
+        raise LoraFileError(f"{start}is damaged: layer {'; layer '.join(told)}. Choose an undamaged file.")
 
 
 def not_finite(layers: Layers) -> list[str]:
@@ -99,9 +99,9 @@ def _number_problems(tensors: Tensors) -> Iterator[str]:
     """Numbers must be floating point: integers are those of a compressed file, which states their meaning elsewhere."""
     for key, value in tensors.items():
         if key not in _SINGLE and not value.is_floating_point():
-            yield f"has {key} of the number format {_dtype(value)}, must be floating point"
+            yield f"has {key} in {_dtype(value)}, must be floating point"
         elif key not in _SINGLE and not value.numel():
-            yield f"has an empty {key}, of the shape {shape_words(value)}"
+            yield f"has an empty {key} with the shape {shape_words(value)}"
 
 
 def _shape_problems(tensors: Tensors) -> Iterator[str]:
@@ -110,9 +110,9 @@ def _shape_problems(tensors: Tensors) -> Iterator[str]:
         wanted = _DIMENSIONS.get(key)
         if key in _VECTORS:
             if max(value.shape, default=1) != value.numel():
-                yield f"has {key} of the shape {shape_words(value)}, must be one row of numbers"
+                yield f"has {key} with the shape {shape_words(value)}, must be a single row"
         elif wanted and value.dim() not in wanted:
-            yield f"has {key} of the shape {shape_words(value)}, must have {' or '.join(map(str, wanted))} dimensions"
+            yield f"has {key} with the shape {shape_words(value)}, must have {' or '.join(map(str, wanted))} dimensions"
 
 
 def _half_problems(tensors: Tensors) -> Iterator[str]:
@@ -127,13 +127,15 @@ def _half_problems(tensors: Tensors) -> Iterator[str]:
     elif kind == "lokr":
         yield from _kronecker_problems(tensors)
     elif kind == "diag-oft" and tensors[BLOCKS].shape[-1] != tensors[BLOCKS].shape[-2]:
-        yield f"has {BLOCKS} of the shape {shape_words(tensors[BLOCKS])}, must be square blocks"
+        yield f"has {BLOCKS} with the shape {shape_words(tensors[BLOCKS])}, must be square blocks"
     elif kind == "glora":
         yield from _general_problems(tensors)
     if kind in ("lora", "loha", "lokr") and _size(tensors) > MOST_NUMBERS:
-        yield f"is of a weight of {_size(tensors)} numbers, at most {MOST_NUMBERS} are read"
+        yield f"belongs to a weight of {_size(tensors)} numbers, must have at most {MOST_NUMBERS}"
     if SCALE in tensors and not _is_row_or_column(tensors):
-        yield f"has {SCALE} of the shape {shape_words(tensors[SCALE])}, must be one number for every input or output of its layer"
+        yield (
+            f"has {SCALE} with the shape {shape_words(tensors[SCALE])}, must be one number for every input or output of its layer"
+        )
 
 
 def _hadamard_problems(tensors: Tensors) -> Iterator[str]:
@@ -194,12 +196,12 @@ def _size(tensors: Tensors) -> int:
 
 def _apart(tensors: Tensors, *keys: str) -> str:
     shapes = ", ".join(f"{key} {shape_words(tensors[key])}" for key in keys)
-    return f"has factors that do not go together: {shapes}"
+    return f"has factors with shapes that do not match: {shapes}"
 
 
 def shape_words(value: torch.Tensor) -> str:
     """`[2, 64]` -> `2×64`."""
-    return "×".join(map(str, value.shape)) or "no dimension"
+    return "×".join(map(str, value.shape)) or "scalar"
 
 
 def _dtype(value: torch.Tensor) -> str:

@@ -30,7 +30,7 @@ def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_w
     found = _found(path)
     other = path.exists() and not path.is_file()
     if other or (found and set(found).isdisjoint(EMPTY)):
-        raise LoraFileError(f"{path.name!r} is no card of the webui's, and stays as it is")
+        raise LoraFileError(f"{path.name!r} is not a card of the webui and was not changed")
     entries = {**EMPTY, "preferred weight": preferred_weight, **(found or {})}
     entries["activation text"] = activation_text or entries["activation text"]
     entries["sd version"] = sd_version

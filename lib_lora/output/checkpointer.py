@@ -97,7 +97,7 @@ class Checkpointer:
         try:
             yield self._save_state("", done)
         except StateError as error:
-            yield Note(f"The LoRA is saved, but not the state to go on from ({error}).")
+            yield Note(f"The LoRA is saved, but not its state ({error}).")
 
     def rescue(self, done: StepDone, error: HostChanged) -> Iterator[Event]:
         """Save the state, since the model is gone and the LoRA cannot be saved.
@@ -109,7 +109,7 @@ class Checkpointer:
         saved = self.leave(done)
         yield saved
         raise HostChanged(
-            f"{error} The state after step {done.step} is saved: Resume from (resume) {saved.folder.name!r} goes on from there."
+            f"{error} The state after step {done.step} is saved; to continue, set Resume from (resume) to {saved.folder.name!r}."
         ) from error
 
     def leave(self, done: StepDone) -> StateSaved:
@@ -154,7 +154,7 @@ class Checkpointer:
         try:
             yield self._save_state(save.ending, done)
         except StateError as error:
-            yield Note(f"The state after step {done.step} is not saved, older ones stay ({error}).")
+            yield Note(f"The state after step {done.step} is not saved; older ones are kept ({error}).")
             return
         stays = remove_state(self._folder / f"{self._config.run.name}{save.old_state}-state") if save.old_state else None
         if stays is not None:
@@ -177,7 +177,7 @@ class Checkpointer:
             except Exception as other:  # noqa: BLE001 - the first error counts
                 raise LoraFileError(f"{failed} The state is not saved ({str(other).rstrip('.')}).") from error
             yield saved
-            again = f"The state after step {done.step} is saved: Resume from (resume) {str(saved.folder)!r} goes on from there."
+            again = f"The state after step {done.step} is saved; to continue, set Resume from (resume) to {str(saved.folder)!r}."
             raise LoraFileError(f"{failed} {again}") from error
 
     def _save_state(self, ending: str, done: StepDone, place: Path | None = None) -> StateSaved:

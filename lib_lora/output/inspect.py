@@ -22,13 +22,13 @@ NAMES = {
     **{"ia3": "(IA)³", "diag-oft": "OFT", "glora": "GLoRA", NORM: "norms"},
 }
 AXES = {
-    "input": "inputs: the webui's loader reads these; diffusers takes them for those of outputs and applies them wrongly",
-    "output": "outputs: diffusers and LyCORIS' wd_on_output read these; the webui's loader applies them wrongly",
-    "unknown": "of no axis that is known",
+    "input": "inputs: the webui supports this; diffusers takes it for outputs and applies it wrongly",
+    "output": "outputs: diffusers and LyCORIS' wd_on_output support this; the webui applies it wrongly",
+    "unknown": "unknown",
 }
 ORDERS = {
-    True: "a1 and b1 over inputs: the webui's loader and LyCORIS before 3.0 read these",
-    False: "a2 and b2 over inputs: LyCORIS since 3.0 reads these; the webui's loader fails",
+    True: "a1 and b1 over inputs: the webui and LyCORIS before 3.0 support this",
+    False: "a2 and b2 over inputs: LyCORIS since 3.0 supports this; the webui fails",
 }
 
 
@@ -53,7 +53,9 @@ def describe(path: Path) -> dict[str, Any]:
     if not whole and rarer:
         raise LoraFileError(rarer_problem(str(path), {name: layers[name] for name in rarer}))
     if not whole:
-        raise LoraFileError(f"{str(path)!r} holds no LoRA: no layer has lora_down and lora_up, or tensors of another known type.")
+        raise LoraFileError(
+            f"{str(path)!r} contains no LoRA: no layer has lora_down and lora_up, or tensors of another known type."
+        )
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
     alphas = {name: alpha_of(tensors) for name, tensors in whole.items()}
     alone = [name for name in whole if adapter_type_of(values[name]) not in (*MULTIPLYING, NORM)]

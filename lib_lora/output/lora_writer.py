@@ -36,8 +36,8 @@ from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.trainer import Trainer
 
 _NO_EFFECT = (
-    "LoRA {name!r} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float "
-    "as Precision of the file (save_precision)."
+    "LoRA {name!r} has no effect: in {kind} every layer is zero. Train longer, raise the learning rates, or set Save precision "
+    "(save_precision) to float."
 )
 
 
@@ -79,9 +79,7 @@ class LoraWriter:
         try:
             return self._base.info()
         except OSError as error:
-            self._told.append(
-                f"The checkpoint cannot be read any more ({error}); the LoRA's file does not say what it was trained on."
-            )
+            self._told.append(f"The checkpoint cannot be read any more ({error}); the LoRA's metadata do not contain its hash.")
             return ModelInfo("unknown", None, None, self._base.family)
 
     def adapters(self) -> State:
@@ -133,7 +131,7 @@ class LoraWriter:
                 # Windows cannot replace a file that another program has open
                 free = next_free(name, folder)
                 path = self._write(free, step, epoch, adapters, extra or {})
-                self._told.append(f"Another program holds {name!r}, which cannot be overwritten; saved as {free!r}.")
+                self._told.append(f"{name!r} is in use by another program and cannot be overwritten; saved as {free!r}.")
         except OSError as error:  # a share that went away answers no question about its files
             raise LoraFileError(
                 f"The LoRA could not be written to {str(folder)!r} ({error.strerror or error}); free space or check permissions."
@@ -179,10 +177,10 @@ class LoraWriter:
             try:
                 stays = part(path)
                 if stays is not None:
-                    yield Note(f"{stays.name!r} was there before, and stays as it is.")
+                    yield Note(f"{stays.name!r} existed before and was not changed.")
             except Exception as error:  # noqa: BLE001 - whatever a disk, a model or the host's list meets
                 why = str(error) if isinstance(error, TrainLoraError) else f"{type(error).__name__}: {error}"
-                yield Note(f"The LoRA is saved, but not all of its card ({why}).")
+                yield Note(f"The LoRA is saved, but its card or preview is incomplete ({why}).")
 
     def _card(self, lora: Path) -> Path | None:
         """Write the card; returns an existing one that stays."""

@@ -37,7 +37,7 @@ def fitted(entries: Mapping[str, Any]) -> Fitted:
     for key, value in entries.items():
         if isinstance(value, (str, dict)) and _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
             value = _clean(value)  # noqa: PLW2901 - the entry, without what no file can hold
-            told.append(f"The LoRA's file has � where {key} holds half a character.")
+            told.append(f"The LoRA's file has � where {key} contains half a character.")
         text, cut = _cut(key, value, int(MAX_METADATA_BYTES * _SHARES.get(key, _SHARE)))
         texts[key] = text
         told += [cut] if cut else []
@@ -56,7 +56,7 @@ def _cut(key: str, value: Any, budget: int) -> tuple[str, str | None]:
         return whole, None
     if not isinstance(value, dict):
         kept = _beginning(whole, budget)
-        return kept, f"The LoRA's file holds the first {len(kept) - 1:,} of {len(whole):,} characters of {key}."
+        return kept, f"The LoRA's file contains only the first {len(kept) - 1:,} of {len(whole):,} characters of {key}."
     if key == TAGS:
         tags, kept_tags, all_tags = _fewer_tags(value, budget)
         return json.dumps(tags), (

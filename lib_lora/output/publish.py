@@ -69,7 +69,7 @@ def _backed_up(path: Path) -> Path | None:
         write_atomically(backup, path.read_bytes())
     except OSError as error:
         raise LoraFileError(
-            f"The LoRA {str(path)!r} could not be put aside ({error.strerror or error}); free space or check permissions."
+            f"The LoRA {str(path)!r} could not be backed up ({error.strerror or error}); free space or check permissions."
         ) from error
     return backup
 
@@ -108,7 +108,7 @@ def _bring_back(path: Path, backup: Path | None) -> None:
 def _left(text: str, path: Path, backup: Path | None, error: OSError | None) -> str:
     """`text` with the places of the files that could not be moved back."""
     why = "" if error is None else f" ({error.strerror or error})"
-    older = "" if backup is None else f"; what was there before is {str(backup)!r}"
+    older = "" if backup is None else f"; the previous file is {str(backup)!r}"
     return f"{text} The new file is still {str(path)!r}{why}{older}."
 
 
@@ -124,7 +124,7 @@ def use_best(name: str, best: Path, host: Host) -> Path:
     path = best.with_name(f"{name}.safetensors")
     for needed in (path, best):
         if not needed.is_file():
-            raise LoraFileError(f"{needed.name!r} is not there any more; nothing was changed.")
+            raise LoraFileError(f"{needed.name!r} does not exist any more; nothing was changed.")
     last = best.with_name(f"{name}-last.safetensors")
     if last.exists():
         last = best.with_name(f"{next_free(f'{name}-last', host.lora_folder())}.safetensors")

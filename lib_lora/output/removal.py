@@ -35,12 +35,16 @@ def remove(path: Path) -> str | None:
 def remove_lora(lora: Path) -> Iterator[str]:
     """Remove a LoRA that this program made, with its card and preview; yields a note for each file that stays."""
     if os.path.lexists(lora) and not _sure(made_by_us, lora):
-        yield f"{str(lora)!r} was not written by a training of this name, and stays."
+        yield f"{str(lora)!r} was not written by a run of this name and was not removed."
         return
     told = [remove(lora)]
     for path, ours in ((lora.with_suffix(".json"), nobody_wrote), (lora.with_suffix(".png"), drawn_by_us)):
         if os.path.lexists(path):
-            told.append(remove(path) if _sure(ours, path) else f"{str(path)!r} holds what somebody else made, and stays.")
+            told.append(
+                remove(path)
+                if _sure(ours, path)
+                else f"{str(path)!r} contains files that this run did not write and was not removed."
+            )
     yield from filter(None, told)
 
 

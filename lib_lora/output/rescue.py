@@ -63,7 +63,7 @@ def in_another_place(keep: Callable[[Path], T], work: Path) -> T:
 def told(error: BaseException, kept: Path | None) -> str:
     """The text of `error`, and where the LoRA is now."""
     text = str(error) if isinstance(error, TrainLoraError) else f"The LoRA could not be saved ({type(error).__name__}: {error})."
-    return text if kept is None else f"{text} It is kept as {str(kept)!r}; to use it, take {ENDING} off its name."
+    return text if kept is None else f"{text} It is kept as {str(kept)!r}; to use it, remove {ENDING} from its name."
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -44,7 +44,7 @@ class Sampler:
         """Draw the samples that are due after `step` updates; the adapters must be attached."""
         if self._failed or not samples_due(self._config.run, self._plan, step):
             return
-        yield Phase("drawing samples")
+        yield Phase("generating samples")
         paths = []
         try:
             with self._trainer.result():
@@ -58,7 +58,7 @@ class Sampler:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a model, a picture or a disk meets: what was learned counts more
             self._failed = True
-            yield Note(f"The samples could not be drawn ({type(error).__name__}: {error}); the training goes on without them.")
+            yield Note(f"The samples could not be generated ({type(error).__name__}: {error}); the run continues without them.")
             return
         yield Sampled(step, tuple(paths), tuple(prompt.text for prompt in self._prompts))
 

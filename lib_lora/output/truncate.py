@@ -33,7 +33,7 @@ def truncate(source: Path, rank: int, out: Path) -> Path:
             f"Rank (--rank): got {rank}, must be a multiple of {unit}, the LoRA's unit, and less than its rank, {most}."
         )
     if out.exists():
-        raise LoraFileError(f"File (--out): {str(out)!r} is there; choose another.")
+        raise LoraFileError(f"File (--out): {str(out)!r} exists already; choose another.")
     told = {"ss_network_dim": str(rank), "ss_training_comment": _comment(metadata, most, rank)}
     told |= {key: out.stem for key in ("ss_output_name", "modelspec.title") if metadata.get(key) == source.stem}
     kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
@@ -58,7 +58,7 @@ def _largest_rank(source: Path, state: Mapping[str, torch.Tensor]) -> int:
     layers = by_layer(without_bundle(state))
     others = [name for name, tensors in layers.items() if adapter_type_of(tensors) != "lora"]
     if others or not layers:
-        raise LoraFileError(f"{str(source)!r} is no LoRA that can be cut down; it has {len(others)} layers of other types.")
+        raise LoraFileError(f"{str(source)!r} is not a LoRA that can be cut down; it has {len(others)} layers of other types.")
     return max(len(tensors[DOWN]) for tensors in layers.values())
 
 

@@ -38,7 +38,7 @@ def replay_data(table: Path, pixels: Path | None, photos: Path | None) -> dict[s
     except DatasetError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError([f"{start} ({type(error).__name__}: {str(error)[:200]}); record it anew."]) from error
+        raise ConfigError([f"{start} ({type(error).__name__}: {str(error)[:200]}); record it again."]) from error
     return report
 
 

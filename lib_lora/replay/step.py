@@ -79,7 +79,7 @@ def load_recording(path: Path) -> Recording:
         raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
     built = build_config(settings.flat)
     if Dropout(built.adapter, built.run.seed).used:
-        raise _unfit("what its dropout left out is not in it")
+        raise _unfit("it does not contain what its dropout dropped")
     problem = _problem(tensors, captions, losses, sdxl=sdxl)
     if problem:
         raise _unfit(problem)
@@ -93,28 +93,28 @@ def _unfit(reason: str) -> ConfigError:
 def _problem(tensors: State, captions: Any, losses: Any, *, sdxl: bool) -> str | None:
     """Why these are not the steps of a run, as a phrase; None if they are."""
     if not isinstance(losses, list) or not losses or not all(type(loss) is float and math.isfinite(loss) for loss in losses):
-        return "losses are to be a list of finite numbers"
+        return "losses must be a list of finite numbers"
     lines = isinstance(captions, list) and all(
         isinstance(step, list) and all(isinstance(c, str) for c in step) for step in captions
     )
     if not lines or len(captions) != len(losses) or not all(captions):
-        return "captions are to be a list of texts for each loss"
+        return "captions must be a list of texts for each loss"
     for step, batch in enumerate(captions):
         names = {**dict.fromkeys(_PICTURES, 4), "timesteps": 1, **(dict.fromkeys(_SIZES, 2) if sdxl else {})}
         found = {name: tensors.get(f"step{step}/{name}") for name in names}
         for name, value in found.items():
             whole = value is not None and value.dim() == names[name] and len(value) == len(batch) and is_finite({name: value})
             if not whole:
-                return f"step{step}/{name} is missing, or not of {len(batch)} pictures"
+                return f"step{step}/{name} is missing, or does not have {len(batch)} images"
         timesteps = found["timesteps"]
         assert timesteps is not None
         if timesteps.dtype != torch.int64 or not bool(((timesteps >= 0) & (timesteps < 1000)).all()):
-            return f"step{step}/timesteps are to be whole numbers from 0 to 999"
+            return f"step{step}/timesteps must be whole numbers from 0 to 999"
         if len({value.shape for name, value in found.items() if name in _PICTURES and value is not None}) > 1:
             return f"the latents of step {step} have several shapes"
     deltas = {key.removeprefix("delta/"): value for key, value in tensors.items() if key.startswith("delta/")}
     if not deltas or any(f"init/{key}" not in tensors or tensors[f"init/{key}"].shape != deltas[key].shape for key in deltas):
-        return "init/ and delta/ are to hold the same layers"
+        return "init/ and delta/ must contain the same layers"
     return None
 
 

@@ -44,9 +44,9 @@ def continue_settings(path: Path) -> ContinueSettings:
     kinds = {adapter_type_of(tensors) for tensors in (trained or layers).values()}
     kind = next(iter(kinds))
     if len(kinds) > 1 or not is_trainable(kind):
-        what = other_type(kind) if len(kinds) == 1 else "layers of one type alone are trained: choose another file"
+        what = other_type(kind) if len(kinds) == 1 else "all layers must have the same type; choose another file"
         raise LoraFileError(
-            f"Train again from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be gone on with; {what}."
+            f"Continue from: {path.name!r} has type {' and '.join(sorted(kinds))}, which cannot be continued; {what}."
         )
     places: dict[bool, Sizes] = {False: set(), True: set()}
     for name, tensors in trained.items():
@@ -89,8 +89,8 @@ def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
     """
     if metadata.get("ss_network_module") != DYLORA:
         raise LoraFileError(
-            f"{str(source)!r} was not trained to be cut down: its first ranks are no LoRA by themselves. "
-            "Train with DyLoRA: unit (unit) above 0."
+            f"{str(source)!r} was not trained to be cut down: its first ranks alone are not a LoRA. Train with DyLoRA: unit "
+            "(unit) above 0."
         )
     told = metadata.get("ss_network_args", "{}")
     try:

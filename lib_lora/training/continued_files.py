@@ -24,10 +24,10 @@ from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.targets import further_targets
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 
-CONTINUE, BASE = "Continue from (network_weights)", "Merged first (base_weights)"
+CONTINUE, BASE = "Continue from (network_weights)", "Merge first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # diag-oft's is a limit that is not trained; glora's has no effect
-_FROM_FILE = "or turn on Ranks from that file (dim_from_weights)"
+_FROM_FILE = "or turn on Ranks from the file (dim_from_weights)"
 OURS = "kohya's names"
 
 
@@ -91,10 +91,12 @@ def _continue_problems(config: Settled, of_model: DetectedModel | None, files: L
     for name, tensors in layers.items():
         kind = adapter_type_of(tensors)
         if kind != adapter.adapter_type and not is_further(name):
-            return [start + f"has type {kind} at {name!r}, where {adapter.adapter_type} is wanted; {other_type(kind)}."]
+            return [
+                start + f"has type {kind} at {name!r}, but Type (adapter_type) is {adapter.adapter_type}; {other_type(kind)}."
+            ]
     trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
     if adapter.dim_from_weights:
-        return [] if trained else [start + "has no layer of a part that has a learning rate; nothing would be trained."]
+        return [] if trained else [start + "has no layers of a part with a learning rate above 0; nothing would be trained."]
     return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
 
 
@@ -108,7 +110,7 @@ def _family_problems(path: str, title: str, names: Translation, kind: DetectedMo
 
 def _base_problems(path: str, file: LoraLayers) -> list[str]:
     if len(without_bundle(file.state)) < len(file.state):
-        return [f"{BASE}: {path!r} holds an embedding, whose word a LoRA above it could not use; leave it out."]
+        return [f"{BASE}: {path!r} contains an embedding, which does not work in a base LoRA; leave the file out."]
     _checked(file, path, BASE)
     return []
 
@@ -124,13 +126,13 @@ def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | No
     try:
         words = [(word.name, word.count) for word in bundled(file.state)]
     except LoraFileError as error:
-        return f"{start}cannot be gone on with: {error} Choose a file without it."
+        return f"{start}cannot be continued: {error} Choose a file without it."
     if len(words) > 1:
-        return start + f"holds {len(words)} embeddings, such as {words[0][0]!r}; a file with one at most can be gone on with."
+        return start + f"contains {len(words)} embeddings, such as {words[0][0]!r}, must have at most one; choose another file."
     if words and words[0] != wanted:
         name, count = words[0]
         return start + (
-            f"holds the embedding {name!r} of {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
+            f"contains the embedding {name!r} with {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
             f"(embedding_vectors) to {count}."
         )
     return None
@@ -140,7 +142,7 @@ def other_type(kind: str) -> str:
     """The remedy for a file of this type, in words."""
     if is_trainable(kind):
         return f"set Type (adapter_type) to {kind}"
-    return "this type is not trained here: merge the file first (base_weights), or choose another"
+    return "this type cannot be trained; use the file in Merge first (base_weights), or choose another"
 
 
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
@@ -151,23 +153,27 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
         wanted, _ = factorization(count * size, wanted_rank)
         if size == wanted:
             return []
-        told = f"has blocks of {size} at {name!r}, where rank {wanted_rank} makes them {wanted}; turn on Ranks from that file "
+        told = f"has blocks of {size} at {name!r}, but Rank (rank) {wanted_rank} gives {wanted}; turn on Ranks from the file "
         told += "(dim_from_weights)."
         return [start + told]
     if rank is None:
         return []
     if rank != wanted_rank:
-        return [start + f"has rank {rank} at {name!r}, where {wanted_rank} is wanted; set Rank (rank) to {rank}, {_FROM_FILE}."]
+        return [
+            start + f"has rank {rank} at {name!r}, but the settings give {wanted_rank}; set Rank (rank) to {rank}, {_FROM_FILE}."
+        ]
     alpha = alpha_of(tensors)
     if adapter_type_of(tensors) in KEEP_THEIR_ALPHA or math.isclose(
         alpha, wanted_alpha, rel_tol=1e-2
     ):  # half precision rounds it
         return []
-    told = f"has alpha {alpha:g} at {name!r}, where {wanted_alpha:g} is wanted; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
+    told = (
+        f"has alpha {alpha:g} at {name!r}, but the settings give {wanted_alpha:g}; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
+    )
     return [start + told]
 
 
-def layers_of(path: str, title: str = "Train again from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
+def layers_of(path: str, title: str = "Continue from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
     """A LoRA file, and its layer -> tensors, all of known types.
 
     Raises:
@@ -194,17 +200,17 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
     layers = by_layer(without_bundle(file.state))
     for name, tensors in layers.items():
         if not adapter_type_of(tensors) and not rarer_type(name, tensors):
-            raise LoraFileError(f"{title}: {path!r} is not whole, its layer {name!r} lacks a tensor; choose a whole file.")
+            raise LoraFileError(f"{title}: {path!r} is incomplete: its layer {name!r} lacks a tensor; choose a complete file.")
         if SCALE in tensors and tensors[SCALE].dim() and tensors[SCALE].numel() == len(tensors[SCALE]) > 1:
             raise LoraFileError(
-                f"{title}: {path!r} is a dora over output rows at {name!r}, which the webui does not read; choose a LoRA without "
-                "dora, or train one over inputs (LyCORIS' wd_on_output=False)."
+                f"{title}: {path!r} is a dora with magnitudes per output at {name!r}, which the webui does not support; choose a "
+                "LoRA without dora, or one with magnitudes per input (LyCORIS' wd_on_output=False)."
             )
     problem = names_problem(path, file.names) or rarer_problem(path, layers)
     if problem:
         raise LoraFileError(f"{title}: {problem}")
     if not layers:
-        raise LoraFileError(f"{title}: {path!r} holds no layers.")
+        raise LoraFileError(f"{title}: {path!r} contains no layers.")
     return layers
 
 
@@ -233,21 +239,21 @@ def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
         told += _alpha_told(file, start)
         if further:
             silent = [name for name in further if name not in heard]
-            tail = f"; while it trains the model does without {_listed(silent)}" if silent else ""
-            told.append(f"{start}{_listed(further)}, which are not trained here: they stay in the new file as they are{tail}.")
+            tail = f"; training ignores {_listed(silent)}" if silent else ""
+            told.append(f"{start}{_listed(further)}, which are not trained and stay unchanged in the new file{tail}.")
     for path in config.adapter.base_weights:
         file = files.layers(path, base.family)
         start, silent = f"{BASE}: {path!r} has ", [name for name in _further(file) if name not in heard]
         told += _alpha_told(file, start)
         if silent:
-            told.append(f"{start}{_listed(silent)}, which cannot be merged; they are left out.")
+            told.append(f"{start}{_listed(silent)}, which cannot be merged and are ignored.")
     return told
 
 
 def _alpha_told(file: LoraLayers, start: str) -> list[str]:
     """A note if a PEFT file has no alphas: they are in its configuration, which may be lost."""
     peft = "PEFT" in file.names.layout and not any(key.endswith(".alpha") for key in file.state)
-    return [f"{start}no alphas; each counts as its layer's rank, so that nothing is scaled."] if peft else []
+    return [f"{start}no alphas; each is taken as its layer's rank, so nothing is scaled."] if peft else []
 
 
 def _further(file: LoraLayers) -> list[str]:

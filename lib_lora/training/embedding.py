@@ -15,7 +15,7 @@ from lib_lora.model.base import BaseModel, Embedding
 from lib_lora.model.embeddings import bundled, check_fits
 from lib_lora.model.lora_layers import LoraFiles
 
-_UNREAD = "First meaning (init_word): CLIP reads no token in {!r}; give another word."
+_UNREAD = "Initializer word (init_word): got {!r}, which has no tokens; use another word."
 
 
 def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Embedding | None:
@@ -62,8 +62,8 @@ def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
     if not taken:
         return None
     return (
-        f"Trigger word (trigger): {trigger!r} is the embedding {taken[0]!r} of the webui's own folder, which would be used in "
-        "prompts instead of the one in the LoRA; choose another word."
+        f"Trigger word (trigger): {trigger!r} is the name of the embedding {taken[0]!r} in the webui's embeddings folder, which "
+        "prompts would use instead of the one in the LoRA; choose another word."
     )
 
 
@@ -84,11 +84,11 @@ def embedding_notes(config: TrainConfig, captions: Sequence[str], base: BaseMode
                  for place in named_in(base.tokenizer, names, line)}  # fmt: skip
         if found:
             listed = ", ".join(repr(names[place]) for place in sorted(found))
-            told.append(f"Captions: {listed} of the webui's embeddings folder are read as in prompts, by their embeddings.")
+            told.append(f"Captions: {listed} from the webui's embeddings folder are used as embeddings, as in prompts.")
     if config.embedding.embedding_vectors:
         told.append(
-            f"Embedding: {config.text.trigger!r} is trained as {config.embedding.embedding_vectors} tokens of its own, which are "
-            "bundled in the LoRA file; prompts read them where the LoRA is on."
+            f"Embedding: {config.text.trigger!r} is trained as an embedding with {config.embedding.embedding_vectors} vectors "
+            "and bundled in the LoRA file; prompts use it while the LoRA is active."
         )
     return told
 

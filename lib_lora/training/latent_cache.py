@@ -64,8 +64,8 @@ class LatentCache:
             write_atomically(_path(image, key), save(tensors, _metadata(key, posterior)))
         except OSError as error:
             raise LatentCacheError(
-                f"Latents on disk (cache_latents_to_disk): {str(image.parent / FOLDER)!r} cannot be written to "
-                f"({error.strerror}); make room there, or turn it off."
+                f"Cache latents to disk (cache_latents_to_disk): {str(image.parent / FOLDER)!r} cannot be written to "
+                f"({error.strerror}); free space or check permissions, or turn it off."
             ) from error
 
     def _key(self, pixels: Pixels) -> str:

@@ -129,7 +129,7 @@ class LatentSource:
             latents = posterior.sample(self._base.family.latent_scale, self._seed, *label)
             if not bool(torch.isfinite(latents).all()):
                 name = given_name(self._plan.samples[index].path)
-                raise DatasetError([f"Image {name!r} gives latents that are not finite; the VAE cannot encode it."])
+                raise DatasetError([f"Image {name!r} has latents that are not finite; the VAE cannot encode it; remove it."])
             size, bucket = self._plan.samples[index].size, self._plan.placements[index].bucket
             sizes = torch.tensor([told_sizes(size, bucket, mirrored=flipped)])
             mask = None if example.mask is None else latent_mask(example.mask, self._base.family.vae_factor)[None]

@@ -12,7 +12,7 @@ from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
 from lib_lora.run_control import RunControl
 
-LENT = "lent to the webui, for a picture or whatever else waited"
+LENT = "lent to the webui, which needed the model"
 PAUSED = "paused; the webui has the model"
 LOOK_AGAIN_S = 1.0  # between two checks whether a lent model is back
 

@@ -98,7 +98,7 @@ def _piecewise(config: SettledOptimizer) -> Factor:
             raise ValueError("no number")
     except ValueError as error:
         raise ConfigError([
-            "Schedule arguments (lr_scheduler_args): piecewise_constant needs step_rules such as '1:100,0.1:200,0.01'."
+            "Schedule arguments (lr_scheduler_args): piecewise_constant needs step_rules, such as '1:100,0.1:200,0.01'."
         ]) from error  # fmt: skip
     return lambda step: next((factor for limit, factor in pairs if step < limit), final)
 

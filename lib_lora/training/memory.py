@@ -62,8 +62,8 @@ def explained(base: BaseModel, config: TrainConfig, what: str, lower: Sequence[s
         flat, options = config.to_flat(), options_by_name()
         values = [f"{options[name].title} is {flat[name]}" for name in lower]
         raise OutOfMemoryError(
-            f"The GPU ran out of memory at {what}: {', '.join(values[:-1])} and {values[-1]}; lower one of them, or close "
-            "what else uses the GPU. The checkpoint is as it was."
+            f"The GPU ran out of memory at {what}: {', '.join(values[:-1])} and {values[-1]}; lower one of them, or close other "
+            "programs that use the GPU. The checkpoint is unchanged."
         ) from error
     except RuntimeError:
         base.verify()

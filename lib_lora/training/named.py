@@ -26,7 +26,7 @@ def named_class(title: str, name: str, kind: Kind, root: type) -> Any:
         raise ConfigError([f"{title} {problem}."])
     found = loaded(title, *name.rpartition(".")[::2])
     if not (isinstance(found, type) and issubclass(found, root)):
-        raise ConfigError([f"{title} is no {kind} of torch's kind (a subclass of {root.__name__})."])
+        raise ConfigError([f"{title} is not a torch {kind} (a subclass of {root.__name__})."])
     return found
 
 

@@ -33,7 +33,7 @@ def device_problem(config: SettledOptimizer, device: torch.device) -> str | None
     """Why the optimizer cannot work on `device`, or None."""
     if device.type == "cuda" or not optimizer_spec(config.optimizer).needs_cuda:
         return None
-    return f"Optimizer (optimizer): {config.optimizer} works on CUDA only; choose AdamW."
+    return f"Optimizer (optimizer): {config.optimizer} works only on CUDA; choose AdamW."
 
 
 def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -86,8 +86,8 @@ def settings_problem(config: SettledOptimizer, device: torch.device) -> str | No
         raise
     except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         return (
-            f"Optimizer (optimizer): {config.optimizer} does not work with its arguments (optimizer_args) and the schedule's "
-            f"(lr_scheduler_type, lr_scheduler_args): {_said(error)}."
+            f"Optimizer (optimizer): {config.optimizer} does not work with Optimizer arguments (optimizer_args), Other schedule "
+            f"(lr_scheduler_type) and Schedule arguments (lr_scheduler_args): {_said(error)}."
         )
     return None
 
@@ -111,7 +111,7 @@ def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
         except Exception as error:  # noqa: BLE001 - a class may raise anything at its end
             return (
                 f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type} ends at step {step + 1} of {steps} "
-                f"({type(error).__name__}: {error}); change its arguments (lr_scheduler_args)."
+                f"({type(error).__name__}: {error}); change Schedule arguments (lr_scheduler_args)."
             )
     return None
 

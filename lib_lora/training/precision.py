@@ -53,11 +53,11 @@ def choose_precision(config: PrecisionConfig, device: torch.device, weights: tor
     start = f"Mixed precision (mixed_precision): got {wanted}, "
     if wanted == "no" and weights != torch.float32:
         kind = str(weights).removeprefix("torch.")
-        raise ConfigError([start + f"but the model is held in {kind}; choose fp16 or bf16."])
+        raise ConfigError([start + f"but the model is loaded in {kind}; choose fp16 or bf16."])
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError([start + "which a CPU cannot compute in; choose no."])
+        raise ConfigError([start + "which a CPU does not support; choose no."])
     if wanted == "bf16" and device.type == "cuda" and not _has_bf16(device):
-        raise ConfigError([start + "which this GPU does not have; choose fp16."])
+        raise ConfigError([start + "which this GPU does not support; choose fp16."])
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted]
     full = config.full_fp16 or config.full_bf16
     return Precision(wanted, dtype, dtype if full else torch.float32, reason, weights.itemsize == 1)
@@ -66,9 +66,9 @@ def choose_precision(config: PrecisionConfig, device: torch.device, weights: tor
 def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, str]:
     """The precision that `auto` selects, and why."""
     if device.type == "cpu" and weights == torch.float32:
-        return "no", "full precision is exact, and a CPU has the memory for it"
+        return "no", "it is exact, and a CPU has enough memory"
     if device.type == "cpu":
-        return "bf16", "the model is not held in full precision"
+        return "bf16", "the model is not loaded in full precision"
     if _has_bf16(device):
-        return "bf16", "the GPU computes in it, and it does not overflow"
-    return "fp16", "the GPU does not compute in bf16"
+        return "bf16", "the GPU supports it, and it does not overflow"
+    return "fp16", "the GPU does not support bf16"

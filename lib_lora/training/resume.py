@@ -51,8 +51,8 @@ class Resumed:
             raise StateError(other)
         if self.precision != precision:
             raise StateError(
-                f"{TITLE}the state was trained in {self.precision}, this run would be in {precision}; "
-                f"set Mixed precision (mixed_precision) to {self.precision}."
+                f"{TITLE}the state was trained in {self.precision}, this run would use {precision}; set Mixed precision "
+                f"(mixed_precision) to {self.precision}."
             )
         problem = _settings_problem(config.saved, self.settings)
         if problem:
@@ -88,7 +88,7 @@ def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None
 
 def _candidates(text: str, work: Path) -> list[Path]:
     """The folders of states that `text` may mean, newest first; only one if `text` is a state's folder."""
-    none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one."
+    none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one; choose another."
     problem = path_problem(pasted(text))
     if problem:
         raise StateError(f"{TITLE}{text!r} {problem}")
@@ -125,7 +125,7 @@ def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], dict[str, Any], 
             since = folder.stat().st_mtime_ns
             newer = [other for other in candidates if _steps(other) < 0 and other.stat().st_mtime_ns > since]
             others = [other for other, _ in damaged] + newer
-            told = [f"The state {other.name!r} is damaged; the run goes on from {folder.name!r}." for other in others]
+            told = [f"The state {other.name!r} is damaged; the run resumes from {folder.name!r}." for other in others]
             return folder, values, state, told
     raise damaged[0][1]
 
@@ -148,7 +148,9 @@ def _other_versions(values: Mapping[str, Any]) -> list[str]:
     before = values["versions"]["torch"]
     if before == torch.__version__:
         return []
-    return [f"The state was trained with torch {before}, this run has {torch.__version__}: it may differ in the last bits."]
+    return [
+        f"The state was trained with torch {before}, this run uses {torch.__version__}; results may differ in the last digits."
+    ]
 
 
 def data_fingerprint(plan: Plan) -> str:
@@ -186,9 +188,11 @@ def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, 
     if different:
         problems.append(different)
     elif values["data"] != data_fingerprint(plan):  # other settings may give another plan for the same images
-        problems.append(f"{TITLE}the state was trained on other images or captions; bring those back.")
+        problems.append(f"{TITLE}the state was trained on other images or captions; restore those.")
     if step >= plan.steps:
-        problems.append(f"{TITLE}the state is at step {step} of {plan.steps}, nothing is left to do; give more Epochs or Steps.")
+        problems.append(
+            f"{TITLE}the state is at step {step} of {plan.steps}, nothing is left to train; set Epochs or Steps higher."
+        )
     run = config.run
     if not run.overwrite:
         at = (step // plan.steps_per_epoch, step)
@@ -219,4 +223,4 @@ def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | No
         and not (opt.default is None and now[opt.name] is None)
         and is_read(config, opt.name)
     ]
-    return f"{TITLE}the state was trained with other settings: {'; '.join(different)}; set them back." if different else None
+    return f"{TITLE}the state was trained with other settings: {'; '.join(different)}; change them back." if different else None

@@ -46,22 +46,22 @@ def misfits(config: Settled, tree: Tree, precision: str, steps: int, device: tor
     session, updater = tree["session"], tree["session"]["updater"]
     wanted = config.embedding.embedding_vectors
     if [len(value) for value in session.get("vectors", [])] not in ([[], []] if not wanted else [[wanted], [wanted] * 2]):
-        yield f"its embedding has not the {wanted} vectors of these settings"
+        yield f"its embedding does not have the {wanted} vectors of these settings"
     half = torch.float16 if config.precision.full_fp16 else torch.bfloat16 if config.precision.full_bf16 else torch.float32
     if any(value.dtype != half for value in session["adapters"]):
-        yield f"its adapters are not {str(half).removeprefix('torch.')}"
+        yield f"its LoRA is not in {str(half).removeprefix('torch.')}"
         return  # the optimizer may not support their dtype
     if config.precision.mixed_precision not in ("auto", precision):
         yield f"it was trained in {precision}, not in {config.precision.mixed_precision}"
     if bool(updater["scaler"]) != (precision == "fp16"):
-        yield f"its loss scaler is not that of {precision}"
+        yield f"its loss scaler does not belong to {precision}"
     if (updater["average"] is None) != (config.optimizer.ema_decay == 0):
-        yield "its moving average is not that of Moving average (ema_decay)"
+        yield "its moving average does not match EMA decay (ema_decay)"
     layers = layers_in(session)
     if layers is not None:
         odd = next((name for name, tensors in layers.items() if _is_odd(config, name, tensors)), None)
         if odd is not None:
-            yield f"its layer {odd!r} has another type or rank than these settings give it"
+            yield f"its layer {odd!r} has another type or rank than in these settings"
         else:
             yield from _of_the_optimizer(config, layers, session, steps, device)
 
@@ -101,7 +101,7 @@ def _of_the_optimizer(
     groups = [*parameter_groups(adapters, config.optimizer, config.adapter), *further]
     state = session["updater"]["optimizer"]
     if [len(group["params"]) for group in state["param_groups"]] != [len(group["params"]) for group in groups]:
-        yield "its optimizer has other groups of parameters than these settings make"
+        yield "its optimizer has other parameter groups than in these settings"
         return
     if optimizer_spec(config.optimizer.optimizer) not in OPTIMIZERS.values():
         return
@@ -110,13 +110,13 @@ def _of_the_optimizer(
     shapes = [(number, tuple(value.shape)) for number, group in enumerate(groups) for value in group["params"]]
     for index, entry in state["state"].items():
         if not model.keeps(shapes[index], entry):
-            yield f"its optimizer keeps something else of parameter {index} than {config.optimizer.optimizer} does"
+            yield f"its optimizer has other values for parameter {index} than {config.optimizer.optimizer} uses"
             return
     schedule = session["updater"]["scheduler"]
     if not model.schedule.keys() & {"last_epoch"} <= schedule.keys() or not _alike(
         schedule, model.schedule, type(model.scheduler)
     ):
-        yield f"its schedule is not of the kind of {type(model.scheduler).__name__}"
+        yield f"its schedule is not a {type(model.scheduler).__name__}"
 
 
 def _stand_in(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> Adapter:
@@ -161,7 +161,7 @@ class _Model:
         try:
             self._optimizer.load_state_dict({"state": kept, "param_groups": taken})
         except Exception as error:  # noqa: BLE001 - a library may raise anything for unknown values
-            yield f"its optimizer does not take its groups ({type(error).__name__}: {error})"
+            yield f"its optimizer does not accept its parameter groups ({type(error).__name__}: {error})"
             return
         for number, (group, mine) in enumerate(zip(self._optimizer.param_groups, before)):
             odd = next(
@@ -169,7 +169,7 @@ class _Model:
             )
             if odd is not None:
                 found_value, own_value = str(group.get(odd))[:40], str(mine[odd])[:40]
-                yield f"its optimizer has {odd} = {found_value} in group {number}, where {own_value} belongs"
+                yield f"its optimizer has {odd} = {found_value} in group {number}, must be {own_value}"
                 return
 
     def keeps(self, place: tuple[int, tuple[int, ...]], entry: Mapping[str, Any]) -> bool:

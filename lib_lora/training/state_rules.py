@@ -68,7 +68,7 @@ def _check_places(plain: Any, tensors: Tensors) -> None:
     twice = next((a for a, b in zip(named, named[1:]) if a == b), None)
     _need(twice is None, f"the tensor {twice!r} is used twice")
     surplus = sorted(tensors.keys() - set(named))
-    _need(not surplus, f"{len(surplus)} tensors are of no use, such as {surplus[:1]}")
+    _need(not surplus, f"{len(surplus)} tensors are not used, such as {surplus[:1]}")
 
 
 def _places(plain: Any) -> Iterator[str]:
@@ -90,7 +90,9 @@ def _check_session(session: Mapping[str, Any]) -> None:
     _need(all(name.startswith(("lora_te", "lora_unet_")) for name in layers), "layers must be those of a LoRA")
     _need(len({value.dtype for value in adapters}) <= 1, "adapters must have one number format")
     vectors = _tensors(session.get("vectors", []), "vectors")
-    _need(len({len(value) for value in vectors if value.dim() == 2}) <= 1 and len(vectors) <= 2, "vectors must be of one word")
+    _need(
+        len({len(value) for value in vectors if value.dim() == 2}) <= 1 and len(vectors) <= 2, "vectors must be those of one word"
+    )
     _need(all(value.dim() == 2 and value.dtype == torch.float32 for value in vectors), "vectors must be rows of fp32 numbers")
     if "keys" not in session:
         _need(len(adapters) >= len(layers), "adapters must be as many as layers at least")
@@ -99,7 +101,7 @@ def _check_session(session: Mapping[str, Any]) -> None:
     _need(isinstance(keys, list) and all(_are(ends, str) for ends in keys), "keys must be lists of names")
     _need(len(keys) == len(layers) and sum(map(len, keys)) == len(adapters), "layers, keys and adapters must go together")
     for name, found in (layers_in(session) or {}).items():
-        _need(bool(adapter_type_of(found)), f"the layer {name!r} is of no known type")
+        _need(bool(adapter_type_of(found)), f"the layer {name!r} has an unknown type")
         words = layer_problem(found)[1]
         _need(not words, f"the layer {name!r} {words}")
 
@@ -167,7 +169,8 @@ def _check_best(best: Any, session: Mapping[str, Any], step: int) -> None:
     _need(found.keys() == set(session["layers"]), "best/adapters must be of the same layers")
     for name, own in (layers_in(session) or {}).items():
         _need(
-            bool(adapter_type_of(found[name])) and not layer_problem(found[name])[1], f"best/adapters of {name!r} are no adapter"
+            bool(adapter_type_of(found[name])) and not layer_problem(found[name])[1],
+            f"best/adapters of {name!r} are not an adapter",
         )
         kept = [value for key, value in found[name].items() if key not in ("alpha", "on_input")]
         _need(sorted(value.shape for value in kept) == sorted(value.shape for value in own.values()),

@@ -44,8 +44,8 @@ class StepInputs:
 
 
 DIVERGED = (
-    "The loss is not a number any more. Lower the learning rates, or choose another Mixed precision (mixed_precision): fp16 "
-    "overflows in some models where bf16 does not."
+    "The loss is not a number any more. Lower the learning rates, or choose another Mixed precision (mixed_precision): in some "
+    "models fp16 overflows and bf16 does not."
 )
 
 

@@ -88,7 +88,7 @@ class Trainer:
                 self._diverged += 1
                 if self._diverged == MOST_DIVERGED:
                     raise
-                self._told.append(f"The loss of step {number + 1} was not a number; the step was left out.")
+                self._told.append(f"The loss of step {number + 1} was not a number; the step was skipped.")
                 losses = [math.nan]
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
@@ -115,12 +115,12 @@ class Trainer:
                 raise
         self.updater.drop_gradients()
         give_memory_back(self._base.device)
-        self.checkpointing = Choice(True, "the GPU's memory is not enough without")
+        self.checkpointing = Choice(True, "the GPU ran out of memory without it")
         self._told.append(
-            f"The GPU ran out of memory at step {batches[0].step + 1}: it is made again, and all further ones, with gradient "
+            f"The GPU ran out of memory at step {batches[0].step + 1}. This step is repeated and the run continues with gradient "
             "checkpointing, which is slower."
         )
-        with explained(self._base, self.config, f"step {batches[0].step + 1}, with gradient checkpointing too"):
+        with explained(self._base, self.config, f"step {batches[0].step + 1}, even with gradient checkpointing"):
             return self._losses(batches)
 
     def _losses(self, batches: Sequence[Batch]) -> list[float]:
@@ -162,7 +162,7 @@ class Trainer:
         """Mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
         self._base.verify()
         losses, count = 0.0, 0
-        with explained(self._base, self.config, "measuring the loss on held-out images"), self.result():
+        with explained(self._base, self.config, "measuring the loss on validation images"), self.result():
             for batch in heldout_batches(self.config.data, self._plan):
                 for loss in self._heldout_losses(batch):
                     losses, count = losses + loss * len(batch.indices), count + len(batch.indices)
@@ -233,14 +233,16 @@ class Trainer:
         fits = fits and state.get("keys") in (None, [list(adapter.named()) for adapter in self.adapters])
         fits = fits and [value.shape for value in saved] == [value.shape for value in mine]
         if not fits:
-            raise StateError("Resume from (resume): the state is of other layers than this model's; choose its own checkpoint.")
+            raise StateError(
+                "Resume from (resume): the state has other layers than this model; select the checkpoint that it was trained on."
+            )
         with torch.no_grad():
             for parameter, value in zip(mine, saved):
                 parameter.copy_(value)
         try:
             self.updater.load_state_dict(state["updater"])
         except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise StateError(f"Resume from (resume): the optimizer does not take the state ({error}).") from error
+            raise StateError(f"Resume from (resume): the optimizer does not accept the state ({error}).") from error
 
     def _inputs(self, batch: Batch) -> StepInputs:
         device = self._base.device

@@ -10,12 +10,12 @@ from pathlib import Path
 from lib_lora.errors import TrainLoraError
 
 _REMEDIES = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "make room on that disk",
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space on that disk",
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
     errno.EROFS: "make the disk writable",
-    errno.ENOENT: "it was removed meanwhile; try again",
+    errno.ENOENT: "it was removed; try again",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "the webui has too many files open; restart it",
 }
@@ -30,7 +30,7 @@ def problems_of(error: Exception) -> list[str]:
         return [disk_sentence(error)]
     traceback.print_exception(type(error), error, error.__traceback__)
     said = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-    return [f"This could not be done ({said}); load the page again. The console of the webui tells more."]
+    return [f"This failed ({said}); reload the page. The webui's console shows more."]
 
 
 def disk_sentence(error: OSError) -> str:
@@ -39,4 +39,4 @@ def disk_sentence(error: OSError) -> str:
     name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, (str, bytes)) else ""
     about = f" {name[:80]!r}" if name else ""
     remedy = _REMEDIES.get(error.errno or 0, "try again")
-    return f"This could not be done, since the disk refused it: {why}{about}; {remedy}."
+    return f"This failed because of a disk error: {why}{about}; {remedy}."

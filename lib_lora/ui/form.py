@@ -78,11 +78,13 @@ def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str,
         ConfigError: the values cannot be those of the components of `options`.
     """
     if len(values) < len(options):
-        raise ConfigError([f"The page sent {len(values)} values for {len(options)} fields; load it again."])
+        raise ConfigError([f"The page sent {len(values)} values for {len(options)} fields; reload it."])
     flat = dict(zip((opt.name for opt in options), values))
     odd = [opt.title for opt in options if not isinstance(flat[opt.name], (str, int, float, bool, type(None)))]
     if odd:
-        raise ConfigError([f"{title}: what the page sent is no text, number or yes and no; load it again." for title in odd])
+        raise ConfigError(
+            [f"{title}: the page sent something other than text, a number, or true or false; reload it." for title in odd]
+        )
     return {opt.name: _held(opt, flat[opt.name]) for opt in options}
 
 
@@ -96,8 +98,8 @@ def _held(opt: Option, value: Any) -> Any:
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
     """A problem for every option that names a folder or file, for a webui that hides those."""
     return [
-        f"{opt.title}: the webui was started with --hide-ui-dir-config, so folders and files of its machine cannot be named; "
-        "leave it empty, and drop images."
+        f"{opt.title}: the webui runs with --hide-ui-dir-config, so its folders and files cannot be chosen; leave it empty, and "
+        "drop images."
         for opt in map(options_by_name().__getitem__, flat)
         if opt.names_path(flat[opt.name])
     ]

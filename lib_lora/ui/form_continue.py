@@ -16,7 +16,7 @@ from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
 LONGEST_SHOWN = 200
-NOTHING = "nothing: a new LoRA"
+NOTHING = "none (new LoRA)"
 FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha", "conv_dim", "conv_alpha", "unit")
 
 
@@ -29,13 +29,13 @@ class AgainBar:
 
     def build(self, *, visible: bool = True) -> None:
         """Create the components; `wire` connects them once the form exists."""
-        with gr.Accordion("Train again from a finished LoRA", open=False, visible=visible, elem_id="train_lora_again_box"):
+        with gr.Accordion("Continue from a finished LoRA", open=False, visible=visible, elem_id="train_lora_again_box"):
             with gr.Row():
                 self.choice = gr.Dropdown(
-                    choices=self.names(), value=NOTHING, label="Train again from", elem_id="train_lora_again",
-                    info="Goes on training it, under a new name; type, ranks and alphas are set as it has them.",
+                    choices=self.names(), value=NOTHING, label="Continue from", elem_id="train_lora_again",
+                    info="Continues training it under a new name. Type, ranks and alphas are taken from it.",
                 )  # fmt: skip
-                self.refresh = gr.Button("Look again", elem_id="train_lora_again_refresh")
+                self.refresh = gr.Button("Refresh", elem_id="train_lora_again_refresh")
             self.told = gr.HTML("", elem_id="train_lora_again_told")
         for item in (self.choice, self.refresh):
             item.do_not_save_to_config = True
@@ -67,7 +67,7 @@ class AgainBar:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
         if not isinstance(name, str) or name not in self.names():
             named = str(name)[:LONGEST_SHOWN]
-            return self._told([f"Train again from: {named!r} is not among the LoRAs of the folder any more; press Look again."])
+            return self._told([f"Continue from: {named!r} is no longer in the LoRA folder; press Refresh."])
         try:
             found = continue_settings(self._folder() / name)
         except LoraFileError as error:

@@ -38,7 +38,7 @@ class DroppedFiles(gr.File):  # type: ignore[misc]
             return None
         sent = x if isinstance(x, list) else [x]
         if len(sent) > MOST_FILES or not all(isinstance(entry, dict) for entry in sent):
-            raise DatasetError([f"Dropped files: what the page sent is no list of up to {MOST_FILES} files; drop them again."])
+            raise DatasetError([f"Dropped files: the page sent no list of up to {MOST_FILES} files; drop them again."])
         served = Path(self.DEFAULT_TEMP_DIR)
         paths = [take_over(entry.get("name"), served, self._taken, entry.get("orig_name")) for entry in sent]
         files = [SimpleNamespace(name=str(path)) for path in paths]

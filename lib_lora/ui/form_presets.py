@@ -55,13 +55,13 @@ class PresetBar:
         with gr.Row(elem_id="train_lora_presets"):
             self.preset = gr.Dropdown(
                 choices=[DEFAULTS, *TITLES], value=None, label="Preset", elem_id="train_lora_preset",
-                info="Starting points. Name, folder and trigger word stay as they are.",
+                info="Settings to start from. Name, image folder and trigger word stay as they are.",
             )  # fmt: skip
         self.told = gr.HTML("", elem_id="train_lora_preset_told")
         with gr.Accordion("Import and export", open=False, elem_id="train_lora_files_of_settings"):
             self.file = DroppedFiles(
                 self._taken,
-                label="Import: kohya_ss JSON, sd-scripts TOML, or ours",
+                label="Import (kohya_ss JSON, sd-scripts TOML or our JSON)",
                 file_types=[".json", ".toml"],
                 elem_id="train_lora_import",
             )

@@ -22,14 +22,14 @@ from lib_lora.ui.answering import problems_of
 from lib_lora.ui.origin import Networks, header, is_near, is_of_another_site
 
 REFUSED = (
-    "This page may not train: the webui has no login and the page was opened from another machine, through a proxy or under "
-    "another name (start the webui with --gradio-auth NAME:PASSWORD), or the page is not logged in (load it again, and log in)."
+    "This page may not train: either the webui has no login and the page was opened from another computer, through a proxy or "
+    "under another name (start the webui with --gradio-auth NAME:PASSWORD), or the page is not logged in (reload it and log in)."
 )
 FAR = (
-    "Refused: this webui has no login, and only its own machine may change something, not through a proxy; start it with "
+    "Refused: this webui has no login, so only its own computer may change something, and not through a proxy; start it with "
     "--gradio-auth NAME:PASSWORD."
 )
-FOREIGN = "Refused: the request comes from a page of another site; open the webui itself."
+FOREIGN = "Refused: the request comes from a page of another site; use the webui's own page."
 _SESSION_COOKIES = ("access-token", "access-token-unsecure")  # gradio 3.41.2 `App.create_app`
 _LONGEST_ORIGIN = 300
 

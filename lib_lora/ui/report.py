@@ -25,11 +25,11 @@ def plan_html(plan: Plan) -> str:
     folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
     learned = [sample for sample in plan.samples if not sample.is_reg]
     captions = list(dict.fromkeys(sample.caption for sample in learned))
-    heldout = f", {len(plan.heldout)} of them held out" if plan.heldout else ""
+    heldout = f", {len(plan.heldout)} of them for validation" if plan.heldout else ""
     rows = [
         ("Steps", f"<b>{plan.steps}</b>"),
         ("Formula", escape(plan.formula)),
-        ("Model", escape(plan.model or "not loaded yet; what it is, is told when the run starts")),
+        ("Model", escape(plan.model or "not loaded yet; shown when the run starts")),
         *([("Layers", escape(plan.layers))] if plan.layers else []),
         ("Images", f"{len(learned)}{heldout}"),
         ("Folders", folders),
@@ -37,7 +37,7 @@ def plan_html(plan: Plan) -> str:
         ("Buckets", _buckets_html(plan)),
         ("Captions", escape(plan.captions)),
         (
-            "Trained text",
+            "Trained captions",
             "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
             + (f"<br>and {len(captions) - SHOWN_CAPTIONS} more" if len(captions) > SHOWN_CAPTIONS else ""),
         ),
@@ -110,4 +110,4 @@ class MemoryRow:
         except TrainLoraError:
             return ""  # the report, or the start, shows the problems
         except Exception as error:  # noqa: BLE001 - other extensions may have put anything into the model's classes
-            return f"cannot be told for this model ({type(error).__name__}: {error})"
+            return f"not known for this model ({type(error).__name__}: {error})"

@@ -25,7 +25,7 @@ from lib_lora.ui.report import MemoryRow, list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 
-HINT = "<p class='train-lora-hint'>Drop images, or name a folder; what is found is shown here.</p>"
+HINT = "<p class='train-lora-hint'>Drop images or choose a folder; the report appears here.</p>"
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 
@@ -211,7 +211,7 @@ class TrainTab:
             keep = gr.Button("Stop and keep", elem_id="train_lora_keep")
         with gr.Row(elem_id="train_lora_more_buttons", **hidden):
             pause = gr.Button("Pause", elem_id="train_lora_pause", **hidden)
-            go_on = gr.Button("Go on", elem_id="train_lora_go_on", **hidden)
+            go_on = gr.Button("Unpause", elem_id="train_lora_go_on", **hidden)
             save = gr.Button("Save now", elem_id="train_lora_save_now", **hidden)
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")

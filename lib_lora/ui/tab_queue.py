@@ -72,7 +72,9 @@ class QueueSection:
         if placed.job is not None:
             return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
         text = (
-            f"{name} waits; its place in the queue is {placed.place}." if placed.place else f"{name} could not begin; see below."
+            f"{name} is waiting; its place in the queue is {placed.place}."
+            if placed.place
+            else f"{name} could not start; see below."
         )
         return f"<p class='train-lora-hint train-lora-queued'>{text}</p>{self._mark()}"
 
@@ -123,8 +125,8 @@ class QueueSection:
         except TrainLoraError as error:
             return self._unfilled(self._problems(error))
         fields = [self._field(opt, config) for opt in self._options]
-        told = f"The form holds the settings of {entry.name}" + (
-            "; it goes on from the saved state, and Epochs or Steps must lead beyond that."
+        told = f"The form has the settings of {entry.name}" + (
+            "and its newest state in Resume from: set Epochs or Steps higher, and press Train."
             if from_state
             else ": change them, and press Train."
         )

@@ -89,10 +89,10 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
     names = [given_name(file) for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DatasetError([f"Two dropped files are named {name!r}; rename one." for name in twice])
+        raise DatasetError([f"Two dropped files have the name {name!r}; rename one." for name in twice])
     gone = [given_name(file) for file in files if not file.is_file()]
     if gone:
-        raise DatasetError([f"The dropped file {name!r} is not there any more; drop it again." for name in gone])
+        raise DatasetError([f"The dropped file {name!r} does not exist any more; drop it again." for name in gone])
     captions = (DEFAULT_EXTENSION, SECOND_EXTENSION, caption_extension.strip() or DEFAULT_EXTENSION)
     images = {file for file, name in zip(files, names) if Path(name).suffix.lower() in IMAGE_SUFFIXES}
     listed = sorted(file for file in files if file in images or file.name.endswith(captions))

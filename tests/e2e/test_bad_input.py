@@ -58,12 +58,12 @@ def bad_folders(tmp_path: Path) -> dict[str, Path]:
 def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[str, Path], lora: str) -> None:
     """In one page, one after the other, as a person would correct them."""
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"data": bad_folders["empty"]}, "holds no PNG, JPEG, WEBP or BMP image"),
-        ({"data": bad_folders["missing"]}, "does not exist or is no folder"),
+        ({"data": bad_folders["empty"]}, "contains no PNG, JPEG, WEBP or BMP images"),
+        ({"data": bad_folders["missing"]}, "does not exist or is not a folder"),
         ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
-        ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; write rocket.txt beside it"),
+        ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; add rocket.txt next to it"),
         ({"data": ""}, "Image folder (data): none given"),
-        ({"name": ""}, "Name (name): it is empty"),
+        ({"name": ""}, "Name (name): is empty"),
         ({"name": "folder/cat"}, "must be a plain file name without a path"),
         ({"name": lora}, f"{lora!r} is taken; use '{lora}-2'"),
         ({"rank": 0}, "Rank (rank): got 0, must be a whole number from 1 to 1024"),
@@ -136,6 +136,6 @@ def test_second_training_beside_the_queue_is_refused(server: Server, photos: Pat
         f"{server.url}/e2e/train", json={**client.SMALL_RUN, "data": str(photos), "name": "second"}, timeout=30
     )
     assert answer.status_code == 422
-    assert answer.json()["detail"] == ["A training of 'first' is running; wait for it, or stop it."]
+    assert answer.json()["detail"] == ["A run of 'first' is active; wait for it, or stop it."]
     assert client.wait_for_end(server, first)["saved"] == "first"
     assert "second.safetensors" not in client.files_in(server.lora_folder)

@@ -40,7 +40,7 @@ def test_samples_files_and_a_pause(tab: Tab, server: Server, photos: Path) -> No
         "[...gradioApp().querySelectorAll('.train-lora-samples img')].every((picture) => picture.complete && picture.naturalWidth > 0)",
         timeout=RUN_MS,
     )
-    assert "held-out loss" in tab.progress()
+    assert "validation loss" in tab.progress()
     tab.shot("10-samples")
     assert client.changes(before, client.fingerprint(server)) == []
     plain = client.generate(server, client.PROMPT)

@@ -96,10 +96,14 @@ def test_embeddings_of_the_webuis_own(server: Server, photos: Path, trained: Pat
     (found,) = server.post("/e2e/words?name=pivotal", ["a cup on a Table, ohwx cat"])
     assert found["error"] < 1e-5 and found["effect"] > 1e-2
     job = client.train(server, photos, "beside", **{**SETTINGS, "steps": 1, "caption_suffix": "on a table"})
-    assert job["state"] == "done" and "'table' of the webui's embeddings folder" in str(job), job
+    assert job["state"] == "done" and "'table' from the webui's embeddings folder" in str(job), job
     wanted = client.generate(server, f"{PROMPT} <lora:pivotal:1>")
     client.generate(server, PROMPT)  # a LoRA that goes takes the embedding of its name along, whosever it is by then
     save_file({"emb_params": torch.randn(1, width)}, folder / "ohwx cat.safetensors")
     assert (client.generate(server, f"{PROMPT} <lora:pivotal:1>") != wanted).any(), "the webui prefers its own"
     job = client.train(server, photos, "refused", **{**SETTINGS, "steps": 1})
-    assert job["state"] == "failed" and "'ohwx cat' is the embedding 'ohwx cat' of the webui's own folder" in str(job["problems"])
+    assert job[
+        "state"
+    ] == "failed" and "'ohwx cat' is the name of the embedding 'ohwx cat' in the webui's embeddings folder" in str(
+        job["problems"]
+    )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-NOISE, VELOCITY = "noise (nothing says v)", "v (its configuration says so)"
+NOISE, VELOCITY = "noise (nothing indicates v)", "v (set in its configuration)"
 # how its miniature is written, what it is called, what it predicts, ss_base_model_version, layers
 FAMILIES: dict[str, tuple[Callable[[Path], Path], str, str, str, int]] = {
     "inpainting": (write_mini_inpainting, "SD 1.x inpainting", NOISE, "sd_v1", 12 + 192),
@@ -79,7 +79,7 @@ def test_a_family_in_the_webui(
     _, name, predicts, version, layers = FAMILIES[family]
     checkpoint = select(family_server, checkpoints[family])
     job = train_and_read_back(family_server, photos, family)
-    assert job["choices"][0] == f"Model: {name}, predicts {predicts}; read from the model that the webui holds."
+    assert job["choices"][0] == f"Model: {name}, predicts {predicts}; read from the loaded model."
     assert job["losses"] == pytest.approx(standalone_losses(checkpoint, photos, tmp_path), rel=LOSSES)
     with safe_open(family_server.lora_folder / f"{family}.safetensors", framework="pt") as file:
         metadata, keys = file.metadata(), {key.partition(".")[0] for key in file.keys()}  # noqa: SIM118
@@ -137,13 +137,13 @@ def test_v_is_declared_by_hand_in_the_tab(
         tab.fill(data=photos, name="by hand", **client.SMALL_RUN)
         tab.wait_for_report(f"SDXL, predicts {NOISE}")
         tab.fill(v_parameterization=True)
-        tab.wait_for_report("SDXL, predicts v (declared by hand)")
+        tab.wait_for_report("SDXL, predicts v (set by Checkpoint predicts v)")
         tab.train_and_wait_for_job()
         tab.wait_for_state("done")
         job = client.status(family_server)
     finally:
         family_server.post("/e2e/heal")
-    assert job and job["choices"][0].startswith("Model: SDXL, predicts v (declared by hand);")
+    assert job and job["choices"][0].startswith("Model: SDXL, predicts v (set by Checkpoint predicts v);")
     wanted = standalone_losses(bare, photos, tmp_path, v_parameterization=True)
     assert job["losses"] == pytest.approx(wanted, rel=LOSSES) and len(wanted) == client.SMALL_RUN["steps"]
     with safe_open(family_server.lora_folder / "by hand.safetensors", framework="pt") as file:

@@ -48,7 +48,7 @@ def test_from_photos_to_prompt(tab: Tab, server: Server, photos: Path) -> None:
 
 def test_empty_form_says_what_to_do(tab: Tab) -> None:
     """Every field has a label, a sentence of help, and the report waits for images."""
-    assert "what is found is shown here" in tab.wait_for_report("Drop images")
+    assert "the report appears here" in tab.wait_for_report("Drop images")
     from lib_lora.config.groups import all_options
 
     for opt in all_options():

@@ -62,9 +62,7 @@ def test_memory_modes_are_refused(
         tab = Tab(browser.new_page(), server.url)
         tab.open()
         tab.fill(data=photos, name="small", **client.SMALL_RUN)
-        sentence = (
-            f"The webui runs with --{flag}, which moves the model away while it is used; start it without --{flag} to train."
-        )
+        sentence = f"The webui runs with --{flag}, which moves the model during use; start it without --{flag} to train."
         assert sentence in tab.wait_for_report(f"--{flag}")
         assert tab.refused() == [sentence]
         tab.shot(f"16-{flag}")
@@ -82,7 +80,7 @@ def test_memory_modes_refuse_a_run(webui: Webui, untouched: traces.Traces, folde
         picture = client.generate(server, client.PROMPT)
         job = client.train(server, photos, "small")
         assert job["state"] == "failed" and job["step"] == 0, job
-        assert [f"runs with --{flag}, which moves the model away" in problem for problem in job["problems"]] == [True]
+        assert [f"runs with --{flag}, which moves the model during use" in problem for problem in job["problems"]] == [True]
         assert np.array_equal(client.generate(server, client.PROMPT), picture)
         assert client.files_in(server.lora_folder) == {}
 

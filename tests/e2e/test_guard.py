@@ -122,7 +122,7 @@ def test_files_of_the_machine_are_not_copied(listening: Server, tmp_path: Path) 
     events = Events(listening.url)
     inputs = events.inputs("train_lora_check", key=key, trigger="ohwx")
     inputs[1] = [{"name": str(secret), "data": None, "is_file": True}]
-    assert "is not there any more; drop it again" in json.dumps(events.call("train_lora_check", inputs))
+    assert "does not exist any more; drop it again" in json.dumps(events.call("train_lora_check", inputs))
     assert [
         path for path in listening.uploads.rglob("*") if path.is_file() and path.stat().st_size == secret.stat().st_size
     ] == []
@@ -168,7 +168,7 @@ def test_logged_in_and_folders_hidden(page: Page, with_logins: Server, outside: 
     key = requests.post(f"{with_logins.url}/train-lora/key", auth=API_USER, timeout=30).json()["key"]
     events = Events(with_logins.url, cookies)
     answer = json.dumps(events.call("train_lora_check", events.inputs("train_lora_check", key=key, data=str(photos))))
-    assert "started with --hide-ui-dir-config" in answer and "Images" not in answer
+    assert "runs with --hide-ui-dir-config" in answer and "Images" not in answer
 
 
 @pytest.mark.case(62)

@@ -50,7 +50,7 @@ def test_stop(tab: Tab, server: Server, photos: Path) -> None:
     tab.wait_for_step(3)
     tab.page.locator("#train_lora_stop").click()
     tab.wait_for_state("stopped")
-    assert "nothing was kept" in tab.progress()
+    assert "nothing was saved" in tab.progress()
     assert tab.page.locator("#train_lora_test").count() == 0
     assert client.changes(before, client.fingerprint(server)) == []
     assert client.files_in(server.lora_folder) == files
@@ -98,7 +98,7 @@ def _fails(server: Server, photos: Path, fault: str, name: str, **settings: Any)
     """The end of a run that cannot be saved. On a full disk it stands until somebody stops it."""
     job = client.begin(server, photos, name, **settings)
     if fault == "full disk":
-        client.wait_for_phase(server, job, "waiting for room on the disk")
+        client.wait_for_phase(server, job, "waiting for space on the disk")
         server.post("/e2e/stop")
     return client.wait_for_end(server, job)
 

@@ -102,7 +102,7 @@ def test_disabled_during_a_run(page: Page, second: Server, photos: Path, picture
     tab.open()
     row = tab.row("cut off")
     row.locator("td", has_text="Interrupted").wait_for(timeout=LOAD_MS)
-    row.get_by_text("Go on", exact=True).click()
+    row.get_by_text("Resume", exact=True).click()
     row.locator("td", has_text="Done").wait_for(timeout=RUN_MS)
     gone_on = second.get(f"/train-lora/queue/{row.get_attribute('data-job')}")
     assert gone_on["first_step"] >= 3 and gone_on["step"] == 30 and client.lists(second, "cut off")

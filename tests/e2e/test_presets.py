@@ -19,7 +19,7 @@ def test_a_preset_and_a_kohya_file_fill_the_form(tab: Tab, tmp_path: Path) -> No
     tab.wait_for_report("× 10 epochs")
     tab.page.locator("#train_lora_preset input").click()
     tab.page.locator("#train_lora_preset .options li", has_text="Object or concept").click()
-    tab.page.locator("#train_lora_preset_told.prose", has_text="One thing needs little room").wait_for(timeout=LOAD_MS)
+    tab.page.locator("#train_lora_preset_told.prose", has_text="Enough for one thing").wait_for(timeout=LOAD_MS)
     tab.wait_for_report("× 8 epochs")
     assert tab.value("rank") == "8" and tab.value("name") == "mine" and tab.value("trigger") == "ohwx"
     (tmp_path / "kohya.json").write_text(json.dumps({"epoch": "2", "network_dim": 4, "unet_lr": "3e-4", "LoRA_type": "LyCORIS/BOFT",

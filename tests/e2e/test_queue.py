@@ -24,7 +24,7 @@ def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Se
     tab.page.locator("#train_lora_stop").click()
     for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)
-    assert "does not exist or is no folder" in tab.row("doomed").inner_text()
+    assert "does not exist or is not a folder" in tab.row("doomed").inner_text()
     _wait_for(tab, "mine", "Running")
     tab.page.locator("#train_lora_progress b", has_text="mine").wait_for()  # the list may be newer than the panel
     tab.wait_for_step(5)
@@ -52,13 +52,13 @@ def test_a_webui_that_is_told_to_end_saves_the_state(tab: Tab, server: Server, p
     assert running is not None
     client.wait_for_step(server, running["id"], 3)
     assert server.end_by(number) < 10
-    assert f"saving where the training of {name!r} is" in server.log_tail()
+    assert f"saving the state of {name!r}." in server.log_tail()
     assert not (server.lora_folder / f"{name}.safetensors").exists()
     server.log.unlink()
     server.start()
     tab.open()
     _wait_for(tab, name, "Interrupted")
-    _press(tab, name, "Go on")
+    _press(tab, name, "Resume")
     _wait_for(tab, name, "Done")
     entry = str(tab.row(name).get_attribute("data-job"))
     gone_on = server.get(f"/train-lora/queue/{entry}")
@@ -78,7 +78,9 @@ def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
     shutil.rmtree(doomed)
     tab.fill(name="mine", save_state=True, save_every_n_steps=4, steps=12)
     tab.train()
-    tab.page.locator("#train_lora_message.prose", has_text="mine waits; its place in the queue is 3.").wait_for(timeout=LOAD_MS)
+    tab.page.locator("#train_lora_message.prose", has_text="mine is waiting; its place in the queue is 3.").wait_for(
+        timeout=LOAD_MS
+    )
     up = tab.row("mine").get_by_text("Up", exact=True)
     up.focus()
     tab.page.keyboard.press("Enter")
@@ -91,7 +93,7 @@ def _queue_four(tab: Tab, server: Server, photos: Path, folder: Path) -> None:
 
 
 def _look_and_repeat(tab: Tab, photos: Path) -> None:
-    _press(tab, "mine", "Look at")
+    _press(tab, "mine", "Details")
     details = tab.page.locator("#train_lora_queue .train-lora-details")
     details.filter(has_text="Save every … steps").wait_for(timeout=LOAD_MS)
     assert details.locator("polyline").count() == 1
@@ -107,7 +109,7 @@ def _look_and_repeat(tab: Tab, photos: Path) -> None:
 
 def _go_on_and_remove(tab: Tab, server: Server) -> None:
     """`mine` goes on from its newest state with its own images, which are removed with it; its LoRA stays."""
-    _press(tab, "mine", "Go on")
+    _press(tab, "mine", "Resume")
     _wait_for(tab, "mine", "Done")
     entry = str(tab.row("mine").get_attribute("data-job"))
     job = server.get(f"/train-lora/queue/{entry}")

@@ -35,7 +35,7 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
     tab.page.locator("#train_lora_files_of_settings > .label-wrap").click()
     tab.page.locator("#train_lora_import input[type=file]").set_input_files(settings)
     told = tab.page.locator("#train_lora_preset_told.prose")
-    told.filter(has_text="Unknown, and left out").wait_for(timeout=LOAD_MS)
+    told.filter(has_text="Unknown and left out").wait_for(timeout=LOAD_MS)
     assert HOSTILE in told.inner_text()
     tab.fill(name=HOSTILE)
     assert any(SHORT in line for line in tab.refused())
@@ -53,7 +53,7 @@ def test_hostile_texts_are_shown_as_text(tab: Tab, server: Server, tmp_path: Pat
 
 def _look_at_repeat_and_train_again(tab: Tab, server: Server) -> None:
     """The job in the list, its details, the form filled from it, and a LoRA whose file is named so, chosen to go on from."""
-    tab.row("text").get_by_text("Look at", exact=True).click(timeout=LOAD_MS)
+    tab.row("text").get_by_text("Details", exact=True).click(timeout=LOAD_MS)
     details = tab.page.locator("#train_lora_queue .train-lora-details")
     details.filter(has_text=HOSTILE).wait_for(timeout=LOAD_MS)
     assert f"1_{SHORT}" in details.inner_text()

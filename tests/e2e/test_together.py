@@ -71,7 +71,7 @@ def test_remove_pressed_twice(tab: Tab, server: Server, photos: Path) -> None:
         server.post("/e2e/queue", {**QUICK, "data": str(photos), "name": name, "overwrite": True, "steps": 60})
     tab.row("away").get_by_text("Remove", exact=True).dblclick()
     tab.row("away").wait_for(state="detached")
-    assert "not there any more" not in tab.page.locator("#train_lora_message.prose").inner_text()
+    assert "not exist any more" not in tab.page.locator("#train_lora_message.prose").inner_text()
     assert tab.row("stays").count() == 1
     tab.row("stays").get_by_text("Remove", exact=True).click()
     tab.row("stays").wait_for(state="detached")

@@ -127,7 +127,7 @@ class Campaign:
         try:
             seen = self._run(place, **({"resume": "blob"} if step else {}))
         except ConfigError as error:  # it had made its last step
-            assert "nothing is left to do" in str(error) and step == self._steps
+            assert "nothing is left to train" in str(error) and step == self._steps
             seen = self._seen(place, self._last_file(out), [])
         else:
             left = [path for path in out.rglob("*") if path.suffix in {".tmp", ".bak", ".gone", ".old"}]

@@ -85,7 +85,7 @@ def patient(make_room: Any) -> Any:
             def later() -> None:
                 while not job.control.paused:
                     threading.Event().wait(0.01)
-                assert job_json(job)["state"] == "paused" and "press Continue" in job_json(job)["phase"]
+                assert job_json(job)["state"] == "paused" and "press Unpause" in job_json(job)["phase"]
                 make_room()
                 job.unpause()
 
@@ -280,7 +280,7 @@ def test_a_damaged_state(file: str, damage: str, house: House, quick: Any) -> No
     assert [event.step for event in run.of(StepDone)] == [2, 3, 4] and _equal(run, whole)
     if (file, damage) != (VALUES, "missing"):  # then it is no state at all
         assert any(
-            "'blob-step00000002-state' is damaged; the run goes on from 'blob-step00000001-state'" in text for text in run.told
+            "'blob-step00000002-state' is damaged; the run resumes from 'blob-step00000001-state'" in text for text in run.told
         )
 
 
@@ -308,7 +308,9 @@ def test_going_on_with_another_torch(house: House, quick: Any, monkeypatch: pyte
     begun(house, quick)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     run = house.run(quick(**STATES, resume="blob"))
-    assert run.of(Finished)[0].path and any("this run has 9.9.9: it may differ in the last bits" in text for text in run.told)
+    assert run.of(Finished)[0].path and any(
+        "this run uses 9.9.9; results may differ in the last digits" in text for text in run.told
+    )
 
 
 @pytest.mark.case(31)
@@ -361,7 +363,9 @@ def test_a_link_in_place_of_the_run_s_folder(link: str, house: House, quick: Any
     place.symlink_to(target, target_is_directory=True)
     flat = {"save_state": True, "save_every_n_steps": 1, "sample_every_n_steps": 1, "sample_prompts": "a --s 1"}
     run = house.run(quick(**flat))
-    assert not run.events and len(run.told) == 1 and f"{str(place)!r} of this name's states and samples is a link" in run.told[0]
+    assert (
+        not run.events and len(run.told) == 1 and f"{str(place)!r} for states and samples of this name is a link" in run.told[0]
+    )
     assert sorted(path.name for path in target.rglob("*")) == ["0001.png", "blob-step00000001-state"]
     place.unlink()
     assert house.run(quick(**flat)).of(Finished)[0].path

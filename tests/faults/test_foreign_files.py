@@ -99,7 +99,7 @@ def test_files_of_others_stay(
         assert house.run(quick(**FLAT, overwrite=True, seed=9)).of(Finished)[0].path.name == "blob.safetensors"
     if end != "stopped":
         assert run.of(Finished)[0].path.name == "blob.safetensors"
-        assert {"'blob.json' was there before, and stays as it is.", "'blob.png' was there before, and stays as it is."} <= set(
+        assert {"'blob.json' existed before and was not changed.", "'blob.png' existed before and was not changed."} <= set(
             run.told
         )
     if end == "killed before":
@@ -132,5 +132,8 @@ def test_an_older_file_that_somebody_put_there_stays(house: House, quick: Any) -
 
     run = house.run(quick(**flat), at)
     assert first.is_file() and not second.is_file() and second.with_suffix(".json").is_file()
-    assert any(f"{str(first)!r} was not written by a training of this name, and stays." == text for text in run.told)
-    assert any(f"{str(second.with_suffix('.json'))!r} holds what somebody else made, and stays." == text for text in run.told)
+    assert any(f"{str(first)!r} was not written by a run of this name and was not removed." == text for text in run.told)
+    assert any(
+        f"{str(second.with_suffix('.json'))!r} contains files that this run did not write and was not removed." == text
+        for text in run.told
+    )

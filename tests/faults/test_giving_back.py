@@ -47,7 +47,7 @@ GIVING = [
     (OURS, "forwards_replaced", 1),
 ]
 
-NOT_WHOLE = "Not everything of the model could be brought back (RuntimeError: injected)"
+NOT_WHOLE = "Not everything of the model could be restored (RuntimeError: injected)"
 
 
 def owner(path: str) -> Any:
@@ -169,7 +169,7 @@ def test_an_exception_while_the_model_is_lent_out(
         patch.setattr(ours, "made_trainable", failing(ours.made_trainable, images + 2, calls, "at the exit"))
         run = house.run(quick(steps=5))
     (told,) = run.told
-    assert NOT_WHOLE in told and "Resume from (resume) 'blob-state' goes on from there." in told
+    assert NOT_WHOLE in told and "to continue, set Resume from (resume) to 'blob-state'." in told
     assert webui.seen() == before and 0 < run.job["step"] < 5
     gone_on = house.run(quick(steps=5, resume="blob"))
     assert gone_on.of(Finished) and gone_on.job["first_step"] == run.job["step"]

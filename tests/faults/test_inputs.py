@@ -191,8 +191,8 @@ def test_a_decoder_that_crashes_or_never_ends(house: House, quick: Any, photos: 
     monkeypatch.setattr(dataset, "_checked", {})
     failed = house.run(quick())
     assert sorted(failed.told) == [
-        "Image 'crash.png' ends the program that reads it; save it anew or remove it.",
-        "Image 'endless.png' takes longer than 5 s to read; save it anew or remove it.",
+        "Image 'crash.png' crashes the program that reads it; save it again or remove it.",
+        "Image 'endless.png' takes longer than 5 s to read; save it again or remove it.",
     ]
     assert psutil.Process().children() == []
     for name in ("crash.png", "endless.png"):
@@ -228,7 +228,7 @@ def test_a_decoder_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
     [
         (("/no/such/python",), "No such file or directory"),
         ((sys.executable, "-c", "import no_such_package_of_pillow"), "ModuleNotFoundError: No module named 'no_such_package_of_pillow'"),
-        ((sys.executable, "-c", "print('[]')"), "it ends at once"),
+        ((sys.executable, "-c", "print('[]')"), "it exits at once"),
         ((sys.executable, "-c", "import time; time.sleep(600)"), "not ready after 1 s"),
     ],
     ids=["no program", "a package is missing", "another program", "hangs"],
@@ -356,14 +356,14 @@ def test_consoles_that_cannot_say_it(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("/dev", "'fd' is a link that leads out of 'dev'"),
-        ("/proc/self", "'cwd', 'root' are links that lead out of"),
-        ("/etc", "holds no PNG"),
-        ("/dev/zero", "does not exist or is no folder"),
-        ("\\\\host\\share\\photos", "is a path of another machine or a device"),
-        ("\\\\.\\C:", "is a path of another machine or a device"),
-        ("~nobody-of-this-name/x", "does not exist or is no folder"),
-        ("x" * 5000, "does not exist or is no folder"),
+        ("/dev", "'fd' is a link out of 'dev'"),
+        ("/proc/self", "'cwd', 'root' are links out of"),
+        ("/etc", "contains no PNG"),
+        ("/dev/zero", "does not exist or is not a folder"),
+        ("\\\\host\\share\\photos", "is a path on another computer or of a device"),
+        ("\\\\.\\C:", "is a path on another computer or of a device"),
+        ("~nobody-of-this-name/x", "does not exist or is not a folder"),
+        ("x" * 5000, "does not exist or is not a folder"),
     ],
 )
 def test_folders_of_the_system_are_answered(named: str, said: str) -> None:
@@ -388,7 +388,7 @@ def test_paths_of_another_machine(option: str, house: House, quick: Any, monkeyp
     lists = {"data", "reg_data", "base_weights"}
     asked = {"masked_loss": option == "mask_data", "sample_every_n_steps": int(option == "sample_prompts")}
     told = house.run(quick(**{option: [named] if option in lists else named}, **asked)).told
-    assert len(told) == 1 and "is a path of another machine or a device; name one of this machine" in told[0], told
+    assert len(told) == 1 and "is a path on another computer or of a device; use one on this computer" in told[0], told
     assert f"({option})" in told[0] and not [path for path in looked if "host" in path]
 
 
@@ -432,14 +432,14 @@ def test_links_out_of_a_folder_are_not_followed(
     monkeypatch.setattr(Reader, "picture", lambda _, path: opened.append(path.resolve()) or Picture(Size(96, 96), "0"))
     told = house.run(quick(masked_loss=kind.startswith("mask"), mask_data=str(masks))).told
     name, root = {
-        "image": ("Image folder (data): 'out.png' is a link that leads", "photos"),
-        "images of one folder": ("Image folder (data): 'a.png', 'b.png', 'c.png', 'd.png', 'e.png' and 2 more are links that lead", "photos"),
-        "caption": ("Caption file '0.txt' is a link that leads", "photos"),
-        "folder": ("Image folder (data): '1_out' is a link that leads", "photos"),
-        "mask": ("Mask folder (mask_data): '0.png' is a link that leads", "masks"),
-        "mask folder": ("Mask folder (mask_data): '3_blob' is a link that leads", "masks"),
+        "image": ("Image folder (data): 'out.png' is a link", "photos"),
+        "images of one folder": ("Image folder (data): 'a.png', 'b.png', 'c.png', 'd.png', 'e.png' and 2 more are links", "photos"),
+        "caption": ("Caption file '0.txt' is a link", "photos"),
+        "folder": ("Image folder (data): '1_out' is a link", "photos"),
+        "mask": ("Mask folder (mask_data): '0.png' is a link", "masks"),
+        "mask folder": ("Mask folder (mask_data): '3_blob' is a link", "masks"),
     }[kind]  # fmt: skip
-    assert len(told) == 1 and told[0].startswith(f"{name} out of '{root}' and will not be followed; put there what "), told
+    assert len(told) == 1 and told[0].startswith(f"{name} out of '{root}' and will not be followed; copy "), told
     assert opened and not any(path.is_relative_to(secret) for path in opened)
 
 
@@ -472,7 +472,7 @@ def test_a_folder_of_endless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             (tmp_path / root / name).touch()
         looked.clear()
         assert find_images(build_config({"data": [str(tmp_path / root)]})).problems == (
-            f"Image folder (data): '{root}' holds more than 50 files and folders; choose a folder of the images alone.",
+            f"Image folder (data): '{root}' contains more than 50 files and folders; choose a folder that contains only the images.",
         )
         assert len(looked) == 51
 

@@ -27,8 +27,10 @@ from tests.house import House
 
 def kept(run: Any) -> Path:
     """Where the one sentence says that the LoRA lies."""
-    assert run.job["state"] == "failed" and len([text for text in run.told if "has no locks" not in text]) == 1, run.told
-    found = re.search(r"It is kept as '([^']+\.rescued)'; to use it, take \.rescued off its name\.", run.told[0])
+    assert run.job["state"] == "failed" and len([text for text in run.told if "does not support locks" not in text]) == 1, (
+        run.told
+    )
+    found = re.search(r"It is kept as '([^']+\.rescued)'; to use it, remove \.rescued from its name\.", run.told[0])
     assert found, run.told
     return Path(found[1])
 
@@ -112,7 +114,7 @@ def test_a_folder_that_refuses_for_good(
         with monkeypatch.context() as patch:
             patch.setattr(publish_room, "write_atomically", lambda *_: None)
             patch.setattr(publish_room, "write", lambda *_: (_ for _ in ()).throw(_refused(error)))
-            patch.setattr(type(host), "lora_folder", lambda _: tmp_path / "file" / "is no folder")
+            patch.setattr(type(host), "lora_folder", lambda _: tmp_path / "file" / "is not a folder")
             (tmp_path / "file").touch()
             patch.setattr("lib_lora.check._folder_problems", lambda _: [])
             run = house.run(quick(), give_up)

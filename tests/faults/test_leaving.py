@@ -119,7 +119,7 @@ def test_a_signal_saves_the_state_first(
     photos.rename(tmp_path / "away")
     assert program.ends(number) == (code, pytest.approx(0, abs=10)), program.said[-3:]
     (tmp_path / "away").rename(photos)
-    assert "saving where the training of 'blob' is" in "".join(program.said) and "not saved" not in "".join(program.said)
+    assert "saving the state of 'blob'." in "".join(program.said) and "not saved" not in "".join(program.said)
     assert not (tmp_path / "out" / "blob.safetensors").exists()
 
     queue = reopened(mini_checkpoint, tmp_path)
@@ -166,5 +166,5 @@ def test_a_state_that_is_not_saved_is_told(
     program = Program(mini_checkpoint, tmp_path, quick(steps=STEPS), pace=1.5)
     program.wait_for(lambda step, _: step >= 1)
     code, _ = program.ends(signal.SIGINT)
-    told = "Train LoRA: The state of 'blob' after step 1 is not saved, it has no older one (after 0.2 s the run was still in step 2)."
+    told = "Train LoRA: The state of 'blob' after step 1 is not saved, and there is no older one (after 0.2 s the run was still in step 2)."
     assert code == 3 and told in "".join(program.said)

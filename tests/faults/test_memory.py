@@ -50,7 +50,7 @@ def test_no_memory_at_the_first_step(house: House, quick: Any, monkeypatch: pyte
     made = failing(monkeypatch, step_room, "compute_loss", set(range(1, 99)), OOM("CUDA out of memory"))
     run = house.run(quick())
     assert len(made) == 2 and not run.of(StepDone) and not run.of(Finished)
-    told = "step 1, with gradient checkpointing too: Batch size (batch_size) is 1, Resolution (resolution) is 64 and Rank (rank) is 1; "
+    told = "step 1, even with gradient checkpointing: Batch size (batch_size) is 1, Resolution (resolution) is 64 and Rank (rank) is 1; "
     assert len(run.told) == 1 and told in run.told[0], run.told
 
 
@@ -74,7 +74,7 @@ def test_a_step_is_made_again(
     with monkeypatch.context() as patch:
         failing(patch, owner, name, {call}, OOM("CUDA out of memory"))
         run = house.run(quick(steps=4, name="again"))
-    assert len(run.told) == 1 and f"at step {call}: it is made again" in run.told[0]
+    assert len(run.told) == 1 and f"at step {call}. This step is repeated" in run.told[0]
     assert equal(lora(run), lora(whole)) and run.job["losses"] == whole.job["losses"]
 
 
@@ -95,7 +95,7 @@ def test_no_memory_for_a_sample(house: House, quick: Any, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         failing(patch, preview_room, "sample", {1}, OOM("CUDA out of memory"))
         run = house.run(quick(name="again", **flat))
-    assert len(run.told) == 1 and "goes on without them" in run.told[0]
+    assert len(run.told) == 1 and "continues without them" in run.told[0]
     assert equal(lora(run), lora(whole))
 
 
@@ -119,7 +119,7 @@ def test_a_step_without_a_number_is_left_out(value: float, house: House, quick: 
     run = house.run(quick(**flat))
     files = [read(event.path)[0] for event in run.of(SavedBetween)]
     assert equal(files[8], files[9]) and not equal(files[9], files[10]) and not equal(files[7], files[8])
-    assert run.told == ["The loss of step 10 was not a number; the step was left out."] and run.job["losses"][9] is None
+    assert run.told == ["The loss of step 10 was not a number; the step was skipped."] and run.job["losses"][9] is None
 
 
 @pytest.mark.case(4)

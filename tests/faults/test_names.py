@@ -85,7 +85,7 @@ def test_a_state_of_a_hostile_name(house: House, quick: Any, tmp_path: Path) -> 
     before = around(tmp_path)
     for name in SOME:
         if "\0" in name:
-            with pytest.raises(ConfigError, match="holds a null character"):
+            with pytest.raises(ConfigError, match="contains a null character"):
                 quick(resume=name)
             continue
         with writes() as seen:
@@ -138,7 +138,7 @@ def test_a_hostile_name_in_the_queue_and_the_tab(house: House, quick: Any, tmp_p
     queue = Queue(Runner(house.host), Store(jobs / "queue", jobs / "uploads"))
     for name in SOME:
         if "\0" in name:
-            with pytest.raises(ConfigError, match="holds a null character"):
+            with pytest.raises(ConfigError, match="contains a null character"):
                 quick(name=name)
             continue
         with writes() as seen:

@@ -287,7 +287,7 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "open", locked)
     answered = decoder_main.answer(photos / "3_blob" / "0.png")
-    told = "Image '0.png' cannot be read (Permission denied); put it back, or make it readable."
+    told = "Image '0.png' cannot be read (Permission denied); restore it or check permissions."
     assert answered == {"problems": [told], "for_now": True}
 
 
@@ -323,12 +323,12 @@ def test_paths_of_windows() -> None:
     for text in ("C:/a\\b/c", "C:\\console\\confetti.png", "D:", "..\\x", "C:\\a.con"):
         assert path_problem(text, windows=True) is None
     for text in ("\\\\host\\share", "//host/share", "/\\host/share", "\\\\?\\C:\\a", "\\\\.\\PhysicalDrive0"):
-        assert "another machine or a device" in str(path_problem(text, windows=True))
+        assert "another computer or of a device" in str(path_problem(text, windows=True))
     for text, part in (("C:\\a\\CON.png", "CON.png"), ("C:/nul/x", "nul"), ("com1", "com1"), ("C:\\aux .x\\y", "aux .x")):
-        assert path_problem(text, windows=True) == f"holds {part!r}, which Windows takes for a device; rename it."
+        assert path_problem(text, windows=True) == f"holds {part!r}, which Windows reserves for a device; rename it."
         assert path_problem(text, windows=False) is None
     assert path_problem("//host/share", windows=False) is None and path_problem("\\\\host", windows=False)
-    assert "has 260 characters where Windows finds 259" in missing_problem("C:\\" + "x" * 257, windows=True)
+    assert "has 260 characters where Windows allows 259" in missing_problem("C:\\" + "x" * 257, windows=True)
     assert missing_problem("C:\\" + "x" * 256, windows=True) == missing_problem("/" + "x" * 500, windows=False)
 
 
@@ -346,4 +346,4 @@ def test_names_with_a_dot_in_front_are_told(photos: Path) -> None:
         write_picture(photos / "3_blob" / name)
     found = scan([str(photos)], captions=CaptionSource("x"), repeats=1)
     assert len(found.samples) == 4 and len(found.notes) == 1
-    assert found.notes[0].startswith("3_blob: '.hidden.png': names that begin with a dot") and "rename" in found.notes[0]
+    assert found.notes[0].startswith("3_blob: '.hidden.png': names that start with a dot") and "rename" in found.notes[0]

@@ -50,7 +50,7 @@ def test_enormous_captions(house: House, quick: Any, photos: Path) -> None:
     caption.write_text("word " * 200_000)
     run = house.run(quick(steps=1))
     assert run.of(Finished)[0].path
-    assert any("1 caption is longer than the 75 tokens" in note for note in run.told), run.told
+    assert any("1 caption is longer than 75 tokens" in note for note in run.told), run.told
 
 
 @pytest.mark.case(23)
@@ -82,7 +82,7 @@ def test_odd_triggers_reach_card_and_metadata(trigger: str, house: House, quick:
 def test_a_trigger_that_fills_every_caption(house: House, quick: Any, photos: Path) -> None:
     """A trigger of 300 words is told to be longer than what is read; an empty one leaves captions as they are."""
     run = house.run(quick(steps=1, trigger="w " * 300))
-    assert any("longer than the 75 tokens" in note for note in run.told)
+    assert any("longer than 75 tokens" in note for note in run.told)
     for path in (photos / "3_blob").glob("*.png"):
         path.with_suffix(".txt").write_text("alone")
     plan = house.run(quick(steps=1, trigger="", name="other")).of(Planned)[0].plan

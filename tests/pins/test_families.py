@@ -31,7 +31,7 @@ from tests.pins.webui_double import as_webui_holds_it, install, load_ldm
 from tests.synthetic import write_mini_sd2
 from tests.webui_configs import ARCH
 
-READ = "read from the model that the webui holds"
+READ = "read from the loaded model"
 IDS = torch.tensor([[49406, 320, 2368, 525, 49407, *[0] * 72], [49406, 49407, *[0] * 75]])
 
 
@@ -142,7 +142,7 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
     events = list(train(small_config(photos, tmp_path, **flat), WebuiHost(), RunControl()))
     assert sum(isinstance(event, StepDone) for event in events) == 3
     assert isinstance(events[-1], Finished) and events[-1].path is not None
-    said = "v (its configuration says so)" if family == "SD 2.x" else "noise (nothing says v)"
+    said = "v (set in its configuration)" if family == "SD 2.x" else "noise (nothing indicates v)"
     assert next(e.text for e in events if isinstance(e, Chosen)) == f"Model: {family}, predicts {said}; {READ}."
     state, metadata = read(events[-1].path)
     assert metadata["ss_v2"] == str(is_sd2)
@@ -156,11 +156,11 @@ def test_the_mark_of_a_file_is_read_where_the_webui_does_not(mini_sdxl: Path, tm
     from lib_lora.hosts.ldm_model import detected_model
 
     held = SimpleNamespace(is_sdxl=True, parameterization="eps", sd_checkpoint_info=SimpleNamespace(filename=str(mini_sdxl)))
-    assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts noise (nothing says v); {READ}"
+    assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts noise (nothing indicates v); {READ}"
     marked = tmp_path / "marked.safetensors"
     save_file({**load_file(mini_sdxl), "v_pred": torch.zeros(0)}, marked)
     held.sd_checkpoint_info.filename = str(marked)
-    said = "the tensor v_pred in the file says so; the webui itself needs marked.yaml for that"
+    said = "marked by the tensor v_pred in the file; the webui itself needs marked.yaml for that"
     assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts v ({said}); {READ}"
     held.parameterization = "v"
-    assert detected_model(held, SDXL).v_from == "its configuration says so"
+    assert detected_model(held, SDXL).v_from == "set in its configuration"

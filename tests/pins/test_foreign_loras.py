@@ -93,7 +93,7 @@ def test_what_is_not_trained_is_passed_by_the_self_test(
     made, _ = read(events[-1].path)
     assert all(torch.equal(made[key], value) for key, value in state.items() if not key.startswith(trained))
     assert not torch.equal(made[f"{trained}.lora_up.weight"], state[f"{trained}.lora_up.weight"])
-    assert any("stay in the new file" in event.text for event in events if isinstance(event, Note))
+    assert any("stay unchanged in the new file" in event.text for event in events if isinstance(event, Note))
     found.clear()
     with pytest.raises(LoraFileError, match=f"finds no layer for 1 keys, such as '{trained}'"):
         list(train(small_config(photos, tmp_path, **flat, name="other"), WebuiHost(), RunControl()))

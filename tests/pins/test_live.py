@@ -109,8 +109,8 @@ def test_another_checkpoint_is_waited_out(
                 back()
     assert isinstance(event, Finished) and event.steps == 3 and event.path is not None
     assert told[-1] == (
-        "waiting: The checkpoint 'other.safetensors' was selected; the training goes on when 'sd15-mini.safetensors' is "
-        "selected again. Stop and keep saves what is there."
+        "waiting: The checkpoint 'other.safetensors' was selected; the run continues when 'sd15-mini.safetensors' is "
+        "selected again. Stop and keep saves the LoRA as it is."
     )
 
 
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_does_not_load_again_is_told(
         raise FileNotFoundError("no such file")
 
     monkeypatch.setattr(webui.sd_models, "reload_model_weights", load)
-    said = r"'sd15-mini.safetensors' cannot be loaded again \(no such file\)"
+    said = r"'sd15-mini.safetensors' cannot be reloaded \(no such file\)"
     for insist in (False, True):
         with pytest.raises(ModelAway, match=said), host.borrow_again(base, needs_vae=False, insist=insist):
             pass

@@ -103,7 +103,7 @@ def test_a_model_in_fp16_is_trained_and_comes_back(
     losses, found, told = trained(model, photos, tmp_path)
     assert fingerprint(model) == before, "values, number formats and flags are those of before"
     assert webui.devices.unet_needs_upcast == flag and cast == []
-    assert "Mixed precision: bf16, since the model is not held in full precision." in told
+    assert "Mixed precision: bf16, since the model is not loaded in full precision." in told
     assert losses == pytest.approx(wanted, rel=5e-3)
     ups = [key for key in deltas if key.endswith("lora_up.weight")]
     mine, theirs = (torch.cat([state[key].double().flatten() for key in ups]) for state in (found, deltas))
@@ -117,6 +117,6 @@ def test_full_precision_is_refused_of_it(
     webui = install(monkeypatch, in_half(model), tmp_path)
     webui.devices.unet_needs_upcast = True
     before = fingerprint(model)
-    with pytest.raises(ConfigError, match="the model is held in float16; choose fp16 or bf16"):
+    with pytest.raises(ConfigError, match="the model is loaded in float16; choose fp16 or bf16"):
         trained(model, photos, tmp_path, mixed_precision="no")
     assert fingerprint(model) == before and webui.devices.unet_needs_upcast

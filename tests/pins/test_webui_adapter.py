@@ -192,7 +192,7 @@ def test_an_error_inside_gives_everything_back(host: Any, webui: SimpleNamespace
     [
         ({"is_sd3": True}, "is SD3"),
         ({"is_ssd": True}, "is SSD-1B"),
-        ({"is_sd1": False}, "is of an unknown kind"),
+        ({"is_sd1": False}, "is of an unknown type"),
         ({"is_sdxl": True, "conditioner": SimpleNamespace(embedders=[SimpleNamespace(model=1)])}, "is an SDXL refiner"),
     ],
 )
@@ -221,7 +221,7 @@ def test_unclip_and_editing_are_refused(host: Any, model: Any, monkeypatch: pyte
 def test_memory_modes_are_refused(host: Any, webui: SimpleNamespace, mode: str) -> None:
     setattr(webui.shared.cmd_opts, mode, True)
     assert host.problems() == [
-        f"The webui runs with --{mode}, which moves the model away while it is used; start it without --{mode} to train."
+        f"The webui runs with --{mode}, which moves the model during use; start it without --{mode} to train."
     ]
 
 
@@ -308,7 +308,7 @@ def test_an_applied_lora_is_taken_off_first(host: Any, model: Any, monkeypatch: 
             assert torch.equal(layer.weight, clean) and networks.calls == [[]]
         networks.network_apply_weights = lambda module: None
         layer.network_current_names = (("old", 1, 1, None),)
-        with pytest.raises(ModelError, match="cannot be taken off"), host.borrow_model():
+        with pytest.raises(ModelError, match="cannot be removed"), host.borrow_model():
             pass
     finally:
         del layer.network_layer_name, layer.network_current_names

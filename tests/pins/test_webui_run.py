@@ -62,13 +62,13 @@ def test_an_embedding_is_trained_beside_those_of_the_webui(
     events = list(train(small_config(photos, tmp_path, **flat), host, RunControl()))
     assert isinstance(events[-1], Finished) and events[-1].path is not None
     told = [event.text for event in events if isinstance(event, Chosen)]
-    assert "Captions: 'blob' of the webui's embeddings folder are read as in prompts, by their embeddings." in told
+    assert "Captions: 'blob' from the webui's embeddings folder are used as embeddings, as in prompts." in told
     (word,) = bundled(read(events[-1].path)[0])
     start = model.cond_stage_model.transformer.text_model.embeddings.token_embedding.weight[47993]  # ohwx
     assert word.name == "ohwx" and bool(((word.vectors[0] - start).abs() > 0.05).any(dim=1).all())
     assert fingerprint(model) == before
     own.name = "Ohwx"
-    with pytest.raises(ConfigError, match="'ohwx' is the embedding 'Ohwx'"):
+    with pytest.raises(ConfigError, match="'ohwx' is the name of the embedding 'Ohwx'"):
         list(train(small_config(photos, tmp_path, name="b", **flat), host, RunControl()))
     assert fingerprint(model) == before
 

@@ -90,7 +90,7 @@ def _said(told: Mapping[str, Any], key: Key, words: Sequence[str], own: str) -> 
     start, value = general[0]
     patterns = told.get(f"{start}{own}") or {}
     if not isinstance(patterns, dict):
-        raise LoraFileError(f"its metadata say numbers of layers ({own}) in a form that cannot be read")
+        raise LoraFileError(f"its metadata contain a value per layer ({own}) that cannot be read")
     return start, _number(next((number for pattern, number in patterns.items() if _is_of(pattern, key.dotted)), value))
 
 
@@ -99,7 +99,8 @@ def _is_of(pattern: str, path: str) -> bool:
     plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not _PLAIN.fullmatch(plain):
         raise LoraFileError(
-            f"its metadata say alphas of layers by a pattern, {pattern!r:.80}, that is no plain name; choose one with whole names"
+            f"its metadata contain alphas for a pattern of layer names, {pattern!r:.80}, which is not supported; choose one with "
+            "complete names"
         )
     return path == plain or (not pattern.startswith("^") and path.endswith(f".{plain}"))
 
@@ -117,4 +118,4 @@ def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 def _number(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
         return float(value)
-    raise LoraFileError(f"its metadata say an alpha that is no number, {str(value)!r:.40}")
+    raise LoraFileError(f"its metadata contain an alpha that is not a number, {str(value)!r:.40}")

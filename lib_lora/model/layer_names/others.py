@@ -11,22 +11,22 @@ _OTHERS = (  # the first match wins
     (r"lora_te3_|text_encoder_3\.|joint_blocks|context_block_|attn[._]add_[qkv]_proj.*norm_added"
      r"|text_encoders\.t5xxl.*joint", "SD3"),
     (r"lora_prior_|prior_unet|(?:^|[._])prior[._]", "Stable Cascade"),
-    (r"single_transformer_blocks|double_blocks|single_blocks|distilled_guidance_layer", "FLUX or a model of its kind"),
+    (r"single_transformer_blocks|double_blocks|single_blocks|distilled_guidance_layer", "FLUX or a similar model"),
     (r"joint_transformer_blocks", "AuraFlow"),
-    (r"double_stream_blocks|single_stream_blocks", "HiDream or a model of its kind"),
-    (r"motion_modules|temporal_transformer", "a model of videos, such as AnimateDiff or Stable Video Diffusion"),
+    (r"double_stream_blocks|single_stream_blocks", "HiDream or a similar model"),
+    (r"motion_modules|temporal_transformer", "a video model, such as AnimateDiff or Stable Video Diffusion"),
     (r"(?:down|up)_blocks.*attentions.*[._]add_k_proj", "Kandinsky"),
     (r"^lllite_", "ControlNet-LLLite"),
     (r"ip_adapter|image_proj", "IP-Adapter"),
     (r"^hypernet|^control_", CONTROL),
     (r"img_attn|img_mod|txt_attn|transformer_blocks.*img_mlp", "Qwen-Image or HunyuanVideo"),
-    (r"(?:^|[._])blocks[._]\d+[._](?:cross_attn|self_attn|ffn|adaln)", "Wan, Anima or a model of their kind"),
+    (r"(?:^|[._])blocks[._]\d+[._](?:cross_attn|self_attn|ffn|adaln)", "Wan, Anima or a similar model"),
     (r"cap_embedder|context_refiner|noise_refiner|layers[._]\d+[._](?:attention|feed_forward)[._]", "Lumina or Z-Image"),
     (r"^(?:base_model\.model\.)*model\.layers\.\d+\.(?:self_attn|mlp)", "a language model"),
     (r"^(?:base_model\.model\.)*(?:transformer|lora_transformer)[._]",
-     "another model of transformers, such as SD3, FLUX or PixArt"),
+     "another transformer model, such as SD3, FLUX or PixArt"),
     (r"^(?:base_model\.model\.)*(?:diffusion_model\.)?transformer_blocks\.|lora_unet_transformer_blocks",
-     "another model of transformers, such as PixArt or LTX"),
+     "another transformer model, such as PixArt or LTX"),
 )  # fmt: skip
 _PATTERNS = tuple((re.compile(pattern), name) for pattern, name in _OTHERS)
 _OF_A_CHECKPOINT = re.compile(r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\..+\.(?:weight|bias)")

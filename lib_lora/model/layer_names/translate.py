@@ -19,9 +19,10 @@ from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_path
 
 _STYLES = {
-    "kohya": "kohya's form", "bare": "kohya's form without its prefix", "lycoris": "the form of LyCORIS' wrapper",
-    "peft": "PEFT's form (lora_A, lora_B)", "diffusers": "diffusers' older form (lora.down, lora.up)", "comfy": "ComfyUI's form",
-    "dotted": "OneTrainer's dotted form",
+    "kohya": "kohya's format", "bare": "kohya's format without its prefix", "lycoris": "the format of LyCORIS' wrapper",
+    "peft": "PEFT's format (lora_A, lora_B)", "diffusers": "diffusers' older format (lora.down, lora.up)",
+    "comfy": "ComfyUI's format",
+    "dotted": "OneTrainer's format with dots",
 }  # fmt: skip
 _SPLIT = {"lora_up.weight", "diff", "diff_b"}  # tensors with one row per output
 _SHARED = {"lora_down.weight", "alpha"}
@@ -158,13 +159,13 @@ def _layout(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named
     """The file's form of names, in words; kohya's names only if nothing had to be translated."""
     known = [key for name, key in keys.items() if key is not None and name in tensors]
     if not known:
-        return "a form that is not known here"
+        return "an unknown format"
     if all(named[0].key == name for name, named in tensors.items()):
         return "kohya's names"
     if all(key.flat for key in known) and all(
         named[0].key == name for name, named in tensors.items() if _of_unet(keys.get(name))
     ):
-        return "kohya's names but for those of its text encoders"
+        return "kohya's names except for its text encoders"
     styles = list(dict.fromkeys(_STYLES[key.style] for key in known))
     paths = [key.path for key in known if key.part == UNET]
     ldm = any(path.startswith(("input_", "middle_", "output_", "time_embed_", "label_emb_", "out_")) for path in paths)

@@ -72,7 +72,8 @@ def assert_shown(queue: Queue, root: Path) -> None:
 
 def test_one_odd_value_anywhere(tmp_path: Path) -> None:
     """Each field with each value: the job is shown, as it is or as broken, and the others with it. A list for each field: every
-    press of a button looks at all of its list."""
+    press of a button looks at all of its list.
+    """
     fields = whole()
     states_seen, broken_ones = set(), 0
     for name in fields:

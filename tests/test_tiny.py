@@ -18,7 +18,7 @@ from lib_lora.hosts.checkpoint import file_problem
 from lib_lora.tiny import EMBEDDED, write_tiny
 
 Shapes = dict[str, torch.Tensor]
-COLOUR_STEPS = 7  # after so few the colours are there, and outlines are not yet
+COLOUR_STEPS = 4  # after so few the colours are there, and outlines are not yet
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ def test_locks(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     one, two = hold(path), hold(path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom lib_lora.jobs import locks\npath = Path(sys.argv[1])\n"
+        "import sys\nfrom pathlib import Path\nfrom lib_lora.files import locks\npath = Path(sys.argv[1])\n"
         "for line in sys.stdin:\n    print(locks.held_elsewhere(path), flush=True)\n"
     )
     process = subprocess.Popen(

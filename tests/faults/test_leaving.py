@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,7 @@ from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
 
-ROOT = Path(__file__).parents[2]
-STEPS = 30
+STEPS = 12
 # as the webui: a handler of its own for Ctrl+C that ends at once, none for SIGTERM, and a main thread that waits
 PROGRAM = """
 import json, os, signal, sys, time
@@ -60,19 +61,21 @@ while True:
 
 
 class Program:
-    """The program in a process of its own."""
+    """The program in a process of its own, forked from this one, which has imported all that it needs."""
 
-    def __init__(self, checkpoint: Path, folder: Path, *jobs: TrainConfig, pace: float = 0.1, held: bool = False) -> None:
+    def __init__(self, checkpoint: Path, folder: Path, *jobs: TrainConfig, pace: float = 0.25, held: bool = False) -> None:
         lines = [json.dumps(job.to_flat()) for job in jobs]
-        command = [sys.executable, "-c", PROGRAM, str(checkpoint), str(folder), str(pace), "held" if held else "", *lines]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        reader, writer = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            live(writer, ["-c", str(checkpoint), str(folder), str(pace), "held" if held else "", *lines])
+        os.close(writer)
+        self.out = os.fdopen(reader)
         self.said: list[str] = []
 
     def wait_for(self, wanted: Callable[[int, str], bool]) -> None:
         """Until step and state are so."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.out:
             self.said.append(line)
             words = line.split()
             if len(words) == 2 and words[0].isdigit() and wanted(int(words[0]), words[1]):
@@ -82,13 +85,35 @@ class Program:
     def ends(self, number: int, *, again: bool = False) -> tuple[int, float]:
         """Its exit code after a signal, and the seconds that it took."""
         started = time.monotonic()
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
         if again:
             time.sleep(0.3)
-            self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=60)
-        self.said.append(said)
-        return self.process.returncode, time.monotonic() - started
+            os.kill(self.pid, number)
+        late = threading.Timer(60, os.kill, (self.pid, signal.SIGKILL))
+        late.start()
+        with self.out:
+            self.said += self.out
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        late.cancel()
+        return code, time.monotonic() - started
+
+
+def live(out: int, arguments: list[str]) -> None:
+    """The life of the forked process: as a Python that was started anew, it has two plain streams and no handlers of log records."""
+    try:
+        for stream in (1, 2):
+            os.dup2(out, stream)
+        os.close(out)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+        logging.getLogger().handlers.clear()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        sys.argv = arguments
+        exec(PROGRAM, {"__name__": "__main__"})
+    except BaseException:  # noqa: BLE001 - it never returns to the tests
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def reopened(checkpoint: Path, folder: Path) -> Queue:

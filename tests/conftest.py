@@ -15,7 +15,7 @@ from PIL import Image
 
 from lib_lora.config.groups import TrainConfig, build_config
 from tests import models
-from tests.synthetic import write_mini, write_mini_inpainting, write_mini_sd2, write_mini_sdxl
+from tests.synthetic import write_mini, write_mini_inpainting, write_mini_sd2, write_mini_sdxl, write_mini_shallow
 
 torch.set_num_threads(1)  # the miniatures gain nothing from more, and a busy machine loses much
 
@@ -57,8 +57,14 @@ _frozen = 0  # modules at the last look
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol() -> Iterator[None]:
     """A run collects garbage twice, and what imports left is most of what is looked through: it is not garbage, and set aside."""
-    global _frozen
+    set_imports_aside()
     yield
+    set_imports_aside()
+
+
+def set_imports_aside() -> None:
+    """Have the collector pass over all that is there, if much was imported since the last time."""
+    global _frozen
     if len(sys.modules) >= _frozen + IMPORTS:
         _frozen = len(sys.modules)
         gc.collect()
@@ -77,6 +83,12 @@ def models_as_before() -> Iterator[None]:
 def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion 1.x of the real layout, a tenth as wide."""
     return write_mini(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="session")
+def shallow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with fewer layers: for tests of what becomes of a run, whatever its layers are."""
+    return write_mini_shallow(tmp_path_factory.mktemp("mini"))
 
 
 @pytest.fixture(scope="session")

@@ -33,17 +33,23 @@ from tests.test_session import HALVES, WHOLE, farthest, host, squares, trained, 
 
 
 @pytest.fixture(scope="module")
-def plain(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> State:
+def plain(shallow_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> State:
     """The result of the settings that all tests here start from, as `trained` returns it."""
     folder = tmp_path_factory.mktemp("plain")
-    return trained(shared_host(mini_checkpoint, folder / "out"), write_squares(folder), WHOLE)[1]
+    return trained(shared_host(shallow_checkpoint, folder / "out"), write_squares(folder), WHOLE)[1]
 
 
 @pytest.fixture(scope="module")
 def plain_file(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> State:
-    """The same, as `run` returns it."""
+    """The same on `full_host`, as `run` returns it."""
     folder = tmp_path_factory.mktemp("plain")
     return run(shared_host(mini_checkpoint, folder / "out"), write_squares(folder), name="plain")[0]
+
+
+@pytest.fixture
+def full_host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    """A host with all layers of an SD 1.x."""
+    return shared_host(mini_checkpoint, tmp_path / "out")
 
 
 def run(host: StandaloneHost, squares: Path, **flat: Any) -> tuple[State, dict[str, str]]:
@@ -108,12 +114,12 @@ def test_norms_stay_below_the_largest(host: StandaloneHost, squares: Path) -> No
     assert max(float(delta_norm(pair)) for pair in trainer.adapters) < 1.0001e-3
 
 
-def test_blocks_have_ranks_and_alphas_of_their_own(host: StandaloneHost, squares: Path) -> None:
+def test_blocks_have_ranks_and_alphas_of_their_own(full_host: StandaloneHost, squares: Path) -> None:
     dims = ["2"] * 25
     dims[4], dims[12] = "3", "0"
     alphas = ["1"] * 25
     alphas[4] = "1.5"
-    state, metadata = run(host, squares, block_dims=",".join(dims), block_alphas=",".join(alphas))
+    state, metadata = run(full_host, squares, block_dims=",".join(dims), block_alphas=",".join(alphas))
     name = "lora_unet_down_blocks_1_attentions_0_proj_in"
     assert state[f"{name}.lora_down.weight"].shape[0] == 3 and float(state[f"{name}.alpha"]) == 1.5
     assert state["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"].shape[0] == 2
@@ -122,9 +128,11 @@ def test_blocks_have_ranks_and_alphas_of_their_own(host: StandaloneHost, squares
     assert arguments["block_dims"] == ",".join(dims) and arguments["dropout"] is None
 
 
-def test_block_rates(host: StandaloneHost, squares: Path, plain: State) -> None:
+def test_block_rates(full_host: StandaloneHost, squares: Path) -> None:
     """AdamW's first step is as long as the rate."""
-    _, state, _ = trained(host, squares, WHOLE[:1], mid_lr_weight="0.5", up_lr_weight="zeros", down_lr_weight="2,2,2,2,2,2,2,2")
+    _, state, _ = trained(
+        full_host, squares, WHOLE[:1], mid_lr_weight="0.5", up_lr_weight="zeros", down_lr_weight="2,2,2,2,2,2,2,2"
+    )
     assert not any("up_blocks" in key for key in state)
     largest = {place: max(float(value.abs().max()) for key, value in state.items() if place in key and "lora_up" in key)
                for place in ("mid_block", "down_blocks", "lora_te")}  # fmt: skip
@@ -309,7 +317,10 @@ LAYERS = {"lokr": 12 + 278, "diag-oft": 12 + 278, "ia3": 10 + 80, "glora": 12 + 
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_every_type_is_trained_saved_and_gone_on_with(kind: str, host: StandaloneHost, squares: Path, plain_file: State) -> None:
+def test_every_type_is_trained_saved_and_gone_on_with(
+    kind: str, full_host: StandaloneHost, squares: Path, plain_file: State
+) -> None:
+    host = full_host
     options, ends = TYPES[kind]
     flat = {"adapter_type": kind, "network_dropout": 0.1, **options}
     state, metadata = run(host, squares, name="first", unet_lr=0.01, **flat)

@@ -34,8 +34,8 @@ from tests.test_train import borrowed, fingerprint
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:

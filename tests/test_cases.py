@@ -64,41 +64,43 @@ def test_one_name_of_ours_does_not_make_a_file_ours() -> None:
 
 
 def test_an_argument_wins_over_a_value_that_is_refused(
-    mini_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(CASES / "cfg-argument-does-not-win" / "tok.toml")
     data = ("--data", str(photos), "--trigger", "zxq", "--config", config, "--max-token-length", "225")
-    assert trained(mini_checkpoint, tmp_path / "out", *data) == 0
+    assert trained(shallow_checkpoint, tmp_path / "out", *data) == 0
     assert metadata(tmp_path / "out" / "x.safetensors", capsys)["ss_max_token_length"] == "225"
 
 
-def test_an_empty_caption_file_is_called_empty(mini_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert trained(mini_checkpoint, tmp_path / "out", "--data", str(CASES / "caption-empty-file" / "set")) == 2
+def test_an_empty_caption_file_is_called_empty(
+    shallow_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained(shallow_checkpoint, tmp_path / "out", "--data", str(CASES / "caption-empty-file" / "set")) == 2
     assert "'p.txt' is empty" in capsys.readouterr().err
 
 
 def test_lines_of_a_caption_that_are_not_read_are_told(
-    mini_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ("--data", str(CASES / "caption-lines-not-read" / "set"), "--trigger", "zxq")
-    assert trained(mini_checkpoint, tmp_path / "out", *data) == 0
+    assert trained(shallow_checkpoint, tmp_path / "out", *data) == 0
     assert "p.txt" in capsys.readouterr().err
     told = metadata(tmp_path / "out" / "x.safetensors", capsys)
     assert set(json.loads(told["ss_tag_frequency"])["1_thing"]) == {"zxq", "1girl"}
 
 
 def test_what_is_not_used_is_told_on_the_command_line(
-    mini_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trained(mini_checkpoint, tmp_path / "out", "--data", str(CASES / "cli-notes-lost" / "set")) == 0
+    assert trained(shallow_checkpoint, tmp_path / "out", "--data", str(CASES / "cli-notes-lost" / "set")) == 0
     told = capsys.readouterr().err
     assert ".gif are not used" in told and "folders without a number and images next to the numbered folders are not used" in told
 
 
 def test_a_run_whose_every_loss_is_no_number_has_failed(
-    mini_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shallow_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lib_lora.training.step.compute_loss", lambda *_, **__: torch.tensor(float("nan"), requires_grad=True))
-    code = trained(mini_checkpoint, tmp_path / "out", "--data", str(photos), "--trigger", "zxq")
+    code = trained(shallow_checkpoint, tmp_path / "out", "--data", str(photos), "--trigger", "zxq")
     said = capsys.readouterr()
     assert code == 2 and "not a number" in said.err and said.out == ""

@@ -27,8 +27,8 @@ TRIGGER = "ohwx_cat"  # three tokens
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path)
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path)
 
 
 def config(photos: Path, out: Path, **changes: object) -> TrainConfig:
@@ -202,9 +202,9 @@ class WithWords(StandaloneHost):
             base.embeddings = self.own[:count]
 
 
-def test_words_of_the_host_are_read_as_in_its_prompts(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_words_of_the_host_are_read_as_in_its_prompts(shallow_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     """Told, and used at every step, also without an embedding of our own."""
-    host = WithWords(mini_checkpoint, tmp_path)
+    host = WithWords(shallow_checkpoint, tmp_path)
     plain, _ = run(config(photos, tmp_path, name="plain", steps=1), host)
     host.lend(1)
     events, path = run(config(photos, tmp_path, name="words", steps=1), host)
@@ -215,9 +215,9 @@ def test_words_of_the_host_are_read_as_in_its_prompts(mini_checkpoint: Path, pho
     assert losses(run(config(photos, tmp_path, name="again", steps=1), host)[0]) == losses(plain)
 
 
-def test_a_trigger_that_the_host_has_is_refused(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_trigger_that_the_host_has_is_refused(shallow_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     """Its prompts would use its own; in any case of letters."""
-    host = WithWords(mini_checkpoint, tmp_path)
+    host = WithWords(shallow_checkpoint, tmp_path)
     host.lend(2)
     with pytest.raises(ConfigError, match=r"'ohwx_cat' is the name of the embedding 'OHWX_cat' in the webui's embeddings folder"):
         list(train(config(photos, tmp_path, embedding_vectors=1), host, RunControl()))

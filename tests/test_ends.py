@@ -38,8 +38,8 @@ from tests.test_jobs import wait
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 def arguments(checkpoint: Path, photos: Path, out: Path, *more: str) -> list[str]:
@@ -48,7 +48,7 @@ def arguments(checkpoint: Path, photos: Path, out: Path, *more: str) -> list[str
 
 
 def test_the_command_line_tells_what_the_report_tells(
-    mini_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file of another kind, a folder without a number, an image beside the numbered folder; a caption of two lines, and none."""
     folder, out = tmp_path / "set", tmp_path / "out"
@@ -61,7 +61,7 @@ def test_the_command_line_tells_what_the_report_tells(
         "set: folders without a number and images next to the numbered folders are not used.",
         "Captions: 1 of 2 from files, none beside 'd.png'",
     ]
-    argv = arguments(mini_checkpoint, folder, out, "--steps", "1", "--save_state", "--cache_latents_to_disk")
+    argv = arguments(shallow_checkpoint, folder, out, "--steps", "1", "--save_state", "--cache_latents_to_disk")
     assert main(argv) == 0
     said = capsys.readouterr()
     assert said.out == f"{out / 'blob.safetensors'}\n"
@@ -174,7 +174,7 @@ def not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("steps", [4, 8])
 def test_a_run_without_a_loss_that_is_a_number_is_no_success(
     steps: int,
-    mini_checkpoint: Path,
+    shallow_checkpoint: Path,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -182,11 +182,11 @@ def test_a_run_without_a_loss_that_is_a_number_is_no_success(
 ) -> None:
     not_a_number(monkeypatch)
     out = tmp_path / "out"
-    assert main(arguments(mini_checkpoint, photos, out, "--steps", str(steps))) == 2
+    assert main(arguments(shallow_checkpoint, photos, out, "--steps", str(steps))) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.splitlines()[-1].startswith("The loss is not a number any more. Lower the learning rates")
     assert not list(out.glob("*"))
-    job = wait(Runner(shared_host(mini_checkpoint, out)).start(small_config(photos, tmp_path, steps=1)))
+    job = wait(Runner(shared_host(shallow_checkpoint, out)).start(small_config(photos, tmp_path, steps=1)))
     assert (job["state"], job["phase"]) == ("failed", "nothing was saved") and "not a number" in job["problems"][0]
 
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_stopped_before_it_learned_anything_keeps_nothing_and_says
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_what_ends_the_program_saves_the_state_on_the_command_line(
     name: str,
-    mini_checkpoint: Path,
+    shallow_checkpoint: Path,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -224,17 +224,19 @@ def test_what_ends_the_program_saves_the_state_on_the_command_line(
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(cli_room, "_report", ending)
-    assert main(arguments(mini_checkpoint, photos, out, "--steps", "50")) == 128 + number
+    assert main(arguments(shallow_checkpoint, photos, out, "--steps", "50")) == 128 + number
     said, state = capsys.readouterr(), out / ".train-lora" / "blob" / "blob-state"
     assert said.out == "" and f"left on the disk: {state} (2 files)" in said.err
     assert said.err.splitlines()[-1] == "The run was ended after step 2; --resume blob-state continues from there."
     assert signal.getsignal(number) is before
     monkeypatch.setattr(cli_room, "_report", report)
-    assert main(arguments(mini_checkpoint, photos, out, "--steps", "50", "--resume", "blob-state", "--max_train_steps", "3")) == 0
+    assert (
+        main(arguments(shallow_checkpoint, photos, out, "--steps", "50", "--resume", "blob-state", "--max_train_steps", "3")) == 0
+    )
 
 
 def test_a_console_that_is_gone_costs_no_training(
-    mini_checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone:
         def write(self, _: str) -> None:
@@ -243,17 +245,17 @@ def test_a_console_that_is_gone_costs_no_training(
         flush = write
 
     monkeypatch.setattr("sys.stderr", Gone())
-    assert main(arguments(mini_checkpoint, photos, tmp_path / "out", "--steps", "1")) == 0
+    assert main(arguments(shallow_checkpoint, photos, tmp_path / "out", "--steps", "1")) == 0
 
 
 def test_a_signal_before_the_first_step_leaves_nothing_and_is_no_success(
-    mini_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shallow_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = cli_room._report
     monkeypatch.setattr(
         cli_room, "_report", lambda event: (report(event), isinstance(event, Encoded) and os.kill(os.getpid(), signal.SIGTERM))
     )
-    assert main(arguments(mini_checkpoint, photos, tmp_path / "out", "--steps", "5")) == 128 + signal.SIGTERM
+    assert main(arguments(shallow_checkpoint, photos, tmp_path / "out", "--steps", "5")) == 128 + signal.SIGTERM
     assert "before its first step; there is no state to resume from." in capsys.readouterr().err
 
 

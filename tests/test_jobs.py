@@ -47,8 +47,8 @@ def wait(job: Job) -> dict[str, object]:
     return job_json(job)
 
 
-def test_a_real_run(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
+def test_a_real_run(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=4))
     with pytest.raises(ConfigError, match="'blob' is active"):
         runner.start(small_config(photos, tmp_path, name="other"))
@@ -111,8 +111,8 @@ def test_notes_and_a_failure_after_saving(monkeypatch: pytest.MonkeyPatch) -> No
     assert last["notes"] == ["No picture."] and last["phase"] == "cat.safetensors is saved"
 
 
-def test_a_job_can_be_held_between_steps(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
+def test_a_job_can_be_held_between_steps(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
     while job_json(job)["step"] < 2:
         time.sleep(0.01)
@@ -134,8 +134,8 @@ def wait_for(condition: object, seconds: float = 60) -> None:
     assert condition()
 
 
-def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
+def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=12))
     wait_for(lambda: job_json(job)["step"] >= 2)
     runner.pause()
@@ -152,8 +152,8 @@ def test_a_person_holds_a_run_and_lets_it_go_on(photos: Path, mini_checkpoint: P
     assert wait(runner.start(small_config(photos, tmp_path, name="next", steps=1)))["state"] == "done"
 
 
-def test_a_held_run_can_be_stopped_and_kept(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
+def test_a_held_run_can_be_stopped_and_kept(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     job = runner.start(small_config(photos, tmp_path, steps=500, save_state=True))
     wait_for(lambda: job_json(job)["step"] >= 1)
     runner.pause()
@@ -205,8 +205,8 @@ def test_the_program_does_not_wait_for_a_run_without_a_model(monkeypatch: pytest
     assert wait(job)["state"] == "stopped"
 
 
-def test_save_now(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    runner = Runner(shared_host(mini_checkpoint, tmp_path / "out"))
+def test_save_now(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     runner.save_now()  # nothing runs: nothing happens
     job = runner.start(small_config(photos, tmp_path, steps=500))
     wait_for(lambda: job_json(job)["step"] >= 1)

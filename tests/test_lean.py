@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib_lora.model import frozen_layers as lean
-from lib_lora.model import matmul as products
+from lib_lora.model import frozen_layers as products
 from lib_lora.model.frozen_layers import (
     FrozenConv,
     FrozenLinear,

@@ -77,13 +77,13 @@ ALONE: dict[str, dict[str, torch.Tensor]] = {}
 
 
 @pytest.fixture
-def alone(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> Alone:
+def alone(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> Alone:
     """The LoRA of an undisturbed run with these settings, made once for all tests."""
 
     def made(**flat: object) -> dict[str, torch.Tensor]:
         if repr(flat) not in ALONE:
             out = tmp_path / "alone"
-            list(train(small_config(photos, tmp_path, **flat), shared_host(mini_checkpoint, out), RunControl()))
+            list(train(small_config(photos, tmp_path, **flat), shared_host(shallow_checkpoint, out), RunControl()))
             ALONE[repr(flat)] = lora(out)
         return ALONE[repr(flat)]
 
@@ -102,9 +102,9 @@ ANEW = {"cache_latents": False, "color_aug": True, "shuffle_caption": True, "gra
 
 @pytest.mark.parametrize("flat", [KEPT, ANEW], ids=["kept", "anew"])
 def test_a_run_that_lends_at_every_step_is_the_run_that_never_does(
-    flat: dict[str, object], photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
+    flat: dict[str, object], photos: Path, shallow_checkpoint: Path, tmp_path: Path, alone: Alone
 ) -> None:
-    busy = BusyHost(mini_checkpoint, tmp_path / "busy", draw)
+    busy = BusyHost(shallow_checkpoint, tmp_path / "busy", draw)
     events = list(train(small_config(photos, tmp_path, **flat), busy, RunControl()))
     lent = sum(isinstance(event, Lent) for event in events)
     assert lent == len(busy.again) >= flat["steps"], "before every step, and while images are encoded"
@@ -113,16 +113,16 @@ def test_a_run_that_lends_at_every_step_is_the_run_that_never_does(
 
 
 def test_adapters_find_their_layers_in_modules_built_anew(
-    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone
+    photos: Path, shallow_checkpoint: Path, tmp_path: Path, alone: Alone
 ) -> None:
-    busy = BusyHost(mini_checkpoint, tmp_path / "busy", lambda base: rebuild(base, mini_checkpoint))
+    busy = BusyHost(shallow_checkpoint, tmp_path / "busy", lambda base: rebuild(base, shallow_checkpoint))
     list(train(small_config(photos, tmp_path), busy, RunControl()))
     assert_same(alone(), lora(tmp_path / "busy"))
 
 
-def test_what_waits_sees_the_model_as_it_was(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+def test_what_waits_sees_the_model_as_it_was(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
     seen: list[str] = []
-    busy = BusyHost(mini_checkpoint, tmp_path / "busy", lambda base: seen.append(fingerprint(base)))
+    busy = BusyHost(shallow_checkpoint, tmp_path / "busy", lambda base: seen.append(fingerprint(base)))
     with busy.borrow_model():
         pass
     before = busy.clean
@@ -130,15 +130,15 @@ def test_what_waits_sees_the_model_as_it_was(photos: Path, mini_checkpoint: Path
     assert set(seen) == {before} and len(seen) >= 3
 
 
-def test_nothing_is_lent_where_that_is_off(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    busy = BusyHost(mini_checkpoint, tmp_path / "busy")
+def test_nothing_is_lent_where_that_is_off(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    busy = BusyHost(shallow_checkpoint, tmp_path / "busy")
     list(train(small_config(photos, tmp_path, generate_while_training=False), busy, RunControl()))
     assert busy.again == []
 
 
-def test_a_paused_run_gives_the_model_back(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_paused_run_gives_the_model_back(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
     control, told = RunControl(), []
-    host = shared_host(mini_checkpoint, tmp_path / "out")
+    host = shared_host(shallow_checkpoint, tmp_path / "out")
     for event in train(small_config(photos, tmp_path), host, control):
         if isinstance(event, StepDone) and event.step == 2:
             control.pause()
@@ -163,18 +163,18 @@ def away_from_step(host: BusyHost, photos: Path, tmp_path: Path, step: int, at: 
 
 
 def test_a_model_that_is_away_is_waited_for(
-    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+    photos: Path, shallow_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loan_room, "LOOK_AGAIN_S", 0.01)
-    events = away_from_step(BusyHost(mini_checkpoint, tmp_path / "busy"), photos, tmp_path, 2, lambda control: None)
+    events = away_from_step(BusyHost(shallow_checkpoint, tmp_path / "busy"), photos, tmp_path, 2, lambda control: None)
     told = [event.text for event in events if isinstance(event, Lent)]
     assert told.count("waiting: Gone.") == 1 and events[-1].steps == 3
     assert_same(alone(), lora(tmp_path / "busy"))
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    host = BusyHost(mini_checkpoint, tmp_path / "busy")
+def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    host = BusyHost(shallow_checkpoint, tmp_path / "busy")
     events = away_from_step(host, photos, tmp_path, 2, lambda control: control.request_stop(keep=keep))
     assert isinstance(events[-1], Finished) and events[-1].steps == 2
     assert (events[-1].path is not None) == keep == host.again[-1][1], "it is insisted on the model for the file alone"
@@ -182,20 +182,20 @@ def test_a_run_can_be_stopped_while_its_model_is_away(keep: bool, photos: Path, 
 
 @pytest.mark.case(38)
 def test_a_step_whose_model_was_taken_away_is_made_again(
-    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+    photos: Path, shallow_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_away(monkeypatch, at_call=3)  # the second batch of the second step
-    host = shared_host(mini_checkpoint, tmp_path / "again")
+    host = shared_host(shallow_checkpoint, tmp_path / "again")
     events = list(train(small_config(photos, tmp_path, **KEPT), host, RunControl()))
     assert sum(isinstance(event, Lent) for event in events) == 1
     assert_same(alone(**KEPT), lora(tmp_path / "again"))
 
 
 def test_a_run_that_never_lends_leaves_its_state(
-    photos: Path, mini_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+    photos: Path, shallow_checkpoint: Path, tmp_path: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was learned is not lost with the model."""
-    host, events = shared_host(mini_checkpoint, tmp_path / "out"), []
+    host, events = shared_host(shallow_checkpoint, tmp_path / "out"), []
     with monkeypatch.context() as broken:
         take_away(broken, at_call=2)
         with pytest.raises(
@@ -211,11 +211,11 @@ def test_a_run_that_never_lends_leaves_its_state(
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_run_that_is_stopped_while_its_model_is_lent_touches_it_no_more(
-    keep: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
+    keep: bool, photos: Path, shallow_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Before the first step, so that there is nothing to keep; the samples before it are not drawn either."""
     control, seen = RunControl(), []
-    busy = BusyHost(mini_checkpoint, tmp_path / "busy")
+    busy = BusyHost(shallow_checkpoint, tmp_path / "busy")
     for event in train(small_config(photos, tmp_path, sample_at_first=True, sample_prompts="a blob --s 1"), busy, control):
         seen.append(type(event))
         if isinstance(event, Lent) and seen.count(Lent) == 4:  # after the last picture was encoded
@@ -224,8 +224,8 @@ def test_a_run_that_is_stopped_while_its_model_is_lent_touches_it_no_more(
     assert [kind for kind in seen if kind not in (Left, Note)][-2:] == [Lent, Finished]
 
 
-def test_a_lent_model_is_not_taken_again_while_the_program_stands(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
-    busy, control, events = BusyHost(mini_checkpoint, tmp_path / "busy"), RunControl(), []
+def test_a_lent_model_is_not_taken_again_while_the_program_stands(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    busy, control, events = BusyHost(shallow_checkpoint, tmp_path / "busy"), RunControl(), []
     lent = threading.Event()
 
     def follow() -> None:

@@ -41,8 +41,8 @@ from tests.models import shared_host
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 @pytest.fixture
@@ -197,8 +197,8 @@ def test_latents_on_disk_are_found_again(squares: Path, host: StandaloneHost, ba
         weight.flatten()[0] -= 0.01
 
 
-def test_the_decoder_has_no_part_in_it(mini_checkpoint: Path, tmp_path: Path) -> None:
-    with StandaloneHost(mini_checkpoint, tmp_path).borrow_model() as base:  # its own: it is changed for good
+def test_the_decoder_has_no_part_in_it(shallow_checkpoint: Path, tmp_path: Path) -> None:
+    with StandaloneHost(shallow_checkpoint, tmp_path).borrow_model() as base:  # its own: it is changed for good
         before = encoder_fingerprint(base.vae)
     with torch.no_grad():
         next(base.vae.decoder.parameters()).flatten()[0] += 1

@@ -41,9 +41,9 @@ def drawn(photos: Path, checkpoint: Path, out: Path, **flat: Any) -> list[Any]:
     return paths
 
 
-def test_card_and_samples_are_one_request(photos: Path, mini_checkpoint: Path, tmp_path: Path, asked: list[Any]) -> None:
+def test_card_and_samples_are_one_request(photos: Path, shallow_checkpoint: Path, tmp_path: Path, asked: list[Any]) -> None:
     """As long prompts are read as in the training, and as strong as sd-scripts draws; only the card's steps are its own."""
-    paths = drawn(photos, mini_checkpoint, tmp_path, max_token_length="150", clip_skip=2, seed=7)
+    paths = drawn(photos, shallow_checkpoint, tmp_path, max_token_length="150", clip_skip=2, seed=7)
     first, between, card = (dataclasses.replace(request, steps=2) for request in asked)
     assert first == between == card
     assert [request.steps for request in asked] == [30, 30, 2]
@@ -51,8 +51,8 @@ def test_card_and_samples_are_one_request(photos: Path, mini_checkpoint: Path, t
     assert len(paths) == 3 and all(Image.open(path).format == "PNG" for path in paths)
 
 
-def test_a_prompt_s_steps_and_sides_win(photos: Path, mini_checkpoint: Path, tmp_path: Path, asked: list[Any]) -> None:
-    drawn(photos, mini_checkpoint, tmp_path, sample_prompts="a blob --s 3 --w 71 --h 64")
+def test_a_prompt_s_steps_and_sides_win(photos: Path, shallow_checkpoint: Path, tmp_path: Path, asked: list[Any]) -> None:
+    drawn(photos, shallow_checkpoint, tmp_path, sample_prompts="a blob --s 3 --w 71 --h 64")
     sample, _, card = asked
     assert (sample.prompt, sample.steps, *sample.size) == ("a blob", 3, 64, 64)
     assert (card.prompt, card.steps) == ("ohwx", 2), "the card's prompt is the trigger"
@@ -68,9 +68,9 @@ def test_a_prompt_s_steps_and_sides_win(photos: Path, mini_checkpoint: Path, tmp
     ],
 )
 def test_without_a_trigger_the_caption_is_drawn_in_its_own_order(
-    caption: str, prompt: str, flat: dict[str, Any], photos: Path, mini_checkpoint: Path, tmp_path: Path, asked: list[Any]
+    caption: str, prompt: str, flat: dict[str, Any], photos: Path, shallow_checkpoint: Path, tmp_path: Path, asked: list[Any]
 ) -> None:
     for file in photos.rglob("*.txt"):
         file.write_text(caption)
-    drawn(photos, mini_checkpoint, tmp_path, trigger="", **flat)
+    drawn(photos, shallow_checkpoint, tmp_path, trigger="", **flat)
     assert [request.prompt for request in asked] == [prompt] * 3

@@ -75,10 +75,10 @@ def served(data: Path) -> list[Path]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
-def test_nothing_that_a_run_leaves_is_served(mini_checkpoint: Path, tmp_path: Path) -> None:
+def test_nothing_that_a_run_leaves_is_served(shallow_checkpoint: Path, tmp_path: Path) -> None:
     """Dropped pictures, samples, states and latents of a job, while it is there, when it went on, and after it was repeated."""
     data, private = tmp_path / "data", tmp_path / "data" / ".train-lora"
-    host = WebuiLike(mini_checkpoint, data)
+    host = WebuiLike(shallow_checkpoint, data)
     files = []
     for number, name in enumerate(["a.png", "B.JPG", "c.jpeg", "d.webp", "e.BmP", "x" * 240 + ".png"]):
         given = write_picture(tmp_path / "gradio" / str(number) / "stored.png", 64, 64, seed=number)
@@ -147,7 +147,7 @@ def test_a_folder_with_hidden_names_is_the_same_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
-    mini_checkpoint: Path, photos: Path, tmp_path: Path
+    shallow_checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Of 0.1.0: pictures and samples under their own names, in the folders that they have now."""
     data = tmp_path / "data"
@@ -155,7 +155,7 @@ def test_a_state_of_before_goes_on_with_pictures_that_were_hidden_since(
     drop.mkdir(parents=True)
     for path in (photos / "3_blob").iterdir():
         (drop / path.name).write_bytes(path.read_bytes())
-    host = WebuiLike(mini_checkpoint, data)
+    host = WebuiLike(shallow_checkpoint, data)
     old = write_picture(host.work_folder() / "blob" / "samples" / "blob_00000001_00_42.png")
     first = [
         *train(

@@ -620,7 +620,7 @@ def real_run(photos: Path, checkpoint: Path, folder: Path, *, stopped: bool) -> 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_pretended_run_tells_what_a_real_one_tells(
-    stopped: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
+    stopped: bool, photos: Path, shallow_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The contract of `Script`: its events are told by a real run too, in this order, and a real plan has what is read of its own."""
     pytest.importorskip("diffusers")
@@ -630,7 +630,7 @@ def test_the_pretended_run_tells_what_a_real_one_tells(
     else:
         script.gate("a").set()
     real, told = (
-        real_run(photos, mini_checkpoint, tmp_path / "out", stopped=stopped),
+        real_run(photos, shallow_checkpoint, tmp_path / "out", stopped=stopped),
         list(script(build_config({"name": "a"}), None, control)),
     )
     kinds = [type(event) for event in told]

@@ -24,8 +24,8 @@ from tests.states import state_folder
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 def run(

@@ -149,13 +149,13 @@ def test_a_block_that_is_computed_again_keeps_its_inputs_alone() -> None:
     assert kept[1] == 32 * 64 * 4 and kept[0] >= 6 * kept[1], "the output alone, else every layer's"
 
 
-def test_a_step_takes_more_of_more(mini_checkpoint: Path, tmp_path: Path, photos: Path) -> None:
+def test_a_step_takes_more_of_more(shallow_checkpoint: Path, tmp_path: Path, photos: Path) -> None:
     pytest.importorskip("diffusers")
     from lib_lora.hosts.standalone import StandaloneHost
     from lib_lora.training.initial_adapters import initial_adapters
 
     config = small_config(photos, tmp_path, text_encoder_lr=0, train_layers="cross-attention")
-    alike = meta_model(StandaloneHost(mini_checkpoint, tmp_path, CPU).look())
+    alike = meta_model(StandaloneHost(shallow_checkpoint, tmp_path, CPU).look())
     counter = Counter(config, alike, "cuda", torch.float16, initial_adapters(config, alike))
     lean, plain = (counter.step(Size(64, 64), 1, checkpointing=on) for on in (True, False))
     assert lean.kept < plain.kept < plain.peak

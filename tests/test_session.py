@@ -35,8 +35,8 @@ def write_squares(below: Path) -> Path:
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 def trained(
@@ -102,9 +102,9 @@ def test_full_bf16_trains_in_bf16(host: StandaloneHost, squares: Path) -> None:
 
 
 @pytest.mark.case(45)
-def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(mini_checkpoint: Path, squares: Path, tmp_path: Path) -> None:
+def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(shallow_checkpoint: Path, squares: Path, tmp_path: Path) -> None:
     """As the webui's setting "FP8 weight" leaves it: Linear and convolution in float8, the rest as before."""
-    host = StandaloneHost(mini_checkpoint, tmp_path / "out")
+    host = StandaloneHost(shallow_checkpoint, tmp_path / "out")
     exact = trained(host, squares, WHOLE, mixed_precision="bf16")[2]
     with host.borrow_model() as base:
         layers = [m for m in base.unet.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]

@@ -31,8 +31,8 @@ from tests.models import shared_host
 
 
 @pytest.fixture
-def host(mini_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
-    return shared_host(mini_checkpoint, tmp_path / "out")
+def host(shallow_checkpoint: Path, tmp_path: Path) -> StandaloneHost:
+    return shared_host(shallow_checkpoint, tmp_path / "out")
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> list[Event]:
@@ -57,7 +57,8 @@ def borrowed(host: StandaloneHost) -> DiffusersModel:
         return base
 
 
-def test_events_files_and_an_unchanged_model(photos: Path, host: StandaloneHost, tmp_path: Path) -> None:
+def test_events_files_and_an_unchanged_model(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> None:
+    host = shared_host(mini_checkpoint, tmp_path / "out")
     before = fingerprint(borrowed(host))
     events = run(small_config(photos, tmp_path, preview_steps=2), host)
     assert isinstance(events[0], Planned) and events[0].plan.steps == 3

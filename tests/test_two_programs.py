@@ -163,7 +163,7 @@ def test_an_order_that_two_change_loses_nothing(script: Script, other: Program, 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
-def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_one_name_is_trained_by_one_program_alone(shallow_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     """Whatever folders for work they have: the lock is where the LoRA goes. A program that was killed leaves no obstacle."""
     out = tmp_path / "out"
     code = (
@@ -174,7 +174,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
         [sys.executable, "-c", code, str(out)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == "[]\n"
-    run = train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), RunControl())
+    run = train(small_config(photos, tmp_path, steps=1), shared_host(shallow_checkpoint, out), RunControl())
     with pytest.raises(ConfigError, match="'blob' is being trained into this folder by another program") as error:
         list(run)
     assert_one_sentence(error.value.problems[0])
@@ -183,7 +183,7 @@ def test_one_name_is_trained_by_one_program_alone(mini_checkpoint: Path, photos:
     assert len(list(out.glob(".train-lora-*.lock"))) == 1
     with sole_writer(out, "another"):
         assert len(list(out.glob(".train-lora-*.lock"))) == 1, "what a killed one left is swept away"
-    list(train(small_config(photos, tmp_path, steps=1), shared_host(mini_checkpoint, out), RunControl()))
+    list(train(small_config(photos, tmp_path, steps=1), shared_host(shallow_checkpoint, out), RunControl()))
     assert not list(out.glob(".train-lora-*")) and (out / "blob.safetensors").is_file()
 
 

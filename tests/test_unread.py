@@ -60,15 +60,15 @@ def run(config: TrainConfig, checkpoint: Path) -> tuple[list[Event], dict[str, t
     ids=["without buckets", "without kept latents"],
 )
 def test_what_is_declared_as_not_read_changes_nothing(
-    flat: dict[str, Any], photos: Path, tmp_path: Path, mini_checkpoint: Path
+    flat: dict[str, Any], photos: Path, tmp_path: Path, shallow_checkpoint: Path
 ) -> None:
     plain = small_config(photos, tmp_path / "a", steps=2, **flat)
     unread = [opt for opt in OPTIONS.values() if not is_read(plain, opt.name) and opt.name not in flat]
     assert len(unread) > 25
     strange = small_config(photos, tmp_path / "b", **{"steps": 2, **flat, **{opt.name: odd(opt) for opt in unread}})
     assert all(strange.value(opt) != plain.value(opt) for opt in unread)
-    _, expected = run(plain, mini_checkpoint)
-    events, found = run(strange, mini_checkpoint)
+    _, expected = run(plain, shallow_checkpoint)
+    events, found = run(strange, shallow_checkpoint)
     assert set(found) == set(expected) and all(torch.equal(found[key], expected[key]) for key in expected)
     told = " ".join(event.text for event in events if isinstance(event, Note))
     assert [opt.name for opt in unread if f"({opt.name})" not in told] == ["epochs"]
@@ -107,26 +107,26 @@ def command(case: str, name: str, checkpoint: Path, photos: Path, out: Path, *mo
     ],
 )
 def test_files_of_others_train_and_say_what_has_no_effect(
-    case: str, name: str, told: str, photos: Path, tmp_path: Path, mini_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    case: str, name: str, told: str, photos: Path, tmp_path: Path, shallow_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(case, name, mini_checkpoint, photos, tmp_path / "out")) == 0
+    assert main(command(case, name, shallow_checkpoint, photos, tmp_path / "out")) == 0
     assert told in capsys.readouterr().err and (tmp_path / "out" / "x.safetensors").is_file()
 
 
 def test_a_setting_of_one_folder_refuses_the_training(
-    photos: Path, tmp_path: Path, mini_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, shallow_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command("ds-one-folder-setting", "dataset.toml", mini_checkpoint, photos, tmp_path / "out")) == 2
+    assert main(command("ds-one-folder-setting", "dataset.toml", shallow_checkpoint, photos, tmp_path / "out")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "datasets[0].subsets[1].flip_aug = True: All folders share this setting here" in line
 
 
 def test_prompt_lines_of_sd_scripts_are_drawn(
-    photos: Path, tmp_path: Path, mini_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, shallow_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = shutil.copy(CASES / "prompt-flags-of-sd-scripts" / "prompts.txt", tmp_path / "p.txt")
     more = ("--sample-every-n-steps", "1", "--sample-prompts", str(prompts))
-    assert main(command("prompt-flags-of-sd-scripts", "prompts.txt", mini_checkpoint, photos, tmp_path / "out", *more)) == 0
+    assert main(command("prompt-flags-of-sd-scripts", "prompts.txt", shallow_checkpoint, photos, tmp_path / "out", *more)) == 0
     said = capsys.readouterr().err
     assert "generated 2 samples" in said and "Sample prompts (sample_prompts): --ss (line 1) has no effect" in said
 

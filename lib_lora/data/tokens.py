@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +22,9 @@ class Tokenizer(Protocol):
     def __call__(self, text: str, **options: Any) -> Any: ...
 
 
+@functools.cache
 def load_tokenizer() -> Tokenizer:
-    """CLIP's tokenizer from the bundled vocabulary, without network access."""
+    """CLIP's tokenizer from the bundled vocabulary, without network access. Nobody changes it: read once per process."""
     from transformers import CLIPTokenizer
 
     tokenizer: Tokenizer = with_quick_merges(CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True))

@@ -105,20 +105,20 @@ def _trained(
         if encoded == pictures.total and not control.stop_requested:
             trainer = Trainer(config, plan, base, pictures, precision, found.files)
             found.files.forget()
-            result = LoraWriter(config, plan, base, host, trainer, started_at, written_files, control)
-            between = Checkpointer(config, plan, base, host, trainer, result)
+            writer = LoraWriter(config, plan, base, host, trainer, started_at, written_files, control)
+            checkpointer = Checkpointer(config, plan, base, host, trainer, writer)
             if resumed:
-                between.resume(resumed)
+                checkpointer.resume(resumed)
             yield from map(Chosen, trainer.choices())
-            steps = _steps(config, plan, loan, trainer, between, control, resumed.step if resumed else 0)
-            last, diverged = yield from _followed(steps, between, control)
+            steps = _steps(config, plan, loan, trainer, checkpointer, control, resumed.step if resumed else 0)
+            last, diverged = yield from _followed(steps, checkpointer, control)
             whole = last is not None and last.step == last.total  # then the LoRA is kept even if the program ends
             if last is not None and (control.keeps or not control.stop_requested or (control.leaves and whole)):
-                path = yield from _ended(last, result, between, base.device, preview=not control.leaves)
+                path = yield from _ended(last, writer, checkpointer, base.device, preview=not control.leaves)
                 yield from map(Note, clean_up(host.lora_folder(), work))  # newer states are there now
             elif last is not None and control.leaves:
-                yield between.leave(last)
-            del trainer, result, between
+                yield checkpointer.leave(last)
+            del trainer, writer, checkpointer
             if diverged is not None:
                 raise diverged
         del pictures
@@ -128,34 +128,34 @@ def _trained(
 
 
 def _ended(
-    last: StepDone, result: LoraWriter, between: Checkpointer, device: torch.device, *, preview: bool
+    last: StepDone, writer: LoraWriter, checkpointer: Checkpointer, device: torch.device, *, preview: bool
 ) -> Generator[Event, None, Path]:
     """Save the LoRA of the last good step, its card, the state and the best LoRA; returns its path."""
-    path = yield from between.result(last)
+    path = yield from checkpointer.result(last)
     yield Saved(path, last.step)
-    yield from between.at_end(last)
+    yield from checkpointer.at_end(last)
     give_memory_back(device)
     yield Phase("making the preview and card")
-    yield from result.card(path, preview=preview)
-    yield from between.best(last)
+    yield from writer.card(path, preview=preview)
+    yield from checkpointer.best(last)
     return path
 
 
 def _steps(
-    config: TrainConfig, plan: Plan, loan: Loan, trainer: Trainer, between: Checkpointer, control: RunControl, first: int
+    config: TrainConfig, plan: Plan, loan: Loan, trainer: Trainer, checkpointer: Checkpointer, control: RunControl, first: int
 ) -> Iterator[Event]:
     """Run the steps from `first` on, and what is due between them."""
     # cached latents are encoded by now; an inpainting model encodes a grey image for each new size
     needs_vae = loan.base.family.inpaints or not config.data.cache_latents
     if first == 0:
-        yield from between.before()
+        yield from checkpointer.before()
     for batches in plan.updates(config.run.seed, first):
         done = yield from _step(batches, loan, trainer, control, needs_vae=needs_vae)
         if done is None:
             return
         yield from map(Note, trainer.take_told())
         yield done
-        yield from between.after(done, asked=control.take_save_request())
+        yield from checkpointer.after(done, asked=control.take_save_request())
 
 
 def _step(
@@ -177,7 +177,7 @@ def _step(
 
 
 def _followed(
-    steps: Iterator[Event], between: Checkpointer, control: RunControl
+    steps: Iterator[Event], checkpointer: Checkpointer, control: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
     """Yield all events of `steps`; returns the last step with a finite loss, and an error if the loss diverged.
 
@@ -194,5 +194,5 @@ def _followed(
     except HostChanged as error:
         if last is None:
             raise
-        yield from between.rescue(last, error)
+        yield from checkpointer.rescue(last, error)
     return last, None if last or control.stop_requested else DivergedError(DIVERGED)

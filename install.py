@@ -1,1 +1,1 @@
-"""Run by the webui at every start. Nothing is installed: all that training needs is in the webui already."""
+"""Run by the webui at every start. Installs nothing: the webui already has all that training needs."""

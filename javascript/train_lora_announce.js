@@ -1,10 +1,10 @@
-// For those who hear the page: how a run begins and ends, what it waits for, and each quarter of its steps.
+// For screen readers: how a run begins and ends, what it waits for, and each quarter of its steps.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.announce = (() => {
     const page = window.trainLora;
-    let told = null; // what was said last
+    let told = null; // the last announcement
 
     function sentence(job) {
         const words = `${job.name}: ${page.progress.WORDS[job.state]}`;

@@ -1,4 +1,4 @@
-// Losses by step, as lines in a box.
+// A line chart of losses by step.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -7,7 +7,7 @@ window.trainLora.chart = (() => {
     const WIDTH = 400;
     const MOST_POINTS = 400;
 
-    // Every so many-th value, and the last, with their places.
+    // At most about MOST_POINTS values at a regular stride, and the last, as [index, value].
     function thinned(values) {
         const stride = Math.ceil(values.length / MOST_POINTS) || 1;
         const found = [];
@@ -20,7 +20,7 @@ window.trainLora.chart = (() => {
         return page.dom.svg("text", {x, y, "text-anchor": anchor});
     }
 
-    // A view of `{lines, low, high, first, steps}`: lines by class; losses begin with step `first`, from 0, of so many steps.
+    // A view of `{lines, low, high, first, steps}`: lines by class; losses begin with step `first` (from 0) of `steps`.
     function chart(height, box) {
         const node = page.dom.svg("svg", {
             viewBox: `0 0 ${WIDTH} ${height}`, class: "train-lora-chart", role: "img", "aria-label": "Loss by step",
@@ -41,7 +41,7 @@ window.trainLora.chart = (() => {
         return {node, show};
     }
 
-    // The same, with both ends of both axes.
+    // The chart with labels at both ends of both axes.
     function labelled() {
         const {node, show} = chart(160, {left: 44, top: 8, width: 350, height: 130});
         const labels = [label(40, 14, "end"), label(40, 140, "end"), label(44, 156, "start"), label(394, 156, "end")];

@@ -1,10 +1,10 @@
-// Nodes that are kept: texts are set where they changed, and a node that is still wanted is neither made anew nor moved without need.
+// Updates that keep nodes: only changed texts are set, and nodes are neither recreated nor moved unless necessary.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.dom = (() => {
     const SVG = "http://www.w3.org/2000/svg";
-    const given = new WeakMap(); // the text that a node was given last; the webui's translation may have put another one there
+    const given = new WeakMap(); // the text last set on a node; the webui's translation may have replaced it
 
     function find(selector) {
         return gradioApp().querySelector(selector);
@@ -34,7 +34,7 @@ window.trainLora.dom = (() => {
         else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
     }
 
-    // Makes `nodes` the children of `parent`. The one that has the focus stays where it is, since a moved node loses it.
+    // Makes `nodes` the children of `parent`. The focused one is not moved, since moving loses the focus.
     function arrange(parent, nodes) {
         const wanted = new Set(nodes);
         for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
@@ -49,7 +49,7 @@ window.trainLora.dom = (() => {
         });
     }
 
-    // One node an item, by views `{node, show}`: a view is made once for its key, shows its item, and stays while its key does.
+    // One node per item, by views `{node, show}`: a view is created once per key, shows its item, and stays as long as its key.
     function keyed(key, make) {
         let views = new Map();
         return (items) => {
@@ -65,7 +65,7 @@ window.trainLora.dom = (() => {
         };
     }
 
-    // Sentences; those that are there already stay.
+    // Messages; existing ones stay.
     function list(className) {
         const node = element("ul", className);
         const lines = keyed((_, place) => place, () => {
@@ -75,7 +75,7 @@ window.trainLora.dom = (() => {
         return {node, show: (texts) => arrange(node, lines(texts))};
     }
 
-    // A button that says what it does, and to which job. Of a double click the second is dropped: another row may be there by now.
+    // A button labelled with its action and its job. The second of a double click is dropped: another row may be there by then.
     function button(className, press, {again = false} = {}) {
         const node = element("button", className);
         node.type = "button";
@@ -91,7 +91,7 @@ window.trainLora.dom = (() => {
         };
     }
 
-    // Where the focused button goes away with `change`, the next one that stays has the focus.
+    // If `change` removes the focused button, the next remaining one gets the focus.
     function keepingFocus(panel, change) {
         const active = panel.getRootNode().activeElement;
         const before = [...panel.querySelectorAll("button")];

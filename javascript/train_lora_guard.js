@@ -1,13 +1,13 @@
-// The key that each event brings; the server's guard gives it to pages that may train.
+// The key that each event carries; the server's guard gives it to pages that may train.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.guard = (() => {
     const page = window.trainLora;
     const KEY = "train-lora/key";
-    let locked = false; // the webui wants credentials that this page has not got
+    let locked = false; // the webui requires credentials that this page lacks
 
-    // The browser asks for the API's credentials where the webui has no other login.
+    // The browser asks for the API's credentials if the webui has no other login.
     async function key() {
         const response = await fetch(KEY, {method: "POST", cache: "no-store"}).catch(() => null);
         if (!response) return "";

@@ -1,4 +1,4 @@
-// The panel of the job that runs, or ran last. Its parts stand in this order, each while there is something to show.
+// The panel of the running or last job. Its parts are in this order, each shown only if needed.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -6,7 +6,7 @@ window.trainLora.progress = (() => {
     const page = window.trainLora;
     const WORDS = {running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
 
-    let parts = null; // views with `needed`, which says whether there is something to show
+    let parts = null; // views; `needed` says whether there is something to show
 
     function duration(seconds) {
         const whole = Math.max(0, Math.round(seconds));
@@ -154,7 +154,7 @@ window.trainLora.progress = (() => {
         panel.dataset.job = shown.job.id;
     }
 
-    // Instead of a job: that Train was pressed, or nothing.
+    // Shows, instead of a job, that Train was pressed, or nothing.
     function replace(word, text) {
         const panel = page.dom.find("#train_lora_progress");
         panel.replaceChildren(...(text ? [page.dom.element("div", "train-lora-head", text)] : []));

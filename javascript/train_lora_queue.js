@@ -1,4 +1,4 @@
-// Queue and history: drawn from one route, read again whenever the status names another revision of the list.
+// Queue and history, read from one route whenever the status has a new revision of the list.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -10,8 +10,8 @@ window.trainLora.queue = (() => {
     let fetching = false;
     let chosen = ""; // the job whose button was pressed
     let running = null; // the job that the status shows
-    let panel = null; // the panel's parts, once they are made
-    const open = new Map(); // id of a job that is looked at -> its details, or null until they are there
+    let panel = null; // the panel's parts, once created
+    const open = new Map(); // id of a job with open details -> its details, or null until they are loaded
 
     // Called by gradio when a hidden button is pressed.
     const withKey = () => page.guard.withKey("", chosen);
@@ -100,7 +100,7 @@ window.trainLora.queue = (() => {
         if (!job) open.delete(id);
     }
 
-    // Shows a job's details, or puts them away.
+    // Shows or hides a job's details.
     async function look(id) {
         if (open.has(id)) open.delete(id);
         else {
@@ -126,7 +126,7 @@ window.trainLora.queue = (() => {
         fetching = false;
     }
 
-    // The running row moves on with the status, without asking for the whole list.
+    // Updates the running row from the status, without loading the list.
     document.addEventListener("trainLoraStatus", ({detail}) => {
         running = detail.job;
         if (!list || list.revision !== detail.queue) refresh();

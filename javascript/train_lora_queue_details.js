@@ -1,4 +1,4 @@
-// What is known of a job, below its row.
+// The details of a job, below its row.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -31,7 +31,7 @@ window.trainLora.queueDetails = (() => {
         };
     }
 
-    // A view of `{details}`, which are null until they are there.
+    // A view of `{details}`, which are null until they are loaded.
     function row() {
         const node = page.dom.element("tr", "train-lora-details");
         const cell = page.dom.element("td");

@@ -1,4 +1,4 @@
-// What jobs leave on the disk beside their LoRAs.
+// What jobs keep on disk beside their LoRAs.
 "use strict";
 
 window.trainLora = window.trainLora || {};

@@ -1,4 +1,4 @@
-// A job's row in the list, and what can be done with it.
+// A job's row in the list, with its buttons.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -21,7 +21,7 @@ window.trainLora.queueRow = (() => {
         },
     };
     const WHEN = new Intl.DateTimeFormat([], {dateStyle: "short", timeStyle: "short"});
-    const MOVES = ["up", "down"]; // twice is two places
+    const MOVES = ["up", "down"]; // a double click moves by two places
 
     const nameOf = (job) => job.name || job.id;
 
@@ -73,7 +73,7 @@ window.trainLora.queueRow = (() => {
         ];
     }
 
-    // A view of `{job, last, running, isOpen}`; `last` is the last place of those that wait.
+    // A view of `{job, last, running, isOpen}`; `last` is the last place in the queue.
     function row() {
         const node = page.dom.element("tr");
         const cells = ["name", "state", "when", "step", "loss", "buttons"].map(() => page.dom.element("td"));

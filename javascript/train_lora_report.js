@@ -1,21 +1,21 @@
-// The report is renewed a moment after the last change. gradio drops a click while the answer to the last one is out, so a
-// change meanwhile is remembered; every answer differs in its serial number and so is seen to arrive.
+// The report is renewed shortly after the last change. gradio drops clicks while an answer is pending, so a change meanwhile is
+// remembered; every answer differs by its serial number, so that its arrival is noticed.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.report = (() => {
     const page = window.trainLora;
     const CHANGED_MS = 400;
-    const LOST_MS = 60000; // an answer that has not come by then is not waited for
+    const LOST_MS = 60000; // timeout of an answer
 
-    let timer = null; // from a change to the question
+    let timer = null; // from a change to the request
     let asked = false;
     let again = false; // something changed since
     let serial = null; // of the newest answer
     let givenUp = null;
     let refused = false; // the page had no key for the last report
 
-    // Called by gradio. The report is asked for by itself: nobody is asked for credentials a second time because of it.
+    // Called by gradio. Since the page requests the report by itself, it does not ask for credentials a second time.
     async function withKey(_, ...values) {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
@@ -27,7 +27,7 @@ window.trainLora.report = (() => {
         timer = setTimeout(ask, CHANGED_MS);
     }
 
-    // Called by gradio when a preset or a file has filled the form, which raises no event of the fields.
+    // Called by gradio after a preset or a file has filled the form, which raises no events of the fields.
     function filled() {
         formChanged();
         return [];
@@ -55,7 +55,7 @@ window.trainLora.report = (() => {
         again = false;
     }
 
-    // gradio writes into the report while the answer is out, too.
+    // gradio also writes into the report while the answer is pending.
     function written() {
         const mark = page.dom.find("#train_lora_report [data-serial]");
         if (!mark || mark.dataset.serial === serial) return;

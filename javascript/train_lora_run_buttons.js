@@ -1,10 +1,10 @@
-// The buttons of a run: they are seen while they mean something, and say which job they mean.
+// The buttons of a run: shown while they apply, and labelled with their job.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 (() => {
     const page = window.trainLora;
-    const SHOWN = { // by state; a button that is not named is always seen
+    const SHOWN = { // by state; a button that is not listed is always shown
         train_lora_pause: ["running", "lent"],
         train_lora_go_on: ["paused"],
         train_lora_save_now: ["running", "lent", "paused"],

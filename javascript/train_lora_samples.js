@@ -17,7 +17,7 @@ window.trainLora.samples = (() => {
         };
     }
 
-    // `[step, path, text]`; no path where the prompt came later than the step.
+    // `[step, path, text]`; no path if the prompt was added after the step.
     function picture() {
         const node = page.dom.element("td");
         const image = page.dom.element("img");

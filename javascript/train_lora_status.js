@@ -1,5 +1,5 @@
-// The one poll, and the losses that it has brought so far. It works with and without gradio's queue, and finds a running job after
-// a reload. Rooms listen to `trainLoraStatus`.
+// The status poll, and the losses received so far. It works with and without gradio's queue, and finds a running job after a
+// reload. Other scripts listen to `trainLoraStatus`.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -9,9 +9,9 @@ window.trainLora.status = (() => {
     const FAST_MS = 500;
     const SLOW_MS = 4000;
     const ACTIVE = ["running", "lent", "paused", "stopping"];
-    const KEPT = 0.95; // of the mean, at every step
+    const KEPT = 0.95; // decay of the mean per step
 
-    let run = null; // the losses of the job that was told last
+    let run = null; // the losses of the last reported job
     let timer = null;
 
     // A job that is resumed runs again under its id.
@@ -23,7 +23,7 @@ window.trainLora.status = (() => {
         return {id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
     }
 
-    // An exponential mean with the bias of its start taken out. null is no number; a note says which step.
+    // The bias-corrected exponential mean. null is a loss that is not finite; a note says which step.
     function take(losses) {
         for (const told of losses) {
             const loss = told === null ? run.losses[run.losses.length - 1] || 0 : told;
@@ -41,7 +41,7 @@ window.trainLora.status = (() => {
         return response.ok ? response.json() : null;
     }
 
-    // What the server tells, with `run` brought up to date.
+    // The server's status; updates `run`.
     async function latest() {
         const since = run ? run.losses.length : 0;
         let told = await ask(since);
@@ -69,7 +69,7 @@ window.trainLora.status = (() => {
         if (!page.guard.isLocked()) timer = setTimeout(poll, active || page.train.isStarting() ? FAST_MS : SLOW_MS);
     }
 
-    // A moment from now, since something was asked for.
+    // Polls soon, since something was requested.
     function pollSoon() {
         clearTimeout(timer);
         timer = setTimeout(poll, FAST_MS);

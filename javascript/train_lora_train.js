@@ -1,17 +1,17 @@
-// The Train button: one press is one job, something happens at once, and an older job is out of sight until the answer is there.
+// The Train button: one press is one job, the page reacts at once, and an older job is hidden until the answer arrives.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.train = (() => {
     const page = window.trainLora;
-    const PRESSED_MS = 1000; // from the key of a press of Train to gradio's own notice that its answer is out
-    const LOST_MS = 60000; // an answer that has not come by then is not waited for
+    const PRESSED_MS = 1000; // from the key of a press of Train until gradio itself marks its answer as pending
+    const LOST_MS = 60000; // timeout of an answer
 
-    let pressed = false; // Train, and gradio does not know yet
+    let pressed = false; // Train was pressed, and gradio has not marked it as pending yet
     let starting = false;
-    let dismissed = null; // the run of an old job that a refused start has put out of sight
-    let shown = null; // the run that the status named last
-    let answeredBefore = null; // the job that the server's last answer to Train named
+    let dismissed = null; // the run of an old job that a refused start has hidden
+    let shown = null; // the run in the last status
+    let answeredBefore = null; // the job in the server's last answer to Train
 
     const message = () => page.dom.find("#train_lora_message [data-job]");
 
@@ -30,7 +30,7 @@ window.trainLora.train = (() => {
         }
     }
 
-    // The second click of a double click begins nothing, nor does any until the first is on its way: from then on gradio drops them.
+    // Drops the second click of a double click, and any until the first is sent; from then on gradio drops them.
     function clicked(event) {
         if (!event.target.closest("#train_lora_train")) return;
         if (pressed || event.detail > 1) {
@@ -38,10 +38,10 @@ window.trainLora.train = (() => {
             return;
         }
         pressed = true;
-        setTimeout(() => { pressed = false; }, LOST_MS); // one that gradio dropped has no answer
+        setTimeout(() => { pressed = false; }, LOST_MS); // a click that gradio dropped gets no answer
     }
 
-    // The server let the job wait, or refused to start: its sentences stand above, an older job is out of sight.
+    // The server queued the job, or refused to start it: its messages are above, an older job is hidden.
     function answered() {
         pressed = false;
         const waits = page.dom.find("#train_lora_message [data-queue-serial]");
@@ -56,7 +56,7 @@ window.trainLora.train = (() => {
         page.status.poll();
     }
 
-    // The job that Train was answered with is there: the answer has done its work.
+    // The status shows the job of the answer: the answer is no longer needed.
     function begun(job) {
         const answer = message();
         if (!answer || answer.dataset.job !== job.id || (starting && job.id === answeredBefore)) return;
@@ -64,7 +64,7 @@ window.trainLora.train = (() => {
         starting = false;
     }
 
-    // Whether the status still tells of a job before the one that was asked for.
+    // Whether the status still shows a job before the requested one.
     function hides(job) {
         begun(job);
         return page.status.runOf(job) === dismissed || (starting && !page.status.isActive(job.state));

@@ -1,10 +1,10 @@
-// The webui's own galleries and prompt: a new LoRA is listed there, and tried there.
+// The webui's galleries and prompt, where a new LoRA is listed and tried.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.txt2img = (() => {
     const page = window.trainLora;
-    const REFRESHED_MS = 10000; // a gallery that has not answered by then is not waited for
+    const REFRESHED_MS = 10000; // timeout of a gallery's refresh
     let refreshedFor = null;
 
     function test(job) {
@@ -17,7 +17,7 @@ window.trainLora.txt2img = (() => {
         switch_to_txt2img();
     }
 
-    // One gallery after the other: each refresh empties the webui's one list of LoRAs before it fills it again.
+    // One gallery after the other: each refresh empties the webui's shared list of LoRAs before it fills it again.
     function refresh(job) {
         if (refreshedFor === page.status.runOf(job)) return;
         const buttons = ["txt2img", "img2img"].map((tab) => page.dom.find(`#${tab}_lora_extra_refresh_internal`));
@@ -28,7 +28,7 @@ window.trainLora.txt2img = (() => {
     }
 
     function afterAnswer(tab, next) {
-        const pane = () => page.dom.find(`#${tab}_lora_pane`); // an answer puts a new one there
+        const pane = () => page.dom.find(`#${tab}_lora_pane`); // each answer replaces it
         const before = pane();
         const asked = Date.now();
         const timer = setInterval(() => {

@@ -1,5 +1,5 @@
-// While dropped files are on their way nothing may read them, and no event of gradio's may renew its components: it would send
-// them once more, or forget them. That is why the field is watched here and not by gradio's listeners.
+// While dropped files are being uploaded, nothing may read them, and no gradio event may update the component: it would send
+// them again, or lose them. So the field is watched here, not by gradio's listeners.
 "use strict";
 
 window.trainLora = window.trainLora || {};

@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before a model is touched, collected into one answer."""
+"""All checks of settings, images and host that need no loaded model, in one result."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from lib_lora.training.optimizer import device_problem, schedule_problem, settin
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.resume import Resumed, find_resumed
 
-# settings without which there are no sizes to train in
+# options that must be valid to compute training sizes
 _PLANNED = {"resolution", "resolution_height", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"}
 
 
 def look(config: TrainConfig, host: Host) -> Findings:
-    """What `config` comes to on `host`; the model is only looked at."""
+    """The findings on `config` and `host`; the model is inspected, not changed."""
     return Findings(config, host)
 
 
 def check(config: TrainConfig, host: Host) -> None:
-    """Look at a request whose turn comes later. The state that it resumes from may be saved meanwhile, by a run before it.
+    """Check a request that will wait, except the state that it resumes from, which an earlier run may still save.
 
     Raises:
         ConfigError: with every problem of settings, images and host at once.
@@ -52,9 +52,9 @@ def check(config: TrainConfig, host: Host) -> None:
 
 
 class Findings:
-    """What a request comes to. Each answer is found when it is first asked for, and once.
+    """The findings on a request. Each is computed once, when first needed.
 
-    `files`: the LoRA files that it names, each read once; `forget` lets go of them.
+    `files`: the LoRA files that the request names, each read once; `files.forget()` frees them.
     """
 
     def __init__(self, config: TrainConfig, host: Host) -> None:
@@ -62,32 +62,32 @@ class Findings:
 
     @cached_property
     def detected(self) -> DetectedModel | None:
-        """What the model is; None where none is there yet, or where it is refused."""
+        """The detected model; None if none is loaded yet or it cannot be trained."""
         return self._host.detected_model()
 
     @cached_property
     def base(self) -> BaseModel | None:
-        """The model, only to be looked at; None where none is there."""
+        """The model, for inspection only; None if there is none."""
         return self._host.look() if self.detected else None
 
     @cached_property
     def settled(self) -> Settled:
-        """The settings of the run; of a model that is not there yet, as if it were an SD 1.x."""
+        """The settled settings; without a model, as for an SD 1.x."""
         return settle(self.config, self.detected)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images, and what is wrong with them."""
+        """The images, and their problems."""
         return find_images(self.config)
 
     @property
     def plan(self) -> Plan | None:
-        """The plan of the run; None where images cannot be trained on, or sizes are none."""
+        """The plan of the run; None if images or sizes cannot be trained on."""
         return self._planned[0]
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
-        """Everything that is wrong with settings, images and host. What needs all of these to be right is tried last."""
+        """All problems of settings, images and host; if there are none, those of schedule and state."""
         settings, name = list(self._settings), self.config.run.name
         if not any(problem.option == "name" for problem in settings):
             settings += taken_problems(self.config, self._host.lora_folder())
@@ -100,7 +100,7 @@ class Findings:
 
     @property
     def resumed(self) -> Resumed | None:
-        """The state to go on from."""
+        """The state to resume from, or None."""
         return self._found_state[0]
 
     def checked(self) -> Plan:
@@ -114,10 +114,10 @@ class Findings:
         return self.planned()
 
     def planned(self) -> Plan:
-        """The plan, whatever is wrong with settings and host.
+        """The plan, even if settings or host have other problems.
 
         Raises:
-            ConfigError: images cannot be trained on, or sizes are none.
+            ConfigError: images or sizes cannot be trained on.
         """
         if self.plan is None:
             own = [problem for problem in self._settings if problem.option in _PLANNED]
@@ -125,10 +125,10 @@ class Findings:
         return self.plan
 
     def settled_on(self, base: BaseModel) -> Settled:
-        """The settings of the run on the model that was lent, which may be another than was looked at.
+        """The settled settings for the lent model, which may differ from the one inspected.
 
         Raises:
-            ConfigError: they do not go with it.
+            ConfigError: they do not fit it.
         """
         return self.settled if base.detected == self.detected else settled_for(self.config, base)
 
@@ -159,7 +159,7 @@ class Findings:
             return None, [Problem("resume", text) for text in error.problems]
 
     def _device_problems(self) -> list[Problem]:
-        """Settings that this device cannot work with. Other kinds of devices are refused by the host, by name."""
+        """Problems of settings on this device. The host refuses unsupported types of devices."""
         device, optimizer = self._host.device(), self.settled.optimizer
         unfit = [device_problem(optimizer, device)]
         if device.type not in {"cpu", "cuda"}:
@@ -174,10 +174,7 @@ class Findings:
         return problems
 
     def _model_problems(self) -> list[Problem]:
-        """What is wrong with LoRA files: what they say themselves first, then what of them the model has no layer for.
-
-        And settings that the model itself must be asked about.
-        """
+        """Problems of the LoRA files, first in themselves, then against the model, and of settings that depend on the model."""
         settled, adapter = self.settled, self.config.adapter
         problems = weights_problems(settled, self.detected, self.files)
         if not problems and (adapter.network_weights or adapter.base_weights) and self.base is not None:
@@ -190,13 +187,13 @@ class Findings:
         return problems
 
     def _last_problems(self) -> list[Problem]:
-        """What is wrong with a schedule over all steps, and with the state to go on from."""
+        """Problems of the learning rate schedule over all steps, and of the state to resume from."""
         problem = schedule_problem(self.settled.optimizer, self.planned().steps)
         return [Problem("lr_scheduler_type", problem)] if problem else self._found_state[1]
 
 
 def _folder_problems(folder: Path) -> list[Problem]:
-    """A LoRA that cannot be saved is not worth training."""
+    """The problem if the LoRA folder cannot be written to."""
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return []
@@ -204,7 +201,7 @@ def _folder_problems(folder: Path) -> list[Problem]:
 
 
 def _link_problems(folder: Path) -> list[str]:
-    """States and samples are written, and old ones removed, in the run's own folder alone."""
+    """Problems if the run's folders are links: states and samples are written and removed only in the run's own folder."""
     return [
         f"The folder {str(path)!r} for states and samples of this name is a link; remove the link, or choose another name."
         for path in (folder, folder / "samples")
@@ -213,7 +210,7 @@ def _link_problems(folder: Path) -> list[str]:
 
 
 def find_images(config: TrainConfig) -> Dataset:
-    """The dataset that `config` names: images, regularisation images behind them, masks."""
+    """The dataset that `config` names: images, then regularisation images, with masks."""
     text, data = config.text, config.data
     source = CaptionSource(text.trigger, text.caption_extension, text.enable_wildcard, text.filename_captions)
     dataset = scan(data.data, captions=source, repeats=data.repeats)
@@ -234,7 +231,7 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
 
 
 def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
-    """Captions whose brackets nest too deep to be weighted."""
+    """Problems of captions whose brackets nest too deep for weights."""
     if not config.text.weighted_captions:
         return []
     try:
@@ -246,7 +243,7 @@ def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
 
 
 def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
-    """Latents that cannot be kept beside the images are told before the first is encoded."""
+    """Problems of the folders for cached latents, found before the first image is encoded."""
     if not (config.data.cache_latents and config.data.cache_latents_to_disk):
         return []
     start = "Cache latents to disk (cache_latents_to_disk): "

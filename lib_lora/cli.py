@@ -1,6 +1,6 @@
-"""The command line, one command after the other.
+"""The command line.
 
-Exit codes: 0 done, 1 an error of ours, 2 wrong input or no result; of a signal that ended a training, 128 and its number.
+Exit codes: 0 success, 1 a bug, 2 wrong input or no result; 128 plus its number if a signal ended a training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; its result is the last line of stdout, all else goes to stderr."""
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console that lacks a letter is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # the console may lack a character
     try:
         command: Callable[[argparse.Namespace], object] = args.command
         result = command(args)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _SignalledError(Exception):
-    """A training that a signal ended before it had a result."""
+    """A signal ended a training before it had a result."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(text)
@@ -151,10 +151,10 @@ def _train(args: argparse.Namespace) -> str:
 
 
 def _followed(events: Iterator[Event], control: RunControl) -> Path:
-    """The LoRA of a run that is told on stderr. From its plan on, what ends the program has it save where it is.
+    """The path of the LoRA of a run, reported on stderr. After its plan, a signal has the run save its state and end.
 
     Raises:
-        _SignalledError: it was told to end before it had a result.
+        _SignalledError: a signal ended it before it had a result.
     """
     state: StateSaved | None = None
     _report(next(events))
@@ -192,20 +192,20 @@ def _estimate(args: argparse.Namespace) -> str:
 
 
 def _report(event: object) -> None:
-    """Progress on stderr, one line an event."""
+    """Write an event to stderr."""
     text = _line(event)
     if text:
         _tell(text)
 
 
 def _tell(text: str) -> None:
-    """A line on stderr. A console that is gone, as a terminal that was closed, is no reason to lose a training."""
+    """Write a line to stderr; errors are ignored, since a closed terminal must not end a training."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _line(event: object) -> str | None:  # noqa: C901 - one line for each kind
-    """What is said of an event."""
+    """The text for an event, or None."""
     if isinstance(event, Planned):
         plan = event.plan
         return "\n".join(filter(None, (plan.model, plan.layers, f"Captions: {plan.captions}", plan.formula)))

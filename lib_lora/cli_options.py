@@ -1,4 +1,4 @@
-"""Command line arguments from the option list: our names and kohya's, dashes and underscores alike."""
+"""Command line arguments from the options: own names and kohya's, with dashes or underscores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lib_lora.kohya.files import ARGUMENT, read_file, source_of
 from lib_lora.kohya.importing import from_kohya, import_source
 from lib_lora.kohya.table import NETWORK_ARGS, inner_names, key_table
 
-OURS, KOHYA = "option:", "kohya:"  # what an argument's place among all begins with
+OURS, KOHYA = "option:", "kohya:"  # prefixes of an argument's `dest`
 HAVE_THEIR_OWN = {"learning_rate", "network_args", "config_file", "network_args_custom"}
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
-    """`--config FILE` and `--preset NAME`: where settings come from."""
+    """Add `--config FILE` and `--preset NAME`."""
     parser.add_argument(
         "--config",
         "--config_file",
@@ -32,7 +32,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One argument per option, where settings come from, and kohya's `--learning_rate` and `--network_args`."""
+    """Add one argument per option, those of `add_files`, and kohya's `--learning_rate` and `--network_args`."""
     add_files(parser)
     parser.add_argument(
         "--learning_rate",
@@ -65,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_others(parser: argparse.ArgumentParser) -> None:
-    """Every other option of sd-scripts and kohya_ss, which is judged as a key of a file is."""
+    """Add every other option of sd-scripts and kohya_ss; they are judged as keys of a file."""
     own = {name for opt in all_options() for name in (opt.name, opt.declaration.kohya)}
     for key in key_table():
         if key.startswith(NETWORK_ARGS) or key in own | inner_names() | HAVE_THEIR_OWN:
@@ -77,7 +77,7 @@ def _add_others(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(args: argparse.Namespace) -> TrainConfig:
-    """The configuration that the arguments, and the file they may name, ask for.
+    """The configuration from the arguments and the file that they may name.
 
     Raises:
         ConfigError: with every problem.
@@ -86,7 +86,7 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     kohya = {key.removeprefix(KOHYA): value for key, value in given.items() if key.startswith(KOHYA)}
     ours = {key.removeprefix(OURS): value for key, value in given.items() if key.startswith(OURS)}
     if "epochs" in ours and "steps" not in ours:
-        ours["steps"] = 0  # steps of the file would win over the epochs that are asked for
+        ours["steps"] = 0  # else the file's steps would override the requested epochs
     flat = dict(PRESETS[args.preset].settings()) if args.preset else {}
     settings = _file_settings(args.config, kohya, ours)
     problem = _code_problem({name: value for name, value in settings.items() if name not in ours})
@@ -100,12 +100,12 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
 
 
 def _file_settings(path: Path | None, arguments: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Our options from the file, if there is one, and from arguments that only kohya has; ours win over kohya's.
+    """Options from the file, if any, and from kohya's own arguments; our names override kohya's.
 
     Args:
         path: the file.
-        arguments: what only kohya has; wins over the same keys of the file, whose form hangs on the file alone.
-        given: our options that are given as arguments; what the file says of them is not judged.
+        arguments: arguments that only kohya has; they override keys of the file, but do not affect its detected format.
+        given: our options given as arguments; the file's values for them are not judged.
 
     Raises:
         ConfigError: with every setting that would change the result and is not supported.
@@ -114,7 +114,7 @@ def _file_settings(path: Path | None, arguments: dict[str, Any], given: dict[str
     toml = path is None or path.suffix.lower() == ".toml"
     source = source_of(settings, toml=toml, folder=path.parent if path else None, ours_first=True, arguments=arguments)
     if str(given.get("steps", 0)) != "0":
-        given = {"epochs": 1, **given}  # which steps win over
+        given = {"epochs": 1, **given}  # steps override epochs
     found = import_source(source, keep_names=True, with_defaults=path is not None, given=given)
     problems = [
         f"{said.key} = {said.value!r}: {said.why}" if said.key.startswith(ARGUMENT) else f"Settings file (config): {problem}"
@@ -126,7 +126,7 @@ def _file_settings(path: Path | None, arguments: dict[str, Any], given: dict[str
 
 
 def _code_problem(settings: dict[str, Any]) -> str | None:
-    """A file may not bring in code by itself: the person names it."""
+    """The problem if a file names code of a package, which only an argument may do; else None."""
     named = code_of_others(settings)
     if named is None:
         return None

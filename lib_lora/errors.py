@@ -1,12 +1,14 @@
-"""What a user can do wrong, or meet: every error that is answered with sentences instead of a traceback."""
+"""Errors with messages for the user, shown instead of a traceback, and how many messages are shown at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST, NEWEST = 50, 10
+
 
 class Problem(str):
-    """A sentence that says what is wrong, and `option`, the name of the option to change; empty where it is none."""
+    """A message on what is wrong; `option` is the name of the option to change, or empty."""
 
     option: str
 
@@ -21,12 +23,12 @@ class TrainLoraError(Exception):
 
     @property
     def problems(self) -> list[str]:
-        """The sentences to show, one per problem."""
+        """The messages to show, one per problem."""
         return [str(self)]
 
 
 class _SeveralProblemsError(TrainLoraError):
-    """Carries more than one sentence."""
+    """An error with several messages."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -38,7 +40,7 @@ class _SeveralProblemsError(TrainLoraError):
 
 
 class ConfigError(_SeveralProblemsError):
-    """Wrong settings. Carries every problem of the request at once."""
+    """Wrong settings; carries every problem of the request."""
 
 
 class DatasetError(ConfigError):
@@ -46,20 +48,27 @@ class DatasetError(ConfigError):
 
 
 class ModelError(TrainLoraError):
-    """The base model is missing, unreadable or of a kind that is not supported."""
+    """The base model is missing, unreadable or not supported."""
 
 
 class HostChanged(TrainLoraError):  # noqa: N818 - the name that the documents use
-    """The model was moved or exchanged under a running job."""
+    """The model was moved or replaced during a run."""
 
 
 class ModelAway(HostChanged):
-    """The host cannot lend the model again for now; the text says what brings it back."""
+    """The host cannot lend the model again for now; the text says what to do."""
 
 
 class NotGivenBack(HostChanged, _SeveralProblemsError):  # noqa: N818 - the state of things, as HostChanged
-    """A part of the host could not be brought back as it was. Carries what ended the run before, too."""
+    """A part of the host could not be restored; also carries the error that ended the run."""
 
 
 class LoraFileError(TrainLoraError):
     """A LoRA file that cannot be read, written or loaded."""
+
+
+def bounded(texts: Sequence[str], most: int = MOST, newest: int = NEWEST) -> list[str]:
+    """At most `most` of `texts` with the last `newest`, and a line in the gap that says how many were omitted."""
+    if len(texts) <= most:
+        return list(texts)
+    return [*texts[: most - newest], f"… and {len(texts) - most} more.", *texts[len(texts) - newest :]]

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on. Tab, command line, jobs and tests consume the same events."""
+"""The events that a run yields. Tab, command line, jobs and tests consume the same ones."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from lib_lora.plan import Plan
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything was checked; this is what will happen."""
+    """All checks passed; the run will follow `plan`."""
 
     plan: Plan
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What the run does now, for people: `waiting for the model`."""
+    """What the run does now, for people, such as `waiting for the model`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Lent:
-    """The model was given back in the middle of the run; `text` says what the run waits for, for people."""
+    """The run gave the model back for a while; `text` says what it waits for, for people."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A decision that the settings left to the run, with its reason."""
+    """A choice that the settings left to the run, with its reason."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`done` of `total` images are latents."""
+    """`done` of `total` images are encoded to latents."""
 
     done: int
     total: int
@@ -58,7 +58,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The mean loss on the images that are not trained on, measured after `step`."""
+    """The mean validation loss on the images held out, measured after `step`."""
 
     step: int
     loss: float
@@ -66,7 +66,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Saved:
-    """The LoRA is on disk, was loaded once by the host, and has its card."""
+    """The final LoRA is on disk, and the host has loaded it once."""
 
     path: Path
     steps: int
@@ -74,7 +74,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class SavedBetween:
-    """A LoRA of the moment is on disk with its card, while the run goes on; `removed` is the name of an older one that went."""
+    """A LoRA was saved in between, with its card; `removed` is the name of an older one that was removed."""
 
     path: Path
     step: int
@@ -83,7 +83,7 @@ class SavedBetween:
 
 @dataclass(frozen=True)
 class StateSaved:
-    """All that is needed to go on from `step` is in `folder`."""
+    """The state to resume from after `step` is in `folder`."""
 
     folder: Path
     step: int
@@ -91,7 +91,7 @@ class StateSaved:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The sample prompts were drawn after `step` updates; `paths` and `prompts` in one order."""
+    """The samples were drawn after `step` updates; `paths` and `prompts` are in the same order."""
 
     step: int
     paths: tuple[Path, ...]
@@ -100,7 +100,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class BestSaved:
-    """The LoRA with the lowest held-out loss, which is not the last one, is on disk too."""
+    """The LoRA with the lowest held-out loss, if it is not the last one, is on disk too."""
 
     path: Path
     step: int
@@ -109,28 +109,28 @@ class BestSaved:
 
 @dataclass(frozen=True)
 class Note:
-    """Something beside the LoRA did not work out; the run goes on."""
+    """A message for the user; the run continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class SaveFailed:
-    """The disk refused a LoRA. `RunControl.on_write_failed` is asked next whether it is written again; else the run ends."""
+    """The disk refused a LoRA. The run retries if `RunControl.on_write_failed()` returns True next; else it ends."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Left:
-    """The end, whatever it is: what the run wrote and what is still on the disk, files and folders."""
+    """The files and folders that the run wrote and that still exist, at its end, also after an error."""
 
     paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The model was given back. `path` is None when the run was stopped without keeping anything."""
+    """The run is over and the model was given back. `path` is None if the run was stopped without keeping a LoRA."""
 
     path: Path | None
     steps: int

@@ -16,31 +16,31 @@ class Host(Protocol):
     """The program that lends a model."""
 
     def problems(self) -> list[str]:
-        """Sentences that say why no model can be borrowed, as far as it can be told without touching it."""
+        """Why no model can be borrowed, as far as can be determined without touching it."""
         ...
 
     def detected_model(self) -> DetectedModel | None:
-        """What its model is, as far as it can be told without touching it; None before one is loaded, or where it is refused."""
+        """The detected model, without touching it; None if none is loaded yet or it cannot be trained."""
         ...
 
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device on which the model runs."""
         ...
 
     def lora_folder(self) -> Path:
-        """Where LoRA files go."""
+        """The folder for LoRA files."""
         ...
 
     def work_folder(self) -> Path:
-        """Where samples and states go: a place that starts with a dot, so that nobody takes them for LoRAs or serves them."""
+        """The folder for samples and states, below a name that starts with a dot, so that they are not listed or served."""
         ...
 
     def keeps(self, folder: Path) -> bool:
-        """Whether a folder of images is the host's own: a copy of what was dropped, which lies on its disk for the run."""
+        """Whether a folder of images is the host's own copy of dropped images."""
         ...
 
     def hides_pictures(self) -> bool:
-        """Whether pictures in the work folder need names that are no pictures', since the host serves those wherever they lie."""
+        """Whether pictures in the work folder need hidden names, since the host serves every file with a picture's ending."""
         ...
 
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
@@ -48,23 +48,23 @@ class Host(Protocol):
         ...
 
     def look(self) -> BaseModel | None:
-        """The model that would be lent, only to be looked at: nothing is loaded or changed. None where there is none."""
+        """The model that would be lent, for inspection only: nothing is loaded or changed. None if there is none."""
         ...
 
     def someone_waits(self) -> bool:
-        """Whether anybody waits for the model while it is borrowed. Asked after every step; never blocks."""
+        """Whether others wait for the borrowed model. Called after every step; never blocks."""
         ...
 
     def borrow_again(self, base: Any, *, needs_vae: bool, insist: bool) -> AbstractContextManager[None]:
-        """Lend a model again that `borrow_model` lent and that was given back since: those who wait go first.
+        """Lend a model again that `borrow_model` lent and that was given back since; those who wait go first.
 
         Args:
-            base: what was lent; it is the same object afterwards, perhaps on other modules.
-            needs_vae: whether its VAE must be the same, too.
-            insist: whether another model that was chosen meanwhile makes way until the exit.
+            base: the model that was lent; it stays the same object, perhaps with other modules.
+            needs_vae: whether the VAE must be unchanged, too.
+            insist: whether to replace another model that was selected meanwhile, until the exit.
 
         Raises:
-            ModelAway: it is not there, or not the same, for now; nothing was changed.
+            ModelAway: the model is not available, or has changed, for now; nothing was changed.
         """
         ...
 
@@ -72,12 +72,12 @@ class Host(Protocol):
         """Load the file as a user of the host would.
 
         Raises:
-            LoraFileError: it does not load, or a key finds no layer.
+            LoraFileError: it does not load, or a key has no layer.
         """
         ...
 
     def announce(self, path: Path) -> None:
-        """Tell the host that the file is there (or was replaced)."""
+        """Notify the host of a new or replaced file."""
         ...
 
     def software(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Which folders and top-level rooms may import which: each imports from layers below its own, top first.
+"""The layers of folders and top-level modules, top first: each imports only from layers below its own.
 
-`tests/test_walls.py` holds it, and ARCHITECTURE.md shows it.
+`tests/test_walls.py` enforces this, and ARCHITECTURE.md shows it.
 """
 
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -17,5 +17,5 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan", "model", "objective", "kohya"),
     ("data",),
     ("config", "files", "signals"),
-    ("families", "paths", "errors", "sentences", "randomness", "run_control"),
+    ("families", "paths", "errors", "randomness", "run_control"),
 )

@@ -1,4 +1,4 @@
-"""Paths as people paste them: what is taken off, what is refused, and which folder is meant."""
+"""Parsing and checking of paths as people paste them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 
 WINDOWS = os.name == "nt"
-LONGEST = 260  # characters of a path that Windows finds unless long paths are switched on; its end mark is one of them
+LONGEST = 260  # Windows' MAX_PATH, in characters with the terminating NUL; without long paths
 
 
 def pasted(text: str) -> str:
-    """Without the spaces and the quotation marks that file managers put around a path, or leave behind it."""
+    """`text` without the spaces and quotation marks that file managers put around paths."""
     return text.strip().strip('"').strip()
 
 
 def at_home(text: str) -> Path:
-    """The path that `text` is, `~` being one's home; as it stands where it is the home of nobody."""
+    """`text` as a path with `~` expanded; unchanged if the home is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -23,26 +23,26 @@ def at_home(text: str) -> Path:
 
 
 def existing_folder(text: str) -> Path | None:
-    """The folder that `text` names, `~` being one's home; None where there is none, or it is not looked for."""
+    """The folder that `text` names, `~` expanded; None if it does not exist or has a `path_problem`."""
     if path_problem(text):
         return None
     try:
         path = at_home(text)
         return path if path.is_dir() else None
-    except (OSError, ValueError):  # too long, not to be looked at, or no text that a disk knows
+    except (OSError, ValueError):  # too long, no permission, or invalid
         return None
 
 
 def split_repeats(entry: str) -> tuple[str, str | None]:
-    """Path and N of PATH|N, as it was pasted; N is None where there is none. A folder whose name has a bar is taken as it is."""
+    """Path and N of a pasted PATH|N; N is None if it is missing. An existing folder whose name has a bar is not split."""
     path, bar, number = pasted(entry).rpartition("|")
     return (pasted(path), number) if bar and existing_folder(pasted(entry)) is None else (pasted(entry), None)
 
 
 def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
-    r"""Why nothing is looked for at `text`, or None: `\\host\share` asks another machine, and `\\.\` and CON are devices.
+    r"""Why the path `text` is not accessed, or None: `\\host\share` is another machine, and `\\.\` and CON are devices.
 
-    Windows takes slashes of both kinds; elsewhere `//a` is `/a`, and a name may hold backslashes, but none begins with two.
+    Windows accepts both slashes; elsewhere `//a` is `/a`, and a name may contain backslashes but not begin with two.
     """
     slashes = text.replace("/", "\\") if windows else text
     if slashes.startswith("\\\\"):
@@ -52,7 +52,7 @@ def path_problem(text: str, *, windows: bool = WINDOWS) -> str | None:
 
 
 def missing_problem(text: str, *, windows: bool = WINDOWS) -> str:
-    """What is said of a folder that is not found."""
+    """The message for a folder that does not exist."""
     if windows and len(text) >= LONGEST:
         return f"does not exist, or has {len(text)} characters where Windows allows {LONGEST - 1}; move it to a shorter path."
     return "does not exist or is not a folder."
@@ -62,5 +62,5 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 def is_device(name: str) -> bool:
-    """Whether Windows takes a file of this name for a device, whatever its ending (CON.png is the console)."""
+    """Whether Windows treats a file name as a device, with any ending (CON.png is the console)."""
     return name.split(".")[0].rstrip(" ").lower() in _DEVICES

@@ -1,4 +1,4 @@
-"""Configuration + dataset -> plan: what will happen, in exact numbers, before any model is touched."""
+"""Configuration + dataset -> plan: buckets, batches and steps of a run, without a model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_notes
 from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
-from lib_lora.data.folders import Folder
+from lib_lora.data.folders import Folder, named
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out
 from lib_lora.data.regularisation import matched_repeats
 from lib_lora.data.sizes import Size
-from lib_lora.data.symlinks import named
-from lib_lora.errors import DatasetError
-from lib_lora.sentences import bounded
+from lib_lora.errors import DatasetError, bounded
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that go through the model together. `epoch` counts from 0, `step` from 0 over the whole run.
+    """Samples of one forward pass. `epoch` counts from 0, `step` from 0 over the whole run.
 
-    `first` is the place of its first sample in the step: with gradient accumulation a step has several batches, and draws the
-    same numbers as one large batch would.
+    `first` is the position of its first sample in the step: with gradient accumulation a step has several batches, and draws
+    the same random numbers as one large batch would.
     """
 
     step: int
@@ -37,11 +35,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """Derived numbers of a run.
+    """The derived numbers of a run.
 
-    `samples` are all that were found, also those held out. `buckets` holds the index of every sample that is trained on, once per
-    showing in an epoch. `heldout` are the indices of those that are not. `model` and `layers` are words, empty where the model is
-    not known yet. `captions` says how many were found in files, `notes` what of folders and settings is not used.
+    `samples` are all samples, including those held out. `buckets` holds the index of every trained sample, once per repeat in
+    an epoch. `heldout` are the indices held out for validation. `model` and `layers` are descriptions, empty if the model is not
+    known yet. `captions` says how many come from files, `notes` which folders and settings are not used.
     """
 
     samples: tuple[Sample, ...]
@@ -63,7 +61,7 @@ class Plan:
 
     @property
     def trained(self) -> list[int]:
-        """Indices of the samples that are trained on, regularisation images that are needed among them."""
+        """Indices of the samples that are trained on, with the regularisation images that are used."""
         return sorted({index for members in self.buckets.values() for index in members})
 
     @property
@@ -72,7 +70,7 @@ class Plan:
         return [index for index in self.trained if not self.samples[index].is_reg]
 
     def updates(self, seed: int, first: int = 0) -> Iterator[list[Batch]]:
-        """The batches of each step from `first` to the last of `steps`. The last step of an epoch may have fewer batches."""
+        """The batches of each step, from step `first` on. The last step of an epoch may have fewer batches."""
         step = 0
         for epoch in range(self.epochs):
             batches = epoch_batches(self.buckets, self.batch_size, seed, epoch)
@@ -127,7 +125,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
 
 
 def _captions(dataset: Dataset) -> str:
-    """How many images have their caption from a file, and which have not."""
+    """How many images have a caption file, and which have none, in words."""
     learned = [sample for sample in dataset.samples if not sample.is_reg]
     without = [sample.path.name for sample in learned if not sample.has_caption_file]
     beside = f", none for {named(without)}" if 0 < len(without) < len(learned) else ""
@@ -135,7 +133,7 @@ def _captions(dataset: Dataset) -> str:
 
 
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
-    """Where every sample goes, trained on or not."""
+    """The placement of every sample, trained on or held out."""
     rule = bucket_rule(config) if config.data.enable_bucket else None
     target = Size(config.data.height, config.data.resolution)
     placements, problems = [], []
@@ -164,7 +162,7 @@ def _held_out(config: TrainConfig, dataset: Dataset) -> tuple[int, ...]:
 
 
 def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
-    """How often each sample is shown per epoch."""
+    """How often each sample is shown in an epoch."""
     samples = dataset.samples
     shown = [0 if sample.is_reg or index in heldout else sample.repeats for index, sample in enumerate(samples)]
     regularising = [index for index, sample in enumerate(samples) if sample.is_reg]
@@ -176,7 +174,7 @@ def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
 
 
 def bucket_rule(config: TrainConfig) -> BucketRule:
-    """The bucket options as the bucket room wants them."""
+    """The bucket rule from the bucket options."""
     data = config.data
     low, high = data.bucket_range
     return BucketRule(
@@ -189,7 +187,7 @@ def bucket_rule(config: TrainConfig) -> BucketRule:
 
 
 def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:
-    """What an epoch consists of, in words."""
+    """The images of an epoch, in words."""
     learned: list[int] = []
     regularising: list[int] = []
     for index, (sample, count) in enumerate(zip(dataset.samples, shown)):
@@ -206,7 +204,7 @@ def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:
 
 
 def _formula(config: TrainConfig, text: str, buckets: int, batches: int, per_epoch: int, steps: int) -> str:
-    """Where the number of steps comes from, in one line."""
+    """How the number of steps is computed, in one line."""
     size, accumulation = config.data.batch_size, config.optimizer.gradient_accumulation_steps
     rounded = f", rounded up in each of {buckets} buckets" if buckets > 1 and size > 1 else ""
     together = f": {batches} batches; {accumulation} per step" if accumulation > 1 else ""

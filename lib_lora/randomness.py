@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of (seed, what for, where): nothing here reads or moves a global generator."""
+"""Random numbers as pure functions of (seed, purpose, place), independent of global generators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def generator(seed: int, *labels: str | int) -> torch.Generator:
-    """A CPU generator that depends on `seed` and `labels` alone; the same on every machine and torch version line."""
+    """A CPU generator that depends only on `seed` and `labels`, the same on every machine and torch version line."""
     text = "/".join(str(part) for part in (seed, *labels))
     state = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return torch.Generator().manual_seed(state & (2**63 - 1))
@@ -20,10 +20,10 @@ def normal(shape: tuple[int, ...], seed: int, *labels: str | int) -> torch.Tenso
 
 
 def permutation(count: int, seed: int, *labels: str | int) -> list[int]:
-    """0 … count-1 in an order of their own."""
+    """A random permutation of 0 … count-1."""
     return [int(i) for i in torch.randperm(count, generator=generator(seed, *labels))]
 
 
 def uniform(seed: int, *labels: str | int) -> float:
-    """A number from 0 to 1."""
+    """A random number in [0, 1)."""
     return float(torch.rand((), generator=generator(seed, *labels)))

@@ -1,4 +1,4 @@
-"""What is asked of a run, from any thread, and where the run stands still for it."""
+"""Requests to a run from any thread, and the points at which the run waits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _End = Literal["keep", "discard", "leave"]
 
 
 class RunControl:
-    """Requests to one run: to end, to stand still, to save. Every method may be called by any thread, and by signal handlers.
+    """Requests to one run: stop, pause, save. Every method may be called by any thread and by signal handlers.
 
-    The run looks at them between two steps. A person pauses it, and the program suspends it while it needs the model's modules
-    for itself; neither undoes the other. A stop ends a pause.
+    The run checks them between two steps. The user pauses it, and the program suspends it while it needs the model's modules
+    itself; neither undoes the other. A stop ends a pause.
 
     Args:
-        on_write_failed: called in the run's thread when the disk refused a LoRA; returns whether to write it again. Default: no.
+        on_write_failed: called in the run's thread after the disk refused a LoRA; returns whether to retry. Default: no.
     """
 
     def __init__(self, on_write_failed: Callable[[], bool] = lambda: False) -> None:
@@ -25,14 +25,14 @@ class RunControl:
         self._changed = threading.Condition(threading.RLock())  # a signal handler may interrupt the thread that holds it
         self._end: _End | None = None
         self._paused = self._suspended = self._save = False
-        self._still = 0  # reasons why the run does not use its model now
+        self._still = 0  # number of reasons why the run does not use its model now
 
     def request_stop(self, *, keep: bool) -> None:
-        """Ask for the end after the step; with `keep` the LoRA as it is then is saved. The first request counts."""
+        """Request the end after the step; with `keep` the LoRA is saved. The first request wins."""
         self._request("keep" if keep else "discard")
 
     def request_leave(self) -> None:
-        """The program ends: ask for the end with the state to resume from and no LoRA, also of a run that is suspended."""
+        """Request the end with a state and no LoRA, since the program ends; also ends a suspension."""
         self._request("leave")
         self.unsuspend()
 
@@ -44,7 +44,7 @@ class RunControl:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the end was asked for, in any way."""
+        """Whether the end was requested, in any way."""
         return self._end is not None
 
     @property
@@ -58,45 +58,45 @@ class RunControl:
         return self._end == "leave"
 
     def request_save(self) -> None:
-        """Ask for a LoRA as it is after the next step."""
+        """Request a LoRA after the next step."""
         self._save = True
 
     def take_save_request(self) -> bool:
-        """Whether a LoRA was asked for since the last call."""
+        """Whether a LoRA was requested since the last call."""
         with self._changed:
             asked, self._save = self._save, False
             return asked
 
     def pause(self) -> None:
-        """A person's: stand still after the step until `unpause`, or until the end is asked for."""
+        """Pause the run after its step, until `unpause` or a request to end; for the user."""
         with self._changed:
             self._paused = not self.stop_requested
             self._changed.notify_all()
 
     def unpause(self) -> None:
-        """Let a paused run go on."""
+        """Unpause the run."""
         with self._changed:
             self._paused = False
             self._changed.notify_all()
 
     @property
     def paused(self) -> bool:
-        """Whether a person pauses the run."""
+        """Whether the user has paused the run."""
         return self._paused
 
     def suspend(self) -> None:
-        """The program's: stand still at the next event, and take a model that was lent only after `unsuspend`."""
+        """Suspend the run at its next event; a model given back is borrowed again only after `unsuspend`. For the program."""
         with self._changed:
             self._suspended = True
 
     def unsuspend(self) -> None:
-        """Let a suspended run go on."""
+        """Undo `suspend`."""
         with self._changed:
             self._suspended = False
             self._changed.notify_all()
 
     def stand(self, *, paused: bool = True) -> None:
-        """The run's: returns when the program does not suspend it and, with `paused`, nobody pauses it."""
+        """Block while the run is suspended or, with `paused`, paused; called by the run."""
 
         def goes() -> bool:
             return not (self._suspended or (paused and self._paused))
@@ -108,7 +108,7 @@ class RunControl:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """The run's: until the exit it stands still, or others have its model."""
+        """Mark the run as not using its model until the exit; called by the run."""
         self._count_still(1)
         try:
             yield
@@ -116,7 +116,7 @@ class RunControl:
             self._count_still(-1)
 
     def finish(self) -> None:
-        """The run is over: it stands still for good."""
+        """Mark the run as over: it does not use its model any more."""
         self._count_still(1)
 
     def _count_still(self, by: int) -> None:
@@ -125,11 +125,11 @@ class RunControl:
             self._changed.notify_all()
 
     def wait_until_still(self, seconds: float) -> None:
-        """Returns when the run stands still, or after `seconds`."""
+        """Block until the run does not use its model, or for `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._still > 0, seconds)
 
     def wait_for_stop(self, seconds: float) -> None:
-        """The run's: returns when the end is asked for, or after `seconds`."""
+        """Block until the end is requested, or for `seconds`; called by the run."""
         with self._changed:
             self._changed.wait_for(lambda: self.stop_requested, seconds)

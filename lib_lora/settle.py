@@ -1,4 +1,4 @@
-"""Settings + the model that is there -> the settings of the run, and what is to be told about it."""
+"""Settings + detected model -> settled settings of the run, and notes on them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lib_lora.model.base import BaseModel
 
 
 def settle(config: TrainConfig, detected: DetectedModel | None) -> Settled:
-    """The settings of the run: the model decides whether v is predicted, a rate that was not given, and clip skip.
+    """The settled settings: v-prediction, an unset text encoder learning rate and clip skip depend on the model.
 
-    A model that is not known yet counts as an SD 1.x that predicts what the settings say.
+    Without a detected model, an SD 1.x is assumed, with the prediction type of the settings.
     """
     family = detected.family if detected else SD1
     settled = with_rates(config, family.text_encoder_lr)
@@ -31,15 +31,15 @@ def settle(config: TrainConfig, detected: DetectedModel | None) -> Settled:
 
 
 def model_problems(settled: Settled) -> list[Problem]:
-    """Settings that do not go with the model that `settled` was made for."""
+    """Problems of settings that do not fit the model that `settled` was made for."""
     return [problem for rule in MODEL_RULES if (problem := rule(settled.given, settled))]
 
 
 def settled_for(config: TrainConfig, base: BaseModel) -> Settled:
-    """The settings of a run on `base`.
+    """The settled settings for `base`.
 
     Raises:
-        ConfigError: they do not go with it.
+        ConfigError: they do not fit it.
     """
     settled = settle(config, base.detected)
     problems = [*model_problems(settled), *clip_skip_problems(settled, base)]
@@ -49,7 +49,7 @@ def settled_for(config: TrainConfig, base: BaseModel) -> Settled:
 
 
 def clip_skip_problems(settled: Settled, base: BaseModel) -> list[Problem]:
-    """More layers skipped than the text encoder of `base` has."""
+    """The problem if clip skip exceeds the layers of the text encoder of `base`."""
     skipped, layers = settled.text.clip_skip, _text_layers(base) if settled.text.clip_skip > 1 else 1
     if skipped <= layers:
         return []
@@ -58,7 +58,7 @@ def clip_skip_problems(settled: Settled, base: BaseModel) -> list[Problem]:
 
 
 def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
-    """What the model decides, and what is usual for it."""
+    """Notes on what the model decides, and on what is usual for it."""
     family, given = detected.family, settled.given
     told = [f"Model: {detected.description(declared=given.objective.v_parameterization)}."]
     if settled.text != given.text:
@@ -80,7 +80,7 @@ def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
 
 
 def _text_layers(base: BaseModel) -> int:
-    """How many layers the first text encoder has, by the names of what can be trained in them."""
+    """The number of layers of the first text encoder, from the names of its targets."""
     prefix = f"{base.family.text_prefixes[0]}_text_model_encoder_layers_"
     names = [target.name for target in base.targets() if target.name.startswith(prefix)]
     return len({name.removeprefix(prefix).partition("_")[0] for name in names})

@@ -1,4 +1,4 @@
-"""What ends a program from outside, and a run on the command line that saves where it is before it ends."""
+"""Signals that end a program, and saving the state of a command line run before they do."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from lib_lora.run_control import RunControl
 
-# Ctrl+C, a service or container that is stopped, a terminal that is closed; Windows lacks the last
+# Ctrl+C, a stopped service or container, a closed terminal; Windows lacks the last
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextlib.contextmanager
 def leaving(control: RunControl, say: Callable[[str], object]) -> Iterator[list[int]]:
-    """While it lasts, the first of SIGNALS asks the run to leave; the next one does what it would have done without us.
+    """Until the exit, the first of SIGNALS has the run save its state and end; the next one goes to the former handler.
 
     Yields:
-        The signal that came, or nothing yet. A signal that the program was started to ignore (nohup) stays ignored.
+        A list that receives the signal. Signals that the program was started to ignore (nohup) stay ignored.
     """
     came: list[int] = []
     before: dict[int, Any] = {}
@@ -35,7 +35,7 @@ def leaving(control: RunControl, say: Callable[[str], object]) -> Iterator[list[
         control.request_leave()
         say("Saving the state of the run. Press again to end at once.")
 
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers there alone
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers only there
         found = {number: signal.getsignal(number) for number in SIGNALS}
         before.update({number: handler for number, handler in found.items() if handler not in (None, signal.SIG_IGN)})
         for number in before:

@@ -1,6 +1,6 @@
-"""The embedded tiny checkpoint: a Stable Diffusion 1.x in miniature that draws a few things, for tests and for trying out.
+"""The embedded tiny checkpoint: a miniature Stable Diffusion 1.x for tests and first trials.
 
-What it draws is shown in docs/tiny.md; `tools/tiny` made it.
+docs/tiny.md shows what it draws; `tools/tiny` made it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny" / "tiny-sd1.safet
 
 
 def write_tiny(folder: Path) -> Path:
-    """Write the checkpoint into `folder` with its yaml and text encoder folder, as a webui loads it; returns its path."""
+    """Write the checkpoint into `folder` with the yaml and text encoder folder that a webui needs; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / EMBEDDED.name
     shutil.copyfile(EMBEDDED, path)

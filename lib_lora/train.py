@@ -1,7 +1,7 @@
 """A run, top to bottom. START READING HERE.
 
-Everything is checked, the model is borrowed, images become latents, adapters are trained, the model is given back and the LoRA
-lies in its folder with its card. `output/checkpointer.py` does what is due between steps. `train()` yields events.
+Check everything, borrow the model, encode images to latents, train the adapters, save the LoRA with its card, give the model
+back. `output/checkpointer.py` does what is due between steps. `train()` yields events.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from lib_lora.events import Chosen, Encoded, Event, Finished, Left, Note, Phase,
 from lib_lora.files.locks import sole_writer
 from lib_lora.host import Host
 from lib_lora.output.checkpointer import Checkpointer
-from lib_lora.output.cleanup import clean_up
 from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.metadata import cut_metadata
+from lib_lora.output.removal import clean_up
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settled_notes
-from lib_lora.training.continued_notes import continued_notes
+from lib_lora.training.continued_files import continued_notes
 from lib_lora.training.embedding import embedding_notes
 from lib_lora.training.latent_cache import FOLDER as CACHE_FOLDER
 from lib_lora.training.latents import LatentSource
@@ -44,18 +44,18 @@ def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Even
 
     Args:
         config: all settings.
-        host: lends the model, and says where LoRAs go.
-        control: what is asked of the run meanwhile, from any thread; it is looked at between two steps.
+        host: lends the model, and knows the LoRA folder.
+        control: requests to the run from any thread, checked between two steps.
 
     Raises:
         ConfigError: with every problem, before the model is touched.
-        TrainLoraError: something went wrong later; the model is back as it was, and no part of a file was left behind.
+        TrainLoraError: something failed later; the model is restored, and no partial file is left.
     """
     found = look(config, host)
     plan, written_files = found.checked(), WrittenFiles()
     try:
         finished = yield from _trained(found, plan, host, control, written_files)
-    except BaseException as error:  # whatever ends it: what is on the disk is told first, where somebody listens
+    except BaseException as error:  # whatever ends it: first yield what is on disk, unless the generator is closed
         if not isinstance(error, GeneratorExit):
             yield Left(_left(config, plan, host, written_files))
         raise
@@ -64,7 +64,7 @@ def train(config: TrainConfig, host: Host, control: RunControl) -> Iterator[Even
 
 
 def _left(config: TrainConfig, plan: Plan, host: Host, written_files: WrittenFiles) -> tuple[Path, ...]:
-    """All that the run wrote, latents beside the images and copies of dropped images with it."""
+    """All that the run left on disk, including latents beside the images and copies of dropped images."""
     folders = [folder.path for folder in plan.folders]
     if config.data.cache_latents_to_disk:
         written_files.add(*(folder / CACHE_FOLDER for folder in folders))
@@ -75,7 +75,7 @@ def _left(config: TrainConfig, plan: Plan, host: Host, written_files: WrittenFil
 def _trained(
     found: Findings, plan: Plan, host: Host, control: RunControl, written_files: WrittenFiles
 ) -> Generator[Event, None, Finished]:
-    """The run from its plan to its end. Raises as `train`."""
+    """The run from its plan to its end. Raises the errors of `train`."""
     started_at, work, resumed = time.time(), host.work_folder() / found.config.run.name, found.resumed
     yield Planned(plan)
     yield from map(Note, [*plan.notes, *cut_metadata(found.settled, plan), *(resumed.told if resumed else ())])
@@ -101,7 +101,7 @@ def _trained(
             yield from loan.offer(needs_vae=True, learned=False)
             if control.stop_requested:
                 break
-        give_caches_back(base.device)  # what encoding took is no room for training
+        give_caches_back(base.device)  # free the memory that encoding used
         if encoded == pictures.total and not control.stop_requested:
             trainer = Trainer(config, plan, base, pictures, precision, found.files)
             found.files.forget()
@@ -112,7 +112,7 @@ def _trained(
             yield from map(Chosen, trainer.choices())
             steps = _steps(config, plan, loan, trainer, between, control, resumed.step if resumed else 0)
             last, diverged = yield from _followed(steps, between, control)
-            whole = last is not None and last.step == last.total  # is kept also where the program ends meanwhile
+            whole = last is not None and last.step == last.total  # then the LoRA is kept even if the program ends
             if last is not None and (control.keeps or not control.stop_requested or (control.leaves and whole)):
                 path = yield from _ended(last, result, between, base.device, preview=not control.leaves)
                 yield from map(Note, clean_up(host.lora_folder(), work))  # newer states are there now
@@ -130,7 +130,7 @@ def _trained(
 def _ended(
     last: StepDone, result: LoraWriter, between: Checkpointer, device: torch.device, *, preview: bool
 ) -> Generator[Event, None, Path]:
-    """The LoRA of the last good step, with all that belongs to it."""
+    """Save the LoRA of the last good step, its card, the state and the best LoRA; returns its path."""
     path = yield from between.result(last)
     yield Saved(path, last.step)
     yield from between.at_end(last)
@@ -144,8 +144,8 @@ def _ended(
 def _steps(
     config: TrainConfig, plan: Plan, loan: Loan, trainer: Trainer, between: Checkpointer, control: RunControl, first: int
 ) -> Iterator[Event]:
-    """Every step from `first` on, and what is due between them."""
-    # what is encoded once is encoded by now; an inpainting model reads grey pictures as it meets their sizes
+    """Run the steps from `first` on, and what is due between them."""
+    # cached latents are encoded by now; an inpainting model encodes a grey image for each new size
     needs_vae = loan.base.family.inpaints or not config.data.cache_latents
     if first == 0:
         yield from between.before()
@@ -161,7 +161,7 @@ def _steps(
 def _step(
     batches: Sequence[Batch], loan: Loan, trainer: Trainer, control: RunControl, *, needs_vae: bool
 ) -> Generator[Event, None, StepDone | None]:
-    """One step, made again where the checkpoint was unloaded in the middle of it; None where the end is asked for."""
+    """One step, repeated if the checkpoint was unloaded during it; None if the end is requested."""
     if (yield from loan.offer(needs_vae=needs_vae)):
         trainer.renew()
     while not control.stop_requested:
@@ -179,17 +179,17 @@ def _step(
 def _followed(
     steps: Iterator[Event], between: Checkpointer, control: RunControl
 ) -> Generator[Event, None, tuple[StepDone | None, DivergedError | None]]:
-    """All events of `steps`; returns the last good step, and why none followed, or why there is none at all, if nobody ended it.
+    """Yield all events of `steps`; returns the last step with a finite loss, and an error if the loss diverged.
 
     Raises:
-        HostChanged: the model is gone; the state was saved.
+        HostChanged: the model is gone; the state was saved if a step was done.
     """
     last: StepDone | None = None
     try:
         for event in steps:
             last = event if isinstance(event, StepDone) and math.isfinite(event.loss) else last
             yield event
-    except DivergedError as error:  # the adapters are as before it
+    except DivergedError as error:  # the adapters are as before the failed step
         return last, error
     except HostChanged as error:
         if last is None:

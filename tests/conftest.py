@@ -1,4 +1,4 @@
-"""What many tests need: photos, a miniature checkpoint, settings."""
+"""Shared fixtures: photos, miniature checkpoints, settings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def pytest_runtest_protocol() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def models_as_before() -> Iterator[None]:
-    """Models that tests share are bit for bit as they were loaded."""
+    """Checks that shared models are bit for bit as they were loaded."""
     yield
     changed = models.take_back()
     assert not changed, f"the test left other weights, hooks or forwards in the model of {', '.join(changed)}"
@@ -108,7 +108,7 @@ def write_picture(path: Path, width: int = 96, height: int = 96, seed: int = 0, 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A kohya folder `3_blob` with four pictures, three of them captioned, below the folder that is returned."""
+    """A kohya folder `3_blob` with four pictures, three of them captioned; returns its parent."""
     folder = tmp_path / "photos"
     sizes = [(96, 96), (160, 96), (96, 160), (120, 90)]
     for number, (width, height) in enumerate(sizes):

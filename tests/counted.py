@@ -1,4 +1,4 @@
-"""A really trained step beside the account: what autograd keeps, and what is alive at most, counted on real tensors."""
+"""A real training step beside the memory account: what autograd saves, and the peak, counted on real tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of a text encoder's pairs, and of a word's vectors before it, held against differences of its own values."""
+"""Gradients of a text encoder's adapters, and of an embedding's vectors, against finite differences."""
 
 from __future__ import annotations
 

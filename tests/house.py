@@ -1,4 +1,4 @@
-"""The five criteria of the fault campaign: after a fault the host is as before, and the user was told in single sentences."""
+"""The five criteria of the fault campaign: after a fault the host is as before, and every message is one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same LoRA as other programs write it: keys of kohya's form under theirs."""
+"""The same LoRA as other programs write it: kohya's keys under their names."""
 
 from __future__ import annotations
 

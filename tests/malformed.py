@@ -1,4 +1,4 @@
-"""Makes malformed files of every kind that is read, small, and the same for the same number."""
+"""Small malformed files of every format that is read, the same for the same number."""
 
 from __future__ import annotations
 

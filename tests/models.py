@@ -1,4 +1,4 @@
-"""Models loaded once for all tests of a process. A test that leaves one changed fails, and the next one loads it anew."""
+"""Models loaded once for all tests of a process. A test that changes one fails, and the next test loads it anew."""
 
 from __future__ import annotations
 

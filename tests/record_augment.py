@@ -1,4 +1,4 @@
-"""Record what sd-scripts' own functions make of small inputs: scaling, colours, masks in the loss, counts of images.
+"""Record the outputs of sd-scripts' own functions for small inputs: scaling, colours, masks in the loss, counts of images.
 
     PYTHONPATH=SD_SCRIPTS python tests/record_augment.py OUT.safetensors
 

@@ -2,7 +2,7 @@
 
     python -m tests.record_mini OUT.safetensors
 
-The recording has the format of the recorded sd-scripts runs, so the product's own replay can be held against it on any host.
+The recording has the format of the recorded sd-scripts runs, so that it can be replayed on any host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A state as a run writes it, of layers that need no model; and a host that counts who borrows."""
+"""A state as a run writes it, without a model; and a host that counts its borrowers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.optimizer import Updater
-from lib_lora.training.parameter_groups import embedding_groups
+from lib_lora.training.optimizer import Updater, embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.resume import _candidates, data_fingerprint
 from lib_lora.training.trainer import Trainer
@@ -96,7 +95,7 @@ def run_state(config: TrainConfig, plan: Plan, steps: int = 2) -> tuple[dict[str
     best = BestSoFar()
     kept = {**state_dict(pairs), **(bundle(word) if word else {})}
     best.measured(1, 0.5, lambda: kept)
-    held: Any = SimpleNamespace(pairs=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
+    held: Any = SimpleNamespace(adapters=pairs, updater=updater, _vectors=lambda: word.vectors if word else ())
     tree = {"session": Trainer.state(held), "best": best.state()}
     assert len(list(parameters(pairs))) == len(tree["session"]["adapters"])
     values = {

@@ -1,4 +1,4 @@
-"""Steps instead of seconds: of a regular expression, by a matcher that backtracks as Python's does; of Python, by its bytecode."""
+"""Steps instead of seconds: of a regular expression, by a backtracking matcher like Python's; of Python code, by its bytecode."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m tests.synthetic full|mini|inpainting|sd2|sdxl DIR
 
-writes DIR/sd15-full.safetensors, or a miniature of that family. It gets a sidecar .yaml and where it needs one a text encoder
-folder beside it, with which a webui loads it. Tensors of miniatures are kept in build/checkpoints, by a hash of all that makes them.
+writes DIR/sd15-full.safetensors, or a miniature of that family, with a .yaml and, if needed, a text encoder folder beside it, so
+that a webui can load it. Tensors of miniatures are cached in build/checkpoints, by a hash of all that makes them.
 """
 
 from __future__ import annotations

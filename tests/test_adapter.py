@@ -1,4 +1,4 @@
-"""LoRA pairs: the low-rank route equals merged weights, and detaching leaves nothing behind."""
+"""LoRA pairs: the low-rank path equals merged weights, and detaching leaves nothing behind."""
 
 from __future__ import annotations
 

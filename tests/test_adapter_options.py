@@ -1,4 +1,4 @@
-"""Options of the LoRA and of captions in whole runs: each one changes what it should, and nothing else."""
+"""Options of the LoRA and of captions in whole runs: each changes what it should, and nothing else."""
 
 # ruff: noqa: F811 - fixtures of another file
 
@@ -34,14 +34,14 @@ from tests.test_session import HALVES, WHOLE, farthest, host, squares, trained, 
 
 @pytest.fixture(scope="module")
 def plain(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> State:
-    """What the settings that all tests here begin with come to, as `trained` gives it."""
+    """The result of the settings that all tests here start from, as `trained` returns it."""
     folder = tmp_path_factory.mktemp("plain")
     return trained(shared_host(mini_checkpoint, folder / "out"), write_squares(folder), WHOLE)[1]
 
 
 @pytest.fixture(scope="module")
 def plain_file(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> State:
-    """The same, as `run` gives it."""
+    """The same, as `run` returns it."""
     folder = tmp_path_factory.mktemp("plain")
     return run(shared_host(mini_checkpoint, folder / "out"), write_squares(folder), name="plain")[0]
 

@@ -1,4 +1,4 @@
-"""Types of adapters: each against weights merged by hand, with gradients by plain torch, and against LyCORIS' own numbers."""
+"""Adapter types against weights merged by hand, gradients of plain torch, and LyCORIS' own numbers."""
 
 from __future__ import annotations
 

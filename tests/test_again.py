@@ -1,4 +1,4 @@
-"""A finished LoRA fills the settings with which a run goes on from it."""
+"""Settings to continue from a finished LoRA, filled from its file."""
 
 from __future__ import annotations
 

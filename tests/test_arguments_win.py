@@ -1,4 +1,4 @@
-"""Arguments win over a settings file before the file is judged, under our names and kohya's."""
+"""Arguments override a settings file before the file is judged, under our names and kohya's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make bench AGAINST=…`: two checkouts by turns, on pretended ones."""
+"""`make bench AGAINST=…`: two checkouts by turns, with fake ones."""
 
 from __future__ import annotations
 

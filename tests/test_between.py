@@ -1,4 +1,4 @@
-"""What a run leaves in between: files, samples, the best LoRA; and what happens when one cannot be written."""
+"""What a run writes between steps: files, samples, the best LoRA; and failures to write them."""
 
 from __future__ import annotations
 

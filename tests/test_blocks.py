@@ -17,8 +17,7 @@ from lib_lora.model.adapter import LoraPair
 from lib_lora.model.base import Part, Target
 from lib_lora.model.layer_settings import block_index, rank_and_alpha
 from lib_lora.model.max_norm import delta_norm, limit_norms
-from lib_lora.training.optimizer import Updater
-from lib_lora.training.parameter_groups import parameter_groups
+from lib_lora.training.optimizer import Updater, parameter_groups
 from lib_lora.training.precision import Precision
 
 ONES = [1.0] * 12

@@ -1,4 +1,4 @@
-"""Files of somebody else: bounded in size, depth and time, answered with sentences, and nothing in them is run."""
+"""Foreign files: bounded in size, depth and time, answered with sentences, and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step shows of a caption: each rule by itself, their order, and that chance is a function of its place."""
+"""The caption of a step: each rule by itself, their order, and that random draws depend only on their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of people that were once refused, misread or passed over without a word: each as it is read now."""
+"""Users' files that were once refused, misread or silently ignored: each as it is read now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dotted name is code: what is known of it before its module is imported, and what becomes of it in a file."""
+"""Dotted names of classes: checked before their module is imported, and refused in files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PACKAGE = {
 
 @pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packages: adopt is installed, and stray only lies there."""
+    """A folder of packages: adopt is installed, stray is not."""
     folder = tmp_path / "site"
     written = {**PACKAGE, "stray/__init__.py": PACKAGE["adopt/inner.py"], "alone.py": PACKAGE["adopt/inner.py"]}
     for name, text in written.items():

@@ -1,4 +1,4 @@
-"""Buckets, sizes, crops, token ids and pixels equal what sd-scripts made of the same input."""
+"""Buckets, sizes, crops, token ids and pixels equal sd-scripts' for the same input."""
 
 from __future__ import annotations
 

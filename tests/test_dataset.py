@@ -1,4 +1,4 @@
-"""Folders of every kind, captions, and what is said when something is missing."""
+"""Folders of every layout, captions, and messages if something is missing."""
 
 from __future__ import annotations
 

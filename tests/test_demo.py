@@ -1,4 +1,4 @@
-"""The demo's measures: what they say of real pictures, and that they say nothing of a LoRA that learned nothing."""
+"""The demo's measures on real pictures, and that they do not rise for a LoRA that learned nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our file in other hands: diffusers with peft, and sd-scripts' own tools."""
+"""Our files in other programs: diffusers with peft, and sd-scripts' own tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pairs import new_pair
 
 @pytest.fixture
 def trained(mini_checkpoint: Path, tmp_path: Path) -> tuple[DiffusersModel, Path, dict[str, torch.Tensor]]:
-    """A model, a LoRA file of pairs that matter, and the outputs with these pairs attached."""
+    """A model, a LoRA file of nonzero pairs, and the outputs with these pairs attached."""
     host = StandaloneHost(mini_checkpoint, tmp_path)
     with host.borrow_model() as base, torch.no_grad():
         pairs = [new_pair(target, 3, 2.0, 5, base.device) for target in base.targets()]

@@ -1,4 +1,4 @@
-"""Dropout of the adapters: what is left out, when, and that draws depend on seed, step, layer and place alone."""
+"""Dropout of the adapters: what is left out, when, and that draws depend only on seed, step, layer and place."""
 
 from __future__ import annotations
 

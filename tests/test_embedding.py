@@ -1,4 +1,4 @@
-"""Runs that train the trigger's own embedding together with the LoRA."""
+"""Runs that train the trigger word's embedding together with the LoRA."""
 
 from __future__ import annotations
 

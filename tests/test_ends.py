@@ -1,4 +1,4 @@
-"""How a run ends, whatever ends it: what is told, what is named on the disk, and what a shell and a page are told of it."""
+"""Every way a run can end: its messages, the files on disk, and what the shell and the page get."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_a_lora_that_changes_nothing_is_told_before_it_is_there(photos: Path, ho
     changes = {"steps": 1, "unet_lr": 1e-12, "text_encoder_lr": 1e-12, "save_every_n_steps": 1}
     events = list(train(small_config(photos, tmp_path, save_precision="fp16", **changes), host, RunControl()))
     told = [(place, event.text) for place, event in enumerate(events) if isinstance(event, Note)]
-    assert [text.split(":")[0] for _, text in told] == ["blob-step00000001 has no effect", "blob has no effect"]
+    assert [text.split(":")[0] for _, text in told] == ["LoRA 'blob-step00000001' has no effect", "LoRA 'blob' has no effect"]
     assert told[1][0] < next(place for place, event in enumerate(events) if isinstance(event, Saved))
     assert (tmp_path / "out" / "blob.safetensors").is_file()
     events = list(train(small_config(photos, tmp_path, name="b", save_precision="float", **changes), host, RunControl()))
@@ -316,7 +316,7 @@ def test_a_word_of_its_own_is_an_effect() -> None:
 
 @pytest.fixture(autouse=True)
 def _whole_sessions() -> Iterator[None]:
-    """A test that breaks the class in the middle of a run leaves it whole."""
+    """Restores the class after a test that breaks it in the middle of a run."""
     real = Trainer._losses
     yield
     Trainer._losses = real  # type: ignore[method-assign]

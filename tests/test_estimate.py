@@ -1,4 +1,4 @@
-"""The memory account against steps that are really computed, and on the full shapes of SD 1.5 and SDXL."""
+"""The memory account against computed steps, and on the full shapes of SD 1.5 and SDXL."""
 
 from __future__ import annotations
 

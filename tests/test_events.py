@@ -1,4 +1,4 @@
-"""Every event of the tab and every route, found in what was built: the guard first, then a sentence for whatever they bring."""
+"""Every event of the tab and every route of the built app: guarded first, then one sentence for any input."""
 
 from __future__ import annotations
 

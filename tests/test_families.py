@@ -1,4 +1,4 @@
-"""Families beside SD 1.x on the standalone host: names, conditioning, whole runs, and others' steps."""
+"""Families other than SD 1.x on the standalone host: names, conditioning, whole runs, and recorded steps."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_text_encoder_gradients_are_those_of_finite_differences(
 ) -> None:
     """Of every kind of text encoder, along a random direction, in double precision."""
     for checkpoint in (mini_checkpoint, mini_sd2, mini_sdxl):
-        with shared_host(checkpoint, tmp_path).borrow_model() as base:
+        with StandaloneHost(checkpoint, tmp_path).borrow_model() as base:
             for encoder, prefix in zip(base.text_encoders, base.family.text_prefixes):
                 encoder.module.double()
                 targets = [target for target in base.targets() if target.name.startswith(prefix + "_")]

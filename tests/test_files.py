@@ -1,4 +1,4 @@
-"""LoRA files, metadata, cards: what is written, and that it is written whole or not at all."""
+"""LoRA files, metadata, cards: their contents, and that each is written whole or not at all."""
 
 from __future__ import annotations
 

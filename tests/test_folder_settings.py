@@ -1,4 +1,4 @@
-"""Dataset files: a setting that folders do not share is refused, whether they say another value or nothing."""
+"""Dataset files: a setting that folders do not share is refused, whether others have another value or none."""
 
 from __future__ import annotations
 

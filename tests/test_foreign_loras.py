@@ -1,4 +1,4 @@
-"""LoRAs of other programs: gone on with, merged first, inspected and trained again as the same LoRA under kohya's names."""
+"""LoRAs of other programs: continued from, merged first and inspected like the same LoRA under kohya's names."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ from lib_lora.settle import settle
 from lib_lora.tiny import write_tiny
 from lib_lora.train import train
 from lib_lora.training.continue_settings import continue_settings
-from lib_lora.training.continued_files import kept_tensors, weights_problems
-from lib_lora.training.continued_notes import continued_notes
+from lib_lora.training.continued_files import continued_notes, kept_tensors, weights_problems
 from lib_lora.training.initial_adapters import fit_problems, initial_adapters, merged_adapters, norm_shifts
 from tests.conftest import small_config
 from tests.layouts import LAYOUTS

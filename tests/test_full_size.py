@@ -1,7 +1,7 @@
-"""Models of full size, where somebody has them: recordings of sd-scripts replayed, and the memory account beside real runs.
+"""Models of full size, if available: replays of sd-scripts' recordings, and the memory account against real runs.
 
-Skipped unless SD15_CHECKPOINT or SDXL_CHECKPOINT names the file of a model. For the replays RECORDINGS_DIR names a folder of recordings
-that sd-scripts made on these very files. A replay of SD 1.5 takes a minute, one of SDXL several and 16 GB of memory.
+Skipped unless SD15_CHECKPOINT or SDXL_CHECKPOINT names a checkpoint. For the replays RECORDINGS_DIR names a folder of recordings
+that sd-scripts made on these checkpoints. A replay of SD 1.5 takes a minute, one of SDXL several and 16 GB of memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What needs CUDA; what of it was run is in docs/gpu.md."""
+"""Tests that need CUDA; docs/gpu.md says which were run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may look and who may change, asked over HTTP."""
+"""Who may look and who may change, over HTTP."""
 
 from __future__ import annotations
 

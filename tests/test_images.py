@@ -1,4 +1,4 @@
-"""Pixels of odd files, compared with Pillow."""
+"""Pixels of unusual image files, compared with Pillow's."""
 
 from __future__ import annotations
 

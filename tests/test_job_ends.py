@@ -1,4 +1,4 @@
-"""However a run ends, and wherever: the trainer is free, a sentence tells why, the next job begins, the ended one can be removed."""
+"""However a run ends: the trainer is free, a sentence says why, the next job begins, and the ended one can be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms around jobs, their list and their page, each by itself; rooms of the webui on doubles of its names."""
+"""The modules around jobs, their list and their page, each by itself; modules of the webui on doubles of its names."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from lib_lora.hosts.ldm_config import ldm_config
 from lib_lora.hosts.restoring import given_back
 from lib_lora.jobs.owners import Owners
 from lib_lora.jobs.progress import Progress
-from lib_lora.jobs.queue_entry import Entry
+from lib_lora.jobs.queue_entry import Entry, strict
 from lib_lora.jobs.queue_store import QueueError, Store
 from lib_lora.jobs.shared_list import SharedList
-from lib_lora.jobs.strict import strict
 from lib_lora.run_control import RunControl
 from lib_lora.signals import leaving
 from lib_lora.training.memory import give_memory_back, memory_gb

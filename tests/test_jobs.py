@@ -1,4 +1,4 @@
-"""Jobs: a thread of their own, one at a time, always ended with a sentence."""
+"""Jobs: in their own thread, one at a time, always ended with a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 import lib_lora.jobs.runner as runner_room
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.errors import ConfigError, LoraFileError, ModelError
+from lib_lora.errors import MOST, ConfigError, LoraFileError, ModelError
 from lib_lora.events import (
     BestSaved,
     Chosen,
@@ -36,7 +36,6 @@ from lib_lora.jobs.queue_entry import Entry
 from lib_lora.jobs.queue_listing import details, job_json
 from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
-from lib_lora.sentences import MOST
 from tests.conftest import small_config
 from tests.models import shared_host
 

@@ -1,4 +1,4 @@
-"""What jobs keep on the disk: counted once, below a limit, and nothing goes by itself that somebody can go on from."""
+"""What jobs keep on disk: counted once, below a limit, and never removed automatically if a run can resume from it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def a_job(root: Path, name: str, state: Any, when: float, **more: Any) -> Entry:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
-    """Four jobs that are over, the oldest first, and one that waits."""
+    """Four ended jobs, the oldest first, and a waiting one."""
     runs = tmp_path / ".work"
     for name in ("done", "kept", "cut"):
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""Our settings as kohya's files, and back again."""
+"""Export to kohya's files, and back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from lib_lora.cli import main
 from lib_lora.cli_options import config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import Option
-from lib_lora.config.toml_reader import parse_toml
+from lib_lora.config.toml_reader import parse_toml, toml_table, toml_value
 from lib_lora.data.folders import FolderSearch
 from lib_lora.kohya.export import export_files, export_kohya
 from lib_lora.kohya.files import source_of
 from lib_lora.kohya.importing import import_file, import_source
-from lib_lora.kohya.toml import toml_table, toml_value
 from tests.conftest import write_picture
 from tests.samples import sample
 from tests.test_kohya_table import KEYS

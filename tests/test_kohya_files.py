@@ -1,4 +1,4 @@
-"""Files of settings: datasets, TOML, what is ours, what cannot be read, and the command."""
+"""Settings files: datasets, TOML, ours, unreadable ones, and the command."""
 
 from __future__ import annotations
 

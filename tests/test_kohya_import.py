@@ -1,4 +1,4 @@
-"""What becomes of kohya's settings: one test per rule."""
+"""Import of kohya's settings: one test per rule."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """kohya_ss' own settings files of LoRAs, at every tag from v21 to v26: each is imported and planned, or refused for a known reason.
 
-KOHYA_SS_DIR names a checkout of kohya_ss, or its bare git folder; it is only read. Files that are the same are tried once.
+KOHYA_SS_DIR names a checkout of kohya_ss, or its bare git folder; it is only read. Identical files are tested once.
 """
 
 from __future__ import annotations

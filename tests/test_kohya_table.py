@@ -1,4 +1,4 @@
-"""The table of kohya's keys against the names themselves."""
+"""The table of kohya's keys against kohya's own names."""
 
 from __future__ import annotations
 

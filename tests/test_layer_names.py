@@ -1,4 +1,4 @@
-"""What other programs call the layers of a LoRA, and what they are called here: names and shapes alone."""
+"""Other programs' names of a LoRA's layers and ours, from names and shapes alone."""
 
 from __future__ import annotations
 

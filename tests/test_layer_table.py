@@ -1,4 +1,4 @@
-"""What is told of layers and size before a model is there, against names and shapes of kohya's files and files as they are written."""
+"""The report on layers and size before a model is loaded, against names and shapes of kohya's files and of written files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lean layers against torch's own operators: results, gradients, what is kept, and when they stand aside."""
+"""Frozen layers against torch's own operators: results, gradients, what is saved, and when they are not used."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from torch import nn
 
 from lib_lora.model import frozen_layers as lean
 from lib_lora.model import matmul as products
-from lib_lora.model.frozen_layers import FrozenConv, FrozenLinear, FrozenPatchConv, LoraLinear, frozen_forwards
-from lib_lora.model.matmul import convolved_onto, product
+from lib_lora.model.frozen_layers import (
+    FrozenConv,
+    FrozenLinear,
+    FrozenPatchConv,
+    LoraLinear,
+    convolved_onto,
+    frozen_forwards,
+    product,
+)
 from lib_lora.model.patching import forwards_replaced, frozen
 from tests.models import shared_host
 from tools.bench.counting import saved_bytes

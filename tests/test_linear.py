@@ -1,4 +1,4 @@
-"""Four times the text is four times the steps: every pattern of the sources, and every loop over somebody else's text or file."""
+"""Four times the text takes four times the steps: every pattern of the sources, and every loop over foreign text or files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lending the model out between two steps: what the others see, and that the training does not notice."""
+"""Lending the model between two steps: what others see, and that the run's result is the same."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ALONE: dict[str, dict[str, torch.Tensor]] = {}
 
 @pytest.fixture
 def alone(photos: Path, mini_checkpoint: Path, tmp_path: Path) -> Alone:
-    """The LoRA of a run with these settings that nobody disturbs; made once for all tests."""
+    """The LoRA of an undisturbed run with these settings, made once for all tests."""
 
     def made(**flat: object) -> dict[str, torch.Tensor]:
         if repr(flat) not in ALONE:

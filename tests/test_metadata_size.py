@@ -1,4 +1,4 @@
-"""How much a LoRA file tells of its run: always within what can be read, and told before the first step."""
+"""The size of a LoRA file's metadata: always small enough to be read, and reported before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms that layers are computed and named in, each by itself."""
+"""The modules that compute and name layers, each by itself."""
 
 from __future__ import annotations
 

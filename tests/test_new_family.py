@@ -1,4 +1,4 @@
-"""A family that is not known yet: it needs its own room and its place in the list, and nothing else of what is here."""
+"""A new family needs its own module and its place in the list, and no other change."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_families_are_told_apart_and_their_processes_can_be_undone() -> None:
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint of the family, which takes its place in the list."""
+    """A checkpoint of the family, which is added to the list."""
     for room in (architecture, families):
         monkeypatch.setattr(room, "FAMILIES", (*architecture.FAMILIES, TOY))
     shapes = {key: toy_shape(key, shape) for key, shape in json.loads(SHAPES.read_text()).items()}

@@ -1,4 +1,4 @@
-"""An option that is added to a copy of one group is found everywhere without another edit."""
+"""An option added to a copy of one group is found everywhere without another edit."""
 
 from __future__ import annotations
 

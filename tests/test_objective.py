@@ -1,4 +1,4 @@
-"""Schedule, noising and weights: against diffusers, and against numbers worked out by hand."""
+"""Noise schedule, noising and weights, against diffusers and numbers computed by hand."""
 
 from __future__ import annotations
 

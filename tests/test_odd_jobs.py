@@ -1,4 +1,4 @@
-"""Whatever lies in the folder of jobs, the list is there: what cannot be read is shown as broken, with a reason, and can be removed."""
+"""The list of jobs with anything in its folder: unreadable jobs are shown as broken, with a reason, and can be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Odd values of every option, through every way in: a value or one sentence, never an exception, and in time."""
+"""Odd values of every option, through every input: a value or one sentence, never an exception, in bounded time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the campaign takes for a sentence."""
+"""What the fault campaign accepts as a sentence."""
 
 from __future__ import annotations
 

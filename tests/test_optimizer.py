@@ -1,4 +1,4 @@
-"""Groups, optimizers and clipping: against torch's own AdamW, and doubles of what needs CUDA."""
+"""Parameter groups, optimizers and clipping, against torch's own AdamW, and doubles of what needs CUDA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.model.adapter import LoraPair, parameters
 from lib_lora.model.base import Part, Target
 from lib_lora.model.checkpointing import Choice, choose_checkpointing
-from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, settings_problem
-from lib_lora.training.parameter_groups import parameter_groups
+from lib_lora.training.optimizer import Updater, loss_scaler, make_optimizer, parameter_groups, settings_problem
 from lib_lora.training.precision import Precision, choose_precision
 
 FULL = Precision("no", torch.float32)
@@ -109,8 +108,8 @@ def test_optimizers_of_torch_get_their_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
-    [("Nonsense", (), "cannot be found"), ("no.such.Thing", (), "cannot be found"), ("shutil.rmtree", (), "is no optimizer"),
-     ("collections.OrderedDict", (), "is no optimizer"), ("AdamW", ("warp=9",), "does not take these"), ("AdamW", ("eps=-1",), "does not take")],
+    [("Nonsense", (), "cannot be found"), ("no.such.Thing", (), "cannot be found"), ("shutil.rmtree", (), "not a torch optimizer"),
+     ("collections.OrderedDict", (), "is not a torch optimizer"), ("AdamW", ("warp=9",), "does not take these"), ("AdamW", ("eps=-1",), "does not take")],
 )  # fmt: skip
 def test_what_is_no_optimizer_is_one_sentence(name: str, arguments: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):

@@ -1,4 +1,4 @@
-"""The page's rooms in a browser, without a webui: what is kept when something new comes."""
+"""The page's scripts in a browser, without a webui: what stays when something new comes."""
 
 from __future__ import annotations
 

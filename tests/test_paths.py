@@ -1,4 +1,4 @@
-"""PATH|N is read by one rule, and one content lies at two places by one function."""
+"""PATH|N is read by one rule, and files are linked or copied by one function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents of a batch: kept, mirrored, encoded anew, from disk; and the loss on what is held out."""
+"""Latents of a batch: cached, mirrored, encoded anew, from disk; and the validation loss."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def base(host: StandaloneHost) -> Iterator[DiffusersModel]:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Path:
-    """Four pictures that are larger than they are trained."""
+    """Four pictures larger than the training size."""
     for number in range(4):
         write_picture(tmp_path / "squares" / f"{number}.png", 150, 100, seed=number)
     return tmp_path / "squares"

@@ -1,4 +1,4 @@
-"""Steps predicted equal steps executed, whatever the numbers."""
+"""The planned number of steps equals the executed one, whatever the settings."""
 
 from __future__ import annotations
 

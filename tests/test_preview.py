@@ -1,4 +1,4 @@
-"""The pictures of one run are made by one request: the card's, those between steps, and those before the first."""
+"""All pictures of a run use the same request: the preview, those between steps, and those before the first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAGS = "zebra, apple, moon, 1girl, lamp, kite, boat, fern"
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every request that would be drawn; each picture is grey."""
+    """The requests for pictures; each picture is grey."""
     found: list[Any] = []
 
     def sample(base: object, request: Any, precision: object) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is dropped, drawn and saved in the webui's data folder is out of reach of every route of the webui that serves files."""
+"""Uploads, samples and states in the webui's data folder are served by none of the webui's routes for files."""
 
 from __future__ import annotations
 

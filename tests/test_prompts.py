@@ -1,4 +1,4 @@
-"""Sample prompts: lines and files as sd-scripts reads them, and what of them is told."""
+"""Sample prompts: lines and files as sd-scripts reads them, and notes on what is not read."""
 
 from __future__ import annotations
 

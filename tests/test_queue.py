@@ -1,4 +1,4 @@
-"""The queue: order, persistence, what a sudden end leaves, and what becomes of jobs that fail."""
+"""The queue: order, persistence, sudden ends, and jobs that fail."""
 
 from __future__ import annotations
 
@@ -623,6 +623,7 @@ def test_the_pretended_run_tells_what_a_real_one_tells(
     stopped: bool, photos: Path, mini_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The contract of `Script`: its events are told by a real run too, in this order, and a real plan has what is read of its own."""
+    pytest.importorskip("diffusers")
     script, control = Script(tmp_path), RunControl()
     if stopped:
         control.request_stop(keep=False)

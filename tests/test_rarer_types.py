@@ -1,4 +1,4 @@
-"""Types of LoRAs that are not trained here are named, with the layer and what to do."""
+"""LoRA types that cannot be trained here are named, with the layer and a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text encoder's rate where none is given: 0 for SDXL, 0.00005 for the others. One that is given counts everywhere."""
+"""The text encoder's default learning rate: 0 for SDXL, 0.00005 for the others. A given one counts everywhere."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def test_a_run_without_one(
     assert any("Text encoders: not trained, since for SDXL" in text for text in told) == (rate == 0)
     (plan,) = (event.plan for event in events if isinstance(event, Planned))
     assert (" 0 of the text encoders" in plan.layers) == (rate == 0)
-    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; change them back"):
+    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; set them back"):
         run(unset(photos, tmp_path, name="other", resume="part", text_encoder_lr=1e-6), host)
     _, given, _ = run(unset(photos, tmp_path, name="given", resume="part", text_encoder_lr=rate), host)
-    monkeypatch.setattr(host, "kind", lambda: None)  # the family is known only with the model
+    monkeypatch.setattr(host, "detected_model", lambda: None)  # the family is known only with the model
     _, again, told_again = run(unset(photos, tmp_path, name="again", resume="part"), host)
     assert set(again) == set(tensors) and all(torch.equal(again[key], given[key]) for key in tensors)
     assert told_again["ss_text_encoder_lr"] == str(rate)
@@ -101,12 +101,10 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
     assert metadata["ss_text_encoder_lr"] == "1e-05"
     assert {key.partition("_text_model")[0] for key in tensors if key.startswith("lora_te")} == {"lora_te1", "lora_te2"}
     left = {**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}
-    with pytest.raises(
-        ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"
-    ):  # before the model is touched
+    with pytest.raises(ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):  # before the model is touched
         run(unset(photos, tmp_path, **left), host)
-    monkeypatch.setattr(host, "kind", lambda: None)
-    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"):
+    monkeypatch.setattr(host, "detected_model", lambda: None)
+    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):
         run(unset(photos, tmp_path, **left), host)
 
 

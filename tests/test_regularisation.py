@@ -1,4 +1,4 @@
-"""Regularisation images: how many, with which captions, and how they are told of."""
+"""Regularisation images: how many, with which captions, and how they are reported."""
 
 from __future__ import annotations
 

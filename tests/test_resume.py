@@ -1,4 +1,4 @@
-"""A run that goes on from a state equals one without a break, bit for bit."""
+"""A run that resumes from a state equals one without a break, bit for bit."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_stopping_without_keeping_writes_no_state(photos: Path, host: Standalone
 
 @pytest.fixture
 def untouched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Fills when a model is borrowed."""
+    """A list that grows when a model is borrowed."""
     touched: list[bool] = []
     real = StandaloneHost.borrow_model
 

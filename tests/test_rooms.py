@@ -1,4 +1,4 @@
-"""Every room has a test that names it."""
+"""Every module has a test that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a run: which request counts, who undoes whose, and that whoever waits is woken."""
+"""Requests to a run: which one counts, who undoes whose, and that waiting threads are woken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from lib_lora.errors import LoraFileError
 from lib_lora.events import SaveFailed
-from lib_lora.output.retry import write_with_retry
+from lib_lora.output.lora_writer import write_with_retry
 from lib_lora.run_control import RunControl
 
 ENDS: dict[str, Callable[[RunControl], None]] = {

@@ -1,4 +1,4 @@
-"""The rooms that a run's settings, samples, states and files pass through, each by itself."""
+"""The modules that handle a run's settings, samples, states and files, each by itself."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lib_lora.config.lycoris import lycoris_arguments, network_module
 from lib_lora.config.rules import RULES
 from lib_lora.config.run import RunConfig
 from lib_lora.config.run_rules import RULES as RUN_RULES
-from lib_lora.data.lines import lines_of
+from lib_lora.data.captions import lines_of
+from lib_lora.data.folders import NAMED, leads_out, link_problem, named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.sizes import Size
-from lib_lora.data.symlinks import NAMED, leads_out, link_problem, named
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
 from lib_lora.estimate.meta_model import meta_model
@@ -35,10 +35,10 @@ from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError
 from lib_lora.model.meta_device import EmulatedDevice
+from lib_lora.output.lora_writer import write_with_retry
 from lib_lora.output.picture import drawn_by_us, png
 from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
-from lib_lora.output.retry import write_with_retry
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
 from lib_lora.training.named import loaded, named_class

@@ -1,4 +1,4 @@
-"""Rules of saves, states and samples; names of files in between."""
+"""Rules of saves, states and samples; names of files saved between steps."""
 
 from __future__ import annotations
 

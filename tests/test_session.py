@@ -1,4 +1,4 @@
-"""A run between its steps: accumulation, stopping the text encoder, checkpointing, number formats."""
+"""The trainer: gradient accumulation, stopping the text encoder, gradient checkpointing, number formats."""
 
 from __future__ import annotations
 

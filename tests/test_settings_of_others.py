@@ -1,4 +1,4 @@
-"""Small imitations of settings files of other programs and their versions, and what each becomes here."""
+"""Small imitations of settings files of other programs and versions, and how each is imported."""
 
 from __future__ import annotations
 

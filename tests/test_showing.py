@@ -1,4 +1,4 @@
-"""Scaling, cutting, colours, mirror images and masks of one showing; numbers that sd-scripts' own functions made."""
+"""Scaling, cropping, colours, mirroring and masks of one example, against numbers of sd-scripts' own functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our handler among those of others."""
+"""Our signal handler among others."""
 
 from __future__ import annotations
 

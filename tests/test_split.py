@@ -1,4 +1,4 @@
-"""Which images are held out, and when the loss on them is measured."""
+"""Which images are held out, and when the validation loss is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standalone host: names, a recording made by others, and giving the model back."""
+"""The standalone host: names, another program's recording, and giving the model back."""
 
 from __future__ import annotations
 

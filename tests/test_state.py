@@ -1,4 +1,4 @@
-"""States on disk: nested values and tensors there and back, whole or not at all; the best LoRA so far."""
+"""States on disk: nested values and tensors written and read, whole or not at all; the best LoRA so far."""
 
 from __future__ import annotations
 

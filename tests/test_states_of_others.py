@@ -1,4 +1,4 @@
-"""States that somebody else wrote or changed, with checksums that are right: one sentence each, before the model is taken."""
+"""Foreign or changed states with correct checksums: one sentence each, before the model is borrowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lib_lora.errors import ConfigError
 from lib_lora.files.plain_values import Tensors
 from lib_lora.files.state_file import write_state
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.output.cleanup import clean_up
+from lib_lora.output.removal import clean_up
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
@@ -74,7 +74,7 @@ def settings(pictures: Path, folder: Path, **flat: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def made(pictures: Path) -> tuple[Plan, Callable[[], Written]]:
-    """A plan, and a state of its run; a new one at each call."""
+    """A plan, and a function that returns a new state of its run."""
     config = settings(pictures, pictures.parent, ema_decay=0.9)
     plan = planned(config)
     return plan, lambda: Written(*run_state(config, plan))

@@ -1,4 +1,4 @@
-"""The form against the options, and what the tab answers."""
+"""The form against the options, and the tab's answers."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
 
     monkeypatch.setattr(Host, "look", lambda self: Model())
     monkeypatch.setattr(Host, "held", DetectedModel(SD1, "a test"))
-    monkeypatch.setattr("lib_lora.ui.memory_row.estimate", counted)
-    monkeypatch.setattr("lib_lora.ui.memory_row.short", lambda found: found)
+    monkeypatch.setattr("lib_lora.ui.report.estimate", counted)
+    monkeypatch.setattr("lib_lora.ui.report.short", lambda found: found)
     assert all("1.5 GB &lt;at most&gt;" in tab.memory(None, *asked) for _ in range(2)) and len(counts) == 1
     tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2))
     assert len(counts) == 2, "another batch is another question"
     tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=2, name="another", epochs=3, save_state=True))
     assert len(counts) == 2, "names, length and files are no question of memory"
-    monkeypatch.setattr("lib_lora.ui.memory_row.estimate", lambda *args: 1 / 0)
+    monkeypatch.setattr("lib_lora.ui.report.estimate", lambda *args: 1 / 0)
     assert "not known" in tab.memory(None, *values(data=str(photos), trigger="ohwx", batch_size=3))
 
 

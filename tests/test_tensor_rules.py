@@ -1,4 +1,4 @@
-"""Damaged LoRA files by name and layer, for every option that reads one; and what inspect says of them."""
+"""Damaged LoRA files are reported by name and layer, for every option that reads one, and by inspect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded tiny checkpoint: its layout, that it comes ready for a webui, and that it draws what it is told."""
+"""The embedded tiny checkpoint: its layout, that a webui can load it, and that it draws what the prompt says."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _weights(path: Path) -> Shapes:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[np.ndarray]]:
-    """Three pictures for each of some prompts."""
+    """Three pictures per prompt."""
     pytest.importorskip("diffusers")
     from lib_lora.hosts.standalone import StandaloneHost
     from tools.demo_score import draw

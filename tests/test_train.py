@@ -1,4 +1,4 @@
-"""The run as a whole, on the standalone host."""
+"""Whole runs on the standalone host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lib_lora.plan import Batch
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.latents import LatentSource
-from lib_lora.training.out_of_memory import OutOfMemoryError
+from lib_lora.training.memory import OutOfMemoryError
 from lib_lora.training.trainer import Trainer
 from tests.conftest import small_config, write_picture
 from tests.models import shared_host

@@ -1,4 +1,4 @@
-"""Two programs on one data folder, as real processes: a job has one owner, who is told by a lock that dies with its program."""
+"""Two real processes on one data folder: a job has one owner, shown by a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_locks(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     one, two = hold(path), hold(path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom lib_lora.jobs import locks\npath = Path(sys.argv[1])\n"
+        "import sys\nfrom pathlib import Path\nfrom lib_lora.files import locks\npath = Path(sys.argv[1])\n"
         "for line in sys.stdin:\n    print(locks.held_elsewhere(path), flush=True)\n"
     )
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What no part of a run reads: it trains, is told, and leaves the same tensors. In real runs, from files of others."""
+"""Options that no part of a run reads, from foreign files in real runs: a note, and the same tensors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What version 0.1.0 left on a disk is still read: its states, LoRAs, queue, files of settings and arguments.
+"""Files of version 0.1.0 are still read: its states, LoRAs, queue, settings files and arguments.
 
-`tests/data/v010` was written by 0.1.0 itself (`tests/record_v010.py`). Paths in it are relative to the folder of its copy.
+`tests/data/v010` was written by 0.1.0 itself (`tests/record_v010.py`). Its paths are relative to the folder of its copy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Tensors = dict[str, torch.Tensor]
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what was left, as the current folder."""
+    """A copy of its files, as the current folder."""
     shutil.copytree(RECORDED, tmp_path / "v010")
     monkeypatch.chdir(tmp_path / "v010")
     return Path()
@@ -52,7 +52,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def host(disk: Path, mini_checkpoint: Path) -> Any:
-    """The host of the command line where diffusers is there, else ldm's modules as a webui holds them."""
+    """The host of the command line if diffusers is installed, else ldm's modules as in a webui."""
     if importlib.util.find_spec("diffusers"):
         from lib_lora.hosts.standalone import StandaloneHost
 
@@ -169,7 +169,7 @@ def test_waiting_and_interrupted_jobs_run_to_their_ends(host: Any, disk: Path) -
     """Those that waited run in their order; the interrupted one comes to the LoRA that 0.1.0 came to without a break."""
     jobs = Jobs(host, disk)
     jobs.queue.resume(jobs.entry("running").id)
-    jobs.queue.start()
+    jobs.queue.release()
     jobs.wait(lambda: all(entry.over for entry in jobs.queue.entries))
     ended = {entry.name: entry for entry in jobs.queue.entries if entry.state == "finished"}
     assert set(ended) == {"finished", "running", "dropped", "first"}

@@ -1,4 +1,4 @@
-"""The values that other programs would have trained with, where a key alone does not say them."""
+"""The values that other programs would have trained with, if one key alone does not decide them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files to go on with and files that lie below: what is told of them before a model is touched, and what pairs they give."""
+"""Files to continue from and base LoRAs: the checks before a model is borrowed, and the adapters that they give."""
 
 from __future__ import annotations
 

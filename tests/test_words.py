@@ -1,4 +1,4 @@
-"""Words with embeddings: how captions are read with them, what a file holds of them, and what is told before a run."""
+"""Embeddings: how captions are read with them, what a file contains, and notes before a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configurations with which a webui loads the miniatures of SD 2.x and SDXL (v2-inference-v.yaml, sd_xl_base.yaml)."""
+"""Configurations for a webui to load the miniatures of SD 2.x and SDXL (v2-inference-v.yaml, sd_xl_base.yaml)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`make demo`: train a LoRA of a new concept with the product's own code on real pictures, and measure what it learned.
+"""`make demo`: train a LoRA of a new concept on real pictures, and measure what it learned.
 
-The embedded tiny checkpoint draws balls and stars on grass; of the coins on a photograph it knows nothing. Two thirds of the
-coins are trained on, the rest is held out for the two measures: the loss (fixed noise and timesteps), and how many pictures drawn
-from the trigger word alone are nearer to the held-out coins than to anything the checkpoint knew.
+The embedded tiny checkpoint draws balls and stars on grass, but no coins. Two thirds of the coins of a photograph are trained on,
+the rest are held out for two measures: the loss (fixed noise and timesteps), and the share of pictures drawn from the trigger
+word alone that are nearer to the held-out coins than to anything the checkpoint knows.
 
 Writes build/demo/: the LoRA with its card, before_after.png and loss.png. The last line of stdout is one JSON object.
 """
@@ -37,10 +37,10 @@ STEPS, TRIGGER = 240, "ohwx"
 
 
 def main(build: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Run the demo below `build`, with `changes` to its settings."""
+    """Run the demo in `build`, with `changes` to its settings."""
     started = float(os.environ.get("DEMO_STARTED") or time.time())
     shutil.rmtree(build, ignore_errors=True)
-    host = StandaloneHost(write_tiny(build / "model"), build, torch.device("cpu"))  # everywhere the same figures
+    host = StandaloneHost(write_tiny(build / "model"), build, torch.device("cpu"))  # the same figures everywhere
     config = demo_config(build, write_training_folder(build / "pictures", 10, TRIGGER), changes or {})
     heldout = concept_pictures()[1]
     with host.borrow_model() as base:
@@ -73,7 +73,7 @@ def demo_config(out: Path, data: Path, changes: Mapping[str, Any]) -> TrainConfi
 
 
 def run(config: TrainConfig, host: StandaloneHost) -> tuple[Path, list[float]]:
-    """Train, with a bar on stderr; the file and the loss of every step."""
+    """Train with a progress bar on stderr; returns the LoRA file and the loss of every step."""
     losses, path, started = [], None, time.time()
     for event in train(config, host, RunControl()):
         if isinstance(event, Encoded):

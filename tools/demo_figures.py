@@ -1,4 +1,4 @@
-"""The demo's two pictures: same seeds without and with the LoRA beside the photographs, and the loss of every step."""
+"""The demo's two figures: pictures without and with the LoRA beside the photographs, and the loss of every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMNS, _LABEL_PX, _GAP_PX = 8, 150, 4
 
 
 def comparison(path: Path, rows: Sequence[tuple[str, Sequence[Pixels]]]) -> None:
-    """Rows of pictures, each behind its label."""
+    """Save rows of pictures, each with its label."""
     side = rows[0][1][0].shape[0] + _GAP_PX
     sheet = Image.new("RGB", (_LABEL_PX + _COLUMNS * side, len(rows) * side + _GAP_PX), "white")
     pen = ImageDraw.Draw(sheet)
@@ -26,7 +26,7 @@ def comparison(path: Path, rows: Sequence[tuple[str, Sequence[Pixels]]]) -> None
 
 
 def loss_chart(path: Path, losses: Sequence[float]) -> None:
-    """Every loss, and their running mean over 20 steps."""
+    """Save a chart of the losses, and of their running mean over 20 steps."""
     image = Image.new("RGB", (800, 300), "white")
     pen = ImageDraw.Draw(image)
     low, high = min(losses), max(losses)

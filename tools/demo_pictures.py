@@ -1,4 +1,4 @@
-"""Real pictures for the demo: the coins on a photograph that scikit-image carries, each a picture of its own."""
+"""Real pictures for the demo: the coins of a photograph in scikit-image, one picture each."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def coins() -> list[Pixels]:
 
 
 def concept_pictures() -> tuple[list[Pixels], list[Pixels]]:
-    """Coins for training, and others that are held out."""
+    """Coins for training, and held-out ones."""
     pictures = coins()
     return [p for i, p in enumerate(pictures) if i % 3 != 1], [p for i, p in enumerate(pictures) if i % 3 == 1]
 
 
 def write_training_folder(folder: Path, repeats: int, concept: str) -> Path:
-    """In kohya's layout: `folder/REPEATS_CONCEPT/*.png`; returns `folder`."""
+    """Write the training pictures as kohya's `folder/REPEATS_CONCEPT/*.png`; returns `folder`."""
     target = folder / f"{repeats}_{concept}"
     target.mkdir(parents=True)
     for number, picture in enumerate(concept_pictures()[0]):

@@ -1,4 +1,4 @@
-"""What the demo measures: the loss on held-out pictures, and how many drawn pictures are nearer to the concept than to others."""
+"""The demo's measures: the loss on held-out pictures, and the share of drawn pictures that are nearest to the concept."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FEATURE_SIDE = 16
 
 @torch.no_grad()
 def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> float:
-    """Mean loss over fixed noise and timesteps; whatever is attached to the model takes part."""
+    """Mean loss over fixed noise and timesteps, with the adapters that are attached."""
     ids = torch.tensor([caption_ids(base.tokenizer, caption, 75)] * NOISES)
     timesteps = torch.linspace(0, base.noise_process.steps - 1, NOISES + 2)[1:-1].long()
     losses = []
@@ -49,7 +49,7 @@ def heldout_loss(base: BaseModel, pictures: Sequence[Pixels], caption: str) -> f
 
 
 def draw(base: BaseModel, prompt: str, seeds: int = SEEDS) -> list[Pixels]:
-    """One picture per seed from the model as it is, adapters included."""
+    """One picture per seed, with the adapters that are attached."""
     precision = choose_precision(PrecisionConfig(mixed_precision="no"), base.device)
     requests = [PreviewRequest(prompt, Size(SIDE, SIDE), SAMPLING_STEPS, seed, guidance=4.0) for seed in range(seeds)]
     return [sample(base, request, precision) for request in requests]
@@ -58,7 +58,7 @@ def draw(base: BaseModel, prompt: str, seeds: int = SEEDS) -> list[Pixels]:
 def concept_score(drawn: Sequence[Pixels], heldout: Sequence[Pixels]) -> float:
     """Share of the drawn pictures whose nearest reference is a held-out picture of the concept.
 
-    The other references are fresh pictures of all that the tiny checkpoint knows: each thing and each background. Distance is
+    The other references are new pictures of all that the tiny checkpoint knows: each thing and each background. Distance is
     Euclidean between pictures averaged down to 16×16.
     """
     concept = [_feature(picture) for picture in heldout]
@@ -68,7 +68,7 @@ def concept_score(drawn: Sequence[Pixels], heldout: Sequence[Pixels]) -> float:
 
 
 def known_pictures() -> list[Pixels]:
-    """Pictures of every class that the tiny checkpoint was trained on, none of which it was shown."""
+    """New pictures of every class that the tiny checkpoint was trained on."""
     rng = np.random.default_rng(2**20)
     scenes = [Scene(thing, str(rng.choice(list(COLOURS))), str(rng.choice(BACKGROUNDS)), str(rng.choice(list(PLACES))))
               for thing in THINGS for _ in range(PER_CLASS)]  # fmt: skip

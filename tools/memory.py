@@ -1,9 +1,9 @@
-"""The memory account beside what a run really takes: a few steps on a checkpoint, on CUDA where there is one, else on the CPU.
+"""Compare the memory account with a real run: a few steps on a checkpoint, on CUDA if there is one, else on the CPU.
 
     python -m tools.memory --checkpoint FILE [--size 512] [--precision auto|no|fp16|bf16] [--checkpointing on|off]
 
-The peak of a GPU is torch's own count of what was allocated; that of a CPU the resident size of the process, sampled, of which
-what the process took before the model was loaded is left out. The last line of stdout is one JSON object.
+The peak of a GPU is torch's count of allocated memory; that of a CPU the sampled resident size of the process, minus its size
+before the model was loaded. The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tools.bench.peak import MemoryPeak, settled_gb
 
 
 def main() -> dict[str, object]:
-    """Count, run, compare."""
+    """Estimate, run and compare."""
     args = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         config = _config(args, Path(folder))

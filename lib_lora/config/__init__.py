@@ -1,1 +1,1 @@
-"""The settings of a run: declared once in `groups`, checked in `rules`, translated by `options`."""
+"""The settings of a run: `groups` lists them, `options` parses them, `rules` checks them."""

@@ -1,4 +1,4 @@
-"""Options of the LoRA itself."""
+"""Options of the LoRA."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 
 from lib_lora.config.declaration import ReadIf, option
 
-UNSCALED = ("ia3", "diag-oft")  # types that no alpha scales
-MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight, and are nothing without it
+UNSCALED = ("ia3", "diag-oft")  # types without alpha
+MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight
 NO_BLOCKS = "neither Ranks per block (block_dims) nor rate factors (down_lr_weight …) are given"
 OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "Type (adapter_type) is not lokr")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The LoRA itself."""
+    """The LoRA."""
 
     adapter_type: Literal["lora", "dora", "loha", "lokr", "ia3", "diag-oft", "glora"] = option(
         "lora",
@@ -236,22 +236,22 @@ class AdapterConfig:
 
     @property
     def has_factors(self) -> bool:
-        """Whether blocks have rates of their own."""
+        """Whether rate factors per block are given."""
         return bool(self.down_lr_weight or self.mid_lr_weight or self.up_lr_weight)
 
     @property
     def has_block_values(self) -> bool:
-        """Whether ranks and alphas are looked at block by block (sd-scripts `create_network`)."""
+        """Whether ranks and alphas are read per block (sd-scripts `create_network`)."""
         return bool(self.block_dims) or self.has_factors
 
     @property
     def has_block_alphas(self) -> bool:
-        """Whether blocks may have alphas of their own."""
+        """Whether alphas per block are read."""
         return self.has_block_values and self.adapter_type not in UNSCALED
 
     @property
     def as_read(self) -> AdapterConfig:
-        """Without the lists for single blocks that nothing reads."""
+        """A copy without the per-block lists that are not read."""
         alphas = self.block_alphas if self.has_block_alphas else ""
         ranks = self.conv_block_dims if self.has_block_values else ""
         conv_alphas = self.conv_block_alphas if ranks and self.has_block_alphas else ""
@@ -259,5 +259,5 @@ class AdapterConfig:
 
     @property
     def trains_convolutions(self) -> bool:
-        """Whether the layers of convolutional blocks get adapters at all (LoCon)."""
+        """Whether the layers of convolutional blocks get adapters (LoCon)."""
         return self.conv_dim > 0 or (self.has_block_values and bool(self.conv_block_dims))

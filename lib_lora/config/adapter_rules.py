@@ -1,4 +1,4 @@
-"""Rules of the LoRA itself that look at more than one value."""
+"""Rules over several options of the LoRA."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lib_lora.families.family import Layout
 from lib_lora.families.known import LAYOUTS
 
 Reader = Callable[[AdapterConfig, Layout], object]
-MOST_OF_OFT = 160  # half of the narrowest layer of a model of full size
+MOST_OF_OFT = 160  # half the narrowest layer of a full-size model
 
 
 def some_block_is_trained(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
@@ -57,7 +57,7 @@ def ranks_have_one_source(config: TrainConfig) -> Problem | None:
 
 
 def strengths_fit_the_files(config: TrainConfig) -> Problem | None:
-    """Of more strengths than files sd-scripts takes the first."""
+    """Multipliers beyond the number of files are ignored, as in sd-scripts."""
     adapter = config.adapter
     read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
     start = f"Multipliers (base_weights_multiplier): got {shown(' '.join(read))}, "
@@ -81,7 +81,7 @@ def convolutions_are_chosen(config: TrainConfig) -> Problem | None:
 
 
 def type_has_upper_matrices(config: TrainConfig) -> Problem | None:
-    """LoRA+ raises the rate of lora_up."""
+    """LoRA+ raises the learning rate of lora_up."""
     kind = config.adapter.adapter_type
     if kind in ("lora", "dora") or not _has_ratio(config):
         return None
@@ -124,7 +124,7 @@ def type_has_a_norm(config: TrainConfig) -> Problem | None:
 
 
 def blocks_can_turn(config: TrainConfig) -> Problem | None:
-    """A block of one row cannot turn. Ranks beyond half of the narrowest layer (320) leave such blocks."""
+    """A block of one row cannot rotate. Ranks above half the narrowest layer (320) leave such blocks."""
     adapter = config.adapter
     if adapter.adapter_type != "diag-oft":
         return None
@@ -133,7 +133,7 @@ def blocks_can_turn(config: TrainConfig) -> Problem | None:
         try:
             given |= set(read(adapter.as_read, layout))
         except ConfigError:
-            continue  # of another family; of none, its rule tells
+            continue  # of another family; if of none, its own rule reports it
     wrong = sorted(rank for rank in given if rank == 1 or rank > MOST_OF_OFT)
     if not wrong:
         return None
@@ -144,7 +144,7 @@ def blocks_can_turn(config: TrainConfig) -> Problem | None:
 
 
 def type_is_scaled(config: TrainConfig) -> Problem | None:
-    """LyCORIS scales a GLoRA, the webui's loader does not."""
+    """LyCORIS scales GLoRA by alpha, the webui's loader does not."""
     adapter = config.adapter
     alphas_differ = is_read(config, "block_alphas") and adapter.block_alphas
     if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not alphas_differ):
@@ -198,13 +198,13 @@ def rates_reach_the_optimizer(config: TrainConfig) -> Problem | None:
 
 
 def _has_ratio(config: TrainConfig) -> bool:
-    """Whether a ratio of LoRA+ counts."""
+    """Whether a LoRA+ ratio is given and read."""
     names = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
     return any(getattr(config.optimizer, name) and is_read(config, name) for name in names)
 
 
 def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
-    """Whether a block has a rank and a factor; also where lists cannot be read, which is told by itself."""
+    """Whether any block has a rank and a factor above 0; True if the lists fit no family, which has its own rule."""
     adapter = adapter.as_read
     try:
         ranks, factors = block_ranks(adapter, layout), rate_factors(adapter, layout) or [1.0] * layout.blocks
@@ -216,7 +216,7 @@ def trains_some_block(adapter: AdapterConfig, layout: Layout) -> bool:
 
 
 def _reads_all(adapter: AdapterConfig, layout: Layout) -> bool:
-    """Whether the settings of single blocks fit a U-Net with these blocks."""
+    """Whether all per-block options fit `layout`."""
     return all(_refusal(read, adapter, layout) is None for read in READERS.values())
 
 
@@ -229,7 +229,7 @@ def _refusal(read: Reader, adapter: AdapterConfig, layout: Layout) -> str | None
 
 
 def blocks_can_be_read(option: str, read: Reader) -> ModelRule:
-    """The rule of one option of single blocks: it fits the blocks of some family, and those of the model."""
+    """The rule that a per-block option fits the blocks of some family, and those of the model if it is known."""
 
     def rule(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
         refusals = {layout: _refusal(read, config.adapter, layout) for layout in LAYOUTS}

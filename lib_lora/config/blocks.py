@@ -1,4 +1,4 @@
-"""Ranks, alphas and rate factors of the blocks of a U-Net, as options write them.
+"""Ranks, alphas and rate factors per block of the U-Net, parsed from options.
 
 SD 1.x and 2.x have 25 blocks: 12 down, the middle, 12 up. SDXL has 23: the embeddings, 9 down, 3 in the middle, 9 up, the end.
 3×3 convolutions have ranks and alphas of their own. As sd-scripts `networks/lora.py`: get_block_dims_and_alphas,
@@ -18,8 +18,6 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 
 MOST_RANK = 1024
-
-
 SD, XL = SD1.unet.layout, SDXL.unet.layout
 
 
@@ -30,7 +28,7 @@ def block_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
     """The rank of every block.
 
     Raises:
-        ConfigError: one sentence.
+        ConfigError: the option cannot be parsed.
     """
     return _ranks(adapter.block_dims, adapter.rank, layout, "Ranks per block (block_dims)")
 
@@ -39,7 +37,7 @@ def block_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The alpha of every block.
 
     Raises:
-        ConfigError: one sentence.
+        ConfigError: the option cannot be parsed.
     """
     return _alphas(adapter.block_alphas, adapter.alpha, layout, "Alphas per block (block_alphas)")
 
@@ -48,7 +46,7 @@ def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
     """The rank of the 3×3 convolutions of every block.
 
     Raises:
-        ConfigError: one sentence.
+        ConfigError: the option cannot be parsed.
     """
     return _ranks(adapter.conv_block_dims, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
 
@@ -57,7 +55,7 @@ def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The alpha of the 3×3 convolutions of every block.
 
     Raises:
-        ConfigError: one sentence.
+        ConfigError: the option cannot be parsed.
     """
     return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
 
@@ -83,10 +81,10 @@ def _alphas(text: str, everywhere: float, layout: Layout, title: str) -> list[fl
 
 
 def rate_factors(adapter: AdapterConfig, layout: Layout) -> list[float] | None:
-    """The factor on the U-Net's learning rate of every block; 0 up to the smallest factor. None where none is given.
+    """The factor on the U-Net's learning rate of every block, 0 up to the threshold; None if no factor is given.
 
     Raises:
-        ConfigError: one sentence.
+        ConfigError: the option cannot be parsed.
     """
     if not adapter.has_factors:
         return None
@@ -95,23 +93,23 @@ def rate_factors(adapter: AdapterConfig, layout: Layout) -> list[float] | None:
         (adapter.mid_lr_weight, middle_factors(adapter, layout)),
         (adapter.up_lr_weight, up_factors(adapter, layout)),
     )
-    least = adapter.block_lr_zero_threshold  # of what was given alone
+    least = adapter.block_lr_zero_threshold  # for given factors only
     factors = [0.0 if text and factor <= least else factor for text, part in parts for factor in part]
     return [1.0] * layout.ends + factors + [1.0] * layout.ends
 
 
 def down_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
-    """The factors down, before the smallest one is looked at."""
+    """The factors of the blocks down, without the threshold."""
     return _side(adapter.down_lr_weight, layout, "Rate factors, down (down_lr_weight)")
 
 
 def up_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
-    """The factors up."""
+    """The factors of the blocks up, likewise."""
     return _side(adapter.up_lr_weight, layout, "Rate factors, up (up_lr_weight)")
 
 
 def middle_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
-    """The factors of the middle; a missing end is 1."""
+    """The factors of the middle blocks; missing ones at the end are 1."""
     if not adapter.mid_lr_weight:
         return [1.0] * layout.middle
     start = f"Rate factor, middle (mid_lr_weight): got {shown(adapter.mid_lr_weight)}, "
@@ -122,7 +120,7 @@ def middle_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
 
 
 def _side(text: str, layout: Layout, title: str) -> list[float]:
-    """Factors of one side: a list, whose missing end is 1 and whose empty places are 0, or a shape's name and what is added."""
+    """Factors of one side from a list (missing ones at the end are 1, empty ones 0), or from a shape's name and offset."""
     if not text:
         return [1.0] * layout.side
     start = f"{title}: got {shown(text)}, "
@@ -141,14 +139,14 @@ def _side(text: str, layout: Layout, title: str) -> list[float]:
 
 
 def _shape(name: str, side: int) -> list[float]:
-    """A named course of factors over the blocks of a side (sd-scripts get_block_lr_weight)."""
+    """The factors of a named shape over the blocks of a side (sd-scripts get_block_lr_weight)."""
     rising = [i / (side - 1) for i in range(side)]
     sine = [math.sin(math.pi / 2 * x) for x in rising]
     return {"cosine": sine[::-1], "sine": sine, "linear": rising, "reverse_linear": rising[::-1], "zeros": [0.0] * side}[name]
 
 
 def _counts(part: Literal["blocks", "side"]) -> str:
-    """How many numbers are wanted, in words."""
+    """How many numbers are expected, in words."""
     return f"{getattr(SD, part)} (for SDXL {getattr(XL, part)})"
 
 

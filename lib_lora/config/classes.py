@@ -1,7 +1,7 @@
-"""Whether a dotted name is an optimizer or a schedule of an installed package, told without importing anything of it.
+"""Whether a dotted name is an optimizer or a schedule of an installed package, found without importing it.
 
-A class is code: its module runs when it is imported. So the source of the package is read first, as text: the class must be
-there, and it must come from torch's own class of its kind, through however many classes and modules between.
+Importing a module runs its code, so the package's source is parsed first: it must define the class, which must derive from
+torch's own base class, directly or through other classes and modules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OF_TORCH: dict[Kind, str] = {"optimizer": "torch.optim.Optimizer", "schedule": 
 
 
 def class_problem(name: str, kind: Kind) -> str | None:
-    """Why `name` (package.module.Class) is not taken, as the end of a sentence; None where it is one of `kind`."""
+    """Why `name` (package.module.Class) is refused, as the end of a sentence; None if it is a class of `kind`."""
     parts = name.split(".")
     if len(name) > LONGEST_NAME or len(parts) > MOST_PARTS or not all(part.isidentifier() for part in parts):
         return "cannot be found: it is not a name such as package.Class"
@@ -54,7 +54,7 @@ def class_problem(name: str, kind: Kind) -> str | None:
 
 @lru_cache(maxsize=64)
 def is_installed(package: str) -> bool:
-    """Whether the file that Python would import as `package` was put there by an installer, as its own list says."""
+    """Whether an installer's record lists the file that Python would import as `package`."""
     spec = PathFinder.find_spec(package)
     if spec is None or spec.origin is None:
         return False
@@ -70,12 +70,12 @@ def _lists(found: metadata.Distribution, package: str, file: str) -> bool:
     record = found.read_text("RECORD")
     if record is not None:
         return f"\n{file}," in f"\n{record}"
-    return package in (found.read_text("top_level.txt") or "").split()  # installed by other means than pip
+    return package in (found.read_text("top_level.txt") or "").split()  # not installed by pip
 
 
 @dataclass
 class _Module:
-    """What a module's source binds: classes, names from elsewhere (module, name), modules, other names for a name."""
+    """Names that a module's source binds: classes, imported names (module, name), modules, aliases, star imports."""
 
     classes: dict[str, list[ast.ClassDef]] = field(default_factory=dict)
     names: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class _Module:
 
 
 class _Sources:
-    """Sources that were read, and which classes are being looked at: bases may go round in a circle."""
+    """Parsed sources, and the classes visited so far, since bases may form a cycle."""
 
     def __init__(self, kind: Kind) -> None:
         self._roots = ROOTS[kind]
@@ -93,14 +93,14 @@ class _Sources:
         self._asked: set[tuple[str, str]] = set()
 
     def has(self, module: str, attribute: str) -> bool:
-        """Whether the source of `module` may say something of `attribute`."""
+        """Whether the source of `module` may bind `attribute`."""
         found = self._module(module)
         return found is not None and (
             bool(found.stars) or any(attribute in part for part in (found.classes, found.names, found.aliases))
         )
 
     def is_one(self, module: str, attribute: str) -> bool:
-        """Whether `attribute` of `module` is a class that comes from torch's."""
+        """Whether `attribute` of `module` is a class that derives from torch's."""
         if f"{module}.{attribute}" in self._roots:
             return True
         if (module, attribute) in self._asked:
@@ -119,7 +119,7 @@ class _Sources:
         return any(self.is_one(other, attribute) for other in found.stars)
 
     def _dotted(self, module: str, found: _Module, name: str) -> bool:
-        """Whether a name, as a module writes it, is such a class."""
+        """Whether `name`, as written in `module`, is such a class."""
         first, _, rest = name.partition(".")
         if not rest:
             return self.is_one(module, first)
@@ -135,7 +135,7 @@ class _Sources:
 
 
 def _bindings(name: str) -> _Module | None:
-    """What the source of a module of an installed package binds; None where there is none to read."""
+    """The names bound by a module of an installed package; None if its source cannot be read."""
     spec = _found(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
@@ -153,7 +153,7 @@ def _bindings(name: str) -> _Module | None:
 
 
 def _found(name: str) -> ModuleSpec | None:
-    """Where a module is, found from its package's folder downwards: the packages above it are not imported."""
+    """A module's spec, found from its package's folder downwards, without importing parent packages."""
     parts = name.split(".")
     if not is_installed(parts[0]):
         return None
@@ -166,7 +166,7 @@ def _found(name: str) -> ModuleSpec | None:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those of a module, and those inside of `if`, `try` and `with`."""
+    """The statements of `body`, and those inside `if`, `try` and `with`."""
     for node in body:
         yield node
         for part in ("body", "orelse", "finalbody"):
@@ -197,7 +197,7 @@ def _bind(node: ast.stmt, package: str, found: _Module) -> None:
 
 
 def _dotted_name(node: ast.expr) -> str:
-    """`a.b.C`; "" for anything else. What stands in brackets behind it (`Base[T]`) is left out."""
+    """`a.b.C`; "" for anything else. Subscripts (`Base[T]`) are dropped."""
     if isinstance(node, ast.Subscript):
         return _dotted_name(node.value)
     if isinstance(node, ast.Attribute):

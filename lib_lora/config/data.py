@@ -1,4 +1,4 @@
-"""Options of which images are trained on, and how they are cut."""
+"""Options of images and buckets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "Validation split
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are cut."""
+    """Images and buckets."""
 
     data: tuple[str, ...] = option(
         (),
@@ -270,6 +270,6 @@ class DataConfig:
 
     @property
     def bucket_range(self) -> tuple[int, int]:
-        """Shortest and longest side of buckets, moved outwards to multiples of the step (as sd-scripts)."""
+        """Shortest and longest side of buckets, widened to multiples of the step (as in sd-scripts)."""
         step = self.bucket_reso_steps
         return self.min_bucket_reso // step * step, -(-self.max_bucket_reso // step) * step

@@ -1,4 +1,4 @@
-"""Rules of images that look at more than one value."""
+"""Rules over several options of images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bucket_step_multiple(config: TrainConfig) -> Problem | None:
 
 
 def bucket_range(config: TrainConfig) -> Problem | None:
-    """As sd-scripts `adjust_min_max_bucket_reso_by_steps`: the range moves outwards to whole steps before it is looked at."""
+    """As sd-scripts `adjust_min_max_bucket_reso_by_steps`: the range is widened to multiples of the step before the check."""
     data = config.data
     if not data.enable_bucket:
         return None
@@ -76,7 +76,7 @@ def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
 
 
 def masks_have_a_folder(config: TrainConfig) -> Problem | None:
-    if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # which sd-scripts takes then
+    if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # sd-scripts then uses alpha_mask
         return None
     return Problem(
         "masked_loss",

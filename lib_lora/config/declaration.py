@@ -1,4 +1,4 @@
-"""What is said of one option: once, at its field. `option()` declares it; `options.py` reads it."""
+"""The declaration of an option at its field: `option()` makes it, `options.py` reads it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ IsPath = Literal["", "folder", "file"] | Callable[[str], bool]
 
 @dataclasses.dataclass(frozen=True)
 class ReadIf:
-    """When a run reads an option at all.
+    """When a run reads an option.
 
-    What no part of a run reads refuses nothing: neither the bounds of the option nor a rule over several look at it.
+    An option that is not read causes no problem: neither its bounds nor rules over several options check it.
 
     Attributes:
-        holds: from the option's group to whether it is read.
-        since: why it has no effect otherwise, as the end of a sentence; empty if that goes without saying.
+        holds: takes the option's group and returns whether the option is read.
+        since: why it has no effect otherwise, as the end of a sentence; empty if that is obvious.
     """
 
     holds: Callable[[Any], bool]
@@ -29,7 +29,7 @@ class ReadIf:
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What `option()` stores beside the default: everything that type and default do not say."""
+    """What `option()` stores about an option, besides its type and default."""
 
     label: str
     help: str
@@ -81,28 +81,28 @@ def option(
 
     Args:
         default: default value; None if it depends on the model.
-        label: the words beside the field.
+        label: text beside the field.
         help: one or two sentences for a person who has not trained before.
-        kohya: sd-scripts' name for it, or None where sd-scripts has none.
+        kohya: sd-scripts' name; None if sd-scripts has none.
         ge: smallest legal number.
         le: largest legal number.
         place: `advanced` part of the form, or `none` for options of the command line only.
-        row: row and column in the basic part of the form, which the option then belongs to.
-        suggestions: texts that a form offers, where any text is legal.
-        unset: what a default of None comes to, in words.
+        row: row and column in the basic part of the form, if the option belongs there.
+        suggestions: texts that the form suggests; any text is legal.
+        unset: what a default of None means, in words.
         slider: step of the slider that the form shows; 0 for a plain field.
-        lines: lines of the form's field. A list has one text a line if there are several, else spaces between.
+        lines: lines of the form's field. If there are several, a list has one item per line, else spaces between items.
         placeholder: what an empty field shows.
-        is_path: `folder` or `file` if it names one of the machine, or what says so of a value. The form lacks it where the webui
-            hides folders, the queue's list shows the last part alone, and a file of somebody else never sets it.
-        set_by: who may set it beside the person: a `preset` or a `file`, a `file` alone, or neither. Default: `person` for a
-            path, else `preset`.
-        not_inherited: why a file of somebody else does not set it. A path has a sentence without it.
-        in_kohya_form: kohya_ss' form has a field for it.
-        metadata: key of the entry in the LoRA file: `ss_…`, or `modelspec.…`, which is left out at the default.
-        none_by_default: sd-scripts writes None for the default.
-        affects: what another value changes. A resumed run may differ in all but `result`: `length` of the run, `speed`,
-            `pictures` drawn meanwhile, and `files`: their names, places and contents beside the weights, and what is measured.
+        is_path: `folder` or `file` if the value is a path, or a function that decides it for a value. The form lacks it if the
+            webui hides folders, the queue's list shows only its last part, and imported files never set it.
+        set_by: who may set it besides the user: presets and imported files (`preset`), imported files only (`file`), or nobody
+            (`person`). Default: `person` for a path, else `preset`.
+        not_inherited: why an imported file does not set it. Paths have a default sentence.
+        in_kohya_form: whether kohya_ss' form has a field for it.
+        metadata: key in the LoRA file's metadata: `ss_…`, or `modelspec.…`, which is omitted for the default.
+        none_by_default: whether sd-scripts writes None for the default.
+        affects: what its value changes: the `result`, the run's `length` or `speed`, the `pictures` that it draws, or `files`
+            (names, places, contents besides the weights, measurements). A resumed run may change all but `result`.
         read_if: when a run reads it; always if None.
     """
     declaration = Declaration(

@@ -1,4 +1,4 @@
-"""Options of the trigger word's own embedding, which is trained together with the LoRA (pivotal tuning)."""
+"""Options of the trigger word's embedding, trained together with the LoRA (pivotal tuning)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WITH_VECTORS = ReadIf(lambda embedding: embedding.embedding_vectors > 0, "Embedd
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """The trigger word's own vectors."""
+    """The trigger word's embedding."""
 
     embedding_vectors: int = option(
         0,

@@ -1,4 +1,4 @@
-"""Rules of the trigger word's own embedding."""
+"""Rules of the trigger word's embedding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib_lora.config.groups import Rule, TrainConfig
 from lib_lora.config.options import shown
 from lib_lora.errors import Problem
 
-# the webui's prompt grammar, its names of extra networks, and the dots that part the keys of a file
+# special characters of the webui's prompts and names of extra networks, and the dots in keys of a file
 _FORBIDDEN = set(".,:|()[]{}<>\\#\n")
 _COMMANDS = re.compile(r"\b(AND|BREAK)\b")
 
@@ -29,7 +29,7 @@ def vectors_have_a_word(config: TrainConfig) -> Problem | None:
             f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must not contain any of . , : | ( ) [ ] "
             "{ } < > \\ # or AND or BREAK, which mean something else in prompts; choose another word.",
         )
-    if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP reads a row of signs as one, the comma behind it too
+    if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP's tokenizer joins punctuation, also with a following comma
         return Problem(
             "trigger",
             f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must start and end with a letter or "

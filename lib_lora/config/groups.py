@@ -1,7 +1,7 @@
-"""THE list of options: one frozen dataclass per group, composed into `TrainConfig`.
+"""All options: one frozen dataclass per group, composed into `TrainConfig`.
 
-To add an option, add a field to its group and use it in the room it belongs to; form, command line, validation, kohya's files,
-metadata, what is hidden and resumed, and the documents follow. Names are unique over all groups.
+To add an option, add a field to its group and use it. Form, command line, validation, kohya's files, metadata, documents, and the
+rules of hiding and resuming follow. Names are unique across groups.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from lib_lora.errors import ConfigError, Problem
 
 
 def _group(cls: type, title: str) -> Any:
-    """A group of options; `title` stands above it in the form and in the documents."""
+    """A group of options; `title` is its heading in the form and in the documents."""
     return field(default_factory=cls, metadata={"title": title})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All settings of a run. Never changed after validation; derived numbers live in the plan."""
+    """All settings of a run. Numbers derived from them are in the plan."""
 
     data: DataConfig = _group(DataConfig, "Images and buckets")
     text: TextConfig = _group(TextConfig, "Captions")
@@ -42,7 +42,7 @@ class TrainConfig:
     run: RunConfig = _group(RunConfig, "Run")
 
     def value(self, opt: Option) -> Any:
-        """What this configuration holds for `opt`."""
+        """The value of `opt`."""
         return getattr(getattr(self, opt.group), opt.name)
 
     def to_flat(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class TrainConfig:
         return {opt.name: self.value(opt) for opt in all_options()}
 
 
-# looks at more than one value
+# a check of several values
 Rule = Callable[[TrainConfig], "Problem | None"]
 
 
@@ -58,14 +58,14 @@ T = TypeVar("T")
 
 
 class FollowsOptions(Generic[T]):
-    """A function without arguments, whose answer is kept as long as the list of options is the same."""
+    """A function without arguments, cached until the list of options changes."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self._of: type | None = None
 
     def __call__(self) -> T:
-        """The answer for the list as it is."""
+        """The result for the current list of options."""
         if self._of is not TrainConfig:
             self._answer = self._function()
             self._of = TrainConfig
@@ -90,7 +90,7 @@ def is_read(config: TrainConfig, name: str) -> bool:
 
 
 def unread(config: TrainConfig) -> list[tuple[str, str]]:
-    """Name and reason of every option that nothing reads and whose reason is worth telling."""
+    """Name and reason of every option that is not read, if the reason is not obvious."""
     reasons = [(opt.name, opt.declaration.read_if.since) for opt in all_options() if opt.declaration.read_if]
     return [(name, since) for name, since in reasons if since and not is_read(config, name)]
 
@@ -101,9 +101,9 @@ def group_titles() -> dict[str, str]:
 
 
 def build_config(flat: Mapping[str, Any]) -> TrainConfig:
-    """A configuration from option names and raw values; what is absent has its default.
+    """A configuration from option names and raw values; absent options have their defaults.
 
-    A number outside of its bounds is illegal where any part of the run would read it.
+    A number outside its bounds is illegal if the run reads it.
 
     Raises:
         ConfigError: with a sentence for every unknown name and every illegal value.
@@ -115,7 +115,7 @@ def build_config(flat: Mapping[str, Any]) -> TrainConfig:
 
 
 def read_config(flat: Mapping[str, Any]) -> tuple[TrainConfig, list[Problem]]:
-    """As `build_config`, but values that are illegal are told, and have their defaults."""
+    """As `build_config`, but illegal values are returned as problems, and replaced by defaults."""
     known = options_by_name()
     problems = [Problem("", f"Option {shown(name)} does not exist.") for name in flat if name not in known]
     values, outside = dict[str, Any](), dict[str, Problem]()

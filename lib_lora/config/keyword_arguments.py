@@ -1,4 +1,4 @@
-"""Arguments of an optimizer or a schedule as people write them: `weight_decay=0.1 betas=(0.9,0.99)`."""
+"""Parse arguments of an optimizer or a schedule: `weight_decay=0.1 betas=(0.9,0.99)`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _QUOTES, _OPEN, _CLOSE = "\"'", "([{", ")]}"
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
-    """Name -> value; values are literals, or else texts. Each character is looked at a fixed number of times.
+    """Name -> value, in linear time. Values that are not literals are strings.
 
     Raises:
         ValueError: with the part that is not of the form name=value.
-        TooMuchError: they are longer, or their values nested deeper, than arguments are.
+        TooMuchError: they are too long, or their values are nested too deep.
     """
     if sum(len(text) for text in texts) > MAX_CHARACTERS:
         raise TooMuchError(f"they are longer than {MAX_CHARACTERS} characters")
@@ -33,11 +33,11 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
 
 
 class TooMuchError(ValueError):
-    """Arguments that are not read, for their length or depth; the text says which."""
+    """The arguments are too long or nested too deep; the text says which."""
 
 
 def argument_problem(texts: Sequence[str]) -> str | None:
-    """What is wrong with arguments, as the end of a sentence; None where they can be read."""
+    """What is wrong with arguments, as the end of a sentence; None if they can be parsed."""
     try:
         parse_arguments(texts)
     except TooMuchError as error:
@@ -49,9 +49,9 @@ def argument_problem(texts: Sequence[str]) -> str | None:
 
 
 def split_arguments(text: str) -> list[str]:
-    """`a=1 b=(2, 3)` -> its parts, in one pass; a space inside a value stays."""
+    """Split `a=1 b=(2, 3)` into its parts, in one pass; spaces inside a value stay."""
     starts = [0]
-    before = 0  # behind the last equals sign: a name reaches no further back
+    before = 0  # after the last equals sign; a name begins here at the earliest
     while (equals := text.find("=", before)) >= 0:
         name = _name_before(text, before, equals)
         if name is not None:
@@ -62,7 +62,7 @@ def split_arguments(text: str) -> list[str]:
 
 
 def _name_before(text: str, least: int, equals: int) -> int | None:
-    """Where the name in front of an equals sign begins, if a space stands before it."""
+    """Start of the name before an equals sign; None if no space precedes it."""
     end = equals
     while end > least and text[end - 1].isspace():
         end -= 1
@@ -80,7 +80,7 @@ def _skip(text: str, position: int, *, commas: bool = False) -> int:
 
 
 def _name(text: str, position: int) -> tuple[str, int]:
-    """A name, and where its value begins."""
+    """A name, and the start of its value."""
     match = _NAME.match(text, position)
     equals = _skip(text, match.end()) if match else position
     if not match or text[equals : equals + 1] != "=":
@@ -89,7 +89,7 @@ def _name(text: str, position: int) -> tuple[str, int]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Behind the last character of a value: a space, or a comma with a name behind it, ends it outside of brackets."""
+    """End of a value: outside brackets it ends at a space, or at a comma before a name."""
     position, closing = start, []
     while position < len(text):
         character = text[position]
@@ -111,7 +111,7 @@ def _end_of_value(text: str, start: int) -> int:
 
 
 def _end_of_quote(text: str, position: int, start: int) -> int:
-    """Behind the quote that closes the one at `position`."""
+    """Position after the quote that closes the one at `position`."""
     quote, position = text[position], position + 1
     while position < len(text) and text[position] != quote:
         position += 2 if text[position] == "\\" else 1

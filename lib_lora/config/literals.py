@@ -1,6 +1,6 @@
-"""A literal as Python writes it, read by a grammar of its own: numbers, texts, True, False, None; tuples, lists, dictionaries.
+"""Parser of Python literals: numbers, strings, True, False, None; tuples, lists, dictionaries.
 
-Nothing is compiled: Python's own parser needs a place on the processor's stack for each sign of `1+1+1…`, and ends with it.
+`ast.literal_eval` is not used: Python's parser recurses for each operator of `1+1+1…` until the C stack overflows.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MAX_CHARACTERS = 16_384  # of all arguments of one kind
+MAX_CHARACTERS = 16_384  # of all arguments of one option
 MAX_DEPTH = 8
 MAX_DIGITS = 64
 _NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|(?:\d[\d_]*\.?|\.\d)[\d_]*(?:[eE][+-]?\d+)?)", re.ASCII)
@@ -19,7 +19,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class LiteralError(ValueError):
-    """A text that is no literal; `is_too_much`: it may be one, and is longer or deeper than what is read."""
+    """The text is not a literal. `is_too_much`: it is too long or nested too deep to be read."""
 
     def __init__(self, text: str, *, is_too_much: bool = False) -> None:
         super().__init__(text)
@@ -27,10 +27,10 @@ class LiteralError(ValueError):
 
 
 def literal(text: str) -> Any:
-    """The value of `text`, looked at once from left to right.
+    """The value of `text`, read in one pass.
 
     Raises:
-        LiteralError: it is none, or too long or deep.
+        LiteralError: it is not a literal, too long or nested too deep.
     """
     if len(text) > MAX_CHARACTERS:
         raise LiteralError(f"a value is longer than {MAX_CHARACTERS} characters", is_too_much=True)
@@ -42,13 +42,13 @@ def literal(text: str) -> Any:
 
 
 class _Reader:
-    """Where in `text` the next value begins."""
+    """A text and the position of its next value."""
 
     def __init__(self, text: str) -> None:
         self.text, self.position = text, 0
 
     def items(self, depth: int) -> Any:
-        """A value, or several with commas between them, which are a tuple without brackets."""
+        """A value, or a tuple without brackets: several values separated by commas."""
         first = self._value(depth)
         if self._peek() != ",":
             return first
@@ -69,7 +69,7 @@ class _Reader:
             return self._inside(character, depth - 1)
         if character in ("'", '"'):
             parts = [self._string(character)]
-            while (following := self._peek()) in ("'", '"'):  # neighbours are one text
+            while (following := self._peek()) in ("'", '"'):  # adjacent strings are joined
                 parts.append(self._string(following))
             return "".join(parts)
         word = _WORDS.match(self.text, self.position)
@@ -96,7 +96,7 @@ class _Reader:
         return (first, *rest) if several else first
 
     def _until(self, closed: str, depth: int) -> list[Any]:
-        """What follows behind commas; one more comma may stand at the end."""
+        """The values after commas; a trailing comma is allowed."""
         found: list[Any] = []
         while self._peek() == ",":
             self.position += 1
@@ -129,7 +129,7 @@ class _Reader:
             if character == "\\":
                 position += 1
                 following = self.text[position : position + 1]
-                if following not in _ESCAPES or not following:  # numbers of characters are no use in an argument
+                if following not in _ESCAPES or not following:  # character codes are not supported
                     raise LiteralError(self.text)
                 character = _ESCAPES[following]
             parts.append(character)

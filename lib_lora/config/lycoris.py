@@ -1,13 +1,13 @@
-"""The types of adapters under LyCORIS' names, as sd-scripts' `network_module` and `network_args` spell them."""
+"""LyCORIS' names of the adapter types, as in sd-scripts' `network_module` and `network_args`."""
 
 from __future__ import annotations
 
 from lib_lora.config.adapter import AdapterConfig
 
 LYCORIS, DYLORA = "lycoris.kohya", "networks.dylora"
-ALGO = {"lora": "locon", "dora": "locon"}  # the others have the same name there
-WITHOUT_CONVOLUTIONS = "attn-mlp"  # the preset that leaves convolutional blocks alone
-PRESET_OF_IA3 = "ia3"  # the preset of the few layers that it is meant for
+ALGO = {"lora": "locon", "dora": "locon"}  # the other types have the same name
+WITHOUT_CONVOLUTIONS = "attn-mlp"  # the preset without convolutional blocks
+PRESET_OF_IA3 = "ia3"  # the preset of the few layers that (IA)³ trains
 
 
 def network_module(adapter: AdapterConfig) -> str:
@@ -18,9 +18,9 @@ def network_module(adapter: AdapterConfig) -> str:
 
 
 def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:
-    """What makes LyCORIS train the same type on the same layers; nothing for a LoRA.
+    """LyCORIS' `network_args` for the same type on the same layers; empty for a LoRA.
 
-    There, without a preset, convolutions have the ordinary rank, and DoRA's strengths belong to output rows.
+    By default LyCORIS gives convolutions the ordinary rank, and DoRA one magnitude per output row.
     """
     if adapter.adapter_type == "lora":
         return {}
@@ -33,7 +33,7 @@ def lycoris_arguments(adapter: AdapterConfig) -> dict[str, str]:
 
 
 def preset(adapter: AdapterConfig) -> str:
-    """LyCORIS' name for the layers that are trained."""
+    """LyCORIS' preset of the trained layers."""
     if adapter.adapter_type == "ia3":
         return PRESET_OF_IA3
     return "full" if adapter.conv_dim else WITHOUT_CONVOLUTIONS

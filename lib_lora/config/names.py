@@ -1,6 +1,6 @@
-"""Which names a LoRA may have, and whether one is free.
+"""Legal names of a LoRA, and whether a name is taken.
 
-The webui makes a file name, a prompt alias and a metadata value of the name, so all three decide.
+The webui uses the name as a file name, a prompt alias and a metadata value; it must be legal as all three.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LORA_SUFFIXES = {".safetensors", ".pt", ".ckpt"}
 
 
 def name_problem(name: str) -> str | None:
-    """The sentence that says why `name` cannot name a LoRA, or None."""
+    """Why `name` is not legal for a LoRA, as a sentence; None if it is."""
     start = f"Name (name): got {shown(name)}, "
     if not name.strip():
         return "Name (name): is empty; give the LoRA a name, such as my_cat."
@@ -27,9 +27,9 @@ def name_problem(name: str) -> str | None:
         return start + 'it must be a plain file name without a path or any of < > : " / \\ | ? *.'
     if not all(c.isalnum() or c in " _-.+()" or unicodedata.category(c).startswith("M") for c in name):
         return start + "it may contain only letters, digits, spaces and _ - . + ( )."
-    if any(c.isdigit() and not c.isdecimal() for c in name):  # as ², on which the webui's sorting of its cards breaks
+    if any(c.isdigit() and not c.isdecimal() for c in name):  # such as ², on which the webui's sorting of cards fails
         return start + "it must not contain superscript, subscript or circled digits; use 0 to 9."
-    if any(part.isdigit() for part in re.split("[0-9]+", name)[:-1]):  # that sorting compares a number with a text there
+    if any(part.isdigit() for part in re.split("[0-9]+", name)[:-1]):  # that sorting compares a number with a string
         return start + "it has digits of another script directly before 0 to 9; use digits of one script."
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return start + "it must not start or end with a dot or a space."
@@ -41,7 +41,7 @@ def name_problem(name: str) -> str | None:
 
 
 def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
-    """The sentence that says `name` is taken in `folder` and offers the next free one, or None."""
+    """A sentence that `name` is taken in `folder`, with the next free name; None if it is not taken."""
     taken = [path for path in _loras_below(folder) if path.stem.casefold() == name.casefold()]
     elsewhere = [path for path in taken if path != folder / f"{name}.safetensors"]
     if overwrite and elsewhere:
@@ -58,14 +58,14 @@ def taken_problem(name: str, folder: Path, *, overwrite: bool) -> str | None:
 def taken_between_problem(
     name: str, folder: Path, *, epochs: bool, steps: bool, resumed_at: tuple[int, int] = (0, 0)
 ) -> str | None:
-    """The sentence that says a file which a run would save in between is there already, or None.
+    """A sentence that a file which the run would save before its end exists already; None if none does.
 
     Args:
-        name: of the LoRA.
-        folder: where LoRAs go.
-        epochs: whether files are saved by epochs, as `NAME-000001`.
-        steps: whether files are saved by steps, as `NAME-step00000500`.
-        resumed_at: epoch and step of the state that the run goes on from; files up to there are its own.
+        name: the LoRA's name.
+        folder: the LoRA folder.
+        epochs: whether files are saved by epochs, such as `NAME-000001`.
+        steps: whether files are saved by steps, such as `NAME-step00000500`.
+        resumed_at: epoch and step of the state that the run resumes from; files up to there are its own.
     """
     endings = [(r"-(\d{6,})", resumed_at[0])] * epochs + [(r"-step(\d{8,})", resumed_at[1])] * steps
     for path in _loras_below(folder):
@@ -80,7 +80,7 @@ def taken_between_problem(
 
 
 def next_free(name: str, folder: Path) -> str:
-    """`name` with the smallest -2, -3 … that no LoRA below `folder` has."""
+    """`name` with the smallest of -2, -3, … that no LoRA below `folder` has."""
     stems = {path.stem.casefold() for path in _loras_below(folder)}
     number = 2
     while f"{name}-{number}".casefold() in stems:

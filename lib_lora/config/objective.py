@@ -1,4 +1,4 @@
-"""Options of what is minimised: noise, timesteps, the error and its weights."""
+"""Options of the objective: noise, timesteps, the loss and its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITH_OFFSET = ReadIf(lambda objective: objective.noise_offset > 0, "Noise offset
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised."""
+    """The objective."""
 
     min_snr_gamma: float = option(
         0.0,

@@ -1,4 +1,4 @@
-"""Options of how the adapters are updated."""
+"""Options of the optimizer and the learning rates."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ WITH_TEXT_ENCODER = ReadIf(lambda optimizer: optimizer.text_encoder_lr != 0, "Le
 
 
 def of_schedules(*names: str) -> ReadIf:
-    """Read by the schedules of these names."""
+    """Read by the learning rate schedules `names`."""
     return ReadIf(lambda optimizer: optimizer.own_schedule in names, OTHER_SCHEDULE)
 
 
 def not_of_schedule(name: str) -> ReadIf:
-    """Read by all schedules but that of this name."""
+    """Read by all learning rate schedules but `name`."""
     return ReadIf(lambda optimizer: optimizer.has_schedule and optimizer.own_schedule != name, OTHER_SCHEDULE)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the adapters are updated."""
+    """The optimizer and the learning rates."""
 
     unet_lr: float = option(
         1e-4,
@@ -225,7 +225,7 @@ class OptimizerConfig:
 
     @property
     def has_schedule(self) -> bool:
-        """Whether the optimizer takes a schedule."""
+        """Whether the optimizer takes a learning rate schedule."""
         return not optimizer_spec(self.optimizer).schedule_free
 
     @property

@@ -1,4 +1,4 @@
-"""Every optimizer by kohya's name: where it comes from, and what is special about it. Nothing is imported here."""
+"""Every optimizer by kohya's name: its class, arguments and properties. No package is imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# tried with the webui's torch 2.1.2, but for bitsandbytes, which needs CUDA and is untried; --no-deps leaves that torch as it is
+# tested with the webui's torch 2.1.2, except bitsandbytes, which needs CUDA; --no-deps keeps that torch
 PINS = {
     "bitsandbytes": "bitsandbytes==0.45.5",
     "lion_pytorch": "lion-pytorch==0.2.3",
@@ -19,17 +19,17 @@ PINS = {
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """One optimizer.
+    """An optimizer.
 
     Args:
         module: importable name.
-        attribute: the class in it.
-        fixed: arguments that are always given.
-        defaults: arguments that are given unless the user does.
-        needs_cuda: it has kernels for CUDA alone.
-        one_rate: it finds the learning rate itself; only the first group's factor counts.
-        own_rate: the argument with which it makes its own rates and takes no other, nor any schedule but its own.
-        schedule_free: it needs no schedule, and holds other weights while it trains than those to keep.
+        attribute: name of its class.
+        fixed: arguments that are always passed.
+        defaults: arguments that are passed unless the user sets them.
+        needs_cuda: it has only CUDA kernels.
+        one_rate: it finds the learning rate itself; only the first parameter group's factor counts.
+        own_rate: the argument that makes it set its own learning rates, with its own schedule only.
+        schedule_free: it needs no schedule; the weights that it trains differ from those to save.
     """
 
     module: str
@@ -46,11 +46,11 @@ class OptimizerSpec:
         return self.module.partition(".")[0]
 
     def makes_its_own_rate(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether it does with the user's `arguments`."""
+        """Whether it sets its own learning rates, given the user's `arguments`."""
         return bool({**self.defaults, **arguments}.get(self.own_rate))
 
     def installed(self) -> bool:
-        """Whether its package is there; it is not imported."""
+        """Whether its package is installed, without importing it."""
         try:
             return importlib.util.find_spec(self.package) is not None
         except ValueError:  # __main__ and the like
@@ -99,24 +99,24 @@ _BY_LOWER = {name.lower(): spec for name, spec in OPTIMIZERS.items()}
 
 
 def optimizer_spec(name: str) -> OptimizerSpec:
-    """The optimizer that `name` means: one of the list in any case, a class of torch.optim, or `package.module.Class`."""
+    """The optimizer called `name`: one of `OPTIMIZERS` in any case, a class of torch.optim, or `package.module.Class`."""
     known = _BY_LOWER.get(name.lower())
     if known is not None:
         return known
     module, _, attribute = name.rpartition(".")
     same = [spec for spec in OPTIMIZERS.values() if spec.attribute == attribute and spec.package == module.partition(".")[0]]
-    if same and module:  # one of the list under its full name
+    if same and module:  # one of `OPTIMIZERS` under its full name
         return same[0]
     return OptimizerSpec(module or "torch.optim", attribute, schedule_free=name.lower().endswith("schedulefree"))
 
 
 def full_name(schedule: str) -> str:
-    """`package.module.Class` of a schedule that is named by hand; a name alone is one of torch's."""
+    """`package.module.Class` of a schedule class; a bare name is one of torch's."""
     return schedule if "." in schedule else f"torch.optim.lr_scheduler.{schedule}"
 
 
 def code_of_others(settings: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """The option and value that bring in code of a package which is neither torch's own nor one of the list's; None for none."""
+    """The option and value that name a class which is neither torch's nor in `OPTIMIZERS`; None if there is none."""
     name, schedule = settings.get("optimizer"), settings.get("lr_scheduler_type")
     if isinstance(name, str) and name:
         spec = optimizer_spec(name)

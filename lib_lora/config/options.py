@@ -1,7 +1,7 @@
-"""How one option is declared, and how text becomes its value.
+"""Options as the rest of the program sees them, and the parsing of their values.
 
-An option is a field of a frozen dataclass made by `option()`. Form, tooltips, validation, command line, kohya names, metadata
-and the rules of what is shown and resumed are all derived from that one declaration.
+An option is a field of a frozen dataclass made by `option()`. Form, tooltips, validation, command line, kohya's names, metadata
+and the rules of hiding and resuming are derived from its declaration.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 from lib_lora.config.declaration import Declaration
 
-LONGEST_TEXT = 2**16  # characters: a form, a file's metadata and the checks hold so much
-MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many folders as there may be images
+LONGEST_TEXT = 2**16  # characters that form, metadata and checks can handle
+MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many entries as images are allowed
 LARGEST_NUMBER = 2**63
 SHOWN_CHARACTERS = 80
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option as the rest of the program sees it."""
+    """An option with its name, type, default and declaration."""
 
     group: str
     name: str
@@ -34,27 +34,27 @@ class Option:
 
     @property
     def title(self) -> str:
-        """Label and name, as error messages start: `Rank (rank)`."""
+        """Label and name, the start of error messages: `Rank (rank)`."""
         return f"{self.declaration.label} ({self.name})"
 
     @property
     def default_words(self) -> str:
-        """The default for a person to read."""
+        """The default in words."""
         return self.declaration.unset if self.default is None else str(self.default)
 
     @property
     def is_path(self) -> bool:
-        """Whether every value names folders or files of the machine."""
+        """Whether every value is a path."""
         return isinstance(self.declaration.is_path, str) and bool(self.declaration.is_path)
 
     def names_path(self, value: Any) -> bool:
-        """Whether `value` names folders or files of the machine."""
+        """Whether `value` is a path."""
         is_path = self.declaration.is_path
         return bool(value) and (self.is_path if isinstance(is_path, str) else is_path(str(value)))
 
     @property
     def not_inherited(self) -> str:
-        """Why no file of somebody else sets it, whatever the value; empty if one may."""
+        """Why no imported file sets it, whatever the value; empty if one may."""
         declared = self.declaration
         if declared.set_by != "person":
             return ""
@@ -62,7 +62,7 @@ class Option:
         return declared.not_inherited or of_path
 
     def not_inherited_value(self, value: Any) -> str:
-        """Why a file of somebody else does not set it to `value`; empty if it may."""
+        """Why an imported file does not set it to `value`; empty if it may."""
         return self.not_inherited or (self.declaration.not_inherited if self.names_path(value) else "")
 
 
@@ -79,7 +79,7 @@ def options_of(group: str, cls: type) -> Iterator[Option]:
 
 
 def parse_typed(opt: Option, raw: Any) -> Any:
-    """Turn `raw` (text, a JSON value, or what a form gives) into the option's type; `bounds_problem` tells of its bounds.
+    """Convert `raw` (text, a JSON value or a form's value) to the option's type; `bounds_problem` checks its bounds.
 
     Raises:
         ValueError: with one sentence that names the option, the value found and what is allowed.
@@ -100,7 +100,7 @@ def parse_typed(opt: Option, raw: Any) -> Any:
 
 
 def bounds_problem(opt: Option, value: Any) -> str | None:
-    """The sentence that says why `value` is outside what `opt` allows, or None."""
+    """Why `opt` does not allow `value`, as a sentence; None if it does."""
     low, high = opt.declaration.ge, opt.declaration.le
     outside = isinstance(value, float) and not math.isfinite(value)
     if opt.type in (int, float) and value is not None:
@@ -111,7 +111,7 @@ def bounds_problem(opt: Option, value: Any) -> str | None:
 
 
 def _unfit(raw: Any) -> str | None:
-    """What is said of texts that no program could use, however they are written."""
+    """Why texts are unusable for any option, as the end of a sentence; None if they are not."""
     texts = [text for text in (raw if isinstance(raw, (list, tuple)) else [raw]) if isinstance(text, str)]
     if len(texts) > MOST_TEXTS:
         return f"has {len(texts)} entries, must have at most {MOST_TEXTS}"
@@ -132,11 +132,11 @@ def _allowed(opt: Option) -> str:
 
 
 def shown(raw: Any) -> str:
-    """`raw` as a sentence shows it: short, and in time, whatever it is."""
+    """`raw` as messages show it, shortened in bounded time."""
     if isinstance(raw, str):
         text = repr(raw[:SHOWN_CHARACTERS] if len(raw) > SHOWN_CHARACTERS else raw)
         return text if len(raw) <= SHOWN_CHARACTERS and len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
-    if isinstance(raw, int) and abs(raw) >= 10**SHOWN_CHARACTERS:  # Python writes out no number of more than 4300 digits
+    if isinstance(raw, int) and abs(raw) >= 10**SHOWN_CHARACTERS:  # Python does not print more than 4300 digits
         return "a very large number"
     if raw is None or isinstance(raw, (bool, int, float)):
         return str(raw)
@@ -174,7 +174,7 @@ def _parse_str(raw: Any) -> str:
         return ""
     if not isinstance(raw, str):
         _refuse()
-    raw.encode()  # half of a surrogate pair could be stored nowhere
+    raw.encode()  # raises for a lone surrogate, which cannot be stored
     return str(raw.strip())
 
 

@@ -14,7 +14,7 @@ Checkpointing = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class PrecisionConfig:
-    """Number formats."""
+    """Number formats and memory."""
 
     mixed_precision: MixedPrecision = option(
         "auto",

@@ -1,4 +1,4 @@
-"""Settings that go together, with the reason for each: data, no code. What a preset does not name has its default."""
+"""Presets: values that go together, with a reason for each. Other options have their defaults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of a preset, and why."""
+    """A value of a preset, and its reason."""
 
     name: str
     value: Any

@@ -1,6 +1,6 @@
-"""Sample prompts as sd-scripts reads them: one a line with flags behind (`line_to_prompt_dict`), or a file (`load_prompts`).
+"""Sample prompts as sd-scripts reads them: one per line with flags (`line_to_prompt_dict`), or a file (`load_prompts`).
 
-What sd-scripts passes over is passed over here too, and so is what only its own sampler uses; both are told once.
+What sd-scripts ignores, or only its own sampler uses, is ignored and reported once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lib_lora.paths import at_home, path_problem
 MAX_BYTES = 2**20
 TITLE = "Sample prompts (sample_prompts): "
 FLAGS = "--n (negative) --w --h (size) --d (seed) --l (guidance) --s (steps)"
-MOST_STEPS, SMALLEST_SIDE = 1000, 64  # beyond them sd-scripts takes them
+MOST_STEPS, SMALLEST_SIDE = 1000, 64  # sd-scripts clamps to these limits
 MOST_TOLD = 5
 _FIELDS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "l": "guidance", "s": "steps"}
-_KEYS = {  # of TOML and JSON files
+_KEYS = {  # in TOML and JSON files
     "negative_prompt": "n", "width": "w", "height": "h", "seed": "d", "scale": "l", "sample_steps": "s",
 }  # fmt: skip
 _LARGEST = {"w": 2048, "h": 2048, "d": 2**64 - 1, "l": 100}
@@ -33,16 +33,16 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Told(dict[str, list[str]]):
-    """What is not read -> where it stands."""
+    """Part of a prompt that is not read -> where it occurs."""
 
     def add(self, what: str, place: str) -> None:
-        """Once more."""
+        """Add a place of `what`."""
         self.setdefault(what, []).append(place)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line. What is None was not said."""
+    """A prompt. Values that are None are not given."""
 
     text: str
     negative: str = ""
@@ -54,16 +54,16 @@ class Prompt:
 
 
 def read_prompts(value: str) -> list[Prompt]:
-    """The prompts of the option: its lines, or those of the file that it names. Empty lines and `# …` say nothing.
+    """The prompts of the option: its lines, or those of the file that it names. Empty lines and `# …` are skipped.
 
     Raises:
-        ValueError: with what is wrong, in words that go on after the option's name.
+        ValueError: with what is wrong, as the end of a sentence.
     """
     return _read(value)[0]
 
 
 def prompt_notes(value: str) -> list[str]:
-    """A sentence on what of the prompts is not read, or nothing. What cannot be read at all is told by `read_prompts`."""
+    """A note on parts of the prompts that are not read. `read_prompts` reports prompts that cannot be read at all."""
     try:
         told = _read(value)[1]
     except ValueError:
@@ -80,12 +80,12 @@ def _places(places: list[str]) -> str:
 
 
 def names_a_file(value: str) -> bool:
-    """Whether the option names a file of prompts, and is none itself."""
+    """Whether the value is the path of a prompt file."""
     return not _LINE_END.search(value.strip()) and value.strip().lower().endswith((".txt", ".toml", ".json"))
 
 
 def _read(value: str) -> tuple[list[Prompt], Told]:
-    """The prompts, and what of them is not read."""
+    """The prompts, and the parts of them that are not read."""
     text, told = value.strip(), Told()
     if names_a_file(text):
         path = Path(text)
@@ -103,7 +103,7 @@ def _file_text(path: Path) -> str:
         raise ValueError(f"got {shown(str(path))}, which {problem.rstrip('.')}")
     try:
         path = at_home(str(path))
-        if path.exists() and not path.is_file():  # a pipe would never answer
+        if path.exists() and not path.is_file():  # reading a pipe would block
             raise OSError("it is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it is larger than {MAX_BYTES // 2**20} MB")
@@ -134,7 +134,7 @@ def _items(path: Path, text: str) -> list[Any]:
 
 
 def _from_item(number: int, item: str | Mapping[str, Any], told: Told) -> Prompt:
-    """A line, or a table with sd-scripts' names."""
+    """A prompt from a line, or from a table with sd-scripts' names."""
     place = f"prompt {number}"
     if isinstance(item, str):
         return _from_line(place, item.strip(), told)
@@ -167,10 +167,10 @@ def _from_line(place: str, line: str, told: Told) -> Prompt:
 
 
 def _with_flag(prompt: Prompt, place: str, name: str, text: str, title: str, told: Told) -> Prompt:
-    """`prompt` with what `text` says: as in sd-scripts a number up to where it ends.
+    """`prompt` with the flag `name` set from `text`; as in sd-scripts, what follows a number is ignored.
 
     Raises:
-        ValueError: no picture could be drawn with it.
+        ValueError: no picture can be drawn with it.
     """
     if name == "n":
         return replace(prompt, negative=text.strip())
@@ -191,7 +191,7 @@ def _with_flag(prompt: Prompt, place: str, name: str, text: str, title: str, tol
 
 
 def _number(name: str, text: str) -> tuple[float | int | None, str]:
-    """The number that `text` begins with, and what stands behind it; zeros behind the point of a whole one are no rest."""
+    """The number that `text` begins with, and the rest; a `.0` after a whole number is no rest."""
     pattern, kind = (_DECIMAL, float) if name == "l" else (_WHOLE, int)
     match = pattern.match(text)
     read: Callable[[str], float | int] = kind
@@ -204,7 +204,7 @@ def _number(name: str, text: str) -> tuple[float | int | None, str]:
 
 
 def _written(number: float) -> str:
-    """A number of a file as a line would have it."""
+    """A number of a file as a line would write it."""
     whole = isinstance(number, int) or (number == number and abs(number) < 2**63 and number == int(number))
     if not whole:
         return repr(number)

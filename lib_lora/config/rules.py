@@ -1,4 +1,4 @@
-"""Rules that look at more than one value: small functions from a configuration to a sentence, or None."""
+"""Rules over several options: functions from a configuration to a problem, or None."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lib_lora.config.settled import ModelRule, Settled
 from lib_lora.errors import Problem
 
 STEPS_OR_SHARES = ("lr_warmup_steps", "lr_decay_steps", "stop_text_encoder_training", "stop_embedding_training")
-SHOWN = 80  # characters of a name that is none
+SHOWN = 80  # characters of an unknown name in a message
 
 
 def config_problems(config: TrainConfig, settled: Settled | None = None) -> list[Problem]:
-    """Everything that must be said about `config` alone before a run, all at once.
+    """All problems of `config` itself.
 
-    `settled`: what it comes to with the model, where that is known.
+    `settled`: `config` settled for the model, if the model is known.
     """
     bounds = {opt.name: bounds_problem(opt, config.value(opt)) for opt in all_options() if is_read(config, opt.name)}
     problems = [Problem(name, text) for name, text in bounds.items() if text]
@@ -33,17 +33,17 @@ def config_problems(config: TrainConfig, settled: Settled | None = None) -> list
 
 
 def taken_problems(config: TrainConfig, out: Path) -> list[Problem]:
-    """What says that the LoRA folder `out` has files of the run's names already. The name itself is legal."""
+    """Problems if the LoRA folder `out` already has files under the run's names. The name itself is legal."""
     run = config.run
     found = [taken_problem(run.name, out, overwrite=run.overwrite)]
-    if not (run.overwrite or run.resume):  # what a resumed run may find is told with its state
+    if not (run.overwrite or run.resume):  # for a resumed run, the check of its state does this
         epochs, steps = bool(run.save_every_n_epochs or run.save_n_epoch_ratio), bool(run.save_every_n_steps)
         found.append(taken_between_problem(run.name, out, epochs=epochs, steps=steps))
     return [Problem("name", text) for text in found if text]
 
 
 def config_notes(config: TrainConfig) -> list[str]:
-    """What a run has to tell of its settings: what was set and has no effect, and what prompts say that is not read."""
+    """Notes on the settings: options without effect, and parts of sample prompts that are not read."""
     options = options_by_name()
     titles: dict[str, list[str]] = {}
     for name, since in unread(config):
@@ -54,7 +54,7 @@ def config_notes(config: TrainConfig) -> list[str]:
 
 
 def something_is_trained(config: TrainConfig, settled: Settled | None = None) -> Problem | None:
-    rate = (settled or config).optimizer.text_encoder_lr  # where it is not given, the family decides
+    rate = (settled or config).optimizer.text_encoder_lr  # if not given, the family decides
     if config.optimizer.unet_lr > 0 or rate != 0:
         return None
     problem = Problem(
@@ -129,7 +129,7 @@ def velocity_weights_fit(config: TrainConfig, settled: Settled | None = None) ->
 
 
 def steps_are_whole(name: str) -> Rule:
-    """The rule of a number of steps that may be a share of all."""
+    """The rule that `name` is a whole number of steps, or a share below 1."""
     opt = options_by_name()[name]
 
     def rule(config: TrainConfig) -> Problem | None:
@@ -144,7 +144,7 @@ def steps_are_whole(name: str) -> Rule:
 def optimizer_is_installed(config: TrainConfig) -> Problem | None:
     name = config.optimizer.optimizer
     spec = optimizer_spec(name)
-    if spec not in OPTIMIZERS.values():  # looked at as text: nothing is imported for a name
+    if spec not in OPTIMIZERS.values():  # checked as text, without an import
         problem = class_problem(f"{spec.module}.{spec.attribute}", "optimizer") if name else None
         text = f"Optimizer (optimizer): {name[:SHOWN]!r} {problem}; choose one from the list."
         return Problem("optimizer", text) if problem else None
@@ -210,7 +210,7 @@ def schedule_fits_the_optimizer(config: TrainConfig) -> Problem | None:
     try:
         makes_its_own = spec.makes_its_own_rate(parse_arguments(optimizer.optimizer_args))
     except ValueError:
-        return None  # arguments_can_be_read tells
+        return None  # reported by arguments_can_be_read
     if makes_its_own and optimizer.lr_scheduler != "adafactor":
         return Problem(
             "lr_scheduler",

@@ -1,4 +1,4 @@
-"""Options of how long a run goes on, and of what it leaves behind."""
+"""Options of a run's length, and of the files that it writes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lib_lora.config.prompts import names_a_file
 
 
 def is_no_name(text: str) -> bool:
-    """Whether `text` cannot be the name of a LoRA, and so is a folder."""
+    """Whether `text` is a folder, since it cannot be the name of a LoRA."""
     return name_problem(text) is not None
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, and what becomes of the result."""
+    """The length of a run, and the files that it writes."""
 
     name: str = option(
         "",
@@ -328,7 +328,7 @@ class RunConfig:
 
     @property
     def draws_samples(self) -> bool:
-        """Whether the sample prompts may be drawn at all, as far as the options alone tell it."""
+        """Whether samples may be drawn, judged from the options alone."""
         by_steps = self.sample_every_n_steps and (not self.steps or self.sample_every_n_steps <= self.steps)
         by_epochs = self.sample_every_n_epochs and (self.steps or self.sample_every_n_epochs <= self.epochs)
         return bool(self.sample_at_first or by_steps or by_epochs)

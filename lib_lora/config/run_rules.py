@@ -1,4 +1,4 @@
-"""Rules of what a run leaves behind that look at more than one value."""
+"""Rules of a run's samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a run on a certain model: nothing in them depends on it any more."""
+"""The settings of a run, settled for its model: no value depends on the model any more."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from lib_lora.families.sd1 import SD1
 
 @dataclass(frozen=True)
 class SettledOptimizer(OptimizerConfig):
-    """Optimizer settings whose rates are all known."""
+    """Optimizer settings without unset learning rates."""
 
     text_encoder_lr: float = 0.0
 
     @property
     def first_rate(self) -> float:
-        """The U-Net's rate, or the text encoder's where the U-Net has none."""
+        """The U-Net's learning rate, or the text encoder's if the U-Net's is 0."""
         return self.unet_lr or self.text_encoder_lr
 
 
 @dataclass(frozen=True)
 class Settled(TrainConfig):
-    """All settings of a run on a model. `lib_lora.settle.settle` makes it.
+    """All settings of a run on a model, made by `lib_lora.settle.settle`.
 
-    `given`: the settings as they were given. `model`: the name of its family, "" where that is not known yet.
+    `given`: the settings as given. `model`: the name of the model's family, "" if not known yet.
     `layout`: the blocks of its U-Net.
     """
 
@@ -40,20 +40,20 @@ class Settled(TrainConfig):
 
     @property
     def saved(self) -> TrainConfig:
-        """What a state says: the settings as they were given, and the rates that they came to."""
+        """The settings that a state saves: as given, with the settled learning rates."""
         return replace(self.given, optimizer=self.optimizer)
 
     def because(self, problem: Problem) -> Problem:
-        """A problem that is one for this model alone."""
+        """`problem`, with the model added as its cause."""
         return Problem(problem.option, f"{problem.removesuffix('.')}; the model is {self.model}.")
 
 
-# looks at more than one value, and at what they come to with the model, where that is known
+# a check of several values, and of their settled values if the model is known
 ModelRule = Callable[[TrainConfig, "Settled | None"], "Problem | None"]
 
 
 def with_rates(config: TrainConfig, text_encoder_lr: float) -> Settled:
-    """`config` with a rate of the text encoders where none is given."""
+    """`config` settled; `text_encoder_lr` is used if it gives none."""
     given = config.optimizer.text_encoder_lr
     rates = {"text_encoder_lr": text_encoder_lr if given is None else given}
     groups = {group.name: getattr(config, group.name) for group in dataclasses.fields(TrainConfig)}

@@ -1,4 +1,4 @@
-"""Options of what the model is told about an image."""
+"""Options of captions and their tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAGS_STAY = "tags are neither shuffled nor dropped"
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What the model is told about an image."""
+    """Captions and their tokens."""
 
     trigger: str = option(
         "",
@@ -181,5 +181,5 @@ class TextConfig:
 
     @property
     def tags_move(self) -> bool:
-        """Whether a caption is taken apart into tags."""
+        """Whether captions are split into tags."""
         return bool(self.shuffle_caption or self.token_warmup_step or self.caption_tag_dropout_rate)

@@ -1,19 +1,21 @@
-"""TOML text -> a dictionary, with whatever reader there is."""
+"""Read TOML with the first reader that is available, and write flat TOML."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lib_lora.errors import ConfigError
 
 MAX_DEPTH = 20
-_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has none of its own
+_READERS = ("tomllib", "tomli", "toml", "pip._vendor.tomli")  # Python 3.10 has no tomllib
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML with the first reader that is there: Python's own, an installed one, or the one inside pip."""
+    """`text` as a dictionary, parsed by Python's own reader, an installed one, or the one inside pip."""
     for name in _READERS:
         try:
             reader = importlib.import_module(name)
@@ -27,7 +29,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _has_deep_keys(text: str) -> bool:
-    """Whether a key such as a.b.c has too many parts. The readers need memory by the square of them: 100 KB take all there is."""
+    """Whether a key such as a.b.c has too many parts. The readers' memory grows with their square: 100 KB exhaust it."""
     parts = 0
     for part in text.split("."):
         inside = part.strip(" \t")
@@ -38,3 +40,19 @@ def _has_deep_keys(text: str) -> bool:
         if parts > MAX_DEPTH:
             return True
     return False
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML. JSON strings are TOML's basic strings, except for DEL and characters beyond the basic plane."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_table(values: Mapping[str, Any]) -> str:
+    """`key = value` lines."""
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())

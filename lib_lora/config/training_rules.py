@@ -1,4 +1,4 @@
-"""Rules of updates, formats and memory that look at more than one value."""
+"""Rules over several options of the optimizer and number formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lib_lora.config.groups import Rule, TrainConfig, is_read
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.errors import Problem
 
-_DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' format
+_DIVIDES_BY_SQUARES = {"AdamW", "Adam", "NAdam", "Adagrad", "RMSprop"}  # of torch.optim, whose state has the weights' dtype
 
 
 def full_precision_fits(config: TrainConfig) -> Problem | None:
@@ -25,8 +25,8 @@ def full_precision_fits(config: TrainConfig) -> Problem | None:
 def fp16_holds_the_squares(config: TrainConfig) -> Problem | None:
     """Torch's Adam and its relatives divide by √v + eps; in fp16 the v of usual gradients is 0.
 
-    No usual eps helps: at β₂ = 0.999 a gradient of up to 5e-3 leaves v = 0, and the update is gradient / eps. With 1e-6 on a GPU
-    the loss was not a number within 8 steps.
+    No usual eps helps: at β₂ = 0.999 a gradient of up to 5e-3 leaves v = 0, and the update is gradient / eps. With
+    eps = 1e-6 on a GPU the loss was NaN within 8 steps.
     """
     spec = optimizer_spec(config.optimizer.optimizer)
     if not config.precision.full_fp16 or spec.module != "torch.optim" or spec.attribute not in _DIVIDES_BY_SQUARES:

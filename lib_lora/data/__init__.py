@@ -1,1 +1,1 @@
-"""From folders of photos to batches: files, pixels, buckets, captions, token ids, order."""
+"""From folders of images to batches: files, pixels, buckets, captions, token ids, order."""

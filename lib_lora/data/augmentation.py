@@ -1,6 +1,6 @@
-"""How one showing of an image differs from the plain one: mirrored, cut elsewhere, in other colours.
+"""Image augmentation: mirroring, random crops and colour changes.
 
-What chance decides is a pure function of (seed, step, place in the step).
+Random draws are a pure function of (seed, step, place in the step).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LARGEST_GAMMA = 0.05
 
 @dataclass(frozen=True)
 class Augmentation:
-    """`cut`: where the cut lies in what is too much, 0 to 1 from the top and from the left; None for the centre."""
+    """How an image is augmented. `cut`: crop offset from top and left, as a share of the surplus, 0 to 1; None for the centre."""
 
     mirrored: bool = False
     cut: tuple[float, float] | None = None
@@ -34,7 +34,7 @@ PLAIN = Augmentation()
 
 
 def drawn_augmentation(data: DataConfig, seed: int, step: int, place: int) -> Augmentation:
-    """The look of the image at `place` of `step`."""
+    """The augmentation of the image at `place` of `step`."""
 
     def draw(what: str) -> float:
         return uniform(seed, "look", what, step, place)
@@ -51,7 +51,7 @@ def drawn_augmentation(data: DataConfig, seed: int, step: int, place: int) -> Au
 
 
 def with_colours(pixels: Pixels, augmentation: Augmentation) -> Pixels:
-    """`pixels` with the hue turned, or with each value v made v^γ (of 0 to 255, as sd-scripts), `[height, width, 3]`."""
+    """`pixels` with shifted hue, or with each value v (0 to 255, as in sd-scripts) raised to v^γ, `[height, width, 3]`."""
     if augmentation.hue:
         turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
         turned[..., 0] = (turned[..., 0].astype(np.float32) + augmentation.hue % 180) % 180

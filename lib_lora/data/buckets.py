@@ -1,6 +1,6 @@
-"""Sizes -> buckets: which training size an image gets, how it is scaled to cover it, and where it is cut.
+"""Sizes -> buckets: the training size of each image, and how the image is scaled and cropped to it.
 
-The same choices as sd-scripts' `BucketManager` and `make_bucket_resolutions`, float arithmetic included.
+Equal to sd-scripts' `BucketManager` and `make_bucket_resolutions`, including float arithmetic.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class BucketRule:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one image goes: scale to `resized`, cut the centre to `bucket`."""
+    """The bucket of one image: scale to `resized`, then crop to `bucket`."""
 
     bucket: Size
     resized: Size
 
 
 def bucket_sizes(rule: BucketRule) -> list[Size]:
-    """All sizes an image may be given, ordered by width, then height."""
+    """All bucket sizes, ordered by width, then height."""
     area = rule.max_size.area
     square = int(math.sqrt(area) // rule.step) * rule.step
     widths_heights = {(square, square)}
@@ -45,17 +45,17 @@ def bucket_sizes(rule: BucketRule) -> list[Size]:
 
 
 def place(image: Size, rule: BucketRule) -> Placement:
-    """The bucket of an image of size `image` and the size it is scaled to first."""
+    """The bucket of an image of size `image`, and the size it is scaled to first."""
     return _place_shrinking(image, rule) if rule.no_upscale else _place_nearest(image, rule)
 
 
 def place_fixed(image: Size, target: Size) -> Placement:
-    """Buckets off: every image covers `target` and is cut to it."""
+    """The placement without buckets: every image is scaled to cover `target` and cropped to it."""
     return Placement(target, _cover(image, target))
 
 
 def crop_in_bucket(image: Size, bucket: Size) -> Crop:
-    """Where `image` would lie if it were fitted inside `bucket`: SDXL's crop conditioning (sd-scripts `get_crop_ltrb`)."""
+    """Edges of `image` if it were fitted inside `bucket`: SDXL's crop conditioning (sd-scripts `get_crop_ltrb`)."""
     ratio = image.width / image.height
     if bucket.width / bucket.height > ratio:
         width, height = bucket.height * ratio, float(bucket.height)
@@ -94,7 +94,7 @@ def _place_shrinking(image: Size, rule: BucketRule) -> Placement:
 
 
 def _shrink(ratio: float, rule: BucketRule) -> Size:
-    """A size of the rule's area and `ratio`; one side is a multiple of the step: the one that bends `ratio` less."""
+    """A size of the rule's area and about `ratio`; one side is a multiple of the step: the one that changes `ratio` less."""
     width = math.sqrt(rule.max_size.area * ratio)
     by_width = _round(width, rule.step)
     by_height = _round(rule.max_size.area / width, rule.step)
@@ -111,9 +111,9 @@ def _round(value: float, step: int) -> int:
 
 
 def told_sizes(image: Size, bucket: Size, *, mirrored: bool) -> Sizes:
-    """Height and width of the image, top and left of its cut, height and width of its bucket (sd-scripts `__getitem__`).
+    """SDXL's size conditioning: image height and width, crop top and left, bucket height and width (sd-scripts `__getitem__`).
 
-    The cut is where the image would lie if it were fitted inside the bucket, whatever is really cut off.
+    The crop is that of `crop_in_bucket`, whatever is really cropped.
     """
     crop = crop_in_bucket(image, bucket)
     left = bucket.width - crop.right if mirrored else crop.left

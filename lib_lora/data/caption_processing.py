@@ -1,6 +1,6 @@
-"""A caption as one step shows it: prefix, dropout, wildcards, shuffled and dropped tags (sd-scripts `process_caption`).
+"""The caption of one step: prefix, dropout, wildcards, shuffled and dropped tags (sd-scripts `process_caption`).
 
-A pure function of the text, the options, and (seed, step, place in the batch); the order of the rules is sd-scripts'.
+A pure function of the text, the options, and (seed, step, place in the step); the rules apply in sd-scripts' order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lib_lora.config.text import TextConfig
 from lib_lora.data.captions import has_trigger
 from lib_lora.randomness import permutation, uniform
 
-_OPEN, _CLOSED = "\ufdd0", "\ufdd1"  # stand in for {{ and }}; never characters of a text
+_OPEN, _CLOSED = "\ufdd0", "\ufdd1"  # placeholders for {{ and }}: Unicode noncharacters
 _WILDCARD = re.compile(r"\{([^{}]+)\}")
 
 Draw = Callable[[str], float]
@@ -22,7 +22,7 @@ Draw = Callable[[str], float]
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in the run a caption is shown. `step` and `steps` count updates from 0, `epoch` from 0."""
+    """When a caption is shown: at update `step` of `steps`, in `epoch`, at `place` in the step; all from 0."""
 
     step: int
     steps: int
@@ -31,7 +31,7 @@ class Moment:
 
 
 def varies(text: TextConfig) -> bool:
-    """Whether a caption may read differently from step to step."""
+    """Whether captions may change from step to step."""
     return bool(
         text.enable_wildcard
         or text.shuffle_caption
@@ -43,7 +43,7 @@ def varies(text: TextConfig) -> bool:
 
 
 def unvaried(text: TextConfig) -> TextConfig:
-    """The same options without dropout, shuffling and warm-up: a caption in full, as it is meant."""
+    """The options without dropout, shuffling and token warm-up, for the full caption."""
     return replace(
         text,
         shuffle_caption=False,
@@ -55,7 +55,7 @@ def unvaried(text: TextConfig) -> TextConfig:
 
 
 def shown_caption(text: TextConfig, caption: str, moment: Moment, seed: int) -> str:
-    """What the model is told at `moment`."""
+    """The caption that the model is given at `moment`."""
 
     def draw(what: str) -> float:
         return uniform(seed, "caption", what, moment.step, moment.place)
@@ -74,7 +74,7 @@ def shown_caption(text: TextConfig, caption: str, moment: Moment, seed: int) -> 
 
 
 def in_order(text: TextConfig, caption: str, seed: int) -> str:
-    """The caption in full as a prompt: its tags in their order, without the mark of those that are kept."""
+    """The full caption as a prompt: tags in their order, without `keep_tokens_separator`."""
     shown = shown_caption(unvaried(text), caption, Moment(0, 1, 0, 0), seed)
     if not text.tags_move or not text.keep_tokens_separator:
         return shown
@@ -83,7 +83,7 @@ def in_order(text: TextConfig, caption: str, seed: int) -> str:
 
 
 def _without_wildcards(caption: str, draw: Draw) -> str:
-    """One line of several, and one of the alternatives in every `{a|b}`; `{{` and `}}` are plain braces."""
+    """One of the lines, with one alternative of every `{a|b}`; `{{` and `}}` are literal braces."""
     caption = _choice(caption.split("\n"), draw("line"))
     caption = caption.replace("{{", _OPEN).replace("}}", _CLOSED)
     numbers = iter(range(len(caption)))
@@ -105,7 +105,7 @@ def _with_moved_tags(text: TextConfig, caption: str, moment: Moment, seed: int, 
 
 
 def _kept_and_free(text: TextConfig, caption: str) -> tuple[list[str], list[str], list[str]]:
-    """Tags that stay in front, tags that move, tags that stay behind."""
+    """Tags kept in front, tags that are shuffled and dropped, tags kept at the end."""
     if text.keep_tokens_separator and text.keep_tokens_separator in caption:
         parts = [*caption.split(text.keep_tokens_separator, 2), ""][:3]
         first, middle, last = ([tag for tag in _tags(text, part) if tag] for part in parts)

@@ -1,4 +1,4 @@
-"""Image -> caption as it is written down: the file beside it, the folder's name, the trigger word."""
+"""Image -> written caption: from the file beside it, its own or its folder's name, and the trigger word."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_lora.data.folders import leads_out, link_problem, named
 from lib_lora.data.hidden_names import given_stem
-from lib_lora.data.lines import lines_of
-from lib_lora.data.symlinks import leads_out, link_problem, named
 from lib_lora.errors import DatasetError
 
 MAX_BYTES = 2**20
-SHOWN_CHARACTERS = 60  # of a caption in a sentence
+SHOWN_CHARACTERS = 60  # of a caption in a message
 DEFAULT_EXTENSION, SECOND_EXTENSION = ".txt", ".caption"
 
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """Where captions come from. With `all_lines` every line of a file is an alternative."""
+    """Where captions come from. With `all_lines`, every line of a file is an alternative."""
 
     trigger: str = ""
     extension: str = DEFAULT_EXTENSION
@@ -30,7 +29,7 @@ class CaptionSource:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """A caption file as it was found: the lines of it that say something, and how many blank ones stand before them."""
+    """A caption file: its non-blank lines, and the number of blank lines before the first."""
 
     name: str
     lines: tuple[str, ...]
@@ -38,15 +37,15 @@ class CaptionFile:
     passed_over: str = ""  # the name of a second caption file of the image
 
     def text(self, source: CaptionSource) -> str | None:
-        """What is read of it: the first line, or all joined by newlines where that was asked for; None where it is empty."""
+        """The first line, or with `source.all_lines` all lines joined by newlines; None if the file is empty."""
         return ("\n".join(self.lines) if source.all_lines else self.lines[0]) if self.lines else None
 
 
 def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile | None:
-    """The caption file beside `image`: of two the first that is not empty. None where there is none.
+    """The caption file beside `image`; of two, the first that is not empty. None if there is none.
 
     Raises:
-        DatasetError: the file is not UTF-8 text, cannot be read, is far longer than a caption, or a link out of the resolved
+        DatasetError: the file is not UTF-8 text, cannot be read, is larger than MAX_BYTES, or is a link out of the resolved
             folder `root`.
     """
     extensions = [source.extension] + ([SECOND_EXTENSION] if source.extension == DEFAULT_EXTENSION else [])
@@ -63,20 +62,18 @@ def caption_file(image: Path, source: CaptionSource, root: Path) -> CaptionFile 
 
 
 def _is_there(path: Path, root: Path) -> bool:
-    """Whether a caption file of that name lies beside its image.
+    """Whether there is a caption file at `path`.
 
     Raises:
-        DatasetError: it is a link out of the resolved folder `root`.
-        OSError: the folder cannot be looked at.
+        DatasetError: the file is a link out of the resolved folder `root`.
+        OSError: the folder cannot be accessed.
     """
     try:
         if path.is_symlink() and leads_out(path, root):
             raise DatasetError([f"Caption file {link_problem([path.name], root)}"])
         return path.is_file()
     except OSError as error:
-        if (
-            error.errno == errno.ENAMETOOLONG
-        ):  # an image's name may be as long as the disk takes, with a longer ending it is too long
+        if error.errno == errno.ENAMETOOLONG:  # the image's name is as long as the disk allows, the caption's suffix longer
             return False
         raise
 
@@ -91,7 +88,7 @@ def _caption_file(path: Path) -> CaptionFile:
         raise DatasetError([start + f"cannot be read ({error.strerror}); check its permissions."]) from error
     except UnicodeDecodeError as error:
         raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."]) from error
-    if "\0" in text:  # UTF-16 without its mark; no text has this character
+    if "\0" in text:  # UTF-16 without a byte order mark; no text has this character
         raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."])
     lines = [line.strip() for line in lines_of(text)]
     said = tuple(line for line in lines if line)
@@ -99,9 +96,9 @@ def _caption_file(path: Path) -> CaptionFile:
 
 
 def written_caption(image: Path, written: str | None, concept: str | None, source: CaptionSource) -> str | None:
-    """What is trained on: the caption file, else the file's name where that is wanted, else the folder's concept.
+    """The caption to train on: `written`, else the image's name (with `source.filenames`), else the folder's concept.
 
-    Each line gets the trigger in front. None where there is nothing at all.
+    The trigger is put in front of each line. None if there is neither text nor trigger.
     """
     name = given_stem(image).replace("_", " ").strip() if source.filenames else None
     lines = (written or name or concept or "").split("\n")
@@ -109,12 +106,12 @@ def written_caption(image: Path, written: str | None, concept: str | None, sourc
 
 
 def empty_problem(file: CaptionFile, remedy: str) -> str:
-    """The sentence on a caption file without words where nothing stands in its place."""
+    """The problem of an empty caption file that nothing replaces."""
     return f"Caption file {file.name!r} is empty; write the caption into it, or {remedy}."
 
 
 def caption_notes(files: Sequence[tuple[CaptionFile, str]], source: CaptionSource) -> list[str]:
-    """What is not read of the caption files of a dataset, in a few sentences; each file with what is learned of its image."""
+    """Notes on what of a dataset's caption files is not used. `files`: each caption file with its image's caption."""
     notes = []
     if not source.all_lines:
         notes += _note([file.name for file, _ in files if len(file.lines) > 1], _FIRST_LINE)
@@ -145,12 +142,18 @@ def _short(caption: str) -> str:
 
 
 def with_trigger(caption: str, trigger: str) -> str:
-    """The trigger in front, unless it is in the caption already."""
+    """`caption` with the trigger in front, unless the caption contains it."""
     if not caption or not trigger or has_trigger(caption, trigger):
         return caption or trigger
     return f"{trigger}, {caption}"
 
 
 def has_trigger(text: str, trigger: str) -> bool:
-    """Whether the trigger stands in `text` as a word of its own, in any case."""
+    """Whether `text` contains the trigger as a whole word, ignoring case."""
     return re.search(rf"(?<!\w){re.escape(trigger.casefold())}(?!\w)", text.casefold()) is not None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of `text` without line ends; an empty text has none."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]

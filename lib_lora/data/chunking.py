@@ -1,7 +1,7 @@
-"""Captions of a batch -> token ids and weights, by the rule that the configuration names.
+"""Captions of a batch -> token ids and weights, by the configured token rule.
 
-`kohya`: always as many chunks as `max_token_length` asks for (sd-scripts `_get_input_ids`, `_get_weighted_input_ids`).
-`webui`: as many chunks as the longest caption needs, cut at commas where one is near (the webui's `tokenize_line`).
+`kohya`: always as many chunks as `max_token_length` gives (sd-scripts `_get_input_ids`, `_get_weighted_input_ids`).
+`webui`: as many chunks as the longest caption needs, split at a comma if one is near (the webui's `tokenize_line`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lib_lora.data.prompt_emphasis import Weighted, attention_weights
 from lib_lora.data.tokens import CHUNK, Tokenizer, chunked, plain_ids
 
 BODY = CHUNK - 2
-SHOWN_CHARACTERS, ENOUGH_CHARACTERS = 40, 40  # of a caption; no 40 characters are less than a token
+SHOWN_CHARACTERS, ENOUGH_CHARACTERS = 40, 40  # of a caption in a message; 40 characters are at least one token
 COMMA_BACKTRACK = 20  # tokens; the webui's default (comma_padding_backtrack)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of a batch, and the weight of each; None where no caption has any. Both `[B][chunks][77]`."""
+    """Token ids of a batch and their weights, both `[B][chunks][77]`; weights are None without `weighted_captions`."""
 
     ids: list[list[list[int]]]
     weights: list[list[list[float]]] | None
@@ -34,7 +34,7 @@ class _Chunk:
 
 
 def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig, pad_id: int | None = None) -> Tokens:
-    """Tokens of `captions`, with equally many chunks for all; `pad_id` as in `caption_ids`."""
+    """Tokens of `captions`, padded to the same number of chunks; `pad_id` as in `caption_ids`."""
     one = _webui_chunks if text.token_rule == "webui" else _kohya_chunks
     lines = [one(tokenizer, _pieces(caption, text), int(text.max_token_length), pad_id) for caption in captions]
     most = max(len(chunks) for chunks in lines)
@@ -45,7 +45,7 @@ def batch_tokens(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig
 
 
 def cut_captions(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig) -> list[str]:
-    """A sentence where captions are longer than what is read of them, or nothing."""
+    """A note if captions are longer than `max_token_length`; else an empty list."""
     limit = int(text.max_token_length)
     long = [caption for caption in dict.fromkeys(captions) if len(caption) > limit and _is_longer(tokenizer, caption, limit)]
     if not long:
@@ -58,7 +58,7 @@ def cut_captions(tokenizer: Tokenizer, captions: Sequence[str], text: TextConfig
 
 
 def _is_longer(tokenizer: Tokenizer, caption: str, limit: int) -> bool:
-    """Whether a line of it is; what cannot fit is not counted to its end."""
+    """Whether a line of `caption` has more than `limit` tokens; very long lines are not counted to their end."""
     return any(len(plain_ids(tokenizer, line[: ENOUGH_CHARACTERS * limit])) > limit for line in caption.split("\n"))
 
 
@@ -82,16 +82,16 @@ def _kohya_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_le
 
 
 def _webui_chunks(tokenizer: Tokenizer, pieces: Sequence[Weighted], max_token_length: int, pad_id: int | None) -> list[_Chunk]:
-    """Begin, 75 tokens, end, each; what follows the last comma goes to the next chunk when the comma is near the end.
+    """Chunks of begin, 75 tokens, end. The text after the last comma moves to the next chunk if the comma is near the end.
 
-    So does a word with an embedding that does not fit any more; sd-scripts' rule cuts it.
+    So does an embedding that does not fit; sd-scripts' rule splits it.
     """
     comma = plain_ids(tokenizer, ",")[0]
     chunks: list[_Chunk] = []
     current, last_comma = _Chunk(), -1
 
     def next_chunk(keep: int) -> None:
-        """Close the chunk behind its first `keep` tokens; the others begin the next one."""
+        """Close the chunk after its first `keep` tokens; the others begin the next one."""
         nonlocal current, last_comma
         chunks.append(_closed(tokenizer, _Chunk(current.ids[:keep], current.weights[:keep]), pad_id))
         current, last_comma = _Chunk(current.ids[keep:], current.weights[keep:]), -1

@@ -17,16 +17,16 @@ from lib_lora.errors import DatasetError
 
 DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
-DECODERS = 4  # pictures decoded at a time: a large one takes 200 MB
-_PER_DECODER = 8  # fewer pictures are not worth the start of another process
-_checked: dict[tuple[Path, int, int], Picture | DatasetError] = {}  # what decoding the whole came to, by the file's state
+DECODERS = 4  # images decoded at the same time: a large one takes 200 MB
+_PER_DECODER = 8  # images per decoder: fewer are not worth starting another process
+_checked: dict[tuple[Path, int, int], Picture | DatasetError] = {}  # result of decoding, by path, mtime and size
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image file with its caption; shown `repeats` times per epoch. `mask` says what of it is learned.
+    """An image file with its caption, shown `repeats` times per epoch. `mask`: path of its mask image.
 
-    `sha256`, `mask_sha256`: of the files' content when they were checked.
+    `sha256`, `mask_sha256`: hashes of the files' content when they were checked.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was found. A dataset with problems is not trained on."""
+    """The samples found, with problems and notes. A dataset with problems is not trained on."""
 
     samples: tuple[Sample, ...]
     folders: tuple[Folder, ...]
@@ -51,12 +51,12 @@ class Dataset:
 
 
 def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg: bool = False) -> Dataset:
-    """Look through `paths` and read every image once. Never raises for wrong input: it is told in `problems`.
+    """Find the images in `paths` and decode each once. Wrong input never raises; it is reported in `problems`.
 
     Args:
-        paths: folders as they are given, PATH or PATH|N.
+        paths: folders as given, PATH or PATH|N.
         captions: where captions come from.
-        repeats: of images whose folder does not say it.
+        repeats: default for folders that state no number.
         is_reg: whether these are regularisation images.
     """
     title = REG_DATA if is_reg else DATA
@@ -82,14 +82,14 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
 
 @dataclass(frozen=True)
 class _Read:
-    """An image that can be trained on, and the caption file that is beside it, perhaps an empty one."""
+    """A readable image, and the caption file beside it, which may be empty."""
 
     sample: Sample
     file: CaptionFile | None
 
 
 def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> _Read | Iterable[str]:
-    if not _is_text(path.name) or not _is_text(folder.path.name):  # it may become a caption, and is shown
+    if not _is_text(path.name) or not _is_text(folder.path.name):  # a name may become a caption, and is displayed
         return [f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
     try:
         picture = checked_picture(path, readers)
@@ -107,7 +107,7 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
 
 
 def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: CaptionSource) -> str:
-    """The sentence on an image that nothing is known of."""
+    """The problem of an image without a caption."""
     if folder.is_reg:
         renamed = "rename the folder to 1_CLASS, such as 1_cat"
         told = f"{REG_DATA}: images in {folder.path.name!r} have no captions; {renamed}."
@@ -118,7 +118,7 @@ def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: Ca
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name on the disk can be written anywhere else."""
+    """Whether a file name can be encoded as UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -127,11 +127,11 @@ def _is_text(name: str) -> bool:
 
 
 def checked_picture(path: Path, readers: Readers) -> Picture:
-    """Size and hash of an image that was read and decoded whole once, in a process apart.
+    """Size and hash of an image, decoded whole in a separate process; cached until the file changes.
 
     Raises:
-        DatasetError: it cannot be read. One that is itself to blame is not tried again until it is another file.
-        OSError: it is gone.
+        DatasetError: the image cannot be read. A damaged file is not tried again until it changes.
+        OSError: the file is missing.
     """
     stat = path.stat()
     key = (path, stat.st_mtime_ns, stat.st_size)

@@ -1,6 +1,6 @@
-"""The child of `data/decoder_process.py`: decodes the pictures it is told, one after the other, and tells their sizes and hashes.
+"""The child process of `data/decoder_process.py`: decodes images one after the other, and returns their sizes and hashes.
 
-It ends with its input, and by itself where a picture keeps it: its parent may be gone, and a stuck decoder lets no Python run.
+It ends with its input, or if an image takes too long: its parent may be gone, and no Python code runs in a stuck decoder.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, on_white, reading, upright
 from lib_lora.errors import DatasetError
 
-READY = "train-lora reader"  # the first line of ours; whatever else starts with a Python may write before it
-GRACE_S = 5.0  # so much longer than its parent waits
+READY = "train-lora reader"  # our first line; other code that starts with Python may write before it
+GRACE_S = 5.0  # added to the parent's time limit
 
 
 def main() -> None:
-    """Lines of JSON: a path comes in; `{"size": [height, width], "sha256": …}` or `{"problems": […]}` goes out.
+    """Read paths as lines of JSON; write `{"size": [height, width], "sha256": …}` or `{"problems": […], "for_now": …}` for each.
 
-    Ends with its input.
-
-    The last argument: the seconds that its parent waits for a picture.
+    The last command line argument is the parent's time limit per image, in seconds.
     """
     seconds = float(sys.argv[-1]) + GRACE_S
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):  # decoders written in C have things to say
+    for stream in (sys.stdout, sys.stderr):  # decoders in C may print
         os.dup2(nowhere, stream.fileno())
     print(f"\n{READY}", file=answers, flush=True)
     for line in sys.stdin:
@@ -40,9 +38,9 @@ def main() -> None:
 
 
 def answer(path: Path) -> dict[str, object]:
-    """What the picture is found to be, decoded whole: a file that is cut off shows only then.
+    """Size and hash of the image, or problems. It is decoded whole, since truncation shows only then.
 
-    `for_now`: the file is not to blame, another time it may be read.
+    `for_now`: the problem may pass although the file stays the same.
     """
     try:
         content = file_content(path)
@@ -59,7 +57,7 @@ def answer(path: Path) -> dict[str, object]:
 
 
 def decode(path: Path, content: bytes) -> None:
-    """Everything that `load_pixels` has Pillow do."""
+    """Run all of Pillow's work in `load_pixels`."""
     with reading(path, content) as image:
         picture = upright(image)
         if not is_deep(picture):

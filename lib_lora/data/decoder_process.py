@@ -1,7 +1,7 @@
-"""Pictures are decoded first in a process apart: one that crashes its decoder, or keeps it for ever, costs only itself.
+"""Decodes images first in a separate process, so that one that crashes or hangs its decoder does no other harm.
 
-Decoders are old C, and a picture may be made to break them. What was decoded whole once, and did not change since, is then
-decoded in the webui's own process.
+Decoders are old C, and a crafted image may break them. An image that was decoded whole once, and has not changed since, is
+then decoded in the webui's own process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
-SECONDS = 60.0  # a picture of 64 million pixels takes two
-START_S = 60.0  # a Python on a slow disk
+SECONDS = 60.0  # an image of 64 million pixels takes 2 s
+START_S = 60.0  # for Python on a slow disk
 _ROOT = Path(__file__).parents[2]
-# the module is found from wherever the webui was started, and by whatever Python that is; newer Pillows import numpy for their
-# type hints alone, which would take longer than all else that starts
+# finds the module from any working directory and Python; newer Pillows import numpy for type hints alone, which would take longer
+# than the rest of the start
 COMMAND = (
     sys.executable,
     "-c",
@@ -40,16 +40,16 @@ _LONGEST_REASON = 200
 
 
 class NoReaderError(NotNowError):
-    """The process apart does not start: no picture is to blame."""
+    """The decoder process does not start; no image is at fault."""
 
 
 class Reader:
-    """One process, one picture at a time. It is started when the first picture comes, and anew after one that ended it.
+    """A decoder process for one image at a time. It starts with the first image, and again after an image that ended it.
 
     Args:
-        command: starts the process; the seconds that a picture may take are appended.
-        seconds: for a picture. The process ends itself a little later, for the case that this one is no more.
-        start_s: for the process to be ready.
+        command: starts the process; `seconds` is appended.
+        seconds: time limit per image. The process ends itself a little later, in case its parent is gone.
+        start_s: time limit for the start.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, seconds: float = SECONDS, start_s: float = START_S) -> None:
@@ -57,15 +57,15 @@ class Reader:
         self._process: subprocess.Popen[str] | None = None
 
     def picture(self, path: Path) -> Picture:
-        """Size and hash of a picture that was read once and decoded whole.
+        """Size and hash of an image, which is read once and decoded whole.
 
         Raises:
-            DatasetError: the file is no picture that can be read, or its decoder crashed twice or did not end.
-            NotNowError: it could not be read this time.
+            DatasetError: the file is not a readable image, or its decoder crashed twice or did not end.
+            NotNowError: the file could not be read this time.
             NoReaderError: the process does not start.
         """
         said, late = self._asked(path)
-        if not said and not late:  # something else may have ended it
+        if not said and not late:  # something else may have ended the process
             said, late = self._asked(path)
         if not said:
             why = f"takes longer than {self._seconds:g} s to read" if late else "crashes the program that reads it"
@@ -76,14 +76,14 @@ class Reader:
         return Picture(Size(*answer["size"]), answer["sha256"])
 
     def close(self) -> None:
-        """The process ends."""
+        """End the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.communicate()  # closes the pipes, and waits
 
     def _asked(self, path: Path) -> tuple[str, bool]:
-        """The answer, "" where the process ended; and whether it was ended for being late."""
+        """The answer, "" if the process ended; and whether it was killed by the time limit."""
         process = self._started()
         assert process.stdin is not None
         try:
@@ -98,8 +98,8 @@ class Reader:
         return said, late
 
     def _started(self) -> subprocess.Popen[str]:
-        """The process, which has said that it is ready."""
-        if self._process is not None and self._process.poll() is not None:  # it ended while nothing was asked of it
+        """The process, started if necessary and ready."""
+        if self._process is not None and self._process.poll() is not None:  # it ended while idle
             self.close()
         if self._process is None:
             with tempfile.TemporaryFile() as errors:
@@ -112,7 +112,7 @@ class Reader:
                 except OSError as error:
                     raise _no_reader(self._command[0], error.strerror or str(error)) from error
                 said, late = " ", False
-                while said and said.strip() != READY:  # what else it writes is of others
+                while said and said.strip() != READY:  # skip the output of other code
                     said, late = _line(self._process, self._start_s)
                 if not said:
                     self.close()
@@ -121,7 +121,7 @@ class Reader:
 
 
 def _line(process: subprocess.Popen[str], seconds: float) -> tuple[str, bool]:
-    """The next line, "" where the process ended; and whether it was ended for being late."""
+    """The next line, "" if the process ended; and whether it was killed by the time limit."""
     assert process.stdout is not None
     late = threading.Event()
     timer = threading.Timer(seconds, _kill, (process, late))
@@ -139,7 +139,7 @@ def _kill(process: subprocess.Popen[str], late: threading.Event) -> None:
 
 
 def _last_line(errors: IO[bytes]) -> str:
-    """What a process that did not start said last."""
+    """The last error line of a process that did not start."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1][:_LONGEST_REASON] if lines else "it exits at once"
@@ -151,7 +151,7 @@ def _no_reader(program: str, why: str) -> NoReaderError:
 
 
 class Readers:
-    """So many readers as threads ask at a time. They end with the block. One that does not start is not tried again."""
+    """A pool of readers, one per concurrent thread, that end with the block. A reader that does not start is not retried."""
 
     def __init__(self, make: Callable[[], Reader] = Reader) -> None:
         self._make = make

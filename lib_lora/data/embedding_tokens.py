@@ -1,7 +1,7 @@
-"""Words that are read as several tokens of their own: textual inversions, in captions and prompts.
+"""Token ids of embeddings (textual inversion) in captions and prompts.
 
-Their tokens have ids above CLIP's vocabulary. Where a word stands in a text is found as the webui finds it, by token ids
-(`EmbeddingDatabase.find_embedding_at_position`): in any case, and the longest word that begins at a place wins.
+Their ids are above CLIP's vocabulary. As in the webui (`EmbeddingDatabase.find_embedding_at_position`), names are found in a
+text by token ids: case is ignored, and the longest name at a position wins.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from lib_lora.data.tokens import Tokenizer, plain_ids
 
-FIRST = 49408  # the first id behind CLIP's vocabulary
+FIRST = 49408  # the first id after CLIP's vocabulary
 
 
 def placed(counts: Sequence[int]) -> list[range]:
-    """The ids of words with so many tokens each. Between two words one id is left out, so that runs of ids tell them apart."""
+    """Token ids of embeddings with `counts` vectors. One id between two embeddings is left out, so that runs of ids differ."""
     places, start = [], FIRST
     for count in counts:
         places.append(range(start, start + count))
@@ -25,7 +25,7 @@ def placed(counts: Sequence[int]) -> list[range]:
 
 
 def units(ids: Sequence[int]) -> list[list[int]]:
-    """The tokens of a text, with those of one word together: the webui never cuts a word at the end of a chunk."""
+    """The tokens of a text, grouped by embedding: the webui never splits an embedding at the end of a chunk."""
     found: list[list[int]] = []
     for token in ids:
         if found and token > FIRST and token == found[-1][-1] + 1:
@@ -36,7 +36,7 @@ def units(ids: Sequence[int]) -> list[list[int]]:
 
 
 class EmbeddingTokenizer:
-    """CLIP's tokenizer, which reads each of `names` as so many tokens as `counts` says. Of equal words the first one counts."""
+    """CLIP's tokenizer, which reads each of `names` as `counts` tokens. Duplicates: the first wins."""
 
     def __init__(self, tokenizer: Tokenizer, names: Sequence[str], counts: Sequence[int]) -> None:
         self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -47,7 +47,7 @@ class EmbeddingTokenizer:
             self._words.setdefault(ids[0], []).append((ids, place))
 
     def __call__(self, text: str, **options: Any) -> Any:
-        """See `plain_ids`, the only one who asks."""
+        """See `plain_ids`, the only caller."""
         return SimpleNamespace(input_ids=self._replaced(self._tokenizer(text, **options).input_ids))
 
     def _replaced(self, ids: list[int]) -> list[int]:
@@ -60,7 +60,7 @@ class EmbeddingTokenizer:
         return found
 
     def _at(self, ids: list[int], position: int) -> tuple[list[int], range]:
-        """The word that begins there, and its ids; both empty where none does."""
+        """Token ids of the name at `position`, and the ids of its embedding; both empty if there is none."""
         for word, place in self._words.get(ids[position], ()):
             if ids[position : position + len(word)] == word:
                 return word, place
@@ -68,7 +68,7 @@ class EmbeddingTokenizer:
 
 
 def named_in(tokenizer: Tokenizer, names: Sequence[str], text: str) -> set[int]:
-    """Places in `names` of the words that stand in `text`."""
+    """Indices of the `names` that occur in `text`."""
     places = placed([1] * len(names))
     found = set(plain_ids(EmbeddingTokenizer(tokenizer, names, [1] * len(names)), text))
     return {number for number, place in enumerate(places) if place[0] in found}

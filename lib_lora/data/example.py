@@ -1,4 +1,4 @@
-"""One showing of an image: its pixels and its mask, scaled, cut, coloured and mirrored together."""
+"""One augmented image: pixels and mask, scaled, cropped, recoloured and mirrored together."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from lib_lora.errors import DatasetError
 
 @dataclass(frozen=True)
 class Example:
-    """Shapes: pixels `[H, W, 3]`, mask `[H, W]` or None; 0 to 255, H and W those of the bucket."""
+    """Pixels `[H, W, 3]` and mask `[H, W]` (or None) of an image; values 0 to 255, H and W of the bucket."""
 
     pixels: Pixels
     mask: Pixels | None
 
     def mirrored(self) -> Example:
-        """The same, left and right exchanged."""
+        """The example with left and right exchanged."""
         mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
         return Example(np.ascontiguousarray(self.pixels[:, ::-1]), mask)
 
 
 def load_example(data: DataConfig, sample: Sample, placement: Placement, augmentation: Augmentation) -> Example:
-    """The image of `sample` as `augmentation` wants it.
+    """The image of `sample` with `augmentation`.
 
     Raises:
-        DatasetError: a file cannot be read, or is not what it was when it was checked.
+        DatasetError: a file cannot be read, or has changed since it was checked.
     """
     content = file_content(sample.path)
     pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.size)
@@ -50,7 +50,7 @@ def load_example(data: DataConfig, sample: Sample, placement: Placement, augment
 
 
 def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
-    """What of the whole image, whose file holds `content`, is learned, `[height, width]`; None where masks are not asked for."""
+    """The mask of the whole image, `[height, width]`; None without masks. `content`: of the image file."""
     if data.alpha_mask:
         return load_alpha(sample.path, content)
     if not data.masked_loss:
@@ -63,7 +63,10 @@ def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
 
 
 def _unchanged(data: DataConfig, path: Path, content: bytes, sha256: str, pixels: Pixels, size: Size) -> Pixels:
-    """A state says what content latents were made of. What is read anew at each step may be saved anew meanwhile."""
+    """`pixels`, if the file has not changed since it was checked.
+
+    With cached latents the content must be the same, since a state records its hash; else only the size.
+    """
     changed = data.cache_latents and bool(sha256) and hashlib.sha256(content).hexdigest() != sha256
     if changed or pixels.shape[:2] != size:
         raise DatasetError([f"Image {given_name(path)!r} has changed since it was checked; start again."])

@@ -1,32 +1,32 @@
-"""Paths as they are given -> folders that hold images directly, each with how often its images are shown."""
+"""Paths as given -> folders that hold images directly, each with its number of repeats."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.options import shown
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.symlinks import leads_out, link_problem, named
 from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 OTHER_SUFFIXES = {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".psd", ".svg", ".ico", ".jxl", ".raw", ".cr2", ".nef"}
 KINDS = "PNG, JPEG, WEBP or BMP"
 MAX_REPEATS = 10000
-MAX_ENTRIES = 50_000  # files and folders that are looked at: ten for each image of the largest set
+MAX_ENTRIES = 50_000  # files and folders listed at most: ten per image of the largest dataset
 _REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
+NAMED = 5  # files named in a message
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds images directly. `concept` is the text behind N_ in its name; `is_reg` for regularisation.
+    """A folder that holds images directly. `concept`: the text after N_ in its name. `is_reg`: for regularisation.
 
-    Nothing outside of `root`, the folder that was named, is read.
+    Nothing outside `root`, the folder that was given, is read.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Folder:
 
 @dataclass
 class Listing:
-    """What lies directly in a folder, by name. `links` lead out of the root; `unused` are images by their names alone."""
+    """The entries of a folder. `links`, `linked_folders` lead out of the root; `unused`: images whose names are not accepted."""
 
     images: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Listing:
     others: set[str] = field(default_factory=set)
 
     def in_order(self) -> Listing:
-        """The same, sorted."""
+        """Sort the listing in place and return it."""
         self.images.sort(key=lambda path: path.with_name(given_name(path)))
         self.folders.sort()
         for names in (self.links, self.linked_folders, self.unused):
@@ -58,7 +58,7 @@ class Listing:
 
 @dataclass
 class FolderSearch:
-    """How folders are looked for, and what has to be said about them. `title` is the option's label and name."""
+    """Finds image folders, and collects problems and notes. `title`: the option's label and name."""
 
     title: str
     repeats: int
@@ -69,10 +69,10 @@ class FolderSearch:
     _room: int = field(default_factory=lambda: MAX_ENTRIES)
 
     def folders(self, entry: str) -> Iterator[Folder]:
-        """The image folders that `entry` stands for: itself, or those directly below it (N_name folders before all others).
+        """The image folders of `entry`: itself, or those directly below it (only N_name folders, if there are any).
 
-        `entry` is a path, or PATH|N; then N is the number of repeats whatever the names say. A link is followed where it is
-        the folder that was named, and where it stays in that folder.
+        `entry`: PATH or PATH|N; N overrides the repeats in folder names. A link is followed if it is the given folder itself
+        or stays inside it.
         """
         text, repeats = self._split(entry)
         given = self.named_folder(text)
@@ -81,7 +81,7 @@ class FolderSearch:
         root, told = given.resolve(), len(self.problems)
         inside = self.look(given, root)
         below = [path for path in inside.folders if self.look(path, root).images or self.look(path, root).links]
-        if self._room < 0:  # told
+        if self._room < 0:  # reported
             return
         numbered = [path for path in below if _REPEATS_NAME.fullmatch(path.name)]
         numbered_links = [name for name in inside.linked_folders if _REPEATS_NAME.fullmatch(name)]
@@ -101,14 +101,14 @@ class FolderSearch:
             self.problems.append(f"{self.title}: {str(given)!r} contains no {KINDS} images.")
 
     def named_folder(self, text: str) -> Path | None:
-        """The folder at a path as it was pasted; None where there is none, which is told."""
+        """The folder at a pasted path; None, with a problem, if there is none."""
         found = existing_folder(text)
         if found is None:
             self.problems.append(f"{self.title}: {shown(text)} {path_problem(text) or missing_problem(text)}")
         return found
 
     def look(self, folder: Path, root: Path) -> Listing:
-        """What is in `folder`, looked at once; what cannot be listed, or holds too much, is told and counts as empty."""
+        """The listing of `folder`, cached. A folder that cannot be listed or holds too much is a problem and counts as empty."""
         if (folder, root) not in self._seen:
             listing = Listing()
             try:
@@ -118,7 +118,7 @@ class FolderSearch:
                         _sort_in(entry, folder / entry.name, root, listing)
             except OSError as error:
                 self.problems.append(f"{self.title}: {str(folder)!r} cannot be listed ({error.strerror}); check its permissions.")
-            if self._room == -1:  # told once
+            if self._room == -1:  # report once
                 self._room = -2
                 self.problems.append(
                     f"{self.title}: {root.name or str(root)!r} contains more than {MAX_ENTRIES} files and folders; choose a "
@@ -163,9 +163,9 @@ class FolderSearch:
 
 
 def repeats_in(text: str) -> int | None:
-    """The number of repeats that `text` is, or None."""
+    """`text` as a number of repeats; None if it is not one."""
     digits = text.strip()
-    legal = digits.isdecimal() and len(digits.lstrip("0")) <= len(str(MAX_REPEATS))  # Python reads no number of 5000 digits
+    legal = digits.isdecimal() and len(digits.lstrip("0")) <= len(str(MAX_REPEATS))  # int() refuses 5000 digits
     number = int(digits[-len(str(MAX_REPEATS)) :]) if legal else 0
     return number if 1 <= number <= MAX_REPEATS else None
 
@@ -180,7 +180,7 @@ def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) 
         elif _is(entry.is_file):
             if not entry.name.startswith(".") and not (WINDOWS and is_device(entry.name)):
                 listing.images.append(path)
-            elif not entry.name.startswith("._"):  # what macOS leaves beside a file is no image
+            elif not entry.name.startswith("._"):  # macOS' AppleDouble files are no images
                 listing.unused.append(given_name(path))
     if not entry.name.startswith(".") and _is(entry.is_dir):
         if leads_out(path, root):
@@ -190,8 +190,30 @@ def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) 
 
 
 def _is(look: Callable[[], bool]) -> bool:
-    """What an entry of a folder says; a loop of links, or one to where nobody may look, is neither file nor folder."""
+    """The result of `look`; False on OSError, such as a loop of links or a missing permission."""
     try:
         return look()
     except OSError:
         return False
+
+
+def leads_out(path: Path, root: Path) -> bool:
+    """Whether `path` resolves to a place outside `root` (a resolved path), or is a loop of links."""
+    try:
+        return not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return True
+
+
+def link_problem(links: Sequence[str], root: Path) -> str:
+    """The problem of links (by name) that lead out of `root`, to follow the option's label."""
+    are, target, them = ("are links", "their targets", "them") if len(links) > 1 else ("is a link", "its target", "it")
+    return (
+        f"{named(links)} {are} out of {root.name or str(root)!r} and will not be followed; copy {target} there, or remove {them}."
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(repr(name) for name in names[:NAMED]) + more

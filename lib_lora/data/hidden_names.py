@@ -1,16 +1,16 @@
-"""Names under which private pictures lie: `photo.png` as `photo.pn_`.
+"""Hidden names for private images: `photo.png` is stored as `photo.pn_`.
 
-A webui serves every file of its machine that ends as a picture does (`modules.ui_extra_networks.fetch_file` 1.10.1 looks at the
-beginning and the ending of a path alone, `models/Lora/../../` included). So no private picture may end so. The name keeps its
-length, since a disk takes 255 bytes; whoever reads such a folder sees the given names.
+A webui serves every file on its disk that has an image suffix (`modules.ui_extra_networks.fetch_file` 1.10.1 checks only the
+start and the suffix of a path, `models/Lora/../../` included), so no private image may have one. The name keeps its length, since
+a disk allows 255 bytes. Code that reads such a folder uses the given names.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_LOWER, _UPPER = "_", "-"  # in place of a small and of a capital last letter
-# all that is a picture's ending anywhere; the last letter of each
+_LOWER, _UPPER = "_", "-"  # replace a lower-case and an upper-case last letter
+# image suffixes: all but the last letter -> the last letter
 _LAST = {
     "pn": "g", "jp": "g", "jpe": "g", "web": "p", "bm": "p", "gi": "f", "avi": "f", "hei": "c", "ti": "f", "tif": "f", "jx": "l",
     "ps": "d", "sv": "g", "ic": "o", "ra": "w", "cr": "2", "ne": "f",
@@ -19,7 +19,7 @@ _ENDINGS = {start + last for start, last in _LAST.items()} | {"heif"}
 
 
 def hidden_name(name: str) -> str:
-    """What a picture of this name is called where it must not be served; other names stay."""
+    """The name under which an image is not served; other names are returned unchanged."""
     ending = name.rpartition(".")[2]
     if ending == name or ending.lower() not in _ENDINGS:
         return name
@@ -27,7 +27,7 @@ def hidden_name(name: str) -> str:
 
 
 def given_name(path: Path) -> str:
-    """The name that a file was given: its own, or the one that is hidden in it."""
+    """The given name of a file, which may have a hidden name."""
     name = path.name
     start, dot, ending = name.rpartition(".")
     last = _LAST.get(ending[:-1].lower()) if start and dot and ending.endswith((_LOWER, _UPPER)) else None
@@ -35,5 +35,5 @@ def given_name(path: Path) -> str:
 
 
 def given_stem(path: Path) -> str:
-    """The given name without its ending, as captions and masks have it."""
+    """The given name without its suffix, as captions and masks have it."""
     return Path(given_name(path)).stem

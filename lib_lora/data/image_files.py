@@ -1,4 +1,4 @@
-"""Image files, opened whatever their kind, and turned as the camera meant. Pillow alone: the process apart starts at once."""
+"""Opens image files and applies their EXIF rotation. Imports only Pillow, so that the decoder process starts fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-BYTES_OF_A_PIXEL, BYTES_BESIDE = 8, 2**20  # what a BMP may hold at most: Pillow goes through its runs one by one
+BYTES_OF_A_PIXEL, BYTES_BESIDE = 8, 2**20  # limit on a BMP's size: Pillow decodes its runs one by one
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
@@ -27,22 +27,22 @@ _EXIF_ORIENTATION = 0x0112
 
 
 class NotNowError(DatasetError):
-    """A file that could not be read, for a reason that may pass without a change of the file."""
+    """A file could not be read, for a reason that may pass although the file stays the same."""
 
 
 class Picture(NamedTuple):
-    """What was found of an image file: the size as it is seen, and the SHA-256 of its content."""
+    """Size of an image (EXIF rotation applied), and SHA-256 of the file's content."""
 
     size: Size
     sha256: str
 
 
 def file_content(path: Path) -> bytes:
-    """The whole file.
+    """The content of the file.
 
     Raises:
-        DatasetError: it is larger than is read.
-        NotNowError: it is gone, or may not be read.
+        DatasetError: the file is larger than MAX_BYTES.
+        NotNowError: the file is missing or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -56,12 +56,12 @@ def file_content(path: Path) -> bytes:
 
 
 def image_size(path: Path, content: bytes | None = None) -> Size:
-    """Size as the picture is seen (EXIF rotation honoured), without decoding it where the format allows.
+    """Size of the image (EXIF rotation applied), without decoding it if the format allows.
 
-    `content`: of the file, where it was read before.
+    `content`: the file's content, if already read.
 
     Raises:
-        DatasetError: the file is no image of a known format, too large, or damaged.
+        DatasetError: the file is not an image of a supported format, too large, or damaged.
     """
     with reading(path, content) as image:
         width, height = image.size
@@ -71,9 +71,9 @@ def image_size(path: Path, content: bytes | None = None) -> Size:
 
 @contextmanager
 def reading(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """The opened file; whatever Pillow says of damage while it is read becomes one sentence.
+    """The opened image; Pillow's errors in the block become a DatasetError.
 
-    `content`: of the file, where it was read before.
+    `content`: the file's content, if already read.
     """
     with _open(path, file_content(path) if content is None else content) as image:
         try:
@@ -90,7 +90,7 @@ def _open(path: Path, content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - a header that was made for it brings Pillow to errors of any kind
+    except Exception as error:  # noqa: BLE001 - a crafted header makes Pillow raise errors of any type
         raise DatasetError([f"Image {given_name(path)!r} is not a readable {KINDS} file; replace or remove it."]) from error
     problem = _size_problem(image, len(content))
     if problem:
@@ -100,7 +100,7 @@ def _open(path: Path, content: bytes) -> Image.Image:
 
 
 def _shape_problem(content: bytes) -> str | None:
-    """What is said of a file before Pillow looks at it: its own look at a header takes as long as the file likes."""
+    """Why the file is refused before Pillow opens it: a crafted header could keep Pillow busy without limit."""
     if content.startswith(SIGNATURE):
         return png_problem(io.BytesIO(content))
     return jpeg_problem(content) if content.startswith(b"\xff\xd8") else None
@@ -117,22 +117,22 @@ def _size_problem(image: Image.Image, length: int) -> str | None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as it is seen, decoded."""
+    """The decoded image with its EXIF rotation applied."""
     turned = ImageOps.exif_transpose(image)
-    assert turned is not None  # it is only when told to work in place
+    assert turned is not None  # None only if done in place
     turned.load()
-    if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all inks for Adobe's, which are upside down
+    if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow assumes Adobe's CMYK, which is inverted
         return ImageChops.invert(turned)
     return turned
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether it has more than 8 bits per channel in a mode that Pillow would clip."""
+    """Whether the image has more than 8 bits per channel in a mode that Pillow would clip."""
     return image.mode.startswith(("I", "F"))
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture that is not deep, in RGB: transparency composited on white."""
+    """An image that is not deep as RGB, with transparency composited on white."""
     if has_alpha(image):
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -140,5 +140,5 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether anything may show through."""
+    """Whether the image may be transparent."""
     return image.mode in {"RGBA", "LA", "PA"} or ("transparency" in image.info and not is_deep(image))

@@ -1,26 +1,26 @@
-"""What an image file asks of its reader, told from its markers and chunks alone."""
+"""Limits on the work that an image file causes, checked by its markers and chunks alone."""
 
 from __future__ import annotations
 
 import re
 from typing import BinaryIO
 
-MAX_SCANS = 100  # a picture has about ten; each makes the reader go over all of it once more, for a dozen bytes
-MAX_SEGMENTS = 10_000  # of 64 KB at most each; the largest picture, with a profile and notes of every kind, has some hundred
-MAX_FILL = 2**20  # bytes between two segments in front of the picture, which Pillow goes over one by one
-# the last of any fill bytes, and the kind behind it, but for those kinds that stand in the picture's data and have no length:
-# from each place two bytes are looked at
+MAX_SCANS = 100  # an image has about ten; each, of a dozen bytes, makes the decoder process the whole image again
+MAX_SEGMENTS = 10_000  # of at most 64 KB; the largest image, with a profile and all metadata, has a few hundred
+MAX_FILL = 2**20  # bytes outside segments before the image data, which Pillow reads one by one
+# the last fill byte and the marker type after it, except types that occur in image data and have no length; at each position,
+# two bytes are examined
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _END, _SCAN = 0xD9, 0xDA
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_NOTES = 1_000  # chunks beside the picture; a picture has about ten
-MAX_DATA = 100_000  # chunks of the picture: 64 MB in pieces of 1 KB are fewer
-_LENGTH, _FRAME = 4, 8  # bytes: of a length; of the length and the kind
+MAX_NOTES = 1_000  # chunks other than image data; an image has about ten
+MAX_DATA = 100_000  # chunks of image data: 64 MB in pieces of 1 KB are fewer
+_LENGTH, _FRAME = 4, 8  # bytes of the length; of the length and the type
 _CHECKSUM = 4
 
 
 def jpeg_problem(content: bytes) -> str | None:
-    """Why the first picture in `content` is not read, as the end of a sentence; None where it is."""
+    """Why the first image in `content` is refused, as the end of a sentence, or None."""
     found, segments, fill = _counted(content, MAX_SCANS)
     if found > MAX_SCANS:
         return f"is a JPEG with more than {MAX_SCANS} scans"
@@ -30,7 +30,7 @@ def jpeg_problem(content: bytes) -> str | None:
 
 
 def _counted(content: bytes, most: int) -> tuple[int, int, int]:
-    """Scans up to `most` + 1, segments up to one more than are read, and bytes before the first scan that are in none."""
+    """Number of scans (up to `most` + 1), segments (up to MAX_SEGMENTS + 1), and bytes outside segments before the first scan."""
     found = segments = fill = 0
     position = 2
     while found <= most and segments <= MAX_SEGMENTS and (marker := _MARKER.search(content, position)):
@@ -47,7 +47,7 @@ def _counted(content: bytes, most: int) -> tuple[int, int, int]:
 
 
 def png_problem(file: BinaryIO) -> str | None:
-    """Why the picture is not read, as the end of a sentence; None where it is. One look at each chunk's first 8 bytes."""
+    """Why the image is refused, as the end of a sentence, or None. Reads only the first 8 bytes of each chunk."""
     file.seek(len(SIGNATURE))
     notes = data = 0
     while notes <= MAX_NOTES and data <= MAX_DATA:

@@ -1,4 +1,4 @@
-"""Files -> pixels: read a whole image, scale and cut it."""
+"""Files -> pixels: read, scale and crop an image."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Pixels = NDArray[np.uint8]
 
 
 def load_pixels(path: Path, content: bytes | None = None) -> Pixels:
-    """The whole picture, `[height, width, 3]` RGB: rotation honoured, transparency composited on white.
+    """The whole image, `[height, width, 3]` RGB: EXIF rotation applied, transparency composited on white.
 
-    `content`: of the file, where it was read before.
+    `content`: the file's content, if already read.
 
     Raises:
-        DatasetError: the file is no image of a known format, too large, or damaged.
+        DatasetError: the file is not an image of a supported format, too large, or damaged.
     """
     with reading(path, content) as image:
         return np.asarray(_rgb(upright(image)), dtype=np.uint8)
 
 
 def load_alpha(path: Path, content: bytes | None = None) -> Pixels:
-    """How opaque the picture is, `[height, width]`, 0 to 255; rotation honoured, 255 everywhere where it says nothing.
+    """The alpha channel, `[height, width]`, 0 to 255: EXIF rotation applied, 255 everywhere if the image has none.
 
-    `content`: of the file, where it was read before.
+    `content`: the file's content, if already read.
 
     Raises:
         DatasetError: as `load_pixels`.
@@ -47,13 +47,13 @@ def load_alpha(path: Path, content: bytes | None = None) -> Pixels:
 def fit(
     pixels: Pixels, placement: Placement, interpolation: Interpolation = "auto", cut: tuple[float, float] | None = None
 ) -> Pixels:
-    """`pixels` scaled to `placement.resized` and cut to the bucket (sd-scripts `trim_and_resize_if_required`).
+    """`pixels` scaled to `placement.resized` and cropped to the bucket (sd-scripts `trim_and_resize_if_required`).
 
     Args:
-        pixels: a picture, or one channel of it.
+        pixels: an image, or one channel of it.
         placement: sizes.
         interpolation: the filter.
-        cut: where the cut lies in what is too much, 0 to 1 from the top and from the left; None for the centre.
+        cut: crop offset from top and left, as a share of the surplus, 0 to 1; None for the centre.
 
     Shapes:
         pixels: `[height, width, …]` -> `[bucket height, bucket width, …]`
@@ -76,7 +76,7 @@ _PILLOW = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
 
 def _scaled(pixels: Pixels, wanted: Size, interpolation: Interpolation) -> Pixels:
-    """As sd-scripts `resize_image`: auto is area when both sides shrink, else Lanczos, and whose filter each name means."""
+    """`pixels` resized with sd-scripts' filters (`resize_image`); auto is area if both sides shrink, else Lanczos."""
     height, width = pixels.shape[:2]
     if interpolation == "auto":
         interpolation = "area" if width >= wanted.width and height >= wanted.height else "lanczos"

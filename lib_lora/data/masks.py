@@ -7,9 +7,8 @@ from pathlib import Path
 
 from lib_lora.data.dataset import Dataset, Sample, checked_picture
 from lib_lora.data.decoder_process import NoReaderError, Readers
-from lib_lora.data.folders import FolderSearch
+from lib_lora.data.folders import FolderSearch, link_problem, named
 from lib_lora.data.hidden_names import given_name, given_stem
-from lib_lora.data.symlinks import link_problem, named
 from lib_lora.errors import DatasetError
 from lib_lora.paths import pasted
 
@@ -17,9 +16,9 @@ MASKS = "Mask folder (mask_data)"
 
 
 def with_masks(dataset: Dataset, folder: str) -> Dataset:
-    """Every image but regularisation images with its mask: the image of the same stem in `folder`.
+    """`dataset` with masks for all but regularisation images: the image of the same stem in `folder`.
 
-    Where `folder` holds a folder of the image folder's own name, masks are looked for there.
+    If `folder` has a subfolder with the image folder's name, masks are taken from there.
     """
     search = FolderSearch(MASKS, 1, [], [])
     given = search.named_folder(pasted(folder))
@@ -44,7 +43,7 @@ def _parents(dataset: Dataset) -> set[Path]:
 
 
 def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Path]:
-    """Stem -> mask, for the images of a folder. A link out of the mask folder is told."""
+    """Stem -> mask, for the images of a folder. A link out of the mask folder is a problem."""
     root = given.resolve()
     inside = search.look(given, root)
     if images.name in inside.linked_folders:
@@ -58,13 +57,13 @@ def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Pat
 
 
 def _with_hash(sample: Sample, readers: Readers) -> Sample | list[str]:
-    """The sample with the hash of its mask, or what is wrong with that."""
+    """The sample with its mask's hash, or the problems of the mask."""
     if sample.mask is None:
         return sample
     try:
         mask = checked_picture(sample.mask, readers)
     except NoReaderError as error:
-        return error.problems  # no mask is to blame
+        return error.problems  # not the mask's fault
     except DatasetError as error:
         return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:

@@ -1,7 +1,7 @@
-"""CLIP's byte pair encoding of one word, with the reference's result (openai/CLIP `simple_tokenizer.bpe`) in n log n steps.
+"""CLIP's byte pair encoding of one word, equal to the reference (openai/CLIP `simple_tokenizer.bpe`), in O(n log n).
 
-The reference goes over the whole word once for each pair that it joins. Here the parts of a word are a chain, and the pairs of
-neighbours wait in a heap: of all pairs those of the lowest rank are joined next, from left to right.
+The reference scans the whole word for each pair that it merges. Here the parts of a word form a linked list, and pairs of
+neighbours a heap: the pairs of the lowest rank are merged next, from left to right.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 END_OF_WORD = "</w>"
-KEPT, LONGEST_KEPT = 20_000, 64  # words, and letters of one, whose parts are remembered
+KEPT, LONGEST_KEPT = 20_000, 64  # words in the cache, and letters of the longest
 
 
 class Merges:
-    """`bpe` of a CLIP tokenizer: a word -> its parts with spaces between them. `ranks`: pair -> when it is joined."""
+    """`bpe` of a CLIP tokenizer: a word -> its parts, joined by spaces. `ranks`: pair -> merge rank, lowest first."""
 
     def __init__(self, ranks: Mapping[tuple[str, str], int], whole: Sequence[str] = ()) -> None:
         self._ranks = ranks
-        self._whole = frozenset(whole)  # texts with a meaning of their own, which are no words
+        self._whole = frozenset(whole)  # special tokens, which are not split
         self._known: dict[str, str] = {}
 
     def __call__(self, word: str) -> str:
@@ -34,12 +34,12 @@ class Merges:
         return known
 
     def _joined(self, parts: list[str]) -> list[str]:
-        """The parts when no pair is left to join; a part that was joined to the one before it is empty."""
+        """The parts after all merges. Meanwhile, a part that was merged into the one before it is empty."""
         after = [*range(1, len(parts)), -1]
         before = [*range(-1, len(parts) - 1)]
 
         def rank_at(left: int) -> int | None:
-            """When the pair that begins at `left` is joined; None for never."""
+            """Merge rank of the pair that begins at `left`; None if it is never merged."""
             return self._ranks.get((parts[left], parts[after[left]])) if left >= 0 and after[left] >= 0 else None
 
         heap = [(rank, place) for place in range(len(parts)) if (rank := rank_at(place)) is not None]
@@ -48,7 +48,7 @@ class Merges:
             now = heap[0][0]
             for left in _lowest(heap):
                 if not parts[left] or rank_at(left) != now:
-                    continue  # one of the two was joined to another part
+                    continue  # one of the two was merged with another part
                 right = after[left]
                 parts[left], parts[right], after[left] = parts[left] + parts[right], "", after[right]
                 if after[left] >= 0:
@@ -61,7 +61,7 @@ class Merges:
 
 
 def _lowest(heap: list[tuple[int, int]]) -> list[int]:
-    """Take the places of the lowest rank from the heap, from left to right. What is joined of them has no such rank again."""
+    """Pop the places of the lowest rank from the heap, from left to right. Merging them makes no new pair of that rank."""
     rank, places = heap[0][0], []
     while heap and heap[0][0] == rank:
         places.append(heapq.heappop(heap)[1])
@@ -69,10 +69,10 @@ def _lowest(heap: list[tuple[int, int]]) -> list[int]:
 
 
 def with_quick_merges(tokenizer: Any) -> Any:
-    """`tokenizer`, or a copy that joins pairs as above where it would do that in Python, letter by letter (transformers 4)."""
+    """`tokenizer`, or a copy that uses `Merges` if its own merging is written in Python (transformers 4)."""
     ranks = getattr(tokenizer, "bpe_ranks", None)
     if not isinstance(ranks, dict) or isinstance(getattr(tokenizer, "bpe", None), Merges):
         return tokenizer
-    quick = copy.copy(tokenizer)  # the webui's own stays as it is
+    quick = copy.copy(tokenizer)  # the webui's tokenizer stays unchanged
     quick.bpe = Merges(ranks, [tokenizer.bos_token, tokenizer.eos_token])
     return quick

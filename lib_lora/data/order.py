@@ -1,4 +1,4 @@
-"""Which images are held out, and the batches of one epoch: pure functions of the seed."""
+"""The held-out images, and the batches of one epoch, as pure functions of the seed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Buckets = Mapping[Size, Sequence[int]]
 
 
 def batches_per_epoch(buckets: Buckets, batch_size: int) -> int:
-    """How many batches an epoch has: every bucket rounds up for itself."""
+    """Number of batches in an epoch; each bucket is rounded up."""
     return sum(-(-len(members) // batch_size) for members in buckets.values())
 
 
 def epoch_batches(buckets: Buckets, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Sample indices of every batch of `epoch`, shuffled within buckets and then among them; a batch has one size."""
+    """Sample indices of every batch of `epoch`: samples are shuffled within buckets, then all batches; a batch has one size."""
     batches = []
     for size, members in sorted(buckets.items()):
         order = permutation(len(members), seed, "order", epoch, str(size))
@@ -25,10 +25,10 @@ def epoch_batches(buckets: Buckets, batch_size: int, seed: int, epoch: int) -> l
 
 
 def held_out(sizes: Sequence[int], share: float, seed: int) -> list[tuple[int, int]]:
-    """(folder, image) of everything held out of folders with `sizes` images: a pure function of the seed.
+    """(folder, image) of all images held out of folders with `sizes` images.
 
-    Each folder gives its share, rounded (sd-scripts `split_train_val`), and keeps one image at least; with two images or more
-    in all, at least one is held out and one is trained on.
+    Each folder gives `share` of its images, rounded (sd-scripts `split_train_val`), and keeps at least one. With two or more
+    images in total, at least one is held out and one is trained on.
     """
     if share <= 0 or sum(sizes) < 2:
         return []

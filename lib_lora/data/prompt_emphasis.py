@@ -1,6 +1,7 @@
-"""`a (red:1.3) [blue] cat` -> texts with their weights: the grammar of prompts, as the webui and sd-scripts read it.
+"""`a (red:1.3) [blue] cat` -> texts with weights: the prompt grammar of the webui and of sd-scripts.
 
-(x) is 1.1 times, [x] one 1.1th, (x:1.3) 1.3 times; brackets nest, a backslash makes one literal, an open one lasts to the end.
+(x) multiplies the weight by 1.1, [x] divides it by 1.1, (x:1.3) multiplies it by 1.3. Brackets nest; a backslash makes a bracket
+literal; an unclosed bracket lasts to the end.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass, field
 from lib_lora.errors import DatasetError
 
 STEP = 1.1
-BREAK = "BREAK"  # in the webui's grammar: the text behind it starts a chunk of its own
+BREAK = "BREAK"  # webui grammar only: the text after it starts a new chunk
 
-MAX_OPEN = 200  # brackets of one kind at one place: beyond, each text would be weighted once for every one of them
+MAX_OPEN = 200  # nested brackets of one type: each open bracket multiplies the weights of all texts inside it
 
 _WEIGHT = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
 _PLAIN = r"[^\\()\[\]:]+"
@@ -26,7 +27,7 @@ _BREAK = re.compile(r"\bBREAK\b")
 
 @dataclass
 class Weighted:
-    """A piece of text; with `is_break` it is the word BREAK, whose weight (-1) only says so unless brackets change it."""
+    """A piece of text and its weight. The word BREAK has weight -1, which marks it as `is_break` unless brackets change it."""
 
     text: str
     weight: float = 1.0
@@ -38,7 +39,7 @@ class Weighted:
 
 @dataclass
 class _Reader:
-    """Pieces so far, and where the brackets that are still open began."""
+    """The pieces read so far, and the indices of the first piece in each open round and square bracket."""
 
     pieces: list[Weighted] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
@@ -49,7 +50,7 @@ class _Reader:
             piece.weight *= factor
 
     def take(self, token: str, number: str | None) -> bool:
-        """Whether `token` is a bracket that opens or closes something."""
+        """Handle `token` if it opens or closes a bracket; returns whether it does."""
         if token in ("(", "["):
             opened = self.rounds if token == "(" else self.squares
             opened.append(len(self.pieces))
@@ -70,14 +71,14 @@ class _Reader:
 
 
 def attention_weights(text: str, *, webui: bool) -> list[Weighted]:
-    """The pieces of `text`, neighbours of one weight joined.
+    """The pieces of `text` with their weights; neighbours of equal weight are joined.
 
     Args:
         text: a caption or prompt.
-        webui: the webui's grammar, which knows BREAK and spaces around a number; else that of sd-scripts.
+        webui: use the webui's grammar (with BREAK, and spaces around a number) instead of sd-scripts'.
 
     Raises:
-        DatasetError: brackets are nested deeper than anybody means it.
+        DatasetError: brackets are nested more than MAX_OPEN deep.
     """
     reader = _Reader()
     for match in (_WEBUI if webui else _KOHYA).finditer(text):
@@ -94,7 +95,7 @@ def attention_weights(text: str, *, webui: bool) -> list[Weighted]:
 
 
 def _with_breaks(text: str) -> list[Weighted]:
-    """The text between the words BREAK, without the spaces around them."""
+    """`text` split at the words BREAK, without the spaces around them."""
     parts = _BREAK.split(text)
     pieces = []
     for number, part in enumerate(parts):

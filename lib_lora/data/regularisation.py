@@ -1,4 +1,4 @@
-"""Regularisation images: pictures of the class, which keep the model from forgetting it."""
+"""Regularisation images: images of the class, so that the model does not forget it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib_lora.data.dataset import REG_DATA, Dataset
 
 
 def with_regularisation(dataset: Dataset, regularising: Dataset) -> Dataset:
-    """Both together, the regularisation images behind the others."""
+    """Both datasets as one, with the regularisation images last."""
     learned = {folder.path.resolve() for folder in dataset.folders}
     twice = [folder.path.name for folder in regularising.folders if folder.path.resolve() in learned]
     problems = [f"{REG_DATA}: {name!r} is also an Image folder (data); choose another." for name in twice]
@@ -21,10 +21,10 @@ def with_regularisation(dataset: Dataset, regularising: Dataset) -> Dataset:
 
 
 def matched_repeats(repeats: Sequence[int], wanted: int) -> list[int]:
-    """How often each regularisation image is shown per epoch, so that all together are `wanted` (sd-scripts `DreamBoothDataset`).
+    """How often each regularisation image is shown per epoch, `wanted` times in total (sd-scripts `DreamBoothDataset`).
 
-    One after the other is taken with its own repeats until there are enough; then each once more, from the first on. The last
-    one taken with its repeats may bring a few more than wanted; what is not needed is not used.
+    Images are taken in order, each with its own repeats, until there are `wanted`; the last one may exceed it, and the others
+    are not used. If all are too few, they are shown once more each, from the first on.
     """
     shown = [0] * len(repeats)
     for index, own in enumerate(repeats):

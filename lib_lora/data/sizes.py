@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """Height and width in pixels (or in latent pixels, where a name says so)."""
+    """Height and width in pixels (or in latent pixels, if a name says so)."""
 
     height: int
     width: int
@@ -20,7 +20,7 @@ class Size(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """Edges of a picture inside its bucket, in pixels."""
+    """Edges of an image inside its bucket, in pixels."""
 
     left: int
     top: int

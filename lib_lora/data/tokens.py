@@ -13,7 +13,7 @@ VOCABULARY = Path(__file__).resolve().parent.parent / "assets" / "clip"
 
 
 class Tokenizer(Protocol):
-    """What is used of a CLIP tokenizer (transformers `CLIPTokenizer`)."""
+    """The part of a CLIP tokenizer that is used (transformers `CLIPTokenizer`)."""
 
     bos_token_id: int
     eos_token_id: int
@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer() -> Tokenizer:
-    """CLIP's tokenizer from the vocabulary that the extension carries; reaches no network."""
+    """CLIP's tokenizer from the bundled vocabulary, without network access."""
     from transformers import CLIPTokenizer
 
     tokenizer: Tokenizer = with_quick_merges(CLIPTokenizer.from_pretrained(str(VOCABULARY), local_files_only=True))
@@ -35,8 +35,8 @@ def caption_ids(tokenizer: Tokenizer, caption: str, max_token_length: int, pad_i
     Args:
         tokenizer: CLIP's.
         caption: taken literally; brackets and the like have no meaning.
-        max_token_length: 75, 150 or 225; what is longer is cut off.
-        pad_id: what fills the end. None: the end token (SD 1.x, SDXL's first encoder); 0 for SD 2.x and SDXL's second.
+        max_token_length: 75, 150 or 225; longer captions are truncated.
+        pad_id: padding token. None: the end token (SD 1.x, SDXL's first encoder); 0 for SD 2.x and SDXL's second.
 
     Returns:
         ids: `[chunks][77]`
@@ -45,13 +45,13 @@ def caption_ids(tokenizer: Tokenizer, caption: str, max_token_length: int, pad_i
 
 
 def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of `text`, however long, without begin and end."""
+    """Token ids of `text` without truncation, begin and end."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
     return ids
 
 
 def chunked(tokenizer: Tokenizer, body: Sequence[int], max_token_length: int, pad_id: int | None = None) -> list[list[int]]:
-    """A text's ids as the chunks of `caption_ids`."""
+    """Token ids `body` in chunks, as in `caption_ids`."""
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     fill = end if pad_id is None else pad_id
     line = [*body[:max_token_length], end]
@@ -62,7 +62,7 @@ def chunked(tokenizer: Tokenizer, body: Sequence[int], max_token_length: int, pa
 
 
 def _chunk(line: Sequence[int], first: int, begin: int, end: int, fill: int) -> list[int]:
-    """75 tokens of a long `line` as a chunk of their own; where the text goes on behind it, it is closed with `end`."""
+    """The chunk of `line` that starts at `first`; it is closed with `end` if the text continues in the next chunk."""
     body = list(line[first : first + CHUNK - 2])
     last = line[-1] if body[-1] in (end, fill) else end
     if fill != end and body[0] == fill:

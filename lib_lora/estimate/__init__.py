@@ -1,1 +1,1 @@
-"""How much memory a run takes, before it begins."""
+"""Estimates a run's memory before it begins."""

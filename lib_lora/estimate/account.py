@@ -1,4 +1,4 @@
-"""The memory account of a run: what is held, what is added, and the phase in which most is needed."""
+"""The memory account of a run: what it holds, what each phase adds, and which phase needs most."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ENCODING, STEP, DRAWING = "encoding pictures", "training", "drawing a picture"
 
 @dataclass(frozen=True)
 class Account:
-    """Bytes.
+    """The memory of a run, in bytes.
 
-    `weights`: what the model holds; the VAE as fp32, as it is during a run. `adapters`: the LoRA, its optimizer's state, a moving
-    average. `gradients`: of the adapters. `caches`: contexts of captions that are kept on the device. `kept`: activations that a
-    step keeps for backward. `phases`: what each phase needs on top of weights, adapters and caches at most; the step's holds
-    `kept` and `gradients`.
+    `weights`: of the model, with the VAE in fp32, as during a run. `adapters`: the LoRA, its optimizer state, EMA. `gradients`:
+    of the adapters. `caches`: contexts of captions that are cached on the device. `kept`: activations that a step keeps for
+    backward. `phases`: peak of each phase on top of weights, adapters and caches; the step's includes `kept` and `gradients`.
+    `before`: phases before the first step.
     """
 
     title: str
@@ -45,23 +45,23 @@ class Account:
 
     @property
     def peaks(self) -> dict[str, int]:
-        """The whole of each phase. Before the first step there are no adapters yet."""
+        """Peak of each phase, including weights. Before the first step there are no adapters yet."""
         held, more = sum(self.weights.values()), sum(self.adapters.values()) + self.caches
         return {name: held + added + (0 if name in self.before else more) for name, added in self.phases.items()}
 
     @property
     def largest(self) -> str:
-        """The phase that needs most."""
+        """The phase with the highest peak."""
         return max(self.peaks, key=self.peaks.__getitem__)
 
     @property
     def peak(self) -> int:
-        """What the run needs."""
+        """Peak of the run."""
         return self.peaks[self.largest]
 
     @property
     def added(self) -> int:
-        """What the run needs on top of the weights."""
+        """Peak of the run on top of the weights."""
         return self.peak - sum(self.weights.values())
 
 
@@ -76,17 +76,17 @@ def account(
     captions: int = 0,
     preview: Size | None = None,
 ) -> Account:
-    """Count a run of `config` on `base`, which is only looked at.
+    """Count the memory of a run of `config` on `base`, which is not changed.
 
     Args:
         config: all settings.
-        base: a model in hand, or one without content.
-        device_type: cuda or cpu: what it would run on.
+        base: a loaded model, or one on the meta device.
+        device_type: cuda or cpu, where it would run.
         precision: of the run.
-        size: of the largest pictures that are trained on.
-        checkpointing: whether gradients are checkpointed.
-        captions: how many different ones there are.
-        preview: size of pictures that are drawn, if any.
+        size: of the largest training images.
+        checkpointing: whether gradient checkpointing is on.
+        captions: number of different captions.
+        preview: size of samples; None if none are made.
     """
     alike = meta_model(base)
     adapters, frozen = initial_adapters(config, alike, precision.weights), merged_adapters(config, alike)
@@ -128,9 +128,9 @@ def module_bytes(module: nn.Module) -> int:
 
 
 def state_bytes(config: Settled, adapters: Sequence[Adapter], device_type: str) -> int:
-    """What the optimizer keeps of the adapters: it is made on the CPU and stepped once, on one parameter of every shape.
+    """Bytes of the optimizer state of the adapters: it is created on the CPU and stepped once, on one parameter of each shape.
 
-    Of optimizers with kernels for CUDA alone it is known: one byte a value and state in 8 bits (above 4096 values), else four.
+    For CUDA-only optimizers it is known: per value and state one byte in 8 bits (from 4096 values on), else four.
     """
     shapes: dict[tuple[torch.Size, torch.dtype], int] = {}
     for value in parameters([adapter for adapter in adapters if is_learning(adapter)]):

@@ -1,4 +1,4 @@
-"""The account of what a user asks for: settings, and images where there are some."""
+"""The memory account of a configuration, and of its images if there are any."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SHOWN = 3  # parts in a short text
 
 
 def estimate(config: Settled, base: BaseModel, device: torch.device, plan: Plan | None = None) -> Account:
-    """Count what `config` would take on `base`, which is only looked at.
+    """Count the memory of a run of `config` on `base`, which is not changed.
 
-    Without a plan, one picture of the whole resolution stands for all. For a GPU that is not at hand, *auto* means bf16 and
-    gradient checkpointing.
+    Without a plan, one image of the full resolution stands for all. For a GPU that is not present, *auto* means bf16 and gradient
+    checkpointing.
 
     Raises:
-        ConfigError: the device cannot compute in the precision.
+        ConfigError: the device does not support the precision.
     """
     missing = device.type == "cuda" and not torch.cuda.is_available()
     wanted = config.precision.gradient_checkpointing
@@ -41,14 +41,14 @@ def estimate(config: Settled, base: BaseModel, device: torch.device, plan: Plan 
 
 
 def _of_another(config: PrecisionConfig) -> Precision:
-    """The precision on a GPU that is not at hand."""
+    """The precision for a GPU that is not present."""
     name = "bf16" if config.mixed_precision == "auto" else config.mixed_precision
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
     return Precision(name, dtype, dtype if config.full_fp16 or config.full_bf16 else torch.float32)
 
 
 def table(found: Account) -> str:
-    """The account, line by line, in GiB."""
+    """The account as lines of text, in GiB."""
     parts = {**found.weights, **found.adapters, "contexts of captions": found.caches}
     lines = [found.title, "", *(_line(name, size) for name, size in parts.items() if size)]
     lines += ["", "a training step, on top of these", _line("  kept for backward", found.kept)]
@@ -67,7 +67,7 @@ def short(found: Account) -> str:
 
 
 def as_json(found: Account) -> dict[str, object]:
-    """Everything in bytes."""
+    """The account in bytes, for JSON."""
     return {
         "title": found.title,
         "weights": found.weights,

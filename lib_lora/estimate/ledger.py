@@ -1,4 +1,4 @@
-"""Counts the bytes that are alive while operators run; on tensors without content nothing is computed."""
+"""Counts the bytes that are alive while operators run; on meta tensors nothing is computed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MAPPED_FROM = 32 * 2**20  # bytes from which glibc maps a block, and gives it back when it is freed (M_MMAP_THRESHOLD_MAX)
-YOUNG, ROUND = 64, 16  # so many youngest storages are looked at for every operator, all of them for every sixteenth
+MAPPED_FROM = 32 * 2**20  # bytes from which glibc maps a block, and unmaps it when it is freed (M_MMAP_THRESHOLD_MAX)
+YOUNG, ROUND = 64, 16  # each operator checks the YOUNG newest storages, every ROUND-th checks all
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = {_ATEN.convolution.default, _ATEN.convolution_backward.default}
 _PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
-_ONEDNN = "mkldnn::_linear_pointwise"  # `model.products`
+_ONEDNN = "mkldnn::_linear_pointwise"  # see `model/matmul.py`
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is open, every storage that an operator makes is counted from its making to its end.
+    """A dispatch mode that counts every storage an operator makes, until it is freed.
 
     `now` and `peak` are bytes. Storages of `known` tensors, the weights, are not counted; they must outlive the ledger.
 
-    `resident`: what a process on a CPU takes of the machine's memory is counted, beside what is alive in it: smaller blocks that
-    were freed stay with it until another one takes their place, larger ones go back; and oneDNN brings weight, input and output
-    of a convolution, and the second factor of a product, into an order of its own.
+    `resident`: also count what a CPU process holds besides live storages: smaller blocks stay with it after they are freed, until
+    they are reused, larger ones are returned; and oneDNN reorders weight, input and output of a convolution, and the second
+    factor of a product.
     """
 
     def __init__(self, known: Iterable[torch.Tensor], *, resident: bool = False) -> None:
@@ -39,7 +39,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def now(self) -> int:
-        """What is alive."""
+        """Bytes that are alive."""
         self._let_go(list(self._alive))
         return self._small + self._large
 
@@ -62,12 +62,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._known or key in self._alive:
             return
         storage = tensor.untyped_storage()
-        # a weak reference keeps the key from being given to another storage; finalizers of storages are not called by torch 2.1
+        # a weak reference keeps the key from being reused for another storage; torch 2.1 does not call storages' finalizers
         self._alive[key] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
         self._add(storage.nbytes())
 
     def _let_go(self, keys: Iterable[int]) -> None:
-        """Take those of `keys` off that are gone."""
+        """Remove those of `keys` that were freed."""
         is_gone = torch.UntypedStorage._expired  # type: ignore[attr-defined]  # as `StorageWeakRef.expired`, without its two calls
         for key in keys:
             reference, size = self._alive[key]
@@ -84,7 +84,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = max(self.peak, (self._most_small if self._resident else self._small) + self._large)
 
     def _work(self, sizes: Sequence[int]) -> None:
-        """Blocks that an operator takes while it runs."""
+        """Count blocks that an operator holds only while it runs."""
         for size in sizes:
             self._add(size)
         for size in sizes:
@@ -92,7 +92,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _copies(function: Any, args: Sequence[Any], made: Sequence[torch.Tensor]) -> list[int]:
-    """The sizes of what oneDNN rearranges for an operator."""
+    """Sizes of the tensors that oneDNN reorders for an operator."""
     tensors: list[torch.Tensor] = []
     if function in _CONVOLUTIONS:
         tensors = [*made, *(value for value in args if isinstance(value, torch.Tensor))]
@@ -102,5 +102,5 @@ def _copies(function: Any, args: Sequence[Any], made: Sequence[torch.Tensor]) ->
 
 
 def _key(tensor: torch.Tensor) -> int:
-    """What tells storages apart as long as they live."""
+    """Identifies a tensor's storage while it is alive."""
     return int(tensor.untyped_storage()._cdata)

@@ -1,4 +1,4 @@
-"""A model without content, layer by layer like the one in hand, on torch's meta device: what is counted instead of run."""
+"""A copy of a model on torch's meta device, layer by layer, on which memory is counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ META = torch.device("meta")
 
 
 def meta_model(base: BaseModel) -> BaseModel:
-    """`base` without content. The model itself is only looked at; forwards that hang on its instances are left out.
+    """A copy of `base` on the meta device, without `forward`s set on its instances. `base` is not changed.
 
     The VAE is fp32, as it is while it is borrowed.
     """
@@ -45,7 +45,7 @@ def _encoder(encoder: TextEncoder, made: dict[int, nn.Module]) -> TextEncoder:
 
 
 def _module(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
-    """The same class and settings, over weights without content; what occurs twice stays one."""
+    """The same class and settings with meta weights; a shared module stays shared."""
     if id(module) in made:
         return made[id(module)]
     inner = getattr(module, "wrapped", None)

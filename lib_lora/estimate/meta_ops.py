@@ -1,4 +1,4 @@
-"""What a device does and torch's meta device does not: autocast, fused attention, checkpointing; to count the bytes of each."""
+"""Emulates autocast, fused attention and gradient checkpointing on meta tensors, to count their bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_lora.model.frozen_layers import applied
 from lib_lora.model.meta_device import EmulatedDevice, emulated, emulating
 from lib_lora.model.patching import Forward
 
-# torch's lists of what autocast brings to the lower format, and what CUDA's brings to fp32; those that occur here
+# from torch's lists, what is used here: functions that autocast runs in the lower precision, and that CUDA's runs in fp32
 _LOWER: set[Callable[..., Any]] = {
     F.linear, F.conv2d, torch.conv2d, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.bmm,
     torch.baddbmm, torch.addmm, torch.einsum, torch.Tensor.mm, torch.Tensor.bmm,
@@ -28,13 +28,13 @@ _FULL: set[Callable[..., Any]] = {
 
 @contextmanager
 def meta_ops(emulated: EmulatedDevice) -> Iterator[None]:
-    """While it lasts, meta tensors go through operators as those of a device do."""
+    """Context manager under which operators treat meta tensors like those of the `emulated` device."""
     with emulating(emulated), _Operators():
         yield
 
 
 class _Operators(TorchFunctionMode):
-    """Casts as autocast would, and answers for the fused attention."""
+    """Casts as autocast would, and replaces the fused attention."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -43,7 +43,7 @@ class _Operators(TorchFunctionMode):
             q, k, v = args[:3]
             dtype = lower or q.dtype
             return applied(FusedAttention, q.to(dtype), k.to(dtype), v.to(dtype))
-        if function is torch.full and isinstance(args[1], torch.Tensor):  # transformers' mask: a value that a tensor must give
+        if function is torch.full and isinstance(args[1], torch.Tensor):  # transformers' mask: its value is a tensor
             args = (args[0], 0.0, *args[2:])
         if lower is not None and function in _LOWER:
             args, kwargs = _cast(args, kwargs, lower)
@@ -61,7 +61,7 @@ def _cast(args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype) -> tu
 
 
 class FusedAttention(Function):
-    """The bytes of torch's flash and memory-efficient kernels: q, k, v, the output and one number for each row are kept.
+    """The memory of torch's flash and memory-efficient kernels: q, k, v, the output and one number per row are kept.
 
     Shapes:
         q `[B, heads, n, d]`, k and v `[B, heads, m, d]` -> `[B, heads, n, d]`
@@ -82,7 +82,7 @@ class FusedAttention(Function):
 
 
 def recomputed(block: nn.Module) -> Forward:
-    """`forward` of a block that keeps its inputs alone; torch's own checkpoint takes no meta tensors before torch 2.4."""
+    """A `forward` that keeps only the block's inputs; torch's own checkpoint does not support meta tensors before torch 2.4."""
     original = block.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def recomputed(block: nn.Module) -> Forward:
 
 
 class _Recomputed(Function):
-    """Runs without keeping anything, and again for backward."""
+    """Runs without keeping anything for backward, and again in backward."""
 
     @staticmethod
     def forward(ctx: Any, run: Any, wanted: Any, *tensors: Any) -> Any:
@@ -118,7 +118,7 @@ class _Recomputed(Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         wants = ctx.needs_input_grad[2:]
         inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip(ctx.saved_tensors, wants)]
-        with torch.enable_grad(), meta_ops(ctx.emulated):  # function modes do not reach into backward
+        with torch.enable_grad(), meta_ops(ctx.emulated):  # function modes are not active in backward
             found = ctx.run(*inputs)
         outputs = [y for y in (found if isinstance(found, tuple) else (found,)) if isinstance(y, torch.Tensor)]
         pairs = [(y, grad) for y, grad in zip(outputs, grads) if y.requires_grad]

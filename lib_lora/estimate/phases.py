@@ -1,4 +1,4 @@
-"""How many bytes each part of a run takes, counted on a model without content."""
+"""Bytes of each phase of a run, counted on a meta model."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from lib_lora.training.step import StepInputs, compute_loss
 
 @dataclass(frozen=True)
 class Step:
-    """Bytes of a training step: kept at the end of forward, and alive at most, both without weights and adapters."""
+    """Bytes of a training step, without weights and adapters: kept at the end of forward, and at the peak."""
 
     kept: int
     peak: int
 
 
 class Counter:
-    """Counts on `alike` (see `meta_model`), as a device of kind `device_type` would take it, in autocast's format or None."""
+    """Counts the memory of `alike` (see `meta_model`) on a device of `device_type`. `autocast`: its dtype, or None."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Counter:
         self._trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in self._adapters)
 
     def step(self, size: Size, batch: int, *, checkpointing: bool) -> Step:
-        """Forward and backward of one step, of two batches where gradients are accumulated."""
+        """Forward and backward of one step, of two batches if gradients are accumulated."""
         blocks = checkpointed_forwards(networks(self._alike), recomputed) if checkpointing else {}
         with self._trainable(), forwards_replaced(blocks), torch.enable_grad():
             inputs = self._inputs(size, batch)
@@ -71,13 +71,13 @@ class Counter:
         return Step(kept, ledger.peak)
 
     def encoding(self, size: Size, batch: int) -> int:
-        """The VAE on `batch` pictures of `size`."""
+        """Peak of the VAE's encoder on `batch` images of `size`."""
         with torch.no_grad(), meta_ops(EmulatedDevice(self._device_type)), self._ledger() as ledger:
             self._alike.encode_image(torch.empty(batch, 3, size.height, size.width, device=META))
         return int(ledger.peak)
 
     def drawing(self, size: Size) -> int:
-        """One picture with guidance: the U-Net on two latents, then the VAE's decoder."""
+        """Peak of sampling one image with guidance: the U-Net on two latents, then the VAE's decoder."""
         latents = torch.empty(1, *self._alike.family.latent_shape(*size), device=META)
         with self._trainable(), torch.no_grad():
             inputs = self._inputs(size, 2)
@@ -89,7 +89,7 @@ class Counter:
         return int(ledger.peak)
 
     def context_bytes(self) -> int:
-        """What is kept of one caption where no text encoder is trained."""
+        """Bytes that are cached per caption if no text encoder is trained."""
         with torch.no_grad(), meta_ops(self._emulated):
             found = self._context(1)
         return sum(tensor_bytes([one]) for one in (found.context, found.pooled) if one is not None)

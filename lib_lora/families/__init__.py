@@ -1,1 +1,1 @@
-"""The model families that can be trained: a room each, with what tells it apart from others. Nothing is loaded here."""
+"""The model families that can be trained, one module each with everything specific to it. Nothing is loaded here."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 STEPS = 1000
-SMALLEST_ALPHA = 1e-4  # of ᾱ: with zero terminal SNR nothing is left of the picture at the first step of sampling
+SMALLEST_ALPHA = 1e-4  # lower bound of ᾱ, which is 0 at the first sampling step with zero terminal SNR
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class Ddpm:
         return Ddpm(self.alphas_cumprod.to(device))
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """What it keeps on its device."""
+        """Its tensors, which are on its device."""
         return (self.alphas_cumprod,)
 
     def with_zero_terminal_snr(self) -> Ddpm:
-        """ᾱ whose last value is 0: √ᾱ shifted down and stretched so that its first value stays (Lin et al. 2023, algorithm 1)."""
+        """ᾱ rescaled to end at 0: √ᾱ is shifted and scaled so that its first value stays (Lin et al. 2023, algorithm 1)."""
         root = self.alphas_cumprod.sqrt()
         shifted = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
         return Ddpm(shifted**2)
@@ -64,7 +64,7 @@ class Ddpm:
     def denoised_step(
         self, latents: torch.Tensor, predicted: torch.Tensor, t: int, after: int, *, velocity: bool
     ) -> torch.Tensor:
-        """DDIM with η = 0 (Song et al. 2020, equation 12)."""
+        """One step of DDIM with η = 0 (Song et al. 2020, equation 12)."""
         alpha, alpha_after = float(self.alphas_cumprod[t]), float(self.alphas_cumprod[after])
         if velocity:
             clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * predicted
@@ -76,11 +76,11 @@ class Ddpm:
         return found
 
     def _alpha_bar(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """ᾱ_t of every sample, `[B, 1, 1, 1]`, of the device and dtype of `like`."""
+        """ᾱ_t of every sample, `[B, 1, 1, 1]`, with the device and dtype of `like`."""
         return self.alphas_cumprod.to(like.device)[timesteps].to(like.dtype).reshape(-1, 1, 1, 1)
 
 
 def scaled_linear() -> Ddpm:
-    """That of every Stable Diffusion: β_t is linear in √β from 0.00085 to 0.012 (ldm `make_beta_schedule`, "linear")."""
+    """The process of every Stable Diffusion: √β_t is linear, β_t from 0.00085 to 0.012 (ldm `make_beta_schedule`, "linear")."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float32) ** 2
     return Ddpm(torch.cumprod(1.0 - betas, dim=0))

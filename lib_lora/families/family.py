@@ -1,4 +1,4 @@
-"""A model family: all that tells it apart from others, for files, names and numbers."""
+"""A model family: everything specific to it in files, names and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_lora.families.noise_process import NoiseProcess
 
 @dataclass(frozen=True)
 class Layout:
-    """How many blocks a U-Net has: `side` down and as many up, `middle` between them, `ends` before and behind all."""
+    """Number of blocks of a U-Net: `side` down and as many up, `middle` between them, `ends` before and after all."""
 
     side: int
     middle: int
@@ -24,15 +24,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class UNet:
-    """A family's U-Net of full size.
+    """A family's full-size U-Net.
 
-    `channels`: width of each level. `depths`: transformers in an attention block of each level; 0 where a level has none.
-    `middle_depth`: the same of the middle.
-    `context`: width of what it reads of texts.
-    `linear`: Linears lie around the transformers, instead of 1×1 convolutions.
-    `names`: whose names files of the family have.
+    `channels`: width of each level. `depths`: transformers per attention block of each level; 0 if it has none.
+    `middle_depth`: the same for the middle.
+    `context`: width of the text context.
+    `linear`: proj_in and proj_out are Linears instead of 1×1 convolutions.
+    `names`: whose layer names the family's files have.
     `layout`: its blocks, as options count them.
-    `reads_sizes`: it is told the sizes of images, and pooled text.
+    `reads_sizes`: it reads the sizes of images, and pooled text.
     """
 
     channels: tuple[int, ...]
@@ -45,7 +45,7 @@ class UNet:
     reads_sizes: bool = False
 
     def depth(self, side: str, level: int) -> int:
-        """Transformers in an attention block of a level, which is counted from the top on the way "in", and from below "out"."""
+        """Transformers per attention block of a level, which is counted from the top for "in" and from the bottom for "out"."""
         if side == "middle":
             return self.middle_depth
         return self.depths[level if side == "in" else len(self.depths) - 1 - level]
@@ -53,12 +53,13 @@ class UNet:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """One of a family's text encoders, of full size.
+    """One of a family's full-size text encoders.
 
-    `prefix`: what LoRA files call it.
-    `weights`: below which keys a checkpoint file has it.
-    `layers`, `width`: of the layers that are read. `unread`: layers that a file has behind them.
-    `penultimate`: it is read before its last layer and without its last layer norm, and pooled if its output is projected.
+    `prefix`: its prefix in LoRA files.
+    `weights`: its key prefix in checkpoint files.
+    `layers`, `width`: of the layers that are read. `unread`: further layers in a file, which are not read.
+    `penultimate`: it is read before its last layer and without its last layer norm.
+    `pools`: it also gives pooled text, its projected output.
     """
 
     prefix: str
@@ -71,7 +72,7 @@ class TextEncoder:
 
     @property
     def is_open_clip(self) -> bool:
-        """Whether files have it under open_clip's names; then texts are padded with 0 instead of the end token."""
+        """Whether files have it under open_clip's names; if so, texts are padded with 0 instead of the end token."""
         return self.weights.endswith(".model.")
 
 
@@ -79,19 +80,19 @@ class TextEncoder:
 class Family:
     """One family.
 
-    `id`: what tells it from all others.
-    `name`: for people.
-    `text_encoders`: in the order in which their outputs are joined.
+    `id`: unique identifier.
+    `name`: shown to users.
+    `text_encoders`: in the order in which their outputs are concatenated.
     `latent_scale`: factor on the VAE's latents (ldm scale_factor).
-    `noise_process`: makes the process of a model that does not bring its own.
+    `noise_process`: makes the process of a model without its own.
     `base_versions`, `architectures`: ss_base_model_version and modelspec.architecture (without its ending) of a model that
-    predicts noise, and of one that predicts v. `version_starts`: with which both begin in files of any program.
-    `sd_version`: the webui's own word for the family, in a LoRA's card.
+    predicts noise, and of one that predicts v. `version_starts`: prefixes of both in files of any program.
+    `sd_version`: the webui's name of the family, in a LoRA's card.
     `latent_channels`, `vae_factor`: channels of latents, and pixels per latent on each side.
-    `clip_skip`: whether the text encoder may be left early; SDXL has its own layers for that.
-    `text_encoder_lr`: the text encoders' learning rate where none is given.
-    `enough_bytes`: of a GPU's memory, an estimate: above it, memory is for larger batches, and gradient checkpointing is off.
-    `inpaints`: the U-Net reads a mask and the latents of what the mask leaves, beside the noisy ones.
+    `clip_skip`: whether clip skip is supported; SDXL reads fixed layers.
+    `text_encoder_lr`: default learning rate of the text encoders.
+    `enough_bytes`: GPU memory, an estimate, from which gradient checkpointing is off, which leaves memory for larger batches.
+    `inpaints`: the U-Net also reads a mask and the latents of the masked image.
     """
 
     id: str
@@ -115,7 +116,7 @@ class Family:
 
     @property
     def text_prefixes(self) -> tuple[str, ...]:
-        """What a LoRA file calls the text encoders."""
+        """Prefixes of the text encoders in LoRA files."""
         return tuple(encoder.prefix for encoder in self.text_encoders)
 
     def is_in(self, keys: Iterable[str]) -> bool:
@@ -124,11 +125,11 @@ class Family:
         return all(any(key.startswith(encoder.weights) for key in held) for encoder in self.text_encoders)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Shape of the latents of an image with these sides in pixels, `[C, h, w]`."""
+        """Shape of an image's latents, `[C, h, w]`. `height`, `width`: in pixels."""
         return self.latent_channels, height // self.vae_factor, width // self.vae_factor
 
     def with_channels(self, channels: int) -> Family | None:
-        """The family whose U-Net reads as many channels: this one, or its inpainting model; None for neither."""
+        """The family whose U-Net has this many input channels: this one or its inpainting model; None if neither."""
         if channels == self.latent_channels:
             return self
         return inpainting(self) if channels == 2 * self.latent_channels + 1 else None
@@ -144,10 +145,10 @@ class Family:
 
 @dataclass(frozen=True)
 class DetectedModel:
-    """What a model is, and where that was read.
+    """What a model was detected to be, and from what.
 
-    `read_from`: what says the family, in words.
-    `v_from`: what says that the model predicts v, in words; empty where nothing does.
+    `read_from`: what the family was read from, in words.
+    `v_from`: what states that the model predicts v, in words; empty if nothing does.
     """
 
     family: Family
@@ -155,7 +156,7 @@ class DetectedModel:
     v_from: str = ""
 
     def description(self, *, declared: bool) -> str:
-        """For a person, before a run begins. `declared`: the settings say that the model predicts v."""
+        """Text for the user, before a run begins. `declared`: the settings declare that the model predicts v."""
         predicts = "noise (nothing indicates v)"
         if self.v_from or declared:
             predicts = f"v ({self.v_from or 'set by Checkpoint predicts v'})"
@@ -163,5 +164,5 @@ class DetectedModel:
 
 
 def inpainting(family: Family) -> Family:
-    """The same family with a U-Net that fills in what a mask leaves out; its LoRAs are those of the family."""
+    """The same family with an inpainting U-Net; its LoRAs are those of the family."""
     return replace(family, name=f"{family.name} inpainting", inpaints=True)

@@ -1,4 +1,4 @@
-"""The protocol of a noise process: how a family's latents are noised, what is predicted, and how a picture is sampled."""
+"""The protocol of a noise process: adding noise to latents, the prediction target, and sampling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class NoiseProcess(Protocol):
-    """A noise process. It may lie on another device than the tensors that it is given.
+    """A noise process. It may be on another device than its arguments.
 
     Shapes:
         latents, noise, predicted: `[B, C, h, w]`; timesteps: `[B]` int64, from 0 to `steps` - 1
@@ -24,11 +24,11 @@ class NoiseProcess(Protocol):
         ...
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """What it keeps on its device."""
+        """Its tensors, which are on its device."""
         ...
 
     def with_zero_terminal_snr(self) -> Any:
-        """The same process with nothing left of the latents at the last timestep."""
+        """The same process with an SNR of 0 at the last timestep."""
         ...
 
     def draw_timesteps(self, count: int, generator: torch.Generator, low: int, high: int) -> torch.Tensor:
@@ -48,11 +48,11 @@ class NoiseProcess(Protocol):
         ...
 
     def sigmas(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Standard deviation of the noise beside latents of factor 1, `[B]`."""
+        """Standard deviation of the noise relative to latents of factor 1, `[B]`."""
         ...
 
     def denoised_step(
         self, latents: torch.Tensor, predicted: torch.Tensor, t: int, after: int, *, velocity: bool
     ) -> torch.Tensor:
-        """Latents at timestep `after` of those at `t`, by a deterministic sampler."""
+        """Latents at timestep `after` from those at `t`, by a deterministic sampler."""
         ...

@@ -31,5 +31,5 @@ SDXL = Family(
     sd_version="SDXL",
     clip_skip=False,
     text_encoder_lr=0.0,
-    enough_bytes=30 * 2**30,  # whose weights alone are 5 GB in half precision
+    enough_bytes=30 * 2**30,  # the weights alone are 5 GB in half precision
 )

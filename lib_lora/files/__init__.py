@@ -1,1 +1,1 @@
-"""What is read and written, whatever it means: safetensors files, states, atomic writing, locks."""
+"""File formats and file access: safetensors files, states, atomic writing, locks."""

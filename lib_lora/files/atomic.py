@@ -1,6 +1,6 @@
-"""Writing files so that a name holds the old content or the new, never a part.
+"""Atomic writing: a file has its old content or the new, never a part.
 
-What lies under another name meanwhile bears a name that nobody else gives, so that the next run may take it away.
+Temporary files have names that no other program gives, so that the next run may remove them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-# endings of what passes: a part of a file or state, the old one, a state that goes
+# suffixes of temporary names: a part of a file or state, a backup, a replaced state, a removed state
 TEMPORARY, BACKUP, OLD, GONE = (f".train-lora.{what}" for what in ("tmp", "bak", "old", "gone"))
 _PASSING = re.compile(r"\..{1,200}-[a-z0-9_]{8}(\.train-lora\.(?:tmp|bak|old|gone))")
 _LONGEST_STEM = 40  # characters, of up to 4 bytes
-PARTIAL, LONGEST_PARTIAL = ".part", 50  # ending of a copy that is not whole yet, and letters of its name
+PARTIAL, LONGEST_PARTIAL = ".part", 50  # suffix of an incomplete copy, and letters of its name
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` through a temporary file of the same folder, synced to disk before it gets the name.
+    """Write `content` to `path` through a temporary file in the same folder, synced to disk before it is renamed.
 
     Raises:
-        OSError: nothing was changed at `path`.
+        OSError: writing failed; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=_passing_start(path.stem), suffix=TEMPORARY, dir=path.parent)
@@ -34,22 +34,22 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        with suppress(OSError):  # shares and memory cards that know no permissions
+        with suppress(OSError):  # shares and memory cards without permissions
             temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # the first error counts; the next run takes the part away
+        with suppress(OSError):  # the first error is raised; the next run removes the file
             temporary.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # the file has its name; some shares cannot sync a folder, or let nobody read it
+    with suppress(OSError):  # the file is in place; some shares cannot sync or read a folder
         sync_folder(path.parent)
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """The same content at `target`, which takes no room where the disk knows hard links; whole, or not there.
+    """Make `target` a hard link to `source`, or a copy if the disk has no hard links; complete or not at all.
 
     Raises:
-        OSError: nothing is at `target`.
+        OSError: `target` was not written.
     """
     try:
         os.link(source, target)
@@ -58,10 +58,10 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 
 
 def copy_whole(source: Path | str, target: Path | str) -> None:
-    """A copy at `target`; whole, or not there.
+    """Copy `source` to `target`, completely or not at all.
 
     Raises:
-        OSError: what was at `target` before is still there.
+        OSError: copying failed; `target` is unchanged.
     """
     partial = Path(target).with_name(f"{Path(target).name[:LONGEST_PARTIAL]}{PARTIAL}")
     try:
@@ -73,12 +73,12 @@ def copy_whole(source: Path | str, target: Path | str) -> None:
 
 
 def passing_name(stem: str, ending: str) -> str:
-    """A name, not given before, for what is there for a moment."""
+    """A new temporary name with the suffix `ending`."""
     return f"{_passing_start(stem)}{secrets.token_hex(4)}{ending}"
 
 
 def passing_ending(name: str) -> str | None:
-    """The ending of a name that this room, or a state on its way, was given for a moment; None of any other name."""
+    """The suffix of a temporary name of this extension; None for any other name."""
     found = _PASSING.fullmatch(name)
     return found[1] if found else None
 
@@ -94,7 +94,7 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have names on disk that were given or taken in `folder`."""
+    """Sync added and removed names in `folder` to disk."""
     if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)

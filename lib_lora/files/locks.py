@@ -1,6 +1,6 @@
-"""Locks on files. The system takes one away from a process that ends, however it ends; so none is ever left behind.
+"""File locks. The operating system releases a lock when its process ends, however it ends, so none is left behind.
 
-Within one process a lock is shared: whoever asks again has it too.
+Within one process a lock is shared: a second `hold` gets it too.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ else:
     import fcntl
 
 LOOK_S = 0.01
-CLAIM_S = 0.5  # who only looks whether a lock is held, holds it for a moment
+CLAIM_S = 0.5  # a process that checks whether a lock is held takes it for a moment
 _BUSY = {errno.EAGAIN, errno.EACCES, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
-_held: dict[tuple[int, int], tuple[IO[bytes], int]] = {}  # (disk, file) -> the open file, and how many share it
+_held: dict[tuple[int, int], tuple[IO[bytes], int]] = {}  # (device, inode) -> the open file, and its number of holders
 _guard = threading.Lock()
 
 
 class HeldElsewhereError(TrainLoraError):
-    """Another process has the lock."""
+    """Another process holds the lock."""
 
 
 class Lock:
-    """A lock that this process has, until `release`."""
+    """A lock that this process holds until `release`."""
 
     def __init__(self, path: Path, key: tuple[int, int]) -> None:
         self.path, self._key = path, key
         self._released = False
 
     def release(self, *, remove: bool = False) -> None:
-        """Give it back, where nobody else of this process shares it; with `remove` its file goes, too."""
+        """Release the lock, unless others in this process share it; with `remove`, delete its file too."""
         with _guard:
             if self._released:
                 return
             self._released = True
             file, count = _held.get(self._key, (None, 0))
-            if file is None:  # of a process that this one was forked from
+            if file is None:  # held by the process that this one was forked from
                 return
             if count > 1:
                 _held[self._key] = (file, count - 1)
                 return
             del _held[self._key]
-            if remove and os.name != "nt":  # there an open file cannot be removed
-                with contextlib.suppress(OSError):  # a folder that is read-only by now; what ends the run counts
+            if remove and os.name != "nt":  # Windows cannot remove an open file
+                with contextlib.suppress(OSError):  # the folder became read-only; the run's own error matters
                     self.path.unlink()
-            with contextlib.suppress(OSError):  # the lock goes with the file's handle in any case
+            with contextlib.suppress(OSError):  # closing the file releases the lock in any case
                 _unlock(file)
             file.close()
             if remove and os.name == "nt":
-                with contextlib.suppress(OSError):  # somebody looks at it just now
+                with contextlib.suppress(OSError):  # another process is checking it
                     self.path.unlink()
 
 
 def hold(path: Path, wait_s: float = CLAIM_S) -> Lock:
-    """The lock of the file at `path`, which is made where it is not there.
+    """Take the lock of the file at `path`, which is created if missing.
 
     Raises:
-        HeldElsewhereError: another process has it, and did not give it back within `wait_s`.
-        OSError: the file cannot be made, or its disk has no locks.
+        HeldElsewhereError: another process holds the lock, and did not release it within `wait_s`.
+        OSError: the file cannot be created, or its disk has no locks.
     """
     deadline = time.monotonic() + wait_s
     while True:
@@ -83,8 +83,8 @@ def hold(path: Path, wait_s: float = CLAIM_S) -> Lock:
 
 
 def held_elsewhere(path: Path) -> bool:
-    """Whether another process has the lock of `path`. Where there are no locks, or no file, nobody has it."""
-    for _ in range(3):  # another one that looks is not one that holds
+    """Whether another process holds the lock of `path`; False if there are no locks, or no file."""
+    for _ in range(3):  # another process may only be checking
         try:
             with path.open("r+b") as file:
                 with _guard:
@@ -101,13 +101,13 @@ def held_elsewhere(path: Path) -> bool:
 
 @contextlib.contextmanager
 def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
-    """Until the exit, no other program that asks here may train a LoRA of this name into this folder.
+    """Until the exit, keep other programs that use this lock from training a LoRA of this name into this folder.
 
     Yields:
-        Sentences for the user: none, or that the folder has no locks.
+        Notes for the user: none, or that the folder has no locks.
 
     Raises:
-        ConfigError: another program trains it just now.
+        ConfigError: another program is training it.
     """
     made = not loras.exists()
     try:
@@ -130,19 +130,19 @@ def sole_writer(loras: Path, name: str) -> Iterator[list[str]]:
     finally:
         lock.release(remove=True)
         if made:
-            with contextlib.suppress(OSError):  # a LoRA lies in it, or somebody else's file
+            with contextlib.suppress(OSError):  # the folder is not empty
                 loras.rmdir()
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what programs left that were killed while they trained here."""
+    """Remove the lock files of programs that were killed while they trained here."""
     for path in folder.glob(".train-lora-*.lock"):
         with contextlib.suppress(HeldElsewhereError, OSError):
             hold(path, 0.0).release(remove=True)
 
 
 def _try(path: Path) -> Lock | None:
-    """The lock; None where somebody else has it, or it was removed just now."""
+    """The lock; None if another process holds it, or its file was just removed."""
     file = path.open("a+b")
     try:
         with _guard:
@@ -162,7 +162,7 @@ def _try(path: Path) -> Lock | None:
 
 
 def _is_still(file: IO[bytes], path: Path) -> bool:
-    """Whether the open file is the one that bears the name; its holder may have removed it."""
+    """Whether the open file is the one at `path`; its last holder may have removed it."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -176,10 +176,10 @@ def _key(file: IO[bytes]) -> tuple[int, int]:
 
 
 def _locked(file: IO[bytes], *, shared: bool) -> bool:
-    """Whether the lock could be had; `shared` with others that only look.
+    """Take the lock; returns whether that succeeded. `shared`: with others that only check.
 
     Raises:
-        OSError: there are no locks.
+        OSError: the disk has no locks.
     """
     try:
         if sys.platform == "win32":
@@ -203,7 +203,7 @@ def _unlock(file: IO[bytes]) -> None:
 
 
 def _forget() -> None:
-    """In a forked process: the locks are its parent's, and shall end with that."""
+    """In a forked process: drop the locks, which are the parent's and end with the parent."""
     for file, _ in _held.values():
         file.close()
     _held.clear()

@@ -1,4 +1,4 @@
-"""Reading and writing LoRA files, and nothing else."""
+"""Reads and writes LoRA files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 def serialise(
     state: Mapping[str, torch.Tensor], dtype: torch.dtype | None, metadata: Mapping[str, str], kept: Collection[str] = ()
 ) -> bytes:
-    """The bytes of the file: tensors as `dtype`, those in `kept`, or without it all, as they are; two `sshs_*` hashes added.
+    """The bytes of a LoRA file, with two `sshs_*` hashes added. Tensors are cast to `dtype` (None: none are), except `kept`.
 
     Raises:
         LoraFileError: a tensor is not finite, or the file could not be read again.
@@ -43,10 +43,10 @@ def serialise(
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a serialised LoRA at `path`, atomically.
+    """Write a serialised LoRA to `path`, atomically.
 
     Raises:
-        LoraFileError: the disk refused; what was at `path` before is still there.
+        LoraFileError: writing failed; `path` is unchanged.
     """
     try:
         write_atomically(path, content)
@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
     """Tensors (CPU, as stored) and metadata of a LoRA file.
 
     Raises:
-        LoraFileError: it is missing or no safetensors file.
+        LoraFileError: the file is missing or not a safetensors file.
     """
     try:
         _check_start(path)
@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
             if problem:
                 raise SafetensorError(problem)
             return {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError, AttributeError) as error:  # the last: a number format that this torch does not have
+    except (OSError, SafetensorError, AttributeError) as error:  # AttributeError: a dtype that this torch lacks
         raise LoraFileError(f"{str(path)!r} is not a readable safetensors file ({error}).") from error
 
 
@@ -77,7 +77,7 @@ def _check_start(path: Path) -> None:
     problem = path_problem(str(path))
     if problem:
         raise OSError(f"it {problem.rstrip('.')}")
-    if path.exists() and not path.is_file():  # a pipe would never answer
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise OSError("it is not a file")
     with path.open("rb") as file:
         problem = header_problem(file.read(LENGTH_BYTES))

@@ -1,4 +1,4 @@
-"""Nested state (of optimizers, schedules, scalers) <-> plain JSON and a flat table of tensors. No pickle: nothing read is run."""
+"""Nested state (of optimizers, schedules, scalers) <-> plain JSON and a flat table of tensors. No pickle, so no code is run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from lib_lora.errors import TrainLoraError
 
 Tensors = dict[str, torch.Tensor]
-MAX_DEPTH = 64  # of lists and tables in one another
+MAX_DEPTH = 64  # of nested lists and tables
 _NO_NUMBERS = ("nan", "inf", "-inf")
 
 
 class StateError(TrainLoraError):
-    """A state that cannot be written, read, or gone on from."""
+    """A state cannot be written, read, or resumed from."""
 
 
 def to_plain(value: Any, tensors: Tensors, place: str = "") -> Any:
-    """`value` as JSON can hold it. Tensors go to `tensors` as CPU copies under their place, such as `optimizer/state/0/step`.
+    """`value` as plain JSON. Tensors are added to `tensors` as CPU copies under their place, such as `optimizer/state/0/step`.
 
-    What JSON has no kind for is an object with one key: `tensor`, `tuple`, `dict` (pairs, so that keys keep their type),
-    `float` (nan and infinities). Functions, such as a schedule's lambdas, are left out: the program that reads has its own.
+    Types that JSON lacks become an object with one key: `tensor`, `tuple`, `dict` (a list of [key, value], so that keys keep
+    their type), `float` (nan and infinities). Functions, such as a schedule's lambdas, are left out: the reader has its own.
 
     Raises:
-        StateError: an object of another kind.
+        StateError: an object of another type.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -47,10 +47,10 @@ def to_plain(value: Any, tensors: Tensors, place: str = "") -> Any:
 
 
 def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) -> Any:
-    """What `to_plain` was given.
+    """The value that `to_plain` was given.
 
     Raises:
-        StateError: it is not of that form, lacks a tensor, or is deeper than any.
+        StateError: `plain` is not of that form, lacks a tensor, or is nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise StateError(f"it is nested more than {MAX_DEPTH} levels deep")
@@ -74,6 +74,6 @@ def from_plain(plain: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) 
 
 
 def _is_key(value: Any) -> bool:
-    """Whether a value can be a key: plain, or a tuple of such."""
+    """Whether a value can be a key: a plain value or a tuple of them."""
     plain = value is None or isinstance(value, (bool, int, float, str))
     return plain or (isinstance(value, tuple) and all(map(_is_key, value)))

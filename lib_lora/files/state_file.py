@@ -1,6 +1,6 @@
-"""A state on disk: a folder with `state.json` and `state.tensors`, written whole or not at all.
+"""A state on disk: a folder with `state.json` and `state.tensors`, written completely or not at all.
 
-`state.tensors` is a safetensors file under another ending: the webui lists every *.safetensors that it finds as a LoRA.
+`state.tensors` is a safetensors file with another suffix, since the webui lists every *.safetensors as a LoRA.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_VALUES_BYTES = 64 * 2**20
 
 
 def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Path:
-    """Put a state at `folder`, or where something else has its name at `folder` with a number; returns where.
+    """Write a state to `folder`, or to `folder` with a number if something else has the name; returns the path.
 
-    A state that was there is replaced in the last moment.
+    An older state there is replaced after the new one is written.
 
     Raises:
-        StateError: the disk refused, or it is larger than what is read; what was there before is still there, and no part of the
-            new one.
+        StateError: writing failed, or the state is larger than the limits for reading; the older state is unchanged, and no part
+            of the new one is left.
     """
     content = save(tensors)
     body = {"format": FORMAT, **values, "tensors_sha256": hashlib.sha256(content).hexdigest()}
@@ -55,10 +55,10 @@ def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Pa
             folder.replace(old)
         temporary.replace(folder)
         with suppress(OSError):
-            sync_folder(folder.parent)  # before an older state goes
+            sync_folder(folder.parent)  # before an older state is removed
     except OSError as error:
         if old is not None:
-            with suppress(OSError):  # the first error counts
+            with suppress(OSError):  # the first error is raised
                 if old.exists() and not folder.exists():
                     old.replace(folder)
         raise StateError(
@@ -73,17 +73,17 @@ def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Pa
 
 
 def holds_state_alone(folder: Path) -> bool:
-    """Whether there is nothing in `folder` but parts of a state.
+    """Whether `folder` contains nothing but the files of a state.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the folder cannot be listed.
     """
     names = {path.name for path in folder.iterdir() if passing_ending(path.name) != TEMPORARY}
     return not folder.is_symlink() and names <= {VALUES, TENSORS}
 
 
 def _free(folder: Path) -> Path:
-    """`folder`, or with the smallest -2, -3 … where something that is no state has its name."""
+    """`folder`, or with the first free -2, -3 … if something other than a state has its name."""
     number, free = 1, folder
     while os.path.lexists(free) and not (free.is_dir() and holds_state_alone(free)):
         number += 1
@@ -92,10 +92,10 @@ def _free(folder: Path) -> Path:
 
 
 def read_values(folder: Path) -> dict[str, Any]:
-    """What stands in `state.json`.
+    """The content of `state.json`.
 
     Raises:
-        StateError: it is missing or damaged.
+        StateError: the file is missing, damaged, or of another version.
     """
     path = folder / VALUES
     start = f"Resume from (resume): {str(folder)!r} "
@@ -119,11 +119,11 @@ def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
     """The tensors of a state, on the CPU.
 
     Raises:
-        StateError: the file is missing or not the one that was written.
+        StateError: the file is missing or damaged.
     """
     start = f"Resume from (resume): {str(folder)!r} "
     try:
-        if (folder / TENSORS).exists() and not (folder / TENSORS).is_file():  # a pipe would never answer
+        if (folder / TENSORS).exists() and not (folder / TENSORS).is_file():  # reading a pipe would block
             raise OSError(errno.EINVAL, "it is not a file")
         content = (folder / TENSORS).read_bytes()
     except OSError as error:
@@ -135,12 +135,12 @@ def read_tensors(folder: Path, values: Mapping[str, Any]) -> Tensors:
         if problem:
             raise SafetensorError(problem)
         return dict(load(content))
-    except (SafetensorError, AttributeError, LookupError, ValueError) as error:  # formats unknown to this torch, empty tensors
+    except (SafetensorError, AttributeError, LookupError, ValueError) as error:  # dtypes that this torch lacks, empty tensors
         raise StateError(start + f"is damaged ({error}); choose an older state.") from error
 
 
 def remove_state(folder: Path) -> str | None:
-    """Take a state away: out of sight at once, then off the disk. The sentence that says why it stays, or None."""
+    """Remove a state: rename it, then delete it. Returns why it stays, or None."""
     try:
         if not (folder / VALUES).is_file():
             return None

@@ -13,13 +13,13 @@ from lib_lora.families.sd1 import SD1
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 V_MARK = "v_pred"  # an empty tensor that some SDXL fine-tunes carry
-_SD1_HEADS = 8  # of every SD 1.x; no tensor shape tells it
-_HEAD_WIDTH = 64  # of all other families, and of every CLIP
+_SD1_HEADS = 8  # in every SD 1.x; tensor shapes do not show it
+_HEAD_WIDTH = 64  # in all other families, and in every CLIP
 _LAYER = re.compile(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
 
 
 def family_of(shapes: Mapping[str, Any]) -> Family | str:
-    """The family a checkpoint's keys and shapes belong to; in words where it is none that can be trained."""
+    """The family of a checkpoint with these keys and shapes; a description if it cannot be trained."""
     refused = _refused(shapes)
     if refused:
         return refused
@@ -57,7 +57,7 @@ def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
         channels.append(weights[block + "0.out_layers.3.weight"].shape[0])
         depths.append(_count(weights, block + "1.transformer_blocks."))
     attention, middle = [depth > 0 for depth in depths], f"{UNET}middle_block.1."
-    depths[-1] = _count(weights, middle + "transformer_blocks.")  # diffusers gives the middle that of the lowest level
+    depths[-1] = _count(weights, middle + "transformer_blocks.")  # diffusers uses the last depth for the middle block
     linear = weights[middle + "proj_in.weight"].ndim == 2
     config: dict[str, Any] = {
         "sample_size": 128 if len(channels) == 3 else 64,
@@ -69,7 +69,7 @@ def unet_config(weights: Mapping[str, Any]) -> dict[str, Any]:
         "up_block_types": tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attention)),
         "transformer_layers_per_block": tuple(max(depth, 1) for depth in depths),
         "cross_attention_dim": weights[middle + "transformer_blocks.0.attn2.to_k.weight"].shape[1],
-        # the number of heads, whatever diffusers calls it
+        # the number of heads, despite diffusers' name for it
         "attention_head_dim": tuple(max(width // _HEAD_WIDTH, 1) for width in channels) if linear else _SD1_HEADS,
         "use_linear_projection": linear,
         "norm_num_groups": 32,
@@ -127,5 +127,5 @@ def _below(weights: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _count(weights: Mapping[str, Any], prefix: str) -> int:
-    """How many numbered parts there are below `prefix`."""
+    """The number of numbered parts below `prefix`."""
     return len({key.removeprefix(prefix).split(".")[0] for key in _below(weights, prefix)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,14 +21,25 @@ from lib_lora.families.family import DetectedModel, Family
 from lib_lora.families.known import TRAINABLE
 from lib_lora.files.safetensors_header import tensor_shapes
 from lib_lora.hosts.architecture import UNET, V_MARK, VAE, family_of, text_config, unet_config, vae_config
-from lib_lora.hosts.text_weights import Weights, text_weights
+from lib_lora.model.layer_names.text import FUSED, OPEN_CLIP_PARTS
 from lib_lora.paths import path_problem
 
 _LEGACY_HASH_START, _LEGACY_HASH_LENGTH = 0x100000, 0x10000
-_NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # of shapes that are asked for and not there
-MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # a webui's have 3 KB and 10
+_NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)  # raised if shapes are missing or odd
+MAX_YAML_BYTES, MOST_BRACKETS = 2**16, 200  # the webui's own files have 3 KB and 10
 KEYS = "the keys and shapes of the checkpoint file"
 MARKED = f"marked by the tensor {V_MARK} in the file"
+
+
+Weights = dict[str, torch.Tensor]
+_WHOLE = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
+_FUSED = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class Modules:
 
 
 class _Shape(tuple[int, ...]):
-    """A tensor's shape, that can be asked as the tensor itself would be."""
+    """A tensor's shape with the tensor's attributes `shape` and `ndim`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +65,7 @@ class _Shape(tuple[int, ...]):
 
 
 def read_shapes(path: Path) -> Mapping[str, Any]:
-    """The shape of every tensor, from the file's header alone, which is read once as long as the file stays the same.
+    """The shape of every tensor, from the file's header alone; cached until the file changes.
 
     Raises:
         ModelError: it cannot be read.
@@ -67,12 +79,12 @@ def read_shapes(path: Path) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=4)
 def _shapes(path: Path, _size: int, _changed: int) -> Mapping[str, Any]:
-    with safe_open(path, framework="pt"):  # the library's judgement of the header
+    with safe_open(path, framework="pt"):  # the library validates the header
         return MappingProxyType({key: _Shape(shape) for key, shape in tensor_shapes(path).items()})
 
 
 def file_problem(path: Path) -> str | None:
-    """The sentence that says why `path` cannot be trained on, from its header alone, or None."""
+    """Why the checkpoint at `path` cannot be trained, from its header alone; None if it can."""
     start = f"Checkpoint (checkpoint): {str(path)!r} "
     problem = path_problem(str(path))
     if problem:
@@ -95,10 +107,10 @@ def file_problem(path: Path) -> str | None:
 
 
 def load_modules(path: Path, dtype: torch.dtype) -> Modules:
-    """U-Net and text encoders as `dtype`, VAE in fp32; nothing is initialised, weights go straight in, one network at a time.
+    """U-Net and text encoders as `dtype`, VAE in fp32. Weights are assigned without initialisation, one network at a time.
 
     Raises:
-        ModelError: a tensor is missing, or the file is of no family that can be trained.
+        ModelError: a tensor is missing, or the model cannot be trained.
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
@@ -112,10 +124,10 @@ def load_modules(path: Path, dtype: torch.dtype) -> Modules:
 
 
 def empty_modules(path: Path) -> Modules:
-    """The networks without content, on torch's meta device in fp32, from the file's header alone.
+    """The networks on torch's meta device in fp32, from the file's header alone.
 
     Raises:
-        ModelError: the file is of no family that can be trained.
+        ModelError: the model cannot be trained.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -136,7 +148,7 @@ def empty_modules(path: Path) -> Modules:
 
 
 def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Configurations of U-Net, VAE and text encoders. One of `_NOT_WHOLE` is raised where the file lacks what tells them."""
+    """Configurations of U-Net, VAE and text encoders; raises one of `_NOT_WHOLE` if tensors are missing or odd."""
     encoders = [text_config(shapes, encoder.weights) for encoder in family.text_encoders]
     for config, encoder in zip(encoders, family.text_encoders):
         config["num_hidden_layers"] -= encoder.unread
@@ -148,22 +160,22 @@ def _configs(shapes: Mapping[str, Any], family: Family) -> tuple[dict[str, Any],
 
 
 def kind_of_file(path: Path) -> DetectedModel:
-    """What the checkpoint is, from its header and a configuration beside it alone.
+    """The detected model, from the checkpoint's header and a configuration beside it.
 
     Raises:
-        ModelError: it cannot be read, or is of no family that can be trained.
+        ModelError: it cannot be read, or the model cannot be trained.
     """
     problem = file_problem(path)
     if problem:
         raise ModelError(problem)
     shapes = read_shapes(path)
     family = family_of(shapes)
-    assert isinstance(family, Family)  # others have a problem
+    assert isinstance(family, Family)  # else `file_problem` returned a problem
     return DetectedModel(family, KEYS, says_v(path, shapes))
 
 
 def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
-    """What says that the model predicts v: the file itself, or a webui's configuration `NAME.yaml` beside it; empty for nothing.
+    """Why the model counts as predicting v (the file's mark, or a webui's `NAME.yaml` beside it); empty if it does not.
 
     Raises:
         ModelError: the configuration cannot be read.
@@ -183,11 +195,11 @@ def says_v(path: Path, shapes: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def _means_v(beside: Path, size: int, _changed: int) -> bool:
-    """Whether a webui's configuration is of a model that predicts v; it is read once as long as it stays the same."""
+    """Whether a webui's configuration is of a model that predicts v; cached until the file changes."""
     if size > MAX_YAML_BYTES:
         raise OSError(f"it is larger than {MAX_YAML_BYTES // 2**10} KB")
     text = beside.read_text(encoding="utf-8")
-    if text.count("[") + text.count("{") > MOST_BRACKETS:  # the reader needs time by the square of open ones
+    if text.count("[") + text.count("{") > MOST_BRACKETS:  # the parser's time is quadratic in open brackets
         raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
     parameters = yaml.safe_load(text)["model"]["params"]
     scaling = parameters.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", "")
@@ -202,7 +214,7 @@ def legacy_hash(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of the whole file, which is read once as long as it stays the same."""
+    """SHA-256 of the whole file; cached until the file changes."""
     told = path.stat()
     return _sha256(path, told.st_size, told.st_mtime_ns)
 
@@ -217,15 +229,15 @@ def _sha256(path: Path, _size: int, _changed: int) -> str:
 
 
 def _read(path: Path, prefix: str) -> Weights:
-    """The tensors below `prefix`, under their whole names."""
+    """The tensors below `prefix`, under their full names."""
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
 
 
 def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
-    """Give a module on the meta device its weights; buffers that are not saved (position ids) come from `weights` too."""
+    """Assign `weights` to a module on the meta device, and to its non-persistent buffers (position ids)."""
     cast = {}
-    for key in list(weights):  # one after the other, so that there are never two copies of all
+    for key in list(weights):  # one by one, so that two copies of all tensors never exist
         value = weights.pop(key)
         cast[key] = value.to(dtype) if value.is_floating_point() else value.clone()  # a view would keep the whole file mapped
     missing, _ = module.load_state_dict(cast, strict=False, assign=True)
@@ -235,3 +247,32 @@ def _fill(module: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner).register_buffer(leaf, cast[name], persistent=False)
+
+
+def text_weights(weights: Weights, prefix: str, module: nn.Module) -> Weights:
+    """The tensors below `prefix` under the names of `module`, for any transformers version. Empties `weights`."""
+    part = {key.removeprefix(prefix): value for key, value in weights.items()}
+    weights.clear()
+    part = _from_open_clip(part) if prefix.endswith(".model.") else part
+    positions = "text_model.embeddings.position_ids"
+    part.setdefault(positions, torch.arange(part["text_model.embeddings.position_embedding.weight"].shape[0])[None])
+    if hasattr(module, "text_model"):
+        return part
+    return {key.removeprefix("text_model."): value for key, value in part.items()}  # transformers 5
+
+
+def _from_open_clip(part: Weights) -> Weights:
+    """Convert open_clip's names: the fused in_proj becomes q, k and v, and the projection a Linear."""
+    found: Weights = {}
+    for key, value in part.items():
+        layer, fused = _LAYER.fullmatch(key), _FUSED.fullmatch(key)
+        if fused:
+            for name, piece in zip(FUSED, value.chunk(3)):
+                found[f"text_model.encoder.layers.{fused[1]}.{name}.{fused[2]}"] = piece
+        elif layer:
+            found[f"text_model.encoder.layers.{layer[1]}.{OPEN_CLIP_PARTS[layer[2]]}.{layer[3]}"] = value
+        elif key in _WHOLE:
+            found[f"text_model.{_WHOLE[key]}"] = value
+        elif key == "text_projection":
+            found["text_projection.weight"] = value.t().contiguous()
+    return found

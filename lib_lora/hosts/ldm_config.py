@@ -1,4 +1,4 @@
-"""What a webui needs beside a checkpoint of unusual size: ldm's configuration (`NAME.yaml`) and a text encoder folder."""
+"""Files that a webui needs beside a checkpoint of unusual size: ldm's configuration `NAME.yaml` and a text encoder folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lib_lora.hosts.architecture import text_config, unet_config, vae_config
 
 
 def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:
-    """Write `NAME.yaml` and `NAME-clip/` next to `checkpoint`, with the absolute paths that ldm wants.
+    """Write `NAME.yaml` and `NAME-clip/` next to `checkpoint`, with the absolute paths that ldm needs.
 
     Args:
         checkpoint: the file NAME.safetensors.
-        weights: its tensors (only their shapes are looked at).
+        weights: its tensors (only their shapes are used).
     """
     clip = checkpoint.with_name(f"{checkpoint.stem}-clip")
     shutil.copytree(VOCABULARY, clip, dirs_exist_ok=True)
@@ -30,10 +30,7 @@ def write_beside(checkpoint: Path, weights: Mapping[str, Any]) -> None:
 
 
 def ldm_config(weights: Mapping[str, Any], clip: Path) -> dict[str, Any]:
-    """The configuration that ldm instantiates for a Stable Diffusion 1.x of these shapes (v1-inference.yaml).
-
-    Of an inpainting model it is v1-inpainting-inference.yaml's.
-    """
+    """Configuration for ldm of a Stable Diffusion 1.x of these shapes, as v1-inference.yaml or v1-inpainting-inference.yaml."""
     inpaints = unet_config(weights)["in_channels"] != SD1.latent_channels
     own = {"conditioning_key": "hybrid", "finetune_keys": None} if inpaints else {"conditioning_key": "crossattn"}
     return {

@@ -1,4 +1,4 @@
-"""What was borrowed is given back as far as at all possible, and what could not be brought back is told."""
+"""Restoring the host after a run, as far as possible, and reporting what could not be restored."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lib_lora.errors import NotGivenBack, TrainLoraError
 
 @contextmanager
 def given_back() -> Iterator[ExitStack]:
-    """An exit stack that unwinds to its end, whatever fails on the way.
+    """An exit stack that unwinds completely even if callbacks fail.
 
     Raises:
-        NotGivenBack: a part could not be brought back; it also carries why the body ended, where that was an error.
+        NotGivenBack: a part could not be restored; it also carries the error of the body, if any.
     """
     stack, told = ExitStack(), list[str]()
     try:
@@ -26,7 +26,7 @@ def given_back() -> Iterator[ExitStack]:
         raise
     finally:
         try:
-            stack.close()  # the rest is unwound even so
+            stack.close()  # runs all callbacks even if one fails
         except Exception as error:  # noqa: BLE001 - whatever the host meets while it takes its parts back
             raise NotGivenBack([*told, _sentence(error)]) from error
 

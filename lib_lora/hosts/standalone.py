@@ -1,4 +1,4 @@
-"""The standalone host: a checkpoint file loaded through diffusers. Reaches no network."""
+"""The standalone host: a checkpoint file loaded through diffusers, without network access."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DiffusersModel:
         self._surroundings = Surroundings(self)
 
     def verify(self) -> None:
-        """Nobody else can touch it."""
+        """No-op: nobody else uses the model."""
 
     def info(self) -> ModelInfo:
         if self._checkpoint is None:
@@ -111,11 +111,11 @@ class StandaloneHost:
         return self._out / ".train-lora"
 
     def keeps(self, folder: Path) -> bool:
-        del folder  # nothing is dropped on a command line
+        del folder  # the command line has no dropped images
         return False
 
     def hides_pictures(self) -> bool:
-        return False  # whoever runs a command looks at them there
+        return False  # users of the command line open them there
 
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
@@ -129,7 +129,7 @@ class StandaloneHost:
             yield model
 
     def someone_waits(self) -> bool:
-        """Nobody else uses it."""
+        """False: nobody else uses the model."""
         return False
 
     @contextmanager
@@ -138,10 +138,10 @@ class StandaloneHost:
             yield
 
     def look(self) -> DiffusersModel:
-        """The model that `borrow_model` would lend, without content unless it was loaded before.
+        """The model that `borrow_model` would lend; on the meta device unless it was loaded before.
 
         Raises:
-            ModelError: the file cannot be read, or is of no family that can be trained.
+            ModelError: the file cannot be read, or the model cannot be trained.
         """
         if self._model is not None:
             return self._model
@@ -158,7 +158,7 @@ class StandaloneHost:
         return torch.float32 if self._full_precision or self._device.type == "cpu" else torch.float16
 
     def check_lora(self, path: Path) -> None:
-        """Every key must find its layer, every shape must fit."""
+        """Check that every key has a layer and every shape fits."""
         assert self._model is not None
         state = read_layers(path, self._model.family).state
         trained = {key: value for key, value in without_bundle(state).items() if not is_further(key.partition(".")[0])}
@@ -167,7 +167,7 @@ class StandaloneHost:
             check_fits(word, self._model)
 
     def announce(self, path: Path) -> None:
-        """Nobody to tell."""
+        """No-op: there is no list of LoRAs."""
 
     def software(self) -> dict[str, Any]:
         import diffusers
@@ -176,5 +176,5 @@ class StandaloneHost:
 
 
 def default_device() -> torch.device:
-    """CUDA (or ROCm) where there is one, else the CPU."""
+    """CUDA (or ROCm) if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Which webui this is, and the host for it."""
+"""The host for the webui that runs this extension."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lib_lora.jobs.queue import Checkpoints
 
 
 class PageHost(Host, Checkpoints, Protocol):
-    """A host with a page: what the tab, its routes and its queue need of a webui."""
+    """A host with a page: the protocol for tab, routes and queue."""
 
     def private_folder(self) -> Path:
-        """Where everything lies that is ours: a folder that starts with a dot."""
+        """The folder for all files of this extension; its name starts with a dot."""
         ...
 
 
 def host_of_this_webui() -> PageHost:
-    """The host for the webui whose `modules` are here."""
+    """The host for the webui whose `modules` can be imported."""
     return WebuiHost()

@@ -21,11 +21,11 @@ from lib_lora.ui.origin import EVERYWHERE, Networks, networks
 from lib_lora.ui.routes import add_routes
 from lib_lora.ui.tab import TrainTab
 
-PROXIES = "TRAIN_LORA_PROXIES"  # addresses or networks, with commas between them, or "all"
+PROXIES = "TRAIN_LORA_PROXIES"  # environment variable: addresses or networks, comma-separated, or "all"
 
 
 def _guard() -> Guard:
-    """What the webui's flags say of people and sites. Credentials are read as the webui reads them (`modules.api.api.Api`)."""
+    """The guard from the webui's flags. Credentials are parsed as the webui does (`modules.api.api.Api`)."""
     flags = shared.cmd_opts
     pairs = [pair.split(":", 1) for pair in (getattr(flags, "api_auth", None) or "").split(",") if ":" in pair]
     return Guard(
@@ -38,7 +38,7 @@ def _guard() -> Guard:
 
 
 def _proxies() -> Networks:
-    """Where the person says that proxies of this webui are. What cannot be read counts as all: then a login is needed."""
+    """The proxies that the user named. An invalid value counts as all addresses, so that a login is needed."""
     try:
         return networks(os.environ.get(PROXIES, ""))
     except ValueError as error:
@@ -49,7 +49,7 @@ def _proxies() -> Networks:
         return EVERYWHERE
 
 
-# survives "Reload UI", which runs scripts again but keeps this package
+# these survive "Reload UI", which runs scripts again but keeps this package
 HOST = host_of_this_webui()
 RUNNER = Runner(HOST)
 GUARD = _guard()
@@ -60,7 +60,7 @@ QUEUE = Queue(RUNNER, Store(HOST.private_folder() / "queue", UPLOADS), HOST)
 
 
 def register() -> None:
-    """Called once per start or reload of the UI, while the webui loads its scripts."""
+    """Register tab, routes and callbacks; called at every start or reload of the UI, while the webui loads its scripts."""
     script_callbacks.on_ui_tabs(_tab)
     script_callbacks.on_app_started(_add_routes)
     script_callbacks.on_before_reload(_hold_still)
@@ -70,7 +70,7 @@ def register() -> None:
 
 
 def _hold_still() -> None:
-    """While the UI reloads, the webui's Lora extension takes its patches of torch's layers off and puts them on again."""
+    """Suspend runs while the UI reloads, since the webui's Lora extension then removes and reapplies its patches of torch."""
     RUNNER.suspend(RELOAD_WAIT_S)
 
 

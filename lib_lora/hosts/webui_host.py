@@ -1,4 +1,4 @@
-"""The webui as host: borrows the model it holds, in place, under its queue lock, and gives it back bit for bit."""
+"""The webui as host: lends its model in place under its queue lock, and restores it bit for bit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from lib_lora.errors import ModelAway, ModelError
 from lib_lora.families.family import DetectedModel
 from lib_lora.families.known import TRAINABLE
 from lib_lora.hosts import webui_networks
-from lib_lora.hosts.ldm_family import detected_model, family_of
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, detected_model, family_of
 from lib_lora.hosts.restoring import given_back
 from lib_lora.hosts.webui_model import WebuiModel, model_info
 from lib_lora.hosts.webui_queue import Place
@@ -58,7 +57,7 @@ class WebuiHost:
         return Path(paths.data_path) / ".train-lora"
 
     def chosen(self) -> str:
-        """See `Checkpoints`. With the webui's short hash, so that a file that was exchanged is another checkpoint."""
+        """See `Checkpoints`. With the webui's short hash, so that a replaced file is another checkpoint."""
         return _checkpoint_text(sd_models.select_checkpoint()) if sd_models.checkpoints_list else ""
 
     def lent(self) -> str:
@@ -74,7 +73,7 @@ class WebuiHost:
 
     @contextmanager
     def borrow_model(self) -> Iterator[WebuiModel]:
-        """See `Host`. Waits for the queue lock, and holds it until the exit."""
+        """See `Host`. Waits for the queue lock and holds it until the exit."""
         with given_back() as stack:
             self._place.take(stack)
             _begin(stack)
@@ -95,7 +94,7 @@ class WebuiHost:
 
     @contextmanager
     def borrow_again(self, base: WebuiModel, *, needs_vae: bool, insist: bool) -> Iterator[None]:
-        """See `Host`. What the settings name is loaded; where that is another checkpoint, ours is away."""
+        """See `Host`. Without `insist`, raises `ModelAway` if the webui's settings name another checkpoint."""
         with given_back() as stack:
             self._place.take_again(stack)
             try:
@@ -104,7 +103,7 @@ class WebuiHost:
                 _begin(stack)
                 latent_diffusion = _current_model(base.checkpoint)
                 if insist:
-                    stack.callback(sd_models.reload_model_weights)  # what the settings name, last of all
+                    stack.callback(sd_models.reload_model_weights)  # load what the settings name, as the last callback
                 _make_clean(latent_diffusion, stack)
             except ModelAway:
                 raise
@@ -130,7 +129,7 @@ def _checkpoint_text(info: Any) -> str:
 
 
 def model_problem(latent_diffusion: Any) -> str | None:
-    """The sentence that says why the loaded model cannot be trained, or None."""
+    """Why the loaded model cannot be trained, or None."""
     family = family_of(latent_diffusion)
     if not isinstance(family, str):
         return None
@@ -149,7 +148,7 @@ def _memory_mode_problem() -> str | None:
     for name in ("lowvram", "medvram"):
         if getattr(shared.cmd_opts, name, False):
             return _moved_problem(name)
-    moved = getattr(sd_models.model_data.sd_model, "lowvram", False)  # without those two flags, an SDXL's own
+    moved = getattr(sd_models.model_data.sd_model, "lowvram", False)  # without those two flags: --medvram-sdxl
     return _moved_problem("medvram-sdxl") if moved else None
 
 
@@ -158,8 +157,8 @@ def _moved_problem(flag: str) -> str:
 
 
 def _replaced_unet_problem() -> str | None:
-    """Another extension's U-Net stands in for the model's, made before any LoRA (TensorRT)."""
-    if sd_models.model_data.sd_model is None:  # the question would load it
+    """The problem if another extension replaces the U-Net by one that ignores LoRAs (TensorRT), or None."""
+    if sd_models.model_data.sd_model is None:  # get_unet_option would load it
         return None
     option = sd_unet.get_unet_option()
     if option is None:
@@ -170,21 +169,21 @@ def _replaced_unet_problem() -> str | None:
 
 
 def _begin(stack: ExitStack) -> None:
-    """Tell the webui that a job has begun."""
+    """Begin a job in the webui's state, and end it at the exit."""
     stack.callback(_forget_presses)
-    stack.callback(shared.state.end)  # first: it may fail half-way
+    stack.callback(shared.state.end)  # registered first, since `begin` may fail half-way
     shared.state.begin(job="train-lora")
-    if devices.device.type == "cuda" and devices.device.index is not None:  # without --device-id it is "cuda", the first
+    if devices.device.type == "cuda" and devices.device.index is not None:  # without --device-id there is no index
         torch.cuda.set_device(devices.device)  # a new thread starts on device 0 whatever --device-id says
 
 
 def _forget_presses() -> None:
-    """Interrupt and Skip that were pressed meanwhile; `modules.call_queue.wrap_gradio_call` leaves none either."""
+    """Reset Interrupt and Skip if pressed meanwhile, as `modules.call_queue.wrap_gradio_call` does."""
     shared.state.skipped = shared.state.interrupted = shared.state.stopping_generation = False
 
 
 def _current_model(checkpoint: Any = None) -> Any:
-    """The model of `checkpoint`, or else the one that the webui's settings name, loaded and on its device.
+    """The model of `checkpoint` (default: the one that the webui's settings name), loaded and on its device.
 
     Raises:
         ModelError: there is none, or it cannot be trained.
@@ -192,7 +191,7 @@ def _current_model(checkpoint: Any = None) -> Any:
     if not sd_models.checkpoints_list:
         raise ModelError("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
     if sd_models.model_data.sd_model is not None:
-        with sd_models.SkipWritingToConfig():  # what is selected stays selected
+        with sd_models.SkipWritingToConfig():  # the selection stays
             sd_models.reload_model_weights(info=checkpoint)
     latent_diffusion = shared.sd_model
     if latent_diffusion is None:
@@ -208,7 +207,7 @@ def _current_model(checkpoint: Any = None) -> Any:
 
 
 def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
-    """Take off all that prompts and settings hang on the model; what no prompt brings back is put back at the exit."""
+    """Remove all patches of prompts and settings from the model; those that no prompt reapplies are restored at the exit."""
     stack.callback(sd_unet.apply_unet)
     sd_unet.apply_unet("None")
     sd_hijack.model_hijack.apply_circular(False)
@@ -220,10 +219,10 @@ def _make_clean(latent_diffusion: Any, stack: ExitStack) -> None:
 
 
 def _leave_upcasting(stack: ExitStack) -> None:
-    """Turn off, until the exit, what --upcast-sampling hangs on ldm's classes (modules.sd_hijack_unet).
+    """Disable the patches of --upcast-sampling on ldm's classes (modules.sd_hijack_unet) until the exit.
 
-    It casts weights of norms and feed-forwards to fp32 in place, and activations to fp16, whose gradients vanish without a scaled
-    loss. Under autocast it is not needed.
+    They cast weights of norms and feed-forwards to fp32 in place, and activations to fp16, whose gradients underflow without a
+    loss scaler. Autocast makes them unnecessary.
     """
     if devices.unet_needs_upcast:
         stack.callback(setattr, devices, "unet_needs_upcast", True)
@@ -231,7 +230,7 @@ def _leave_upcasting(stack: ExitStack) -> None:
 
 
 def _forget_conditioning() -> None:
-    """The webui keeps a prompt's encoding, keyed without the LoRA's content."""
+    """Clear the webui's cached prompt encodings, whose keys do not depend on a LoRA's content."""
     text2img = processing.StableDiffusionProcessingTxt2Img
     for owner, name in (
         (processing.StableDiffusionProcessing, "cached_c"),

@@ -1,4 +1,4 @@
-"""Where the extension cannot be imported: a tab that says why, in place of the real one."""
+"""A tab with the reason if the extension cannot be imported."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Tabs = list[tuple[Any, str, str]]
 
 
 def tell(error: Exception) -> None:
-    """Call it at the import of scripts, before the webui builds its page."""
+    """Register the tab with the reason; to be called while the webui imports scripts, before it builds its page."""
     shown = tabs(error)
     script_callbacks.on_ui_tabs(lambda: shown)
 
 
 def tabs(error: Exception) -> Tabs:
-    """The tab with the reason, as the webui takes it."""
+    """The tab with the reason, in the webui's format."""
     log.error("sd-webui-train-lora %s does not work in this webui", __version__, exc_info=error)
     return [(build(f"{type(error).__name__}: {error}"), "Train LoRA", "train_lora")]

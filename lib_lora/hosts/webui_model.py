@@ -1,4 +1,4 @@
-"""The model that the webui holds, and how it is known to be the same after the webui had it for a while."""
+"""The webui's model, and the check that it is the same when it is borrowed again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch import nn
 
 from lib_lora.errors import ModelAway
 from lib_lora.families.family import Family
-from lib_lora.hosts.ldm_family import family_of
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, family_of
 from lib_lora.model.base import Embedding, ModelInfo, networks
 
 SAMPLED = 16  # values of each tensor
 
 
 class WebuiModel(LdmModel):
-    """See `LdmModel`. Make it while no LoRA hangs on the model."""
+    """See `LdmModel`. Create it while no LoRA is applied to the model."""
 
     def __init__(self, latent_diffusion: Any) -> None:
         self.checkpoint = latent_diffusion.sd_checkpoint_info
@@ -35,7 +34,7 @@ class WebuiModel(LdmModel):
         self._weights, self._vae_weights = mark(networks(self)), mark([self.vae])
 
     def require_selected(self) -> None:
-        """Hold the queue lock.
+        """Check that our checkpoint is still selected. The caller must hold the queue lock.
 
         Raises:
             ModelAway: the webui's settings name another checkpoint, or it was unloaded.
@@ -51,10 +50,10 @@ class WebuiModel(LdmModel):
             raise ModelAway(f"The checkpoint {ours.name!r} was unloaded; the run continues when it is loaded again.")
 
     def hold_again(self, latent_diffusion: Any, *, needs_vae: bool) -> None:
-        """Stand on the modules that the webui holds now.
+        """Use the modules that the webui holds now.
 
         Raises:
-            ModelAway: they have other weights than those that were lent first.
+            ModelAway: their weights differ from those that were lent first.
         """
         self.hold(latent_diffusion, _still_held(latent_diffusion))
         name = self.checkpoint.name
@@ -71,7 +70,7 @@ class WebuiModel(LdmModel):
 
 
 def mark(modules: Sequence[nn.Module]) -> str:
-    """A hash of a few values of every parameter, alike in all number formats that hold them exactly."""
+    """A hash of a few values of every parameter; the same in all dtypes that hold them exactly."""
     digest = hashlib.sha256()
     with torch.no_grad():
         taken = [_sampled(parameter) for module in modules for parameter in module.parameters()]
@@ -85,15 +84,15 @@ def _sampled(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _still_held(latent_diffusion: Any) -> Any:
-    """The webui loads another checkpoint into the same modules where it can, so the file counts, too."""
+    """A check that the webui still holds the model, of the same file: it may load others into the same modules."""
     file = latent_diffusion.sd_checkpoint_info.filename
     return lambda: sd_models.model_data.sd_model is latent_diffusion and latent_diffusion.sd_checkpoint_info.filename == file
 
 
 def _embeddings(encoders: int) -> tuple[Embedding, ...]:
-    """The embeddings of the webui's own folder that fit the model, in the order in which it looks for them in a prompt."""
+    """The embeddings in the webui's folder that fit the model, in the order in which it matches them in prompts."""
     database = sd_hijack.model_hijack.embedding_db
-    database.load_textual_inversion_embeddings()  # as before each picture; it reads the folder again where something changed
+    database.load_textual_inversion_embeddings()  # as before each picture; rereads the folder if it changed
     found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
     usable = [
         embedding for embedding in found if isinstance(embedding.vec, dict) == (encoders > 1)
@@ -102,7 +101,7 @@ def _embeddings(encoders: int) -> tuple[Embedding, ...]:
 
 
 def _vectors(vec: Any) -> tuple[torch.Tensor, ...]:
-    """Of each text encoder; the webui has those of SDXL by name."""
+    """The vectors for each text encoder; the webui stores those of SDXL by name."""
     return (vec["clip_l"], vec["clip_g"]) if isinstance(vec, dict) else (vec,)
 
 

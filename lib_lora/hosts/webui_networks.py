@@ -1,6 +1,6 @@
-"""The webui's own Lora extension, seen from outside: take its LoRAs off, load ours through it, tell it about files.
+"""The interface to the webui's own Lora extension: remove its LoRAs, load ours through it, announce files.
 
-Its modules are found in `sys.modules`, where the webui puts them; where the extension is disabled there is nothing to do.
+Its modules are found in `sys.modules`; if the extension is disabled, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lib_lora.model.layer_names.further import is_further
 
 
 def take_off(modules: list[nn.Module]) -> None:
-    """Bring the weights of `modules` back to what the checkpoint holds: exact copies from the extension's backups.
+    """Restore the checkpoint's weights of `modules` exactly, from the extension's backups.
 
     Raises:
-        ModelError: a layer kept a LoRA.
+        ModelError: a LoRA could not be removed from a layer.
     """
     networks = _networks()
     if networks is None:
@@ -39,10 +39,10 @@ def take_off(modules: list[nn.Module]) -> None:
 
 
 def check(path: Path) -> None:
-    """Load `path` as a prompt would.
+    """Load the LoRA at `path` as a prompt would.
 
     Raises:
-        LoraFileError: the extension cannot read it, or a key of a layer that is trained matches none of the loaded model.
+        LoraFileError: the extension cannot read it, or a key of a trained layer matches no layer of the loaded model.
     """
     networks = _networks()
     state, _ = read(path)
@@ -64,7 +64,7 @@ def check(path: Path) -> None:
 
 
 def announce(path: Path) -> None:
-    """Make `<lora:NAME:1>` mean the file as it is now: list it, and drop what was remembered of an older one."""
+    """Make `<lora:NAME:1>` mean the present file: list it, and drop the cache of an older one."""
     networks = _networks()
     if networks is None:
         return

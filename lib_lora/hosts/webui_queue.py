@@ -1,4 +1,4 @@
-"""Our place in the webui's queue: jobs of the webui take turns by one lock, first come, first served (`fifo_lock.FIFOLock`)."""
+"""Fair use of the webui's queue lock, by which its jobs take turns, first come, first served (`fifo_lock.FIFOLock`)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from modules import call_queue
 
 LOOK_S = 0.001
-GRACE_S = 0.25  # for somebody who was woken to take the lock; nearly always a thousandth of it is enough
+GRACE_S = 0.25  # for a woken thread to take the lock; a thousandth is nearly always enough
 UNSEEN_GRACE_S = 0.02
 
 
 class Place:
-    """Takes the lock and gives it back, so that everybody who waited has had a turn before we take it again.
+    """Takes the lock and gives it back so that everybody who waited has a turn before this run takes it again.
 
-    The lock wakes who waited longest and then is free for anyone, us included. Who was woken and found it taken waits on, seen by
-    nobody. So we wait until the lock was taken before we ask for it again, and after each time that somebody waited we offer it
-    once more.
+    On release the lock wakes the thread that waited longest, but any thread may take it, this one included. A woken thread that
+    finds the lock taken keeps waiting without being listed. So `take_again` first waits until another thread has taken the lock,
+    and after each time that somebody waited the lock is offered once more.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class Place:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits, or may wait unseen."""
+        """Whether another thread waits, or may wait unlisted."""
         return self._owes or bool(call_queue.queue_lock._pending_threads)
 
     def take(self, stack: ExitStack) -> None:
-        """Hold the lock as soon as it is our turn, until `stack` unwinds."""
+        """Acquire the lock at our turn; it is released when `stack` unwinds."""
         call_queue.queue_lock.acquire()
-        self._owes = True  # somebody who was woken may have been overtaken right now
+        self._owes = True  # a woken thread may just have been overtaken
         stack.callback(self._give)
 
     def take_again(self, stack: ExitStack) -> None:
-        """The same, behind everybody who waited when it was given back."""
+        """As `take`, after everybody who waited when the lock was released."""
         _until_taken(GRACE_S if self._woke else UNSEEN_GRACE_S)
         at_once = call_queue.queue_lock.acquire(False)
         if not at_once:
@@ -49,7 +49,7 @@ class Place:
 
 
 def _until_taken(seconds: float) -> None:
-    """Returns when somebody holds the lock, or after `seconds`."""
+    """Wait until the lock is held, or for `seconds`."""
     deadline = time.monotonic() + seconds
     while not call_queue.queue_lock._lock.locked() and time.monotonic() < deadline:
         time.sleep(LOOK_S)

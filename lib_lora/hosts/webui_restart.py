@@ -1,4 +1,4 @@
-"""The webui's own ways to end at once, "Apply and restart" and its API: a training that is running saves where it is first."""
+"""Saving the state of a run before the webui restarts or stops itself ("Apply and restart", its API)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 
 def save_before_a_restart(queue: Queue) -> None:
-    """Have `queue` leave before the webui's `modules.restart.stop_program` ends the process. Once, however often it is called."""
+    """Have `queue` leave before the webui's `modules.restart.stop_program` ends the process. Idempotent."""
     if not isinstance(restart.stop_program, _Leaving):
         restart.stop_program = _Leaving(queue, restart.stop_program)
 
 
 class _Leaving:
-    """Stands in place of `stop_program`; its callers are threads that may wait."""
+    """Replaces `stop_program`; its callers are threads that may block."""
 
     def __init__(self, queue: Queue, stop_program: Callable[[], None]) -> None:
         self._queue, self._stop_program = queue, stop_program

@@ -1,1 +1,1 @@
-"""A run in a thread of its own, and what can be seen of it from outside."""
+"""Runs in threads of their own, their progress, and the queue."""

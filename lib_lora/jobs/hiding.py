@@ -1,4 +1,4 @@
-"""Pictures that an older version left under names of their own: they get hidden ones, once."""
+"""Renaming the pictures that an older version left under visible names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def hide_pictures(private: Path) -> int:
-    """Rename all pictures below `private`, but in folders of jobs that run elsewhere; returns how many there were.
+    """Give all pictures below `private` hidden names, except in folders of jobs that run elsewhere; returns their number.
 
-    Whoever reads these folders takes both names for the same picture, so an end at any moment leaves nothing in between.
+    Both names are read as the same picture, so the program may end at any moment.
     """
     done, refused = 0, 0
     for folder, below, names in os.walk(private):

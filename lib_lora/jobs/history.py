@@ -1,4 +1,4 @@
-"""What can be done with a job of the past: go on from its state, or take its settings again."""
+"""What can be done with a past job: resume from its state, or reuse its settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lib_lora.jobs.queue_store import QueueError, is_folder
 
 
 def has_state(entry: Entry) -> bool:
-    """Whether the newest state of a job is still there."""
+    """Whether the newest state of a job still exists."""
     return entry.state_folder is not None and is_folder(entry.state_folder)
 
 
 def can_resume(entry: Entry) -> bool:
-    """Whether a job ended before its end, with a state to go on from."""
+    """Whether a job ended early and has a state to resume from."""
     return entry.state in {"stopped", "failed", "interrupted"} and has_state(entry)
 
 
 def after_restart(entry: Entry) -> Entry:
-    """What was running when the program ended was interrupted. Its file is left as it is until something new is to be said."""
+    """`entry`, as interrupted if it was running when the program ended. Its file is not changed yet."""
     if entry.state != "running":
         return entry
     told = "The program ended while this job was running."
@@ -31,16 +31,16 @@ def after_restart(entry: Entry) -> Entry:
 
 
 def foreign_problem(entry: Entry) -> str:
-    """The sentence that says a job is another program's."""
+    """The message that a job belongs to another program."""
     does = "is running" if entry.state == "running" else "waits"
     return f"{entry.name!r} {does} in another webui that uses this data folder; change it there."
 
 
 def waiting_again(entry: Entry, now: float) -> Entry:
-    """The same job, to go on from its state.
+    """The entry, waiting to resume from its state.
 
     Raises:
-        QueueError: it has none, or came to its end.
+        QueueError: it has no state, or is finished.
     """
     if not can_resume(entry):
         raise QueueError(f"{entry.name!r} has no saved state to resume from; repeat it instead.")
@@ -50,10 +50,10 @@ def waiting_again(entry: Entry, now: float) -> Entry:
 
 
 def settings_to_run(entry: Entry, loras: Path) -> dict[str, Any]:
-    """The settings of a job when its turn comes.
+    """The settings with which a job begins.
 
-    One that goes on may replace files in between that are newer than its state: it wrote them before it was interrupted. But
-    not a LoRA that has its name by now.
+    A job that resumes may overwrite LoRAs in between that are newer than its state, since it wrote them itself before it was
+    interrupted, but not a LoRA that has taken its name meanwhile.
     """
     if entry.goes_on_from is None:
         return entry.settings
@@ -62,7 +62,7 @@ def settings_to_run(entry: Entry, loras: Path) -> dict[str, Any]:
 
 
 def settings_to_repeat(entry: Entry, loras: Path, *, from_state: bool = False) -> dict[str, Any]:
-    """The settings of a job under a name that is free in the folder of LoRAs; with `from_state` to go on from its state.
+    """The settings of a job under a name that is free in the LoRA folder; with `from_state` they resume from its state.
 
     Raises:
         QueueError: it has no settings, or no state.
@@ -80,7 +80,7 @@ def settings_to_repeat(entry: Entry, loras: Path, *, from_state: bool = False) -
 
 
 def name_clash(entry: Entry, others: Iterable[Entry], loras: Path) -> str | None:
-    """The sentence that says another job that runs or waits has this name, which would be taken when the turn comes; or None."""
+    """The problem if another job that runs or waits has the entry's name, which would be taken at its turn; else None."""
     active = {other.name.casefold() for other in others if not other.over and other.id != entry.id}
     if not entry.name or entry.settings.get("overwrite") or entry.name.casefold() not in active:
         return None

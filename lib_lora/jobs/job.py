@@ -1,4 +1,4 @@
-"""One run as others see it. Written by its thread, read by anybody."""
+"""One run, as seen by other threads."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SPEED_STEPS = 20  # speed is the mean over this many steps
 
 
 def new_id() -> str:
-    """An id that no other job has; it may be the name of a folder."""
+    """A unique id that is valid as a folder name."""
     return uuid.uuid4().hex[:12]
 
 
 class Job:
-    """The record of a run. `apply` is called by the run's thread alone; `progress` is read by any.
+    """The record of a run. Only the run's thread calls `apply`; any thread may read `progress`.
 
     Args:
-        config: what is trained.
-        device: whose memory is looked at.
-        job_id: its id in the queue; default: a new one.
+        config: the settings.
+        device: the device whose memory use is reported.
+        job_id: id in the queue; default: a new one.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device, job_id: str | None = None) -> None:
@@ -50,29 +50,29 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is now."""
+        """The progress of the run now."""
         with self._lock:
             return replace(self._told, state=self._state(), losses=tuple(self._losses), steps_per_s=self._speed())
 
     def best_used(self, last: Path) -> None:
-        """The best LoRA bears the name now; the last one is `last`."""
+        """Record that the best LoRA has taken the name, and that the last one is now `last`."""
         with self._lock:
             assert self._told.best is not None
             phase = f"the best, of step {self._told.best.step}, is in use; the last one is {last.name}"
             self._told = replace(self._told, phase=phase, best=None)
 
     def pause(self) -> None:
-        """Let the run stand after its step until `unpause`."""
+        """Pause the run after its step until `unpause`."""
         self.control.pause()
 
     def unpause(self) -> None:
-        """Let a paused run go on; its speed is measured anew."""
+        """Unpause the run; its speed is measured anew."""
         with self._lock:
             self._times.clear()
         self.control.unpause()
 
     def _wait_for_room(self) -> bool:
-        """The disk refused a LoRA: the run stands until somebody made room. Whether to try again: not if the end is asked for."""
+        """Pause until the user unpauses, since the disk refused a LoRA; returns whether to retry (not if a stop is requested)."""
         if self.control.stop_requested:
             return False
         self.pause()
@@ -80,12 +80,12 @@ class Job:
         return True
 
     def sample(self, step: int, place: int) -> Path | None:
-        """The picture of a prompt after a step of this run."""
+        """The sample of the prompt at `place` after `step`; None if there is none."""
         found = next((event for event in self._told.sampled if event.step == step), None)
         return found.paths[place] if found and 0 <= place < len(found.paths) else None
 
     def apply(self, event: Event) -> None:
-        """Take note of what the run tells."""
+        """Update the progress with an event."""
         memory = memory_gb(self._device)
         with self._lock:
             self._told = replace(self._told.after(event, time.time()), memory_gb=memory)
@@ -96,7 +96,7 @@ class Job:
                 self._times.clear()  # the speed is measured anew
 
     def fail(self, problems: list[str]) -> None:
-        """The run ended with these sentences."""
+        """Record that the run failed with these problems."""
         with self._lock:
             self._told = self._told.failed(tuple(problems), time.time())
 

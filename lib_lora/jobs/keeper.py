@@ -1,4 +1,4 @@
-"""How much jobs may keep beside their LoRAs, and that they keep no more: `kept.py` says what may go."""
+"""The disk limit for what jobs keep beside their LoRAs, and its enforcement; `kept.py` decides what may be removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GB = 1e9
 
 
 def read_limit(store: Store) -> tuple[float, str]:
-    """The limit in GB, and what is wrong with the file that says it; where that cannot be read, the default."""
+    """The limit in GB, and the problem if its file cannot be read; then the limit is the default."""
     try:
         value = json.loads(store.text_of(LIMIT))
         legal = isinstance(value, dict) and _legal(value.get("gb"))
@@ -35,10 +35,10 @@ def read_limit(store: Store) -> tuple[float, str]:
 
 
 def parse_limit(text: str) -> float:
-    """A limit as a person writes it.
+    """The limit in GB that a user typed.
 
     Raises:
-        QueueError: it is none.
+        QueueError: it is not a number of GB within the bounds.
     """
     try:
         value = float(text.strip()[:40].replace(",", "."))
@@ -50,7 +50,7 @@ def parse_limit(text: str) -> float:
 
 
 def write_limit(store: Store, gigabytes: float) -> None:
-    """Keep the limit for the next start.
+    """Save the limit for later starts.
 
     Raises:
         QueueError: the disk refused.
@@ -63,18 +63,18 @@ def _legal(value: Any) -> bool:
 
 
 def in_words(size: float) -> str:
-    """Bytes for a person to read."""
+    """A size in bytes as readable text."""
     return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / 1e6:.1f} MB"
 
 
 class Keeper:
-    """Keeps what jobs leave below a limit.
+    """Keeps what jobs leave on disk below a limit.
 
     Args:
-        store: of the jobs.
-        runs: where samples and states are.
-        entries: all jobs, as they are at the moment.
-        alone: a context in which nobody changes the list.
+        store: the jobs on disk.
+        runs: returns the folder of samples and states.
+        entries: returns all jobs at the moment.
+        alone: a context in which nobody else changes the list.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Keeper:
         self.limit_gb, self.trouble = read_limit(store)
 
     def renew(self) -> bool:
-        """Look how much there is, and remove what is too much and may go by itself. Whether that is another sum than before."""
+        """Measure what is kept; remove what is over the limit and may be removed unasked. Returns whether anything changed."""
         before = self.kept, self.limit_gb
         self.limit_gb, self.trouble = read_limit(self._store)  # another program may have set it
         pieces = self._pieces()
@@ -101,10 +101,10 @@ class Keeper:
         return before != (self.kept, self.limit_gb)
 
     def set_limit(self, text: str) -> str:
-        """Keep another number of GB from now on; the sentence that says so.
+        """Set the limit in GB; returns a confirmation.
 
         Raises:
-            QueueError: it is no such number, or cannot be written down.
+            QueueError: `text` is not a valid number, or the limit cannot be saved.
         """
         gigabytes = parse_limit(text)
         write_limit(self._store, gigabytes)
@@ -112,14 +112,14 @@ class Keeper:
         return f"Jobs may keep {gigabytes:g} GB."
 
     def remove(self, *, states: bool) -> str:
-        """Remove what nobody can go on from; or, with `states`, what somebody could. The sentence that says how much went."""
+        """Remove what may be removed unasked, or with `states` what a user must ask for; returns how much was removed."""
         with self._alone():
             gone = [piece for piece in self._pieces() if piece.asks is states and remove(piece)]
         self.renew()
         return f"{in_words(sum(piece.size for piece in gone))} were removed."
 
     def shown(self) -> dict[str, Any]:
-        """For a page."""
+        """The sizes and the limit, for the page."""
         kept = self.kept
         sizes = {"size": in_words(kept.size), "free": in_words(kept.free), "asked": in_words(kept.asked)}
         over = kept.size > self.limit_gb * GB

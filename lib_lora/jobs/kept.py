@@ -1,7 +1,7 @@
-"""What jobs keep on the disk beside their LoRAs: samples, dropped pictures, latents, states; and what of it may go by itself.
+"""What jobs keep on disk beside their LoRAs (samples, dropped pictures, latents, states), and what may be removed unasked.
 
-By itself goes, the oldest first, what nobody can go on from: samples, latents, pictures of finished jobs without a state, and
-states of finished jobs that have a newer one. States to go on from, and pictures that they need, go when a person says so.
+Removed unasked, the oldest first: samples, latents, pictures of finished jobs without a state, and states of finished jobs
+that have a newer one. States to resume from, and the pictures that they need, are removed only if the user asks.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from lib_lora.paths import at_home, split_repeats
 from lib_lora.training.latent_cache import FOLDER as LATENTS
 from lib_lora.training.latent_cache import is_ours
 
-PAGE_S = 24 * 3600.0  # so long a page that stays open may ask for what was dropped on it
-MOST_FILES = 200_000  # that are looked at
+PAGE_S = 24 * 3600.0  # a page that stays open may use what was dropped on it for this long
+MOST_FILES = 200_000  # limit on the files that are counted
 _LATENT = re.compile(r"[0-9a-f]{32}\.safetensors")
 Kind = Literal["samples", "pictures", "latents", "state", "drop"]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Something that can be removed as a whole. `asks`: only when a person says so; None: not at all, somebody uses it."""
+    """A file or folder that is removed as a whole. `asks`: only if the user asks; None: never, since it is in use."""
 
     path: Path
     kind: Kind
@@ -45,7 +45,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Kept:
-    """The sum of all: bytes that are kept, that may go by themselves, and that are asked about, with the names of those jobs."""
+    """Bytes kept, bytes that may be removed unasked, and bytes to be asked about, with the names of those jobs."""
 
     size: int = 0
     free: int = 0
@@ -54,7 +54,7 @@ class Kept:
 
 
 def summed(pieces: Iterable[Piece]) -> Kept:
-    """What pieces come to."""
+    """The sums over `pieces`."""
     found = list(pieces)
     asked = [piece for piece in found if piece.asks]
     return Kept(
@@ -66,17 +66,17 @@ def summed(pieces: Iterable[Piece]) -> Kept:
 
 
 class Survey:
-    """Looks at all that is kept, once.
+    """Finds all that is kept; use it once.
 
     Args:
         entries: all jobs.
-        store: where they are.
+        store: the jobs on disk.
         runs: the host's work folder, with a folder for each name.
     """
 
     def __init__(self, entries: Collection[Entry], store: Store, runs: Path) -> None:
         self._entries, self._store, self._runs = entries, store, runs.resolve()
-        self._seen: set[tuple[int, int]] = set()  # files with several names count once
+        self._seen: set[tuple[int, int]] = set()  # hard links count once
         self._room = MOST_FILES
         active = [entry for entry in entries if not entry.over]
         self._active = {entry.name.casefold() for entry in active}
@@ -84,7 +84,7 @@ class Survey:
         self._used = {folder for entry in active for folder in _data(entry)}
 
     def pieces(self) -> list[Piece]:
-        """Everything, in no order."""
+        """All pieces, unordered."""
         return [*self._of_runs(), *self._of_jobs(), *self._of_folders(), *self._of_drops()]
 
     def _of_runs(self) -> Iterator[Piece]:
@@ -115,7 +115,7 @@ class Survey:
                     yield self._piece(path, "pictures", asks, entry.name)
 
     def _of_folders(self) -> Iterator[Piece]:
-        """Latents beside pictures that were named, not dropped."""
+        """Latents beside pictures in folders that settings name (not dropped ones)."""
         for folder in {folder for entry in self._entries for folder in _data(entry)}:
             if not self._store.owns(str(folder)):
                 used = any(folder == other or folder in other.parents or other in folder.parents for other in self._used)
@@ -130,7 +130,7 @@ class Survey:
         yield from (self._piece(path, "latents", None if used else False) for path in ours)
 
     def _of_drops(self) -> Iterator[Piece]:
-        """What was dropped on a page, and is a job's by now, or may become one's."""
+        """Pictures that were dropped on a page, whether or not a job has copied them."""
         uploads = self._store.private.resolve() if self._store.private else None
         for path in [*_below(uploads), *_below(uploads / "taken")] if uploads else []:
             if path.name != "taken":
@@ -140,7 +140,7 @@ class Survey:
         return Piece(path, kind, self._size(path), _when(path), asks, name)
 
     def _size(self, path: Path) -> int:
-        """Bytes of the files at and below a path that were not counted yet."""
+        """Bytes of the files at and below a path, without those counted before."""
         total = 0
         for file in _files(path):
             self._room -= 1
@@ -153,7 +153,7 @@ class Survey:
 
 
 def remove_oldest(pieces: Iterable[Piece], limit: float) -> list[Piece]:
-    """Remove what may go by itself, the oldest first, until all of `pieces` come to `limit` bytes; returns what went."""
+    """Remove what may be removed unasked, oldest first, until `pieces` fit into `limit` bytes; returns what was removed."""
     found = list(pieces)
     over, gone = sum(piece.size for piece in found) - limit, []
     for piece in sorted((piece for piece in found if piece.asks is False), key=lambda piece: piece.when):
@@ -166,7 +166,7 @@ def remove_oldest(pieces: Iterable[Piece], limit: float) -> list[Piece]:
 
 
 def remove(piece: Piece) -> bool:
-    """Remove a piece; whether it is gone. Nothing that is not ours, and nothing through a link."""
+    """Remove a piece; returns whether it is gone. Files of others stay, and links are not followed."""
     path = piece.path
     try:
         if piece.kind == "latents" and not is_ours(path):
@@ -178,7 +178,7 @@ def remove(piece: Piece) -> bool:
         else:
             path.unlink()
         if piece.kind in {"samples", "latents"}:
-            with contextlib.suppress(OSError):  # others are in it
+            with contextlib.suppress(OSError):  # the folder is not empty
                 path.parent.rmdir()
     except OSError:
         return False
@@ -186,14 +186,14 @@ def remove(piece: Piece) -> bool:
 
 
 def _data(entry: Entry) -> set[Path]:
-    """The folders of pictures that a job names and that are there."""
+    """The existing folders of pictures that a job's settings name."""
     values = entry.settings.get("data")
     named = [at_home(split_repeats(str(text))[0]) for text in values] if isinstance(values, list) else []
     return {path.resolve() for path in named if path.is_absolute() and is_folder(str(path))}
 
 
 def _below(folder: Path) -> list[Path]:
-    """What lies directly in a folder; nothing where it cannot be listed, or is a link."""
+    """The entries of a folder; none if it cannot be listed or is a link."""
     try:
         return [] if folder.is_symlink() else [path for path in folder.iterdir() if path.name not in {JOB, LOCK}]
     except (OSError, ValueError):

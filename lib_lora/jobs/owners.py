@@ -1,6 +1,6 @@
-"""Whose a job is: the program that queued it, or goes on with it, holds the lock in its folder until it is over.
+"""Ownership of jobs: the program that queued or resumed a job holds the lock in its folder until the job is over.
 
-Several webuis may share one data folder. A lock ends with its program, so what is nobody's can be told from what runs elsewhere.
+Several webuis may share one data folder. A lock ends with its program, which tells jobs without an owner from those of others.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from lib_lora.files.locks import HeldElsewhereError, Lock, held_elsewhere, hold
 
 LOCK = "lock"  # in the folder of a job
-LIST_LOCK = ".lock"  # in the folder of all: held while several files are changed
-LIST_S = 5.0  # a program that stands still must not stop the others for ever
+LIST_LOCK = ".lock"  # in the folder of all jobs: held while several files are changed
+LIST_S = 5.0  # a program that hangs must not block the others for ever
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
@@ -25,10 +25,10 @@ class Owners:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: dict[str, Lock] = {}
-        self.trouble = ""  # why it cannot be told what another program does
+        self.trouble = ""  # why jobs of other programs cannot be recognised
 
     def claim(self, entry_id: str) -> bool:
-        """Whether a job is this program's from now on. Where the disk has no locks every program gets it, which is told."""
+        """Try to own a job; returns whether that succeeded. On a disk without locks it always does, and `trouble` says so."""
         if entry_id in self._held:
             return True
         try:
@@ -40,24 +40,24 @@ class Owners:
         return True
 
     def release(self, entry_id: str) -> None:
-        """The job is over, or removed: nobody's."""
+        """Give up a job that is over or removed."""
         lock = self._held.pop(entry_id, None)
         if lock is not None:
             lock.release()
 
     def owns(self, entry_id: str) -> bool:
-        """Whether a job is this program's."""
+        """Whether this program owns a job."""
         return entry_id in self._held
 
     def elsewhere(self, entry_id: str) -> bool:
-        """Whether a job is another program's."""
+        """Whether another program owns a job."""
         return entry_id not in self._held and held_elsewhere(self._folder / entry_id / LOCK)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other program changes the list until the exit, or, where one stands still or there are no locks, hardly any.
+        """Keep other programs from changing the list until the exit; not guaranteed if one hangs or the disk has no locks.
 
-        What belongs to a job is guarded by its own lock in any case; this one guards what belongs to all.
+        This lock guards the files of all jobs; those of one job have that job's own lock.
         """
         lock = None
         try:

@@ -1,4 +1,4 @@
-"""How far a run is: what the queue, the runner and the page read. Its values do not change once they are given out."""
+"""The progress of a run as an immutable value, read by queue, runner and page."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ State = Literal["running", "lent", "paused", "stopping", "done", "stopped", "fai
 
 @dataclass(frozen=True)
 class Progress:
-    """A run at one moment.
+    """The progress of a run at one moment.
 
     Attributes:
         started, ended: seconds since 1970; `ended` is None while it runs.
-        phase: what it does now, or what became of it, for people.
-        formula: how `steps` comes about.
-        step, steps: updates that were made, and those of a whole run.
+        phase: what the run does now, or its result, for people.
+        formula: how `steps` is computed, for people.
+        step, steps: updates done, and updates of the whole run.
         epoch: from 1; 0 before the first step.
-        losses: of every step that this run made; may hold NaN and infinity.
+        losses: one for each step of this run; may hold NaN and infinity.
         first_step: updates of the state that it resumed from.
-        steps_per_s: over the last steps; None before there are two.
-        memory_gb: GiB in use; None where that is not known.
-        saved: name of its LoRA, as soon as that is on disk.
-        between: names of LoRAs that were saved in between, without those that went.
-        best: the LoRA with the lowest held-out loss, while it lies beside the last one.
-        state_folder, state_step: the newest saved state, and its step (0 where there is none).
+        steps_per_s: mean over the last steps; None before there are two.
+        memory_gb: GiB in use; None if unknown.
+        saved: name of the final LoRA once it is on disk.
+        between: names of the LoRAs saved in between, without those removed.
+        best: the LoRA with the lowest held-out loss, if it is not the last one and not in use yet.
+        state_folder, state_step: the newest saved state, and its step (0 if there is none).
         problems: why it failed.
-        left: what of it is still on the disk.
+        left: its files on disk at the end, as lines.
     """
 
     started: float
@@ -77,7 +77,7 @@ class Progress:
     left: tuple[str, ...] = ()
 
     def after(self, event: Event, now: float) -> Progress:
-        """The progress when an event was told at `now`; losses, speed and memory are measured by whoever keeps it."""
+        """The progress after an event at time `now`; losses, speed and memory are left to the caller."""
         told = replace(_with_file(self, event), state="lent" if isinstance(event, Lent) else "running")
         if isinstance(event, Planned):
             return replace(told, formula=event.plan.formula, steps=event.plan.steps)
@@ -90,18 +90,18 @@ class Progress:
         return replace(told, phase=_phase(event) or told.phase)
 
     def failed(self, problems: tuple[str, ...], now: float) -> Progress:
-        """The progress of a run that ended with these sentences."""
+        """The progress of a run that failed with these problems."""
         kept = f"{self.saved}.safetensors is saved" if self.saved else self.stays or "nothing was saved"
         return replace(self, state="failed", phase=kept, ended=now, problems=problems)
 
     @property
     def stays(self) -> str:
-        """What a run that ends early leaves, for people."""
+        """The LoRAs that a run without a result leaves, for people."""
         return f"saved before the end: {', '.join(self.between)}" if self.between else ""
 
 
 def _phase(event: Event) -> str | None:
-    """What the run does now, where an event says so."""
+    """The phase that an event states, or None."""
     if isinstance(event, (Phase, Lent)):
         return event.text
     if isinstance(event, Encoded):
@@ -112,7 +112,7 @@ def _phase(event: Event) -> str | None:
 
 
 def _with_file(told: Progress, event: Event) -> Progress:
-    """With what was measured, written, drawn or said."""
+    """The progress with what an event reports as measured, written, drawn or noted."""
     if isinstance(event, Saved):
         return replace(told, saved=event.path.stem)
     if isinstance(event, SavedBetween):

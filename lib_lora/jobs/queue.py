@@ -1,4 +1,4 @@
-"""The queue of jobs and the history of what became of them. One runs, others wait in their order; all survive the program."""
+"""The queue of jobs and their history. One job runs, others wait in order; all are kept on disk."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from lib_lora.training.cadence import record_due
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 100
-KEPT_ENDED = 100  # jobs that are over; older ones are forgotten with their images
-SURVEY_EVERY_S = 60.0  # of what jobs keep on the disk, where the list did not change
+KEPT_ENDED = 100  # jobs that are over; older ones are removed with their images
+SURVEY_EVERY_S = 60.0  # how often what jobs keep on disk is measured if the list did not change
 _ENDS: dict[str, EntryState] = {"done": "finished", "stopped": "stopped", "failed": "failed"}
 
 
 class Checkpoints(Protocol):
-    """Which checkpoint a host would train on, and which one it lends at the moment; empty for: no choice."""
+    """The checkpoint that a host would train on, and the one that it lends now; empty if the host has no choice."""
 
     def chosen(self) -> str: ...
 
@@ -40,7 +40,7 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class Placed:
-    """What became of a request: a job that runs, or a place among those that wait (1 is next)."""
+    """The result of a request: a running job, or its place among the waiting ones (1 is next)."""
 
     name: str
     job: Job | None = None
@@ -48,7 +48,7 @@ class Placed:
 
 
 class Queue(SharedList):
-    """Begins jobs on a runner, one after the other. Every method may be called by any thread."""
+    """Starts jobs on a runner, one after the other. Thread-safe."""
 
     def __init__(self, runner: Runner, store: Store, checkpoints: Checkpoints | None = None) -> None:
         self.runner, self._checkpoints = runner, checkpoints
@@ -57,13 +57,13 @@ class Queue(SharedList):
         super().__init__(store)
         self.keeper = Keeper(
             store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing
-        )  # what jobs leave on the disk
-        self._surveyed: tuple[int, float] | None = None  # at which change of the list, and when
-        self.held = bool(self._waiting())  # what waited when the program ended begins when somebody says so
+        )  # limits what jobs keep on disk
+        self._surveyed: tuple[int, float] | None = None  # change of the list, and time, of the last survey
+        self.held = bool(self._waiting())  # jobs that waited when the program ended need a release
         runner.watch(self)
 
     def look(self) -> None:
-        """See what other programs did to the list, and whether a run died without a word."""
+        """Read changes by other programs, and end a run whose thread died."""
         self.runner.reap()
         super().look()
         now = time.monotonic()
@@ -72,15 +72,15 @@ class Queue(SharedList):
             self._surveyed = self._changes, now
 
     def owns(self, folder: str) -> bool:
-        """Whether a folder of settings holds images of a job, which were dropped and not named."""
+        """Whether a folder of settings holds dropped images that belong to a job."""
         return self._store.owns(folder)
 
     def submit(self, config: TrainConfig) -> Placed:
-        """Begin a job, or let it wait where one runs. One that waits is checked now, so that its problems are told now.
+        """Start a job, or queue it if one runs. A job that waits is checked now, so that its problems are reported now.
 
         Raises:
-            ConfigError: with every problem of a job that would wait; or its name is that of a job that runs or waits.
-            QueueError: it cannot be written down.
+            ConfigError: with every problem of a job that would wait; or a job that runs or waits has its name.
+            QueueError: it cannot be saved.
         """
         entry = Entry(new_id(), json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=self._chosen())
         with self._changing():
@@ -98,11 +98,11 @@ class Queue(SharedList):
             return self._placed(entry.id)
 
     def resume(self, entry_id: str) -> Placed:
-        """Resume a job that did not come to its end from its newest state: now, or behind those that wait.
+        """Resume a job that ended early from its newest state: now, or after those that wait.
 
         Raises:
-            QueueError: there is no such job, it is another program's, it has no state, or it cannot be written down.
-            ConfigError: its name is that of a job that runs or waits.
+            QueueError: there is no such job, another program owns it, it has no state, or it cannot be saved.
+            ConfigError: a job that runs or waits has its name.
         """
         with self._changing():
             self._refuse_foreign(entry_id)
@@ -124,10 +124,10 @@ class Queue(SharedList):
             return self._placed(entry_id)
 
     def move(self, entry_id: str, by: int) -> None:
-        """Move a waiting job by one place: -1 forward, 1 back. At an end nothing happens.
+        """Move a waiting job by one place: -1 forward, 1 back. No-op at either end.
 
         Raises:
-            QueueError: it does not wait here, or the order cannot be written.
+            QueueError: it does not wait here, or the order cannot be saved.
         """
         with self._changing():
             self._refuse_foreign(entry_id)
@@ -144,10 +144,10 @@ class Queue(SharedList):
             self._set((*(entry for entry in self._entries if entry.state != "waiting"), *waiting))
 
     def remove(self, entry_id: str) -> None:
-        """Forget a job and the images that were dropped for it. Its LoRA and its states stay.
+        """Remove a job and its dropped images. Its LoRA and its states stay.
 
         Raises:
-            QueueError: it runs, is another program's, or the disk refused.
+            QueueError: it runs, another program owns it, or the disk refused.
         """
         with self._changing():
             self._refuse_foreign(entry_id)
@@ -166,21 +166,21 @@ class Queue(SharedList):
             self._set(tuple(other for other in self._entries if other.id != entry_id))
 
     def hold(self) -> None:
-        """Begin no further job until `release`."""
+        """Start no further job until `release`."""
         with self._lock:
             self.held = True
             self._changes += 1
 
     def leave(self, timeout_s: float) -> str | None:
-        """The program ends: nothing begins any more, and what runs saves its state; as `Runner.leave`."""
+        """Hold the queue and have the running job save its state, since the program ends. See `Runner.leave`."""
         self.hold()
         return self.runner.leave(timeout_s)
 
     def release(self) -> None:
-        """Begin what waits, one after the other; what waits and is nobody's becomes this program's.
+        """Start the waiting jobs, one after the other; own those that nobody owns.
 
         Raises:
-            QueueError: all that waits does so in another program.
+            QueueError: all waiting jobs belong to another program.
         """
         with self._changing():
             waiting = self._waiting()
@@ -197,7 +197,7 @@ class Queue(SharedList):
         """See `Watcher`.
 
         Raises:
-            ModelError: the model that was lent is not of the checkpoint that the job was queued for.
+            ModelError: the lent model is not of the checkpoint that the job was queued for.
         """
         with self._lock:
             entry = self._running(job)
@@ -220,21 +220,21 @@ class Queue(SharedList):
                 self._replace(entry)
 
     def ended(self, job: Job) -> None:
-        """See `Watcher`. However the run ended, it is nobody's obstacle any more: it is written down, and the next one begins."""
+        """See `Watcher`. Saves how the run ended, and starts the next job whatever fails."""
         with self._changing():
             entry = self._running(job)
             try:
                 if entry is not None:
                     self._current = None
                     over = self._over(entry, job)
-                    told = self.held or not self._owned()  # else the next one begins, and its page would show that
+                    told = self.held or not self._owned()  # else the next job begins, and the page shows that one
                     self._keep(over, refused=entry.direct and over.state == "failed" and told)
             finally:
                 self._begin_next()
         self.look_soon(at_once=True)
 
     def _over(self, entry: Entry, job: Job) -> Entry:
-        """What is kept of a run that ended; where that cannot be told in full, that it failed."""
+        """The entry of a run that ended; a failed one if its progress cannot be read."""
         try:
             seen = self._seen(entry, job)
             over = dataclasses.replace(seen, state=_ENDS[job.progress.state], ended=time.time())
@@ -245,7 +245,7 @@ class Queue(SharedList):
             return dataclasses.replace(entry, state="failed", ended=time.time(), problems=(*entry.problems, problem))
 
     def _keep(self, entry: Entry, *, refused: bool) -> None:
-        """Write down how a job ended. One whose settings were refused at once was no job: its sentences were told."""
+        """Save how a job ended; with `refused` (its settings were refused at once and the problems shown), remove it."""
         try:
             if refused:
                 self._replace(entry)
@@ -267,7 +267,7 @@ class Queue(SharedList):
             self._store.owners.release(entry.id)
 
     def _check_lent(self, entry: Entry, event: Event) -> None:
-        """Once, at the first event after the model was lent."""
+        """Check the checkpoint of the lent model, once per run."""
         if self._lent_checked or isinstance(event, (Planned, Phase)):
             return
         self._lent_checked = True
@@ -279,7 +279,7 @@ class Queue(SharedList):
             )
 
     def _begin_new(self, entry: Entry) -> Placed:
-        """A job that never waits."""
+        """Start a job that never waited."""
         written = self._store.add(dataclasses.replace(entry, state="running", direct=True, started=time.time(), seen=time.time()))
         self._store.owners.claim(entry.id)
         self._set((*self._entries, written))
@@ -294,7 +294,7 @@ class Queue(SharedList):
         return self._placed(entry.id)
 
     def _begin_next(self) -> None:
-        """The next one that waits here and can begin; what cannot is over, and the one behind it is next."""
+        """Start the next owned job that can begin; those that cannot have failed."""
         for entry in self._owned():
             if self.held or self._current is not None or self._runner_busy():
                 return
@@ -326,7 +326,7 @@ class Queue(SharedList):
         self._current = self.runner.start(build_config(settings), entry.id)
 
     def _placed(self, entry_id: str) -> Placed:
-        """Where a job stands that was just added."""
+        """The `Placed` of a job that was just added."""
         entry = self.entry(entry_id)
         if self._current and self._current.id == entry_id:
             return Placed(entry.name, self._current)
@@ -334,7 +334,7 @@ class Queue(SharedList):
         return Placed(entry.name, place=ids.index(entry_id) + 1 if entry_id in ids else 0)
 
     def _free(self) -> bool:
-        """Whether a job that somebody asks for now can begin: none runs, and none that waits would begin first."""
+        """Whether a new job can begin now: none runs, and none that waits would begin first."""
         return self._current is None and not self._runner_busy() and (self.held or not self._owned())
 
     def _runner_busy(self) -> bool:
@@ -349,7 +349,7 @@ class Queue(SharedList):
         return self._checkpoints.chosen() if self._checkpoints else ""
 
     def _running(self, job: Job) -> Entry | None:
-        """The entry that a job is the run of."""
+        """The entry of a job if that is the current run."""
         return self.entry(job.id) if self._current is job else None
 
     def _seen(self, entry: Entry, job: Job) -> Entry:
@@ -360,7 +360,7 @@ class Queue(SharedList):
 
 
 def _told(error: BaseException) -> str:
-    """What is said of a list that could not be written."""
+    """The message for a list that could not be written."""
     return (
         error.problems[0] if isinstance(error, QueueError) else f"The list of jobs could not be written ({named_error(error)})."
     )

@@ -1,4 +1,4 @@
-"""One job as it is written down: settings, state, times, and what became of it. Plain values, read back with suspicion."""
+"""One job as saved on disk: settings, state, times and results. Plain values, validated when read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from lib_lora.errors import bounded
 from lib_lora.jobs.progress import Progress
-from lib_lora.jobs.strict import strict
-from lib_lora.sentences import bounded
 
 EntryState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted", "broken"]
 FORMAT = 1
-CURVE_POINTS = 200  # of a loss curve that is kept
-MOST = 2**53 - 1  # of what is counted; JavaScript counts no further
-LATEST = 8.64e12  # seconds since 1970; JavaScript's calendar ends there
+CURVE_POINTS = 200  # points of a loss curve
+MOST = 2**53 - 1  # largest count; JavaScript's largest safe integer
+LATEST = 8.64e12  # seconds since 1970; JavaScript's latest date
 LARGEST = 1e300
-_DECAY = 0.95  # of the mean loss, as the curve in the tab
+_DECAY = 0.95  # of the mean loss, as for the curve in the tab
 _TIMES, _COUNTS = {"queued", "started", "ended", "seen"}, {"step", "total", "first_step"}
 
 
@@ -29,14 +28,14 @@ class Entry:
 
     Attributes:
         id: name of its folder.
-        settings: option name -> JSON value, all of them.
-        queued, started, ended, seen: seconds since 1970; `seen` is when it was written last.
-        checkpoint: the one that was selected when it was queued; empty where the host has no choice.
-        direct: begun by Train at once, and not yet found to be possible.
+        settings: option name -> JSON value, for all options.
+        queued, started, ended, seen: seconds since 1970; `seen` is when it was last saved.
+        checkpoint: the checkpoint that was selected when it was queued; empty if the host has no choice.
+        direct: started by Train at once, and not checked yet.
         curve: mean losses of consecutive stretches of the run, at most CURVE_POINTS.
         loss: exponential mean at the last step.
         state_folder: the newest saved state, or None.
-        goes_on_from: the state that this run of the job begins with, or None; `settings` stay as they were given.
+        goes_on_from: the state that this run of the job resumes from, or None; `settings` stay as given.
     """
 
     id: str
@@ -62,25 +61,25 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Of the LoRA."""
+        """Name of the LoRA."""
         return str(self.settings.get("name", ""))
 
     @property
     def over(self) -> bool:
-        """Neither waits nor runs."""
+        """Whether the job neither waits nor runs."""
         return self.state not in {"waiting", "running"}
 
     def to_json(self) -> str:
-        """What stands in its file."""
+        """The content of its file."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "id"}
         return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def read_entry(entry_id: str, text: str) -> Entry:
-    """The entry that `to_json` wrote.
+    """The entry from the text that `to_json` returned.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is not valid.
     """
     values = json.loads(text)
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
@@ -92,13 +91,13 @@ def read_entry(entry_id: str, text: str) -> Entry:
 
 
 def broken(entry_id: str, reason: str, seen: float) -> Entry:
-    """What is shown of a job whose file cannot be read."""
+    """The entry for a job whose file cannot be read."""
     sentence = f"The file of this job cannot be read ({reason}). Nothing else depends on it, so you can remove it."
     return Entry(entry_id, {}, seen, "broken", problems=(sentence,))
 
 
 def with_progress(entry: Entry, progress: Progress, now: float) -> Entry:
-    """The entry with how far its run is; what an earlier run of it reached stays until there is something newer."""
+    """The entry with the progress of its run; values of an earlier run stay until there are newer ones."""
     if progress.losses:
         losses = progress.losses
         entry = dataclasses.replace(
@@ -121,14 +120,14 @@ def with_progress(entry: Entry, progress: Progress, now: float) -> Entry:
 
 
 def _sentences(texts: Sequence[str]) -> tuple[str, ...]:
-    """So many as a page shows, and as it can show them."""
+    """`texts`, limited in number and made valid for JSON."""
     return tuple(strict(bounded(texts)))
 
 
 def smoothed(losses: Sequence[float]) -> float | None:
-    """The exponential mean after the last loss, the bias of its start taken out; None where nothing finite was lost.
+    """The bias-corrected exponential mean after the last loss; None without a finite loss.
 
-    A loss that is no number is left out.
+    Losses that are not finite are left out.
     """
     mean, finite = 0.0, _finite(losses)
     for loss in finite:
@@ -137,7 +136,7 @@ def smoothed(losses: Sequence[float]) -> float | None:
 
 
 def thinned(losses: Sequence[float], most: int = CURVE_POINTS) -> tuple[float, ...]:
-    """Means of consecutive stretches of equal length, at most `most`; what is not finite is left out."""
+    """Means of consecutive stretches of equal length, at most `most`; losses that are not finite are left out."""
     stride = max(1, math.ceil(len(losses) / most))
     stretches = (_finite(losses[at : at + stride]) for at in range(0, len(losses), stride))
     means = (sum(stretch) / len(stretch) for stretch in stretches if stretch)
@@ -149,10 +148,10 @@ def _finite(losses: Sequence[float]) -> list[float]:
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:
-    """`value` as the field's annotation says, lists as tuples.
+    """`value` as the type in the field's annotation, lists as tuples.
 
     Raises:
-        ValueError: it is something else, or no value that a list of jobs can show.
+        ValueError: it is of another type, or out of bounds.
     """
     legal: bool
     if kind.startswith("tuple"):
@@ -173,24 +172,38 @@ def _checked(name: str, kind: str, value: Any) -> Any:
 
 
 def _is_plain(value: Any, kind: str) -> bool:
-    """Whether a value is of a kind, and a number that every reader of JSON can read."""
+    """Whether a value is of a type, and if a number, one that every JSON reader can read."""
     if kind == "bool" or isinstance(value, bool):
         return kind == "bool" and isinstance(value, bool)
     if kind == "float":
-        return isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST  # false for what is no number
+        return isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST  # False for NaN
     return isinstance(value, {"int": int, "str": str}[kind])
 
 
 def _is_setting(value: Any) -> bool:
-    """Whether a value may be an option's: one, or a list of such."""
+    """Whether a value may be an option's: a plain value, or a list of these."""
     if isinstance(value, list):
         return all(_is_setting(item) and not isinstance(item, list) for item in value)
     return value is None or any(_is_plain(value, kind) for kind in ("bool", "float", "str"))
 
 
 def _cut(value: Any) -> str:
-    """The beginning of a value, however deep and long it is."""
+    """The beginning of a value as text, however deep and long it is."""
     try:
         return str(value)[:40]
-    except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
+    except (ValueError, RecursionError):  # Python formats no integer of more than 4,300 digits
         return type(value).__name__
+
+
+def strict(value: Any) -> Any:
+    """The nested value with None for numbers that are not finite, and "?" for characters that UTF-8 cannot encode.
+
+    File names may hold such characters.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    return [strict(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Running job, queue and history as a page shows them: plain values, ready for JSON."""
+"""Running job, queue and history for the page, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.options import Option
+from lib_lora.errors import bounded
 from lib_lora.jobs.history import can_resume, has_state
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue import Queue
-from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.strict import strict
-from lib_lora.sentences import bounded
+from lib_lora.jobs.queue_entry import Entry, strict
 
 LONGEST_NAME, LONGEST = 200, 2000  # characters of a name and of a sentence that the list shows
 
 
 def listing(queue: Queue) -> dict[str, Any]:
-    """All jobs, in the order in which they are shown; `place` counts those that wait."""
+    """All jobs in the order in which the page shows them; `place` numbers those that wait."""
     revision, entries = queue.revision, queue.entries
     waiting = [entry.id for entry in entries if entry.state == "waiting" and not queue.elsewhere(entry.id)]
     places = {entry_id: place for place, entry_id in enumerate(waiting, 1)}
@@ -31,7 +30,7 @@ def listing(queue: Queue) -> dict[str, Any]:
 
 
 def details(entry: Entry) -> dict[str, Any]:
-    """One job with all that is known of it; `settings` are those that differ from their defaults: label, name, value."""
+    """All that is known of one job; `settings` are those that differ from their defaults, as [label, name, value]."""
     changed = [
         [opt.declaration.label, opt.name, _named(opt, entry.settings[opt.name])]
         for opt in all_options()
@@ -52,7 +51,7 @@ def details(entry: Entry) -> dict[str, Any]:
 
 
 def job_json(job: Job, since: int = 0) -> dict[str, Any]:
-    """A run and how far it is; `losses` from its step `since` on."""
+    """A run and its progress; `losses` begin with its step `since`."""
     progress = job.progress
     speed, best, running = progress.steps_per_s, progress.best, progress.ended is None
     found = {
@@ -106,7 +105,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _named(opt: Option, value: Any) -> str:
-    """The value for everybody who may look: paths without the folders that they lie in."""
+    """The value as text; paths without their folders, since not everybody who may look may know them."""
     if not opt.names_path(value):
         return _text(value)
     return _text([Path(str(part)).name for part in value] if isinstance(value, (list, tuple)) else Path(str(value)).name)

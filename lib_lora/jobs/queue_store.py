@@ -1,7 +1,7 @@
-"""Jobs on disk: a folder for each, with `job.json` and the images that belong to it; and one file that says the order.
+"""Jobs on disk: a folder for each, with `job.json` and its images, and one file with their order.
 
-Every file is replaced as a whole, a new folder gets its name when all is in it, and a removed one loses it first. So a program
-that dies at any moment leaves the jobs of before or of after.
+Every file is replaced atomically, a new folder is renamed into place when complete, and a removed one is renamed away first.
+A program that dies at any moment therefore leaves either the old or the new list.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from lib_lora.jobs.queue_entry import Entry, broken, read_entry
 from lib_lora.paths import split_repeats
 
 JOB, ORDER = "job.json", "order.json"
-MAX_BYTES = 4 * 2**20  # of a file that is read
+MAX_BYTES = 4 * 2**20  # largest file that is read
 _UNFINISHED, _GONE, _BAD = ".tmp", ".gone", ".bad"
-_BYTES = "bytes-"  # before the id of a folder whose name is no text
+_BYTES = "bytes-"  # prefix of the id of a folder whose name is not valid UTF-8
 
 
 class QueueError(TrainLoraError):
@@ -37,29 +37,29 @@ class Store:
     """The folder of all jobs.
 
     Args:
-        folder: starts with a dot, as no name of a LoRA does.
-        private: where dropped images lie until they belong to a job.
+        folder: below a folder that starts with a dot, as no name of a LoRA does.
+        private: where dropped images are until they belong to a job.
     """
 
     def __init__(self, folder: Path, private: Path | None = None) -> None:
         self._folder, self.private = folder, private
         self.owners = Owners(folder)
-        self._known: dict[str, tuple[tuple[int, int, int], Entry]] = {}  # what was read, by the file's state
-        self.put_aside = ""  # what `load` found and did not use, as a sentence
+        self._known: dict[str, tuple[tuple[int, int, int], Entry]] = {}  # id -> time, size and inode of the file, and its entry
+        self.put_aside = ""  # a message on an order file that could not be used
 
     def owns(self, text: str) -> bool:
-        """Whether a path, or PATH|N, is a folder of a job's own."""
+        """Whether a path, or PATH|N, is a folder that belongs to a job."""
         return _is_below(Path(split_repeats(text)[0]), self._folder)
 
     def load(self) -> list[Entry]:
-        """Every job, in order, broken ones too. Leftovers of a sudden end are swept away, an order that is none is put aside."""
+        """As `read`, after removing leftovers of a program that was killed."""
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             if path.name.startswith(".") and path.suffix in {_UNFINISHED, _GONE} and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
         return self.read()
 
     def read(self) -> list[Entry]:
-        """Every job, in order, broken ones too; a file that did not change since is not read again.
+        """Every job in order, broken ones too; unchanged files are not read again, an invalid order file is renamed.
 
         Raises:
             OSError: the folder cannot be listed.
@@ -73,7 +73,7 @@ class Store:
         return []
 
     def _entry(self, folder: Path) -> Entry | None:
-        """The job in a folder; None where it is none, or gone by now."""
+        """The job in a folder; None if it is not a folder or does not exist any more."""
         try:
             itself = folder.stat()
         except OSError:
@@ -102,7 +102,7 @@ class Store:
         return self._folder / entry_id
 
     def add(self, entry: Entry) -> Entry:
-        """Write a new job; dropped images, and those of an older job, become its own. The entry as it was written.
+        """Write a new job with copies of its dropped images, or those of an older job; returns the entry as written.
 
         Raises:
             QueueError: the disk refused; no part of the job is left.
@@ -123,10 +123,10 @@ class Store:
         return written
 
     def write(self, entry: Entry) -> None:
-        """Replace what is written of a job.
+        """Replace the file of a job.
 
         Raises:
-            QueueError: the disk refused; what was written before is still there.
+            QueueError: the disk refused, and the old file is unchanged; or the job does not exist any more.
         """
         if not self.place(entry.id).is_dir():
             raise QueueError("The job does not exist any more.")
@@ -136,7 +136,7 @@ class Store:
         """Replace the order of jobs.
 
         Raises:
-            QueueError: the disk refused; the order is as it was.
+            QueueError: the disk refused; the order is unchanged.
         """
         _write(self._folder / ORDER, json.dumps(list(ids)).encode())
 
@@ -144,7 +144,7 @@ class Store:
         """The text of a file that belongs to all jobs.
 
         Raises:
-            OSError, ValueError: it is not there, or none that can be read.
+            OSError, ValueError: it does not exist or cannot be read.
         """
         return _bounded(self._folder / name)
 
@@ -152,15 +152,15 @@ class Store:
         """Replace a file that belongs to all jobs.
 
         Raises:
-            QueueError: the disk refused; it is as it was.
+            QueueError: the disk refused; the file is unchanged.
         """
         _write(self._folder / name, text.encode())
 
     def remove(self, entry_id: str) -> None:
-        """Take a job and its images away: out of sight at once, then off the disk.
+        """Remove a job and its images: renamed first, then deleted.
 
         Raises:
-            QueueError: the disk refused; it is still there.
+            QueueError: the disk refused; the job still exists.
         """
         folder = self.place(entry_id)
         gone = self._folder / f".{uuid.uuid4().hex}{_GONE}"
@@ -172,7 +172,7 @@ class Store:
         shutil.rmtree(gone, ignore_errors=True)
 
     def _order(self) -> list[str]:
-        """What the file says; where it cannot be read, jobs stand in the order in which they came, and the file is kept."""
+        """The ids in the order file; if it cannot be read, none, and the file is kept under another name."""
         path = self._folder / ORDER
         try:
             order = json.loads(_bounded(path))
@@ -194,7 +194,7 @@ class Store:
         return order
 
     def _take(self, text: str, temporary: Path, final: Path) -> str:
-        """A path, or PATH|N, of the settings; a private folder is copied into the job's own, and its new place returned."""
+        """A path, or PATH|N, of the settings; a private folder is copied into the job's folder, and its new path returned."""
         path, repeats = split_repeats(text)
         folder = Path(path)
         private = self.private is not None and _is_below(folder, self.private)
@@ -208,23 +208,23 @@ class Store:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    """Whether a path, which anybody may have written, leads into a folder."""
+    """Whether an untrusted path leads into `folder`."""
     try:
         return folder.resolve() in path.resolve().parents
-    except (OSError, ValueError, RuntimeError):  # too long, no name, or a loop of links
+    except (OSError, ValueError, RuntimeError):  # too long, invalid, or a loop of links
         return False
 
 
 def is_folder(text: str) -> bool:
-    """Whether a text that anybody may have written is the path of a folder that is there."""
+    """Whether an untrusted text is the path of an existing folder."""
     try:
         return bool(text) and Path(text).is_dir()
-    except (OSError, ValueError):  # too long for the disk, or not to be looked at
+    except (OSError, ValueError):  # too long, invalid, or no permission
         return False
 
 
 def _id(name: str) -> str:
-    """What a folder is called: its name, or the bytes of one that is no text."""
+    """The id for a folder: its name, or its bytes in hexadecimal if the name is not valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -233,9 +233,9 @@ def _id(name: str) -> str:
 
 
 def _bounded(path: Path) -> str:
-    """The text of a file that anybody may have edited, or put there."""
+    """The text of an untrusted file; raises ValueError if it is not a regular file or too large."""
     state = path.stat()
-    if not stat.S_ISREG(state.st_mode):  # a pipe would never answer
+    if not stat.S_ISREG(state.st_mode):  # reading a pipe would block
         raise ValueError("it is not a file")
     if state.st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")
@@ -247,7 +247,7 @@ def _reason(error: Exception) -> str:
 
 
 def _bytes(entry: Entry) -> bytes:
-    """What is written of a job. A name that is no text keeps its bytes, as JSON's escapes.
+    """The file content of a job. Names that are not valid UTF-8 keep their bytes, as JSON escapes.
 
     Raises:
         QueueError: it holds a value that cannot be written.

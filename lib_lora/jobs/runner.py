@@ -1,4 +1,4 @@
-"""Starts jobs, one at a time, each in a daemon thread."""
+"""The runner: starts jobs, one at a time, each in a daemon thread."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """Is told of every job, by the job's thread."""
+    """Callbacks for every job, called in the job's thread."""
 
     def happened(self, job: Job, event: Event) -> None:
-        """The job has taken note of the event. An error that is raised here ends the run with its sentence."""
+        """Called after `Job.apply` with the same event. An error that is raised here ends the run with its text."""
         ...
 
     def ended(self, job: Job) -> None:
-        """The job is over, and the model was given back."""
+        """Called when the job is over and the model was given back."""
         ...
 
 
 class Runner:
-    """Holds the current job (the running one, or the last)."""
+    """Runs jobs; holds the current one (running, or the last)."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self._lock = threading.Lock()
         self._job: Job | None = None
-        self._suspended = False  # holds for jobs to come, too
+        self._suspended = False  # applies to later jobs, too
         self._watcher: Watcher | None = None
         self._thread: threading.Thread | None = None
 
     def watch(self, watcher: Watcher) -> None:
-        """Tell `watcher` of every job from now on."""
+        """Call `watcher` for every job from now on."""
         self._watcher = watcher
 
     @property
@@ -55,10 +55,10 @@ class Runner:
         return self._job
 
     def start(self, config: TrainConfig, job_id: str | None = None) -> Job:
-        """Begin a run and return at once. Its id is `job_id`; default: a new one.
+        """Start a run and return at once. Its id is `job_id`; default: a new one.
 
         Raises:
-            ConfigError: a run is going on.
+            ConfigError: another run is active, or the thread cannot be started.
         """
         self.reap()
         with self._lock:
@@ -77,7 +77,7 @@ class Runner:
         return job
 
     def reap(self) -> None:
-        """End a job whose thread died without a word, so that another one can begin."""
+        """End a job whose thread died, so that another one can begin."""
         with self._lock:
             job, thread = self._job, self._thread
             dead = job is not None and job.running and thread is not None and not thread.is_alive()
@@ -85,31 +85,31 @@ class Runner:
             self._end(job, ["The run ended unexpectedly; files that it saved before are kept."])
 
     def stop(self, *, keep: bool) -> None:
-        """Ask the running job, if there is one, to end at its next step."""
+        """Request that the running job, if any, ends after its step; `keep`: with its LoRA."""
         job = self._job
         if job is not None and job.running:
             job.control.request_stop(keep=keep)
 
     def pause(self) -> None:
-        """Let the running job stand after its step until `unpause`; one that lends its model gives it back meanwhile."""
+        """Pause the running job after its step until `unpause`; one that lends its model gives it back meanwhile."""
         if self._job is not None and self._job.running:
             self._job.pause()
 
     def unpause(self) -> None:
-        """Let a paused job go on."""
+        """Unpause the job."""
         if self._job is not None:
             self._job.unpause()
 
     def save_now(self) -> None:
-        """Ask the running job for a file of the moment after its next step."""
+        """Request that the running job saves a LoRA after its next step."""
         if self._job is not None and self._job.running:
             self._job.control.request_save()
 
     def leave(self, timeout_s: float) -> str | None:
-        """The program ends: a job that has learned something saves its state. Returns when it has, or after `timeout_s`.
+        """Have the running job save its state, since the program ends. Returns when it has, or after `timeout_s`.
 
         Returns:
-            What is lost and why, where the state was not saved; else None.
+            A message on what is lost and why, if the state was not saved; else None.
         """
         job, thread = self._job, self._thread
         if job is None or thread is None or not job.running or not job.progress.step:
@@ -127,11 +127,11 @@ class Runner:
         return f"The state of {job.config.run.name!r} after step {last.step} is not saved, {older} ({why.rstrip('.')})."
 
     def use_best(self) -> str:
-        """Give the best LoRA of the last job its name; the sentence that says what became of the last one.
+        """Give the best LoRA of the last job its name; returns a message with the new name of the last one.
 
         Raises:
-            ConfigError: there is no best one that is not the last.
-            LoraFileError: a file is gone, or the disk refused.
+            ConfigError: there is no best LoRA besides the last one.
+            LoraFileError: a file does not exist any more, or the disk refused.
         """
         with self._lock:
             job = self._job
@@ -145,7 +145,7 @@ class Runner:
             return text
 
     def suspend(self, timeout_s: float) -> None:
-        """The program's pause, which a person's does not undo: returns when the running job stands, or after `timeout_s`."""
+        """Suspend the running job and later ones; returns when it stands still, or after `timeout_s`. Undone by `unsuspend`."""
         with self._lock:
             self._suspended, job = True, self._job
         if job is not None and job.running:
@@ -153,7 +153,7 @@ class Runner:
             job.control.wait_until_still(timeout_s)
 
     def unsuspend(self) -> None:
-        """Let a suspended job go on."""
+        """Undo `suspend`."""
         with self._lock:
             self._suspended, job = False, self._job
         if job is not None:
@@ -168,7 +168,7 @@ class Runner:
         self._end(job, told)
 
     def _end(self, job: Job, problems: list[str] | None) -> None:
-        """The job is over; every part of this happens, whatever becomes of the others."""
+        """Finish the job; every part runs even if others fail."""
 
         def failed() -> None:
             if problems is not None or job.running:
@@ -185,10 +185,10 @@ class Runner:
                 _sentences(error)
 
     def _follow(self, job: Job) -> None:
-        """Take event after event; between two of them the job may stand. One that lends its model does so by itself."""
+        """Run the job event by event. Between two events it may stand still; a run that lends its model pauses by itself."""
         pauses_here = not job.config.run.generate_while_training
         run = cast("Generator[Event, None, None]", train(job.config, self.host, job.control))
-        with closing(run) as events:  # so that the model is given back when the watcher ends the run
+        with closing(run) as events:  # the model is given back if the watcher ends the run
             for event in events:
                 job.apply(event)
                 if self._watcher is not None:
@@ -198,10 +198,10 @@ class Runner:
 
 
 def _sentences(error: BaseException) -> list[str]:
-    """What a person is told of whatever ended a run. Never raises."""
+    """The messages for an error that ended a run. Never raises."""
     if isinstance(error, TrainLoraError):
         return list(error.problems)
-    with contextlib.suppress(BaseException):  # memory may have run out, or the console be gone
+    with contextlib.suppress(BaseException):  # out of memory, or no console
         log.error("sd-webui-train-lora %s: training failed\n%s", __version__, "".join(traceback.format_exception(error)))
     with contextlib.suppress(BaseException):
         traceback.clear_frames(error.__traceback__)
@@ -209,7 +209,7 @@ def _sentences(error: BaseException) -> list[str]:
 
 
 def named_error(error: BaseException) -> str:
-    """Kind and text of an error, whose text may be an error itself."""
+    """Type and text of an error, even if its `__str__` raises."""
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001

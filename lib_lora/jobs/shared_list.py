@@ -1,4 +1,4 @@
-"""The list of jobs on a disk that several programs may use: what they did is seen, and what is theirs is left alone."""
+"""The list of jobs on a disk that several programs may share: it follows their changes and leaves their jobs alone."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lib_lora.jobs.queue_store import QueueError, Store
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0  # at what other programs did, while a page asks for the list
+LOOK_EVERY_S = 2.0  # how often changes by other programs are read while a page polls
 
 
 class SharedList:
-    """All jobs of a folder. What others did is looked at before each change, and by `look`."""
+    """All jobs of a folder. Changes by other programs are read before each own change, and by `look`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._depth = 0  # of changes within a change
-        self._unwritten: dict[str, Entry] = {}  # what the disk refused to take
+        self._depth = 0  # of nested changes
+        self._unwritten: dict[str, Entry] = {}  # entries that the disk refused
         self._elsewhere: frozenset[str] = frozenset()  # jobs of other programs
         self._entries: tuple[Entry, ...] = ()
         self._trainer, self._changes = uuid.uuid4().hex[:8], 0
@@ -36,48 +36,48 @@ class SharedList:
             with store.owners.alone():
                 self._take(store.load())
             self.trouble = store.put_aside
-        except OSError as error:  # training goes on without a history
+        except OSError as error:  # training works without a history
             self.trouble = f"The list of jobs could not be read ({error}); check its permissions."
 
     @property
     def revision(self) -> str:
-        """Another text after every change that the list shows."""
+        """A string that differs after every visible change of the list."""
         return f"{self._trainer}-{self._changes}"
 
     @property
     def told(self) -> str:
-        """What is wrong with the list, as sentences for people."""
+        """The problems of the list, for people."""
         return " ".join(text for text in (self.trouble, self._store.owners.trouble) if text)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All jobs: the running one, those that wait in their order, those that are over with the newest first. Takes no lock."""
+        """All jobs: running, waiting in their order, then over with the newest first. Takes no lock."""
         entries = self._entries
         over = sorted((entry for entry in entries if entry.over), key=lambda entry: entry.ended or entry.queued, reverse=True)
         waiting = [entry for entry in entries if entry.state == "waiting"]
         return (*(entry for entry in entries if entry.state == "running"), *waiting, *over)
 
     def elsewhere(self, entry_id: str) -> bool:
-        """Whether a job runs or waits in another program that uses the same folder."""
+        """Whether a job runs or waits in another program."""
         return entry_id in self._elsewhere
 
     def look_soon(self, *, at_once: bool = False) -> None:
-        """Have what other programs did looked at, in a thread of its own, where that was not done just now. Never waits."""
+        """Call `look` in a new thread unless that happened just now. Never blocks."""
         if (at_once or time.monotonic() - self._looked > LOOK_EVERY_S) and self._looking.acquire(blocking=False):
             try:
                 threading.Thread(target=self._look_and_say, name="train-lora-looks", daemon=True).start()
-            except RuntimeError:  # no more threads: a later look will do
+            except RuntimeError:  # no more threads: a later call will do
                 self._looking.release()
 
     def look(self) -> None:
-        """See what other programs did to the list."""
+        """Read the changes that other programs made to the list."""
         changes = self._changes
         try:
             found = self._store.read()
-        except OSError:  # the list stays as it was; whoever changes it is told
+        except OSError:  # the list stays as it was; the next change reports the problem
             return
         with self._lock:
-            if changes == self._changes and not self._depth:  # else what was read is old
+            if changes == self._changes and not self._depth:  # else `found` is outdated
                 self._take(found)
 
     def _look_and_say(self) -> None:
@@ -90,7 +90,7 @@ class SharedList:
             self._looking.release()
 
     def entry(self, entry_id: str) -> Entry:
-        """One job.
+        """The job with this id.
 
         Raises:
             QueueError: there is no such job.
@@ -101,18 +101,18 @@ class SharedList:
         raise QueueError("The job does not exist any more.")
 
     def _knows_better(self) -> str | None:
-        """The job of which this program knows more than stands on the disk."""
+        """The id of the job of which this program knows more than the disk, or None."""
         return None
 
     def _all_waiting(self) -> list[Entry]:
         return [entry for entry in self._entries if entry.state == "waiting"]
 
     def _waiting(self) -> list[Entry]:
-        """Those that wait here, or for a program that is no more."""
+        """Waiting jobs of this program, and those without an owner."""
         return [entry for entry in self._all_waiting() if not self.elsewhere(entry.id)]
 
     def _owned(self) -> list[Entry]:
-        """Those that wait here, and begin in their turn."""
+        """Waiting jobs that this program owns and will start."""
         waiting = self._waiting()
         return [entry for entry in waiting if self._store.owners.owns(entry.id)]
 
@@ -122,13 +122,13 @@ class SharedList:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """No other thread or program changes the list until the exit; what others did before is seen."""
+        """Keep other threads and programs from changing the list until the exit, after reading their earlier changes."""
         with self._lock:
             if self._depth:
                 yield
                 return
             with self._store.owners.alone():
-                with contextlib.suppress(OSError):  # told by what is written next
+                with contextlib.suppress(OSError):  # the next write reports it
                     self._take(self._store.read())
                 self._depth += 1
                 try:
@@ -137,7 +137,7 @@ class SharedList:
                     self._depth -= 1
 
     def _take(self, found: Sequence[Entry]) -> None:
-        """Take over what stands on the disk, but for what this program alone knows better."""
+        """Replace the list with `found`, except for entries of which this program knows more."""
         own = {entry.id: entry for entry in self._entries}
         current = self._knows_better()
         known = {**self._unwritten, **({current: own[current]} if current in own else {})}

@@ -1,1 +1,1 @@
-"""kohya's world: what its keys become here, its files in and out."""
+"""Import and export of kohya's settings files."""

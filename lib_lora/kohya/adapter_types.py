@@ -1,4 +1,4 @@
-"""Which type of adapter a file of kohya's asks for: its module, LyCORIS' arguments, and the fields that hang on them."""
+"""The adapter type that a kohya file asks for: its module, LyCORIS' arguments, and the fields that depend on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_lora.kohya.table import NETWORK_ARGS
 
 BYPASS = ("bypass_mode", "network_args.bypass_mode")
 ALGO = ("network_args.algo", "lycoris_algo")
-_OWN = ("loha", "lokr", "ia3", "diag-oft", "glora")  # of the same name here and there
+_OWN = ("loha", "lokr", "ia3", "diag-oft", "glora")  # same name in LyCORIS
 ALGORITHMS = {"lora": "lora", "locon": "lora", **{name: name for name in _OWN}}
 TRAINED = "lora, locon, loha, lokr, ia3, diag-oft and glora"
 KINDS_OF_FORM = {
@@ -37,7 +37,7 @@ LINEAR_LAYERS = {
 WITHOUT_NORM = ("ia3", "glora")
 PREFIXES = "Each step uses only the first ranks, a random number of units; sd-scripts uses all ranks and trains one unit."
 WITHOUT_BYPASS = "From LyCORIS 3.1.0 up to 3.2.0 it had no effect unless bypass_mode was False: a plain LoRA was trained."
-WHOLE_FROM = 5120  # half of the widest layer: of a LoKr LyCORIS keeps both matrices whole from this rank on
+WHOLE_FROM = 5120  # half the widest layer: from this rank on LyCORIS keeps both matrices of a LoKr whole
 AS_ORDINARY = "0 means the rank of the other layers, as in LyCORIS since 1.9; before, convolutions were not trained."
 WHOLE = "A rank higher than any layer's, with which LyCORIS keeps LoKr's matrices whole."
 WHOLE_FOR_ALL = "LoKr's matrices are whole in all layers or in none; set network_dim and conv_dim alike."
@@ -46,7 +46,7 @@ OVER_INPUTS = "Magnitudes are per input here, as the webui reads them; LyCORIS' 
 
 
 def _algorithm(context: Context) -> str | None:
-    """LyCORIS' algorithm; None for kohya's own LoRA, and where the file does not say."""
+    """LyCORIS' algorithm; None for kohya's own LoRA, or if the file does not say."""
     kind, module = type_of_form(context.values), context.given("network_module")
     algorithm = context.given(*ALGO)
     if kind == EARLY_LOCON or (kind or "").startswith("LyCORIS/"):
@@ -57,12 +57,12 @@ def _algorithm(context: Context) -> str | None:
 
 
 def _is_replaced(context: Context) -> bool:
-    """Whether the free text of kohya_ss' form has network_args, which win over those that the form makes."""
+    """Whether `additional_parameters` of kohya_ss' form has network_args, which override the form's own."""
     return any(name.startswith(NETWORK_ARGS) and key == "additional_parameters" for name, key in context.last.items())
 
 
 def _adapter_type(context: Context) -> str | None:
-    """Our type; None where it is not trained."""
+    """Our adapter type; None if it cannot be trained."""
     found = ALGORITHMS.get(_algorithm(context) or "lora")
     return "dora" if found == "lora" and _decomposes(context) else found
 
@@ -137,7 +137,7 @@ def _is_dylora(context: Context) -> bool:
 
 
 def _unit(value: Any, context: Context) -> Finding | None:
-    """The form keeps it filled when another type is chosen."""
+    """The form keeps the field filled for other types."""
     if not _is_dylora(context) and (context.form == "kohya_ss" or context.given("network_module")):
         return Finding("ignored", "Only DyLoRA has units.")
     return None
@@ -208,7 +208,7 @@ def _preset(context: Context) -> Any:
 
 
 def lycoris_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What LyCORIS takes for convolutions where the file does not say: the ordinary rank and alpha; kohya's unit, which is 1."""
+    """LyCORIS' defaults for convolutions (the ordinary rank and alpha), and kohya's default unit, 1, if the file has none."""
     if _is_dylora(context):
         return {} if "unit" in flat else {"unit": 1}
     if _algorithm(context) in (None, *LINEAR_LAYERS) or _preset(context) not in (None, "full"):

@@ -1,4 +1,4 @@
-"""Numbers of a file outside of their options' bounds: refused where a run with these settings would read them, else left out."""
+"""Numbers of a file outside their options' bounds: refused if a run with these settings reads them, else left out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lib_lora.kohya.known import Verdict
 def out_of_bounds(
     flat: Mapping[str, Any], closing: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> dict[str, tuple[Verdict, str]]:
-    """Option -> verdict and sentence, for every number outside of its bounds.
+    """Option -> verdict and sentence, for every number outside its bounds.
 
     Args:
         flat: option name -> value.
-        closing: what follows from the others, which decides too whether an option is read.
+        closing: returns the options that follow from the others, which also decide whether an option is read.
     """
     problems = {opt.name: bounds_problem(opt, flat[opt.name]) for opt in all_options() if opt.name in flat}
     outside = {name: problem for name, problem in problems.items() if problem}
@@ -27,7 +27,7 @@ def out_of_bounds(
     rest = {name: value for name, value in flat.items() if name not in outside}
     try:
         config = build_config({**rest, **closing(rest)})
-    except ConfigError:  # what follows is told by itself
+    except ConfigError:  # an error of derived options is reported with them
         config = build_config(rest)
     since = dict(unread(config))
     return {

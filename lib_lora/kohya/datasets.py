@@ -1,7 +1,7 @@
-"""Dataset files give settings per folder; here all folders share theirs, but for repeats.
+"""Dataset files, whose settings per folder become settings for all folders, except repeats.
 
-Which entry counts, and what is said of the others. What a folder does not say is its dataset's, that for all, an argument's, or
-the default, and counts as much as what it says (sd-scripts `generate_params_by_fallbacks`).
+Decides which entry counts, and the verdict on the others. A setting that a folder lacks comes from its dataset, `[general]`, an
+argument or the default, and counts as the folder's own (sd-scripts `generate_params_by_fallbacks`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lib_lora.kohya.known import CLASS_TOKENS, Verdict
 from lib_lora.kohya.spelling import number, sides, truth, with_trigger_prefix
 
 OF_A_FOLDER = {"image_dir", "is_reg", "class_tokens", "metadata_file", "conditioning_data_dir", "custom_attributes", "cache_info"}
-# what a folder has where neither it nor its dataset, nor what holds for all, says otherwise (sd-scripts `config_util.py`)
+# of a folder (sd-scripts `config_util.py`)
 DEFAULTS: dict[str, Any] = {
     "num_repeats": 1, "shuffle_caption": False, "caption_separator": ",", "keep_tokens": 0, "keep_tokens_separator": "",
     "secondary_separator": "", "enable_wildcard": False, "color_aug": False, "flip_aug": False, "face_crop_aug_range": None,
@@ -31,22 +31,22 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 _MOVES = ("shuffle_caption", "token_warmup_step", "caption_tag_dropout_rate")
 _BUCKETS = ("enable_bucket",)
-# settings that say nothing for a folder that has none of these
+# settings that have no effect for a folder unless it has one of these
 READ_WITH: dict[str, tuple[str, ...]] = {
     "keep_tokens": _MOVES, "keep_tokens_separator": _MOVES, "caption_separator": (*_MOVES, "secondary_separator"),
     "token_warmup_min": ("token_warmup_step",), "min_bucket_reso": _BUCKETS, "max_bucket_reso": _BUCKETS,
     "bucket_reso_steps": _BUCKETS, "bucket_no_upscale": _BUCKETS, "validation_seed": ("validation_split",),
 }  # fmt: skip
-# names of arguments that stand in for a key of a dataset file
+# argument -> the key of a dataset file that it stands in for
 _ARGUMENTS = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention": "caption_extension"}
-_NUMBERED = re.compile(r"(\d{1,18})_(.*)", re.DOTALL)  # more digits than any repeats are a name
+_NUMBERED = re.compile(r"(\d{1,18})_(.*)", re.DOTALL)  # more digits are a name
 _MISSING = object()
 Place = tuple[int, ...]
 Told = dict[str, tuple[Verdict, str]]
 
 
 class _Settings:
-    """The settings of all folders. A leaf is a place that images come from: a subset, or a dataset that has none."""
+    """The settings of all folders. A leaf is a subset, or a dataset without subsets."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
@@ -54,12 +54,12 @@ class _Settings:
         self._values = {(_name_of(entry), entry.place): entry.value for entry in entries if entry.value is not None}
 
     def at(self, name: str, leaf: Place) -> Any:
-        """The value for a folder: its own, its dataset's, the one for all, or an argument's; None says nothing."""
+        """The value for a folder: its own, its dataset's, `[general]`'s or an argument's; `_MISSING` if there is none."""
         places: list[Place | None] = [leaf[:length] for length in range(len(leaf), -1, -1)]
         return next((self._values[name, place] for place in [*places, None] if (name, place) in self._values), _MISSING)
 
     def value(self, name: str, leaf: Place) -> Any:
-        """What sd-scripts takes, the default too."""
+        """The value that sd-scripts uses, defaults included."""
         value = self.at(name, leaf)
         return DEFAULTS.get(name, _MISSING) if value is _MISSING else value
 
@@ -67,26 +67,26 @@ class _Settings:
         return _truth(self.at("is_reg", leaf))
 
     def is_read(self, name: str, leaf: Place) -> bool:
-        """Whether the setting says anything for this folder; arguments that the file does not hold may have it read."""
+        """Whether the setting has an effect for this folder; assumed if unknown arguments may decide it."""
         deciding = [self.at(other, leaf) for other in READ_WITH.get(name, ())]
         is_open = _MISSING in deciding and len(self.placed) == len(self.entries)
         return not deciding or is_open or any(map(_truth, deciding))
 
     @cached_property
     def images(self) -> dict[Place, Any]:
-        """Place -> folder, each as often as it is named."""
+        """Place -> folder, with repetitions."""
         return {entry.place: entry.value for entry in self.placed if entry.name == "image_dir" and entry.place is not None}
 
     @cached_property
     def again(self) -> dict[Place, Place]:
-        """Places of folders that were named before -> where."""
+        """Place of a repeated folder -> its first place."""
         first: dict[str, Place] = {}
         return {place: first[str(folder)] for place, folder in self.images.items()
                 if first.setdefault(str(folder), place) != place}  # fmt: skip
 
     @cached_property
     def leaves(self) -> list[Place]:
-        """Those that a dataset names once more are left out, as in sd-scripts."""
+        """All leaves; folders that a dataset repeats are left out, as in sd-scripts."""
         places = list(dict.fromkeys(entry.place for entry in self.placed if entry.place))
         parents = {place[:1] for place in places if len(place) == 2}
         found = [place for place in places if len(place) == 2 or place not in parents]
@@ -98,7 +98,7 @@ class _Settings:
 
     @cached_property
     def folders(self) -> dict[Place, Any]:
-        """Place -> folder, for those that count."""
+        """Place -> folder, without repetitions in a dataset."""
         return {place: folder for place, folder in self.images.items() if not self._is_passed_over(place)}
 
     @cached_property
@@ -107,17 +107,17 @@ class _Settings:
 
     @property
     def legal(self) -> bool:
-        """Whether every number of repeats can be taken; what is wrong is told by the option itself."""
+        """Whether every number of repeats is legal; the option itself reports illegal ones."""
         return all(type(n) is int and 1 <= n <= MAX_REPEATS for n in self.repeats.values())
 
     @cached_property
     def alike(self) -> bool:
-        """Whether one number holds for all folders but those of regularisation images."""
+        """Whether all folders except those of regularisation images have the same repeats."""
         return len({repr(n) for place, n in self.repeats.items() if not self.is_reg(place)}) <= 1
 
     @cached_property
     def own_repeats(self) -> dict[Place, int]:
-        """Place -> repeats, for folders that neither their name nor the one number for all gives the right repeats."""
+        """Place -> repeats, if neither the folder's name nor the shared number gives them."""
         found: dict[Place, int] = {}
         for place, repeats in self.repeats.items() if self.legal else ():
             match = _NUMBERED.fullmatch(_name(self.folders[place]))
@@ -128,7 +128,7 @@ class _Settings:
 
     @cached_property
     def trigger(self) -> str:
-        """The trigger word: what the prefix of the images has, up to a comma, and that of regularisation images has not."""
+        """The trigger word: what the images' prefix has, up to a comma, and that of regularisation images lacks."""
         prefixes: tuple[set[str], set[str]] = (set(), set())
         for leaf in self.leaves:
             prefixes[self.is_reg(leaf)].add(str(self.value("caption_prefix", leaf)))
@@ -140,7 +140,7 @@ class _Settings:
 
 
 def overruled(entries: Sequence[Entry]) -> Told:
-    """Entry key -> verdict and reason, for all that does not count."""
+    """Entry key -> verdict and reason, for every entry that does not count."""
     settings = _Settings(entries)
     if not settings.placed:
         return {}
@@ -170,7 +170,7 @@ def _told(members: Iterable[Entry], leaves: set[Place], verdict: Verdict, why: s
 
 
 def _compared(name: str, settings: _Settings, members: Sequence[Entry], leaves: Sequence[Place]) -> Told:
-    """What is said of the entries of one setting, which every folder has, by itself or by default."""
+    """Verdicts on the entries of one setting, which every folder has, given or by default."""
     values = [(leaf, value) for leaf in leaves if (value := settings.value(name, leaf)) is not _MISSING]
     reading = [value for leaf, value in values if settings.is_read(name, leaf)]
     if not values:
@@ -191,7 +191,7 @@ def _compared(name: str, settings: _Settings, members: Sequence[Entry], leaves: 
 
 
 def _named_again(settings: _Settings) -> Told:
-    """A folder that its dataset has already is passed over; in another dataset it would be shown once more."""
+    """Verdicts on repeated folders: sd-scripts skips them within a dataset, and shows them again in another one."""
     found: Told = {}
     for entry in settings.placed:
         before = settings.again.get(entry.place or ())
@@ -206,12 +206,12 @@ def _named_again(settings: _Settings) -> Told:
 
 
 def trigger(entries: Sequence[Entry]) -> str:
-    """The trigger word that the prefixes of the folders hold."""
+    """The trigger word in the folders' prefixes."""
     return _Settings(entries).trigger
 
 
 def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
-    """The image folders, and those of regularisation images; DIR|N where a folder needs repeats of its own."""
+    """The image folders, and those of regularisation images; DIR|N if a folder needs its own repeats."""
     settings = _Settings(entries)
     found: tuple[list[str], list[str]] = ([], [])
     for place, folder in settings.folders.items():
@@ -221,7 +221,7 @@ def folders(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
 
 
 def of_folders(entries: Sequence[Entry]) -> Told:
-    """What is taken with the folders: their repeats, as DIR|N, and one folder of masks."""
+    """Verdicts on what goes with the folders: their repeats, as DIR|N, and one mask folder."""
     settings = _Settings(entries)
     found = _masks(settings)
     own = settings.own_repeats
@@ -251,7 +251,7 @@ def _masks(settings: _Settings) -> Told:
 
 
 def captions(entries: Sequence[Entry]) -> Told:
-    """`class_tokens`: ignored; where the folder's name says something else, that is told."""
+    """Verdicts on `class_tokens` that differ from the folder's name, which counts."""
     settings, found = _Settings(entries), Told()
     for entry in entries:
         if entry.name == "class_tokens" and entry.place is not None:
@@ -267,7 +267,7 @@ def _name_of(entry: Entry) -> str:
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are one; what says nothing is the default."""
+    """Whether two values of a setting are equal; an empty value is the default."""
     first, second = (DEFAULTS.get(name) if value in (None, "") else value for value in (one, other))
     if name == "resolution":
         first, second = _sides(first), _sides(second)

@@ -1,6 +1,6 @@
-"""Our options -> kohya's files: sd-scripts' TOML, kohya_ss' JSON, and a dataset file where folders have repeats of their own.
+"""Export to kohya's files: sd-scripts' TOML, kohya_ss' JSON, and a dataset file if folders have their own repeats.
 
-What sd-scripts has no name for stands in a section of ours, which it passes over; read back, all is as it was.
+Options that sd-scripts lacks are in a section of ours, which it ignores; importing the file restores all settings.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lib_lora.config.literals import LiteralError, literal
 from lib_lora.config.lycoris import lycoris_arguments, network_module, preset
 from lib_lora.config.options import Option
 from lib_lora.config.settled import Settled, with_rates
+from lib_lora.config.toml_reader import toml_table
 from lib_lora.data.folders import Folder, FolderSearch, repeats_in
 from lib_lora.families.family import Family
 from lib_lora.families.sd1 import SD1
@@ -27,7 +28,6 @@ from lib_lora.kohya.handed import HANDED_ON
 from lib_lora.kohya.rules import DATASET_DEFAULTS, MULTIRES, ORIGINAL, SD_SCRIPTS_DEFAULTS
 from lib_lora.kohya.spelling import MOST_KEPT, NEVER, OWN_TEXT_RATE, TRIGGER_KEPT, with_trigger_prefix
 from lib_lora.kohya.table import NETWORK_ARGS
-from lib_lora.kohya.toml import toml_table
 from lib_lora.paths import at_home, split_repeats
 
 ExportForm = Literal["toml", "json", "dataset"]
@@ -46,17 +46,17 @@ REACHES_ALL = "caption_prefix also applies to regularisation images; a dataset f
 RATE_OF_SD = (
     "text_encoder_lr was not given and has the value for SD 1.x and 2.x; for SDXL set it to 0 and use network_train_unet_only."
 )
-_BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # "auto" has no name in sd-scripts
+_BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # sd-scripts has no "auto"
 _OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 
 
 def export_kohya(
     config: TrainConfig, form: ExportForm = "toml", *, dataset_config: str = "", family: Family | None = None
 ) -> str:
-    """The text of a file. Read back with names and paths, it gives `config` again (a dataset file: its images' part).
+    """The text of a file. Imported with names and paths, it gives `config` again (a dataset file: its options of images).
 
-    With `dataset_config` the folders are in the dataset file of that name instead. `family`: of the model, where it is known; a
-    rate that was not given is its own, since without one sd-scripts would take the U-Net's.
+    `dataset_config`: the dataset file that has the folders instead. `family`: the model's, if known; it decides a text encoder's
+    learning rate that was not given, since sd-scripts would use the U-Net's.
     """
     if form == "dataset":
         return _dataset_text(config)
@@ -79,7 +79,7 @@ def export_kohya(
 def export_files(
     config: TrainConfig, form: ExportForm, path: Path, *, relative: bool = False, family: Family | None = None
 ) -> dict[Path, str]:
-    """Path -> text: the file, and for sd-scripts a dataset file beside it where one parent folder does not say all."""
+    """Path -> text: the file, and for sd-scripts a dataset file beside it if one parent folder is not enough."""
     if form != "toml" or not _needs_dataset_file(config):
         return {path: export_kohya(config, form, family=family)}
     beside = path.with_name(f"{path.stem}-dataset.toml")
@@ -91,9 +91,9 @@ def export_files(
 
 
 def _needs_dataset_file(config: TrainConfig) -> bool:
-    """sd-scripts takes one parent of folders named N_name; several folders and plain ones need a dataset file.
+    """Whether sd-scripts needs a dataset file: without one it takes one parent of folders named N_name.
 
-    So do regularisation images, where the others have a trigger word in front.
+    Regularisation images need one too if there is a trigger word.
     """
     if config.text.trigger and config.data.reg_data:
         return True
@@ -105,7 +105,7 @@ def _needs_dataset_file(config: TrainConfig) -> bool:
 
 
 def _sd_scripts(config: Settled) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Options by sd-scripts' name, those inside `network_args`, and those that only we have."""
+    """Options by sd-scripts' name, those inside `network_args`, and those that sd-scripts lacks."""
     settings = {"network_module": network_module(config.adapter), **_by_hand(config)}
     arguments: dict[str, Any] = {**lycoris_arguments(config.adapter)}
     own: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def _sd_scripts(config: Settled) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 
 def _as_absent(opt: Option, value: Any) -> bool:
-    """Whether the option may be left out: sd-scripts, and we when we read the file, then take the same."""
+    """Whether the option may be omitted: sd-scripts and our import then use the same value."""
     if opt.name in _BY_ITSELF and value == "auto":
         return True
     if opt.name in ALWAYS:
@@ -139,7 +139,7 @@ def _as_absent(opt: Option, value: Any) -> bool:
 
 
 def _by_hand(config: Settled) -> dict[str, Any]:
-    """What is one option here and several there, or the other way round."""
+    """Options that are one here and several in sd-scripts, or vice versa."""
     data, optimizer, run = config.data, config.optimizer, config.run
     found: dict[str, Any] = {"resolution": f"{data.resolution},{data.resolution_height or data.resolution}"}
     found.update({"max_train_steps": run.steps} if run.steps else {"max_train_epochs": run.epochs})
@@ -157,7 +157,7 @@ def _by_hand(config: Settled) -> dict[str, Any]:
 
 
 def _holds_trigger(config: TrainConfig) -> bool:
-    """Whether tags move, so that one more must be kept for the trigger, which sd-scripts does not know."""
+    """Whether tags move, so that sd-scripts must keep one more, the trigger word."""
     text = config.text
     moves = text.shuffle_caption or text.caption_tag_dropout_rate or text.token_warmup_step
     return bool(text.trigger and moves and text.keep_tokens < MOST_KEPT)
@@ -171,7 +171,7 @@ def _own_by_hand(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.run.steps and config.run.epochs != type(config.run)().epochs:
         found["epochs"] = config.run.epochs
-    if config.text.trigger:  # sd-scripts puts a prefix in front of every caption; read back, it is taken off again
+    if config.text.trigger:  # exported as a part of caption_prefix, which the import takes out again
         found["trigger"] = config.text.trigger
     if _holds_trigger(config):
         found[TRIGGER_KEPT] = True
@@ -199,7 +199,7 @@ def _value(opt: Option, value: Any) -> Any:
 
 
 def _strength(text: str) -> Any:
-    """A number as short as it is; what is none, which the rules tell, as it stands."""
+    """`text` as a short number; unchanged if it is none, which the rules report."""
     try:
         number = float(text)
     except ValueError:
@@ -208,13 +208,13 @@ def _strength(text: str) -> Any:
 
 
 def _one_each(texts: Sequence[str]) -> list[str]:
-    """`name=value` one by one, each value a Python literal without spaces, as sd-scripts takes them."""
+    """`name=value` one by one, each value a Python literal without spaces, as sd-scripts expects them."""
     found: dict[str, str] = {}
     for text in texts:
         try:
             parsed = parse_arguments([text])
         except ValueError:
-            return list(texts)  # cannot be read here either, which the rules tell
+            return list(texts)  # cannot be parsed here either, which the rules report
         for name, value in parsed.items():
             written = text.partition("=")[2].strip().rstrip(",")
             found[name] = _compact(written if len(parsed) == 1 and _is_literal(written, value) else repr(value))
@@ -243,7 +243,7 @@ def _toml_text(settings: dict[str, Any], arguments: dict[str, Any], own: dict[st
 
 
 def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[str, Any], own: dict[str, Any]) -> str:
-    """kohya_ss: every field that the form has, since it keeps what it showed before for the others."""
+    """kohya_ss' JSON: every field of the form, since the form keeps its former value for absent ones."""
     names = {opt.declaration.kohya: opt for opt in all_options() if opt.declaration.kohya}
     more = {key: value for key, value in settings.items() if key in names and not names[key].declaration.in_kohya_form}
     form: dict[str, Any] = {**_kind_in_form(config), "network_args": ""}
@@ -257,7 +257,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
         elif opt.declaration.in_kohya_form and not (opt.name in _BY_ITSELF and value == "auto") and opt.name not in own:
             form[name] = _form_value(opt, value)
     del form["network_args"]
-    form["unit"] = max(1, config.adapter.unit)  # the least that the form has
+    form["unit"] = max(1, config.adapter.unit)  # the form's minimum
     form["keep_tokens"] = _keep_tokens(config)
     form["max_resolution"] = settings["resolution"]
     form["optimizer"] = form.pop("optimizer_type")
@@ -266,7 +266,7 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
     form["max_train_epochs"] = 0 if config.run.steps else config.run.epochs
     form["noise_offset_type"] = "Multires" if config.objective.multires_noise_iterations else "Original"
     form.pop("resolution")
-    # the form has one kind of noise or the other
+    # the form has one type of noise or the other
     left_out = ORIGINAL if config.objective.multires_noise_iterations else MULTIRES
     usual = type(config.objective)()
     odd = {name: getattr(config.objective, name) for name in left_out}
@@ -278,12 +278,12 @@ def _json_text(config: TrainConfig, settings: dict[str, Any], arguments: dict[st
 
 
 def _reads(kind: str, field: str) -> bool:
-    """Whether kohya_ss hands a field on for this type; for whole matrices of LoKr the form has none."""
+    """Whether kohya_ss passes a field on for this type; for LoKr's whole matrices the form has no field."""
     return field != "full_matrix" and kind in HANDED_ON.get(field, {kind})
 
 
 def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
-    """The form's standard LoRA has no fields for convolutions."""
+    """The form's fields of the type. Its standard LoRA has none for convolutions."""
     adapter = config.adapter
     if adapter.adapter_type == "lora":
         if adapter.unit:
@@ -296,7 +296,7 @@ def _kind_in_form(config: TrainConfig) -> dict[str, Any]:
 
 
 def _form_value(opt: Option, value: Any) -> Any:
-    """Lists of arguments are one text there, split at spaces; of folders it has one."""
+    """`value` for the form: lists of arguments are one text, separated by spaces; there is one folder."""
     if opt.name.endswith("_args"):
         return " ".join(_one_each(value))
     return "" if value == () else _value(opt, value)
@@ -312,7 +312,7 @@ def _argument(key: str, value: Any) -> str:
 
 
 def _dataset_text(config: TrainConfig) -> str:
-    """sd-scripts' dataset file: each folder with its own repeats, and the settings of images that all share."""
+    """sd-scripts' dataset file: each folder with its repeats, and the settings that all folders share."""
     data, text = config.data, config.text
     side = [data.resolution, data.resolution_height or data.resolution]
     shared = {
@@ -340,7 +340,7 @@ def _dataset_text(config: TrainConfig) -> str:
 
 
 def _folders(entry: str, repeats: int) -> list[Folder]:
-    """The folders of images that `entry` stands for; a folder that is not there, or holds nothing yet, as it is named."""
+    """The image folders that `entry` names; a missing or empty folder is returned as it is named."""
     found = [*FolderSearch("", repeats, [], []).folders(entry)]
     path, number = split_repeats(entry)
     return found or [Folder(at_home(path), repeats_in(number or "") or repeats, None, Path(path))]

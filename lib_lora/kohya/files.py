@@ -1,4 +1,4 @@
-"""Files of settings -> entries: kohya_ss' JSON, sd-scripts' TOML (flat or in sections), its dataset files, and ours."""
+"""Read settings files as entries: kohya_ss' JSON, sd-scripts' TOML (flat or in sections), its dataset files, and ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries
 from lib_lora.kohya.table import NETWORK_ARGS, key_table
 
 Form = Literal["kohya_ss", "sd-scripts", "dataset", "ours"]
-OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts has no name for; sd-scripts and kohya_ss pass over it
+OUR_SECTION = "sd_webui_train_lora"  # what sd-scripts lacks; sd-scripts and kohya_ss ignore it
 COMPOSITE = ("network_args", "network_args_custom", "additional_parameters")
-ARGUMENT = "--"  # the key of what was given on the command line begins with it
-FORMS_OWN = "LoRA_type"  # which no file for sd-scripts has; network_module no file of kohya_ss' form
+ARGUMENT = "--"  # prefix of the keys of command line arguments
+FORMS_OWN = "LoRA_type"  # only in files of kohya_ss' form; network_module only in files for sd-scripts
 OF_KOHYA = {FORMS_OWN, "network_module"}
 FOLDERS_ABOVE = 3
 MAX_BYTES, MAX_NUMBER = 256 * 2**10, 2**63
@@ -30,7 +30,7 @@ MAX_BYTES, MAX_NUMBER = 256 * 2**10, 2**63
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a file. `key`: unique in it; `name`: kohya's word; `place`: of a dataset file, () for all, (i,) or (i, j)."""
+    """One key of a file. `key`: unique in it; `name`: kohya's name; `place`: in a dataset file, () for all, (i,) or (i, j)."""
 
     key: str
     name: str
@@ -43,9 +43,9 @@ class Source:
     """All entries of a file.
 
     Args:
-        parts: what is inside an entry's value, by the entry's key.
+        parts: the entries inside an entry's value, by the entry's key.
         unread: why the file that an entry names cannot be read, by the entry's key.
-        left_out: why the program that wrote the file would not have handed an entry on, by the entry's key.
+        left_out: why the program that wrote the file would not have passed an entry on, by the entry's key.
     """
 
     form: Form
@@ -56,18 +56,18 @@ class Source:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The file as a dictionary; its content decides, its ending is only tried first.
+    """The file as a dictionary. The format of its extension is tried first, then the other.
 
     Raises:
-        ConfigError: it is neither JSON nor TOML, holds no table of keys, or is larger or deeper than settings are.
+        ConfigError: it is neither JSON nor TOML, holds no table of keys, or is too large or nested too deep.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would never answer
+        if path.exists() and not path.is_file():  # reading a pipe would block
             raise OSError("it is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it is larger than {MAX_BYTES // 2**10} KB")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # a path with a null character too
+    except (OSError, ValueError) as error:  # also for a path with a null character
         raise ConfigError([f"Settings file (config): {str(path)!r} cannot be read ({error})."]) from error
     readers: list[Callable[[str], Any]] = [json.loads, parse_toml]
     if path.suffix.lower() == ".toml":
@@ -79,7 +79,7 @@ def read_file(path: Path) -> dict[str, Any]:
         except (ValueError, RecursionError, IndexError) as error:
             problem = problem or error
             continue
-        if isinstance(found, dict) and (found or problem is None):  # an empty text is TOML too, but not meant to be
+        if isinstance(found, dict) and (found or problem is None):  # an empty text is also TOML, but not meant as such
             problem = _unfit(found)
             if problem is None:
                 return found
@@ -92,7 +92,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _unfit(settings: dict[str, Any]) -> ValueError | None:
-    """What no settings hold, and what reads them further would choke on."""
+    """An error if the settings have values that later code cannot handle."""
     level: list[Any] = [settings]
     for _ in range(MAX_DEPTH):
         if any(type(value) is int and abs(value) >= MAX_NUMBER for value in level):
@@ -118,10 +118,10 @@ def source_of(
 
     Args:
         settings: the file as a dictionary.
-        toml: it is a TOML file, as sd-scripts reads them.
-        folder: where the file lies; a dataset file that it names is then read too.
-        ours_first: a file of names that we and kohya share is one of ours.
-        arguments: kohya's options of a command line, which win over the file and say nothing of its kind.
+        toml: whether it is a TOML file, as sd-scripts reads them.
+        folder: the file's folder; if given, a dataset file that it names is read too.
+        ours_first: whether a file of names that we and kohya share is one of ours.
+        arguments: kohya's options of a command line, which override the file and do not decide its form.
     """
     easy = is_lora_easy(settings)
     found = list(lora_easy_entries(settings)) if easy else []
@@ -140,18 +140,16 @@ def source_of(
 
 
 def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours_first: bool) -> Form:
-    """Whose file it is: ours where more keys are ours alone than kohya's alone; which of kohya's two, by the key of each.
+    """The form of a file: ours if more keys are only ours than only kohya's, else decided by `LoRA_type` and `network_module`.
 
-    network_args count for neither, since we take them as well.
+    network_args count for neither, since we accept them too.
     """
     names = {entry.name for entry in entries if not entry.key.startswith(f"{OUR_SECTION}.")}
     if "datasets" in settings and set(settings) <= {"datasets", "general"}:
         return "dataset"
     names = {name for name in names if not name.startswith("network_args")}
     ours, kohya = {opt.name for opt in all_options()}, set(key_table())
-    pairs = any(
-        entry.name == "resolution" and _is_pair(entry.value) for entry in entries
-    )  # a name of both, a spelling of kohya's
+    pairs = any(entry.name == "resolution" and _is_pair(entry.value) for entry in entries)  # a shared name in kohya's spelling
     lead = len((names & ours) - kohya) - len((names & kohya) - ours) - pairs
     if lead > 0 or (lead == 0 and ours_first and names and not toml and not names & OF_KOHYA):
         return "ours"
@@ -165,12 +163,12 @@ def _is_pair(value: Any) -> bool:
 
 
 def _last_of_each(parts: Iterator[Entry]) -> tuple[Entry, ...]:
-    """As sd-scripts and every command line: of an argument that is given twice the last counts."""
+    """One entry per name: as on every command line, the last of repeated arguments wins."""
     return tuple({part.name: part for part in parts}.values())
 
 
 def _entries(settings: Mapping[str, Any]) -> Iterator[Entry]:
-    """As sd-scripts flattens: one level of sections; the lists of datasets and their subsets by number."""
+    """Flatten as sd-scripts does: one level of sections; datasets and their subsets by number."""
     has_datasets = isinstance(settings.get("datasets"), list)
     for key, value in settings.items():
         if key == "datasets" and has_datasets:
@@ -201,7 +199,7 @@ def _named_dataset(named: Entry, folder: Path | None) -> list[Entry]:
     """The entries of the dataset file that `dataset_config` names.
 
     Raises:
-        ConfigError: it is not there, or cannot be read.
+        ConfigError: it is missing, or cannot be read.
     """
     if folder is None or not isinstance(named.value, str) or not named.value.strip():
         return []
@@ -210,22 +208,22 @@ def _named_dataset(named: Entry, folder: Path | None) -> list[Entry]:
 
 
 def _where(folder: Path, named: Path) -> Path:
-    """Beside the file, or below one of the folders above it: kohya_ss names files from where it was started.
+    """The path from the file's folder or one of its parents: kohya_ss' paths are relative to where it was started.
 
-    Of a path that is not there, as one of another machine, the file of that name beside.
+    If it does not exist, such as a path of another machine, the file of that name beside the file.
     """
     for above in (folder, *list(folder.absolute().parents)[:FOLDERS_ABOVE]):
         try:
             if (above / named).is_file():
                 return above / named
-        except OSError:  # a name that is too long; told when it is read
+        except OSError:  # the name is too long; reported when it is read
             return folder / named
     beside = folder / named.name
     return beside if named.name and beside.is_file() else folder / named
 
 
 def _parts(entry: Entry) -> Iterator[Entry]:
-    """What is inside `network_args` (key=value …) or `additional_parameters` (a command line)."""
+    """The entries inside `network_args` (key=value …) or `additional_parameters` (a command line)."""
     if entry.name in ("network_args", "network_args_custom"):
         for name, value in _pairs(entry.value):
             yield Entry(entry.key, NETWORK_ARGS + name, value)
@@ -247,7 +245,7 @@ def _parts(entry: Entry) -> Iterator[Entry]:
 def _words(value: Any) -> list[str]:
     try:
         return shlex.split(str(value))
-    except ValueError:  # an open quote
+    except ValueError:  # an unclosed quote
         return str(value).split()
 
 

@@ -1,4 +1,4 @@
-"""What of a file its program hands on to what trains: kohya_ss by type of LoRA and version; sd-scripts by where a key stands.
+"""Which keys of a file its program passes on to the trainer: kohya_ss by type of LoRA and version, sd-scripts by section.
 
 From `train_model` of kohya_ss' LoRA form, v20 to v26, and sd-scripts' `--config_file`, whose keys are command line options.
 """
@@ -30,7 +30,7 @@ BLOCKS = (
     "conv_block_alphas",
 )
 
-# key of the form -> the types that it is handed on for
+# key of the form -> the types that it is passed on for
 HANDED_ON: dict[str, Set[str]] = {
     **dict.fromkeys(BLOCKS, OWN),
     **dict.fromkeys(("conv_dim", "conv_alpha"), (LYCORIS | NATIVE | {"Kohya LoCon", "Kohya DyLoRA"}) - {FULL}),
@@ -42,7 +42,7 @@ HANDED_ON: dict[str, Set[str]] = {
     "factor": {LOKR, "Kohya LoKr"},
     "decompose_both": {LOKR},
     "use_cp": {LOKR},
-    "use_tucker": (LYCORIS | NATIVE) - {IA3, LOKR, FULL},  # of LoKr use_cp is given too, and wins
+    "use_tucker": (LYCORIS | NATIVE) - {IA3, LOKR, FULL},  # for LoKr use_cp is passed too, and wins
     "train_on_input": {IA3},
     "rank_dropout_scale": LYCORIS - {IA3, DYLORA},
     "train_norm": LYCORIS - {IA3},
@@ -54,7 +54,7 @@ HANDED_ON_BEFORE: dict[str, Set[str]] = {
     "decompose_both": frozenset(),
 }
 OF_FLUX = "kohya_ss passes it on only for FLUX.1."
-WHOLE = 80  # the form writes all of its fields, so that such a file lacks only what its version had not
+WHOLE = 80  # keys: the form writes all its fields, so that a file with so many lacks only those that its version lacked
 RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 OF_V26 = ("anima_", "hunyuan_", "lumina_", "show_timesteps", "train_inpainting")
 REPLACED = "additional_parameters has --network_args, which replaces what kohya_ss makes of such fields."
@@ -62,7 +62,7 @@ AT_THE_TOP = (
     "kohya_ss up to v25 wrote it at the top level, where nothing reads it, so it never had an effect; to use it, put it into "
     "network_args, or set LoRA+ ({name}) here."
 )
-# lora-scripts' form: what a switch hides while it is off
+# lora-scripts' form: switch -> the fields that it hides while it is off
 HIDDEN = {
     "enable_block_weights": BLOCKS[:4],
     "enable_base_weight": ("base_weights", "base_weights_multiplier"),
@@ -72,7 +72,7 @@ OUTSIDE = "sd-scripts reads it only inside network_args; here it has no effect."
 
 
 def not_handed_on(source: Source) -> dict[str, str]:
-    """Entry key -> why it asks for nothing, whatever its value."""
+    """Entry key -> why it has no effect, whatever its value."""
     entries = [entry for entry in source.entries if not entry.key.startswith((OUR_SECTION + ".", ARGUMENT))]
     found = dict(source.left_out)
     if source.form == "kohya_ss":
@@ -85,7 +85,7 @@ def not_handed_on(source: Source) -> dict[str, str]:
 
 
 def type_of_form(values: Mapping[str, object]) -> str | None:
-    """`LoRA_type`, or what stood for it in v21.1.0; None where the file does not say."""
+    """`LoRA_type`, or its equivalent in v21.1.0; None if the file has neither."""
     kind = values.get("LoRA_type")
     if kind in BLANK and "locon" in values:
         return EARLY_LOCON if truth(values["locon"]) else "Standard"
@@ -125,7 +125,7 @@ def _ratios(entries: list[Entry]) -> dict[str, str]:
 
 
 def _outside(entries: list[Entry]) -> dict[str, str]:
-    """lora-scripts' own form, before it is made a file for sd-scripts, has them outside as well."""
+    """Keys outside `network_args` that belong inside; none in lora-scripts' own form, which has them outside."""
     names = {entry.name for entry in entries}
     if names & {"lycoris_algo", "network_args_custom", "enable_block_weights"}:
         return {}

@@ -1,4 +1,4 @@
-"""Keys of images and captions: sizes, buckets, lengths, folders; what sd-scripts makes of a value that is none of ours."""
+"""Keys of images and captions: sizes, buckets, lengths, folders; how sd-scripts rounds values that are illegal here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lib_lora.kohya.spelling import BLANK, is_off, number, sides, truth
 
 LONGEST_SIDE = 2048  # of a training size
 SMALLEST_STEP = 8  # of buckets
-TOKENS = 75  # of a piece of a caption
+TOKENS = 75  # of a chunk of a caption
 
 
 def _resolution(value: Any, context: Context) -> Finding | None:
@@ -30,7 +30,7 @@ def _resolution(value: Any, context: Context) -> Finding | None:
 
 
 def same_area(width: Any, height: Any) -> tuple[int, int] | None:
-    """Sides that are multiples of 8 with the same area, the squarest; None where these are, or there are none."""
+    """The squarest multiples of 8 with the same area; None if the sides are multiples of 8, or there are none."""
     found = _odd_sides(width, height)
     area = found[0] * found[1] if found else 0
     if area == 0 or area % 64:
@@ -40,13 +40,13 @@ def same_area(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def whole_cells(width: Any, height: Any) -> tuple[int, int] | None:
-    """The multiples of 8 below these sides; None where both are."""
+    """The sides rounded down to multiples of 8; None if both already are."""
     found = _odd_sides(width, height)
     return (found[0] // 8 * 8, found[1] // 8 * 8) if found else None
 
 
 def _odd_sides(width: Any, height: Any) -> tuple[int, int] | None:
-    """Whole numbers that an image could have as sides, where one is no multiple of 8."""
+    """The sides as whole numbers; None if both are multiples of 8, or one is no legal side."""
     first, second = number(width), number(height)
     if first is None or second is None or not all(side == side // 1 and 8 <= side <= LONGEST_SIDE for side in (first, second)):
         return None
@@ -54,7 +54,7 @@ def _odd_sides(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def _tokens(value: Any, context: Context) -> Finding | None:
-    """sd-scripts cuts a caption into pieces of 75 tokens, as many as are whole."""
+    """sd-scripts rounds the length down to whole chunks of 75 tokens."""
     length = number(value)
     if length is None or not math.isfinite(length) or length < TOKENS or length % TOKENS == 0:
         return None

@@ -1,4 +1,4 @@
-"""kohya's settings -> our options, with a verdict on every key. The rules that look at more than one key are in `rules.py`."""
+"""Import of kohya's settings: our options, and a verdict on every key. Rules over several keys are in `rules.py`."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table, options_by_ko
 from lib_lora.kohya.textual_inversion import WORD_RULES
 
 SAID_OTHERWISE = "Overridden by an argument."
-WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # of the parts of a key, this one is told
-# sd-scripts' own values of what is absent from a complete configuration, where ours differ
+WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # a key gets the first of these that a part has
+# sd-scripts' defaults for absent keys of a complete configuration, if ours differ
 KOHYA_DEFAULTS: dict[str, Any] = {
     "network_dim": SD_SCRIPTS_DEFAULTS["rank"],
     "network_alpha": SD_SCRIPTS_DEFAULTS["alpha"],
@@ -53,7 +53,7 @@ CODE = "{value!r} is code of a package, which settings files may not load; if yo
 
 @dataclass(frozen=True)
 class Said:
-    """What became of one key."""
+    """A key, and the reason of its verdict."""
 
     key: str
     value: Any
@@ -62,7 +62,7 @@ class Said:
 
 @dataclass
 class Imported:
-    """Every key in exactly one list; `flat`: our options that the file decides, with legal values."""
+    """Every key in exactly one list; `flat`: the options that the file sets, with legal values."""
 
     used: list[Said] = field(default_factory=list)
     not_supported: list[Said] = field(default_factory=list)
@@ -71,15 +71,15 @@ class Imported:
     flat: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> TrainConfig:
-        """A whole configuration; what the file says nothing about has our default."""
+        """A whole configuration; options that the file does not set have our defaults."""
         return build_config(self.flat)
 
     def problems(self) -> list[str]:
-        """A sentence for every key that would change the result and is not taken."""
+        """A sentence for every key that is not used and would change the result."""
         return [f"{said.key} = {said.value!r}: {said.why}" for said in (*self.not_supported, *self.unknown)]
 
     def report(self) -> dict[str, Any]:
-        """As JSON: the four lists, and `config`, which has no names and no paths unless they were asked for."""
+        """As JSON: the four lists, and `config`, without names and paths unless they were imported."""
         lists = {name: [vars(said) for said in getattr(self, name)] for name in ("used", "not_supported", "ignored", "unknown")}
         left_out = {name for name, opt in options_by_name().items() if opt.not_inherited and name not in self.flat}
         return {**lists, "config": {name: value for name, value in self.config().to_flat().items() if name not in left_out}}
@@ -89,9 +89,9 @@ def import_file(path: Path, *, keep_names: bool = False, follow: bool = True) ->
     """Read and translate a file.
 
     Args:
-        path: a kohya_ss JSON, an sd-scripts TOML, a dataset file of either kind, or settings of ours.
-        keep_names: names and paths in it are taken too.
-        follow: a dataset file that it names is read too.
+        path: a kohya_ss JSON, an sd-scripts TOML, a dataset file in JSON or TOML, or settings of ours.
+        keep_names: also import names and paths.
+        follow: also read the dataset file that it names.
     """
     settings = read_file(path)
     toml = path.suffix.lower() == ".toml"
@@ -106,9 +106,9 @@ def import_source(
 
     Args:
         source: the entries.
-        keep_names: names and paths in it are taken too.
-        with_defaults: what sd-scripts takes for absent keys is filled in.
-        given: our options that are given otherwise, with their values; what decides over them alone is not judged.
+        keep_names: also import names and paths.
+        with_defaults: fill in sd-scripts' defaults for absent keys.
+        given: options that are given elsewhere, with their values; keys that only decide these are ignored.
     """
     overruled = frozenset(given)
     context = _context(source, keep_names=keep_names, with_defaults=with_defaults, overruled=overruled)
@@ -137,7 +137,7 @@ def import_source(
 
 
 def _by_weight(entries: Sequence[Entry]) -> list[Entry]:
-    """In the order in which a later entry wins: its own arguments behind the file, then what is said of folders, then ours."""
+    """Entries by precedence, the last wins: the file, its `additional_parameters`, its datasets, the command line."""
     return sorted(
         entries,
         key=lambda entry: (entry.key.startswith(ARGUMENT), entry.place is not None, entry.name == "additional_parameters"),
@@ -145,7 +145,7 @@ def _by_weight(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
-    """Of two keys that set one option, the later wins, and the other is told to be without effect."""
+    """If two keys set one option, the later wins, and the other is reported as ignored."""
     setter: dict[str, tuple[str, Any]] = {}
     for findings in judged.values():
         setter.update({name: (part.name, value) for part, found in findings for name, value in found.values.items()})
@@ -159,7 +159,7 @@ def _drop_overruled(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 
 
 def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Context, given: Mapping[str, Any]) -> None:
-    """Numbers outside of their bounds, now that all that decides over them is known."""
+    """Judge numbers outside their bounds, now that every key that affects them is known."""
     flat = {name: value for findings in judged.values() for _, found in findings for name, value in found.values.items()}
     flat.update(_checked(Finding("used", "", dict(given))).values)
     said = out_of_bounds(flat, lambda rest: {**closing_values(context, rest), **lycoris_values(context, rest)})
@@ -171,7 +171,7 @@ def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Cont
 
 
 def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
-    """A class of a package is code, which nobody else's file has run here: the person names it, or it is not taken."""
+    """Refuse classes of packages: imported files must not run code; the user has to name them."""
     for findings in judged.values():
         for number_of, (part, found) in enumerate(findings):
             named = code_of_others(found.values)
@@ -184,7 +184,7 @@ def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
 
 
 def _is_overruled(entry: Entry, options: Set[str]) -> bool:
-    """Whether everything that `entry` decides is said otherwise."""
+    """Whether `options`, which are given elsewhere, include all that `entry` decides."""
     fact = key_table().get(entry.name)
     decided = set(REMEDIES.get(entry.name) or fact.options) if fact else {entry.name} & options_by_name().keys()
     return bool(decided) and decided <= options and not entry.key.startswith(ARGUMENT)
@@ -195,7 +195,7 @@ def _context(source: Source, *, keep_names: bool, with_defaults: bool, overruled
     told.update({key: ("not_supported", why) for key, why in source.unread.items()})
     told.update({key: ("ignored", why) for key, why in not_handed_on(source).items()})
     told.update({entry.key: ("ignored", SAID_OTHERWISE) for entry in source.entries if _is_overruled(entry, overruled)})
-    if source.form == "kohya_ss":  # whose form has a field for each
+    if source.form == "kohya_ss":  # the form has a field for each
         inner = {part.name.removeprefix(NETWORK_ARGS) for part in source.parts.get(f"{ARGUMENT}network_args", ())}
         told.update({entry.key: ("ignored", SAID_OTHERWISE) for entry in source.entries if entry.name in inner})
     if keep_names:
@@ -212,7 +212,7 @@ def _context(source: Source, *, keep_names: bool, with_defaults: bool, overruled
 
 
 def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) -> Finding:
-    """What becomes of one entry: rules of its own first, then options, then the table of reasons."""
+    """The finding of one entry: by its own rules first, then options, then the table of reasons."""
     if _is_overruled(entry, overruled):
         return Finding("ignored", SAID_OTHERWISE)
     if entry.key in context.told:
@@ -233,7 +233,7 @@ def _finding(entry: Entry, context: Context, overruled: Set[str] = frozenset()) 
 
 
 def _own(entry: Entry, context: Context) -> Finding:
-    """One of our own options under its own name."""
+    """The finding of one of our options under our name."""
     if entry.name == "set_by_itself" and isinstance(entry.value, list):
         return Finding("used", "The program decides.", {str(name): "auto" for name in entry.value if name in options_by_name()})
     if entry.name == OWN_TEXT_RATE:
@@ -269,7 +269,7 @@ def _option(opt: Option, entry: Entry, context: Context) -> Finding:
 def _checked(found: Finding) -> Finding:
     """The finding with parsed values; illegal ones make it not supported, with the option's own sentence.
 
-    Numbers may lie outside of their bounds, which `_settle_bounds` looks at.
+    Numbers outside their bounds are left to `_settle_bounds`.
     """
     values, problems = {}, []
     for name, raw in found.values.items():
@@ -285,7 +285,7 @@ def _checked(found: Finding) -> Finding:
 
 
 def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
-    """A key that is no option: what the table says, unless its value asks for nothing."""
+    """The finding of a key that is no option: the table's, unless its value has no effect."""
     if fact is None:
         if is_off(entry.value):
             return Finding("ignored", "Not a key of kohya's or ours, and as it is set it has no effect.")
@@ -303,8 +303,8 @@ def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
 
 
 def _is_asked_for(fact: KeyFact, context: Context) -> bool:
-    """Whether a switch of the key's is on: the form writes all that it has, and sd-scripts' trainers know their model."""
-    if "LoRA_type" in fact.switches:  # of kohya's own types what LyCORIS has says nothing; other types' keys are told before
+    """Whether a switch of the key is on (the form writes all its fields), or the file is for another model."""
+    if "LoRA_type" in fact.switches:  # LyCORIS' keys have no effect on kohya's types; keys of other types are judged before
         return context.switched_on("LoRA_type") is not False
     if context.form == "kohya_ss" or "enable_contrastive" in fact.switches or "enable_preview" in fact.switches:
         return any(context.switched_on(switch) for switch in fact.switches)
@@ -312,7 +312,7 @@ def _is_asked_for(fact: KeyFact, context: Context) -> bool:
 
 
 def _close(result: Imported, context: Context) -> None:
-    """What follows from several keys together, and from absent ones."""
+    """Add options that follow from several keys together, and from absent ones."""
     for closing in (closing_values, lycoris_values):
         for name, value in closing(context, result.flat).items():
             checked = _checked(Finding("used", "", {name: value}))
@@ -322,14 +322,14 @@ def _close(result: Imported, context: Context) -> None:
 
 
 def _plain(entry: Entry) -> Any:
-    """The value ready for JSON; secrets are not shown again."""
+    """The value as JSON; secrets are hidden."""
     if entry.name in SECRETS and truth(entry.value):
         return "(hidden)"
     return plain(entry.value)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: dates and numbers that are none become texts."""
+    """`value` as JSON: dates, NaN and infinities become strings."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -348,11 +348,11 @@ class KohyaSettings:
 
 
 def from_kohya(settings: Mapping[str, Any], *, without_effect: Sequence[str] | frozenset[str] = ()) -> KohyaSettings:
-    """Translate sd-scripts options by name, names and paths too; what is absent stays absent.
+    """Translate sd-scripts' options, with names and paths, and without defaults for absent ones.
 
     Args:
         settings: option name -> value, as in a recorded run.
-        without_effect: names that the caller knows to say nothing.
+        without_effect: names that the caller knows to have no effect.
     """
     looked_at = {key: value for key, value in settings.items() if key not in without_effect}
     found = import_source(source_of(looked_at, toml=True), keep_names=True, with_defaults=False)

@@ -1,4 +1,4 @@
-"""Every key of kohya's that is no option of ours, with the reason: data, no code. `table.py` puts it beside the options.
+"""Every key of kohya's that is no option of ours, with the reason. `table.py` joins them with the options.
 
 A reason is one sentence for a person who knows the key. `network_args.KEY` is a key inside sd-scripts' `network_args`.
 """
@@ -13,7 +13,7 @@ Verdict = Literal["used", "not_supported", "ignored", "unknown"]
 
 @dataclass(frozen=True)
 class Group:
-    """Keys that share a verdict and a reason. `switches`: GUI keys that turn them on; when all are off, nothing is lost."""
+    """Keys that share a verdict and a reason. `switches`: GUI keys that turn them on; if all are off, the keys are ignored."""
 
     verdict: Verdict
     why: str
@@ -233,7 +233,7 @@ GROUPS: tuple[Group, ...] = (
     ),
 )
 
-# values of keys above that ask for nothing, beside empty, false and 0
+# values of keys above that have no effect, besides empty, false and 0
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "save_model_as": ("safetensors",),
     "zero_stage": (2,),
@@ -248,7 +248,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "show_timesteps": ("none",),
     "network_args.preset": ("full",),
 }
-# not supported, but one of our options says as much: where that is given, the key asks for nothing more
+# not supported, but one of our options does the same: if that is given, the key is ignored
 REMEDIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("LyCORIS_preset", "network_args.preset"), ("train_layers",)),
     **dict.fromkeys(("dropout", "network_args.dropout"), ("network_dropout",)),
@@ -273,10 +273,10 @@ ALIASES: dict[str, str] = {
     "batch_size": "train_batch_size",
 }
 
-# of lora-scripts' form: the parts of its one sample
+# lora-scripts' form: the fields of its one sample
 OF_THE_SAMPLE = ("negative_prompts", "sample_width", "sample_height", "sample_cfg", "sample_steps", "sample_seed")
 
-# keys that decide over options without being one
+# keys that affect options without being one
 DECIDING: dict[str, tuple[str, ...]] = {
     "learning_rate": ("unet_lr", "text_encoder_lr"),
     "network_train_unet_only": ("text_encoder_lr",),

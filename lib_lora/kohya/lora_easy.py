@@ -1,4 +1,4 @@
-"""Files of LoRA_Easy_Training_Scripts: sections of `args` and `dataset_args` with one list of subsets; before, flat JSON."""
+"""Files of LoRA_Easy_Training_Scripts: sections of `args` and `dataset_args` with one list of subsets; earlier, flat JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEFT_OUT = "LoRA_Easy_Training_Scripts leaves out what is empty, false or 0."
 OF_THE_SCRIPTS = "What the scripts do besides training."
 NAME_OF_SUBSET = "A name that only the form uses."
 
-# before it had a form: its names, and sd-scripts'
+# name of early versions -> sd-scripts' name
 FLAT = {
     "alpha": "network_alpha",
     "base_model": "pretrained_model_name_or_path",
@@ -68,7 +68,7 @@ def is_lora_easy(settings: Mapping[str, Any]) -> bool:
 
 
 def lora_easy_entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Place | None, str]]:
-    """Key, name, value, place in the dataset, and why it does not count, of every setting; "" where it counts."""
+    """Key, name, value, place in the dataset, and why it does not count ("" if it does), of every setting."""
     if set(settings) >= OF_FLAT:
         yield from _flat(settings)
         return
@@ -126,7 +126,7 @@ def _left_out(value: Any) -> bool:
 
 
 def _spelled(name: str, value: Any) -> Any:
-    """Tables of arguments as sd-scripts spells them: numbers per block with commas, switches with a capital."""
+    """Tables of arguments as sd-scripts spells them: numbers per block with commas, True and False with a capital."""
     if isinstance(value, str) and value.lower() == "true":
         return True
     if not isinstance(value, Mapping):

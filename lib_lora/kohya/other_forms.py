@@ -1,4 +1,4 @@
-"""Keys of other forms than today's: early kohya_ss, lora-scripts and its successors, LoRA_Easy_Training_Scripts."""
+"""Keys of other programs and versions: early kohya_ss, lora-scripts and its successors, LoRA_Easy_Training_Scripts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _prodigy(value: Any, context: Context) -> Finding:
 
 
 def _positive_prompts(value: Any, context: Context) -> Finding:
-    """Build the line that lora-scripts writes for sd-scripts."""
+    """The prompt line that lora-scripts writes for sd-scripts."""
     if value in BLANK:
         return empty()
     if context.given("prompt_file") is not None:
@@ -100,7 +100,7 @@ OTHER_RULES: dict[str, Rule] = {
 
 
 def is_of_another_model(context: Context) -> bool:
-    """Whether a file for sd-scripts names a model, or a part of one, that no SD 1.x, 2.x or SDXL has."""
+    """Whether a file for sd-scripts is for another model than SD 1.x, 2.x or SDXL."""
     module = str(context.given("network_module") or "")
     other = [name for name in OF_OTHER_MODELS if truth(context.given(name))]
     kind = context.given("model_train_type")

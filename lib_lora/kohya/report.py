@@ -1,4 +1,4 @@
-"""What became of a file's keys, as text and for the form."""
+"""The report of an import: the verdict on every key, as text and for the form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEED_ATTENTION = {"not_supported", "unknown"}
 
 
 def import_parts(found: Imported) -> Iterator[tuple[str, str, list[str]]]:
-    """Each part that is not empty, what needs attention first: its name, its head with the number of keys, a line a key."""
+    """Name, heading with the number of keys, and a line per key of each part that is not empty; the most important first."""
     for name, head in HEADS.items():
         members = getattr(found, name)
         if members:
@@ -24,7 +24,7 @@ def import_parts(found: Imported) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def import_text(found: Imported) -> str:
-    """One line per key, and the settings that follow."""
+    """One line per key, and the resulting settings."""
     lines = [line for _, head, members in import_parts(found) for line in (head, *(f"  {member}" for member in members))]
     lines += ["Settings:", *(f"  {name} = {value!r}" for name, value in found.flat.items())]
     # a lone surrogate of a JSON file cannot be printed

@@ -1,4 +1,4 @@
-"""Keys whose meaning hangs on other keys or on the kind of file: rates, steps, optimizer, noise, sizes, types."""
+"""Keys whose meaning depends on other keys or on the form of the file: rates, steps, optimizer, noise, sizes, types."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
     "save_precision": "float",
     "gradient_checkpointing": "off",
 }
-# of these a dataset file decides too
+# may also be set by a dataset file
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
 DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 LARGEST_RATE = 100
 RATES = ("unet_lr", "text_encoder_lr")
-LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of the first forms
-MOST_CYCLES = 10**6  # beyond it is no number of epochs
+LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of early forms
+MOST_CYCLES = 10**6  # above it, no number of epochs
 OWN_RATE = "Without relative_step=False, AdaFactor sets its own learning rate and schedule"
 OWN_WITH_CONVOLUTIONS = ("Kohya LoCon", "Kohya DyLoRA")
 ORIGINAL = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
@@ -49,7 +49,7 @@ MULTIRES = ("multires_noise_iterations", "multires_noise_discount")
 
 @dataclass(frozen=True)
 class Context:
-    """What the rules may look at. `values`: the last value of each key; `last`: the entry it stands in."""
+    """What the rules may read. `values`: the last value of each key; `last`: the key of its entry."""
 
     form: Form
     values: Mapping[str, Any]
@@ -61,11 +61,11 @@ class Context:
     trigger: str = ""
 
     def given(self, *keys: str) -> Any:
-        """The first of `keys` that says something."""
+        """The first value of `keys` that is not blank."""
         return next((self.values[key] for key in keys if self.values.get(key) not in BLANK), None)
 
     def switched_on(self, key: str) -> bool | None:
-        """Whether a switch of kohya_ss' form is on; None where the file does not say."""
+        """Whether a switch of kohya_ss' form is on; None if the file does not have it."""
         if key not in self.values:
             return None
         return self.values[key] != "Standard" if key == "LoRA_type" else truth(self.values[key])
@@ -73,7 +73,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Finding:
-    """What becomes of a key: our options with raw values, which are parsed and checked afterwards."""
+    """The verdict on a key, and the options that it sets, with raw values that are not checked yet."""
 
     verdict: Verdict
     why: str
@@ -84,7 +84,7 @@ Rule = Callable[[Any, Context], "Finding | None"]
 
 
 def empty(opt: Option | None = None) -> Finding:
-    """An empty field."""
+    """The finding of an empty field."""
     return Finding("ignored", f"Empty: {opt.title} keeps its default." if opt else "Empty: no effect.")
 
 
@@ -115,7 +115,7 @@ def _rate(name: str) -> Rule:
 
 
 def _is_inversion(context: Context) -> bool:
-    """A file of sd-scripts' textual inversion, which trains no LoRA."""
+    """Whether the file is one of sd-scripts' textual inversion, which trains no LoRA."""
     return context.given("token_string") is not None and context.given("network_module", "network_dim", *RATES) is None
 
 
@@ -124,10 +124,10 @@ def _only(value: Any, context: Context) -> Finding:
 
 
 def _rates(context: Context) -> dict[str, Any]:
-    """`learning_rate` stands in for a rate that is not given; 0 leaves a part untrained.
+    """The learning rates. `learning_rate` stands in for one that is not given; 0 leaves a part untrained.
 
-    In kohya_ss' form an empty rate is 0, and two zeros mean that both go by `learning_rate`. None, in a file that we wrote, is a
-    rate that was not given: it is still the one that was written for sd-scripts.
+    In kohya_ss' form an empty rate is 0, and two zeros mean `learning_rate` for both. In a file of ours the text encoder's rate
+    was not given if it is still the one written for sd-scripts; it is then None.
     """
     raw = {name: context.values.get(name) for name in RATES}
     rates = {name: number(value) for name, value in raw.items()}
@@ -230,7 +230,7 @@ def _stop_text_older(value: Any, context: Context) -> Finding | None:
 
 
 def _optimizer_older(name: str) -> Rule:
-    """The switches of before optimizers had names."""
+    """The rule of a switch from before optimizers had names."""
 
     def rule(value: Any, context: Context) -> Finding | None:
         if context.given("optimizer", "optimizer_type") is not None:
@@ -251,12 +251,12 @@ def _schedule(value: Any, context: Context) -> Finding | None:
 
 
 def _makes_its_own_rate(optimizer: Any, arguments: Any) -> bool:
-    """Whether it is AdaFactor without relative_step=False."""
+    """Whether the optimizer is AdaFactor without relative_step=False."""
     texts = [arguments] if isinstance(arguments, str) else arguments if isinstance(arguments, (list, tuple)) else []
     try:
         given = parse_arguments([str(text).replace('"', "") for text in texts])
     except ValueError:
-        given = {}  # what cannot be read is told at the arguments
+        given = {}  # reported with the arguments
     return optimizer_spec(str(optimizer)).makes_its_own_rate(given)
 
 
@@ -312,7 +312,7 @@ def _caption_extension(value: Any, context: Context) -> Finding | None:
 
 
 def _composite(value: Any, context: Context) -> Finding | None:
-    """With parts it is they that are looked at."""
+    """The finding of a key without parts; if it has parts, these are judged instead."""
     return empty() if is_off(value) else Finding("not_supported", f"{value!r} contains no arguments of the form name=value.")
 
 
@@ -345,7 +345,7 @@ RULES: dict[str, Rule] = {
 
 
 def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What several keys decide together, and what sd-scripts takes for keys that a file of its own does not have."""
+    """Options that several keys decide together, and sd-scripts' defaults for keys that its file lacks."""
     found: dict[str, Any] = {}
     if context.with_defaults and context.form == "dataset":
         found.update({name: value for name, value in DATASET_FILE_DEFAULTS.items() if name not in flat})
@@ -361,7 +361,7 @@ def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
     if context.form != "ours" and _makes_its_own_rate(flat.get("optimizer"), flat.get("optimizer_args")):
         found["lr_scheduler"] = "adafactor"
     trigger = flat.get("trigger") or context.trigger
-    if trigger and flat.get("caption_prefix"):  # a file of ours, where the prefix holds the trigger for sd-scripts
+    if trigger and flat.get("caption_prefix"):  # in a file of ours the prefix has the trigger, for sd-scripts
         found["trigger"] = trigger
         found["caption_prefix"] = without_trigger_prefix(flat["caption_prefix"], trigger)
     if truth(context.values.get(TRIGGER_KEPT)):

@@ -1,4 +1,4 @@
-"""kohya's spelling of a value -> ours: percent, "512,512", empty fields, zeros that mean the default, lists as one text."""
+"""kohya's spelling of values -> ours: percent, "512,512", empty fields, zeros that mean the default, lists as one text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib_lora.kohya.files import Form
 
 BLANK: tuple[Any, ...] = (None, "", [], {}, ())
 FALSE_WORDS = ("false", "none", "0", "0.0", "no", "off")
-# 0 stands for the default where an option has no value 0
+# 0 means the default if an option has no value 0
 ZERO_IS: dict[str, Any] = {
     "clip_skip": 1,
     "vae_batch_size": 1,
@@ -21,7 +21,7 @@ ZERO_IS: dict[str, Any] = {
     "lr_scheduler_power": 1.0,
     "token_warmup_min": 1,
 }
-# kohya_ss leaves every 0 out of what it runs, so that sd-scripts' own default would have been used
+# kohya_ss omits every 0 from its command, so that sd-scripts uses its default
 ZERO_DROPPED: dict[str, str] = {
     "max_grad_norm": "gradients would have been clipped at 1",
     "prior_loss_weight": "the weight would have been 1",
@@ -32,7 +32,7 @@ ALL_STEPS = 0.999999  # a share of 1 would be one step
 NEVER = 100000  # epochs
 MOST_KEPT = 255  # of tags
 TRIGGER_KEPT = "trigger_kept"  # in our section: one of keep_tokens is for the trigger
-OWN_TEXT_RATE = "text_encoder_lr_of_family"  # in our section: what stands for a rate that was not given
+OWN_TEXT_RATE = "text_encoder_lr_of_family"  # in our section: the rate written for one that was not given
 
 
 def number(value: Any) -> float | None:
@@ -48,25 +48,25 @@ def number(value: Any) -> float | None:
 
 
 def is_off(value: Any, more: Sequence[object] = ()) -> bool:
-    """Whether `value` asks for nothing."""
+    """Whether `value` means off: empty, false, 0, or one of `more`."""
     if value in BLANK or value is False or (isinstance(value, str) and value.strip().lower() in ("", *FALSE_WORDS)):
         return True
     return number(value) == 0 or any(value == other or number(value) == other for other in more)
 
 
 def truth(value: Any) -> bool:
-    """A switch, however it is spelled."""
+    """The value of a switch in any spelling."""
     return not is_off(value)
 
 
 def is_never_reached(opt: Option, value: Any) -> bool:
-    """Whether an interval, or a number to keep, is beyond every run, as 999999 epochs; 0 says that here."""
+    """Whether an interval, or a number to keep, is beyond every run, such as 999999 epochs; here 0 means that."""
     interval = "_every_n_" in opt.name or opt.name.startswith("save_last_n_") or opt.name == "max_validation_steps"
     return interval and (number(value) or 0) > (opt.declaration.le or math.inf)
 
 
 def spelled(opt: Option, value: Any) -> Any:
-    """`value` as our option is spelled, ready to be parsed."""
+    """`value` in our option's spelling, ready to be parsed."""
     if opt.name in ZERO_IS and number(value) == 0:
         return ZERO_IS[opt.name]
     if opt.name == "gradient_checkpointing":
@@ -94,10 +94,10 @@ def unclear_argument(opt: Option, value: Any) -> str | None:
 
 
 def _texts(opt: Option, value: Any) -> Any:
-    if opt.name.endswith("_args") and isinstance(value, (str, list)):  # kohya_ss has quotes around each, which it strips
+    if opt.name.endswith("_args") and isinstance(value, (str, list)):  # kohya_ss puts quotes around each, and strips them
         texts = [value] if isinstance(value, str) else value
         return [part for text in texts for part in split_arguments(str(text).replace('"', ""))]
-    if isinstance(value, str):  # lora-scripts has one a line
+    if isinstance(value, str):  # lora-scripts writes one per line
         return [line.strip() for line in value.splitlines() if line.strip()]
     return [f"{item:g}" if isinstance(item, float) else str(item) for item in value] if isinstance(value, list) else value
 
@@ -115,7 +115,7 @@ def sides(value: Any) -> tuple[Any, Any]:
 
 
 def steps_or_share(value: Any, form: Form) -> Any:
-    """sd-scripts: a float is a share of all steps, a whole number is steps. The form gives whole numbers as floats too."""
+    """In sd-scripts a float is a share of all steps, an integer is steps; the form writes integers as floats too."""
     if form == "sd-scripts" and isinstance(value, float) and value == 1.0:
         return ALL_STEPS
     return value
@@ -128,10 +128,10 @@ def percent(value: Any) -> Any:
 
 
 def with_trigger_prefix(prefix: str, trigger: str) -> str:
-    """sd-scripts' prefix that puts the trigger in front of every caption."""
+    """sd-scripts' prefix with the trigger word in front of every caption."""
     return f"{prefix} {trigger},".strip() if trigger else prefix
 
 
 def without_trigger_prefix(prefix: str, trigger: str) -> str:
-    """The prefix again that `with_trigger_prefix` was given."""
+    """The prefix that `with_trigger_prefix` was given."""
     return prefix.removesuffix(f"{trigger},").rstrip() if trigger else prefix

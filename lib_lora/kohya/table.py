@@ -1,4 +1,4 @@
-"""The table of all keys: what each becomes here. What is used follows from the option list, so it cannot drift."""
+"""The table of all keys and their verdicts. Keys that are used follow from the option list."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lib_lora.config.options import Option
 from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, WHY_DECIDING, Verdict
 
 NETWORK_ARGS = "network_args."
-TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, as options that are not inherited
+TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, like options that are not inherited
 
 
 @dataclass(frozen=True)
 class KeyFact:
-    """What is known of one key. `options`: ours that it sets or decides over."""
+    """The verdict on one key. `options`: ours that it sets or affects."""
 
     key: str
     verdict: Verdict
@@ -25,7 +25,7 @@ class KeyFact:
 
 @FollowsOptions
 def options_by_kohya() -> dict[str, Option]:
-    """Option by kohya's name; inside `network_args` also without the prefix, as kohya_ss's form has it."""
+    """Option by kohya's name; those inside `network_args` also without the prefix, as in kohya_ss' form."""
     found: dict[str, Option] = {}
     for opt in all_options():
         if opt.declaration.kohya:
@@ -37,7 +37,7 @@ def options_by_kohya() -> dict[str, Option]:
 
 @FollowsOptions
 def key_table() -> dict[str, KeyFact]:
-    """Key -> what is known of it. Options win over the reasons of `known.py`."""
+    """Key -> its verdict. Options override the reasons of `known.py`."""
     table = {key: KeyFact(key, group.verdict, group.why, (), group.switches) for group in GROUPS for key in group.keys}
     for key, options in DECIDING.items():
         verdict: Verdict = "ignored" if key in TAKEN_ANYWAY else "used"
@@ -50,7 +50,7 @@ def key_table() -> dict[str, KeyFact]:
 
 @FollowsOptions
 def inner_names() -> frozenset[str]:
-    """Keys that sd-scripts reads inside `network_args` and nowhere else, without the prefix."""
+    """Keys that sd-scripts reads only inside `network_args`, without the prefix."""
     inside = {name.removeprefix(NETWORK_ARGS) for name in key_table() if name.startswith(NETWORK_ARGS)}
     declared = {opt.declaration.kohya for opt in all_options()}
     return frozenset(inside - {name for name in declared if name} - {"dropout", "train_t5xxl"})

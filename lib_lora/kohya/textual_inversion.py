@@ -14,7 +14,7 @@ _ALONE = "Belongs to token_string, which is not given."
 def _token_string(value: Any, context: Context) -> Finding:
     if value in BLANK:
         return empty()
-    count = context.given(_VECTORS) or 1  # sd-scripts' own value
+    count = context.given(_VECTORS) or 1  # sd-scripts' default
     return Finding("used", "The word whose embedding is trained.", {"trigger": value, "embedding_vectors": count})
 
 

@@ -1,1 +1,1 @@
-"""What the trainer needs of a base model, and the adapters it hangs on it."""
+"""What the trainer needs of a base model, and the adapters it attaches to it."""

@@ -1,4 +1,4 @@
-"""Adapters of a model: creation, attach and detach, and what a file holds of them.
+"""Adapters of a model: attaching and detaching them, and reading them from and writing them to a file's tensors.
 
 y = W x + alpha / rank · up(down(x))    (Hu et al. 2021, "LoRA", equation 3; kohya `networks/lora.py` LoRAModule.forward)
 """
@@ -33,12 +33,12 @@ def parameters(adapters: Sequence[Adapter]) -> Iterator[nn.Parameter]:
 def attached(
     adapters: Sequence[Adapter], frozen: Sequence[Adapter] = (), dropout: Dropout | None = None
 ) -> AbstractContextManager[None]:
-    """While it lasts, layers answer with their adapters added. Weights of the base are neither cast nor written.
+    """Context manager that adds adapters to the outputs of their layers. The base weights are neither cast nor written.
 
     Args:
-        pairs: what is trained.
-        frozen: further adapters beside or below them, one for a layer.
-        dropout: what of `adapters` is left out, and when.
+        adapters: trained adapters.
+        frozen: frozen adapters, one per layer, for the same or other layers.
+        dropout: which parts of `adapters` are dropped, and when.
     """
     trained = {adapter.target.module: adapter for adapter in adapters}
     added = {adapter.target.module: adapter for adapter in frozen}
@@ -48,7 +48,7 @@ def attached(
 
 
 def joined(adapters: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
-    """One frozen adapter that adds what all of `adapters`, of one layer, add together, each with its strength."""
+    """One frozen adapter equal to the sum of `adapters`, all of one layer, each multiplied by its strength."""
     target = adapters[0].target
     with torch.no_grad():
         if all(isinstance(adapter, LoraPair) for adapter in adapters):
@@ -74,7 +74,7 @@ def state_dict(adapters: Sequence[Adapter]) -> State:
 
 
 def by_layer(state: State) -> dict[str, State]:
-    """The tensors of a file, by layer and by the end of their keys."""
+    """The tensors of a file by layer and key suffix."""
     layers: dict[str, State] = {}
     for key, value in state.items():
         name, _, end = key.partition(".")
@@ -116,7 +116,7 @@ def _from_tensors(target: Target, tensors: State, device: torch.device, dtype: t
 
 
 def _fits(tensors: State, alpha: float, weight: torch.Tensor) -> bool:
-    """Whether the delta has the shape of `weight`; nothing is computed."""
+    """Whether the delta has the shape of `weight`, without computing it."""
     if algebra.DOWN in tensors:
         down, up = tensors[algebra.DOWN], tensors[algebra.UP]
         if down.shape[1:] != weight.shape[1:] or up.shape != (len(weight), len(down), *[1] * (weight.dim() - 2)):

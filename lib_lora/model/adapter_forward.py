@@ -1,4 +1,4 @@
-"""How a layer answers with adapters: the low-rank route of LoRA, and the route over a weight delta of every other type."""
+"""The `forward` of a layer with adapters: low-rank products for LoRA, a weight delta for every other type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lib_lora.model.patching import Forward
 
 
 def composed(adapter: Adapter | None, added: Adapter | None, dropout: Dropout | None) -> Forward:
-    """The forward of a layer with a trained adapter, a frozen one, or both."""
+    """A replacement `forward` for a layer with a trained adapter, a frozen one, or both."""
     if adapter is None or added is None:
         alone = adapter or added
         assert alone is not None
@@ -45,7 +45,7 @@ def composed(adapter: Adapter | None, added: Adapter | None, dropout: Dropout | 
 
 
 def _added(adapter: Adapter, x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
-    """What the adapter adds to the layer's answer."""
+    """What the adapter adds to the layer's output."""
     if isinstance(adapter, LoraPair):
         return _low_rank(adapter, x, dropout)
     y = _with_bias(adapter, _through_delta(adapter, x, with_base=False))
@@ -81,7 +81,7 @@ def _forward(adapter: Adapter) -> Forward:
 
 
 def _with_bias(adapter: Adapter, y: torch.Tensor) -> torch.Tensor:
-    """The answer with what a full difference adds to the layer's bias, `[out]`."""
+    """The output with what a full difference adds to the layer's bias, `[out]`."""
     bias = adapter.named().get(algebra.BIAS)
     if bias is None:
         return y
@@ -122,15 +122,15 @@ def _through_delta(adapter: Adapter, x: torch.Tensor, *, with_base: bool) -> tor
 
 
 def _working_dtype(x: torch.Tensor, adapter: Adapter) -> torch.dtype:
-    """What the layer's product is computed in: autocast's, or the weight's."""
+    """The dtype of the layer's product: autocast's, or the weight's."""
     return autocast_dtype(x) or weight_of(adapter.target).dtype
 
 
 class DeltaLayer(Function):
-    """y = op(x, W) + b + op(x, Δ), Δ a function of the adapter's tensors and W; without the base op(x, Δ) alone.
+    """y = op(x, W) + b + op(x, Δ), where Δ is a function of the adapter's tensors and W; if not `with_base`, op(x, Δ) alone.
 
-    Kept for backward are x and the tensors; Δ, as large as W, is made again there. In fp32 both products are one, of W + Δ; in
-    half precision the sum would lose what is small beside W.
+    x and the tensors are kept for backward; Δ, as large as W, is recomputed there. In fp32 both products are one, with W + Δ; in
+    half precision this sum would lose values that are small beside W.
 
     Shapes:
         Linear `[…, in]` -> `[…, out]`; Conv2d `[B, in, h, w]` -> `[B, out, h', w']`
@@ -171,7 +171,7 @@ class DeltaLayer(Function):
 
 
 def _weights(weight: torch.Tensor, change: torch.Tensor, dtype: torch.dtype, *, with_base: bool) -> list[torch.Tensor]:
-    """The weights whose products are added."""
+    """The weights whose products are summed."""
     if not with_base:
         return [change.to(dtype)]
     return [weight + change] if weight.dtype == dtype == torch.float32 else [weight.to(dtype), change.to(dtype)]

@@ -1,4 +1,4 @@
-"""Adapters of one layer: what all types have in common, and how each type begins."""
+"""Adapters of one layer: what all types have in common, and how each type is initialised."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ZERO = (
     *(algebra.UP, algebra.SCALE, "hada_w2_a", "lokr_w2", "lokr_w2_b"),
     *(algebra.IA3_IN, algebra.IA3_OUT, algebra.BLOCKS, "a2.weight", "b2.weight"),
 )
-SCALED_INPUTS = ("_ff_net_2", "_mlp_fc2")  # where (IA)³ scales what comes in: the second layers of feed-forwards
+SCALED_INPUTS = ("_ff_net_2", "_mlp_fc2")  # layers whose inputs (IA)³ scales: the second of a feed-forward
 _SPREAD = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}  # standard deviations
 
 
 class Adapter(Protocol):
-    """What is trained beside one layer. Its parameters are fp32, but for full fp16 and bf16."""
+    """What is trained for one layer. Its parameters are fp32, except for full fp16 and bf16."""
 
     @property
     def target(self) -> Target: ...
@@ -37,13 +37,13 @@ class Adapter(Protocol):
     def alpha(self) -> float: ...
 
     def named(self) -> dict[str, nn.Parameter]:
-        """The parameters by the end of their key in a file."""
+        """The parameters by the suffix of their key in a file."""
         ...
 
 
 @dataclass(frozen=True)
 class LoraPair:
-    """Two small matrices beside one layer.
+    """The two low-rank matrices of one layer.
 
     Shapes:
         Linear: down `[rank, in]`, up `[out, rank]`
@@ -69,7 +69,7 @@ class LoraPair:
 
 @dataclass(frozen=True)
 class WeightAdapter:
-    """An adapter of another type: a weight delta is made of its `tensors` at each step. Shapes: `model/delta.py`."""
+    """An adapter of another type: its `tensors` give a weight delta at each step. Shapes: `model/delta.py`."""
 
     target: Target
     tensors: Mapping[str, nn.Parameter]
@@ -80,19 +80,19 @@ class WeightAdapter:
 
 
 def is_learning(adapter: Adapter) -> bool:
-    """Whether it is trained, or only lies in the model and in the file."""
+    """Whether the adapter is trained, not only applied and saved."""
     return any(parameter.requires_grad for parameter in adapter.named().values())
 
 
 def weight_of(target: Target) -> torch.Tensor:
-    """The layer's own weight."""
+    """The layer's weight."""
     weight = target.module.weight
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
 def adapter_delta(adapter: Adapter) -> torch.Tensor:
-    """What it adds to its layer's weight, fp32."""
+    """What the adapter adds to its layer's weight, fp32."""
     return algebra.delta(adapter.named(), adapter.alpha, weight_of(adapter.target))
 
 
@@ -103,13 +103,13 @@ def with_alpha(adapter: Adapter, alpha: float) -> Adapter:
 
 
 def with_target(adapter: Adapter, target: Target) -> Adapter:
-    """The same tensors beside another layer of the same shape."""
+    """The same tensors for another layer of the same shape."""
     assert isinstance(adapter, (LoraPair, WeightAdapter))
     return dataclasses.replace(adapter, target=target)
 
 
 def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:
-    """The adapter that holds `tensors`."""
+    """An adapter that holds `tensors`."""
     parameters = {key: nn.Parameter(value, requires_grad=learning) for key, value in tensors.items()}
     if algebra.adapter_type_of(parameters) == "lora":
         return LoraPair(target, parameters[algebra.DOWN], parameters[algebra.UP], alpha)
@@ -119,7 +119,7 @@ def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *
 def new_adapter(
     target: Target, rank: int, alpha: float, adapter: AdapterConfig, seed: int, device: torch.device, dtype: torch.dtype
 ) -> Adapter:
-    """An adapter that changes nothing yet; on the meta device one without values."""
+    """A new adapter, whose delta is zero; without values on the meta device."""
     if device.type == "meta":
         shapes = tensor_shapes(tuple(weight_of(target).shape), rank, adapter, target.name)
         return made_of(target, {key: torch.empty(shape, device=device, dtype=dtype) for key, shape in shapes.items()}, alpha)
@@ -128,7 +128,7 @@ def new_adapter(
 
 
 def tensor_shapes(weight: Shape, rank: int, adapter: AdapterConfig, name: str = "") -> dict[str, Shape]:
-    """The tensors of an adapter beside a weight of shape `weight`, by the end of their key; of (IA)³ the layer's name decides."""
+    """Shapes of an adapter's tensors by key suffix, for a weight of shape `weight`; (IA)³'s depend on the layer's `name`."""
     out, inner, kernel = weight[0], weight[1:], weight[2:]
     if adapter.adapter_type == "ia3":
         return {algebra.IA3_IN: inner[:1]} if name.endswith(SCALED_INPUTS) else {algebra.IA3_OUT: (out,)}
@@ -163,7 +163,7 @@ def _kronecker_shapes(weight: Shape, rank: int, adapter: AdapterConfig) -> dict[
 
 
 def new_tensors(weight: torch.Tensor, rank: int, adapter: AdapterConfig, draw: torch.Generator, name: str = "") -> State:
-    """The tensors at the beginning, fp32 on the CPU: kohya's for LoRA, LyCORIS' for the others; one factor is zero."""
+    """Initial tensors, fp32 on the CPU: as kohya's for LoRA, as LyCORIS' for the other types; one factor is zero."""
     shapes = tensor_shapes(tuple(weight.shape), rank, adapter, name)
     tensors = {key: _drawn(key, shape, draw) for key, shape in shapes.items()}
     if algebra.SCALE in tensors:

@@ -1,4 +1,4 @@
-"""Regions of autocast, of tensors on any device."""
+"""Autocast regions for tensors on any device, including meta."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_lora.model.meta_device import emulated, emulating
 
 
 def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
-    """The number format of the autocast region that `x` is in; None outside of one."""
+    """The dtype of the autocast region that `x` is in; None outside one."""
     kind = x.device.type
     if kind == "meta":
         return emulated().autocast
@@ -24,7 +24,7 @@ def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
 
 
 def without_autocast(x: torch.Tensor) -> AbstractContextManager[object]:
-    """A region without autocast on the device of `x`."""
+    """Context manager that disables autocast on the device of `x`."""
     if x.device.type == "meta":
         return emulating(replace(emulated(), autocast=None))
     return torch.autocast(x.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""The protocol of a model that is trained on, and what it is made of."""
+"""The protocol of a base model, and its parts."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A word with an embedding: its vectors for each text encoder, `[n, width]`; those that are trained are parameters."""
+    """A textual inversion: a word and its vectors for each text encoder, `[n, width]`; trained vectors are parameters."""
 
     name: str
     vectors: tuple[torch.Tensor, ...]
 
     @property
     def count(self) -> int:
-        """How many tokens it is read as."""
+        """Number of tokens that the word is read as."""
         return self.vectors[0].shape[0]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the LoRA file says about the base model. Hashes as sd-scripts': 8 digits over 64 KiB at 1 MiB, and the file's."""
+    """What a LoRA file states about its base model. Hashes as sd-scripts': 8 digits of 64 KiB at 1 MiB, and of the whole file."""
 
     name: str
     legacy_hash: str | None
@@ -50,11 +50,11 @@ class ModelInfo:
 
 
 class BaseModel(Protocol):
-    """A borrowed, frozen model. All tensors it takes and gives live on `device`.
+    """A borrowed, frozen model. All input and output tensors are on `device`.
 
-    `detected`: what is known of it beside the settings; settings may declare that it predicts v. `family` is its family with the
+    `detected`: what is known of the model without the settings, which may declare v-prediction. `family`: its family with the
     model's own numbers.
-    `embeddings`: those for which the host has embeddings of its own. They are read so in its prompts, and therefore in captions.
+    `embeddings`: the host's own embeddings, which it uses in prompts, and which are therefore used in captions.
     """
 
     family: Family
@@ -68,10 +68,10 @@ class BaseModel(Protocol):
     noise_process: NoiseProcess
 
     def verify(self) -> None:
-        """Called before every step.
+        """Check that the model is unchanged; called before every step.
 
         Raises:
-            HostChanged: the model was moved or exchanged since it was borrowed.
+            HostChanged: the model was moved or replaced since it was borrowed.
         """
         ...
 
@@ -80,7 +80,7 @@ class BaseModel(Protocol):
         ...
 
     def targets(self) -> list[Target]:
-        """Every layer that kohya's `networks.lora` adapts without conv_dim: text encoder first, each part in module order."""
+        """Every layer that kohya's `networks.lora` adapts without conv_dim: text encoders first, each part in module order."""
         ...
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
@@ -88,14 +88,14 @@ class BaseModel(Protocol):
         ...
 
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> twice `[B, C, h, w]`."""
+        """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> two of `[B, C, h, w]`."""
         ...
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels in -1..1 of unscaled latents, fp32. Shapes: `[B, C, h, w]` -> `[B, 3, H, W]`."""
+        """Pixels in -1..1 from unscaled latents, fp32. Shapes: `[B, C, h, w]` -> `[B, 3, H, W]`."""
         ...
 
 
 def networks(base: BaseModel) -> list[nn.Module]:
-    """What is trained on: the U-Net and the text encoders."""
+    """The networks that adapters can be attached to: the U-Net and the text encoders."""
     return [base.unet, *(encoder.module for encoder in base.text_encoders)]

@@ -1,6 +1,6 @@
-"""Gradient checkpointing: blocks keep their inputs alone, and compute the rest again during backward (Chen et al. 2016).
+"""Gradient checkpointing: blocks keep only their inputs and recompute the rest during backward (Chen et al. 2016).
 
-Put on single blocks, since the host's own ways need `train()` mode, inputs that want gradients, or patch classes.
+Applied to single blocks, because the host's own methods need `train()` mode, inputs that require grad, or patched classes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def checkpointed_forwards(
     """A replacement `forward` for every block in `networks`; use with `forwards_replaced`.
 
     Args:
-        networks: whose blocks.
-        wrapped: makes the replacement, where it is not to be torch's.
+        networks: modules that contain the blocks.
+        wrapped: makes a block's replacement; default: torch's checkpoint.
     """
     modules = [module for network in networks for module in network.modules()]
     return {module: (wrapped or _forward)(module) for module in modules if type(module).__name__ in _BLOCKS}
@@ -38,7 +38,7 @@ def _forward(block: nn.Module) -> Forward:
     original = block.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        """The block's own result. Nothing random of torch's is used inside, so no random state is kept."""
+        """The block's own output. Blocks use none of torch's random numbers, so the RNG state is not preserved."""
         return checkpoint(original, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return forward
@@ -46,14 +46,14 @@ def _forward(block: nn.Module) -> Forward:
 
 @dataclass(frozen=True)
 class Choice:
-    """`reason` is empty where the user chose."""
+    """Whether checkpointing is on. `reason`: why; empty if the user chose."""
 
     on: bool
     reason: str = ""
 
 
 def choose_checkpointing(wanted: Checkpointing, device: torch.device, family: Family) -> Choice:
-    """What the option means on `device`, for a model of `family`."""
+    """Resolve the option for `device` and a model of `family`."""
     if wanted != "auto":
         return Choice(wanted == "on")
     if device.type != "cuda":

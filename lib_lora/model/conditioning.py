@@ -1,4 +1,4 @@
-"""Token ids -> what the U-Net is told beside the noisy latents."""
+"""Token ids -> the U-Net's conditioning."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 import torch
 from torch import nn
 
-SIZE_CHANNELS = 256  # of the sinusoids that tell SDXL one number
+SIZE_CHANNELS = 256  # of SDXL's sinusoidal embedding of one number
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the U-Net reads of a batch of captions, and with SDXL of the sizes of the images.
+    """The U-Net's inputs for a batch of captions, and with SDXL for the sizes of the images.
 
     Shapes:
         context: `[B, tokens, width]`
-        pooled: `[B, width]`, SDXL alone
-        sizes: `[B, 6]` in pixels, SDXL alone: height and width of the original, top and left of the cut, height and width now
+        pooled: `[B, width]`, SDXL only
+        sizes: `[B, 6]` in pixels, SDXL only: original height and width, top and left of the crop, target height and width
     """
 
     context: torch.Tensor
@@ -30,12 +30,12 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """The captions of a batch, to be encoded.
+    """The tokens of a batch of captions.
 
     Shapes:
         ids: for each text encoder `[B, chunks, 77]`; weights: `[B, chunks, 77]` or None
 
-    `whole_chunks`: every chunk keeps its begin and end, as the webui has it.
+    `whole_chunks`: every chunk keeps its begin and end tokens, as in the webui.
     """
 
     ids: tuple[torch.Tensor, ...]
@@ -45,14 +45,14 @@ class TextInputs:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text encoder says of chunks. Shapes: hidden `[n, 77, width]`, pooled `[n, width]` or None."""
+    """A text encoder's output for chunks. Shapes: hidden `[n, 77, width]`, pooled `[n, width]` or None."""
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None = None
 
 
 class TextEncoder(Protocol):
-    """One of a model's text encoders. `pad_id`: what fills the end of a text; None for the end token."""
+    """One of a model's text encoders. `pad_id`: the padding token; None for the end token."""
 
     @property
     def module(self) -> nn.Module: ...
@@ -62,23 +62,23 @@ class TextEncoder(Protocol):
 
     @property
     def token_embedding(self) -> nn.Module:
-        """What looks tokens up: ids `[n, 77]` -> `[n, 77, width]`."""
+        """The token embedding: ids `[n, 77]` -> `[n, 77, width]`."""
         ...
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
-        """What is said of `ids`, `[n, 77]`. `clip_skip`: 1 for the family's own layer, n for the n-th from the end."""
+        """The output for `ids`, `[n, 77]`. `clip_skip`: 1 for the family's own layer, n for the n-th from the end."""
         ...
 
     def as_sd_scripts(self) -> TextEncoder:
-        """The same encoder as sd-scripts reads it, for replays: its SDXL takes the matrix that projects what is pooled turned."""
+        """The same encoder as sd-scripts reads it, for replays: for SDXL it transposes the projection of the pooled text."""
         ...
 
 
 def encode(encoders: Sequence[TextEncoder], inputs: TextInputs, clip_skip: int) -> Conditioning:
-    """The contexts of all encoders side by side (sd-scripts `encode_tokens`, `encode_tokens_with_weights`).
+    """The contexts of all encoders, concatenated (sd-scripts `encode_tokens`, `encode_tokens_with_weights`).
 
-    Weights are factors on the hidden states; the mean is not brought back, as in sd-scripts and the webui's "No norm". Of several
-    chunks the first one is pooled.
+    Weights are factors on the hidden states; the mean is not restored, as in sd-scripts and the webui's "No norm". Pooled text is
+    that of the first chunk.
     """
     contexts, pooled = [], None
     for encoder, ids in zip(encoders, inputs.ids):
@@ -93,11 +93,11 @@ def encode(encoders: Sequence[TextEncoder], inputs: TextInputs, clip_skip: int) 
 
 
 def _joined(hidden: torch.Tensor, *, whole: bool) -> torch.Tensor:
-    """The chunks behind one another.
+    """The chunks, concatenated.
 
     Shapes:
-        `[B, chunks, 77, width]` -> `[B, 75 · chunks + 2, width]`: the first begin, all bodies, the last end; whole chunks stay
-        so: `[B, 77 · chunks, width]`
+        `[B, chunks, 77, width]` -> `[B, 75 · chunks + 2, width]`: the first begin token, all bodies, the last end token;
+        if `whole`, `[B, 77 · chunks, width]`
     """
     if hidden.shape[1] == 1 or whole:
         return hidden.flatten(1, 2)
@@ -105,7 +105,7 @@ def _joined(hidden: torch.Tensor, *, whole: bool) -> torch.Tensor:
 
 
 def size_vector(conditioning: Conditioning) -> torch.Tensor | None:
-    """SDXL's vector [pooled, the six sizes as sinusoids] (sgm ConcatTimestepEmbedderND); None where nothing was pooled.
+    """SDXL's vector [pooled, the six sizes as sinusoids] (sgm ConcatTimestepEmbedderND); None without pooled text.
 
     Shapes: `[B, width + 6 · 256]`
     """

@@ -1,17 +1,17 @@
-"""What an adapter of any type adds to the weight of its layer: pure functions of the tensors that a file holds.
+"""What an adapter of any type adds to its layer's weight: pure functions of the tensors in a file.
 
-Tensors go by the end of their key in a file (`lora_up.weight`, `hada_w1_a` …); formulas as in LyCORIS and the webui's loader.
+Tensors are named by the suffix of their key (`lora_up.weight`, `hada_w1_a` …); formulas as in LyCORIS and the webui's loader.
 
     LoRA   s · up down                                       Hu et al. 2021
     LoHa   s · (w1_a w1_b) ∘ (w2_a w2_b)                     Hyeon-Woo et al. 2022, FedPara
     LoKr   s · w1 ⊗ w2, each whole or a product              Yeh et al. 2024, LyCORIS
     DoRA   m · (W + Δ) / ‖W + Δ‖ − W, Δ as LoRA's            Liu et al. 2024, norms of input columns
-    (IA)³  W ∘ v, a number for every input or output         Liu et al. 2022, v = l − 1
+    (IA)³  W ∘ v, one number per input or output             Liu et al. 2022, v = l − 1
     OFT    (Rᵀ − 1) W, R = (1 + Q)(1 − Q)⁻¹ in blocks        Qiu et al. 2023, Cayley's form of rotations of outputs
     GLoRA  W a2 a1 + b2 b1                                   Chavan et al. 2023, A and B of low rank
 
-s = alpha / rank; 1 for a LoKr of two whole matrices. The last three have no s; alpha of an OFT is the most that Q's norm may be,
-in numbers of outputs, 0 for any. (IA)³ is held here as `ia3_in` or `ia3_out`, by the axis of v (`from_file`, `to_file`).
+s = alpha / rank; 1 for a LoKr of two whole matrices. The last three have no s. An OFT's alpha limits Q's norm to alpha times the
+number of outputs; 0: no limit. (IA)³ is stored here as `ia3_in` or `ia3_out`, by the axis of v (`from_file`, `to_file`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Tensors = Mapping[str, torch.Tensor]
 DOWN, UP, SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 IA3_IN, IA3_OUT, BLOCKS = "ia3_in", "ia3_out", "oft_blocks"
-NORM, BIAS = "norm", "diff_b"  # of a norm's factors and biases; of any layer's bias beside its weight
+NORM, BIAS = "norm", "diff_b"  # changes of a norm's factor and bias; of a layer's bias beside its weight
 GENERAL = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
-_WHOLE = {  # the tensors of a layer, but for alpha and dora_scale
+_WHOLE = {  # the tensors of a layer, except alpha and dora_scale
     frozenset({DOWN, UP}): "lora",
     frozenset(HADAMARD): "loha",
     frozenset({"diff"}): "full",
@@ -45,7 +45,7 @@ _KRONECKER = {key for halves in _HALF_KEYS for half in halves for key in half}
 
 
 def adapter_type_of(keys: Collection[str]) -> str:
-    """lora, dora, loha, lokr, full, the last three with `+dora` too, ia3, diag-oft, glora, norm; "" for none, or no whole one."""
+    """lora, dora, loha, lokr, full, the last three also with `+dora`, ia3, diag-oft, glora, norm; "" if unknown or incomplete."""
     names = set(keys) - {"alpha"}
     rest = names - {SCALE}
     found = _WHOLE.get(frozenset(rest), "")
@@ -55,13 +55,13 @@ def adapter_type_of(keys: Collection[str]) -> str:
 
 
 def is_part(keys: Collection[str]) -> bool:
-    """Whether something is lacking of a type that is known."""
+    """Whether these are some, but not all, tensors of a known type."""
     rest = set(keys) - {"alpha", SCALE}
     return not adapter_type_of(keys) and (any(rest < whole for whole in _WHOLE) or rest <= _KRONECKER)
 
 
 def rank_of(tensors: Tensors) -> int | None:
-    """The rank that alpha is divided by; None where no product is in it."""
+    """The rank that alpha is divided by; None if the adapter has no low-rank product."""
     for key in (DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if key in tensors:
             return len(tensors[key])
@@ -69,13 +69,13 @@ def rank_of(tensors: Tensors) -> int | None:
 
 
 def is_over_inputs(tensors: Tensors) -> bool:
-    """Of a GLoRA: whether a1 is `[rank, in]`, as the webui's loader has it and this room; LyCORIS since 3.0: `[in, rank]`."""
+    """Whether a GLoRA's a1 is `[rank, in]`, as in the webui's loader and here, not `[in, rank]`, as in LyCORIS since 3.0."""
     rank, inputs, *_ = tensors["a1.weight"].shape
     return rank <= inputs
 
 
 def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """The tensors as adapters hold them: (IA)³'s vector by its axis, GLoRA in the webui's order, everything else as it is."""
+    """The tensors as adapters hold them: (IA)³'s vector by its axis, GLoRA in the webui's order, other types unchanged."""
     if adapter_type_of(tensors) == "glora" and not is_over_inputs(tensors):
         a1, a2, b1, b2 = GENERAL
         return {**tensors, a1: tensors[a2], a2: tensors[a1], b1: tensors[b2], b2: tensors[b1]}
@@ -86,7 +86,7 @@ def from_file(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 
 def to_file(tensors: Tensors, alpha: float) -> dict[str, torch.Tensor]:
-    """The tensors as files hold them, with alpha where the type has one."""
+    """The tensors as files hold them, with alpha if the type has one."""
     if adapter_type_of(tensors) == "ia3":
         ((key, value),) = tensors.items()
         return {"weight": value, "on_input": torch.tensor(float(key == IA3_IN))}
@@ -94,16 +94,16 @@ def to_file(tensors: Tensors, alpha: float) -> dict[str, torch.Tensor]:
 
 
 def scale_of(tensors: Tensors, alpha: float | None) -> float:
-    """What a product is multiplied with: alpha / rank, where no alpha means the rank."""
+    """The factor on a product: alpha / rank; 1 if there is no alpha or no rank."""
     rank = rank_of(tensors)
     return 1.0 if rank is None or alpha is None else alpha / rank
 
 
 def delta(tensors: Tensors, alpha: float | None, weight: torch.Tensor) -> torch.Tensor:
-    """What is added to `weight`, fp32, of its shape.
+    """What the adapter adds to `weight`, fp32, of the same shape.
 
     Raises:
-        ValueError: a type that is unknown, a DoRA over the other axis, or a GLoRA beside a convolution.
+        ValueError: unknown type, DoRA over the other axis, or GLoRA for a convolution.
         RuntimeError: shapes do not fit.
     """
     kind = adapter_type_of(tensors)
@@ -119,10 +119,10 @@ def delta(tensors: Tensors, alpha: float | None, weight: torch.Tensor) -> torch.
 
 
 def plain_delta(tensors: Tensors, alpha: float | None, shape: Sequence[int]) -> torch.Tensor:
-    """The same without the weight: of DoRA before its step.
+    """The delta without the layer's weight; of a DoRA before its decomposition.
 
     Raises:
-        ValueError: a type that is unknown, or one of those that are nothing without the weight.
+        ValueError: unknown type, or a type whose delta depends on the weight.
     """
     kind = adapter_type_of(tensors).removesuffix("+dora")
     scale = scale_of(tensors, alpha)
@@ -139,25 +139,25 @@ def plain_delta(tensors: Tensors, alpha: float | None, shape: Sequence[int]) -> 
 
 
 def low_rank(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Shapes: `[rank, in, …]`, `[out, rank, …]` -> `[out, in · …]`."""
+    """Returns up · down. Shapes: `[rank, in, …]`, `[out, rank, …]` -> `[out, in · …]`."""
     return up.flatten(1) @ down.flatten(1)
 
 
 def hadamard(w1_a: torch.Tensor, w1_b: torch.Tensor, w2_a: torch.Tensor, w2_b: torch.Tensor) -> torch.Tensor:
-    """Shapes: twice `[out, rank]`, `[rank, in · …]` -> `[out, in · …]`."""
+    """Returns (w1_a w1_b) ∘ (w2_a w2_b). Shapes: two of `[out, rank]`, `[rank, in · …]` -> `[out, in · …]`."""
     return (w1_a @ w1_b) * (w2_a @ w2_b)
 
 
 def kronecker(w1: torch.Tensor, w2: torch.Tensor) -> torch.Tensor:
-    """Shapes: `[a, c]`, `[b, d]` or `[b, d, k, k]` -> `[a · b, c · d, …]`."""
+    """Returns w1 ⊗ w2. Shapes: `[a, c]`, `[b, d]` or `[b, d, k, k]` -> `[a · b, c · d, …]`."""
     return torch.kron(w1.reshape(*w1.shape, *[1] * (w2.dim() - 2)), w2.contiguous())
 
 
 def decomposed(weight: torch.Tensor, plain: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """DoRA's delta. Shapes: `[out, in, …]` twice, `[1, in, …]` of ones.
+    """DoRA's delta. Shapes: weight and plain `[out, in, …]`, magnitude `[1, in, 1, …]`.
 
     Raises:
-        ValueError: `magnitude` is one of output rows, `[out, 1, …]`.
+        ValueError: `magnitude` is that of output rows, `[out, 1, …]`.
     """
     if magnitude.shape != (1, weight.shape[1], *[1] * (weight.dim() - 2)):
         raise ValueError(f"dora_scale is {tuple(magnitude.shape)}, not one number for every input")
@@ -166,13 +166,13 @@ def decomposed(weight: torch.Tensor, plain: torch.Tensor, magnitude: torch.Tenso
 
 
 def input_norms(weight: torch.Tensor) -> torch.Tensor:
-    """The norm of what each input contributes. Shapes: `[out, in, …]` -> `[1, in, …]` of ones."""
+    """The norm of each input's weights. Shapes: `[out, in, …]` -> `[1, in, 1, …]`."""
     norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=[0, *range(2, weight.dim())], keepdim=True)
     return norms
 
 
 def scaled(weight: torch.Tensor, inputs: torch.Tensor | None, outputs: torch.Tensor | None) -> torch.Tensor:
-    """(IA)³'s delta. Shapes: `[out, in, …]`, and `[in]` or `[out]`."""
+    """(IA)³'s delta. Shapes: weight `[out, in, …]`, inputs `[in]` or outputs `[out]`."""
     ones = [1] * (weight.dim() - 2)
     if inputs is not None:
         return weight * inputs.reshape(1, weight.shape[1], *ones)
@@ -181,12 +181,12 @@ def scaled(weight: torch.Tensor, inputs: torch.Tensor | None, outputs: torch.Ten
 
 
 def rotated(weight: torch.Tensor, blocks: torch.Tensor, constraint: float = 0.0) -> torch.Tensor:
-    """OFT's delta. As R − 1 = 2 Q (1 − Q)⁻¹, nothing is lost to the 1.
+    """OFT's delta. R − 1 is computed as 2 Q (1 − Q)⁻¹, so no precision is lost to the 1.
 
     Shapes: `[out, …]`, `[count, size, size]` with out = count · size.
 
     Raises:
-        ValueError: `blocks` are not those of an OFT, but of a BOFT, or of another layer.
+        ValueError: `blocks` are those of a BOFT or of another layer.
     """
     if blocks.dim() != 3 or blocks.shape[0] * blocks.shape[1] != len(weight):
         raise ValueError(f"oft_blocks are {tuple(blocks.shape)} beside {len(weight)} outputs")
@@ -212,10 +212,9 @@ def general(weight: torch.Tensor, a1: torch.Tensor, a2: torch.Tensor, b1: torch.
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """`dimension` as a product of two whole numbers, the smaller first (LyCORIS `factorization`).
+    """`dimension` as a product of two integers, the smaller first (LyCORIS `factorization`).
 
-    With a factor that divides it, that one and the rest. Else the pair nearest to a square whose smaller number is at most
-    `factor`, or any for -1.
+    If `factor` divides it: that one and the quotient. Else the two nearest to a square, the smaller at most `factor`; -1: any.
     """
     if factor > 0 and dimension % factor == 0:
         return min(factor, dimension // factor), max(factor, dimension // factor)

@@ -1,7 +1,7 @@
-"""What of the adapters is left out at random in a training step (kohya `networks/lora.py` LoRAModule.forward; DyLoRA).
+"""Dropout of parts of the adapters in a training step (kohya `networks/lora.py` LoRAModule.forward; DyLoRA).
 
-Draws are functions of (seed, step, layer, place in the step): a forward that is computed again for backward, a resumed run, and
-several batches in place of a large one all draw the same.
+Draws are functions of (seed, step, layer, index in the step), so a forward recomputed for backward, a resumed run, and several
+batches instead of a large one all draw the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lib_lora.randomness import generator, uniform
 
 @dataclass(frozen=True)
 class _Moment:
-    """The batch that goes through the model: `count` samples, the first of them at place `first` of `step`."""
+    """The current batch: `count` samples of `step`, the first of them at index `first`."""
 
     step: int
     first: int
@@ -26,7 +26,7 @@ class _Moment:
 
 
 class Dropout:
-    """Held by the forwards of the adapters; does nothing but within `during`, so that pictures and measurements are whole."""
+    """Used by the adapters' `forward`s; active only within `during`, so that samples and validation use the whole adapters."""
 
     def __init__(self, adapter: AdapterConfig, seed: int) -> None:
         self._values, self._ranks, self._modules = adapter.network_dropout, adapter.rank_dropout, adapter.module_dropout
@@ -36,7 +36,7 @@ class Dropout:
 
     @contextmanager
     def during(self, step: int, first: int, count: int) -> Iterator[None]:
-        """Forward and backward of a batch, in which parts are left out."""
+        """Context manager for forward and backward of a batch with dropout."""
         self._moment = _Moment(step, first, count)
         try:
             yield
@@ -45,28 +45,28 @@ class Dropout:
 
     @property
     def used(self) -> bool:
-        """Whether anything is ever left out."""
+        """Whether the settings use any dropout."""
         return max(self._values, self._ranks, self._modules, self._unit) > 0
 
     @property
     def active(self) -> bool:
-        """Whether it is now."""
+        """Whether dropout applies now."""
         return self._moment is not None and self.used
 
     def skips(self, name: str) -> bool:
-        """Whether the whole adapter of the layer is left out for this batch."""
+        """Whether the layer's whole adapter is dropped for this batch."""
         if self._moment is None or self._modules == 0:
             return False
         return uniform(self._seed, "module dropout", self._moment.step, name, self._moment.first) < self._modules
 
     def applied(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        """Values and ranks of `hidden` left out, and what stays made stronger by as much.
+        """`hidden` with values and ranks dropped, and the rest scaled up to compensate.
 
-        Of a DyLoRA (Valipour et al. 2022) the first b ranks stay and learn, scaled by alpha / b in place of alpha / rank, as they
-        are when the file is cut down to b with the same alpha.
+        With DyLoRA (Valipour et al. 2022) the first b ranks stay and are trained, scaled by alpha / b instead of alpha / rank, as
+        if the file were truncated to rank b with the same alpha.
 
         Shapes:
-            hidden: down(x), `[n · B, tokens, rank]` or `[B, rank, h, w]`; rows of one sample (its chunks of text) lie together.
+            hidden: down(x), `[n · B, tokens, rank]` or `[B, rank, h, w]`; rows of one sample (its chunks of text) are adjacent.
         """
         if self._moment is None:
             return hidden
@@ -84,7 +84,7 @@ class Dropout:
         return hidden
 
     def _prefix(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What stays is a multiple of the unit, the same in every layer of a step, and at most the layer's rank."""
+        """Keep the first ranks: a multiple of the unit, the same in every layer of a step, at most the layer's rank."""
         assert self._moment is not None
         rank_axis = 1 if hidden.dim() == 4 else -1
         rank = hidden.shape[rank_axis]
@@ -96,7 +96,7 @@ class Dropout:
         return hidden * factors.to(hidden.dtype).reshape(shape)
 
     def _drawn(self, shape: tuple[int, ...], what: str, name: str) -> torch.Tensor:
-        """Numbers from 0 to 1, drawn for every sample by itself."""
+        """Uniform numbers from 0 to 1, drawn for each sample separately."""
         assert self._moment is not None
         rows = (shape[0] // self._moment.count, *shape[1:])
         drawn = [torch.rand(rows, generator=generator(self._seed, what, self._moment.step, name, self._moment.first + place))

@@ -1,7 +1,7 @@
-"""Words with vectors of their own (Gal et al. 2022, "An Image is Worth One Word"): how they are read, and bundled in a LoRA file.
+"""Textual inversion (Gal et al. 2022, "An Image is Worth One Word"): how embeddings are read, and bundled in a LoRA file.
 
-The vectors stand where the text encoders look up their tokens; the vocabulary's own stay as they are. In a file they lie beside
-the LoRA, as the webui's loader reads them (`networks.load_network`, `textual_inversion.create_embedding_from_data`).
+The vectors are used where the text encoders look up tokens; the vocabulary's own vectors are unchanged. In a file they are stored
+beside the LoRA, as the webui's loader reads them (`networks.load_network`, `textual_inversion.create_embedding_from_data`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lib_lora.model.patching import Forward, forwards_replaced
 
 BUNDLE = "bundle_emb"
 ONE, PAIR = ("emb_params",), ("clip_l", "clip_g")  # sd-scripts' keys for one text encoder, and for SDXL's two
-_OLD = "string_to_param"  # the webui's own key for one
+_OLD = "string_to_param"  # the webui's own key for one text encoder
 State = dict[str, torch.Tensor]
 
 
 @contextmanager
 def embeddings_attached(base: BaseModel, words: Sequence[Embedding]) -> Iterator[None]:
-    """While it lasts, captions and prompts are read with `words`: by the tokenizer, and by the text encoders' lookups.
+    """Context manager that adds `words` to the tokenizer and to the text encoders' lookups, for captions and prompts.
 
-    Of equal words the first one counts.
+    Duplicate words: the first wins.
     """
     if not words:
         yield
@@ -47,12 +47,12 @@ def embeddings_attached(base: BaseModel, words: Sequence[Embedding]) -> Iterator
 
 
 def _lookup(embedding: nn.Module, vectors: Sequence[torch.Tensor]) -> Forward:
-    """The embedding's answer, with the words' vectors where ids lie behind the vocabulary.
+    """A `forward` for `embedding` that returns the words' vectors for ids beyond the vocabulary.
 
     Shapes: `[n, 77]` -> `[n, 77, width]`
     """
     plain = embedding.forward
-    gap = vectors[0].new_zeros(1, vectors[0].shape[1])  # between two words: see `data.words.placed`
+    gap = vectors[0].new_zeros(1, vectors[0].shape[1])  # between two words: see `embedding_tokens.placed`
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
         known = plain(ids.where(ids < FIRST, torch.zeros_like(ids)))
@@ -64,22 +64,22 @@ def _lookup(embedding: nn.Module, vectors: Sequence[torch.Tensor]) -> Forward:
 
 
 def bundle(word: Embedding) -> State:
-    """The tensors of a LoRA file that make `word` mean its vectors, fp32 on the CPU."""
+    """The tensors that bundle `word` in a LoRA file, fp32 on the CPU."""
     keys = ONE if len(word.vectors) == 1 else PAIR
     values = (vectors.detach().float().cpu().clone() for vectors in word.vectors)
     return {f"{BUNDLE}.{word.name}.{key}": value for key, value in zip(keys, values)}
 
 
 def without_bundle(state: Mapping[str, torch.Tensor]) -> State:
-    """A file's tensors without the embeddings that are bundled in it."""
+    """A file's tensors without its bundled embeddings."""
     return {key: value for key, value in state.items() if key.partition(".")[0] != BUNDLE}
 
 
 def bundled(state: Mapping[str, torch.Tensor]) -> list[Embedding]:
-    """The embeddings that are bundled in a file, by whichever of the keys that the webui reads.
+    """The embeddings bundled in a file, under any of the keys that the webui reads.
 
     Raises:
-        LoraFileError: one of them is incomplete, or of a kind that is unknown.
+        LoraFileError: an embedding is incomplete or of an unknown type.
     """
     parts: dict[str, State] = {}
     for key, value in state.items():
@@ -106,10 +106,10 @@ def _are_numbers(value: torch.Tensor) -> bool:
 
 
 def check_fits(word: Embedding, base: BaseModel) -> None:
-    """Every text encoder must have vectors, and of its width.
+    """Check that `word` has vectors of the right width for every text encoder.
 
     Raises:
-        LoraFileError: they are of another model.
+        LoraFileError: the embedding is of another model.
     """
     wanted, found = widths(base), [vectors.shape[1] for vectors in word.vectors]
     if found != wanted:
@@ -119,7 +119,7 @@ def check_fits(word: Embedding, base: BaseModel) -> None:
 
 
 def widths(base: BaseModel) -> list[int]:
-    """How wide the vectors of each text encoder are."""
+    """Width of the vectors of each text encoder."""
     ids = torch.zeros(1, 1, dtype=torch.int64, device=base.device)
     return [encoder.token_embedding(ids).shape[-1] for encoder in base.text_encoders]
 

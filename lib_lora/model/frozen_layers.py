@@ -1,8 +1,8 @@
-"""Frozen layers that compute the same with less: one autograd node a layer, and nothing kept for backward that it does not need.
+"""Frozen layers at lower cost: one autograd node per layer, and only what backward needs is kept.
 
-torch keeps the input of every convolution, since its weight might want a gradient; ours never does. On small feature maps a
-convolution spends most of its time rearranging its weight; as a product over patches it reads the weight once.
-Used on a CPU in fp32. Elsewhere torch's own operators do it: autocast and cuDNN know more there than we do.
+torch keeps the input of every convolution, because its weight might require grad; ours never does. On small feature maps a
+convolution spends most of its time reordering its weight; as a product over patches it reads the weight once.
+Used only on a CPU in fp32; elsewhere torch's own operators (autocast, cuDNN) are better.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from torch.nn.grad import conv2d_input
 
 from lib_lora.model.autocast import autocast_dtype
 from lib_lora.model.layer_kinds import is_linear
-from lib_lora.model.matmul import product
 from lib_lora.model.meta_device import device_type
 from lib_lora.model.patching import Forward
 
-MOST_PATCHES = 256  # positions of all outputs up to which patches beat oneDNN's convolution (measured on two AVX-512 cores)
+MOST_PATCHES = 256  # output positions up to which patches are faster than oneDNN's convolution (measured on two AVX-512 cores)
 
 Gradients = tuple[Any, ...]
 
 
+# oneDNN's product: twice as fast as the BLAS behind torch.mm (measured on AMD with AVX-512), and it accepts transposed operands.
+# torch offers it only as an operator of its compiler; without it, torch.mm gives the same numbers.
+_ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
+_ONEDNN_ONTO: bool = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")  # adds to an existing tensor in one pass
+
+
 def frozen_forwards(networks: Iterable[nn.Module], device: torch.device) -> dict[nn.Module, Forward]:
-    """A replacement `forward` for every Linear and plain convolution in `networks`; none where they would not help."""
+    """A replacement `forward` for every Linear and plain convolution in `networks`; empty unless `device` is a CPU."""
     if device.type != "cpu":
         return {}
     modules = [module for network in networks for module in network.modules()]
@@ -48,19 +55,19 @@ def in_fp32(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def applied(function: Any, *inputs: Any) -> torch.Tensor:
-    """The output of one of the functions below, as a tensor that autograd knows."""
+    """The output of an autograd `Function`."""
     y: torch.Tensor = function.apply(*inputs)
     return y
 
 
 def shaped(y: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Returns y in another shape without being a view of it: what a Function returns may be changed in place by others."""
+    """Returns y in another shape, not as a view: others may change a Function's output in place."""
     result: torch.Tensor = torch.ops.aten._unsafe_view(y, shape)
     return result
 
 
 class FrozenLinear(Function):
-    """y = x Wᵀ + b with a gradient for x alone. Shapes: `[…, in]`, `[out, in]`, `[out]` or None -> `[…, out]`."""
+    """y = x Wᵀ + b with a gradient for x only. Shapes: `[…, in]`, `[out, in]`, `[out]` or None -> `[…, out]`."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> torch.Tensor:
@@ -78,7 +85,7 @@ class FrozenLinear(Function):
 
 
 class FrozenConv(Function):
-    """A convolution by torch, with a gradient for x alone. Shapes: `[B, in, h, w]`, `[out, in, k, k]` -> `[B, out, h', w']`."""
+    """torch's convolution with a gradient for x only. Shapes: `[B, in, h, w]`, `[out, in, k, k]` -> `[B, out, h', w']`."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: int, padding: int) -> torch.Tensor:
@@ -93,7 +100,7 @@ class FrozenConv(Function):
 
 
 class FrozenPatchConv(Function):
-    """The same as one product of the weight with all patches of x."""
+    """`FrozenConv` as one product of the weight with all patches of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: int, padding: int) -> torch.Tensor:
@@ -151,7 +158,7 @@ class LoraLinear(Function):
 
 
 def linear_forward(linear: nn.Linear) -> Forward:
-    """The layer's own answer, for less."""
+    """A cheaper `forward` with the layer's own output."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if not in_fp32(x, linear.weight):
@@ -162,7 +169,7 @@ def linear_forward(linear: nn.Linear) -> Forward:
 
 
 def conv_forward(conv: nn.Conv2d) -> Forward:
-    """The same for a plain convolution."""
+    """As `linear_forward`, for a plain convolution."""
     stride, padding, kernel = conv.stride[0], int(conv.padding[0]), conv.kernel_size[0]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +183,7 @@ def conv_forward(conv: nn.Conv2d) -> Forward:
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    """Square kernel, equal strides and zero padding, no groups, no dilation."""
+    """Whether the convolution has a square kernel, equal strides, zero padding, no groups and no dilation."""
     square = all(len(set(sides)) == 1 for sides in (conv.kernel_size, conv.stride, conv.dilation))
     zeros = not isinstance(conv.padding, str) and len(set(conv.padding)) == 1 and conv.padding_mode == "zeros"
     return square and zeros and conv.groups == 1 and conv.dilation[0] == 1
@@ -184,3 +191,22 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 
 def _output_side(side: int, kernel: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - kernel) // stride + 1
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Returns a bᵀ, without gradients. Shapes: `[n, k]`, `[m, k]` -> `[n, m]`."""
+    if _ONEDNN and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return result
+    return a @ b.t()
+
+
+def convolved_onto(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """Returns y + conv(x), written into y, in fp32 on a CPU without gradients. Shapes: `[B, out, h', w']`, `[B, in, h, w]`."""
+    if _ONEDNN_ONTO and conv.bias is not None and conv.padding_mode == "zeros":
+        sides = (list(conv.padding), list(conv.stride), list(conv.dilation))
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            y, x, conv.weight, conv.bias, *sides, conv.groups, "add", None, None, [], None
+        )
+        return y
+    return y.add_(conv(x))

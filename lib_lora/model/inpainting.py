@@ -1,7 +1,7 @@
-"""What an inpainting model's U-Net reads beside the noisy latents: a mask, and the latents of what the mask leaves.
+"""Additional inputs of an inpainting model's U-Net: a mask, and the latents of the masked image.
 
-The whole picture counts as masked, so that nothing of it is left: a mask of ones, and the latents of a grey picture. The webui
-gives an inpainting model the same when it draws from a prompt alone (`txt2img_image_conditioning`).
+The whole image counts as masked: a mask of ones, and the latents of a grey image. The webui's txt2img gives an inpainting model
+the same (`txt2img_image_conditioning`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Surroundings:
-    """The mask and the latents of grey, by size; computed once each."""
+    """The mask and the grey image's latents, computed once per size."""
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
         self._kept: dict[torch.Size, torch.Tensor] = {}
 
     def beside(self, noisy_latents: torch.Tensor) -> torch.Tensor:
-        """Shapes: `[B, C, h, w]` -> `[B, 2C + 1, h, w]` for a model that inpaints (latents, mask, the rest), else unchanged."""
+        """Append mask and grey latents for an inpainting model. Shapes: `[B, C, h, w]` -> `[B, 2C + 1, h, w]`, else unchanged."""
         if not self._base.family.inpaints:
             return noisy_latents
         shape = noisy_latents.shape[2:]

@@ -1,4 +1,4 @@
-"""Which modules are layers that can be adapted, whatever program made their classes."""
+"""Which modules are layers that can be adapted, whatever their class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def is_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
-    """Whether it is a linear layer. Some programs have their own, which are no `nn.Linear` and answer as one."""
+    """Whether it is a linear layer. Some programs have classes that behave like `nn.Linear` without being one."""
     weight = getattr(module, "weight", None)
     return hasattr(module, "in_features") and hasattr(module, "out_features") and isinstance(weight, torch.Tensor)
 

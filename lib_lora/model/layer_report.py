@@ -1,4 +1,4 @@
-"""How many layers a run trains, and how large its file gets: what the report says before a model is there."""
+"""How many layers a run trains and how large its file gets, for the report before a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from lib_lora.model.lora_layers import LoraFiles, LoraLayers
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 
 
-# bytes that a file's header takes for each tensor beside its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
+# bytes that a file's header takes for each tensor besides its key: {"dtype":"F16","shape":[16,320],"data_offsets":[…]}
 HEADER = 66
 
 
 def layers_text(config: Settled, family: Family, files: LoraFiles | None = None) -> str:
-    """How many layers of a model of full size are trained, and how large the file gets.
+    """How many layers of a full-size model are trained and how large the file gets, in words.
 
-    What a file to go on with holds is in the new one, too, trained or not. "" where it, or ranks, cannot be read: that is told.
+    The new file includes all layers of the file to continue from, trained or not. "" if that file or the ranks cannot be read,
+    which is reported elsewhere.
     """
     counts, tensors, kept = {"te": 0, "unet": 0}, _of_the_word(config, family), dict[str, Shape]()
     rates = {"te": config.optimizer.text_encoder_lr, "unet": config.optimizer.unet_lr}
@@ -50,7 +51,7 @@ def layers_text(config: Settled, family: Family, files: LoraFiles | None = None)
         return ""
     size: float = sum(len(key) + HEADER for key in (*tensors, *kept))
     size += BYTES[config.precision.save_precision] * _numbers(tensors)
-    if file is not None and held:  # what is not trained stays as it lies in the file
+    if file is not None and held:  # what is not trained stays as it is in the file
         size += sum(value.nbytes for value in file.raw.values()) / sum(map(_numbers, held.values())) * _numbers(kept)
     encoders = "encoders" if len(family.text_prefixes) > 1 else "encoder"
     parts = f"{counts['te']} of the text {encoders}, {counts['unet']} of the U-Net"
@@ -64,10 +65,10 @@ def _numbers(tensors: Mapping[str, Shape]) -> int:
 
 
 def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Shape]]:
-    """Layer -> key -> shape of its tensors, alpha among them, of the file to go on with; of a word in it nothing.
+    """Layer -> key -> shape of its tensors, including alpha, in the file to continue from; without its embeddings.
 
     Raises:
-        LoraFileError: it cannot be read, or is of another model.
+        LoraFileError: the file is of another model.
     """
     found: dict[str, dict[str, Shape]] = {}
     for key, value in file.state.items():
@@ -80,7 +81,7 @@ def _held(path: str, file: LoraLayers, family: Family) -> dict[str, dict[str, Sh
 
 
 def _of_the_word(config: Settled, family: Family) -> dict[str, Shape]:
-    """The vectors that are bundled in the file: for each text encoder as many as the trigger word has tokens."""
+    """Shapes of the vectors bundled in the file: for each text encoder as many vectors as the trigger word has tokens."""
     count = config.embedding.embedding_vectors
     start, keys = f"{BUNDLE}.{config.text.trigger}.", ONE if len(family.text_encoders) == 1 else PAIR
     return {start + key: (count, encoder.width) for key, encoder in zip(keys, family.text_encoders)} if count else {}

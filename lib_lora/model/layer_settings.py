@@ -1,6 +1,6 @@
-"""What the settings make of one layer of a model: its block, rank, alpha and rate factor, by its name in a LoRA file.
+"""Block, rank, alpha and learning rate factor of one layer, from its name in a LoRA file and the settings.
 
-As sd-scripts `networks/lora.py`: get_block_index. Everything here is a pure function of names and options.
+As sd-scripts `networks/lora.py`: get_block_index. Pure functions of names and options.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from lib_lora.families.family import Layout
 from lib_lora.model.layer_names.further import is_further
 
 _UP_OR_DOWN = re.compile(r"lora_unet_(up|down)_blocks_(\d{1,3})_(attentions|resnets|upsamplers|downsamplers)_(\d{1,3})_")
-_CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' and ldm's names; group 2 or 4: a 3×3 convolution
+_CONV_BLOCK = re.compile(  # a layer of a convolutional block, under diffusers' and ldm's names; groups 2 to 4: a 3×3 convolution
     r"lora_unet_.*_(resnets_\d+_(?:time_emb_proj|conv_shortcut|(conv1|conv2))|(?:down|up)samplers_0_(conv)"
     r"|\d+_(?:emb_layers_1|skip_connection)|\d+_(in_layers_2|out_layers_3|op|conv))"
 )
-_OF_TYPE = {  # LyCORIS' preset ia3, and of the text encoder all of an attention: of open_clip's the webui reads all four or none
+_OF_TYPE = {  # LyCORIS' preset ia3, but all of a text encoder's attention: of open_clip's the webui reads all four layers or none
     "ia3": re.compile(r"lora_unet_.*_(to_k|to_v|ff_net_2)|lora_te\d?_.*_(q_proj|k_proj|v_proj|out_proj|mlp_fc2)"),
-    "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # its loader has Linears alone
+    "glora": re.compile(r"lora_unet_.*_transformer_blocks_.*|lora_te\d?_.*"),  # the webui's loader supports only Linears
 }
 _OF_SDXL = re.compile(r"lora_unet_(input|middle|output)_blocks?_(\d{1,3})_")
 _FIRST_OF_SDXL = {"input": 1, "middle": 10, "output": 13}
 
 
 def layout_of(name: str) -> Layout:
-    """The blocks of the U-Net that a layer of this name is in."""
+    """The block layout of the U-Net that has a layer of this name."""
     return XL if is_of_sdxl(name) else SD
 
 
 def block_index(name: str) -> int | None:
-    """0 to 24 for a layer of the U-Net, named as in a LoRA file, 0 to 22 for one of SDXL's; None for one of a text encoder.
+    """Block index of a U-Net layer, named as in a LoRA file: 0 to 24, for SDXL 0 to 22; None for a text encoder's layer.
 
-    None, too, for a name that lies in no block of the family that has such names.
+    Also None for a name that lies in no block of its family.
     """
     index = _block_index(name)
     return None if index is None or index >= layout_of(name).blocks or is_further(name) else index
@@ -52,14 +52,14 @@ def _block_index(name: str) -> int | None:
 
 
 def is_of_sdxl(name: str) -> bool:
-    """Whether a layer of a U-Net has one of SDXL's names, which are ldm's."""
+    """Whether a U-Net layer has one of SDXL's names, which are ldm's."""
     return _OF_SDXL.match(name) is not None
 
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
-    """What the adapter of the layer `name` is made with; rank 0 where its block is not trained.
+    """Rank and alpha of the adapter of the layer `name`; rank 0 if its block is not trained.
 
-    Of types that are not scaled, alpha is what makes a file say so: an OFT's is a limit, and 0 is none.
+    Types without a scale get the alpha that states this in a file; an OFT's alpha is a limit, and 0 means none.
     """
     rank, alpha = _rank_and_alpha(name, adapter)
     unscaled = {"diag-oft": 0.0, "ia3": 1.0, "glora": float(rank)}
@@ -79,7 +79,7 @@ def _rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:
 
 
 def is_chosen(name: str, adapter: AdapterConfig) -> bool:
-    """Whether the layer `name` is of the layers of the U-Net that are trained, and of those that the type can have."""
+    """Whether the settings train the layer `name`, and the adapter type supports it."""
     own = _OF_TYPE.get(adapter.adapter_type)
     if is_further(name) or (own is not None and not own.fullmatch(name)):
         return False
@@ -88,13 +88,13 @@ def is_chosen(name: str, adapter: AdapterConfig) -> bool:
 
 
 def rate_factor(name: str, adapter: AdapterConfig) -> float:
-    """The factor on the learning rate of the layer `name`."""
+    """Factor on the learning rate of the layer `name`."""
     index, factors = block_index(name), rate_factors(adapter, layout_of(name))
     return 1.0 if index is None or factors is None else factors[index]
 
 
 def conv_place(name: str) -> Literal["conv", "beside", ""]:
-    """Whether the layer `name` is a 3×3 convolution, or another layer of a convolutional block, or in none."""
+    """Whether the layer is a 3×3 convolution ("conv"), another layer of a convolutional block ("beside"), or neither ("")."""
     match = _CONV_BLOCK.fullmatch(name)
     if not match:
         return ""

@@ -1,4 +1,4 @@
-"""Every layer of a family that can get an adapter, with the shape of its weight: what can be told before a model is there."""
+"""Every layer of a family that can get an adapter, with the shape of its weight, without a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Places = Iterator[tuple[Place, Shape]]
 
 @functools.cache
 def layers_of(family: Family) -> tuple[tuple[str, Shape], ...]:
-    """Names as in kohya's files of the family; text encoders first."""
+    """Names, as in kohya's files of the family, and weight shapes; text encoders first."""
     encoders = family.text_encoders
     text = [layer for encoder in encoders for layer in _text_encoder(encoder.prefix, encoder.layers, encoder.width)]
     return (*text, *_unet(family.unet))
@@ -78,7 +78,7 @@ def _convolutions(unet: UNet) -> Places:
 
 
 def _joined(level: int, channels: tuple[int, ...]) -> list[int]:
-    """What the three residual blocks of a level up read: what comes over from the way down is joined."""
+    """Input channels of the three residual blocks of an up level, which include those of the skip connections."""
     last = len(channels) - 1
     width, before, after = (channels[min(max(last - level + step, 0), last)] for step in (0, 1, -1))
     return [(before if i == 0 else width) + (after if i == 2 else width) for i in range(3)]

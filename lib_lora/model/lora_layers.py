@@ -1,4 +1,4 @@
-"""A LoRA file under the names that are used here, whatever program wrote it: the one way in for all that goes on from LoRAs."""
+"""Reads a LoRA file of any program under the internal layer names. Everything that uses LoRA files reads them here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOOKED_AT = "supported are the formats of kohya, ldm, diffusers, PEFT, OneTrain
 
 @dataclass(frozen=True)
 class LoraLayers:
-    """`state`: the file's tensors under the names here, with alphas that its metadata say. `raw`: as they lie in the file."""
+    """A file's tensors. `state`: under the internal names, with the alphas of its metadata. `raw`: as they are in the file."""
 
     state: State
     metadata: Mapping[str, str]
@@ -31,7 +31,7 @@ class LoraLayers:
     raw: State
 
     def kept(self, layers: Collection[str]) -> State:
-        """The tensors of these layers for another file, bit for bit; those that are never trained under the file's own names."""
+        """Unchanged tensors of `layers`, to write to another file; layers that are never trained keep the file's own names."""
         found: State = {}
         for key, value in self.state.items():
             name, _, end = key.partition(".")
@@ -42,13 +42,13 @@ class LoraLayers:
 
 
 class LoraFiles:
-    """The LoRA files of one request, each read once and kept until `forget`."""
+    """The LoRA files of one request, each read once and cached until `forget`."""
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[State, dict[str, str]] | LoraFileError] = {}
 
     def layers(self, path: str, family: Family | None = None) -> LoraLayers:
-        """As `read_layers`."""
+        """See `read_layers`."""
         if path not in self._read:
             try:
                 self._read[path] = read(Path(path))
@@ -60,15 +60,15 @@ class LoraFiles:
         return _named_here(Path(path), *found, family)
 
     def forget(self) -> None:
-        """Let go of what was read: a run needs it no more once its adapters are made."""
+        """Clear the cache, which a run no longer needs once its adapters exist."""
         self._read.clear()
 
 
 def read_layers(path: Path, family: Family | None = None) -> LoraLayers:
-    """The LoRA at `path`; of a file that can be of several families under the names of `family`.
+    """The LoRA at `path`; if it fits several families, under the names of `family`.
 
     Raises:
-        LoraFileError: it is missing, no safetensors file, or its metadata cannot be read.
+        LoraFileError: the file is missing, is no safetensors file, or its metadata cannot be read.
     """
     return _named_here(path, *read(path), family)
 
@@ -84,7 +84,7 @@ def _named_here(path: Path, raw: State, metadata: dict[str, str], family: Family
 
 
 def names_problem(path: str, names: Translation) -> str | None:
-    """Why the file's names cannot be gone by, in one sentence; None where each has its place."""
+    """Why the file's names cannot be used, in one sentence; None if each one is known."""
     if names.other:
         what = f"contains {names.other}" if names.other in NO_LORA else f"is made for {names.other}"
         return f"{path!r} {what}, which cannot be trained; choose a LoRA of SD 1.x, SD 2.x or SDXL."
@@ -111,7 +111,7 @@ def _translated(path: Path, held: Mapping[str, Shape], metadata: Mapping[str, st
 
 
 def _beside(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
-    """PEFT's own files say their alphas in a file beside them."""
+    """Metadata from the configuration beside PEFT's own files, which states their alphas."""
     config = path.with_name(_SIDECAR)
     if not path.name.startswith("adapter_model") or ADAPTER in metadata or not config.is_file():
         return {}
@@ -126,7 +126,7 @@ def _beside(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tensor(one: Named, value: torch.Tensor, sides: Mapping[str, int]) -> torch.Tensor:
-    """The tensor as it is called here. `sides`: dimensions of each layer's first half."""
+    """The tensor for the internal name `one`. `sides`: number of dimensions of each layer's lora_down."""
     if one.third is not None:
         return value.chunk(3)[one.third].clone()
     return value.reshape(-1, *[1] * (max(sides.get(one.name, 2), 2) - 1)) if one.rows else value

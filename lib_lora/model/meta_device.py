@@ -1,4 +1,4 @@
-"""What tensors without content (torch's meta device) stand for: those of a device whose memory is counted."""
+"""Which device meta tensors emulate while memory is counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class EmulatedDevice:
-    """What meta tensors stand for: the kind of a device, and the number format of an autocast region that they are in."""
+    """What meta tensors emulate: a device type, and the dtype of an autocast region, or None outside one."""
 
     device_type: str = "cpu"
     autocast: torch.dtype | None = None
@@ -23,7 +23,7 @@ _emulated: ContextVar[EmulatedDevice] = ContextVar("acting", default=EmulatedDev
 
 @contextmanager
 def emulating(emulated: EmulatedDevice) -> Iterator[None]:
-    """While it lasts, meta tensors stand for what `emulated` says."""
+    """Context manager under which meta tensors emulate `emulated`."""
     token = _emulated.set(emulated)
     try:
         yield
@@ -32,10 +32,10 @@ def emulating(emulated: EmulatedDevice) -> Iterator[None]:
 
 
 def emulated() -> EmulatedDevice:
-    """What meta tensors stand for now."""
+    """What meta tensors currently emulate."""
     return _emulated.get()
 
 
 def device_type(x: torch.Tensor) -> str:
-    """The kind of device that `x` is on, or stands for."""
+    """The type of the device that `x` is on or emulates."""
     return emulated().device_type if x.device.type == "meta" else x.device.type

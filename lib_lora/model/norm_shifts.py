@@ -1,6 +1,6 @@
-"""What LoRA files add to norms (LyCORIS' train_norm): heard while a model is trained, never trained here.
+"""Changes of norms in LoRA files (LyCORIS' train_norm): applied while a model is trained, but never trained here.
 
-A norm answers (w + Δw) · x̂ + b + Δb, x̂ being what comes in with mean 0 and variance 1 (Ba et al. 2016; Wu and He 2018).
+A norm returns (w + Δw) · x̂ + b + Δb, where x̂ is the input with mean 0 and variance 1 (Ba et al. 2016; Wu and He 2018).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_name
 from lib_lora.model.patching import Forward, forwards_replaced
 
-Shift = tuple[torch.Tensor, torch.Tensor]  # Δw and Δb, of a number for every channel
+Shift = tuple[torch.Tensor, torch.Tensor]  # Δw and Δb, `[channels]` each
 
 
 def norms_of(base: BaseModel) -> dict[str, nn.Module]:
-    """The norms of a model that files can name, by their names there."""
+    """The model's norms by their names in files."""
     found: dict[str, nn.Module] = {}
     for path, module in base.unet.named_modules():
         place = place_of(path.replace(".", "_")) if _is_norm(module) else None
@@ -36,16 +36,16 @@ def norms_of(base: BaseModel) -> dict[str, nn.Module]:
 
 
 def shifted(base: BaseModel, shifts: Mapping[str, Shift]) -> AbstractContextManager[None]:
-    """While it lasts, the norms that `shifts` names answer with them."""
+    """Context manager that applies `shifts` to the norms that they name."""
     modules = norms_of(base) if shifts else {}
     return forwards_replaced({modules[name]: _forward(modules[name], *shift) for name, shift in shifts.items()})
 
 
 def check_fits(name: str, module: nn.Module, shift: Shift) -> None:
-    """A number for every channel.
+    """Check that `shift` has one number per channel.
 
     Raises:
-        LoraFileError: it is of another model.
+        LoraFileError: the shift is of another model.
     """
     weight = module.weight
     if not isinstance(weight, torch.Tensor) or any(part.shape != weight.shape for part in shift):

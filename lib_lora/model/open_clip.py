@@ -1,8 +1,8 @@
-"""open_clip's text encoder, as the webui holds it for SD 2.x and SDXL: read, and adapted layer by layer.
+"""open_clip's text encoder, as the webui holds it for SD 2.x and SDXL: how it is read and adapted.
 
-Its attention keeps q, k and v in one matrix and never calls its output layer, so that neither can be adapted as it stands. Here
-each third is a Linear of its own that shares the matrix' memory, and the attention's instance answers through these. A LoRA file
-has them under transformers' names, and all four of an attention, as the webui's loader wants.
+Its attention keeps q, k and v in one matrix and never calls its output layer, so neither can be adapted directly. Here each third
+is a separate Linear that shares the matrix's memory, and the attention's `forward` is replaced by one that calls them. A LoRA
+file has them under transformers' names, and all four layers of an attention, as the webui's loader requires.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class SplitAttention:
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """Under transformers' names, in its order."""
+        """The layers under transformers' names, in its order."""
         return {"k_proj": self.k, "v_proj": self.v, "q_proj": self.q, "out_proj": self.attention.out_proj}
 
 
 @dataclass(frozen=True)
 class OpenClipEncoder:
-    """`module`: open_clip's CLIP without its visual half. `pools`: SDXL's second encoder; else the one of SD 2.x.
+    """A text encoder of open_clip's.
 
+    `module`: open_clip's CLIP without its visual half. `pools`: True for SDXL's second encoder, False for SD 2.x's.
     `turned`: see TextEncoder.as_sd_scripts.
     """
 
@@ -58,7 +59,7 @@ class OpenClipEncoder:
         return embedding
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
-        """SDXL: the hidden states before the last layer, and pooled text. SD 2.x: the same states after the last layer norm."""
+        """SDXL: the hidden states before the last layer, and pooled text. SD 2.x: these states after the last layer norm."""
         model: Any = self.module
         hidden = model.token_embedding(ids) + model.positional_embedding  # [n, 77, width]
         blocks = list(model.transformer.resblocks)
@@ -76,7 +77,7 @@ class OpenClipEncoder:
         return replace(self, turned=True)
 
     def targets(self, prefix: str) -> list[Target]:
-        """Every Linear of the layers, named as transformers names them. The last layer of SD 2.x is never read, and not there."""
+        """Every Linear of the layers, under transformers' names; without the last layer of SD 2.x, which is never read."""
         blocks: Any = self.module.transformer.resblocks  # type: ignore[union-attr]
         count = len(blocks) - (not self.pools)
         return [target for number in range(count) for target in self._targets_of(prefix, number, blocks[number])]
@@ -88,7 +89,7 @@ class OpenClipEncoder:
             yield Target(layer_name(prefix, number, name), part, "text_encoder")
 
     def forwards(self) -> dict[nn.Module, Forward]:
-        """A replacement `forward` for every attention; use with `forwards_replaced` as long as this encoder is read."""
+        """A replacement `forward` for every attention; use with `forwards_replaced` while this encoder is read."""
         return {split.attention: _forward(split) for split in self.attentions}
 
 
@@ -104,7 +105,7 @@ def _split(attention: Any) -> SplitAttention:
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
-    """A frozen Linear over these very tensors."""
+    """A frozen Linear that shares these tensors."""
     with torch.device("meta"):
         linear = nn.Linear(weight.shape[1], weight.shape[0]).eval()
     linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -120,7 +121,7 @@ def _forward(split: SplitAttention) -> Forward:
     def forward(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, **_: Any
     ) -> tuple[torch.Tensor, None]:
-        """softmax(q kᵀ / √d + mask) v. Shapes: thrice `[77, n, width]` -> `[77, n, width]`; no weights are told."""
+        """softmax(q kᵀ / √d + mask) v. Shapes: three of `[77, n, width]` -> `[77, n, width]`; no weights are returned."""
         # [77, n, width] -> [n, heads, 77, d]
         q, k, v = (
             layer(x).unflatten(-1, (attention.num_heads, -1)).permute(1, 2, 0, 3)

@@ -1,4 +1,4 @@
-"""Freezing a borrowed model, and exchanging `forward` of single modules: every change has its exact inverse."""
+"""Reversible changes to a borrowed model: freezing it, and replacing the `forward` of single modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Forward = Callable[..., Any]
 
 @contextmanager
 def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """No parameter of `modules` requires grad, every module is in eval mode; the exit brings all flags back."""
+    """Context manager: no parameter of `modules` requires grad, every module is in eval mode. Restores all flags on exit."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     requires_grad = [parameter.requires_grad for parameter in parameters]
     submodules = [submodule for module in modules for submodule in module.modules()]
@@ -36,7 +36,7 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def others_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Without what others hung on single modules: a `forward` of an instance's own, and hooks. The exit brings it back."""
+    """Context manager that removes patched `forward`s of instances and hooks from `modules`, and restores them on exit."""
     kinds = ("_forward_hooks", "_forward_pre_hooks")
     submodules = [submodule for module in modules for submodule in module.modules()]
     hooks = [(submodule, kind, getattr(submodule, kind)) for submodule in submodules for kind in kinds]
@@ -54,7 +54,7 @@ def others_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Instances answer with the given functions; classes are untouched, and a `forward` an instance had before comes back."""
+    """Context manager that sets `forward` of instances, not of classes. Restores an instance's earlier `forward` on exit."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():

@@ -1,4 +1,4 @@
-"""Types of layers that files of other programs have and that are not trained here: what they are, and how to come by another."""
+"""Adapter types in files of other programs that are not trained here: what they are, and what to choose instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib_lora.model.delta import BIAS, BLOCKS, NORM, Tensors, adapter_type_of, i
 from lib_lora.model.layer_names.further import is_norm
 
 _TUCKER = "with Tucker's decomposition; choose one made without use_tucker (use_cp)"
-_BY_KEY = {  # what only this type has -> what it is; and the remedy
+_BY_KEY = {  # a key that only this type has -> what it is; what to do
     "lora_mid.weight": f"a LoCon {_TUCKER}",
     "hada_t1": f"a LoHa {_TUCKER}",
     "lokr_t2": f"a LoKr {_TUCKER}",
@@ -24,9 +24,9 @@ _OTHER = "choose a file of another type"
 
 
 def rarer_type(name: str, tensors: Tensors) -> str:
-    """What the layer is and what to do, in words, where it is of no type that is known here; "" where it is, or is a part of one.
+    """What a layer of an unknown type is and what to do, in words; "" if its type is known, or it is an incomplete known type.
 
-    Norms have a type of their own, and no other layer has it. The blocks of a BOFT have four dimensions.
+    Norms must have the type of norms, and no other layer may. The blocks of a BOFT have four dimensions.
     """
     if BLOCKS in tensors and tensors[BLOCKS].dim() == 4:
         return _BUTTERFLY
@@ -44,7 +44,7 @@ def rarer_type(name: str, tensors: Tensors) -> str:
 
 
 def rarer_problem(path: str, layers: Mapping[str, Tensors]) -> str | None:
-    """Which layers of the file cannot be gone on with for their type, in one sentence; None where all can."""
+    """Which layers of the file cannot be continued from because of their type, in one sentence; None if all can."""
     found = {name: words for name, tensors in layers.items() if (words := rarer_type(name, tensors))}
     if not found:
         return None

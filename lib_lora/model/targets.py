@@ -1,8 +1,8 @@
-"""Which layers get an adapter, and what a LoRA file calls them.
+"""Which layers get an adapter, and their names in a LoRA file.
 
 Every Linear and 1×1 convolution inside the U-Net's transformers, and every Linear of the text encoder's layers (kohya
-`networks/lora.py`, UNET_TARGET_REPLACE_MODULE); and, when convolutions have a rank (LoCon), every Linear and Conv2d of
-ResnetBlock2D, Downsample2D and Upsample2D (UNET_TARGET_REPLACE_MODULE_CONV2D_3X3). Names of files: `model/layer_names/`.
+`networks/lora.py`, UNET_TARGET_REPLACE_MODULE); if convolutions have a rank (LoCon), also every Linear and Conv2d of
+ResnetBlock2D, Downsample2D and Upsample2D (UNET_TARGET_REPLACE_MODULE_CONV2D_3X3). Names in files: `model/layer_names/`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _BLOCKS = ("ResnetBlock2D", "Downsample2D", "Upsample2D", "ResBlock", "Downsampl
 
 
 def fitted(targets: Iterable[Target], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A file's halves and magnitudes in as many dimensions as the layers have.
+    """A file's tensors, with matrices and magnitudes reshaped to the number of dimensions of their layer.
 
-    Around the transformers of SD 2.x are Linears, which sd-scripts makes 1×1 convolutions; files of both kinds mean the same.
-    LyCORIS' DyLoRA folds a larger kernel into the inputs of its first half.
+    proj_in and proj_out of SD 2.x are Linears, which sd-scripts makes 1×1 convolutions; both forms mean the same. LyCORIS' DyLoRA
+    folds a larger kernel into the inputs of lora_down.
     """
     modules = {target.name: target.module for target in targets}
     return {key: _fitted(*key.partition(".")[::2], value, modules) for key, value in state.items()}
@@ -56,7 +56,7 @@ def text_encoder_targets(text_encoder: nn.Module, prefix: str = "lora_te") -> li
 
 
 def unet_targets(unet: nn.Module, family: Family) -> list[Target]:
-    """The targets of a U-Net of ldm's or of diffusers' classes, under the names and in the order of kohya's files."""
+    """The targets of a U-Net of ldm's or diffusers' classes, with the names and order of kohya's files."""
     found = list(_unet_targets(unet, family))
     order = ("input", "middle", "output") if family.unet.names == "ldm" else ("down", "up", "mid")
     return sorted(found, key=lambda target: order.index(target.name.removeprefix("lora_unet_").split("_")[0]))
@@ -72,17 +72,17 @@ def _unet_targets(unet: nn.Module, family: Family) -> Iterator[Target]:
 
 
 def adaptable(base: BaseModel) -> list[Target]:
-    """Every layer that any LoRA file of this model family may change, and that can be trained here."""
+    """Every layer that a LoRA file of this model family may change and that can be trained here."""
     return base.targets() + conv_targets(base.unet, base.family)
 
 
 def conv_targets(unet: nn.Module, family: Family) -> list[Target]:
-    """The targets of a U-Net of ldm's or diffusers' classes, beside those of its transformers."""
+    """The targets of a U-Net of ldm's or diffusers' classes outside its transformers."""
     return [Target(unet_name(path, family), layer, "unet") for path, layer in _layers(unet)]
 
 
 def further_targets(base: BaseModel) -> list[Target]:
-    """Layers of the U-Net that files may change and that are not trained here: its ends and the embeddings of time and size."""
+    """U-Net layers that files may change but that are not trained here: first, last, and the embeddings of time and size."""
     paths = {path: layer for path, layer in base.unet.named_modules() if is_layer(layer)}
     places = {path: place_of(path.replace(".", "_")) for path in paths}
     ends = [path for path, place in places.items() if place and place.kind == "end"]

@@ -1,6 +1,6 @@
-"""What the tensors of a LoRA file must be, whoever wrote it: of numbers that can be trained on, and shapes that go together.
+"""What the tensors of any LoRA file must be: of numbers that can be trained, and of shapes that fit together.
 
-Every file that is gone on with, merged, cut down or described is looked at here first, layer by layer, without a model.
+Every file that is continued from, merged, truncated or described is checked here first, layer by layer, without a model.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lib_lora.model.delta import (
 Layers = Mapping[str, Tensors]
 
 MOST_NUMBERS = 2**27  # of a weight; SDXL's largest has 30 million
-_SINGLE = ("alpha", "on_input")  # one number each, of any kind: sd-scripts and LyCORIS write whole ones too
+_SINGLE = ("alpha", "on_input")  # one number each, of any dtype: sd-scripts and LyCORIS also write integers
 _VECTORS = ("weight", IA3_IN, IA3_OUT)  # of an (IA)³
-_DIMENSIONS = {  # of tensors that have as many as their layer's weight, or always the same
+_DIMENSIONS = {  # allowed numbers of dimensions: those of the layer's weight, or always the same
     **dict.fromkeys((DOWN, UP, *GENERAL, "lokr_w2"), (2, 4)),
     **dict.fromkeys((*HADAMARD, "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"), (2,)),
     **{BLOCKS: (3, 4), "diff": (1, 2, 3, 4), SCALE: (1, 2, 4)},
@@ -38,9 +38,9 @@ _DIMENSIONS = {  # of tensors that have as many as their layer's weight, or alwa
 
 
 def alpha_of(tensors: Tensors) -> float:
-    """Alpha of a layer. Where the file has none: the rank, so that nothing is scaled; 1 without a rank; of an OFT no limit, 0.
+    """Alpha of a layer; if the file has none, the rank (no scaling), 1 without a rank, 0 (no limit) for an OFT.
 
-    A full difference is not scaled, whatever its file says: no program that reads it does.
+    A full difference is never scaled, whatever its file states: no program that reads it does.
     """
     if "alpha" in tensors and not adapter_type_of(tensors).startswith("full"):
         return float(tensors["alpha"])
@@ -48,10 +48,10 @@ def alpha_of(tensors: Tensors) -> float:
 
 
 def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
-    """`start` names the file, and the option that it was given for. With `finite` every number must be one.
+    """Check the tensors of all layers. `start`: names the file and its option. `finite`: every number must be finite.
 
     Raises:
-        LoraFileError: one sentence with the first layer of each kind of damage, and how many more have it.
+        LoraFileError: one sentence with the first layer of each type of damage, and how many more have it.
     """
     found: dict[str, list[str]] = {}
     for name, tensors in layers.items():
@@ -66,17 +66,17 @@ def check_layers(layers: Layers, start: str, *, finite: bool = True) -> None:
 
 
 def not_finite(layers: Layers) -> list[str]:
-    """The layers with a number that is none."""
+    """The layers that have a number that is not finite."""
     return [name for name, tensors in layers.items() if not is_finite(tensors)]
 
 
 def is_finite(tensors: Tensors) -> bool:
-    """Whether every number is one, also in fp32, in which adapters are trained."""
+    """Whether every number is finite, also in fp32, in which adapters are trained."""
     return all(bool(torch.isfinite(_real(value)).all()) for value in tensors.values())
 
 
 def layer_problem(tensors: Tensors) -> tuple[str, str]:
-    """Which kind of damage a layer of a known type has, and what is wrong in words that go on after its name; "" for nothing."""
+    """Type of damage of a layer of a known type, and a phrase to follow the layer's name; "" and "" if there is none."""
     looks = (("single", _single_problems), ("numbers", _number_problems), ("shapes", _shape_problems), ("halves", _half_problems))
     return next(((kind, words) for kind, look in looks for words in look(tensors)), ("", ""))
 
@@ -86,7 +86,7 @@ def _real(value: torch.Tensor) -> torch.Tensor:
 
 
 def _single_problems(tensors: Tensors) -> Iterator[str]:
-    """`alpha` and the like are one number."""
+    """`alpha` and `on_input` must be one number."""
     for key in _SINGLE:
         value = tensors.get(key)
         if value is not None and value.numel() != 1:
@@ -96,7 +96,7 @@ def _single_problems(tensors: Tensors) -> Iterator[str]:
 
 
 def _number_problems(tensors: Tensors) -> Iterator[str]:
-    """Whole numbers are of a compressed file that says elsewhere what they mean."""
+    """Numbers must be floating point: integers are those of a compressed file, which states their meaning elsewhere."""
     for key, value in tensors.items():
         if key not in _SINGLE and not value.is_floating_point():
             yield f"has {key} in {_dtype(value)}, must be floating point"
@@ -105,7 +105,7 @@ def _number_problems(tensors: Tensors) -> Iterator[str]:
 
 
 def _shape_problems(tensors: Tensors) -> Iterator[str]:
-    """As many dimensions as a weight can have, or a factor of it."""
+    """Tensors must have as many dimensions as a weight, or a factor of it, can have."""
     for key, value in tensors.items():
         wanted = _DIMENSIONS.get(key)
         if key in _VECTORS:
@@ -116,7 +116,7 @@ def _shape_problems(tensors: Tensors) -> Iterator[str]:
 
 
 def _half_problems(tensors: Tensors) -> Iterator[str]:
-    """Factors of one product share a rank, and what is added or multiplied shares its sides."""
+    """Factors of a product must share their rank, and terms that are added or multiplied their shape."""
     kind = adapter_type_of(tensors).partition("+")[0].replace("dora", "lora")
     if kind == "lora":
         down, up = tensors[DOWN], tensors[UP]
@@ -156,7 +156,7 @@ def _kronecker_problems(tensors: Tensors) -> Iterator[str]:
 
 
 def _general_problems(tensors: Tensors) -> Iterator[str]:
-    """Either order of the factors: LyCORIS turned it in 3.0."""
+    """Factors must fit in either order: LyCORIS swapped them in 3.0."""
     for first, second in (GENERAL[:2], GENERAL[2:]):
         (a, b, *_), (c, d, *_) = tensors[first].shape, tensors[second].shape
         if a != d and b != c:
@@ -164,7 +164,7 @@ def _general_problems(tensors: Tensors) -> Iterator[str]:
 
 
 def _is_row_or_column(tensors: Tensors) -> bool:
-    """Whether a DoRA's magnitudes lie along one side of the weight; where a convolution's is folded, its length is not known."""
+    """Whether a DoRA's magnitudes fit one side of the weight; the length of a convolution's folded side is unknown."""
     scale, (out, inner) = tensors[SCALE], _sides(tensors)
     if max(scale.shape, default=1) != scale.numel() or max(scale.shape[2:], default=1) > 1:
         return False
@@ -174,7 +174,7 @@ def _is_row_or_column(tensors: Tensors) -> bool:
 
 
 def _sides(tensors: Tensors) -> tuple[int, int]:
-    """Outputs of the weight that is decomposed, and its inputs, times the kernel where the two are folded together."""
+    """Outputs and inputs of the decomposed weight; inputs times the kernel if the two are folded together."""
     if DOWN in tensors:
         return len(tensors[UP]), tensors[DOWN].shape[1]
     if "diff" in tensors:
@@ -189,7 +189,7 @@ def _sides(tensors: Tensors) -> tuple[int, int]:
 
 
 def _size(tensors: Tensors) -> int:
-    """Numbers of the weight, or of the largest product on the way to it."""
+    """Number of elements of the weight, or of the largest intermediate product."""
     kernel = math.prod(tensors[DOWN].shape[2:]) if DOWN in tensors else 1
     return max(math.prod(_sides(tensors)) * kernel, (rank_of(tensors) or 0) ** 2)
 

@@ -1,4 +1,4 @@
-"""Text encoders as the families read them, on transformers' classes."""
+"""Text encoders of transformers' classes, read as their families require."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from lib_lora.families.family import TextEncoder
 from lib_lora.model.conditioning import Reading
 
-END = 49407  # of CLIP's vocabulary
+END = 49407  # CLIP's end token
 
 
 def clip_core(text_encoder: nn.Module) -> nn.Module:
@@ -49,16 +49,16 @@ class ClipEncoder:
         return Reading(output.last_hidden_state)
 
     def as_sd_scripts(self) -> ClipEncoder:
-        """Sd-scripts reads it so, too."""
+        """Unchanged: sd-scripts reads it the same way."""
         return self
 
 
 @dataclass(frozen=True)
 class PenultimateClipEncoder:
-    """One of SDXL's: the hidden states before the last layer, as they are.
+    """A text encoder of SDXL: the hidden states before the last layer, without a norm.
 
-    `module`: transformers' CLIPTextModel, or CLIPTextModelWithProjection, which is pooled, too: the text's end after the last
-    layer and its norm, projected. `turned`: by the transposed matrix.
+    `module`: transformers' CLIPTextModel, or CLIPTextModelWithProjection, which also gives pooled text: the end token after the
+    last layer and norm, projected. `turned`: the projection matrix is transposed.
     """
 
     module: nn.Module
@@ -71,7 +71,7 @@ class PenultimateClipEncoder:
         return _token_embedding(self.module)
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
-        """As sd-scripts `_get_hidden_states_sdxl`, which knows no clip skip."""
+        """As sd-scripts `_get_hidden_states_sdxl`, which ignores clip skip."""
         core: Any = clip_core(self.module)
         output = core(ids, output_hidden_states=True)
         projection = getattr(self.module, "text_projection", None)
@@ -86,7 +86,7 @@ class PenultimateClipEncoder:
 
 
 def text_encoder(module: nn.Module, spec: TextEncoder) -> ClipEncoder | PenultimateClipEncoder:
-    """A text encoder of transformers' classes as its family reads it."""
+    """A text encoder of transformers' classes, read as `spec` requires."""
     pad_id = 0 if spec.is_open_clip else None
     return PenultimateClipEncoder(module, pad_id) if spec.penultimate else ClipEncoder(module, pad_id)
 

@@ -1,1 +1,1 @@
-"""What is minimised: noise, target, loss and its weights, as pure functions of tensors."""
+"""The training objective: extra noise, the loss and its weights, as pure functions of tensors."""

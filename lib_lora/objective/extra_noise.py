@@ -1,4 +1,4 @@
-"""Noise that is more than white: offset, several resolutions, perturbation of the input. What is random comes as an argument."""
+"""Noise that is not white: offset and several resolutions. Random tensors are arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def with_offset(
 
     Args:
         noise: ε.
-        latents: z, whose mean over height and width counts where `adaptive` is not 0.
+        latents: z, whose mean over height and width is used if `adaptive` is not 0.
         drawn: n, standard normal, one number per sample and channel.
         strength: o.
         adaptive: k.
@@ -34,7 +34,7 @@ def with_offset(
 def multires_sizes(size: Size, uniforms: Sequence[float]) -> list[Size]:
     """Sizes of the layers that are added to noise of `size` (in latents): layer i is r^i times smaller, r = 2 + 2 u_i.
 
-    They end with the first that is one latent high or wide.
+    The last is the first one that is one latent high or wide.
     """
     sizes = []
     for i, u in enumerate(uniforms):
@@ -46,7 +46,7 @@ def multires_sizes(size: Size, uniforms: Sequence[float]) -> list[Size]:
 
 
 def with_resolutions(noise: torch.Tensor, layers: Sequence[torch.Tensor], discount: float) -> torch.Tensor:
-    """(ε + Σ d^i · enlarged n_i) / std, over the batch (Whitaker, "Multi-Resolution Noise"; sd-scripts `pyramid_noise_like`).
+    """(ε + Σ d^i · upsampled n_i) / std, over the batch (Whitaker, "Multi-Resolution Noise"; sd-scripts `pyramid_noise_like`).
 
     Shapes:
         noise: `[B, 4, h, w]`; layers: `[B, 4, h_i, w_i]`, standard normal -> `[B, 4, h, w]`

@@ -1,4 +1,4 @@
-"""Error and weights, from tensors alone. To add a weight: a function here, one line in `sample_weights`, an option."""
+"""The loss and its weights, from tensors. To add a weight: a function here, one line in `sample_weights`, an option."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from lib_lora.config.objective import BENT, LossType, ObjectiveConfig
 from lib_lora.families.noise_process import NoiseProcess
 
-LARGEST_SNR = 1000.0  # sd-scripts bounds it in all weights but min-SNR
+LARGEST_SNR = 1000.0  # sd-scripts' bound in all weights but min-SNR
 
 
 def noise_schedule(objective: ObjectiveConfig, process: NoiseProcess) -> NoiseProcess:
-    """The process that latents are noised with: the model's own, or with nothing left of them at its last timestep."""
+    """The process that adds noise to latents: the model's own, or the same with zero terminal SNR."""
     found: NoiseProcess = process.with_zero_terminal_snr() if objective.zero_terminal_snr else process
     return found
 
@@ -27,22 +27,22 @@ def batch_loss(
     mask: torch.Tensor | None = None,
     loss_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The scalar that backward is called on: mean over each sample, weighted, mean over the batch (sd-scripts `process_batch`).
+    """The scalar loss: mean over each sample, weighted, mean over the batch (sd-scripts `process_batch`).
 
     Args:
-        model_pred: what the U-Net says.
+        model_pred: the U-Net's output.
         target: noise or velocity.
         timesteps: of every sample.
         objective: which error, which weights.
-        process: the model's own; weights take the SNR from it also with zero terminal SNR, as sd-scripts.
-        mask: what counts, 0 to 1; the mean is over everything all the same.
-        loss_weights: how much each sample counts.
+        process: the model's own, whose SNR the weights use even with zero terminal SNR, as sd-scripts.
+        mask: factors on the error, 0 to 1; the mean is still over all elements.
+        loss_weights: weight of each sample.
 
     Shapes:
         model_pred, target: `[B, C, h, w]`; timesteps, loss_weights: `[B]`; mask: `[B, 1, h, w]`
         -> `[]` fp32
     """
-    thresholds = torch.ones(len(timesteps), device=timesteps.device)  # of huber and smooth_l1 alone
+    thresholds = torch.ones(len(timesteps), device=timesteps.device)  # only for huber and smooth_l1
     if objective.loss_type in BENT:
         thresholds = huber_thresholds(objective, timesteps, noise_schedule(objective, process))
     error = elementwise_error(model_pred.float(), target.float(), objective.loss_type, thresholds)
@@ -55,7 +55,7 @@ def batch_loss(
 def elementwise_error(
     model_pred: torch.Tensor, target: torch.Tensor, loss_type: LossType, thresholds: torch.Tensor
 ) -> torch.Tensor:
-    """The error at every place, in the shape of `target`; thresholds `[B]` count for huber and smooth_l1.
+    """The error of every element, in the shape of `target`; thresholds `[B]` are used by huber and smooth_l1.
 
     l2 d²; l1 |d|; huber 2c(√(d² + c²) − c); smooth_l1 2(√(d² + c²) − c)  (sd-scripts `conditional_loss`: pseudo-Huber).
     """
@@ -95,13 +95,13 @@ def debiased_weight(timesteps: torch.Tensor, process: NoiseProcess, *, velocity:
 
 
 def velocity_scale(timesteps: torch.Tensor, process: NoiseProcess) -> torch.Tensor:
-    """SNR / (SNR + 1), `[B]`: by it a velocity loss becomes a noise loss (sd-scripts `get_snr_scale`)."""
+    """SNR / (SNR + 1), `[B]`: turns a velocity loss into a noise loss (sd-scripts `get_snr_scale`)."""
     ratio = process.snr(timesteps).clamp(max=LARGEST_SNR)
     return ratio / (ratio + 1)
 
 
 def sample_weights(objective: ObjectiveConfig, timesteps: torch.Tensor, process: NoiseProcess) -> torch.Tensor:
-    """The product of all weights that `objective` asks for, `[B]` fp32."""
+    """The product of all weights that `objective` selects, `[B]` fp32."""
     weights = torch.ones(len(timesteps), device=timesteps.device)
     velocity = objective.v_parameterization
     if objective.min_snr_gamma > 0:

@@ -1,1 +1,1 @@
-"""What a run leaves behind: the LoRA file with its metadata, and the card beside it."""
+"""The files that a run writes: the LoRA with its metadata, its card and preview, states and samples."""

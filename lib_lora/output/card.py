@@ -1,4 +1,4 @@
-"""What the webui shows of a LoRA: `NAME.json` with the trigger word, and the preview picture `NAME.png`."""
+"""The card of a LoRA in the webui: `NAME.json` with the trigger word; the preview beside it is `NAME.png`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_lora.errors import LoraFileError
 from lib_lora.files.atomic import write_atomically
 
 MAX_CARD_BYTES = 2**20
-# the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with what stands there where nobody wrote anything
+# the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with their empty values
 EMPTY: dict[str, Any] = {
     "description": "", "sd version": "", "activation text": "", "preferred weight": 1.0, "negative text": "", "notes": "",
 }  # fmt: skip
@@ -19,12 +19,12 @@ _WRITTEN_BY_US = ("sd version", "activation text")
 
 
 def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_weight: float) -> Path:
-    """Write the webui's user metadata beside `lora`; entries a person made before are kept.
+    """Write the webui's user metadata beside `lora`; entries that the user wrote are kept.
 
-    A card that is no JSON object is set aside, since the webui cannot read it either.
+    A card that is not a JSON object is renamed, since the webui cannot read it either.
 
     Raises:
-        LoraFileError: what bears the card's name is no card; it stays as it is.
+        LoraFileError: something else has the card's name; it is left unchanged.
     """
     path = lora.with_suffix(".json")
     found = _found(path)
@@ -41,7 +41,7 @@ def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_w
 
 
 def nobody_wrote(card: Path) -> bool:
-    """Whether a card holds what we write and nothing else.
+    """Whether a card holds only what this program writes.
 
     Raises:
         OSError: it cannot be read.
@@ -53,19 +53,19 @@ def nobody_wrote(card: Path) -> bool:
 
 
 def _found(path: Path) -> dict[str, Any] | None:
-    """What stands in a card; None where there is none, or it is no JSON object."""
+    """The entries of a card; None if it does not exist or is not a JSON object."""
     if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(found)  # what is nested too deep to be written again
+        json.dumps(found)  # fails if it is nested too deep to be written again
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def _free(path: Path) -> Path:
-    """`path`, or with the smallest -2, -3 … behind it that nothing has."""
+    """`path`, or `path` with the smallest unused suffix -2, -3, …"""
     number, free = 1, path
     while os.path.lexists(free):
         number += 1

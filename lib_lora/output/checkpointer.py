@@ -1,4 +1,4 @@
-"""What a run does between its steps: measures, saves files and states, draws samples. And at its end: state and best LoRA."""
+"""Work between steps (validation, LoRA files, states, samples) and at the end of a run (state, best LoRA)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpointer:
-    """Called after every step. Samples, cards and states that fail are told, and so is what cannot be taken away.
+    """Called after every step. Samples, cards, states and removals that fail are reported as notes.
 
     A LoRA that cannot be saved ends the run; it is kept elsewhere, with the state.
     """
@@ -54,7 +54,7 @@ class Checkpointer:
         self._fingerprint = data_fingerprint(plan)
 
     def resume(self, resumed: Resumed) -> None:
-        """Take session and best LoRA over from a state.
+        """Load trainer and best LoRA from a state.
 
         Raises:
             StateError: it does not fit the model.
@@ -64,14 +64,14 @@ class Checkpointer:
         self._best.load_state(resumed.state["best"])
 
     def before(self) -> Iterator[Event]:
-        """Before the first step of all."""
+        """Draw the samples that are due before the first step."""
         yield from self._sampler.after(0)
 
     def after(self, done: StepDone, *, asked: bool) -> Iterator[Event]:
-        """Whatever is due after a step; `asked`: somebody wants a file now.
+        """Do whatever is due after a step; `asked`: a LoRA was requested now.
 
         Raises:
-            LoraFileError: a file could not be written; no part of it is left, and the text says where the whole is kept.
+            LoraFileError: a LoRA could not be written; no partial file is left, and the text says where the LoRA is kept.
         """
         measured = self._measured(done)
         if measured is not None:
@@ -82,7 +82,7 @@ class Checkpointer:
         yield from self._sampler.after(done.step)
 
     def result(self, done: StepDone) -> Generator[Event, None, Path]:
-        """NAME itself, after the last step that was made.
+        """Write the LoRA NAME after the last step and return its path.
 
         Raises:
             LoraFileError: it could not be written; the text says where it is kept.
@@ -90,7 +90,7 @@ class Checkpointer:
         return (yield from self._written(self._result.published("", done.step, done.epoch), done))
 
     def at_end(self, done: StepDone) -> Iterator[Event]:
-        """The state after the last step that was made. The LoRA is saved: a state that cannot be written is told."""
+        """Save the state after the last step. The LoRA is saved already, so a failure is only a note."""
         run = self._config.run
         if not (run.save_state or run.save_state_on_train_end):
             return
@@ -100,10 +100,10 @@ class Checkpointer:
             yield Note(f"The LoRA is saved, but not its state ({error}).")
 
     def rescue(self, done: StepDone, error: HostChanged) -> Iterator[Event]:
-        """The model is gone, and with it the file.
+        """Save the state, since the model is gone and the LoRA cannot be saved.
 
         Raises:
-            HostChanged: always; it says where the state is.
+            HostChanged: always; the text says where the state is.
             StateError: it cannot be written.
         """
         saved = self.leave(done)
@@ -113,7 +113,7 @@ class Checkpointer:
         ) from error
 
     def leave(self, done: StepDone) -> StateSaved:
-        """The state alone, for which the model need not be there, nor much time.
+        """Save only the state, which needs neither the model nor much time.
 
         Raises:
             StateError: it cannot be written.
@@ -121,7 +121,7 @@ class Checkpointer:
         return self._save_state("", done)
 
     def best(self, done: StepDone) -> Iterator[Event]:
-        """NAME-best, where a measurement up to the last step, `done`, was worse."""
+        """Write NAME-best if a later validation, up to the last step, `done`, was worse than the best one."""
         best = self._best
         if not best.worth_saving:
             return
@@ -150,7 +150,7 @@ class Checkpointer:
             yield from self._save_state_between(save, done)
 
     def _save_state_between(self, save: Save, done: StepDone) -> Iterator[Event]:
-        """A state that cannot be written is told; the older one stays then."""
+        """Save a state and remove the older one; if it cannot be written, the older one stays."""
         try:
             yield self._save_state(save.ending, done)
         except StateError as error:
@@ -161,10 +161,10 @@ class Checkpointer:
             yield Note(stays)
 
     def _written(self, publishing: Generator[Event, None, Path], done: StepDone) -> Generator[Event, None, Path]:
-        """What `publishing` returns; its events on the way.
+        """The path that `publishing` returns; yields its events.
 
         Raises:
-            LoraFileError: it failed for good. LoRA and state are kept where that can be done, and the text says where.
+            LoraFileError: it failed for good. LoRA and state are kept elsewhere if possible, and the text says where.
         """
         try:
             return (yield from publishing)
@@ -181,7 +181,7 @@ class Checkpointer:
             raise LoraFileError(f"{failed} {again}") from error
 
     def _save_state(self, ending: str, done: StepDone, place: Path | None = None) -> StateSaved:
-        """The state in `place`, or else in the run's own folder."""
+        """Save the state in `place`; default: the run's own folder."""
         tensors: Tensors = {}
         tree = {"session": self._trainer.state(), "best": self._best.state()}
         values: dict[str, Any] = {

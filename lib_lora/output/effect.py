@@ -1,4 +1,4 @@
-"""Whether a LoRA changes anything at all once its numbers are rounded to those of the file."""
+"""Whether a LoRA changes anything after its values are rounded to the dtype of the file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lib_lora.model.embeddings import BUNDLE
 
 
 def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, adapters: Sequence[Adapter]) -> bool:
-    """Whether any layer of `state`, rounded to `dtype`, adds something to its weight, or a word brings vectors of its own.
+    """Whether any layer of `state`, rounded to `dtype`, changes its weight, or `state` holds an embedding.
 
-    `adapters` name the layers of the model; a DoRA is compared with what its weight began with.
+    `adapters` name the layers of the model; the magnitudes of a DoRA are compared with the norms of the original weight.
     """
     targets = {adapter.target.name: adapter.target for adapter in adapters}
     for name, tensors in by_layer(dict(state)).items():
@@ -30,7 +30,7 @@ def has_effect(state: Mapping[str, torch.Tensor], dtype: torch.dtype, adapters: 
 
 
 def _adds(tensors: State) -> bool:
-    """Whether what is added to the layer's weight is not zero everywhere. A product is zero where one of its factors is."""
+    """Whether a layer's weight delta is nonzero. A product counts as zero if one of its factors is."""
     kind = algebra.adapter_type_of(tensors).removesuffix("+dora")
     alpha = tensors.get("alpha")
     scaled_away = alpha is not None and float(alpha) == 0.0 and algebra.rank_of(tensors) is not None and kind != "glora"

@@ -1,4 +1,4 @@
-"""What a LoRA file holds, in numbers."""
+"""The contents of a LoRA file, in numbers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ ORDERS = {
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Family, layout of the names, type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite
-    or of rarer types.
+    """Family, key layout, type, ranks, alphas, modules, norms and metadata of the file, and which layers are not finite or of
+    rarer types.
 
-    Of DoRA the norms are those before its step; types that multiply the checkpoint's weight have none without it.
+    Norms of DoRA layers are those before normalisation; types that multiply the checkpoint's weight have none without it.
 
     Raises:
-        LoraFileError: it cannot be read, has tensors that go together in no type, or holds no layer of a known type.
+        LoraFileError: it cannot be read, its tensors match no type, or it holds no layer of a known type.
     """
     file = read_layers(path)
-    others = {key: file.raw[key] for key in file.names.unknown if key.startswith("lora_")}  # a layer of another model is one, too
-    # people look into a file to see where it is not finite
+    others = {key: file.raw[key] for key in file.names.unknown if key.startswith("lora_")}  # layers of other models count, too
+    # values that are not finite are reported below
     check_layers(by_layer({**file.state, **others}), f"{str(path)!r} ", finite=False)
     layers, words = by_layer({**without_bundle(file.state), **others}), bundled(file.state)
     rarer = {name: said for name, tensors in sorted(layers.items()) if (said := rarer_type(name, tensors))}
@@ -90,12 +90,12 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _has_alpha(tensors: Tensors) -> bool:
-    """Whether alpha says something: the file has one, or there is a rank that stands for it."""
+    """Whether alpha is defined: by the file, or by a rank."""
     return "alpha" in tensors or rank_of(tensors) is not None
 
 
 def _norms(norms: Sequence[float]) -> dict[str, float | None]:
-    """Mean and largest, None where one of them is no number: JSON has no word for it. Nothing where there are none."""
+    """Mean and largest norm, None if any norm is not finite, since JSON cannot write it; empty without norms."""
     if not norms:
         return {}
     whole = all(map(math.isfinite, norms))
@@ -113,7 +113,7 @@ def _types(layers: Iterable[Tensors]) -> list[str]:
 
 
 def _axis(shape: Iterable[int]) -> str:
-    """Of a dora_scale: one number for every input, `[1, in, …]`, or for every output, `[out, 1, …]`."""
+    """The axis of a dora_scale: one number for each input, `[1, in, …]`, or for each output, `[out, 1, …]`."""
     first, second, *rest = [*shape, 1, 1][: max(2, len(list(shape)))]
     if any(side != 1 for side in rest) or (first != 1 and second != 1):
         return "unknown"

@@ -1,12 +1,13 @@
-"""Writing LoRA files of one run: NAME itself, and others of the moment, each with its metadata and card."""
+"""Writing the LoRA files of one run, at its end and in between, each with its metadata and card."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,7 +16,7 @@ from lib_lora.config.names import next_free
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.events import Event, Note
+from lib_lora.events import Event, Note, SaveFailed
 from lib_lora.files.lora_file import serialise
 from lib_lora.host import Host
 from lib_lora.model.adapter import State, state_dict
@@ -28,7 +29,6 @@ from lib_lora.output.picture import drawn_by_us
 from lib_lora.output.preview import default_prompt, draw_preview, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
-from lib_lora.output.retry import write_with_retry
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Plan
 from lib_lora.run_control import RunControl
@@ -36,14 +36,17 @@ from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.trainer import Trainer
 
 _NO_EFFECT = (
-    "{name} has no effect: in {kind} every layer is zero. Train longer, raise the learning rates, or set Save precision "
-    "(save_precision) to float."
+    "LoRA {name!r} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float "
+    "as Precision of the file (save_precision)."
 )
+
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Unsaved:
-    """What is to be saved: its name, and the file as soon as it is made."""
+    """A LoRA that is not saved yet: its name, its tensors, and the serialised file once it is made."""
 
     name: str
     adapters: State
@@ -51,7 +54,7 @@ class Unsaved:
 
 
 class LoraWriter:
-    """Knows what all files of a run have in common."""
+    """Writes LoRA files; holds what all files of a run have in common."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class LoraWriter:
 
     @cached_property
     def model(self) -> ModelInfo:
-        """Of the base model; asked for once, since it may read the whole checkpoint. Without that its hashes are not known."""
+        """Information on the base model, read once since it may hash the whole checkpoint; without hashes if that fails."""
         try:
             return self._base.info()
         except OSError as error:
@@ -80,9 +83,9 @@ class LoraWriter:
             return ModelInfo("unknown", None, None, self._base.family)
 
     def adapters(self) -> State:
-        """CPU copies of the adapters that are to be kept, and of the trained word's vectors.
+        """CPU copies of the adapters as they are saved (EMA), and of the trained embedding's vectors.
 
-        What of a file to go on with is not trained is as it lies there.
+        Layers of a file to continue from that are not trained are as in the file.
         """
         word, kept = self._trainer.word, self._trainer.kept
         with self._trainer.result():
@@ -92,7 +95,7 @@ class LoraWriter:
     def published(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
     ) -> Generator[Event, None, Path]:
-        """As `write`; one that changes nothing is told before, and where the disk refuses it can be tried again."""
+        """As `write`, with a note before if the LoRA has no effect, and with a retry if the disk refuses."""
         adapters = self.adapters() if adapters is None else adapters
         dtype = FILE_DTYPES[self._config.precision.save_precision]
         if not has_effect(adapters, dtype, self._trainer.adapters):
@@ -102,18 +105,18 @@ class LoraWriter:
     def write(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
     ) -> Path:
-        """Publish `NAME` + `ending`. The name in the metadata is the file's own: the webui makes a prompt's alias of it.
+        """Publish `NAME` + `ending`. The metadata name the file itself, since the webui uses that name as an alias in prompts.
 
         Args:
-            ending: "" for the LoRA itself.
-            step: updates that were made, as ss_steps says.
-            epoch: as ss_epoch says.
-            adapters: what to write; without, the adapters of now.
+            ending: "" for the final LoRA.
+            step: optimizer updates (ss_steps).
+            epoch: ss_epoch.
+            adapters: what to write; default: the current adapters.
             extra: further metadata.
 
         Raises:
-            LoraFileError: the file cannot be written, or does not load; what was there before is there again. Where its cause is
-                an `OSError`, another try may do; `rescued` keeps what is not tried again.
+            LoraFileError: the file cannot be written or does not load; the file of before is restored. If the cause is an
+                `OSError`, a retry may succeed; otherwise call `rescued` to keep the LoRA.
         """
         adapters = self.adapters() if adapters is None else adapters
         self._unsaved = Unsaved(self._config.run.name + ending, adapters)
@@ -125,7 +128,7 @@ class LoraWriter:
             except LoraFileError as error:
                 if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
                     raise
-                # Windows replaces no file that another program holds
+                # Windows cannot replace a file that another program has open
                 free = next_free(name, folder)
                 path = self._write(free, step, epoch, adapters, extra or {})
                 self._told.append(f"{name!r} is in use by another program and cannot be overwritten; saved as {free!r}.")
@@ -137,7 +140,7 @@ class LoraWriter:
         return path
 
     def rescued(self, error: Exception) -> LoraFileError:
-        """What to raise where `write` failed with `error` for good: the file is kept elsewhere, and the text says where."""
+        """The error to raise after `write` failed with `error` for good; the LoRA is kept elsewhere, and the text says where."""
         if isinstance(error, RescuedError) or self._unsaved is None:
             return LoraFileError(told(error, None))
         content = self._unsaved.content or _plain(self._unsaved.adapters)
@@ -166,7 +169,7 @@ class LoraWriter:
         return published.path
 
     def card(self, path: Path, *, preview: bool) -> Iterator[Note]:
-        """What stands beside a LoRA. The LoRA is saved: whatever fails here is told, and costs nothing else."""
+        """Write card and preview, and announce the LoRA to the host. The LoRA is saved already, so failures are only notes."""
         told, self._told = self._told, []
         yield from map(Note, told)
         parts = [self._card, *([self._preview] if preview and self._config.run.preview_steps else []), self._announce]
@@ -180,7 +183,7 @@ class LoraWriter:
                 yield Note(f"The LoRA is saved, but its card or preview is incomplete ({why}).")
 
     def _card(self, lora: Path) -> Path | None:
-        """Written, or the file that stays."""
+        """Write the card; returns an existing one that stays."""
         path = lora.with_suffix(".json")
         if os.path.lexists(path) and not self._config.run.overwrite:
             return path
@@ -189,7 +192,7 @@ class LoraWriter:
         return None
 
     def _preview(self, lora: Path) -> Path | None:
-        """Drawn, or the file that stays: a picture that somebody chose is not replaced."""
+        """Draw the preview; returns an existing one that stays, since a picture of the user's own is not replaced."""
         path = lora.with_suffix(".png")
         if os.path.lexists(path) and not (self._config.run.overwrite and drawn_by_us(path)):
             return path
@@ -204,7 +207,7 @@ class LoraWriter:
 
 
 def _plain(adapters: State) -> bytes | None:
-    """A file of the adapters alone, in full precision; None where no file can be made of them."""
+    """A file of the adapters alone in fp32, without metadata; None if they cannot be serialised."""
     try:
         return serialise(adapters, torch.float32, {})
     except LoraFileError:
@@ -212,8 +215,27 @@ def _plain(adapters: State) -> bytes | None:
 
 
 def _optimizer_text(config: Settled, trainer: Trainer) -> str:
-    """`module.Class(key=value,…)` with the arguments that were given, as sd-scripts writes ss_optimizer."""
+    """ss_optimizer as sd-scripts writes it: `module.Class(key=value,…)` with the arguments that were given."""
     cls = type(trainer.updater.optimizer)
     arguments = {**optimizer_spec(config.optimizer.optimizer).defaults, **parse_arguments(config.optimizer.optimizer_args)}
     given = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{cls.__module__}.{cls.__name__}" + (f"({given})" if given else "")
+
+
+def write_with_retry(write: Callable[[], T], control: RunControl) -> Generator[Event, None, T]:
+    """The result of `write`. If the disk refuses, yields `SaveFailed` and retries if `control.on_write_failed()` says so.
+
+    An error with an `OSError` as its cause counts as the disk's: full, read-only, no permission, broken, a lost network share.
+
+    Raises:
+        LoraFileError: `write` failed for another reason, or is not retried.
+    """
+    while True:
+        try:
+            return write()
+        except LoraFileError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            yield SaveFailed(str(error))
+            if not control.on_write_failed():
+                raise

@@ -1,6 +1,6 @@
 """The `ss_*` and `modelspec.*` entries of a LoRA file, from configuration and plan (sd-scripts `train_network.py`).
 
-All values are texts. The webui reads several of them for its cards; see `tests/test_files.py`.
+All values are strings. The webui reads several of them for its cards; see `tests/test_files.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from lib_lora.output.metadata_size import MADE_BY, fitted
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
 
-# what sd-scripts always writes, with the values of a run that does not use it
+# entries that sd-scripts always writes, with their values if unused
 NOT_USED: dict[str, Any] = {
     "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
 }  # fmt: skip
-# what no_metadata leaves (sd-scripts SS_METADATA_MINIMUM_KEYS)
+# entries that remain with no_metadata (sd-scripts SS_METADATA_MINIMUM_KEYS)
 MINIMUM = {
     "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
 }  # fmt: skip
@@ -41,7 +41,7 @@ MINIMUM = {
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known only after the run."""
+    """Facts for the metadata that are known only after the run."""
 
     started_at: float
     steps_done: int
@@ -52,12 +52,12 @@ class RunFacts:
 
 
 def file_metadata(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, str]:
-    """Every entry of the file except the hashes, as far as it fits into one."""
+    """Every entry of the file except the hashes, cut to size."""
     return fitted(_entries(config, plan, model, facts, software)).texts
 
 
 def cut_metadata(config: Settled, plan: Plan) -> tuple[str, ...]:
-    """A sentence on everything that is longer than files may tell; known before a model is touched."""
+    """A note on every entry that will be cut; known before the model is touched."""
     facts = RunFacts(0.0, 0, 0, Precision("no", torch.float32), " ".join(config.optimizer.optimizer_args))
     return fitted(_entries(config, plan, ModelInfo("", None, None), facts, {})).told
 
@@ -100,7 +100,7 @@ def _run_entries(config: Settled, plan: Plan, facts: RunFacts) -> dict[str, Any]
 
 
 def _option_entries(config: Settled) -> dict[str, Any]:
-    """What is declared with its key, as sd-scripts writes it."""
+    """Entries of the options that declare a key, as sd-scripts writes them."""
     found: dict[str, Any] = {}
     for opt in all_options():
         key, value = opt.declaration.metadata, config.value(opt)
@@ -110,7 +110,7 @@ def _option_entries(config: Settled) -> dict[str, Any]:
 
 
 def _settled_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
-    """What options decide together, or with the device."""
+    """Entries that depend on several options, or on the device."""
     optimizer, data = config.optimizer, config.data
     warmup = optimizer.lr_warmup_steps
     return {
@@ -131,7 +131,7 @@ def _settled_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
 
 
 def _network_args(config: Settled) -> dict[str, Any]:
-    """What sd-scripts takes as network_args and is not at its default, as texts; it adds the dropout."""
+    """Options that sd-scripts takes as network_args and that are not at their defaults, as strings; the dropout is added."""
     prefix = "network_args."
     options = [opt for opt in all_options() if (opt.declaration.kohya or "").startswith(prefix)]
     given = {str(opt.declaration.kohya).removeprefix(prefix): str(config.value(opt)) for opt in options
@@ -141,7 +141,7 @@ def _network_args(config: Settled) -> dict[str, Any]:
 
 
 def _embedding_entries(config: Settled) -> dict[str, Any]:
-    """The word whose embedding is bundled in the file; a key of our own."""
+    """The embedding that is bundled in the file; a key of our own."""
     embedding = config.embedding
     if embedding.embedding_vectors == 0:
         return {}
@@ -171,7 +171,7 @@ def _dataset_entries(config: Settled, plan: Plan) -> dict[str, Any]:
 
 
 def _folder_entries(members: Mapping[Path, list[Sample]], named: list[tuple[str, Folder]], *, is_reg: bool) -> dict[str, Any]:
-    """Repeats and images of the folders that are, or are not, regularisation folders."""
+    """Repeats and image counts of the training folders, or with `is_reg` of the regularisation folders."""
     return {
         name: {"n_repeats": folder.repeats, "img_count": len(members.get(folder.path, []))}
         for name, folder in named
@@ -180,7 +180,7 @@ def _folder_entries(members: Mapping[Path, list[Sample]], named: list[tuple[str,
 
 
 def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
-    """Folders by name; a second one of the same name gets a number."""
+    """Folders by name; duplicates get a number."""
     seen = Counter[str]()
     named = []
     for folder in plan.folders:
@@ -191,7 +191,7 @@ def _named_folders(plan: Plan) -> list[tuple[str, Folder]]:
 
 
 def _members(plan: Plan) -> dict[Path, list[Sample]]:
-    """Folder -> its samples but those held out."""
+    """Folder -> its samples, without those held out."""
     heldout, found = set(plan.heldout), defaultdict[Path, list[Sample]](list)
     for index, sample in enumerate(plan.samples):
         if index not in heldout:

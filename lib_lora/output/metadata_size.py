@@ -1,7 +1,7 @@
-"""How much a LoRA file tells of its run. What would be longer is cut, and told before the first step.
+"""Limits on the metadata of a LoRA file. Longer entries are cut, and reported as notes before the first step.
 
-The header of a file is read whole by whoever lists it: the webui does so for every LoRA, keeps it in its cache and sends it to
-pages. safetensors reads at most 100 MB, `files/safetensors_header.py` 8 MB, of which 32,768 tensors take up to 6.
+Listing a file reads its whole header: the webui does so for every LoRA, caches the metadata and sends them to pages.
+safetensors reads at most 100 MB, `files/safetensors_header.py` 8 MB, of which 32,768 tensors take up to 6.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_METADATA_BYTES = 2 * 2**20  # as it stands in the file
-# the entry that every file of ours has, and what it begins with
+MAX_METADATA_BYTES = 2 * 2**20  # as in the file
+# an entry of every file that this program writes, and its prefix
 MADE_BY = ("modelspec.implementation_version", "sd-webui-train-lora/")
 TAGS, FOLDERS, BUCKETS = "ss_tag_frequency", ("ss_dataset_dirs", "ss_reg_dataset_dirs"), "ss_bucket_info"
-# parts of the whole: what is not named here is a text or small table, of which there are fewer than 16
+# fractions of the whole; entries not listed here are strings or small tables, fewer than 16
 _SHARES = {TAGS: 1 / 2, BUCKETS: 1 / 4, **dict.fromkeys(FOLDERS, 1 / 16)}
 _SHARE = 1 / 128
-_ODD_TAG = 1 / 64  # of the tags' share: a "tag" longer than this is left out alone, and does not end the count
+_ODD_TAG = 1 / 64  # of the tags' share: a longer "tag" is left out, without ending the count
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """`texts`: entry -> text. `told`: a sentence on everything that is cut."""
+    """`texts`: entry -> string. `told`: a note on each entry that is cut or cleaned."""
 
     texts: dict[str, str]
     told: tuple[str, ...]
 
 
 def fitted(entries: Mapping[str, Any]) -> Fitted:
-    """Entries as the file has them, each within its share. Tables are JSON, as sd-scripts writes them; the rest is `str`."""
+    """Entries as strings, each within its share: tables as JSON (as in sd-scripts), the rest with `str`."""
     texts, told = {}, []
     for key, value in entries.items():
         if isinstance(value, (str, dict)) and _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
@@ -45,12 +45,12 @@ def fitted(entries: Mapping[str, Any]) -> Fitted:
 
 
 def bytes_of(text: str) -> int:
-    """What a text takes in a header, with its quotes."""
+    """Bytes of a string in a header, with its quotes."""
     return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _cut(key: str, value: Any, budget: int) -> tuple[str, str | None]:
-    """The text of an entry, and what is told where it had to be cut."""
+    """The string of an entry, and a note if it was cut."""
     whole = json.dumps(value) if isinstance(value, dict) else str(value)
     if bytes_of(whole) <= budget:
         return whole, None
@@ -74,7 +74,7 @@ def _cut(key: str, value: Any, budget: int) -> tuple[str, str | None]:
 
 
 def _beginning(text: str, budget: int) -> str:
-    """As much of `text` as fits, with an ellipsis for the rest."""
+    """The beginning of `text` that fits, with an ellipsis."""
     left, kept = budget - bytes_of("…"), 0
     for character in text[:budget]:
         left -= bytes_of(character) - 2
@@ -85,7 +85,7 @@ def _beginning(text: str, budget: int) -> str:
 
 
 def _fewer_tags(table: Mapping[str, Mapping[str, int]], budget: int) -> tuple[dict[str, dict[str, int]], int, int]:
-    """The most frequent tags of all folders, of equal ones the first; how many these are, and how many there were."""
+    """The most frequent tags of all folders (ties: the first wins), their number, and the number of all tags."""
     found = [(count, folder, tag) for folder, tags in table.items() for tag, count in tags.items()]
     left, kept, seen = budget - 4, set[tuple[str, str]](), set[str]()
     for count, folder, tag in sorted(found, key=lambda entry: -entry[0]):
@@ -104,7 +104,7 @@ def _fewer_tags(table: Mapping[str, Mapping[str, int]], budget: int) -> tuple[di
 
 
 def _fewer(table: Mapping[str, Any], budget: int, weight: Callable[[Any], int]) -> dict[str, Any]:
-    """The entries that weigh most, as many as fit, in the order that they had."""
+    """As many entries as fit, those with the largest weight, in their original order."""
     left, kept = budget - 4, set[str]()
     for key in sorted(table, key=lambda key: -weight(table[key])):
         cost = _cost(key, table[key])
@@ -115,12 +115,12 @@ def _fewer(table: Mapping[str, Any], budget: int, weight: Callable[[Any], int]) 
 
 
 def _cost(key: str, value: Any) -> int:
-    """Bytes that an entry of a table takes: the table is a text in the header, where quotes and backslashes are escaped again."""
+    """Bytes of a table's entry in the header, where quotes and backslashes of the table's JSON are escaped again."""
     return bytes_of(f"{json.dumps(key)}: {json.dumps(value)}, ") - 2
 
 
 def _clean(value: Any) -> Any:
-    """Without halves of characters, which names of files may hold and UTF-8 does not."""
+    """`value` without lone surrogates, which file names may hold and UTF-8 cannot encode."""
     if isinstance(value, str):
         return _HALF_PAIR.sub("�", value)
     if isinstance(value, dict):

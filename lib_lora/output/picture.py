@@ -1,4 +1,4 @@
-"""Pictures that a run draws, as PNG files that say who made them: only such a one is ever replaced or removed."""
+"""PNG files that name this program as their maker; only such files are ever replaced or removed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lib_lora.data.images import Pixels
 
 MAKER = "sd-webui-train-lora"
 _MARK = b"tEXtSoftware\0" + MAKER.encode()
-_MARK_WITHIN_BYTES = 256  # it stands before the pixels, behind the size
+_MARK_WITHIN_BYTES = 256  # the mark is between the size and the pixels
 
 
 def png(pixels: Pixels) -> bytes:
-    """The file of a picture. Shapes: `[height, width, 3]`."""
+    """`pixels`, `[height, width, 3]`, as a PNG file with the maker's mark."""
     content, told = io.BytesIO(), PngInfo()
     told.add_text("Software", MAKER)
     Image.fromarray(pixels).save(content, "PNG", pnginfo=told)
@@ -24,7 +24,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def drawn_by_us(path: Path) -> bool:
-    """Whether the file says so itself.
+    """Whether a file has the maker's mark.
 
     Raises:
         OSError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Previews of what a LoRA has learned: of its card, of samples between steps, and of those before the first step."""
+"""Preview pictures of a LoRA: for its card, and samples between steps and before the first."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lib_lora.output.sampler import PreviewRequest, sample
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
 
-# sd-scripts' values of what a prompt does not say (`sample_image_inference`); the size is that of the training
+# sd-scripts' defaults for what a prompt does not state (`sample_image_inference`); the size is that of the training
 GUIDANCE, STEPS = 7.5, 30
 LARGEST_PX = 768
 
 
 def default_prompt(config: TrainConfig, plan: Plan) -> Prompt:
-    """The trigger word alone, or the first caption in full where there is none."""
+    """The trigger word, or the whole first caption if there is none."""
     return Prompt(config.text.trigger or in_order(config.text, plan.samples[0].caption, config.run.seed))
 
 
 def preview_size(config: TrainConfig) -> Size:
-    """The resolution of the training, up to a limit."""
+    """The training resolution as a square, at most LARGEST_PX."""
     side = min(config.data.resolution, LARGEST_PX)
     return Size(side, side)
 
 
 def preview_request(config: TrainConfig, prompt: Prompt) -> PreviewRequest:
-    """What is drawn for `prompt`; the settings of the run say what the prompt does not."""
+    """The request for `prompt`; what it does not state comes from the run's settings."""
     size = preview_size(config)
     return PreviewRequest(
         prompt=prompt.text,
@@ -49,10 +49,10 @@ def preview_request(config: TrainConfig, prompt: Prompt) -> PreviewRequest:
 
 
 def draw_preview(path: Path, base: BaseModel, request: PreviewRequest, precision: Precision) -> None:
-    """Write the PNG at `path`, drawn with the adapters that are attached."""
+    """Draw `request` with the attached adapters and write it as a PNG at `path`."""
     write_atomically(path, png(sample(base, request, precision)))
 
 
 def _whole(side: int) -> int:
-    """A side that has whole latents (sd-scripts rounds down, too)."""
+    """`side` rounded down to a multiple of SIDE_STEP (as sd-scripts)."""
     return side - side % SIDE_STEP

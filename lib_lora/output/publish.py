@@ -1,4 +1,4 @@
-"""Putting a finished LoRA where the host finds it, checked by the host's own loader; the old file survives until it loads."""
+"""Writing a LoRA to the host's folder and checking it with the host's loader; the old file is kept until the new one loads."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lib_lora.output.rescue import RescuedError, rescue, told
 
 @dataclass(frozen=True)
 class Published:
-    """A LoRA at its place, and what is told beside."""
+    """The path of a published LoRA, and notes."""
 
     path: Path
     told: tuple[str, ...] = ()
 
 
 def free_name(name: str, folder: Path, *, overwrite: bool) -> str:
-    """`name`, or `name-2` … where it was taken during the run."""
+    """`name`, or `name-2`, … if it was taken during the run."""
     return next_free(name, folder) if taken_problem(name, folder, overwrite=overwrite) else name
 
 
 def publish(config: TrainConfig, host: Host, content: bytes) -> Published:
-    """Write `content` as `NAME.safetensors` (as `NAME-2` … if the name was taken meanwhile) and have the host load it.
+    """Write `content` as `NAME.safetensors` (`NAME-2`, … if the name was taken meanwhile) and have the host load it.
 
     Raises:
-        LoraFileError: it cannot be written, or read; what was there before is there again. With an `OSError` as its cause it may
-            go well another time.
-        RescuedError: the host cannot load it; what was there before is there again, and the new file lies elsewhere.
+        LoraFileError: it cannot be written or read; the file of before is restored. If its cause is an `OSError`, a retry
+            may succeed.
+        RescuedError: the host cannot load it; the file of before is restored, and the new file is kept elsewhere.
     """
     folder = host.lora_folder()
     path = folder / f"{free_name(config.run.name, folder, overwrite=config.run.overwrite)}.safetensors"
@@ -45,7 +45,7 @@ def publish(config: TrainConfig, host: Host, content: bytes) -> Published:
         write(path, content)
     except BaseException:
         if backup is not None:
-            remove(backup)  # the first error counts; the next run takes it away
+            remove(backup)  # the first error counts; if this fails, the next run removes the backup
         raise
     try:
         host.check_lora(path)
@@ -57,7 +57,7 @@ def publish(config: TrainConfig, host: Host, content: bytes) -> Published:
 
 
 def _backed_up(path: Path) -> Path | None:
-    """A copy of the file that is to be replaced, under a name of ours.
+    """A copy of the file at `path` under a temporary name; None if there is none.
 
     Raises:
         LoraFileError: the disk refused.
@@ -75,10 +75,10 @@ def _backed_up(path: Path) -> Path | None:
 
 
 def _refused(error: BaseException, path: Path, backup: Path | None, content: bytes, host: Host, run: str) -> None:
-    """Bring back what was there before the host refused the new file, which is kept elsewhere.
+    """Keep the file that the host refused elsewhere, and restore the file of before.
 
     Raises:
-        RescuedError: with where it lies, unless it was the disk that refused, or somebody ended the program.
+        RescuedError: says where the file is, unless the disk refused it or the program is ending.
     """
     of_the_disk = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
     kept = None if of_the_disk else rescue(content, path.stem, host, run)
@@ -101,25 +101,25 @@ def _bring_back(path: Path, backup: Path | None) -> None:
         path.unlink(missing_ok=True)
         return
     backup.replace(path)
-    with suppress(OSError):  # whoever has seen the new file must see that this is another
+    with suppress(OSError):  # a new time, so that programs that have read the new file read this one again
         os.utime(path)
 
 
 def _left(text: str, path: Path, backup: Path | None, error: OSError | None) -> str:
-    """A sentence more, on files that are not where they were."""
+    """`text` with the places of the files that could not be moved back."""
     why = "" if error is None else f" ({error.strerror or error})"
     older = "" if backup is None else f"; the previous file is {str(backup)!r}"
     return f"{text} The new file is still {str(path)!r}{why}{older}."
 
 
 def use_best(name: str, best: Path, host: Host) -> Path:
-    """`NAME-best` becomes `NAME`; what was `NAME` becomes `NAME-last` and is returned. Cards stay with their names.
+    """Rename `NAME` to `NAME-last` and `NAME-best` to `NAME`; returns the path of `NAME-last`. `NAME` keeps its card.
 
-    At every moment all tensors are on disk under some name. What stands beside `NAME-best` and was made by somebody else stays;
-    so does what the disk does not give away.
+    At every moment all tensors are on disk under some name. Files beside `NAME-best` that others made stay, as do files that
+    cannot be removed.
 
     Raises:
-        LoraFileError: one of the two is not there, or cannot be written.
+        LoraFileError: one of the two does not exist or cannot be written.
     """
     path = best.with_name(f"{name}.safetensors")
     for needed in (path, best):
@@ -131,7 +131,7 @@ def use_best(name: str, best: Path, host: Host) -> Path:
     write(last, _renamed(path, name, last.stem))
     write(path, _renamed(best, best.stem, name))
     card = path.with_suffix(".json")
-    with suppress(OSError):  # the LoRAs have their names; a card that cannot be copied can be written again
+    with suppress(OSError):  # the LoRAs are renamed; a card is less important
         if card.is_file() and not os.path.lexists(last.with_suffix(".json")):
             write_atomically(last.with_suffix(".json"), card.read_bytes())
     for _ in remove_lora(best):
@@ -142,7 +142,7 @@ def use_best(name: str, best: Path, host: Host) -> Path:
 
 
 def _renamed(path: Path, old: str, new: str) -> bytes:
-    """The same tensors, with metadata that says the new name where it said the old one."""
+    """The file at `path` with `old` replaced by `new` in its metadata."""
     tensors, metadata = read(path)
     named = {key: new if key in {"ss_output_name", "modelspec.title"} and text == old else text for key, text in metadata.items()}
     return serialise(tensors, None, {key: text for key, text in named.items() if not key.startswith("sshs_")})

@@ -1,4 +1,4 @@
-"""Where a trained LoRA goes that cannot be published: beside its place, into the work folder, or into the temporary folder."""
+"""Keeping a LoRA that cannot be published: in the LoRA folder, the work folder or the temporary folder."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lib_lora.errors import LoraFileError, TrainLoraError
 from lib_lora.files.atomic import write_atomically
 from lib_lora.host import Host
 
-ENDING = ".rescued"  # the webui lists no such file
+ENDING = ".rescued"  # the webui does not list such files
 T = TypeVar("T")
 
 
 class RescuedError(LoraFileError):
-    """A LoRA could not be published, but is kept; the text says where."""
+    """A LoRA could not be published but is kept; the text says where."""
 
 
 def rescue(content: bytes, name: str, host: Host, run: str) -> Path | None:
-    """Keep a serialised LoRA in the first folder that takes it; None where none does.
+    """Write a serialised LoRA to the first folder that allows it; returns its path, or None if none does.
 
     Args:
-        content: the file.
-        name: of the LoRA.
-        host: knows the folders.
-        run: name of the run, whose work folder is one of them.
+        content: the serialised LoRA.
+        name: name of the LoRA.
+        host: knows its folders.
+        run: name of the run, whose work folder is one of the choices.
     """
 
     def kept(folder: Path) -> Path:
@@ -44,10 +44,10 @@ def rescue(content: bytes, name: str, host: Host, run: str) -> Path | None:
 
 
 def in_another_place(keep: Callable[[Path], T], work: Path) -> T:
-    """What `keep` makes of the run's work folder, or else of a new one in the temporary folder.
+    """The result of `keep` on the run's work folder, or if that fails on a new temporary folder.
 
     Raises:
-        OSError, TrainLoraError: that of the temporary folder.
+        OSError, TrainLoraError: raised by `keep` on the temporary folder.
     """
     with suppress(OSError, TrainLoraError):
         return keep(work)
@@ -61,7 +61,7 @@ def in_another_place(keep: Callable[[Path], T], work: Path) -> T:
 
 
 def told(error: BaseException, kept: Path | None) -> str:
-    """What went wrong, and where the LoRA lies now."""
+    """The text of `error`, and where the LoRA is now."""
     text = str(error) if isinstance(error, TrainLoraError) else f"The LoRA could not be saved ({type(error).__name__}: {error})."
     return text if kept is None else f"{text} It is kept as {str(kept)!r}; to use it, remove {ENDING} from its name."
 

@@ -1,6 +1,6 @@
-"""A picture from the model in hand, adapters included: a small deterministic sampler for previews.
+"""A small deterministic sampler for previews, on the loaded model with its adapters.
 
-Touches nothing of the host: no switch of checkpoints, no caches, no global random state.
+Does not touch the host's checkpoint, caches or global random state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lib_lora.training.precision import Precision
 
 @dataclass(frozen=True)
 class PreviewRequest:
-    """What to draw."""
+    """A picture to draw; `size` in pixels."""
 
     prompt: str
     size: Size
@@ -38,7 +38,7 @@ class PreviewRequest:
 
 @torch.no_grad()
 def sample(base: BaseModel, request: PreviewRequest, precision: Precision) -> Pixels:
-    """The picture, `[height, width, 3]`, with classifier-free guidance."""
+    """The picture, `[height, width, 3]`, drawn with classifier-free guidance."""
     process = noise_schedule(request.objective, base.noise_process)
     velocity, shape = request.objective.v_parameterization, base.family.latent_shape(*request.size)
     latents = normal((1, *shape), request.seed, "sample").to(base.device)
@@ -54,7 +54,7 @@ def sample(base: BaseModel, request: PreviewRequest, precision: Precision) -> Pi
 
 
 def _conditioning(base: BaseModel, request: PreviewRequest, precision: Precision) -> Conditioning:
-    """Of the negative prompt and the prompt, for a picture that nothing was cut off."""
+    """Conditioning of the negative prompt and the prompt, in this order, for an uncropped picture."""
     texts, length, size = (request.negative, request.prompt), request.max_token_length, request.size
     ids = tuple(
         torch.tensor([caption_ids(base.tokenizer, text, length, encoder.pad_id) for text in texts], device=base.device)

@@ -1,4 +1,4 @@
-"""Pictures of the sample prompts while a run goes on, always from the same noise, so that they can be compared."""
+"""Samples of the prompts during a run, always from the same noise so that they can be compared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THUMBNAIL_PX = 256
 
 
 class Sampler:
-    """Draws the prompts when they are due. A failure is told once, and costs the run nothing but its samples."""
+    """Draws the samples when they are due. After a failure, reported as a note, the run continues without samples."""
 
     def __init__(
         self, config: TrainConfig, plan: Plan, base: BaseModel, host: Host, trainer: Trainer, written_files: WrittenFiles
@@ -41,7 +41,7 @@ class Sampler:
         self._failed = False
 
     def after(self, step: int) -> Iterator[Event]:
-        """Draw what is due after `step` updates; called while the adapters are attached."""
+        """Draw the samples that are due after `step` updates; the adapters must be attached."""
         if self._failed or not samples_due(self._config.run, self._plan, step):
             return
         yield Phase("generating samples")
@@ -63,15 +63,15 @@ class Sampler:
         yield Sampled(step, tuple(paths), tuple(prompt.text for prompt in self._prompts))
 
     def _name(self, start: str) -> str:
-        """What a picture is called; where the host hides pictures it can neither be guessed nor be taken for one."""
+        """The file name of a picture; if the host hides pictures it cannot be guessed and has no picture's ending."""
         return hidden_name(f"{start}_{secrets.token_hex(8)}.png") if self._hides else f"{start}.png"
 
 
 def thumbnail(path: Path) -> bytes:
-    """A small JPEG of a picture.
+    """The picture at `path` as a JPEG of at most THUMBNAIL_PX a side.
 
     Raises:
-        OSError: it is not there, or no picture.
+        OSError: it does not exist or is not a picture.
     """
     with Image.open(path) as picture:
         small = picture.convert("RGB")
@@ -82,10 +82,10 @@ def thumbnail(path: Path) -> bytes:
 
 
 def _free(path: Path) -> Path:
-    """`path`, or with the smallest -2, -3 … where a picture that no run drew has its name.
+    """`path`, or `path` with the smallest suffix -2, -3, … if a picture that no run drew has its name.
 
     Raises:
-        OSError: what is there cannot be read.
+        OSError: an existing file cannot be read.
     """
     number, free = 1, path
     while os.path.lexists(free) and not drawn_by_us(free):

@@ -1,4 +1,4 @@
-"""A LoRA of fewer ranks out of one that was trained for it (DyLoRA), by leaving out the last ones."""
+"""Truncation of a LoRA that was trained in units (DyLoRA) to a lower rank."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lib_lora.training.continue_settings import unit_of
 
 
 def truncate(source: Path, rank: int, out: Path) -> Path:
-    """Write the first `rank` ranks of the LoRA `source`, with its alphas as they are (sd-scripts `extract_lora_from_dylora.py`).
+    """Write the first `rank` ranks of the LoRA `source` to `out`, alphas unchanged (sd-scripts `extract_lora_from_dylora.py`).
 
-    Layers that have no more ranks stay whole.
+    Layers of rank `rank` or less stay whole.
 
     Raises:
-        LoraFileError: `source` was not trained in units, `rank` is no multiple of its unit or not less than its rank, or `out` is
-            there or cannot be written.
+        LoraFileError: `source` was not trained in units, `rank` is not a multiple of its unit or not less than its rank, or
+            `out` exists or cannot be written.
     """
     state, metadata = read(source)
     check_layers(by_layer(state), f"{str(source)!r} ")

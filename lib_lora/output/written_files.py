@@ -1,30 +1,30 @@
-"""What a run leaves on the disk: noted while it is written, told at the end, however the run ends."""
+"""The files that a run wrote, recorded as they are written and listed at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-MOST_NAMED = 10  # files of one kind in one folder that are named one by one
+MOST_NAMED = 10  # files of one type in one folder that are listed one by one
 
 
 class WrittenFiles:
-    """Files and folders that one run wrote, in their order."""
+    """Files and folders that one run wrote, in order."""
 
     def __init__(self) -> None:
         self._written: dict[Path, None] = {}
 
     def add(self, *paths: Path) -> None:
-        """Take note of what was written, or of a folder that something was written into. Twice is once."""
+        """Record files that were written, or folders that were written into. Duplicates count once."""
         self._written.update(dict.fromkeys(paths))
 
     def paths(self) -> tuple[Path, ...]:
-        """What of it is still there."""
+        """The recorded paths that still exist."""
         return tuple(path for path in self._written if _is_there(path))
 
 
 def _is_there(path: Path) -> bool:
-    """What cannot be looked at was written, and counts as there."""
+    """Whether a path exists; True if that cannot be determined."""
     try:
         return path.exists()
     except OSError:
@@ -32,11 +32,11 @@ def _is_there(path: Path) -> bool:
 
 
 def left_lines(paths: Sequence[Path], *, folders: bool = True) -> list[str]:
-    """A line for each path; of many files of one kind in a folder their number, and of a folder how much is in it.
+    """A line for each path, with a folder's number of files; many files of one type in one folder share a line.
 
     Args:
-        paths: what was left.
-        folders: whether the folders that it lies in are named; a page shows them to nobody.
+        paths: files and folders.
+        folders: whether to name the folders that contain them; pages do not show these.
     """
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
@@ -53,7 +53,7 @@ def left_lines(paths: Sequence[Path], *, folders: bool = True) -> list[str]:
 
 
 def _inside(path: Path) -> int | None:
-    """How much lies in a folder; None where it is none, or cannot be looked at."""
+    """The number of entries in a folder; None if it is not a folder or cannot be listed."""
     try:
         return sum(1 for _ in path.iterdir())
     except OSError:

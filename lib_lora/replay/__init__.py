@@ -1,1 +1,1 @@
-"""Our step and our data path, held against recordings of sd-scripts."""
+"""Compares our training step and data path with recordings of sd-scripts."""

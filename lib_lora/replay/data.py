@@ -1,4 +1,4 @@
-"""Compare our data path with a recorded table: buckets, sizes, crops, token ids and pixels that sd-scripts made."""
+"""Compares our data path with a recorded table of sd-scripts: buckets, sizes, crops, token ids and pixels."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FIXED = re.compile(r"fixed (\d+)x(\d+)")
 
 
 def replay_data(table: Path, pixels: Path | None, photos: Path | None) -> dict[str, float]:
-    """Counts of what differs from the table, and how far pixels (0 to 255) are off.
+    """Number of entries that differ from the table, and differences of pixels (0 to 255).
 
     Raises:
-        ConfigError: the table or the pixels are not of that form.
+        ConfigError: the table or the pixels do not have the expected form.
     """
     start = f"The table {str(table)!r} cannot be compared with"
     try:
@@ -60,10 +60,10 @@ def _compare_table(recorded: dict[str, Any]) -> dict[str, float]:
 
 
 def _side(value: Any) -> int:
-    """A whole number that a side of a picture can have.
+    """`value`, if it is an integer that an image's side can have.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if type(value) is not int or not 1 <= value <= MAX_SIDE:
         raise ValueError(f"got {str(value)[:40]!r}, must be a whole number from 1 to {MAX_SIDE}")
@@ -82,7 +82,7 @@ def _rule(setting: dict[str, Any]) -> BucketRule:
 
 
 def _compare_pixels(pixels: Path | None, photos: Path | None) -> tuple[float, float]:
-    """Largest and mean difference over all recorded pictures; 0, 0 when none are given."""
+    """Largest and mean difference over all recorded images; 0, 0 if none are given."""
     if pixels is None or photos is None:
         return 0.0, 0.0
     files = {path.name: path for path in photos.rglob("*")}

@@ -1,4 +1,4 @@
-"""Replay a recorded sd-scripts run through the product's own step, and measure how far losses and weights are off."""
+"""Replays a recorded sd-scripts run through our own training step, and measures how far losses and weights differ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, training_step
 from lib_lora.training.texts import Texts
 
-# The recording holds what these made: captions, latents, noise, noisy latents and timesteps as they were used.
+# The recording holds the results of these: captions, latents, noise, noisy latents and timesteps as they were used.
 _STILL_COUNT = {"prior_loss_weight", "alpha_mask", "masked_loss", "clip_skip", "max_token_length", "weighted_captions"}
 _RECORDED = frozenset(
     {opt.declaration.kohya or opt.name for opt in all_options() if opt.group in ("data", "text")} - _STILL_COUNT
@@ -47,7 +47,7 @@ _SIZES = ("original_sizes_hw", "crop_top_lefts", "target_sizes_hw")
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded run: tensors by name, captions and losses per step; `sdxl`: of that family, and not of SD 1.x or 2.x."""
+    """A recorded run: tensors by name, captions and losses per step. `sdxl`: of SDXL, not of SD 1.x or 2.x."""
 
     tensors: State
     config: TrainConfig
@@ -56,7 +56,7 @@ class Recording:
     sdxl: bool = False
 
     def group(self, prefix: str) -> State:
-        """The tensors below `prefix`, without it."""
+        """The tensors whose names start with `prefix`, without it."""
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
@@ -64,8 +64,8 @@ def load_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        ConfigError: it is none, or uses options that are not supported.
-        LoraFileError: it is no safetensors file.
+        ConfigError: the file is no recording, or uses options that are not supported.
+        LoraFileError: the file is no safetensors file.
     """
     tensors, metadata = read(path)
     try:
@@ -91,7 +91,7 @@ def _unfit(reason: str) -> ConfigError:
 
 
 def _problem(tensors: State, captions: Any, losses: Any, *, sdxl: bool) -> str | None:
-    """Why these are not steps of a run, in words that go on, or None."""
+    """Why these are not the steps of a run, as a phrase; None if they are."""
     if not isinstance(losses, list) or not losses or not all(type(loss) is float and math.isfinite(loss) for loss in losses):
         return "losses must be a list of finite numbers"
     lines = isinstance(captions, list) and all(
@@ -119,7 +119,7 @@ def _problem(tensors: State, captions: Any, losses: Any, *, sdxl: bool) -> str |
 
 
 def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
-    """Train as recorded, and say how far losses and weights are from the recording's.
+    """Train as recorded, and return how far losses and weights are from the recording's.
 
     Raises:
         ModelError: the recording is of another model family.
@@ -141,7 +141,7 @@ def replay(recording: Recording, base: BaseModel) -> dict[str, Any]:
 
 
 def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], list[Adapter], set[str]]:
-    """The losses, the trained pairs, and the keys our own run of this configuration would write (without alpha)."""
+    """The losses, the trained adapters, and the keys that our own run of this configuration would write (without alpha)."""
     config = settled_for(recording.config, base)
     layers = adaptable(base)
     targets = [target for target in layers if is_trained(config, target.name, target.part)]
@@ -165,7 +165,7 @@ def train_recorded(recording: Recording, base: BaseModel) -> tuple[list[float], 
 
 @contextmanager
 def _read_as_recorded(base: BaseModel) -> Iterator[None]:
-    """While it lasts, captions are read as sd-scripts reads them. A run reads them as the webui does."""
+    """Context manager under which captions are read as sd-scripts reads them. A run reads them as the webui does."""
     readers = base.text_encoders
     base.text_encoders = tuple(reader.as_sd_scripts() for reader in readers)
     try:

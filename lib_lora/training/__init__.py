@@ -1,1 +1,1 @@
-"""One step and what it needs: precision, optimizer, schedule, latents and contexts."""
+"""The trainer, its step, and what both need: precision, optimizer, schedule, latents, contexts, states."""

@@ -1,8 +1,8 @@
-"""What is due after a step: saves, samples, the held-out loss, a record of the progress. And which older files go.
+"""What is due after a step: saves, samples, validation, a progress record; and which older files are removed.
 
 Saves are those of sd-scripts (`train_network.py`, `train_util.py`).
 
-Pure functions of options, plan and step. Steps and epochs count from 1 here: `step` is how many updates were made.
+Pure functions of options, plan and step. Steps and epochs count from 1 here: `step` is the number of updates made.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from lib_lora.config.run import RunConfig
 from lib_lora.events import Event, Planned, Saved, SavedBetween, StateSaved, StepDone
 from lib_lora.plan import Plan
 
-RECORD_EVERY_S = 10.0  # while steps go on
+RECORD_EVERY_S = 10.0  # while steps are made
 
 
 @dataclass(frozen=True)
 class Save:
-    """One file in between: `NAME` + `ending`. `old` and `old_state` are endings of what goes in exchange, or None."""
+    """One file to save: `NAME` + `ending`. `old`, `old_state`: endings of the LoRA and state to remove for it, or None."""
 
     ending: str
     epochs_done: int
@@ -38,14 +38,14 @@ def step_ending(step: int) -> str:
 
 
 def save_epochs(run: RunConfig, epochs: int) -> int:
-    """Every how many epochs a file is saved; 0: never. A ratio wins: ⌊epochs / ratio⌋, at least 1."""
+    """Number of epochs between saves; 0: never. A ratio takes precedence: ⌊epochs / ratio⌋, at least 1."""
     if run.save_n_epoch_ratio:
         return epochs // run.save_n_epoch_ratio or 1
     return run.save_every_n_epochs
 
 
 def due_saves(run: RunConfig, plan: Plan, step: int, *, asked: bool = False) -> tuple[Save, ...]:
-    """The files to save after `step`; `asked`: somebody wants one now. No epoch file for the last epoch: that is NAME itself."""
+    """The files to save after `step`. `asked`: a save was requested. The last epoch has no epoch file: that is NAME itself."""
     saves = []
     every = run.save_every_n_steps
     if asked or (every and step % every == 0):
@@ -61,7 +61,7 @@ def due_saves(run: RunConfig, plan: Plan, step: int, *, asked: bool = False) -> 
 
 
 def samples_due(run: RunConfig, plan: Plan, step: int) -> bool:
-    """Whether the sample prompts are drawn after `step`; 0 is before the first. The end of a run ends its epoch."""
+    """Whether samples are drawn after `step`; 0 is before the first step. The end of a run counts as the end of its epoch."""
     if step == 0:
         return run.sample_at_first
     every, every_epochs = run.sample_every_n_steps, run.sample_every_n_epochs
@@ -70,7 +70,7 @@ def samples_due(run: RunConfig, plan: Plan, step: int) -> bool:
 
 
 def heldout_due(data: DataConfig, plan: Plan, step: int) -> bool:
-    """Whether the loss on held-out images is measured after `step`: at the cadence asked for, and after the last step."""
+    """Whether the validation loss is measured after `step`: at the configured intervals, and after the last step."""
     if not plan.heldout:
         return False
     steps, epochs = data.validate_every_n_steps, data.validate_every_n_epochs * plan.steps_per_epoch
@@ -78,14 +78,14 @@ def heldout_due(data: DataConfig, plan: Plan, step: int) -> bool:
 
 
 def record_due(event: Event, seconds: float) -> bool:
-    """Whether a job's progress is written down after `event`, `seconds` after it was last: for each file, and now and then."""
+    """Whether to record a job's progress after `event`, `seconds` after the last record: for each file, and at intervals."""
     if isinstance(event, StepDone):
         return seconds >= RECORD_EVERY_S
     return isinstance(event, (Planned, StateSaved, Saved, SavedBetween))
 
 
 def _epoch_ended(plan: Plan, step: int) -> int:
-    """The epoch that ends with `step`, from 1; 0 in the middle of one."""
+    """The epoch that ends with `step`, from 1; 0 if none does."""
     return 0 if step % plan.steps_per_epoch else step // plan.steps_per_epoch
 
 

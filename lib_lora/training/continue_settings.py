@@ -1,4 +1,4 @@
-"""A finished LoRA -> the settings with which a run goes on from it."""
+"""A finished LoRA -> the settings of a run that continues from it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Sizes = set[tuple[int, float]]  # rank and alpha
 
 @dataclass(frozen=True)
 class ContinueSettings:
-    """`settings`: option name -> value, all that must agree with the file. `description`: what it is."""
+    """`settings`: option name -> value, all that must match the file. `description`: of the file."""
 
     settings: Mapping[str, Any]
     description: str
 
 
 def continue_settings(path: Path) -> ContinueSettings:
-    """What to set to go on from the LoRA at `path`.
+    """The settings to continue from the LoRA at `path`.
 
-    Where all layers have one rank and one alpha (convolutions another), these are set; otherwise ranks come from the file.
+    If all layers have one rank and one alpha (convolutions another), these are set; otherwise ranks come from the file.
 
     Raises:
-        LoraFileError: it cannot be read, or is of a kind that cannot be gone on with.
+        LoraFileError: the file cannot be read, or its type cannot be continued from.
     """
     file, layers = layers_of(str(path))
     metadata = file.metadata
@@ -59,14 +59,14 @@ def continue_settings(path: Path) -> ContinueSettings:
     if single:
         ((settings["rank"], settings["alpha"]),) = places[False]
         settings["conv_dim"], settings["conv_alpha"] = next(iter(places[True]), (0, 1.0))
-        if kind == "glora":  # whatever its file says, it is not scaled
+        if kind == "glora":  # not scaled, whatever the file states
             settings["alpha"] = float(settings["rank"])
     settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
     return ContinueSettings(settings, _words(path, kind, file.names.family, layers, places))
 
 
 def _alpha(tensors: State) -> float:
-    """What the file says, without the digits that half precision makes up."""
+    """The file's alpha, without rounding errors of half precision."""
     return float(f"{alpha_of(tensors):.3g}")
 
 
@@ -82,10 +82,10 @@ def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, St
 
 
 def unit_of(source: Path, metadata: Mapping[str, str]) -> int:
-    """The number of ranks that were trained together; sd-scripts' is 1 where it is not given.
+    """Number of ranks that were trained together; default 1, as in sd-scripts.
 
     Raises:
-        LoraFileError: the file is no DyLoRA, or does not say it in whole numbers.
+        LoraFileError: the file is not a DyLoRA, or its unit is not a valid whole number.
     """
     if metadata.get("ss_network_module") != DYLORA:
         raise LoraFileError(

@@ -1,8 +1,9 @@
-"""What a run starts from: fresh pairs, those of a file to go on with, and LoRAs that lie below the new one."""
+"""The LoRA files that a run starts from (to continue from, and base LoRAs merged first): reading and checking them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 from lib_lora.config.adapter import AdapterConfig
@@ -11,32 +12,35 @@ from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, LoraFileError, Problem
 from lib_lora.families.family import DetectedModel, Family
 from lib_lora.model.adapter import State, by_layer
-from lib_lora.model.base import Part
+from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.delta import BLOCKS, SCALE, adapter_type_of, factorization, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
+from lib_lora.model.norm_shifts import norms_of
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
+from lib_lora.model.targets import further_targets
 from lib_lora.model.tensor_rules import alpha_of, check_layers
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merge first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
-KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # of one it is a limit that is not trained, of the other without effect
+KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # diag-oft's is a limit that is not trained; glora's has no effect
 _FROM_FILE = "or turn on Ranks from the file (dim_from_weights)"
+OURS = "kohya's names"
 
 
 def weights_problems(config: Settled, kind: DetectedModel | None = None, files: LoraFiles | None = None) -> list[Problem]:
-    """What is wrong with the files that the configuration names, as far as they tell it without a model.
+    """Problems of the LoRA files in the configuration that show without a model.
 
-    `kind`: what the model is, where that is known; a file of another family is refused then.
+    `kind`: the detected model, if known; files of another family are then refused.
     """
     adapter, files = config.adapter, files or LoraFiles()
     try:
         told = _continue_problems(config, kind, files) if adapter.network_weights else []
     except ConfigError:
-        told = []  # ranks, alphas or factors that cannot be read: their rules tell
+        told = []  # unreadable ranks, alphas or factors: their rules report them
     problems = [Problem("network_weights", text) for text in told]
     for path in adapter.base_weights:
         try:
@@ -49,10 +53,10 @@ def weights_problems(config: Settled, kind: DetectedModel | None = None, files: 
 
 
 def kept_tensors(config: Settled, family: Family, files: LoraFiles | None = None) -> tuple[State, frozenset[str]]:
-    """What the file to go on with has of layers that are not trained, for the new file, bit for bit; and which layers these are.
+    """Tensors of untrained layers in the file to continue from, for the new file, bit for bit; and the names of these layers.
 
     Raises:
-        LoraFileError: it cannot be read.
+        LoraFileError: the file cannot be read.
     """
     if not config.adapter.network_weights:
         return {}, frozenset()
@@ -68,7 +72,7 @@ def is_trained(config: Settled, name: str, part: Part) -> bool:
 
 
 def _continue_problems(config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> list[str]:
-    """The file is read and fits the family, the type, the ranks and the alphas that are asked for."""
+    """Problems of the file to continue from: it must be readable, and have the configured family, type, ranks and alphas."""
     adapter = config.adapter
     try:
         file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None, files)
@@ -112,12 +116,12 @@ def _base_problems(path: str, file: LoraLayers) -> list[str]:
 
 
 def is_trainable(kind: str) -> bool:
-    """Whether layers of this type can be trained."""
+    """Whether adapters of this type can be trained."""
     return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
 
 
 def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | None:
-    """An embedding in the file is gone on with, or the LoRA would lose the word that it was trained with."""
+    """An embedding in the file must be continued, or the LoRA would lose the word that it was trained with."""
     wanted = (config.text.trigger, config.embedding.embedding_vectors)
     try:
         words = [(word.name, word.count) for word in bundled(file.state)]
@@ -135,14 +139,14 @@ def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | No
 
 
 def other_type(kind: str) -> str:
-    """What to do with a file of this type, in words."""
+    """The remedy for a file of this type, in words."""
     if is_trainable(kind):
         return f"set Type (adapter_type) to {kind}"
     return "this type cannot be trained; use the file in Merge first (base_weights), or choose another"
 
 
 def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
-    """Rank and alpha of one layer. A LoKr of whole matrices has neither."""
+    """Problems of one layer's rank and alpha. A LoKr of whole matrices has neither."""
     rank, (wanted_rank, wanted_alpha) = rank_of(tensors), rank_and_alpha(name, adapter)
     if BLOCKS in tensors:
         count, size, _ = tensors[BLOCKS].shape
@@ -170,10 +174,10 @@ def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str
 
 
 def layers_of(path: str, title: str = "Continue from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:
-    """A LoRA file, and layer -> tensors of it, of the types that are known here.
+    """A LoRA file, and its layer -> tensors, all of known types.
 
     Raises:
-        LoraFileError: one sentence, with the option's `title`.
+        LoraFileError: the file cannot be used; the message starts with `title`.
     """
     file = _opened(path, title, family, LoraFiles())
     return file, _checked(file, path, title)
@@ -187,10 +191,10 @@ def _opened(path: str, title: str, family: Family | None, files: LoraFiles) -> L
 
 
 def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
-    """Layer -> tensors, all under names and of types that are known here.
+    """Layer -> tensors, all with known names and types.
 
     Raises:
-        LoraFileError: one sentence, with the option's `title`.
+        LoraFileError: the file cannot be used; the message starts with `title`.
     """
     check_layers(by_layer(file.state), f"{title}: {path!r} ")
     layers = by_layer(without_bundle(file.state))
@@ -211,5 +215,50 @@ def _checked(file: LoraLayers, path: str, title: str) -> dict[str, State]:
 
 
 def part_of(name: str) -> Part:
-    """Where the layer of that name lies."""
+    """The part of the model that has the layer `name`."""
     return "text_encoder" if name.startswith(_TEXT) else "unet"
+
+
+def continued_notes(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[str]:
+    """Notes, one for each thing that a user would not expect.
+
+    Raises:
+        LoraFileError: a file cannot be read.
+    """
+    told: list[str] = []
+    if not config.adapter.network_weights and not config.adapter.base_weights:
+        return told
+    files = files or LoraFiles()
+    heard = {target.name for target in further_targets(base)} | norms_of(base).keys()
+    if config.adapter.network_weights:
+        path = config.adapter.network_weights
+        file = files.layers(path, base.family)
+        start, further = f"{CONTINUE}: {path!r} has ", _further(file)
+        if file.names.layout != OURS:
+            told.append(f"{start}{file.names.layout}; the new file has {OURS}.")
+        told += _alpha_told(file, start)
+        if further:
+            silent = [name for name in further if name not in heard]
+            tail = f"; training ignores {_listed(silent)}" if silent else ""
+            told.append(f"{start}{_listed(further)}, which are not trained and stay unchanged in the new file{tail}.")
+    for path in config.adapter.base_weights:
+        file = files.layers(path, base.family)
+        start, silent = f"{BASE}: {path!r} has ", [name for name in _further(file) if name not in heard]
+        told += _alpha_told(file, start)
+        if silent:
+            told.append(f"{start}{_listed(silent)}, which cannot be merged and are ignored.")
+    return told
+
+
+def _alpha_told(file: LoraLayers, start: str) -> list[str]:
+    """A note if a PEFT file has no alphas: they are in its configuration, which may be lost."""
+    peft = "PEFT" in file.names.layout and not any(key.endswith(".alpha") for key in file.state)
+    return [f"{start}no alphas; each is taken as its layer's rank, so nothing is scaled."] if peft else []
+
+
+def _further(file: LoraLayers) -> list[str]:
+    return [name for name in by_layer(without_bundle(file.state)) if is_further(name)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the layer {names[0]!r}" if len(names) == 1 else f"{len(names)} layers, such as {names[0]!r}"

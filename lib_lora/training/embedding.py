@@ -1,4 +1,4 @@
-"""The trigger word's own vectors at the beginning of a run, and what is told of words with embeddings."""
+"""Initial vectors of the trigger word's embedding, and notes on embeddings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _UNREAD = "Initializer word (init_word): got {!r}, which has no tokens; use anot
 
 
 def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> Embedding | None:
-    """The word that is trained, its vectors fp32 parameters; None where none is.
+    """The embedding to train, its vectors fp32 parameters; None if none is trained.
 
-    They begin as those of the file to go on with, or as the tokens of the first meaning, one after the other and again from the
-    start (sd-scripts `train_textual_inversion.py`, init_token_ids).
+    The vectors start as those of the file to continue from, or as the tokens of `init_word`, repeated in order
+    (sd-scripts `train_textual_inversion.py`, init_token_ids).
 
     Raises:
-        ConfigError, LoraFileError: there is nothing to begin with, or it does not fit the model.
+        ConfigError, LoraFileError: there are no initial vectors, or they do not fit the model.
     """
     embedding, name = config.embedding, config.text.trigger
     if embedding.embedding_vectors == 0:
@@ -38,14 +38,14 @@ def start_word(config: TrainConfig, base: BaseModel, files: LoraFiles | None = N
 
 
 def _word_of_the_file(config: TrainConfig, base: BaseModel, files: LoraFiles | None) -> Embedding | None:
-    """The trigger's embedding in the file to go on with."""
+    """The trigger's embedding in the file to continue from, or None."""
     path = config.adapter.network_weights
     words = bundled((files or LoraFiles()).layers(path, base.family).state) if path else []
     return next((word for word in words if word.name == config.text.trigger), None)
 
 
 def meaning_problem(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> str | None:
-    """The sentence that says why the trigger's own vectors have nothing to begin with, or None."""
+    """Why the trigger's embedding has no initial vectors, or None."""
     text = config.embedding.init_word or config.text.trigger
     if not text or config.embedding.embedding_vectors == 0 or plain_ids(base.tokenizer, text):
         return None
@@ -53,7 +53,7 @@ def meaning_problem(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
 
 
 def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
-    """The sentence that says why the trigger cannot have an embedding in this host, or None."""
+    """Why the trigger cannot have an embedding in this host, or None."""
     trigger = config.text.trigger
     if config.embedding.embedding_vectors == 0:
         return None
@@ -68,7 +68,7 @@ def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
 
 
 def embedding_notes(config: TrainConfig, captions: Sequence[str], base: BaseModel) -> list[str]:
-    """What is to be told of words with embeddings, where captions have them or ought to.
+    """Notes on the host's embeddings in captions, and on the embedding that is trained.
 
     Raises:
         ConfigError: the trigger cannot have an embedding in this host.

@@ -1,4 +1,4 @@
-"""The adapters that a run starts with: fresh ones, those of a file to continue from, and LoRAs that are merged first."""
+"""The adapters that a run starts with: new ones, those of a file to continue from, and base LoRAs that are merged first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lib_lora.training.continued_files import BASE, CONTINUE, KEEP_THEIR_ALPHA, 
 
 
 def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Problem]:
-    """What of the files does not fit `base`, which is only looked at: layers that it lacks, and shapes."""
+    """Problems of LoRA files that do not fit `base`: layers that it lacks, and shapes. `base` is only read."""
     adapter, problems, files = config.adapter, list[Problem](), files or LoraFiles()
     own = [adapter.network_weights] if adapter.network_weights else []
     for option, title, paths in (("network_weights", CONTINUE, own), ("base_weights", BASE, adapter.base_weights)):
@@ -36,17 +36,17 @@ def fit_problems(config: TrainConfig, base: BaseModel, files: LoraFiles | None =
     except LoraFileError as error:
         problems.append(Problem("network_weights" if own else "base_weights", str(error)))
     except ValueError:
-        pass  # strengths that are no numbers: their rule tells
+        pass  # multipliers that are not numbers: their rule reports them
     return problems
 
 
 def initial_adapters(
     config: Settled, base: BaseModel, dtype: torch.dtype = torch.float32, files: LoraFiles | None = None
 ) -> list[Adapter]:
-    """The adapters of a run, with the values of the file to go on with where it has them.
+    """The adapters of a run: those of the file to continue from, and new ones for other layers.
 
-    What the file holds of layers that are not trained stays as it is, in the model and in the new file. Layers that it lacks get
-    fresh ones, unless ranks come from the file: then they are not trained, as in sd-scripts.
+    Adapters in the file whose layers are not trained stay unchanged, in the model and in the new file. Layers missing in the file
+    get new adapters, unless ranks come from the file: then they are not trained, as in sd-scripts.
 
     Raises:
         LoraFileError: the file does not fit the model.
@@ -61,7 +61,7 @@ def initial_adapters(
         trained = is_trained(config, target.name, target.part)
         if one is not None:
             if trained and not adapter.dim_from_weights and adapter_type_of(one.named()) not in KEEP_THEIR_ALPHA:
-                one = with_alpha(one, alpha)  # the same but for rounding
+                one = with_alpha(one, alpha)  # equal up to rounding
             for parameter in one.named().values():
                 parameter.requires_grad_(trained)
             adapters.append(one)
@@ -71,7 +71,7 @@ def initial_adapters(
 
 
 def merged_adapters(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> list[Adapter]:
-    """The LoRAs below the new one, each with its strength: one adapter for every layer that any of them changes.
+    """The base LoRAs with their multipliers: one adapter for every layer that any of them changes.
 
     Raises:
         LoraFileError: a file does not fit the model.
@@ -84,10 +84,10 @@ def merged_adapters(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
 
 
 def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = None) -> dict[str, Shift]:
-    """What the files to go on with and below add to norms, each with its strength.
+    """The sums that the file to continue from and the base LoRAs, with their multipliers, add to norms.
 
     Raises:
-        LoraFileError: it does not fit the model.
+        LoraFileError: a file does not fit the model.
     """
     adapter, found = config.adapter, dict[str, Shift]()
     own = [(adapter.network_weights, CONTINUE, 1.0)] if adapter.network_weights else []
@@ -107,7 +107,7 @@ def norm_shifts(config: TrainConfig, base: BaseModel, files: LoraFiles | None = 
 
 
 def _strengths(adapter: AdapterConfig) -> list[tuple[str, float]]:
-    """The LoRAs below the new one with their strengths; a missing one is 1."""
+    """The base LoRAs with their multipliers; default 1."""
     strengths = [float(text) for text in adapter.base_weights_multiplier[: len(adapter.base_weights)]]
     return list(zip(adapter.base_weights, [*strengths, *[1.0] * (len(adapter.base_weights) - len(strengths))]))
 
@@ -124,10 +124,10 @@ def _adapters(
     dtype: torch.dtype = torch.float32,
     files: LoraFiles | None = None,
 ) -> list[Adapter]:
-    """The adapters of a file, for all layers of `base` that can be heard; layers that are never trained may be missing there.
+    """The adapters of a file for the layers of `base`; layers that are never trained may be missing in `base`.
 
     Raises:
-        LoraFileError: one sentence, with the option's `title`: a layer of it is not in the model, or has another shape.
+        LoraFileError: the model lacks a layer of the file, or it has another shape; the message starts with `title`.
     """
     targets, further = adaptable(base), further_targets(base)
     heard = {target.name for target in further}

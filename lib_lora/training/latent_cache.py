@@ -1,7 +1,7 @@
-"""Posteriors on disk, in a hidden folder beside the images, so that the next run need not encode them.
+"""Disk cache of posteriors, in a hidden folder beside the images, so that the next run need not encode them.
 
-A file's name is made of what it was made from: the final pixels and the weights of the encoder. So it never answers for another
-image, size, cut, mirror image or VAE. It holds mean and logvar, which do not depend on the seed.
+A file's name is a hash of the final pixels and the encoder's weights, so it never matches another image, size, crop, mirror image
+or VAE. The file contains mean and logvar, which do not depend on the seed.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ _DECODING = ("decoder.", "post_quant_conv.")
 
 
 class LatentCacheError(TrainLoraError):
-    """Latents cannot be kept on disk."""
+    """Latents cannot be cached on disk."""
 
 
 class LatentCache:
-    """Finds and keeps posteriors of one VAE."""
+    """Loads and stores posteriors of one VAE."""
 
     def __init__(self, vae: nn.Module, family: Family) -> None:
         self._family = family
         self._vae = encoder_fingerprint(vae)
 
     def load(self, image: Path, pixels: Pixels) -> Posterior | None:
-        """What is kept for these pixels; None where nothing is, or what is there is damaged or of somebody else."""
+        """The cached posterior of these pixels; None if there is none, or the file is damaged or not ours."""
         key = self._key(pixels)
         path = _path(image, key)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 posterior = Posterior(file.get_tensor("mean"), file.get_tensor("logvar"))
-        except (OSError, SafetensorError, AttributeError):  # the last: a number format that this torch does not have
+        except (OSError, SafetensorError, AttributeError):  # AttributeError: a dtype that this torch lacks
             return None
         wanted = self._family.latent_shape(*pixels.shape[:2])
         fits = all(part.dtype == torch.float32 and tuple(part.shape) == wanted for part in (posterior.mean, posterior.logvar))
         return posterior if fits and metadata == _metadata(key, posterior) else None
 
     def keep(self, image: Path, pixels: Pixels, posterior: Posterior) -> None:
-        """Write `posterior` for these pixels of `image`.
+        """Cache `posterior` for these pixels of `image`.
 
         Raises:
-            LatentCacheError: it cannot be written.
+            LatentCacheError: the file cannot be written.
         """
         key = self._key(pixels)
         tensors = {"mean": posterior.mean.contiguous(), "logvar": posterior.logvar.contiguous()}
         try:
-            if (image.parent / FOLDER).is_symlink():  # made since the check
+            if (image.parent / FOLDER).is_symlink():  # created since the check
                 raise OSError(errno.ELOOP, "it is a link")
             write_atomically(_path(image, key), save(tensors, _metadata(key, posterior)))
         except OSError as error:
@@ -73,7 +73,7 @@ class LatentCache:
 
 
 def encoder_fingerprint(vae: nn.Module) -> str:
-    """SHA-256 over the weights that encode; two VAEs that differ in the decoder alone have one fingerprint."""
+    """SHA-256 of the encoder's weights; VAEs that differ only in the decoder have the same fingerprint."""
     digest = hashlib.sha256()
     for name, weight in vae.named_parameters():
         if not name.startswith(_DECODING):
@@ -97,6 +97,6 @@ def _path(image: Path, key: str) -> Path:
 
 
 def _metadata(key: str, posterior: Posterior) -> dict[str, str]:
-    """Tells a whole file of ours from any other."""
+    """Metadata that identify an undamaged file of ours."""
     content = hashlib.sha256(posterior.mean.numpy().tobytes() + posterior.logvar.numpy().tobytes())
     return {"made_from": key, "sha256": content.hexdigest()}

@@ -1,4 +1,4 @@
-"""Gives every batch its latents and masks, encoded once before the first step, or anew at each."""
+"""Latents and masks of every batch, encoded once before the first step, or at each step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lib_lora.errors import DatasetError
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Batch, Plan
 from lib_lora.training.latent_cache import LatentCache
-from lib_lora.training.out_of_memory import ENCODING, explained
+from lib_lora.training.memory import ENCODING, explained
 from lib_lora.training.vae import Posterior, pixels_hash, posteriors
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Scaled latents, what of them is learned, and what SDXL is told of sizes, on the CPU.
+    """Scaled latents, masks, and SDXL's size conditioning, on the CPU.
 
     Shapes: latents `[B, C, h, w]`, mask `[B, 1, h, w]` or None, sizes `[B, 6]` int64
     """
@@ -36,7 +36,7 @@ class LatentBatch:
 
 
 class LatentSource:
-    """The images of a plan as the model sees them. Everything random is a function of (seed, step, place) or (seed, pixels)."""
+    """Latents of a plan's images. Random draws are functions of (seed, step, place) or (seed, pixels)."""
 
     def __init__(self, config: TrainConfig, plan: Plan, base: BaseModel) -> None:
         self._config, self._data, self._seed, self._plan, self._base = config, config.data, config.run.seed, plan, base
@@ -47,11 +47,11 @@ class LatentSource:
 
     @property
     def total(self) -> int:
-        """How many images are encoded before the first step."""
+        """Number of images that are encoded before the first step."""
         return len(self._trained) + len(self._plan.heldout) if self._data.cache_latents else 0
 
     def encode(self) -> Iterator[int]:
-        """Encode what is kept; yields the number of images done, once per image.
+        """Encode the images to cache; yields the number of images done, once per image.
 
         Raises:
             DatasetError: a file changed since it was checked, or its latents are not finite.
@@ -66,10 +66,10 @@ class LatentSource:
                 yield done
 
     def batch(self, batch: Batch) -> LatentBatch:
-        """Latents and masks of `batch`, augmented where that is asked for.
+        """Latents and masks of `batch`, augmented as configured.
 
         Raises:
-            DatasetError: as `encode`, where latents are not kept.
+            DatasetError: as `encode`, if latents are not cached.
         """
         places = range(batch.first, batch.first + len(batch.indices))
         augmentations = [drawn_augmentation(self._data, self._seed, batch.step, place) for place in places]
@@ -86,14 +86,14 @@ class LatentSource:
         return _joined(self._latents(batch.indices, examples, labels, [augmentation.mirrored for augmentation in augmentations]))
 
     def without_augmentation(self, indices: Sequence[int]) -> LatentBatch:
-        """Latents and masks of samples of one size as they are, without augmentation: always the same."""
+        """Latents and masks of samples of one size without augmentation; always the same."""
         missing = [index for index in indices if (index, False) not in self._kept]
         if missing:
             self._keep(missing)
         return _joined([self._kept[index, False] for index in indices])
 
     def _groups(self) -> Iterator[list[int]]:
-        """Everything that is kept, in groups of one size that are encoded together."""
+        """The samples to cache, in groups of one size that are encoded together."""
         by_size: dict[Size, list[int]] = {}
         for index in sorted({*self._trained, *self._plan.heldout}):
             by_size.setdefault(self._plan.placements[index].bucket, []).append(index)
@@ -102,7 +102,7 @@ class LatentSource:
             yield from (members[first : first + at_once] for first in range(0, len(members), at_once))
 
     def _keep(self, indices: Sequence[int]) -> None:
-        """Encode samples of one size; what may be shown mirrored also so."""
+        """Encode and cache samples of one size, mirrored too if they may be shown so."""
         samples, placements = self._plan.samples, self._plan.placements
         plain = {index: load_example(self._data, samples[index], placements[index], PLAIN) for index in indices}
         mirrored = {}
@@ -122,7 +122,7 @@ class LatentSource:
         labels: Sequence[tuple[str | int, ...]],
         mirrored: Sequence[bool],
     ) -> list[LatentBatch]:
-        """One posterior sample of every showing, a function of (seed, labels). All are of one size."""
+        """A posterior sample of every example, a function of (seed, labels). All have one size."""
         found = self._posteriors(indices, [example.pixels for example in examples])
         shown = []
         for index, example, posterior, label, flipped in zip(indices, examples, found, labels, mirrored):
@@ -137,7 +137,7 @@ class LatentSource:
         return shown
 
     def _posteriors(self, indices: Sequence[int], pictures: Sequence[Pixels]) -> list[Posterior]:
-        """From disk where they are there, else encoded, at most `vae_batch_size` at once, and kept on disk."""
+        """Posteriors from the disk cache; missing ones are encoded, at most `vae_batch_size` at once, and cached."""
         paths = [self._plan.samples[index].path for index in indices]
         found: dict[int, Posterior] = {}
         for place, (path, pixels) in enumerate(zip(paths, pictures)):
@@ -159,7 +159,7 @@ class LatentSource:
 
 
 def latent_mask(mask: Pixels, factor: int) -> torch.Tensor:
-    """Averaged over `factor` · `factor` pixels, which one latent covers (sd-scripts `apply_masked_loss`).
+    """The mask averaged over the `factor` · `factor` pixels of each latent (sd-scripts `apply_masked_loss`).
 
     Shapes:
         `[H, W]` 0..255 -> `[1, h, w]` 0..1

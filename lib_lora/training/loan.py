@@ -1,4 +1,4 @@
-"""The model of a run: borrowed for as long as it lasts, and lent out between two steps when somebody waits for it."""
+"""The model of a run: borrowed for the run, and lent out between two steps if someone waits for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lib_lora.run_control import RunControl
 
 LENT = "lent to the webui, which needed the model"
 PAUSED = "paused; the webui has the model"
-LOOK_AGAIN_S = 1.0  # between two looks whether a model that is away is back
+LOOK_AGAIN_S = 1.0  # between two checks whether a lent model is back
 
 
 class Loan:
-    """Enter it to borrow the model; `base` is the same object for the whole run, however often it was lent out."""
+    """Context manager that borrows the model. `base` is the same object for the whole run, however often it is lent out."""
 
     base: BaseModel
 
@@ -34,13 +34,13 @@ class Loan:
         self._held.__exit__(kind, error, trace)
 
     def offer(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, bool]:
-        """Lend the model out where somebody waits for it, or a person holds the run; returns whether that was so.
+        """Lend the model out if someone waits for it or the run is paused; returns whether it was lent.
 
-        It is held again afterwards, unless the end was asked for and nothing is to be kept. A run that ends now lends no more.
+        It is borrowed again afterwards, unless a stop is requested and nothing is saved. A run that stops does not lend it.
 
         Args:
             needs_vae: images are encoded afterwards.
-            learned: there is something to keep.
+            learned: there is something to save.
         """
         if not self.lends or self._control.stop_requested or not (self._control.paused or self._host.someone_waits()):
             return False
@@ -48,7 +48,7 @@ class Loan:
         return True
 
     def lend(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, None]:
-        """Give the model back, and take it again when all who waited had it and it is there as it was."""
+        """Give the model back, and borrow it again once nobody waits for it and it is available and unchanged."""
         self._held.close()
         with self._control.still():
             yield from self._until_back(needs_vae=needs_vae, learned=learned)

@@ -22,7 +22,7 @@ def make_scheduler(config: SettledOptimizer, optimizer: torch.optim.Optimizer, s
     """The learning rate schedule over `steps` updates.
 
     Raises:
-        ConfigError: the class named by lr_scheduler_type is none, or does not take its arguments.
+        ConfigError: lr_scheduler_type is not a schedule class, or does not take its arguments.
     """
     if optimizer_spec(config.optimizer).schedule_free:
         return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
@@ -37,14 +37,14 @@ def make_scheduler(config: SettledOptimizer, optimizer: torch.optim.Optimizer, s
 
 def factor_by_step(config: SettledOptimizer, steps: int) -> Factor:
     """Step (from 0) -> factor on the learning rate."""
-    given = 0 if config.lr_scheduler == "piecewise_constant" else config.lr_warmup_steps  # whose rules are all
+    given = 0 if config.lr_scheduler == "piecewise_constant" else config.lr_warmup_steps  # step_rules are complete
     warmup, decay = in_steps(given, steps), in_steps(config.lr_decay_steps, steps)
     rest = max(1, steps - warmup)
     least, cycles = config.lr_scheduler_min_lr_ratio, config.lr_scheduler_num_cycles
     timescale = config.lr_scheduler_timescale or warmup or 10000
 
     def done(step: int) -> float:
-        """Share of the steps behind the warm-up, 0 to 1 and more."""
+        """Share of the steps after the warm-up that are done; may exceed 1."""
         return (step - warmup) / rest
 
     def stable_then_decay(step: int) -> float:
@@ -70,7 +70,7 @@ def factor_by_step(config: SettledOptimizer, steps: int) -> Factor:
 
 
 def in_steps(value: float, steps: int) -> int:
-    """A number of steps, or below 1 a share of all."""
+    """`value` as a number of steps; below 1 it is a share of `steps`."""
     return int(value * steps) if value < 1 else int(value)
 
 
@@ -79,7 +79,7 @@ def _cosine(share: float, cycles: float) -> float:
 
 
 def _above(factor: float, least: float) -> float:
-    """`factor` squeezed into least … 1."""
+    """`factor` mapped from 0 … 1 to least … 1."""
     return factor * (1 - least) + least
 
 
@@ -111,5 +111,5 @@ def _named(config: SettledOptimizer, optimizer: torch.optim.Optimizer) -> Any:
         return cls(optimizer, **parse_arguments(config.lr_scheduler_args))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         raise ConfigError([f"{title} does not take these Schedule arguments (lr_scheduler_args): {error}."]) from error

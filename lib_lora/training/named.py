@@ -1,4 +1,4 @@
-"""A class of a package, by its name: looked at as text first, then imported, then looked at again."""
+"""Loads a class of a package by name: its source is checked as text, then it is imported and checked again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def named_class(title: str, name: str, kind: Kind, root: type) -> Any:
     """The class `name` (package.module.Class), which is a subclass of `root`.
 
     Args:
-        title: the option's label, name and value, as its sentences begin.
-        name: in full.
-        kind: what it must be before it is imported.
-        root: what it must come from once it is.
+        title: the option's label, name and value, with which messages start.
+        name: the full name.
+        kind: checked before the import.
+        root: base class, checked after the import.
 
     Raises:
-        ConfigError: it is not known to be one, cannot be imported, or is none after all.
+        ConfigError: the class is missing, cannot be imported, or is not of `kind`.
     """
     problem = class_problem(name, kind)
     if problem:
@@ -31,14 +31,14 @@ def named_class(title: str, name: str, kind: Kind, root: type) -> Any:
 
 
 def loaded(title: str, module: str, attribute: str) -> Any:
-    """`attribute` of a module, which is imported.
+    """Import a module and return its `attribute`.
 
     Raises:
-        ConfigError: whatever that leads to; code of a package may end a program, too (SystemExit).
+        ConfigError: any error of the import, including SystemExit.
     """
     try:
         return getattr(importlib.import_module(module), attribute)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - told, and the run does not begin
+    except BaseException as error:  # noqa: BLE001 - reported, and the run does not start
         raise ConfigError([f"{title} cannot be loaded ({type(error).__name__}: {error}); choose another."]) from error

@@ -1,4 +1,4 @@
-"""What chance decides in a step: noise, timesteps and what is added; pure functions of (seed, step, place in the step)."""
+"""Random draws of a step: noise, timesteps and extra noise, as pure functions of (seed, step, place in the step)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_lora.randomness import generator, normal, uniform
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the U-Net sees of a batch, and what it should say. Shapes: `[B, C, h, w]` twice, timesteps `[B]` int64."""
+    """The U-Net's inputs for a batch, and its target. Shapes: `[B, C, h, w]` twice, timesteps `[B]` int64."""
 
     noisy_latents: torch.Tensor
     target: torch.Tensor
@@ -32,16 +32,16 @@ def draw(
     first: int = 0,
     timesteps: torch.Tensor | None = None,
 ) -> Drawn:
-    """Noised latents, target and timesteps of a batch of `step`.
+    """Noisy latents, target and timesteps of a batch of `step`.
 
     Args:
-        objective: which noise, which timesteps, which target.
+        objective: settings of noise, timesteps and target.
         latents: scaled, `[B, C, h, w]` on the CPU.
-        process: the model's own.
+        process: the model's noise process.
         seed: of the run.
         step: counts from 0; or the name of a draw that belongs to no step.
-        first: place of the first sample in the step, where a step has several batches.
-        timesteps: `[B]` int64 where they are not left to chance.
+        first: place of the first sample in the step, if a step has several batches.
+        timesteps: `[B]` int64; drawn if None.
     """
     noised, places = noise_schedule(objective, process), range(first, first + len(latents))
     noise = step_noise(objective, latents, seed, step, first)
@@ -58,7 +58,7 @@ def draw(
 
 
 def step_noise(objective: ObjectiveConfig, latents: torch.Tensor, seed: int, step: int | str, first: int = 0) -> torch.Tensor:
-    """The noise of a batch of `step` with offset and coarser resolutions where they are asked for, `[B, C, h, w]`."""
+    """The noise of a batch of `step`, with offset and multiresolution noise if configured, `[B, C, h, w]`."""
     places, (channels, height, width) = range(first, first + len(latents)), latents.shape[1:]
     noise = _per_sample(latents.shape[1:], places, seed, "noise", step)
     if objective.noise_offset > 0:

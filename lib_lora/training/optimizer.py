@@ -1,4 +1,4 @@
-"""Parameter groups, optimizer, accumulation, clipping and loss scaling."""
+"""Optimizer and its parameter groups, gradient accumulation, clipping and loss scaling."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.keyword_arguments import parse_arguments
 from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
 from lib_lora.model.adapter import Adapter, parameters
 from lib_lora.model.adapter_types import is_learning
+from lib_lora.model.base import Embedding
+from lib_lora.model.delta import UP
+from lib_lora.model.layer_settings import block_index, rate_factor
 from lib_lora.model.max_norm import limit_norms
 from lib_lora.training.ema import MovingAverage
 from lib_lora.training.lr_schedules import make_scheduler
 from lib_lora.training.named import loaded, named_class
-from lib_lora.training.parameter_groups import parameter_groups
 from lib_lora.training.precision import Precision
 
 
 def device_problem(config: SettledOptimizer, device: torch.device) -> str | None:
-    """The sentence that says why the optimizer cannot work on `device`, or None."""
+    """Why the optimizer cannot work on `device`, or None."""
     if device.type == "cuda" or not optimizer_spec(config.optimizer).needs_cuda:
         return None
     return f"Optimizer (optimizer): {config.optimizer} works only on CUDA; choose AdamW."
@@ -37,7 +40,7 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     """The optimizer with its library's defaults and the user's arguments, as sd-scripts makes it (`get_optimizer`).
 
     Raises:
-        ConfigError: it cannot work on the parameters' device, is none, or does not take the arguments.
+        ConfigError: it cannot work on the parameters' device, is not an optimizer, or does not take the arguments.
     """
     problem = device_problem(config, groups[0]["params"][0].device)
     if problem:
@@ -45,7 +48,7 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     spec = optimizer_spec(config.optimizer)
     arguments = {**spec.defaults, **parse_arguments(config.optimizer_args), **spec.fixed}
     rate: float | None = config.first_rate
-    if spec.makes_its_own_rate(arguments):  # and refuses any other
+    if spec.makes_its_own_rate(arguments):  # and refuses a given one
         groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
         rate = None
     title = f"Optimizer (optimizer): {config.optimizer!r}"
@@ -56,17 +59,17 @@ def make_optimizer(config: SettledOptimizer, groups: list[dict[str, Any]]) -> to
     )
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=rate, **arguments)
-    except (RuntimeError, MemoryError, KeyboardInterrupt):  # of the device, not of the arguments
+    except (RuntimeError, MemoryError, KeyboardInterrupt):  # caused by the device, not by the arguments
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         raise ConfigError([f"{title} does not take these Optimizer arguments (optimizer_args): {_said(error)}."]) from error
     return optimizer
 
 
 def settings_problem(config: SettledOptimizer, device: torch.device) -> str | None:
-    """The sentence that says why optimizer and schedule do not work with their arguments, or None: two steps are tried."""
+    """Why optimizer and schedule do not work with their arguments, or None; two steps are tried."""
     if device_problem(config, device):
-        return None  # told by itself
+        return None  # reported separately
     weight = nn.Parameter(torch.zeros(2, 2, device=device))
     try:
         optimizer = make_optimizer(config, [{"params": [weight], "lr": config.first_rate}])
@@ -81,7 +84,7 @@ def settings_problem(config: SettledOptimizer, device: torch.device) -> str | No
         return error.problems[0]
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever a library says to arguments that it does not like
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         return (
             f"Optimizer (optimizer): {config.optimizer} does not work with Optimizer arguments (optimizer_args), Other schedule "
             f"(lr_scheduler_type) and Schedule arguments (lr_scheduler_args): {_said(error)}."
@@ -90,12 +93,12 @@ def settings_problem(config: SettledOptimizer, device: torch.device) -> str | No
 
 
 def _said(error: BaseException) -> str:
-    """An error of somebody else's code, with its kind where its text does not speak for itself."""
+    """The text of a library's error, with its type unless it is a TypeError or ValueError."""
     return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
-    """The sentence that says why a schedule class does not last for `steps`, or None: it is stepped through."""
+    """Why a schedule class does not last for `steps`, or None; all steps are tried."""
     if not config.lr_scheduler_type:
         return None
     rate = config.first_rate
@@ -105,7 +108,7 @@ def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
         try:
             optimizer.step()
             scheduler.step()
-        except Exception as error:  # noqa: BLE001 - whatever a class says when it has come to its end
+        except Exception as error:  # noqa: BLE001 - a class may raise anything at its end
             return (
                 f"Other schedule (lr_scheduler_type): {config.lr_scheduler_type} ends at step {step + 1} of {steps} "
                 f"({type(error).__name__}: {error}); change Schedule arguments (lr_scheduler_args)."
@@ -114,7 +117,7 @@ def schedule_problem(config: SettledOptimizer, steps: int) -> str | None:
 
 
 class Updater:
-    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, norms, gradients dropped."""
+    """Turns losses into updates: scaled backward, accumulation, clipping, optimizer, schedule, max norm and EMA."""
 
     def __init__(
         self,
@@ -125,7 +128,7 @@ class Updater:
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         further: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """`further`: parameter groups beside those of `adapters`."""
+        """`further`: parameter groups in addition to those of `adapters`."""
         self._adapters, self._largest_norm = list(adapters), adapter.scale_weight_norms
         self._parameters: list[nn.Parameter] = [*parameters(adapters), *(value for group in further for value in group["params"])]
         self._max_grad_norm = config.max_grad_norm
@@ -133,24 +136,24 @@ class Updater:
         self._schedule_free = optimizer_spec(config.optimizer).schedule_free
         self.optimizer = make_optimizer(config, [*parameter_groups(adapters, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
-        self.begun = 0  # how often `update` was called
+        self.begun = 0  # number of calls of `update`
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
-        self._scales_loss = bool(self._scaler.is_enabled())  # torch leaves it off where there is no CUDA
+        self._scales_loss = bool(self._scaler.is_enabled())  # torch disables it without CUDA
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
         if self._schedule_free:
             cast(Any, self.optimizer).train()
 
     def accumulate(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a batch, divided by how many batches a step has (as accelerate, also in a last, shorter step)."""
-        if loss.requires_grad:  # module dropout may have left out every layer
+        """Add the gradients of a batch, divided by `gradient_accumulation_steps` (as accelerate, also in a shorter last step)."""
+        if loss.requires_grad:  # module dropout may have dropped every layer
             self._scaler.scale(loss / self._accumulation).backward()
-        self._limit_norms()  # sd-scripts does so after every batch: it tells where a file to go on from has larger ones
+        self._limit_norms()  # after every batch, as sd-scripts: matters if a file to continue from has larger norms
 
     def update(self) -> bool:
-        """One optimizer step on the gradients that were added up. False where they are no numbers: nothing was changed then.
+        """One optimizer step on the accumulated gradients. False if they are not finite; then nothing was changed.
 
-        With a loss scaler it is the scaler that skips the step, lowers its scale, and nothing is wrong. That gradients are
-        numbers is looked at whether or not they are clipped.
+        A loss scaler skips such a step itself and lowers its scale, which is no failure. Gradients are checked with and without
+        clipping.
         """
         self.begun += 1
         if self._max_grad_norm > 0:
@@ -164,7 +167,7 @@ class Updater:
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        if self._scaler.get_scale() >= scale:  # the update was not skipped: the schedule goes on (as accelerate's)
+        if self._scaler.get_scale() >= scale:  # the update was not skipped: advance the schedule (as accelerate)
             self.scheduler.step()
         self.drop_gradients()
         self._limit_norms()
@@ -177,14 +180,14 @@ class Updater:
             limit_norms([one for one in self._adapters if is_learning(one)], self._largest_norm)
 
     def drop_gradients(self) -> None:
-        """Forget what was added up."""
+        """Drop the accumulated gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @contextmanager
     def kept_weights(self) -> Iterator[None]:
-        """While it lasts, the adapters hold the weights to be kept: the moving average, or a schedule-free optimizer's own.
+        """In the block, the adapters hold the weights to save: the EMA, or a schedule-free optimizer's evaluation weights.
 
-        Afterwards they hold those that are trained, bit for bit.
+        Afterwards they hold the trained weights again, bit for bit.
         """
         trained = [parameter.detach().clone() for parameter in self._parameters] if self._schedule_free else []
         if self._schedule_free:
@@ -200,7 +203,7 @@ class Updater:
                     parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on, beside the adapters."""
+        """Everything that the next update depends on, except the adapters."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -209,7 +212,7 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()` of another run. Factors of the schedule are taken from this run's own number of steps."""
+        """Resume from `state_dict()` of another run. The schedule's factors follow this run's number of steps."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self._scaler.load_state_dict(state["scaler"])
@@ -221,19 +224,19 @@ class Updater:
                 group["lr"] = rate * factor
 
     def learning_rates(self) -> list[float]:
-        """The rate of each parameter group for the next step; 0 where the optimizer has not made its own yet."""
+        """The learning rate of each parameter group for the next step; 0 if the optimizer has not computed its own yet."""
         return [float(group["lr"] or 0.0) for group in self.optimizer.param_groups]
 
 
 def all_finite(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether every gradient is a number. The device is waited for once."""
+    """Whether every gradient is finite. Synchronises with the device once."""
     largest = [parameter.grad.abs().amax().float() for parameter in parameters if parameter.grad is not None]
     return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 
 def loss_scaler(*, enabled: bool, half_weights: bool) -> Any:
-    """Torch's GradScaler. It refuses gradients of fp16 weights; with `half_weights` it takes them (as sd-scripts' full_fp16)."""
-    scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)(enabled=enabled)  # its home since torch 2.3
+    """Torch's GradScaler. It refuses gradients of fp16 weights, except with `half_weights` (as sd-scripts' full_fp16)."""
+    scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)(enabled=enabled)  # in torch.amp since 2.3
     if enabled and half_weights:
         scaler._unscale_grads_ = functools.partial(_unscale_half, scaler._unscale_grads_)
     return scaler
@@ -242,3 +245,44 @@ def loss_scaler(*, enabled: bool, half_weights: bool) -> Any:
 def _unscale_half(unscale: Any, optimizer: Any, inv_scale: Any, found_inf: Any, allow_fp16: bool) -> Any:
     del allow_fp16
     return unscale(optimizer, inv_scale, found_inf, True)
+
+
+def parameter_groups(adapters: Sequence[Adapter], config: SettledOptimizer, adapter: AdapterConfig) -> list[dict[str, Any]]:
+    """The text encoder's group, then the U-Net's, one or (with factors) one per block (sd-scripts `prepare_optimizer_params`).
+
+    With LoRA+, the up matrices have separate groups. Parameters without a learning rate or a gradient are left out.
+    """
+    trained = [one for one in adapters if is_learning(one)]
+    text = [one for one in trained if one.target.part == "text_encoder"]
+    text_ratio = config.loraplus_text_encoder_lr_ratio or config.loraplus_lr_ratio
+    groups = _halves(text, config.text_encoder_lr, text_ratio) if text else []
+    for block in _blocks([one for one in trained if one.target.part == "unet"], adapter):
+        rate = config.unet_lr * rate_factor(block[0].target.name, adapter)
+        groups += _halves(block, rate, config.loraplus_unet_lr_ratio or config.loraplus_lr_ratio)
+    return groups
+
+
+def embedding_groups(word: Embedding | None, config: EmbeddingConfig) -> list[dict[str, Any]]:
+    """The vectors of a trained embedding, for all text encoders, as one group with its own learning rate."""
+    return [{"params": list(word.vectors), "lr": config.embedding_lr}] if word is not None else []
+
+
+def _blocks(adapters: Sequence[Adapter], adapter: AdapterConfig) -> list[list[Adapter]]:
+    """Adapters grouped by block, or as one group without factors."""
+    if not adapter.has_factors:
+        return [list(adapters)] if adapters else []
+    blocks: dict[int | None, list[Adapter]] = {}
+    for one in adapters:
+        blocks.setdefault(block_index(one.target.name), []).append(one)
+    return list(blocks.values())
+
+
+def _halves(adapters: Sequence[Adapter], rate: float, ratio: float) -> list[dict[str, Any]]:
+    """All parameters as one group; with LoRA+ (Hayou et al. 2024), the up matrices as another with `ratio` times the rate."""
+    if not adapters or rate == 0:
+        return []
+    if ratio == 0:
+        return [{"params": list(parameters(adapters)), "lr": rate}]
+    ups = [one.named()[UP] for one in adapters]
+    others = [value for one in adapters for key, value in one.named().items() if key != UP]
+    return [{"params": others, "lr": rate}, {"params": ups, "lr": rate * ratio}]

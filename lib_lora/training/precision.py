@@ -1,4 +1,4 @@
-"""Which number formats a run uses, and autocast for them."""
+"""The precision of a run, and autocast for it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FILE_DTYPES: dict[SavePrecision, torch.dtype] = {"fp16": torch.float16, "bf16": 
 
 @dataclass(frozen=True)
 class Precision:
-    """`name` as sd-scripts writes it (no, fp16, bf16); `dtype` of the autocast computation, `weights` of the adapters.
+    """`name` as in sd-scripts (no, fp16, bf16), `dtype` of the autocast computation, and dtype `weights` of the adapters.
 
-    `fp8_base`: the host stores its weights in 8 bits; autocast brings them to `dtype` where they are used.
+    `fp8_base`: the host stores its weights in 8 bits; autocast casts them to `dtype` when they are used.
     """
 
     name: str
@@ -28,24 +28,24 @@ class Precision:
 
     @property
     def scales_loss(self) -> bool:
-        """fp16 gradients vanish without a scaled loss."""
+        """Whether the loss is scaled: fp16 gradients underflow otherwise."""
         return self.dtype == torch.float16
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """A fresh autocast region for one forward pass; nothing for full precision."""
+        """A new autocast context for one forward pass; a null context in full precision."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(device.type, dtype=self.dtype)
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether the GPU computes in bf16 itself; newer torch also counts emulation, which is slow."""
+    """Whether the GPU supports bf16 natively; newer torch also counts slow emulation."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def choose_precision(config: PrecisionConfig, device: torch.device, weights: torch.dtype = torch.float32) -> Precision:
-    """The precision of a run on `device` with a base model of dtype `weights`; `auto` is decided here, with the reason.
+    """The precision of a run on `device` with a base model of dtype `weights`; `auto` is resolved here, with the reason.
 
     Raises:
-        ConfigError: the device cannot compute in it.
+        ConfigError: the device or the model does not support it.
     """
     wanted, reason = config.mixed_precision, ""
     if wanted == "auto":
@@ -64,7 +64,7 @@ def choose_precision(config: PrecisionConfig, device: torch.device, weights: tor
 
 
 def _best(device: torch.device, weights: torch.dtype) -> tuple[MixedPrecision, str]:
-    """What `auto` means here, and why."""
+    """The precision that `auto` selects, and why."""
     if device.type == "cpu" and weights == torch.float32:
         return "no", "it is exact, and a CPU has enough memory"
     if device.type == "cpu":

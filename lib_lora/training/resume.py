@@ -1,4 +1,4 @@
-"""Going on from a saved state: which one, whether it fits, and what it says. All before a model is touched."""
+"""Finds the saved state to resume from, reads it, and checks whether it fits, before a model is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TITLE = "Resume from (resume): "
 
 @dataclass(frozen=True)
 class Resumed:
-    """A state to go on from: `step` updates were made; `state` is nested values and CPU tensors; `told` to the user."""
+    """A state to resume from, after `step` updates. `state`: nested values and CPU tensors. `told`: notes for the user."""
 
     folder: Path
     step: int
@@ -41,10 +41,10 @@ class Resumed:
     told: tuple[str, ...] = ()
 
     def check_model(self, model: ModelInfo, precision: str, config: Settled) -> None:
-        """Called once the model is there.
+        """Check the state against the borrowed model.
 
         Raises:
-            StateError: the state is of another checkpoint, of another number format, or of other rates.
+            StateError: the state is of another checkpoint, another precision, or other learning rates.
         """
         other = _checkpoint_problem(self.model, model)
         if other:
@@ -60,13 +60,13 @@ class Resumed:
 
 
 def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None) -> Resumed | None:
-    """The state that the configuration names, read whole; None where it names none.
+    """The state that the configuration names, read and checked; None if it names none.
 
-    `base`: the model, which is only looked at; None where none is there. A rate that is not given, of a model whose family is not
-    known yet, is looked at once the model is there.
+    `base`: the model, which is only read; None if there is none yet. If the model's family is unknown, default learning rates
+    are checked later, by `Resumed.check_model`.
 
     Raises:
-        ConfigError: it is missing or damaged, or does not fit settings, images or names.
+        ConfigError: the state is missing or damaged, or does not fit settings, images or names.
     """
     if not config.run.resume:
         return None
@@ -87,7 +87,7 @@ def find_resumed(config: Settled, plan: Plan, host: Host, base: BaseModel | None
 
 
 def _candidates(text: str, work: Path) -> list[Path]:
-    """The folders that `text` may mean, the newest first; one alone where it names one."""
+    """The folders of states that `text` may mean, newest first; only one if `text` is a state's folder."""
     none = f"{TITLE}got {text!r}, which is neither the folder of a saved state nor the name of a LoRA with one; choose another."
     problem = path_problem(pasted(text))
     if problem:
@@ -102,16 +102,16 @@ def _candidates(text: str, work: Path) -> list[Path]:
             found = _newest_first(work / given.name) or ([named.parent] if named else [])
             if found:
                 return found
-    except (OSError, ValueError, RuntimeError) as error:  # no name that a disk takes, or the home of a person who is not there
+    except (OSError, ValueError, RuntimeError) as error:  # not a valid file name, or the home of an unknown user
         raise StateError(none) from error
     raise StateError(none)
 
 
 def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[str]]:
-    """The newest whole state that `text` may mean, its values, what is nested, and a sentence on each newer one that is damaged.
+    """The newest undamaged state that `text` may mean: folder, values, nested state, and a note on each newer damaged one.
 
     Raises:
-        StateError: there is none; of the newest.
+        StateError: there is none; the error is that of the newest one.
     """
     damaged: list[tuple[Path, StateError]] = []
     candidates = _candidates(text, work)
@@ -131,10 +131,10 @@ def _read(text: str, work: Path) -> tuple[Path, dict[str, Any], dict[str, Any], 
 
 
 def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is nested in a state.
+    """The nested state in `folder`.
 
     Raises:
-        StateError: it is not what a state must be.
+        StateError: the state is malformed.
     """
     tensors = read_tensors(folder, values)
     try:
@@ -144,7 +144,7 @@ def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _other_versions(values: Mapping[str, Any]) -> list[str]:
-    """What is said where torch is not the one of the state: its numbers may differ in the last bits."""
+    """A note if the state is of another torch version: results may differ in the last bits."""
     before = values["versions"]["torch"]
     if before == torch.__version__:
         return []
@@ -154,7 +154,7 @@ def _other_versions(values: Mapping[str, Any]) -> list[str]:
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """A hash of all that the plan takes from the images: their content, captions, order, buckets, and what a step shows."""
+    """A hash of all that the plan takes from the images: their content, captions, order, buckets and batches."""
     digest = hashlib.sha256()
     for sample, placement in zip(plan.samples, plan.placements):
         content = [sample.sha256] if sample.mask is None else [sample.sha256, sample.mask_sha256]
@@ -169,13 +169,13 @@ def data_fingerprint(plan: Plan) -> str:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """The states in `folder`, those with the most steps first; of two, the one that was written last. Then what is damaged."""
+    """The states in `folder`: most steps first, then newest first; damaged ones are last."""
     found = [(_steps(path.parent), path.stat().st_mtime_ns, path.parent) for path in folder.glob(f"*/{VALUES}")]
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def _steps(folder: Path) -> int:
-    """How far a state is; -1 where its values are damaged."""
+    """Number of updates of a state; -1 if its values are damaged."""
     try:
         return step_of(read_values(folder))
     except StateError:
@@ -187,7 +187,7 @@ def _problems(config: TrainConfig, plan: Plan, host: Host, values: Mapping[str, 
     different = _settings_problem(config, values["configuration"])
     if different:
         problems.append(different)
-    elif values["data"] != data_fingerprint(plan):  # other settings alone may make another plan of the same images
+    elif values["data"] != data_fingerprint(plan):  # other settings may give another plan for the same images
         problems.append(f"{TITLE}the state was trained on other images or captions; restore those.")
     if step >= plan.steps:
         problems.append(
@@ -209,9 +209,9 @@ def _checkpoint_problem(saved: str | None, model: ModelInfo) -> str | None:
 
 
 def _settings_problem(config: TrainConfig, saved: Mapping[str, Any]) -> str | None:
-    """The sentence that names every option that changes numbers and is not as it was, or None.
+    """The problem that names every changed option that affects the result, or None.
 
-    A rate that is not given, of a model whose family is not known yet, is looked at once the model is there.
+    Default learning rates of a model whose family is unknown are not compared.
     """
     now = json.loads(json.dumps(config.to_flat()))
     checked = [opt for opt in all_options() if opt.declaration.affects == "result"]

@@ -1,7 +1,6 @@
-"""Whether a state that is whole is one of these settings: adapters, optimizer and schedule, before the model is there;
-and of the model, which is only looked at.
+"""Whether a well-formed state fits these settings (adapters, optimizer and schedule), and the model, which is only read.
 
-An optimizer says itself what it keeps: one like the run's makes a step on parameters of the same shapes, and both are compared.
+The optimizer's state is compared with that of an optimizer like the run's, after a step on parameters of the same shapes.
 """
 
 from __future__ import annotations
@@ -24,23 +23,22 @@ from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.targets import adaptable, further_targets
 from lib_lora.training.continued_files import is_trained, part_of
 from lib_lora.training.lr_schedules import make_scheduler
-from lib_lora.training.optimizer import device_problem, make_optimizer
-from lib_lora.training.parameter_groups import embedding_groups, parameter_groups
+from lib_lora.training.optimizer import device_problem, embedding_groups, make_optimizer, parameter_groups
 from lib_lora.training.state_rules import layers_in
 
 Tree = Mapping[str, Any]
 Groups = list[dict[str, Any]]
 
-_WITHOUT_RANK = ("lokr", "diag-oft", "ia3", "glora")  # or whose rank hangs on the sides of the layer
-_SCHEDULED = ("lr", "betas", "momentum")  # of an optimizer's arguments: a schedule may move them
+_WITHOUT_RANK = ("lokr", "diag-oft", "ia3", "glora")  # or whose rank depends on the layer's shape
+_SCHEDULED = ("lr", "betas", "momentum")  # arguments of an optimizer that a schedule may change
 
 
 def misfits(config: Settled, tree: Tree, precision: str, steps: int, device: torch.device) -> Iterator[str]:
-    """What of the state is not of these settings, in words.
+    """Why the state does not fit these settings, in words.
 
     Args:
-        config: with the rates of the model's family.
-        tree: as `state_rules.checked_tree` gives it.
+        config: with the learning rates of the model's family.
+        tree: from `state_rules.checked_tree`.
         precision: of the state.
         steps: of the run.
         device: the run's.
@@ -52,7 +50,7 @@ def misfits(config: Settled, tree: Tree, precision: str, steps: int, device: tor
     half = torch.float16 if config.precision.full_fp16 else torch.bfloat16 if config.precision.full_bf16 else torch.float32
     if any(value.dtype != half for value in session["adapters"]):
         yield f"its LoRA is not in {str(half).removeprefix('torch.')}"
-        return  # an optimizer may not even know their format
+        return  # the optimizer may not support their dtype
     if config.precision.mixed_precision not in ("auto", precision):
         yield f"it was trained in {precision}, not in {config.precision.mixed_precision}"
     if bool(updater["scaler"]) != (precision == "fp16"):
@@ -69,7 +67,7 @@ def misfits(config: Settled, tree: Tree, precision: str, steps: int, device: tor
 
 
 def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
-    """Why the adapters have no place in the model, in words; it is only looked at, and may not be there."""
+    """Why the adapters do not fit the model, in words. `base` is only read; None if there is no model yet."""
     layers = layers_in(tree["session"])
     if base is None or layers is None:
         return
@@ -81,7 +79,7 @@ def unplaced(tree: Tree, base: BaseModel | None) -> Iterator[str]:
 
 
 def _is_odd(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether settings make another adapter of this layer."""
+    """Whether the settings give this layer another type or rank."""
     adapter = config.adapter
     if adapter_type_of(tensors) != adapter.adapter_type:
         return True
@@ -94,7 +92,7 @@ def _is_odd(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -> 
 def _of_the_optimizer(
     config: Settled, layers: Mapping[str, Mapping[str, torch.Tensor]], session: Tree, steps: int, device: torch.device
 ) -> Iterator[str]:
-    """Groups, what is kept of each parameter, and the schedule. Of classes that only the user knows, groups alone."""
+    """Misfits of parameter groups, state per parameter, and schedule. For the user's own classes, only of groups."""
     if device_problem(config.optimizer, device):
         return
     adapters = [_stand_in(config, name, tensors) for name, tensors in layers.items()]
@@ -129,7 +127,7 @@ def _stand_in(config: Settled, name: str, tensors: Mapping[str, torch.Tensor]) -
 
 
 class _Model:
-    """An optimizer and a schedule like those of the run, after a step on two parameters of every shape: of zeros, and of ones."""
+    """An optimizer and a schedule like the run's, after a step on two parameters of every shape: zeros and ones."""
 
     def __init__(self, config: SettledOptimizer, groups: Groups, steps: int, device: torch.device) -> None:
         self._places: dict[tuple[int, tuple[int, ...]], list[nn.Parameter]] = {}
@@ -154,7 +152,7 @@ class _Model:
         self.schedule = self.scheduler.state_dict()
 
     def groups_unlike(self, found: Groups) -> Iterator[str]:
-        """What of the groups this optimizer would not have: it is asked to take them."""
+        """Why the groups do not fit this optimizer, found by loading them into it."""
         own = self._optimizer.state_dict()["param_groups"]
         taken = [{**group, "params": mine["params"]} for group, mine in zip(found, own)]
         constant = set(inspect.signature(type(self._optimizer)).parameters) - set(_SCHEDULED)
@@ -162,7 +160,7 @@ class _Model:
         kept = self._optimizer.state_dict()["state"]
         try:
             self._optimizer.load_state_dict({"state": kept, "param_groups": taken})
-        except Exception as error:  # noqa: BLE001 - whatever a library says to what it does not know
+        except Exception as error:  # noqa: BLE001 - a library may raise anything for unknown values
             yield f"its optimizer does not accept its parameter groups ({type(error).__name__}: {error})"
             return
         for number, (group, mine) in enumerate(zip(self._optimizer.param_groups, before)):
@@ -175,7 +173,7 @@ class _Model:
                 return
 
     def keeps(self, place: tuple[int, tuple[int, ...]], entry: Mapping[str, Any]) -> bool:
-        """Whether `entry` is what is kept of a parameter of that group and shape; of one that never learned, nothing is."""
+        """Whether `entry` can be the state of a parameter of that group and shape; empty if it was never updated."""
         if not entry:
             return True
         references = [self._optimizer.state[value] for value in self._places[place]]
@@ -183,14 +181,14 @@ class _Model:
 
 
 def _kept(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
-    """Whether an entry has what is wanted; what is None is not missed."""
+    """Whether `entry` has a value like `wanted` under `key`; always True if `wanted` is None."""
     if wanted is None:
         return True
     return key in entry and _alike(entry[key], wanted)
 
 
 def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:
-    """Whether a group's value is of the kind that belongs there: an argument as it was given, a share below 1, or any number."""
+    """Whether a group's value fits: constant arguments must be equal, betas and momentum below 1, others of the same type."""
     if key in ("betas", "momentum"):
         adapters = (
             list(zip(found, wanted))
@@ -204,12 +202,12 @@ def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:
 
 
 def _alike(found: Any, wanted: Any, owner: type = object) -> bool:
-    """Whether a value has the kind of another, and tensors its shape; numbers are finite where the other is.
+    """Whether `found` has the type of `wanted`, for tensors also the shape; numbers must be finite if `wanted` is.
 
-    `owner`: of the values of an object, which may have none under the name of a method.
+    `owner`: class of the object that gets the values; no new key may have the name of one of its attributes.
     """
     if isinstance(wanted, (int, float)) and isinstance(found, torch.Tensor) and found.numel() == 1:
-        found = found.item()  # a rate that its optimizer computes
+        found = found.item()  # a learning rate that the optimizer computes
     if isinstance(wanted, torch.Tensor):
         return isinstance(found, torch.Tensor) and found.shape == wanted.shape and _format(found) == _format(wanted)
     if isinstance(wanted, Mapping):
@@ -230,5 +228,5 @@ def _alike(found: Any, wanted: Any, owner: type = object) -> bool:
 
 
 def _format(value: torch.Tensor) -> torch.dtype | str:
-    """All floating formats are one: a state is read into the format of its parameter."""
+    """The dtype; floating dtypes count as one, since a state is loaded into its parameter's dtype."""
     return "floating" if value.is_floating_point() else value.dtype

@@ -1,6 +1,6 @@
-"""What a state must be, whoever wrote it: names, kinds, shapes and numbers, looked at whole before anything is done with it.
+"""Checks that a state is well-formed, whoever wrote it: names, types, shapes and numbers, all before it is used.
 
-What it must be beside settings and plan stands in `training/state_fits.py`.
+`training/state_fits.py` checks whether it fits the settings and the model.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MOST_STEPS = 2**53
 
 
 def step_of(values: Mapping[str, Any]) -> int:
-    """How many updates a state is after, from what stands in `state.json`.
+    """Number of updates before a state was written, from its `state.json`.
 
     Raises:
-        StateError: in words.
+        StateError: the position is malformed.
     """
     position = _table(values.get("position"), "position", ("step",))
     return _whole(position["step"], "position/step", 1, _MOST_STEPS)
@@ -35,7 +35,7 @@ def checked_tree(values: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
     """The nested state, from `state.json` and the tensors beside it.
 
     Raises:
-        StateError: the first thing that no state has, in words.
+        StateError: the state is malformed; names the first fault.
     """
     step = step_of(values)
     _whole(values["position"].get("epoch"), "position/epoch", 0, step)
@@ -56,7 +56,7 @@ def checked_tree(values: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
 
 
 def layers_in(session: Mapping[str, Any]) -> dict[str, Tensors] | None:
-    """Layer -> its tensors by the end of their key; None where a state says no ends."""
+    """Layer -> its tensors by the end of their key; None if the state has no `keys`."""
     if "keys" not in session:
         return None
     values = iter(session["adapters"])
@@ -72,7 +72,7 @@ def _check_places(plain: Any, tensors: Tensors) -> None:
 
 
 def _places(plain: Any) -> Iterator[str]:
-    """The tensors that a tree names."""
+    """The names of the tensors in a tree."""
     if isinstance(plain, list):
         for item in plain:
             yield from _places(item)
@@ -107,7 +107,7 @@ def _check_session(session: Mapping[str, Any]) -> None:
 
 
 def _check_updater(updater: Any, weights: Sequence[torch.Tensor], step: int) -> None:
-    """Optimizer, schedule, loss scaler and moving average, as far as they can be judged without knowing which ones they are."""
+    """Check optimizer, schedule, loss scaler and EMA, as far as possible without knowing their types."""
     _table(updater, "updater", ("optimizer", "scheduler", "scaler", "average"))
     optimizer = _table(updater["optimizer"], "optimizer", ("state", "param_groups"))
     groups = optimizer["param_groups"]
@@ -138,7 +138,7 @@ def _check_updater(updater: Any, weights: Sequence[torch.Tensor], step: int) -> 
 
 
 def _check_entry(number: int, entry: Mapping[Any, Any]) -> None:
-    """What an optimizer keeps of one parameter. fp16 may have overflowed there, which trains on; NaN does not."""
+    """Check the optimizer's state of one parameter. Infinities are allowed in fp16, which may overflow; NaN is not."""
     for key, value in entry.items():
         place = f"optimizer/state/{number}/{key}"
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -150,7 +150,7 @@ def _check_entry(number: int, entry: Mapping[Any, Any]) -> None:
 
 
 def _check_best(best: Any, session: Mapping[str, Any], step: int) -> None:
-    """The best LoRA so far: none, or one of the same layers and shapes."""
+    """Check the best LoRA so far: none, or one of the same layers and shapes."""
     _table(best, "best", ("step", "loss", "last_step", "adapters"))
     last = _whole(best["last_step"], "best/last_step", 0, step)
     at, adapters = _whole(best["step"], "best/step", 0, last), _table(best["adapters"], "best/adapters")
@@ -183,7 +183,7 @@ def _like(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], place: 
 
 
 def _tensors(values: Any, place: str) -> list[torch.Tensor]:
-    """A list of tensors that can be weights."""
+    """`values` as a list of tensors that can be weights."""
     _need(_are(values, torch.Tensor), f"{place} must be tensors")
     for value in values:
         _need(value.is_floating_point(), f"{place} must be floating point, one is {str(value.dtype).removeprefix('torch.')}")

@@ -1,4 +1,4 @@
-"""Batches -> losses -> backward -> update. Draws nothing: noise and timesteps are arguments, so a step can be replayed."""
+"""Batches -> losses -> backward -> update. Noise and timesteps are arguments, so a step can be replayed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lib_lora.training.precision import Precision
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Everything random or cached that a step is made of, on the model's device.
+    """Everything random or cached that a step needs, on the model's device.
 
     Shapes:
         noisy_latents, target: `[B, C, h, w]`; timesteps: `[B]` int64
-        sizes: `[B, 6]`, as in Conditioning, where the model wants to be told them
-        mask: `[B, 1, h, w]`, what is learned, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
+        sizes: `[B, 6]`, as in Conditioning, if the model reads them
+        mask: `[B, 1, h, w]`, weight of each latent, 0 to 1; loss_weights: `[B]`; None for 1 everywhere
 
-    `text` are captions to encode, or what was made of them where no text encoder is trained.
-    `step` and `first` say where the batch stands: its step, and the place of its first sample in it.
+    `text`: captions to encode, or their conditioning if no text encoder is trained.
+    `step`, `first`: the step of the batch, and the place of its first sample in it.
     """
 
     noisy_latents: torch.Tensor
@@ -50,11 +50,11 @@ DIVERGED = (
 
 
 class DivergedError(TrainLoraError):
-    """The loss is not a number any more."""
+    """The loss, or a gradient, is not finite."""
 
 
 def compute_loss(base: BaseModel, inputs: StepInputs, objective: ObjectiveConfig, clip_skip: int) -> torch.Tensor:
-    """The scalar that backward is called on."""
+    """The loss of a batch, a scalar to call backward on."""
     text = inputs.text
     conditioning = encode(base.text_encoders, text, clip_skip) if isinstance(text, TextInputs) else text
     model_pred = base.predict(inputs.noisy_latents, inputs.timesteps, replace(conditioning, sizes=inputs.sizes))
@@ -72,7 +72,7 @@ def training_step(
     updater: Updater,
     dropout: Dropout | None = None,
 ) -> list[float]:
-    """The loss of every batch, after the adapters were updated once by all of them.
+    """Update the adapters once with all batches; returns the loss of each.
 
     Raises:
         DivergedError: a loss or the norm of the gradients is NaN or infinite; nothing was updated.
@@ -80,7 +80,7 @@ def training_step(
     losses = []
     with torch.enable_grad():
         for inputs in batches:
-            with _moment(dropout, inputs):  # backward too: with checkpointing it computes forward again
+            with _moment(dropout, inputs):  # backward too: gradient checkpointing computes forward again
                 with precision.autocast(base.device):
                     loss = compute_loss(base, inputs, objective, clip_skip)
                 losses.append(float(loss.detach()))

@@ -1,4 +1,4 @@
-"""Captions -> what the text encoders read, or what they make of them."""
+"""Captions -> inputs of the text encoders, or their outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_lora.training.precision import Precision
 
 
 class Texts:
-    """The captions of a run for one model; contexts of text encoders that do not change are computed once."""
+    """Tokenizes and encodes the captions of a run; contexts of captions that do not vary are cached."""
 
     def __init__(self, base: BaseModel, text: TextConfig, precision: Precision) -> None:
         self._base, self._text, self._precision = base, text, precision
@@ -30,7 +30,7 @@ class Texts:
         return TextInputs(ids, weights, self._text.token_rule == "webui")
 
     def context(self, captions: Sequence[str]) -> Conditioning:
-        """What is made of a batch. Shorter contexts are followed by empty chunks (only the webui's differ in length)."""
+        """The conditioning of a batch. Shorter contexts are padded with empty chunks (lengths differ only with `webui` rules)."""
         found = [self._one(caption) for caption in captions]
         most = max(one.context.shape[1] for one in found)
         pooled = [one.pooled for one in found if one.pooled is not None]

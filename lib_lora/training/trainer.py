@@ -1,4 +1,4 @@
-"""The state of one run between its steps: pairs, updater, pictures and contexts."""
+"""The trainer of one run: adapters, embedding, updater, latents and contexts between steps."""
 
 from __future__ import annotations
 
@@ -29,21 +29,19 @@ from lib_lora.training.embedding import start_word
 from lib_lora.training.initial_adapters import initial_adapters, merged_adapters, norm_shifts
 from lib_lora.training.latents import LatentSource
 from lib_lora.training.lr_schedules import in_steps
-from lib_lora.training.memory import give_memory_back
+from lib_lora.training.memory import explained, give_memory_back
 from lib_lora.training.noising import draw
-from lib_lora.training.optimizer import Updater
-from lib_lora.training.out_of_memory import explained
-from lib_lora.training.parameter_groups import embedding_groups
+from lib_lora.training.optimizer import Updater, embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
 from lib_lora.training.validation import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
 
-MOST_DIVERGED = 5  # steps in a row without a loss that is a number
+MOST_DIVERGED = 5  # consecutive steps without a finite loss
 
 
 class Trainer:
-    """Trains batch after batch. Everything random of a step is a function of (seed, step, place in the step)."""
+    """Trains step by step. Random draws are functions of (seed, step, place in the step)."""
 
     def __init__(
         self,
@@ -71,11 +69,11 @@ class Trainer:
         self._diverged, self._told = 0, list[str]()
 
     def step(self, batches: Sequence[Batch]) -> StepDone:
-        """Train one step, on all of its batches. The loss is their mean.
+        """Train one step on all of its batches. The loss is their mean.
 
         Raises:
-            DivergedError: the loss was not finite for the last of MOST_DIVERGED steps; the adapters are as before them.
-            HostChanged: the model was taken away.
+            DivergedError: the loss was not finite in MOST_DIVERGED consecutive steps, which left the adapters unchanged.
+            HostChanged: the model was moved or replaced.
         """
         self._base.verify()
         number, epoch = batches[0].step, batches[0].epoch
@@ -95,7 +93,7 @@ class Trainer:
         return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
 
     def choices(self) -> list[str]:
-        """What was decided for the user, and why."""
+        """Notes on automatic choices, with reasons."""
         precision, checkpointing = self.precision, self.checkpointing
         told = [f"Mixed precision: {precision.name}, since {precision.reason}."] if precision.reason else []
         if checkpointing.reason:
@@ -103,17 +101,17 @@ class Trainer:
         return told
 
     def take_told(self) -> list[str]:
-        """Sentences on what went on since this was called last."""
+        """Notes since the last call."""
         told, self._told = self._told, []
         return told
 
     def _losses_with_less_memory(self, batches: Sequence[Batch]) -> list[float]:
-        """Once more with gradient checkpointing where memory is not enough without: draws and weights are the same."""
+        """The losses of a step. If memory runs out, it is repeated with gradient checkpointing: same draws, same weights."""
         begun = self.updater.begun
         try:
             return self._losses(batches)
         except torch.cuda.OutOfMemoryError:
-            if self.checkpointing.on or self.updater.begun != begun:  # an update that broke off cannot be made again
+            if self.checkpointing.on or self.updater.begun != begun:  # an interrupted update cannot be repeated
                 raise
         self.updater.drop_gradients()
         give_memory_back(self._base.device)
@@ -134,24 +132,24 @@ class Trainer:
             )
 
     def renew(self) -> None:
-        """The model was lent out and is back, perhaps in modules that were built anew: adapters find their layers by name."""
+        """Find the adapters' layers by name again: the model was lent out, and its modules may have been rebuilt."""
         targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
         for adapters in (self.adapters, self._frozen):
             adapters[:] = [with_target(adapter, targets[adapter.target.name]) for adapter in adapters]
 
     def undo(self) -> None:
-        """Forget what a step that failed half-way added up; the same step can be made again."""
+        """Drop the gradients of a step that failed, so that it can be repeated."""
         self.updater.drop_gradients()
 
     @contextmanager
     def result(self) -> Iterator[None]:
-        """While it lasts, the adapters are attached and hold what a file would hold: for saving, drawing and measuring."""
+        """In the block, the adapters are attached with the weights that a file would have: for saving, samples and validation."""
         with self.updater.kept_weights(), self._attached():
             yield
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
-        """The one place that says what is attached: steps, pictures and measurements see the same."""
+        """Attach adapters, norm shifts and embeddings. The only place that does, so that steps, samples and validation agree."""
         with (
             attached(self.adapters, self._frozen, self._dropout),
             shifted(self._base, self._shifts),
@@ -161,7 +159,7 @@ class Trainer:
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
-        """The mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
+        """Mean loss over held-out images and timesteps, with the weights that would be saved; draws are always the same."""
         self._base.verify()
         losses, count = 0.0, 0
         with explained(self._base, self.config, "measuring the loss on validation images"), self.result():
@@ -177,7 +175,7 @@ class Trainer:
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
-        # where texts are trained, a context kept from the steps may be of other weights
+        # if texts are trained, a cached context may be of other weights
         trained = config.optimizer.text_encoder_lr > 0 or self.word is not None
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
@@ -197,7 +195,7 @@ class Trainer:
         return forwards_replaced(checkpointed_forwards(networks(self._base)) if self.checkpointing.on else {})
 
     def _stop_text_encoder(self, step: int) -> None:
-        """Leave the text encoder's adapters as they are from the step on that the configuration says."""
+        """Stop training the text encoder's adapters from the configured step on."""
         stop = in_steps(self.config.optimizer.stop_text_encoder_training, self._plan.steps)
         if self._trains_text and 0 < stop <= step:
             self._trains_text = False
@@ -205,7 +203,7 @@ class Trainer:
                 parameter.requires_grad_(False)
 
     def _stop_word(self, step: int) -> None:
-        """Leave the word's vectors as they are from the step on that the configuration says."""
+        """Stop training the embedding's vectors from the configured step on."""
         stop = in_steps(self.config.embedding.stop_embedding_training, self._plan.steps)
         if self._trains_word and 0 < stop <= step:
             self._trains_word = False
@@ -216,7 +214,7 @@ class Trainer:
         return () if self.word is None else self.word.vectors
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on and that no setting gives: tensors in nested plain values."""
+        """Everything that the next step depends on, except the settings: tensors in nested plain values."""
         names, keys = [adapter.target.name for adapter in self.adapters], [list(adapter.named()) for adapter in self.adapters]
         adapters = [parameter.detach() for parameter in parameters(self.adapters)]
         vectors = [value.detach() for value in self._vectors()]
@@ -224,10 +222,10 @@ class Trainer:
         return {"layers": names, "keys": keys, "adapters": adapters, "vectors": vectors, "updater": updater}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()` of another run with the same settings; it was checked but for what hangs on the model.
+        """Resume from `state()` of another run with the same settings; only what depends on the model is checked here.
 
         Raises:
-            StateError: it is of other layers, or of another optimizer.
+            StateError: the state is of other layers, or of another optimizer.
         """
         mine = [*parameters(self.adapters), *self._vectors()]
         saved = [*state["adapters"], *state.get("vectors", [])]
@@ -265,7 +263,7 @@ class Trainer:
         )
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
-        """Regularisation images count with a weight of their own. `[B]`"""
+        """Loss weights `[B]`: prior_loss_weight for regularisation images, else 1; None if the batch has none of them."""
         weight = self.config.data.prior_loss_weight
         is_reg = [self._plan.samples[index].is_reg for index in batch.indices]
         return torch.tensor([weight if reg else 1.0 for reg in is_reg], device=self._base.device) if any(is_reg) else None

@@ -15,7 +15,7 @@ from lib_lora.randomness import normal
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the VAE says of one picture, unscaled. Shapes: `[C, h, w]` twice, fp32 on the CPU."""
+    """The VAE's posterior of one image, unscaled. Shapes: `[C, h, w]` twice, fp32 on the CPU."""
 
     mean: torch.Tensor
     logvar: torch.Tensor
@@ -27,7 +27,7 @@ class Posterior:
 
 
 def posteriors(base: BaseModel, pictures: Sequence[Pixels]) -> list[Posterior]:
-    """The posterior of every picture, in one call of the VAE. Shapes: `[H, W, 3]` each, all of one size."""
+    """The posterior of every image, in one call of the VAE. Shapes: `[H, W, 3]` each, all of one size."""
     means, logvars = base.encode_image(torch.stack([image_tensor(pixels) for pixels in pictures]).to(base.device))
     return [Posterior(mean, logvar) for mean, logvar in zip(means.float().cpu(), logvars.float().cpu().clamp(-30.0, 20.0))]
 
@@ -38,5 +38,5 @@ def image_tensor(pixels: Pixels) -> torch.Tensor:
 
 
 def pixels_hash(pixels: Pixels) -> str:
-    """SHA-256 of a picture's values."""
+    """SHA-256 of an image's pixel values."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on: of what it is measured, and with which numbers. They are always the same ones."""
+"""Validation, the loss on held-out images: its batches, timesteps and noise, which are always the same."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.plan import Plan
 from lib_lora.training.noising import Drawn, draw
 
-MEASURED = 4  # timesteps; 200, 400, 600 and 800 of all of them (sd-scripts' NUM_VALIDATION_TIMESTEPS)
+MEASURED = 4  # timesteps; by default 200, 400, 600 and 800 (sd-scripts' NUM_VALIDATION_TIMESTEPS)
 
 
 @dataclass(frozen=True)
 class HeldOutBatch:
-    """Samples of one size that are measured together; `first` is the place of the first one among all that are held out."""
+    """Samples of one size that are measured together. `first`: place of the first one among all held-out samples."""
 
     indices: list[int]
     first: int
 
 
 def heldout_batches(data: DataConfig, plan: Plan) -> Iterator[HeldOutBatch]:
-    """Everything that is measured, sorted by size."""
+    """The batches that are measured, sorted by size."""
     ordered = sorted(plan.heldout, key=lambda index: (plan.placements[index].bucket, index))
     first, count = 0, 0
     while first < len(ordered) and not (data.max_validation_steps and count == data.max_validation_steps):
@@ -37,13 +37,13 @@ def heldout_batches(data: DataConfig, plan: Plan) -> Iterator[HeldOutBatch]:
 
 
 def heldout_timesteps(objective: ObjectiveConfig) -> list[int]:
-    """Evenly spread between the first and the last timestep that is trained on, both left out."""
+    """Timesteps evenly spread between the first and the last one that is trained on, both excluded."""
     low, high = objective.min_timestep, objective.max_timestep
     return [int(low + (high - low) * i / (MEASURED + 1)) for i in range(1, MEASURED + 1)]
 
 
 def draw_heldout(config: TrainConfig, latents: torch.Tensor, process: NoiseProcess, timestep: int, first: int) -> Drawn:
-    """Noised latents and target at `timestep`; the noise of an image is the same each time. Shapes as `draw`."""
+    """Noisy latents and target at `timestep`; the noise of an image is always the same. Shapes as in `draw`."""
     seed = config.data.validation_seed or config.run.seed
     timesteps = torch.full((len(latents),), timestep, dtype=torch.int64)
     return draw(config.objective, latents, process, seed, f"held out {timestep}", first, timesteps)

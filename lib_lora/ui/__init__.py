@@ -1,1 +1,1 @@
-"""The tab: form, report, progress. The only floor that knows gradio."""
+"""The tab: form, report, progress. The only folder that uses gradio."""

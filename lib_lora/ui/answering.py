@@ -1,4 +1,4 @@
-"""What is said when an event or a route cannot be answered: one sentence, whatever went wrong, and never a traceback alone."""
+"""Messages for errors in events and routes: sentences for any exception, never a traceback alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "the webui has too many files open; restart it",
 }
-LONGEST = 300  # characters of what an error says
+LONGEST = 300  # characters of an error's text
 
 
 def problems_of(error: Exception) -> list[str]:
-    """The sentences for an error of any kind; one that nobody foresaw is written to the console as well."""
+    """The messages for any error; the traceback of an unexpected one goes to the console."""
     if isinstance(error, TrainLoraError):
         return error.problems
     if isinstance(error, OSError):
@@ -34,7 +34,7 @@ def problems_of(error: Exception) -> list[str]:
 
 
 def disk_sentence(error: OSError) -> str:
-    """What the disk refused, where that is known, and what helps. Folders are left out: not everybody may know them."""
+    """What the disk refused, and a remedy. Folders are omitted, since not everybody who may look may know them."""
     why = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:LONGEST]
     name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, (str, bytes)) else ""
     about = f" {name[:80]!r}" if name else ""

@@ -1,4 +1,4 @@
-"""Options -> gradio components, and what they hold -> raw settings."""
+"""Options -> gradio components, and their values -> raw settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gradio as gr
 from lib_lora.config.groups import all_options, options_by_name
 from lib_lora.config.optimizer_specs import OPTIMIZERS
 from lib_lora.config.options import Option
-from lib_lora.data.lines import lines_of
+from lib_lora.data.captions import lines_of
 from lib_lora.errors import ConfigError
 from lib_lora.paths import pasted
 
@@ -22,13 +22,13 @@ def form_options(place: str) -> list[Option]:
 
 
 def basic_rows() -> list[list[Option]]:
-    """The basic options as they stand in rows."""
+    """The basic options in rows."""
     ordered = sorted(form_options("basic"), key=lambda opt: opt.declaration.row)
     return [list(row) for _, row in itertools.groupby(ordered, lambda opt: opt.declaration.row[0])]
 
 
 def component(opt: Option) -> Any:
-    """The component for one option: label, help, bounds and choices from its declaration."""
+    """The component for one option, with label, help, bounds and choices from its declaration."""
     declared = opt.declaration
     common = {"label": declared.label, "info": declared.help, "elem_id": f"train_lora_{opt.name}"}
     made: Any
@@ -42,13 +42,13 @@ def component(opt: Option) -> Any:
         made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
     elif opt.type is int:
         made = gr.Number(value=opt.default, **common)
-    elif opt.type is float:  # a text field: a number field rounds 0.00005 in some browsers, and cannot say what is wrong
+    elif opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong
         made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
     else:
-        lines = 1 if opt.type is tuple else declared.lines  # a list grows with what it holds
+        lines = 1 if opt.type is tuple else declared.lines  # the field of a list grows with its content
         value, placeholder = shown(opt, opt.default), declared.placeholder
         made = gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
-    made.do_not_save_to_config = True  # the webui would freeze today's default and bounds in ui-config.json for ever
+    made.do_not_save_to_config = True  # else the webui stores the present default and bounds in ui-config.json
     return made
 
 
@@ -67,15 +67,15 @@ def decimal(number: float) -> str:
 
 
 def installed_suggestions(opt: Option) -> list[str]:
-    """The suggestions of `opt` that work with the packages that are there; others may be typed, and are explained then."""
+    """The suggestions of `opt` that work with the installed packages; others may be typed, and are then explained."""
     return [name for name in opt.declaration.suggestions if name not in OPTIMIZERS or OPTIMIZERS[name].installed()]
 
 
 def settings_from(options: Sequence[Option], values: Sequence[Any]) -> dict[str, Any]:
-    """Option name -> what its component holds; an emptied number field counts as wrong, unless empty is a value of its option.
+    """Option name -> value of its component; an empty number field is invalid unless its option allows empty.
 
     Raises:
-        ConfigError: what came is not what the components of `options` hold.
+        ConfigError: the values cannot be those of the components of `options`.
     """
     if len(values) < len(options):
         raise ConfigError([f"The page sent {len(values)} values for {len(options)} fields; reload it."])
@@ -96,7 +96,7 @@ def _held(opt: Option, value: Any) -> Any:
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
-    """A sentence for every option that names a folder or file of the machine, where the webui hides those."""
+    """A problem for every option that names a folder or file, for a webui that hides those."""
     return [
         f"{opt.title}: the webui runs with --hide-ui-dir-config, so its folders and files cannot be chosen; leave it empty, and "
         "drop images."
@@ -106,5 +106,5 @@ def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    """What stands on each line, without the quotes that a file manager puts around a path."""
+    """The lines of a text, without the quotes that file managers put around paths."""
     return tuple(line for line in map(pasted, lines_of(text)) if line)

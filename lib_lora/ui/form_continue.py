@@ -1,4 +1,4 @@
-"""In the form: a finished LoRA to go on from, chosen by its name."""
+"""The part of the form that chooses a finished LoRA to continue from."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FIELDS = ("network_weights", "dim_from_weights", "adapter_type", "rank", "alpha"
 
 
 class AgainBar:
-    """The choice, and the button that looks for new files. `folder`: where the host's LoRAs are; `guard` lets its events pass."""
+    """The choice and its refresh button. `folder` returns the host's LoRA folder; `guard` checks the events."""
 
     def __init__(self, guard: Guard, folder: Callable[[], Path]) -> None:
         self._guard = guard
         self._folder = folder
 
     def build(self, *, visible: bool = True) -> None:
-        """The components; `wire` connects them once the form is there."""
+        """Create the components; `wire` connects them once the form exists."""
         with gr.Accordion("Continue from a finished LoRA", open=False, visible=visible, elem_id="train_lora_again_box"):
             with gr.Row():
                 self.choice = gr.Dropdown(
@@ -41,7 +41,7 @@ class AgainBar:
             item.do_not_save_to_config = True
 
     def wire(self, components: Mapping[str, Any], key: Any, changed: str) -> None:
-        """Connect to the form's `components`; `key`: see `Guard`; `changed` is the JavaScript that renews the report."""
+        """Connect to the form's `components`; `key`: see `Guard`; `changed`: JavaScript that renews the report."""
         fields = [components[name] for name in FIELDS]
         choose = self._guard.guarded(self.choose, lambda: self._told([REFUSED]), self._told)
         look = self._guard.guarded(self.look, lambda: self._told([REFUSED])[:2], lambda problems: self._told(problems)[:2])
@@ -51,18 +51,18 @@ class AgainBar:
         self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **with_key)
 
     def names(self) -> list[str]:
-        """Every LoRA below the folder, as the panel lists them; what starts with a dot is none."""
+        """The choices: every LoRA below the folder, except paths with a part that starts with a dot."""
         folder = self._folder()
         found = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
         relative = [path.relative_to(folder) for path in found]
         return [NOTHING, *(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))]
 
     def look(self) -> list[Any]:
-        """The choices as they are now."""
+        """Refresh the choices."""
         return ["", gr.update(choices=self.names())]
 
     def choose(self, name: Any) -> list[Any]:
-        """What the LoRA is, and a value for every field that must agree with it; unchanged where it cannot be gone on with."""
+        """A description of the LoRA, and values for the fields that must match it; unchanged if it cannot be continued from."""
         if not name or name == NOTHING:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
         if not isinstance(name, str) or name not in self.names():

@@ -1,4 +1,4 @@
-"""The field that files are dropped on. What arrives leaves gradio's folder at once, since gradio serves all that lies there."""
+"""File components. Uploads are moved out of gradio's folder at once, since gradio serves everything in it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ MOST_FILES = 20_000
 
 
 class DroppedFiles(gr.File):  # type: ignore[misc]
-    """A `gr.File` whose values are files below a private folder; what was not uploaded is never opened.
+    """A `gr.File` whose values are files below a private folder; files that were not uploaded are never opened.
 
-    gradio's own copies any file of the machine that a client names into its served folder (gradio 3.41.2 `File.preprocess`).
+    `gr.File` copies any file that a client names into its served folder (gradio 3.41.2 `File.preprocess`).
     """
 
-    is_template = True  # gradio's page shows it as the class above
+    is_template = True  # gradio's page shows it as its base class
 
     def __init__(self, taken: Path, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._taken = taken
 
     def preprocess(self, x: Any) -> Any:
-        """What gradio's page sends -> objects with the private file's path as `name`; None for none.
+        """What gradio's page sends -> objects with the private file's path as `name`; None if there is no file.
 
-        Called by the events' answers, which have asked for the key by then: it moves files.
+        It moves files, so the events' answers call it after the guard has checked the key.
 
         Raises:
-            DatasetError: it is no list of files.
+            DatasetError: `x` is not a list of files.
         """
         if x is None or x == []:
             return None
@@ -46,17 +46,17 @@ class DroppedFiles(gr.File):  # type: ignore[misc]
 
 
 class ExportedFiles(gr.File):  # type: ignore[misc]
-    """A `gr.File` for files that are handed out."""
+    """A `gr.File` for downloads."""
 
     is_template = True
 
     def placed(self, path: Path) -> str:
-        """The copy of a file that gradio serves, made while an error can still be told; what is left of a failed one is removed.
+        """The path of the copy that gradio serves, made now so that an error can be reported; a partial copy is removed.
 
-        gradio makes it behind the event (gradio 3.41.2 `File.postprocess`), and then finds this one.
+        gradio makes its copy after the event (gradio 3.41.2 `File.postprocess`), and then reuses this one.
 
         Raises:
-            OSError: there is no room, or the folder is gone.
+            OSError: the copy cannot be written.
         """
         before = set(self.temp_files)
         try:

@@ -1,4 +1,4 @@
-"""Above the form: presets with their reasons, kohya's files in, and settings out as files."""
+"""The part of the form for presets with their reasons, and for import and export of settings files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ EXPORTS = {
     "kohya_ss (JSON)": "json",
     "sd-scripts folders (TOML)": "dataset",
 }
-CHANGED = "trainLora.report.filled"  # JavaScript: the report is renewed
-# JavaScript fetches the key; what comes with it is handed on as it is: nothing is done with it before the key is looked at
+CHANGED = "trainLora.report.filled"  # JavaScript that renews the report
+# JavaScript fetches the key; inputs are passed on without preprocessing until the key is checked
 WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
 
 
@@ -45,13 +45,13 @@ def set_options() -> list[Option]:
 
 
 class PresetBar:
-    """Presets, import and export. `detected`: what the model in hand is."""
+    """Presets, import and export. `detected` returns the detected model."""
 
     def __init__(self, guard: Guard, taken: Path, detected: Callable[[], DetectedModel | None]) -> None:
         self._guard, self._taken, self._detected = guard, taken, detected
 
     def build(self) -> None:
-        """The components; `wire` connects them once the form is there."""
+        """Create the components; `wire` connects them once the form exists."""
         with gr.Row(elem_id="train_lora_presets"):
             self.preset = gr.Dropdown(
                 choices=[DEFAULTS, *TITLES], value=None, label="Preset", elem_id="train_lora_preset",
@@ -75,7 +75,7 @@ class PresetBar:
             item.do_not_save_to_config = True
 
     def wire(self, options: Sequence[Option], components: Mapping[str, Any], key: Any) -> None:
-        """Connect to the form. `options`: those of `components`, in the order of the form; `key`: see `Guard`."""
+        """Connect to the form. `options`: those of `components`, in form order; `key`: see `Guard`."""
         self._options = list(options)
         fields = [components[opt.name] for opt in set_options()]
         choose = self._guarded(choose_preset, len(fields))
@@ -89,7 +89,7 @@ class PresetBar:
         self.export.click(write, inputs=[key, self.form, *everything], outputs=[self.told, self.exported], **WITH_KEY)
 
     def _guarded(self, answer: Callable[..., Any], unchanged: int, first: Sequence[Any] = ()) -> Callable[..., Any]:
-        """`answer` behind the guard; sentences go where it tells something, and `unchanged` outputs behind that stay."""
+        """`answer` behind the guard. On errors, messages go to the output after `first`, and `unchanged` more outputs stay."""
 
         def told(problems: Sequence[str]) -> list[Any]:
             return [*first, list_html(problems, "problem"), *(gr.update() for _ in range(unchanged))]
@@ -97,7 +97,7 @@ class PresetBar:
         return self._guard.guarded(answer, lambda: told([REFUSED]), told)
 
     def write(self, form: Any, *values: Any) -> list[Any]:
-        """The form's settings as a file, or what is wrong with them."""
+        """The form's settings as files, or their problems."""
         try:
             config = build_config(settings_from(self._options, values))
         except ConfigError as error:
@@ -118,7 +118,7 @@ class PresetBar:
 
 
 def texts(config: TrainConfig, kind: str, stem: Path, family: Family | None) -> dict[Path, str]:
-    """Path -> text of the files to hand out; `family`: of the model in hand."""
+    """Path -> text of the files to export; `family`: of the detected model."""
     if kind == "ours":
         return {stem.with_name(f"{stem.name}.json"): json.dumps(config.to_flat(), indent=2, ensure_ascii=False) + "\n"}
     end = {"toml": ".toml", "json": "-kohya_ss.json", "dataset": "-dataset.toml"}[kind]
@@ -126,7 +126,7 @@ def texts(config: TrainConfig, kind: str, stem: Path, family: Family | None) -> 
 
 
 def choose_preset(title: Any) -> list[Any]:
-    """The reasons, and a value for every field: the preset's, or the default; what is the user's own stays."""
+    """The reasons, and a value for every field: the preset's or the default; options that no preset sets stay."""
     if title is not None and title != DEFAULTS and not (isinstance(title, str) and title in TITLES):
         raise ConfigError([f"Preset: must be one of {', '.join([DEFAULTS, *TITLES])}."])
     preset = PRESETS[TITLES[title]] if title in TITLES else None
@@ -145,12 +145,12 @@ def choose_preset(title: Any) -> list[Any]:
 
 
 def label(name: str) -> str:
-    """An option's words in the form."""
+    """An option's label in the form."""
     return options_by_name()[name].declaration.label
 
 
 def read_file(file: Any) -> list[Any]:
-    """No preset, what became of a file's keys, and the values that follow; nothing changes when it cannot be read."""
+    """The cleared preset, a report on the file's keys, and the new values; all unchanged if the file cannot be read."""
     unchanged = [gr.update() for _ in set_options()]
     if file is None:
         return [gr.update(), "", *unchanged]
@@ -170,7 +170,7 @@ def read_file(file: Any) -> list[Any]:
 
 
 def import_html(found: Imported) -> str:
-    """What needs attention open, the rest behind a click."""
+    """The import report, with the parts that need attention unfolded."""
     text = ""
     for name, head, lines in import_parts(found):
         attention = name in NEED_ATTENTION

@@ -1,7 +1,7 @@
-"""Who may look at a run, and who may begin or change one, on a webui that others may reach.
+"""Who may look at a run, and who may begin or change one, on a webui that others can reach.
 
-gradio guards its own routes alone, and what its events say of their request can be made up by who sends them. So a page
-asks a route of ours for the key first, and every event has to bring it before anything else that it brings is looked at.
+gradio guards only its own routes, and a client can forge what its events say of their request. So a page first asks a route
+of this extension for the key, and every event must carry the key; nothing else in the event is read before it is checked.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _LONGEST_ORIGIN = 300
 
 @dataclass(frozen=True)
 class Guard:
-    """What the webui was started with, as far as it says who may do what.
+    """Access rules, from the webui's flags.
 
     Args:
         api_users: name -> password of `--api-auth`.
-        trust_everybody: the person said that other machines may change anything (`--enable-insecure-extension-access`).
-        origins: other sites whose pages may call the webui, by name (`--cors-allow-origins`).
-        origins_pattern: the same as a pattern (`--cors-allow-origins-regex`).
-        proxies: where proxies of this webui are; what they hand on comes from elsewhere, whatever it says of itself.
-        key: what `change` is worth, for events that cannot ask for themselves.
+        trust_everybody: other machines may change anything (`--enable-insecure-extension-access`).
+        origins: other sites whose pages may call the webui (`--cors-allow-origins`).
+        origins_pattern: the same as a regular expression (`--cors-allow-origins-regex`).
+        proxies: addresses of this webui's proxies; requests from these never count as local.
+        key: shows that a page passed `change`; for gradio events, which cannot call it themselves.
     """
 
     api_users: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Guard:
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def look(self, app: Any, request: Request) -> None:
-        """Let only those pass who are logged in at gradio or bring credentials of the API, where the webui has any.
+        """Require a gradio login or API credentials, if the webui has either.
 
         Raises:
             HTTPException: 401.
@@ -64,10 +64,10 @@ class Guard:
             raise HTTPException(401, "Not authenticated")
 
     def change(self, app: Any, request: Request) -> None:
-        """As `look`; besides, no page of another site, and where the webui has no login only its own machine.
+        """As `look`; also refuse pages of other sites and, if the webui has no login, other machines.
 
         Raises:
-            HTTPException: 401 or 403. With 401 a browser asks for the API's credentials where there is no page to log in.
+            HTTPException: 401 or 403. With 401 a browser asks for the API's credentials if there is no login page.
         """
         has_login = getattr(app, "auth", None) is not None
         if not self._known(app, request):
@@ -78,7 +78,7 @@ class Guard:
             raise HTTPException(403, FAR)
 
     def admits(self, key: Any) -> bool:
-        """Whether `key` is the one that pages get which may change something."""
+        """Whether `key` is the guard's key."""
         return isinstance(key, str) and hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
     def guarded(
@@ -87,12 +87,12 @@ class Guard:
         refused: Callable[[], Any],
         failed: Callable[[Sequence[str]], Any] | None = None,
     ) -> Callable[..., Any]:
-        """`answer` with the key in front of its inputs, which are not looked at before; behind them a page sends its outputs.
+        """`answer` with the key as an additional first input, checked before the others; outputs that a page appends are dropped.
 
         Args:
-            answer: a function or a coroutine.
-            refused: answers who does not bring the key.
-            failed: answers with sentences where `answer` raises an error of any kind; without it the error goes on.
+            answer: a function or a coroutine function.
+            refused: the answer to a wrong key.
+            failed: the answer, from messages, if `answer` raises any error; default: the error propagates.
         """
         taken = _inputs_of(answer)
         if inspect.iscoroutinefunction(answer):
@@ -103,7 +103,7 @@ class Guard:
                     return refused()
                 try:
                     return await answer(*values[:taken])
-                except Exception as error:  # an error of any kind is told
+                except Exception as error:  # any error is reported
                     if failed is None:
                         raise
                     return failed(problems_of(error))
@@ -141,7 +141,7 @@ class Guard:
         return wanted is not None and hmac.compare_digest(password.encode(), wanted.encode(errors="replace"))
 
     def _is_foreign(self, request: Request) -> bool:
-        """Whether a browser says that a page of another site sent it. Programs say nothing, and need no protection."""
+        """Whether a browser states that a page of another site sent the request. Other programs need no protection."""
         origin = header(request, "origin")
         if origin and len(origin) <= _LONGEST_ORIGIN and self._is_named(origin):
             return False
@@ -152,12 +152,12 @@ class Guard:
 
 
 def _inputs_of(answer: Callable[..., Any]) -> int | None:
-    """How many inputs a function takes; None where it takes any number."""
+    """The number of inputs of a function; None if it takes any number."""
     kinds = [parameter.kind for parameter in inspect.signature(answer).parameters.values()]
     return None if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
 
 
 def _without_signature(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of what is called, gradio counts the parameters that it can see; those are the key and the others."""
+    """`function` without `__wrapped__`, since gradio counts the visible parameters, which must include the key."""
     del function.__wrapped__  # type: ignore[attr-defined]
     return function

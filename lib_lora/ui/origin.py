@@ -1,8 +1,8 @@
-"""Where a request comes from: this machine, a proxy, the webui's own page or that of another site, as far as it can be told.
+"""Where a request comes from: this machine, a proxy, the webui's own page or another site's, as far as can be determined.
 
-A program on this machine and a proxy on this machine that passes on what a program elsewhere sends look alike when the proxy
-writes the webui's own name over the one it was asked for, and says nothing of itself. Browsers give it away (they name the
-page's site), and so do most proxies; for the others there is a setting: `TRAIN_LORA_PROXIES`.
+A program on this machine and a local proxy for a remote program look alike if the proxy overwrites the Host header with the
+webui's own name and adds no header. Browsers reveal it (they name the page's site), and so do most proxies; for the others
+there is a setting: `TRAIN_LORA_PROXIES`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi import Request
 Networks = tuple[Union[ipaddress.IPv4Network, ipaddress.IPv6Network], ...]  # noqa: UP007 - a value, which Python 3.10 makes
 EVERYWHERE: Networks = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# what proxies and tunnels add, by how it begins: nobody sends it who talks to the webui directly
+# prefixes of headers that proxies and tunnels add, and direct clients do not send
 _FORWARDING = (
     "forwarded", "x-forward", "x-real-ip", "x-real-", "via", "cf-", "cdn-", "x-client-ip", "client-ip", "true-client-ip",
     "x-cluster-client", "x-original-", "x-originating", "x-envoy-", "x-azure-", "x-appengine-", "x-amzn-", "x-amz-cf", "fly-",
@@ -26,10 +26,10 @@ _FORWARDING = (
 
 
 def networks(text: str) -> Networks:
-    """Addresses and networks with commas between them, as `TRAIN_LORA_PROXIES` has them; `all` for every address.
+    """The networks in a comma-separated list of addresses and networks (`TRAIN_LORA_PROXIES`); `all` for every address.
 
     Raises:
-        ValueError: with the part that is none.
+        ValueError: with the part that is invalid.
     """
     found: Networks = ()
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -41,15 +41,15 @@ def networks(text: str) -> Networks:
 
 
 def header(request: Request, name: str) -> str | None:
-    """A header that is there once; None where it is not there. Of several that differ none is to be believed: "?"."""
+    """The value of a header; None if there is none, "?" if there are several that differ."""
     values = set(request.headers.getlist(name))
     return values.pop() if len(values) == 1 else "?" if values else None
 
 
 def is_near(request: Request, proxies: Networks) -> bool:
-    """The request comes from this machine, as far as it can be told not through a proxy or a tunnel, and was meant for it.
+    """Whether the request comes from this machine, apparently without proxy or tunnel, and was addressed to it.
 
-    The name is looked at too: a page of another site may have its name point to this machine (DNS rebinding).
+    The Host header is checked too: the name of another site may resolve to this machine (DNS rebinding).
     """
     peer = _address(request.client.host) if request.client else None
     if peer is None or not peer.is_loopback or _is_in(peer, proxies) or _is_handed_on(request):
@@ -63,7 +63,7 @@ def is_near(request: Request, proxies: Networks) -> bool:
 
 
 def is_of_another_site(request: Request, proxies: Networks) -> bool:
-    """Whether a browser says that a page of another site sent it. Programs say nothing."""
+    """Whether a browser states that a page of another site sent the request. Other programs state nothing."""
     origin = header(request, "origin")
     if origin is None:
         if (header(request, "sec-fetch-site") or "none").lower() not in {"none", "same-origin"}:
@@ -77,30 +77,30 @@ def is_of_another_site(request: Request, proxies: Networks) -> bool:
 
 
 def _own_host(request: Request, proxies: Networks) -> str:
-    """The name that the webui was asked under; behind a proxy that the person told of, the proxy says which that was.
+    """The host name of the webui in the request; if the user named proxies, x-forwarded-host comes first.
 
-    A page of another site cannot have a browser send that header, so it needs no proof of who wrote it.
+    A page of another site cannot make a browser send that header, so it can be trusted here.
     """
     told = header(request, "x-forwarded-host") if proxies else None
     return told.partition(",")[0].strip() if told else header(request, "host") or ""
 
 
 def _is_handed_on(request: Request) -> bool:
-    """Whether it shows that a proxy handed it on: no browser speaks HTTP/1.0, as nginx does where it is not told otherwise."""
+    """Whether the request shows signs of a proxy. HTTP/1.0 is one: it is nginx's default, and no browser uses it."""
     if str(request.scope.get("http_version", "1.1")) in ("1.0", "0.9"):
         return True
     return any(name.startswith(_FORWARDING) for name in (name.lower() for name in request.headers))
 
 
 def _is_own_port(request: Request, port: int | None) -> bool:
-    """Whether the port that the page was asked under is the one the webui listens on; another one is a tunnel's."""
+    """Whether the port in the request is the one the webui listens on; another one is a tunnel's."""
     server = request.scope.get("server")
     own = server[1] if isinstance(server, (tuple, list)) and len(server) == 2 else None
     return own is None or (port or 80) == own or (port is None and own == 443)
 
 
 def _place(url: str) -> tuple[str, int | None] | None:
-    """Name and port of an address; None where it is none."""
+    """Host name and port of a URL; None if it is invalid."""
     try:
         parts = urlsplit(url)
         name, port = (parts.hostname or "").lower(), parts.port

@@ -1,19 +1,27 @@
-"""What was found, as HTML: images, repeats, buckets, captions, the number of steps and where it comes from."""
+"""The report as HTML: images, repeats, buckets, captions, and the number of steps with its formula."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from html import escape
 
+from lib_lora.check import Findings
+from lib_lora.config.groups import all_options
+from lib_lora.config.settled import Settled
+from lib_lora.errors import TrainLoraError, bounded
+from lib_lora.estimate.estimate import estimate, short
+from lib_lora.host import Host
+from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
-from lib_lora.sentences import bounded
 from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
+KEPT = 32  # answers
 
 
 def plan_html(plan: Plan) -> str:
-    """The report of images that can be trained on."""
+    """The report of a plan."""
     folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
     learned = [sample for sample in plan.samples if not sample.is_reg]
     captions = list(dict.fromkeys(sample.caption for sample in learned))
@@ -47,7 +55,7 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:
-    """Sentences as a list with an end; nothing for none."""
+    """Sentences as an HTML list of limited length; "" if there are none."""
     if not texts:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in bounded(texts))
@@ -62,3 +70,44 @@ def _buckets_html(plan: Plan) -> str:
         for size, members in plan.buckets.items()
     ]
     return "".join(rows)
+
+
+class MemoryRow:
+    """Estimates memory on a meta copy of the model, one request at a time; answers are cached."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = threading.Lock()
+        self._answers: dict[object, str] = {}
+        self._asked = 0
+
+    def html(self, found: Findings) -> str | None:
+        """The row; "" without a model or images, None if a later request came meanwhile."""
+        self._asked += 1
+        number = self._asked
+        with self._lock:
+            if number != self._asked:
+                return None
+            text = self._text(found.settled, found.base, found.plan)
+        row = f"<tr><th>Memory</th><td>{escape(text)}</td></tr>"
+        return f"<table class='train-lora-report'>{row}</table>" if text else ""
+
+    def _text(self, config: Settled, base: BaseModel | None, plan: Plan | None) -> str:
+        if base is None or plan is None:
+            return ""
+        captions = len({sample.caption for sample in plan.samples})
+        counted = [opt for opt in all_options() if opt.declaration.affects not in ("length", "files")]
+        key = (base.info().name, str(self._host.device()), captions, tuple(plan.buckets), *map(config.value, counted))
+        if key not in self._answers:
+            if len(self._answers) >= KEPT:
+                self._answers.clear()
+            self._answers[key] = self._counted(config, base, plan)
+        return self._answers[key]
+
+    def _counted(self, config: Settled, base: BaseModel, plan: Plan) -> str:
+        try:
+            return short(estimate(config, base, self._host.device(), plan))
+        except TrainLoraError:
+            return ""  # the report, or the start, shows the problems
+        except Exception as error:  # noqa: BLE001 - other extensions may have put anything into the model's classes
+            return f"not known for this model ({type(error).__name__}: {error})"

@@ -1,4 +1,4 @@
-"""Our routes beside gradio's. Each asks the guard before it looks at its request, and answers an error with a sentence."""
+"""The extension's own routes. Each asks the guard before it reads its request, and answers errors with a sentence."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MAX_DIGITS = 9
 
 
 def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
-    """`POST train-lora/key`, and what a page reads: job, samples, list. Nothing waits, and no GET changes anything."""
+    """Add `POST train-lora/key` and GET routes for job, samples and queue. None blocks, and no GET changes anything."""
     runner = queue.runner
 
     def key(_request: Request) -> Any:
-        """What the tab's events bring along: handed to pages that may change something."""
+        """The key for the tab's events, for pages that may change something."""
         return {"key": guard.key}
 
     def status(request: Request) -> Any:
@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
         return {"job": job_json(job, since) if job else None, "queue": queue.revision}
 
     def sample(request: Request) -> Any:
-        """A small picture of the samples that the current job lists, and of nothing else."""
+        """A thumbnail of a sample that the current job lists, and of nothing else."""
         step, place = (_number(request.path_params[name]) for name in ("step", "place"))
         current = runner.job
         path = current.sample(step, place) if current and current.id == request.path_params["job"] else None
@@ -60,7 +60,7 @@ def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
 
 
 def _add(app: FastAPI, guard: Guard, path: str, answer: Answer, *, changes: bool = False) -> None:
-    """A route that only asks is a GET; one that is worth something to another site is a POST."""
+    """Add a guarded route: a GET, or with `changes` a POST."""
 
     async def guarded(request: Request) -> Response:
         try:
@@ -76,7 +76,7 @@ def _add(app: FastAPI, guard: Guard, path: str, answer: Answer, *, changes: bool
 
 
 def _number(text: str) -> int:
-    """A whole number of a request.
+    """A whole number in a request.
 
     Raises:
         HTTPException: 422.

@@ -1,4 +1,4 @@
-"""The "Train LoRA" tab. Progress comes by polling from JavaScript, so that it works with and without gradio's queue."""
+"""The "Train LoRA" tab. JavaScript polls the progress, which works with and without gradio's queue."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.memory_row import MemoryRow
-from lib_lora.ui.report import list_html, plan_html
+from lib_lora.ui.report import MemoryRow, list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 from lib_lora.ui.uploads import TAKEN, keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images or choose a folder; the report appears here.</p>"
-# the panel of the run, and, unseen, what is said of it to those who hear the page
+# the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 
 
 class TrainTab:
-    """Builds the tab, and answers its events.
+    """Builds the tab and answers its events.
 
     Args:
-        queue: takes trainings, and runs them on its runner.
+        queue: takes jobs, and runs them on its runner.
         uploads: private folder for dropped files.
-        guard: says who may use the events.
-        hides_folders: no field for folders and files of the machine, and nothing that names them is taken.
+        guard: decides who may use the events.
+        hides_folders: show no fields for folders and files of the machine, and refuse values that name them.
     """
 
     def __init__(self, queue: Queue, uploads: Path, guard: Guard, *, hides_folders: bool = False) -> None:
@@ -55,14 +54,14 @@ class TrainTab:
         """The tab's Blocks."""
         with gr.Blocks(analytics_enabled=False) as blocks:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
-                key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript, event by event
+                key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript at each event
                 key.do_not_save_to_config = True
                 with gr.Column(scale=3, elem_id="train_lora_form"):
                     inputs, files = self._build_form(key)
                 with gr.Column(scale=2, elem_id="train_lora_side"):
                     report, memory, message, buttons = self._build_side()
             everything = [key, files, *inputs]
-            # pressed by JavaScript a moment after the last change: one listener, so that an older answer never comes last
+            # JavaScript presses it shortly after the last change; with one listener, an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
             silent = {**WITH_KEY, "_js": "trainLora.report.withKey"}
@@ -81,7 +80,7 @@ class TrainTab:
         return self._guard.guarded(answer, lambda: self._refused([REFUSED]), self._refused)
 
     def _of_form(self, answer: Callable[..., Any], files: DroppedFiles) -> Callable[..., Any]:
-        """`answer` behind the guard, with what was dropped taken over; that comes as the page sent it."""
+        """`answer` behind the guard, which then gets the dropped files preprocessed."""
 
         def with_files(sent: Any = None, *values: Any) -> Any:
             return answer(files.preprocess(sent), *values)
@@ -89,7 +88,7 @@ class TrainTab:
         return self._guarded(with_files)
 
     def report(self, files: Any, *values: Any) -> str:
-        """What the form describes: the plan, or what is wrong with it. No two answers are the same text: see the JavaScript."""
+        """The plan of the form's settings, or their problems. Every answer differs by a serial number: see the JavaScript."""
         return self._report(files, values) + f"<i hidden data-serial='{next(self._serial)}'></i>"
 
     def _report(self, files: Any, values: Sequence[Any]) -> str:
@@ -102,26 +101,26 @@ class TrainTab:
             problems = [*illegal, *found.problems]
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
-        if not config.run.name:  # it need not be there yet
+        if not config.run.name:  # a name is not needed yet
             problems = [problem for problem in problems if problem.option != "name"]
         return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
 
     def memory(self, files: Any, *values: Any) -> Any:
-        """How much memory the run would take; by itself, since counting takes a moment and the report should not wait."""
+        """The memory row; an event of its own, since the estimate takes a moment and the report should not wait."""
         try:
             flat = self._settings(files, values)
             if not flat["data"]:
                 return ""
             row = self._memory.html(look(build_config(flat), self._runner.host))
         except TrainLoraError:
-            return ""  # told by the report
+            return ""  # the report shows the problems
         return gr.update() if row is None else row
 
     def start(self, files: Any, *values: Any) -> str:
-        """Begin training, or queue it where another runs. A job that begins is answered within a second, whatever happens."""
+        """Start a job, or queue it if another runs. A job that starts is answered within a second."""
         try:
             config, illegal = read_config(self._settings(files, values))
-            if illegal:  # what is wrong with the others is told with them
+            if illegal:  # report these together with all other problems
                 return self._refused([*illegal, *look(config, self._runner.host).problems])
             return self._jobs.placed_html(self._queue.submit(config))
         except TrainLoraError as error:
@@ -131,32 +130,32 @@ class TrainTab:
         return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
 
     async def stop(self) -> str:
-        """Ask the run to end. Answered in the event loop: the webui's worker threads may all be waiting for the model."""
+        """Stop the run. Runs in the event loop, since the webui's worker threads may all be waiting for the model."""
         self._runner.stop(keep=False)
         return ""
 
     async def stop_and_keep(self) -> str:
-        """Ask the run to end and to save what is there."""
+        """Stop the run and save its LoRA."""
         self._runner.stop(keep=True)
         return ""
 
     async def pause(self) -> str:
-        """Let the run stand after its step."""
+        """Pause the run after its step."""
         self._runner.pause()
         return ""
 
     async def unpause(self) -> str:
-        """Let a run that stands go on."""
+        """Unpause the run."""
         self._runner.unpause()
         return ""
 
     async def save_now(self) -> str:
-        """Ask for a file of the moment, and go on."""
+        """Save a LoRA after the next step."""
         self._runner.save_now()
         return ""
 
     def use_best(self) -> str:
-        """Give the LoRA with the lowest held-out loss the name. No run goes on: this may take its time."""
+        """Give the LoRA with the lowest held-out loss the name. No run is active, so this may take a while."""
         try:
             return f"<p class='train-lora-hint'>{escape(self._runner.use_best())}</p>"
         except TrainLoraError as error:
@@ -164,7 +163,7 @@ class TrainTab:
 
     def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
-        states = {entry.state_folder for entry in self._queue.entries}  # these and images of jobs fill the form
+        states = {entry.state_folder for entry in self._queue.entries}  # allowed, as are images of jobs: they fill the form
         named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
                  "resume": "" if flat["resume"] in states else flat["resume"]}  # fmt: skip
         problems = hidden_path_problems(named) if self._hides_folders else []
@@ -186,7 +185,7 @@ class TrainTab:
         files.do_not_save_to_config = True
         rows = basic_rows()
         own = list(itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), rows))
-        made = _components(own)  # what a preset leaves as it is stands above it
+        made = _components(own)  # options that presets do not set are above the presets
         presets.build()
         finished.build(visible=not self._hides_folders)
         made.update(_components(rows[len(own) :]))
@@ -205,7 +204,7 @@ class TrainTab:
     def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")
         memory = gr.HTML("", elem_id="train_lora_memory")
-        hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they mean something
+        hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they apply
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
             stop = gr.Button("Stop", elem_id="train_lora_stop")
@@ -224,7 +223,7 @@ class TrainTab:
 
 
 def _components(rows: Sequence[Sequence[Option]], *, pairs: bool = False) -> dict[str, Any]:
-    """Option name -> component. An option alone has no row around it, unless rows are `pairs`."""
+    """Option name -> component. A single option gets no row, unless rows are `pairs`."""
     made: dict[str, Any] = {}
     for row in rows:
         with gr.Row() if pairs or len(row) > 1 else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""The tab of a webui that lacks what the extension needs."""
+"""The tab in a webui that lacks what the extension needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lib_lora.ui.report import list_html
 
 
 def build(reason: str) -> gr.Blocks:
-    """One sentence with the reason, shown as text."""
+    """A tab with one message that contains the reason."""
     told = (
         f"Train LoRA {__version__} does not work in this webui, which works without it: {reason}. It needs "
         "stable-diffusion-webui 1.10 with its built-in Lora extension; update the webui, or disable this extension."

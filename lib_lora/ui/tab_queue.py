@@ -1,4 +1,4 @@
-"""Below the form: queue and history. JavaScript draws the list and presses hidden buttons with the id of a job."""
+"""Queue and history below the form. JavaScript draws the list, and presses hidden buttons with the id of a job."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
-CHOSEN = "trainLora.queue.withKey"  # JavaScript: the key, and the id of the job whose button was pressed
+CHOSEN = "trainLora.queue.withKey"  # JavaScript that returns the key and the id of the pressed button's job
 
 
 class QueueSection:
-    """The list's place in the tab, and what its buttons do."""
+    """The list's place in the tab, and the events of its buttons."""
 
     def __init__(self, queue: Queue, guard: Guard, *, hides_folders: bool) -> None:
         self._queue, self._guard, self._hides_folders = queue, guard, hides_folders
@@ -33,7 +33,7 @@ class QueueSection:
         self._serial = itertools.count()
 
     def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, files: Any, message: Any) -> None:
-        """Make the components. `components` belong to `options`, `key` to the guard, `files` is the drop field."""
+        """Create the components. `components` are those of `options`, `key` is the guard's, `files` the drop field."""
         self._options = list(options)
         with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
             gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
@@ -55,7 +55,7 @@ class QueueSection:
             filled.then(None, inputs=[], outputs=[], _js=CHANGED)
 
     def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
-        """A hidden button that JavaScript presses for a job, with the guard's key."""
+        """Add a hidden button that JavaScript presses for a job, with the guard's key."""
         button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
         button.do_not_save_to_config = True
 
@@ -67,7 +67,7 @@ class QueueSection:
         return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden", preprocess=False)
 
     def placed_html(self, placed: Placed) -> str:
-        """What is said of a job that was taken: its name, or its place among those that wait."""
+        """The message on a submitted job: its name, or its place in the queue."""
         name = escape(placed.name)
         if placed.job is not None:
             return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
@@ -79,31 +79,31 @@ class QueueSection:
         return f"<p class='train-lora-hint train-lora-queued'>{text}</p>{self._mark()}"
 
     async def up(self, entry: str) -> str:
-        """One place forward."""
+        """Move a job one place forward."""
         return await self._done(lambda: self._queue.move(entry, -1))
 
     async def down(self, entry: str) -> str:
-        """One place back."""
+        """Move a job one place back."""
         return await self._done(lambda: self._queue.move(entry, 1))
 
     async def remove(self, entry: str) -> str:
-        """Forget a job."""
+        """Remove a job."""
         return await self._done(lambda: self._queue.remove(entry))
 
     async def resume(self, entry: str) -> str:
-        """Go on from its state."""
+        """Resume a job from its state."""
         return await self._done(lambda: self._queue.resume(entry))
 
     async def release(self, _entry: str) -> str:
-        """Begin what waits."""
+        """Release the queue."""
         return await self._done(self._queue.release)
 
     async def hold(self, _entry: str) -> str:
-        """Begin nothing more."""
+        """Hold the queue."""
         return await self._done(self._queue.hold)
 
     async def kept(self, wish: str) -> str:
-        """Remove what jobs keep (`free`: what nobody can go on from, `states`: the rest), or set how much that may be."""
+        """Remove what jobs keep (`free`: what may be removed unasked, `states`: the rest), or set its limit."""
         keeper = self._queue.keeper
         wishes = {"free": lambda: keeper.remove(states=False), "states": lambda: keeper.remove(states=True)}
         return await self._done(wishes.get(wish, lambda: keeper.set_limit(wish)))
@@ -113,11 +113,11 @@ class QueueSection:
         return self._filled(entry, from_state=False)
 
     def extend(self, entry: str) -> list[Any]:
-        """The same, to go on from the job's state."""
+        """Fill the form with a job's settings, to resume from its state under a free name."""
         return self._filled(entry, from_state=True)
 
     def _filled(self, entry_id: str, *, from_state: bool) -> list[Any]:
-        """A sentence, the emptied drop field (the job has its own images), and a value for every field."""
+        """A message, the emptied drop field (the job has its own images), and a value for every field."""
         try:
             entry = self._queue.entry(entry_id)
             settings = settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state)
@@ -133,7 +133,7 @@ class QueueSection:
         return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", gr.update(value=None), *fields]
 
     def _field(self, opt: Option, config: TrainConfig) -> Any:
-        """The job's value. Where folders are hidden, its images alone are named, in a field that can be seen then."""
+        """The job's value. If folders are hidden, only its own images are named, in a field that is then shown."""
         value = config.value(opt)
         if not self._hides_folders or not opt.is_path:
             return gr.update(value=shown(opt, value))
@@ -143,7 +143,7 @@ class QueueSection:
         return gr.update(value=shown(opt, opt.default))
 
     async def _done(self, change: Callable[[], Any]) -> str:
-        """Do it beside the event loop and beside the webui's worker threads, which may all be waiting for the model."""
+        """Call `change` outside the event loop and the webui's worker threads, which may all be waiting for the model."""
         try:
             placed = await asyncio.get_running_loop().run_in_executor(None, change)
         except TrainLoraError as error:
@@ -159,12 +159,12 @@ class QueueSection:
         return list_html(error.problems, "problem") + self._mark()
 
     def _mark(self) -> str:
-        """No two answers are the same text, so that each is seen to arrive."""
+        """A serial number, so that every answer differs and its arrival is noticed."""
         return f"<i hidden data-queue-serial='{next(self._serial)}'></i>"
 
 
 def _with_text(answer: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """`answer` to what a page sent: its text, or "" where it is none, which names no job."""
+    """`answer` for what a page sent; "", which names no job, if that is not a string."""
     if inspect.iscoroutinefunction(answer):
 
         async def awaited(sent: Any = "") -> Any:

@@ -20,25 +20,25 @@ from lib_lora.files.atomic import PARTIAL, copy_whole, link_or_copy
 from lib_lora.paths import path_problem
 
 KEPT_DROPS = 20
-LONGEST_NAME = 255  # bytes, of a file on most disks
-TAKEN = "taken"  # folder of what came from the page; a page that stays open may ask for it again
+LONGEST_NAME = 255  # bytes of a file name on most disks
+TAKEN = "taken"  # folder of uploads; a page that stays open may use them again
 TAKEN_FOR_S = 24 * 3600
-_KEEPING = threading.Lock()  # the report and Train may ask for the same drop at once
+_KEEPING = threading.Lock()  # the report and Train may use the same drop at once
 
 
 def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) -> Path:
-    """Move a file that gradio has just stored into the private folder `taken`, and return where it is.
+    """Move a file that gradio has just stored into the private folder `taken`, and return its path.
 
     Args:
-        uploaded: the path as the page sends it. Anything but a file in a folder directly below `served` is not looked at.
+        uploaded: the path as the page sends it. Only a file in a folder directly below `served` is moved.
         served: gradio's folder for uploads; its file route serves all of it.
         taken: the private folder.
-        original: the name that the file has at the person's, as the page sends it. gradio 3.41.2 stores it without emoji and
-            signs, and cut to 200 bytes, so that names meet and endings are lost
+        original: the file's name on the user's machine, as the page sends it. gradio 3.41.2 stores it without emoji and
+            signs, and cut to 200 bytes, so that names collide and endings are lost
             (`gradio_client.utils.strip_invalid_filename_characters`).
 
     Returns:
-        The same path for the same upload, however often it is asked for; nothing may be there. A picture's name is hidden in it.
+        The same path for the same upload at every call; the file need not exist. A picture gets a hidden name.
     """
     text = uploaded if isinstance(uploaded, str) else repr(uploaded)
     folder = taken / hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
@@ -50,7 +50,7 @@ def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) ->
         if source.is_file() and source.resolve().parent.parent == served.resolve():
             folder.mkdir(parents=True, exist_ok=True)
             _move(source, target)
-        elif folder.is_dir() and not target.exists():  # two files of one content, whose names gradio made one
+        elif folder.is_dir() and not target.exists():  # two files of the same content whose names gradio made equal
             here = next((path for path in folder.iterdir() if not path.name.endswith(PARTIAL)), None)
             if here is not None:
                 link_or_copy(here, target)
@@ -58,7 +58,7 @@ def take_over(uploaded: Any, served: Path, taken: Path, original: Any = None) ->
 
 
 def _is_file_name(original: Any, *, windows: bool = os.name == "nt") -> bool:
-    """Whether a name that a page sends can be that of a file here, and of no other folder."""
+    """Whether an untrusted name is a valid file name here, without a path."""
     if not isinstance(original, str) or original in {"", ".", ".."} or any(c in original for c in "/\\\0"):
         return False
     try:
@@ -73,18 +73,18 @@ def _is_file_name(original: Any, *, windows: bool = os.name == "nt") -> bool:
 
 
 def shown_name(folder: Path) -> str:
-    """What a person calls a folder that images are in."""
+    """The name of a folder of images for people."""
     return "dropped images" if re.fullmatch(r"drop-[0-9a-f]{16}", folder.name) else folder.name
 
 
 def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEFAULT_EXTENSION) -> Path:
     """Copy dropped images and captions to one folder below `root` and return it; the same files give the same folder.
 
-    `root` has a part that starts with a dot, so that the webui's file route does not serve what is in it, and images get hidden
-    names, so that no other route of the webui does.
+    A part of `root` starts with a dot, so that the webui's file route does not serve its content, and images get hidden names,
+    so that no other route of the webui does.
 
     Raises:
-        DatasetError: two files have one name, so that captions could not be told apart, or one is not there.
+        DatasetError: two files have the same name, so that captions would be ambiguous, or one does not exist.
     """
     names = [given_name(file) for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -111,7 +111,7 @@ def keep_uploads(files: Sequence[Path], root: Path, caption_extension: str = DEF
                     link_or_copy(file, partial / hidden_name(given_name(file)))
                 partial.replace(folder)
             except OSError:
-                shutil.rmtree(partial, ignore_errors=True)  # a full disk is not filled any more
+                shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
                 raise
             _forget_old(root)
     return folder
@@ -126,10 +126,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _forget_old(root: Path) -> None:
-    """Private copies do not pile up: only the newest drops stay, and what came from the page for a day.
-
-    What cannot be removed stays, and hinders nobody.
-    """
+    """Remove all but the newest drops, and uploads that are older than a day; failures are ignored."""
     drops = sorted(root.glob("drop-*"), key=_changed, reverse=True)
     late = [folder for folder in (root / TAKEN).glob("*") if time.time() - _changed(folder) > TAKEN_FOR_S]
     for old in [*drops[KEPT_DROPS:], *late]:

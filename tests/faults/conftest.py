@@ -1,6 +1,6 @@
-"""The house that the faults happen in: the standalone host, or in the pins lane the webui's adapter on ldm's classes.
+"""The host of the fault tests: the standalone host, or in the pins lane the webui host on ldm's classes.
 
-With `--faults gpu` the standalone host stands on CUDA, with kernels that add in one order.
+With `--faults gpu` the standalone host is on CUDA, with deterministic kernels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ else:
 
     @pytest.fixture(scope="session")
     def device(request: pytest.FixtureRequest) -> torch.device:
-        """Of the host."""
+        """The host's device."""
         if request.config.getoption("--faults") != "gpu":
             return torch.device("cpu")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -65,14 +65,14 @@ else:
 
 @pytest.fixture
 def house(host: Any) -> Iterator[House]:
-    """Trains, and is as before at the end of the test."""
+    """Trains, and is checked to be as before at the end of the test."""
     with house_as_before(host) as house:
         yield house
 
 
 @pytest.fixture
 def quick(photos: Path, tmp_path: Path) -> Any:
-    """Settings of a run of half a second, with changes."""
+    """Makes settings of a run of half a second, with changes."""
 
     def config(**changes: object) -> Any:
         flat = {**SMALL, "train_layers": "cross-attention", "text_encoder_lr": 0, "rank": 1, "steps": 2, **changes}

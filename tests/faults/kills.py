@@ -1,4 +1,4 @@
-"""kill -9 of trainings in children that are forked from one warm process, at any moment or at a chosen operation on files."""
+"""kill -9 of runs in children forked from one warm process, at any moment or at a chosen file operation."""
 
 from __future__ import annotations
 

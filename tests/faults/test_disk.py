@@ -1,4 +1,4 @@
-"""Cases 25 to 27, 31 to 33: disks that are full or refuse, and what is left on them."""
+"""Cases 25 to 27, 31 to 33: disks that are full or fail, and what is left on them."""
 
 from __future__ import annotations
 

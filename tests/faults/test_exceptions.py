@@ -13,17 +13,17 @@ from tests.house import House
 
 # room, what in it fails, at which call (0: the first)
 PLACES: list[tuple[str, str, int]] = [
-    ("lib_lora.train", "check", 0),
+    ("lib_lora.train", "look", 0),
     ("lib_lora.train", "settled_notes", 0),
     ("lib_lora.train", "choose_precision", 0),
-    ("lib_lora.train", "Pictures", 0),
+    ("lib_lora.train", "LatentSource", 0),
     ("lib_lora.training.latents", "posteriors", 0),
     ("lib_lora.training.latents", "posteriors", 2),
-    ("lib_lora.training.latents", "show", 1),
-    ("lib_lora.train", "Session", 0),
-    ("lib_lora.training.trainer", "start_pairs", 0),
+    ("lib_lora.training.latents", "load_example", 1),
+    ("lib_lora.train", "Trainer", 0),
+    ("lib_lora.training.trainer", "initial_adapters", 0),
     ("lib_lora.training.trainer", "Updater", 0),
-    ("lib_lora.train", "Result", 0),
+    ("lib_lora.train", "LoraWriter", 0),
     ("lib_lora.output.checkpointer", "data_fingerprint", 0),
     ("lib_lora.training.trainer", "draw", 0),
     ("lib_lora.training.texts", "encode", 0),

@@ -1,4 +1,4 @@
-"""Only files that this program made are ever removed or replaced: a folder full of others' look-alikes, through every way a run ends."""
+"""Only files that this program made are removed or replaced: a folder of similar foreign files, for every way a run can end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FLAT: dict[str, Any] = {
 
 @pytest.fixture
 def foreign(house: House) -> dict[Path, str]:
-    """Others' files, long there, with the hash of each."""
+    """Foreign files from before the run, with the hash of each."""
     loras, work = house.host.lora_folder(), house.host.work_folder() / "blob"
     for path in [*(loras / name for name in LORA_FOLDER), *(work / name for name in WORK_FOLDER)]:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Cases 51, 52, 53, 55, 59, 66: files of somebody else, in whole runs: what is wrong is told, and the next run is as any."""
+"""Cases 51, 52, 53, 55, 59, 66: foreign files in whole runs: what is wrong is reported, and the next run is unaffected."""
 
 from __future__ import annotations
 

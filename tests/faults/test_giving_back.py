@@ -1,4 +1,4 @@
-"""Case 44, where the webui lends its model: something fails while it is taken, or while it is given back."""
+"""Case 44 on the webui's model: a failure while it is borrowed, or while it is given back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TAKING: list[tuple[str, str, int]] = [
     (OURS, "_in_fp32", 0),
     (OURS, "fused_attention_forwards", 0),
     (OURS, "forwards_replaced", 0),
-    (OURS, "lean_forwards", 0),
+    (OURS, "frozen_forwards", 0),
     (OURS, "forwards_replaced", 1),
 ]
 # what fails while it is given back: a function, or a context manager of ours at its exit

@@ -1,4 +1,4 @@
-"""Cases 43, 68, 70: the host bit for bit, nothing that grows from run to run, and the numbers of sd-scripts."""
+"""Cases 43, 68, 70: the host unchanged bit for bit, no growth from run to run, and the numbers of sd-scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases 49, 52, 55, 57, 58, 69: settings, numbers and pictures from anywhere, and odd machines."""
+"""Cases 49, 52, 55, 57, 58, 69: arbitrary settings, numbers and pictures, and unusual machines."""
 
 from __future__ import annotations
 
@@ -170,14 +170,14 @@ def test_fuzzed_pictures(house: House, quick: Any, photos: Path, long: bool, fig
 WEAK_DECODER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from lib_lora.data import decoder_main as reader_main
-real = reader_main.decode
+from lib_lora.data import decoder_main
+real = decoder_main.decode
 def decode(path, content):
     if path.name == "crash.png": os.abort()
     if path.name == "endless.png": time.sleep(600)
     return real(path, content)
-reader_main.decode = decode
-reader_main.main()
+decoder_main.decode = decode
+decoder_main.main()
 """
 
 
@@ -205,7 +205,7 @@ def test_a_decoder_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
     """The program that asked is gone: an idle decoder ends with its input, one that is stuck where no Python runs ends by itself."""
     stuck = WEAK_DECODER.replace("time.sleep(600)", "holds_the_lock(600)").replace(
         "import os, sys, time",
-        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import reader_main\nreader_main.GRACE_S = 0.5",
+        "import ctypes, os, sys, time\nholds_the_lock = ctypes.PyDLL(None).sleep\nfrom lib_lora.data import decoder_main\ndecoder_main.GRACE_S = 0.5",
     )
     for name in ("endless.png", ""):
         parent = (sys.executable, "-c", stuck, str(ROOT), "0.5")

@@ -1,4 +1,4 @@
-"""A finished training is never lost: whatever refuses it, the LoRA and its state are kept, and told where."""
+"""A finished run is never lost: whatever fails then, the LoRA and its state are kept, and their place is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9: nothing unreadable under a final name, and the run goes on bit for bit."""
+"""kill -9: nothing unreadable under a final name, and the run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Figure = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], StandaloneHost]]:
-    """Hosts that share the model that was loaded once."""
+    """Makes hosts that share one loaded model."""
 
     def make(out: Path) -> StandaloneHost:
         host = StandaloneHost(mini_checkpoint, out)
@@ -42,7 +42,7 @@ def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], S
 
 @pytest.fixture
 def house(make_host: Any, tmp_path: Path) -> Iterator[None]:
-    """The host that every killed run is gone on with: as before, and it draws; files and what is told are `Campaign.check`'s."""
+    """Checks that the host that resumes killed runs is as before, and draws; `Campaign.check` checks files and messages."""
     host = make_host(tmp_path / "house")
     before = look(host)
     yield

@@ -1,4 +1,4 @@
-"""Case 42: the program is told to end while a training runs."""
+"""Case 42: the program is asked to end during a run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
-from lib_lora.training.trainer import Session
+from lib_lora.training.trainer import Trainer
 
 webui_signals.LEAVE_S = float(os.environ.get("LEAVE_S", webui_signals.LEAVE_S))
 
 torch.set_num_threads(1)
 checkpoint, folder, pace, held = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "held"
-step = Session.step
-Session.step = lambda *args: (time.sleep(pace), step(*args))[1]
+step = Trainer.step
+Trainer.step = lambda *args: (time.sleep(pace), step(*args))[1]
 signal.signal(signal.SIGINT, lambda *_: os._exit(3))
 queue = Queue(Runner(StandaloneHost(checkpoint, folder / "out")), Store(folder / "queue"))
 for _ in range(3):

@@ -1,4 +1,4 @@
-"""Cases 1 to 7: memory that is not enough, and numbers that are none."""
+"""Cases 1 to 7: too little memory, and numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Case 48: hostile names, by every way that a name comes in; nothing is written outside the folders, by whatever path."""
+"""Case 48: hostile names through every input; nothing is written outside the folders."""
 
 from __future__ import annotations
 

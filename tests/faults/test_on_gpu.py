@@ -1,4 +1,4 @@
-"""Cases 1 and 3 on CUDA (`--faults gpu`): memory that is really short, and that comes back."""
+"""Cases 1 and 3 on CUDA (`--faults gpu`): memory that really runs out, and is freed again."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MB = 2**20
 
 @pytest.fixture(autouse=True)
 def on_cuda(host: Any) -> None:
-    """In the lane of GPUs alone; in others the host stands on the CPU."""
+    """Skips the test unless the host is on CUDA."""
     if host.device().type != "cuda":
         pytest.skip("run with --faults gpu")
 
 
 @pytest.fixture
 def short_memory() -> Iterator[Callable[[int], None]]:
-    """Lets torch have so many bytes more than it holds now."""
+    """Limits torch to so many bytes more than it holds now."""
 
     def leave(more: int) -> None:
         torch.cuda.empty_cache()

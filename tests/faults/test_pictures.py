@@ -1,9 +1,8 @@
-"""Cases 8 to 21: image files that are none, are odd, or are gone."""
+"""Cases 8 to 21: broken, unusual and missing image files."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from lib_lora.data import decoder_main as reader_main
+from lib_lora.data import decoder_main
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import scan
 from lib_lora.data.image_files import image_size
@@ -257,12 +256,12 @@ def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
 def test_a_file_that_changes_after_the_check(change: str, said: str, house: House, quick: Any, photos: Path) -> None:
     """Deleted, exchanged or locked between check and encoding: one sentence with its name, and no half run."""
     victim = photos / "3_blob" / "0.png"
-    real = Path.stat
+    real = Path.open
 
-    def locked(self: Path, **kwargs: Any) -> os.stat_result:
+    def locked(self: Path, *args: Any, **kwargs: Any) -> Any:
         if self == victim:
             raise PermissionError(13, "Permission denied")
-        return real(self, **kwargs)
+        return real(self, *args, **kwargs)
 
     def at(event: object, _: object) -> None:
         if isinstance(event, Planned):
@@ -271,7 +270,7 @@ def test_a_file_that_changes_after_the_check(change: str, said: str, house: Hous
             elif change == "exchange":
                 write_picture(victim, 40, 90)
             else:
-                patch.setattr(Path, "stat", locked)
+                patch.setattr(Path, "open", locked)
 
     with pytest.MonkeyPatch.context() as patch:
         run = house.run(quick(), at)
@@ -286,8 +285,8 @@ def test_a_locked_file_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     def locked(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("PIL.Image.open", locked)
-    answered = reader_main.answer(photos / "3_blob" / "0.png")
+    monkeypatch.setattr(Path, "open", locked)
+    answered = decoder_main.answer(photos / "3_blob" / "0.png")
     told = "Image '0.png' cannot be read (Permission denied); restore it or check permissions."
     assert answered == {"problems": [told], "for_now": True}
 

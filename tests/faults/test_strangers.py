@@ -22,7 +22,7 @@ HOME = "http://127.0.0.1:7860"
 
 @pytest.fixture
 def afresh(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """With rooms that were not imported yet, where the host's own was."""
+    """The house, with our webui modules imported anew."""
     forget_rooms(monkeypatch)
     return house
 

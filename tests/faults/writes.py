@@ -1,4 +1,4 @@
-"""Every file that this process opens to write, makes, renames, links or removes, wherever it lies."""
+"""Every file that this process opens for writing, creates, renames, links or removes, anywhere."""
 
 from __future__ import annotations
 

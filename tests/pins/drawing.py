@@ -1,4 +1,4 @@
-"""A picture from a model of ldm by ldm's own sampler: how a webui draws, without anything of ours."""
+"""A picture drawn from an ldm model by ldm's own sampler, as a webui does, without our code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families beside SD 1.x on ldm's and open_clip's real classes, under the webui's exact versions."""
+"""Families other than SD 1.x on ldm's and open_clip's real classes, under the webui's exact versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_lora.events import Chosen, Finished, StepDone
 from lib_lora.families.sdxl import SDXL
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import text_config
-from lib_lora.hosts.text_weights import text_weights
+from lib_lora.hosts.checkpoint import text_weights
 from lib_lora.model.adapter import adapters_from_state, attached, state_dict
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.patching import forwards_replaced
@@ -153,7 +153,7 @@ def test_a_whole_run_leaves_the_webui_as_it_was(
 
 def test_the_mark_of_a_file_is_read_where_the_webui_does_not(mini_sdxl: Path, tmp_path: Path) -> None:
     """An SDXL without a configuration is one that predicts noise to the webui, whatever its file says."""
-    from lib_lora.hosts.ldm_family import detected_model
+    from lib_lora.hosts.ldm_model import detected_model
 
     held = SimpleNamespace(is_sdxl=True, parameterization="eps", sd_checkpoint_info=SimpleNamespace(filename=str(mini_sdxl)))
     assert detected_model(held, SDXL).description(declared=False) == f"SDXL, predicts noise (nothing indicates v); {READ}"

@@ -1,4 +1,4 @@
-"""LoRAs of other programs on ldm's and open_clip's real classes: every layer that a file can name is found there, and heard."""
+"""LoRAs of other programs on ldm's and open_clip's real classes: every layer that a file can name is found and has an effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The webui's queue while a training runs: whoever waits has the model between two steps, as it was, and nobody is forgotten."""
+"""The webui's queue during a run: requests that wait get the unchanged model between two steps, and none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory account on the modules that the webui holds: only looked at, and equal to what a step really takes."""
+"""The memory account on the webui's modules: they stay as they are, and it equals what a step takes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A webui that holds its model in fp16 (its way without --no-half), with --upcast-sampling or without.
+"""A webui with its model in fp16 (as without --no-half), with --upcast-sampling or without.
 
-A CPU has no norms in fp16 under torch 2.1.2; where CUDA's autocast computes them in fp32, stand-ins do. All else is as it is held:
-Linears and convolutions compute in bf16 by autocast, out of fp16 weights.
+A CPU has no fp16 norms under torch 2.1.2: stand-ins compute them in fp32, as CUDA's autocast does. Linears and convolutions
+compute in bf16 under autocast, from fp16 weights.
 """
 
 from __future__ import annotations

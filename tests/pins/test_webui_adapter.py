@@ -1,4 +1,4 @@
-"""The webui adapter on real ldm classes, under the webui's exact versions, with a double of the webui's names."""
+"""The webui host on real ldm classes, under the webui's exact versions, with a double of the webui's names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lib_lora.files.lora_file import read
 from lib_lora.hosts.ldm_model import LdmModel
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import ModelInfo
-from lib_lora.model.fused_attention import fused_attention_forwards
 from lib_lora.model.patching import forwards_replaced, frozen
 from lib_lora.model.targets import conv_targets
+from lib_lora.model.trainable import fused_attention_forwards
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config

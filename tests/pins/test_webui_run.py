@@ -1,4 +1,4 @@
-"""Files, states and samples in between on the webui's model, and the route that shows the samples."""
+"""Files, states and samples between steps on the webui's model, and the route that serves the samples."""
 
 from __future__ import annotations
 

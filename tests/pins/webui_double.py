@@ -1,6 +1,6 @@
 """A double of the webui's names that `lib_lora.hosts.webui_*` uses, around a real ldm model.
 
-`tests/e2e/webui_names.json` lists these names with their parameters; the e2e tests hold the list against a real webui.
+`tests/e2e/webui_names.json` lists these names with their parameters; the e2e tests check the list against a real webui.
 """
 
 from __future__ import annotations

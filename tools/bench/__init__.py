@@ -1,1 +1,1 @@
-"""`make bench`: speed and memory on this machine, beside the arithmetic limit and, where it is there, beside kohya sd-scripts."""
+"""`make bench`: speed and memory on this machine, compared with the arithmetic limit and, if installed, with kohya sd-scripts."""

@@ -1,4 +1,4 @@
-"""`make bench`: runs us and, where SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set, kohya sd-scripts by turns, and compares medians.
+"""`make bench`: run us and, if SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set, kohya sd-scripts by turns, and compare medians.
 
 The last line of stdout is one JSON object; the lines before it are for people.
 """
@@ -25,7 +25,7 @@ Run = dict[str, Any]
 
 
 def main(build: Path, pins_python: Path) -> Run:
-    """Measure the first case; everything that is written lies below `build`."""
+    """Measure the first case; all files are written below `build`."""
     name, case = next(iter(CASES.items()))
     checkpoint = build / "sd15-full.safetensors"
     if not checkpoint.exists():
@@ -57,7 +57,7 @@ def main(build: Path, pins_python: Path) -> Run:
 
 
 def run_ours(python: Path, name: str, checkpoint: Path, pictures: Path, build: Path, *flags: str) -> Run:
-    """One training of ours in a fresh process."""
+    """One run of ours in a new process."""
     out = build / "ours"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -66,9 +66,9 @@ def run_ours(python: Path, name: str, checkpoint: Path, pictures: Path, build: P
 
 
 def run_theirs(case: Case, checkpoint: Path, pictures: Path, build: Path) -> Run:
-    """One training of sd-scripts, begun as its documents say; the peak is the largest resident size of its process.
+    """One run of sd-scripts, launched as its documents say; the peak is the largest resident size of its process.
 
-    Times count from the start of the script; `launched_first_step` from that of the launcher before it.
+    Times count from the start of the script; `launched_first_step` from that of its launcher.
     """
     options = {**case.options, "resolution": f"{case.side},{case.side}", "max_train_steps": case.steps}
     script = str(Path(__file__).with_name("theirs.py"))
@@ -99,7 +99,7 @@ def run_theirs(case: Case, checkpoint: Path, pictures: Path, build: Path) -> Run
 
 
 def offline_cache(build: Path) -> Path:
-    """A hub cache that holds CLIP's tokenizer, so that sd-scripts asks no network."""
+    """A hub cache with CLIP's tokenizer, so that sd-scripts needs no network."""
     repository = build / "hf" / "hub" / "models--openai--clip-vit-large-patch14"
     shutil.copytree(VOCABULARY, repository / "snapshots" / "local", dirs_exist_ok=True)
     (repository / "refs").mkdir(exist_ok=True)
@@ -130,14 +130,14 @@ def described(run: Run) -> str:
 
 
 def last_object(text: str) -> Run:
-    """The JSON object in the last line that is one."""
+    """The JSON object of the last line that is one."""
     line = next(line for line in reversed(text.splitlines()) if line.startswith("{"))
     found: Run = json.loads(line)
     return found
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Print a line for people."""
     print(text, flush=True)
 
 

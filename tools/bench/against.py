@@ -1,9 +1,9 @@
-"""`make bench AGAINST=CHECKOUT`: an older checkout and this one by turns, in the same environment, on the same case.
+"""`make bench AGAINST=CHECKOUT`: compare an older checkout with this one, in the same environment, on the same case.
 
     python -m tools.bench.against PYTHON CHECKOUT
 
-Each checkout trains in one process that holds its model; while one trains, the other waits. One round each to get warm is not
-counted. Exit code 1: step or peak is more than LIMIT of the older checkout's.
+Each checkout trains in one process that keeps its model; while one trains, the other waits. The first round of each is a warm-up
+and not counted. Exit code 1: step or peak is more than LIMIT times the older checkout's.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Run = dict[str, Any]
 
 
 class Checkout:
-    """A process that trains a round when it is asked to."""
+    """A process that trains one round per request."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process, self._log = process, log
 
     def train(self) -> Run:
-        """One round.
+        """Train one round.
 
         Raises:
             RuntimeError: the process ended.
@@ -50,7 +50,7 @@ class Checkout:
 
 @contextmanager
 def started(python: Path, folder: Path, arguments: Sequence[str], log: Path) -> Iterator[Checkout]:
-    """The process of the checkout in `folder`, until the exit."""
+    """The process of the checkout in `folder`, killed at the exit."""
     command = [str(python), str(Path(__file__).with_name("rounds.py")), *arguments]
     with log.open("w") as errors, subprocess.Popen(
         command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -62,12 +62,12 @@ def started(python: Path, folder: Path, arguments: Sequence[str], log: Path) -> 
 
 
 def in_turn(rounds: int) -> list[tuple[str, str]]:
-    """Who trains first and who second in each round: A B, B A, A B, …, so that a slow drift of the machine meets both alike."""
+    """The order in each round: A B, B A, A B, …, so that a slow drift of the machine affects both alike."""
     return [("before", "now") if number % 2 == 0 else ("now", "before") for number in range(rounds)]
 
 
 def measure(checkouts: Mapping[str, Checkout], rounds: int) -> dict[str, list[Run]]:
-    """All rounds of both but the first, in which they get warm."""
+    """All rounds of both except the first, the warm-up."""
     runs: dict[str, list[Run]] = {"before": [], "now": []}
     for number, names in enumerate(in_turn(rounds + 1)):
         for name in names:
@@ -100,12 +100,12 @@ def peak_of(runs: Sequence[Run]) -> float:
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Print a line for people."""
     print(text, flush=True)
 
 
 def main(python: Path, against: Path, build: Path, here: Path = HERE, rounds: int = ROUNDS) -> int:
-    """Measure the first case; everything that is written lies below `build`. The last line of stdout is one JSON object."""
+    """Measure the first case; all files are written below `build`. The last line of stdout is one JSON object."""
     name, case = next(iter(CASES.items()))
     build = build.absolute()
     checkpoint = build / "sd15-full.safetensors"

@@ -1,4 +1,4 @@
-"""What is measured: one case, the same for us and for sd-scripts. Add cases to `CASES`."""
+"""The measured cases, the same for us and for sd-scripts. Add cases to `CASES`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Case:
-    """A training in the names of sd-scripts, which our configuration takes as well."""
+    """A run, with options under sd-scripts' names, which our configuration accepts too."""
 
     side: int
     steps: int
@@ -42,7 +42,7 @@ CASES = {
 
 
 def write_pictures(folder: Path, case: Case) -> Path:
-    """Smooth random pictures with captions in kohya's layout; returns the parent folder."""
+    """Write smooth random pictures with captions in kohya's layout; returns the parent folder."""
     rng = np.random.default_rng(0)
     target = folder / "1_thing"
     target.mkdir(parents=True, exist_ok=True)

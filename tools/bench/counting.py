@@ -1,4 +1,4 @@
-"""What one step consists of: operators, bytes kept for backward, floating-point operations; and how fast a machine multiplies."""
+"""Counts of one step: operators, bytes saved for backward, floating-point operations; and the rate of a matrix product."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.model.adapter import attached
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.model.matmul import product
+from lib_lora.model.frozen_layers import product
 from lib_lora.settle import settle
 from lib_lora.training.initial_adapters import initial_adapters
 from lib_lora.training.optimizer import Updater
@@ -40,7 +40,7 @@ class _Operators(TorchDispatchMode):
 
 
 def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
-    """Counts of a second step (the first one makes the optimizer's state)."""
+    """Counts of a second step (the first one creates the optimizer's state)."""
     config = settle(config, base.detected)
     pairs = initial_adapters(config, base)
     precision = choose_precision(config.precision, base.device)
@@ -64,12 +64,12 @@ def count_step(config: TrainConfig, base: BaseModel) -> dict[str, Any]:
 
 
 def _product_flops(a_shape: Sequence[int], b_shape: Sequence[int], *args: object, **options: object) -> int:
-    """Of oneDNN's product (`lib_lora.model.matmul`), which torch's counter does not know."""
+    """Operations of oneDNN's product (`lib_lora.model.frozen_layers`), which torch's counter does not know."""
     return 2 * math.prod(a_shape) * b_shape[0]
 
 
 def multiplication_rate() -> float:
-    """Floating-point operations per second of a large fp32 matrix product: the best of five with each kernel that torch has."""
+    """Floating-point operations per second of a large fp32 matrix product: the best of five with each of torch's kernels."""
     a, b = torch.randn(MATRIX_SIDE, MATRIX_SIDE), torch.randn(MATRIX_SIDE, MATRIX_SIDE)
     best = float("inf")
     for multiply in (torch.mm, product):
@@ -81,7 +81,7 @@ def multiplication_rate() -> float:
 
 
 def saved_bytes(step: Callable[[], object], networks: Iterable[nn.Module]) -> int:
-    """Bytes of all storages that autograd keeps for the backward pass, without the weights of `networks`."""
+    """Bytes of all storages that autograd saves for the backward pass, without the weights of `networks`."""
     weights = {p.untyped_storage().data_ptr() for network in networks for p in network.parameters()}
     storages: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""One run of ours in a process of its own, on ldm's modules as a webui holds them. Prints one JSON line.
+"""One run of ours in its own process, on ldm's modules as in a webui. Prints one JSON line.
 
 python -m tools.bench.ours CASE CHECKPOINT PICTURES OUT [--count]
 """
@@ -22,8 +22,7 @@ from lib_lora.events import StepDone
 from lib_lora.families.family import DetectedModel
 from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.ldm_config import write_beside
-from lib_lora.hosts.ldm_family import detected_model
-from lib_lora.hosts.ldm_model import LdmModel
+from lib_lora.hosts.ldm_model import LdmModel, detected_model
 from lib_lora.kohya.importing import from_kohya
 from lib_lora.model.base import ModelInfo
 from lib_lora.model.trainable import made_trainable
@@ -86,21 +85,21 @@ class LdmHost:
         assert describe(path)["modules"] > 0
 
     def announce(self, path: Path) -> None:
-        """Nobody looks."""
+        """Do nothing."""
 
     def software(self) -> dict[str, Any]:
         return {"python": platform.python_version(), "torch": torch.__version__}
 
 
 def configuration(case: Case, pictures: Path, out: Path) -> TrainConfig:
-    """The case as our settings."""
+    """Our configuration of the case."""
     flat = from_kohya({**case.options, "max_train_steps": case.steps}).flat
     extra = {"data": [str(pictures)], "out": str(out), "name": "bench", "overwrite": True, "preview_steps": 0}
     return build_config({**flat, "resolution": case.side, "enable_bucket": False, **extra})
 
 
 def main(name: str, checkpoint: Path, pictures: Path, out: Path, *, count: bool) -> dict[str, Any]:
-    """Train the case and tell how long it took; with `count` also what one step consists of."""
+    """Train the case and return its times and peak; with `count`, the counts of one step instead."""
     case = CASES[name]
     host = LdmHost(checkpoint, out)
     config = configuration(case, pictures, out)

@@ -1,4 +1,4 @@
-"""The memory of this process, watched while something runs."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ CPU = torch.device("cpu")
 
 
 def settled_gb() -> float:
-    """GiB resident in this process, after what is not needed was given back."""
-    give_memory_back(CPU)  # what loading left behind is no room for training
+    """GiB resident in this process, after unused memory was released."""
+    give_memory_back(CPU)  # else a run would reuse what loading left, and it would not be counted
     return memory_gb(CPU) or 0.0
 
 
 class MemoryPeak:
-    """The largest resident size seen while it is open, sampled every 10 ms, in GiB."""
+    """The largest resident size in GiB while it is open, sampled every 10 ms."""
 
     def __enter__(self) -> MemoryPeak:
         self.before = self.peak = settled_gb()
@@ -32,7 +32,7 @@ class MemoryPeak:
         self._thread.join()
 
     def begin_again(self) -> float:
-        """The peak so far; from now on another one is looked for."""
+        """Return the peak so far, and start a new one."""
         peak, self.peak = self.peak, memory_gb(CPU) or 0.0
         return peak
 

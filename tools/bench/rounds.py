@@ -1,8 +1,8 @@
-"""Rounds of one checkout in a process of its own: trains the case once for each line of stdin, and answers with a JSON line.
+"""Rounds of one checkout in its own process: trains the case once for each line of stdin, and answers with a JSON line.
 
     python rounds.py CASE CHECKPOINT PICTURES OUT      with the checkout as the current folder
 
-Of the checkout it uses `tools.bench.ours` alone: `load_ldm`, so that the model is loaded once, and `main`, which trains.
+It uses only `tools.bench.ours` of the checkout: `load_ldm`, so that the model is loaded once, and `main`, which trains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def main(name: str, paths: list[Path]) -> None:
-    """Answer until stdin ends."""
+    """Train one round per line until stdin ends."""
     sys.path[0] = str(Path.cwd())  # instead of this script's folder, which may be of another checkout
     ours = importlib.import_module("tools.bench.ours")
     ours.load_ldm = functools.cache(ours.load_ldm)

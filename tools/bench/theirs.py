@@ -1,4 +1,4 @@
-"""One run of kohya sd-scripts in a process of its own, under its own interpreter: prints when it and each step began.
+"""One run of kohya sd-scripts in its own process and interpreter: prints when it and each step began.
 
     SD_SCRIPTS_PYTHON -m accelerate.commands.launch … theirs.py SD_SCRIPTS_DIR CHECKPOINT PICTURES OUT OPTIONS_JSON
 

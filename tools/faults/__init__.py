@@ -1,1 +1,1 @@
-"""The fault campaign: which cases there are, what the tests said of each, and the report."""
+"""The fault campaign: its cases, the outcomes of their tests, and the report."""

@@ -1,4 +1,4 @@
-"""The cases of the campaign: what is broken on purpose."""
+"""The cases of the campaign: faults that are caused on purpose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """A fault. `gpu`: it is to be repeated on a GPU. `needs`: what alone can show it, "GPU" or "Windows", or ""."""
+    """A fault. `gpu`: it is repeated on a GPU. `needs`: what its test needs, "GPU" or "Windows", else ""."""
 
     number: int
     fault: str
@@ -90,5 +90,5 @@ CASES = tuple(
         (70, "the same run in sd-scripts"),
     )
 )  # fmt: skip
-# nobody may wave these through
+# may not be waived
 NO_WAIVER = (25, 28, 29, 30, 31, 43, 44, 48, 51, 56, 62)

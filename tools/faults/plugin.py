@@ -1,8 +1,8 @@
-"""For pytest: `@pytest.mark.case(9)` on any test says which case of the fault campaign it is; `--faults LANE` gathers them.
+"""pytest plugin: `@pytest.mark.case(9)` assigns a test to a case of the fault campaign; `--faults LANE` collects the outcomes.
 
-`--faults` also asks for the long figures, writes `build/faults/LANE.json`, and renews `docs/faults.md` from all lanes of
-the folder. A test tells what it measured with the `figure` fixture. The lane `gpu` runs the cases that are to be repeated on one,
-on CUDA; what it said is kept in `docs/faults-gpu.json`, as most machines cannot say it again.
+`--faults` also turns on the long figures, writes `build/faults/LANE.json`, and rewrites `docs/faults.md` from all lanes of
+the folder. A test reports what it measured with the `figure` fixture. The lane `gpu` runs the cases to repeat on a GPU, on CUDA;
+its outcomes are kept in `docs/faults-gpu.json`, since most machines cannot repeat them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HOUSE = "house"  # the fixture that checks the five criteria
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--faults LANE`."""
+    """Add `--faults LANE`."""
     parser.addoption("--faults", choices=sorted(LANES), help="run the long fault campaign, and renew docs/faults.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gather only where it was asked for."""
+    """Collect outcomes if `--faults` is given."""
     config.addinivalue_line("markers", "case(number, …): a case of the fault campaign (docs/faults.md)")
     lane = config.getoption("--faults")
     if lane:
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A number that is no case is a mistake. On a GPU only what is to be repeated there."""
+    """Refuse unknown case numbers; in the lane `gpu`, keep only the cases that are repeated there."""
     known = {case.number for case in CASES}
     for item in items:
         unknown = set(numbers(item)) - known
@@ -48,24 +48,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def path_of(lane: str) -> Path:
-    """Where the outcomes of a lane are kept."""
+    """The file with the outcomes of a lane."""
     return KEPT.get(lane, OUTCOMES / f"{lane}.json")
 
 
 def card() -> str:
-    """The GPU, and the torch that drives it."""
+    """The GPU's name and torch's version."""
     import torch
 
     return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
 def numbers(item: pytest.Item) -> list[int]:
-    """The cases that a test is of."""
+    """The numbers of a test's cases."""
     return sorted({number for mark in item.iter_markers("case") for number in mark.args})
 
 
 def told(item: pytest.Item) -> str:
-    """What a test does: the first sentence of its docstring, or its name in words."""
+    """What a test does: the first paragraph of its docstring, or its name in words."""
     function = getattr(item, "function", None)
     doc = (getattr(function, "__doc__", None) or "").strip().split("\n\n")[0]
     if doc:
@@ -75,18 +75,18 @@ def told(item: pytest.Item) -> str:
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long figures were asked for."""
+    """Whether the long figures are turned on."""
     return bool(request.config.getoption("--faults"))
 
 
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Tell a number for the report."""
+    """A function that adds a number to the report."""
     return lambda text: record_property("figure", text)
 
 
 class _Gatherer:
-    """Keeps what each test said of its cases."""
+    """Collects the outcomes of each test's cases."""
 
     def __init__(self, lane: str) -> None:
         self._lane = lane
@@ -96,7 +96,7 @@ class _Gatherer:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         found: Any = yield
         said = found.get_result()
-        if said.when == "call" or said.outcome != "passed":  # also what is skipped or fails before or after
+        if said.when == "call" or said.outcome != "passed":  # also a skip, or a failure in setup or teardown
             self._outcomes += [self._outcome(number, item, said) for number in numbers(item)]
 
     def _outcome(self, number: int, item: pytest.Item, said: Any) -> Outcome:
@@ -111,7 +111,7 @@ class _Gatherer:
         return Outcome(number, self._lane, item.nodeid, result, told(item), figures, house, why)
 
     def pytest_sessionfinish(self) -> None:
-        """Renew the document. What the lane said before of tests that did not run this time stays."""
+        """Rewrite the document. The lane's earlier outcomes of tests that did not run this time stay."""
         again = {outcome.test for outcome in self._outcomes}
         others = [old for old in read_outcomes([path_of(self._lane)])[0] if old.test not in again]
         write_outcomes(path_of(self._lane), [*others, *self._outcomes], card() if self._lane == "gpu" else "")

@@ -1,4 +1,4 @@
-"""What the tests said of each case -> `docs/faults.md`."""
+"""The outcomes of each case as `docs/faults.md`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from tools.faults.cases import CASES, Case
 
-Result = Literal["passed", "failed", "skipped", "known"]  # known: fails, as its test says
+Result = Literal["passed", "failed", "skipped", "known"]  # known: an expected failure
 LANES = {"dev": "standalone host", "pins": "the webui's exact versions", "e2e": "real webui", "gpu": "a GPU"}
 HEAD = """# Fault campaign
 
@@ -28,7 +28,7 @@ broken or temporary file is left, the lock is free, and every message was a sing
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one test said of one case. `figures` are numbers that it measured; `house`: the five criteria were checked."""
+    """The outcome of one test for one case. `figures`: what it measured; `house`: whether the five criteria were checked."""
 
     case: int
     lane: str
@@ -41,21 +41,21 @@ class Outcome:
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome], card: str = "") -> None:
-    """Keep what one lane said, and which card it ran on."""
+    """Write the outcomes of one lane, and the GPU it ran on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     found = {"card": card, "outcomes": [vars(outcome) for outcome in outcomes]}
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_outcomes(paths: Iterable[Path]) -> tuple[list[Outcome], str]:
-    """What the lanes said whose files are there, and the card of the one that has one."""
+    """The outcomes of the lanes whose files exist, and the GPU of the lane that has one."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     outcomes = [Outcome(**{**entry, "figures": tuple(entry["figures"])}) for lane in found for entry in lane["outcomes"]]
     return outcomes, next((lane["card"] for lane in found if lane["card"]), "")
 
 
 def report(outcomes: Iterable[Outcome], card: str) -> str:
-    """The document. `card`: what the lane of GPUs ran on; empty where it never did."""
+    """The document. `card`: the GPU of the lane `gpu`; empty if it never ran."""
     by_case: dict[int, list[Outcome]] = {case.number: [] for case in CASES}
     for outcome in outcomes:
         by_case[outcome.case].append(outcome)
@@ -63,7 +63,7 @@ def report(outcomes: Iterable[Outcome], card: str) -> str:
 
 
 def status(case: Case, outcomes: Sequence[Outcome]) -> str:
-    """One word."""
+    """The state of a case in one word."""
     ran = [outcome for outcome in outcomes if outcome.result != "skipped"]
     if any(outcome.result != "passed" for outcome in ran):
         return "fails"
@@ -80,7 +80,7 @@ def _row(case: Case, outcomes: Sequence[Outcome]) -> str:
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:
-    """Each test once, however many parameters it has, with where it ran."""
+    """Each test once, whatever its parameters, with the lanes it ran in."""
     by_text: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_text.setdefault(outcome.told, []).append(outcome)

@@ -1,8 +1,8 @@
-"""Make the embedded tiny checkpoint again, from nothing; within an hour on two cores.
+"""Make the embedded tiny checkpoint from scratch, within an hour on two cores.
 
     python -m tools.tiny [FOLDER]
 
-writes FOLDER/tiny-sd1.safetensors (default build/tiny); the one that is embedded lies in lib_lora/assets/tiny.
+writes FOLDER/tiny-sd1.safetensors (default build/tiny); the embedded one is in lib_lora/assets/tiny.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.tiny.vae import encode, train_vae
 
 SEED = 1
 VAE_STEPS, PICTURES = 1400, 8000
-PHASES = (  # first everything; then once more where shapes are decided, with all words said
+PHASES = (  # first everything; then more at high noise, which decides shapes, with full captions
     Phase(steps=2600, learning_rate=1.2e-3, noisy=0.0, left_out=1 / 8),
     Phase(steps=600, learning_rate=8e-4, noisy=0.7, left_out=0.0),
 )

@@ -1,6 +1,6 @@
-"""Diffusers' modules -> one file in ldm's layout.
+"""Write diffusers' modules as one file in ldm's layout.
 
-Nothing here knows how names correspond: diffusers' own conversion (file -> modules) is applied to markers, and read backwards.
+The mapping of names is diffusers' own conversion (file -> modules), applied to marker tensors and inverted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def write_checkpoint(path: Path, unet: Any, text_encoder: nn.Module, vae: Any) -
 
 
 def _backwards(keys: Iterable[str], config: dict[str, Any], convert: Callable[..., Weights], trained: Weights) -> Weights:
-    """The trained tensors under the file's keys; keys that these networks do not have are left out."""
+    """The trained tensors under the file's keys; keys that these networks lack are left out."""
     markers = {key: torch.full((1, 1, 1, 1), float(number)) for number, key in enumerate(dict.fromkeys(keys))}
     names = {int(marker.flatten()[0]): name for name, marker in convert(dict(markers), config).items() if name in trained}
     if missing := set(trained) - set(names.values()):
         raise ValueError(f"no key of the file holds {sorted(missing)[:3]}")
     found = {key: trained[names[number]] for number, key in enumerate(markers) if number in names}
-    # attention of the VAE is made of 1×1 convolutions in the file
+    # in the file, the VAE's attention is 1×1 convolutions
     is_projection = [f"mid.attn_1.{letter}.weight" for letter in ("q", "k", "v", "proj_out")]
     return {
         key: value[..., None, None] if any(key.endswith(end) for end in is_projection) else value for key, value in found.items()

@@ -1,4 +1,4 @@
-"""The U-Net and the text encoder of the tiny checkpoint, trained together from nothing on latents and captions."""
+"""The U-Net and the text encoder of the tiny checkpoint, trained together from scratch on latents and captions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH = 64  # of the text encoder
 UNET_CHANNELS = (64, 128, 128, 64)
 BATCH = 32
 EMPTY_CAPTIONS = 0.1  # for guidance
-HALF_LIFE_STEPS = 150  # of the moving average of the weights that is kept
+HALF_LIFE_STEPS = 150  # of the EMA of the weights
 SMALLEST_SNR = 0.04
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training.
+    """A phase of the training.
 
     Args:
         steps: updates.
-        learning_rate: its highest.
-        noisy: share of each batch that is drawn from the noisier half of the timesteps alone, where shapes are decided.
-        left_out: how often a part of a caption is left out.
+        learning_rate: its peak.
+        noisy: share of each batch that is drawn only from the noisier half of the timesteps, which decides shapes.
+        left_out: probability of leaving out a part of a caption.
     """
 
     steps: int
@@ -69,7 +69,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_text_encoder() -> CLIPTextModel:
-    """An untrained CLIP text encoder with the real vocabulary; words differ from the start, also those it will never see."""
+    """An untrained CLIP text encoder with the real vocabulary; all words differ from the start, also unseen ones."""
     encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=49408,
@@ -91,7 +91,7 @@ def new_text_encoder() -> CLIPTextModel:
 
 
 class Networks(nn.Module):
-    """Both networks as one module, so that one average is kept of both."""
+    """Both networks as one module, with one EMA."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Networks(nn.Module):
 
 
 def train_networks(networks: Networks, latents: torch.Tensor, scenes: list[Scene], phase: Phase, seed: int) -> Networks:
-    """The moving average of the networks while they are trained for a phase.
+    """Train the networks for a phase; returns their EMA.
 
     Shapes:
         latents: `[n, 4, 16, 16]`, scaled posterior means; one scene each
@@ -149,12 +149,12 @@ def _timesteps(noisy: float, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Up over 100 steps, then down by half a cosine."""
+    """Factor on the learning rate: 100 steps of warm-up, then half a cosine."""
     return min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.01)
 
 
 def _weights(timesteps: torch.Tensor, process: Ddpm) -> torch.Tensor:
-    """1 / √SNR, bounded, with mean 1: what a thing is and where it stands is decided where there is much noise."""
+    """1 / √SNR, bounded, with mean 1: shapes and places are decided at high noise."""
     weights = process.snr(timesteps).clamp(min=SMALLEST_SNR).rsqrt()
     return weights / weights.mean()
 

@@ -1,4 +1,4 @@
-"""What the embedded tiny checkpoint draws, as one picture for the documents.
+"""Pictures drawn by the embedded tiny checkpoint, on one sheet for the documents.
 
 python -m tools.tiny.show docs/images/tiny.jpg
 """

@@ -1,4 +1,4 @@
-"""The VAE of the tiny checkpoint: trained on pieces of pictures, then whitened so that latents have unit variance."""
+"""The VAE of the tiny checkpoint: trained on crops of pictures, then whitened so that latents have unit variance."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tools.tiny.pictures import SIDE, paint, photograph, scene
 
 CHANNELS = (64, 64, 64, 64)  # two per group of GroupNorm: one would lose the brightness of the whole picture
 BATCH, PIECE, LEARNING_RATE = 16, 64, 1e-3
-LATENT_NOISE = 0.1  # of the latents' spread, while training: the decoder forgives what a small U-Net gets wrong
+LATENT_NOISE = 0.1  # of the latents' spread, while training: makes the decoder robust to errors of a small U-Net
 POSTERIOR_STD = 0.05  # of a latent of unit variance
 
 log = logging.getLogger(__name__)
 
 
 def new_vae() -> AutoencoderKL:
-    """An untrained VAE of Stable Diffusion's kind: factor 8, four latent channels, one residual block per level.
+    """An untrained VAE like Stable Diffusion's: factor 8, four latent channels, one residual block per level.
 
-    It starts as plain averaging and repeating: residual branches add nothing yet, and colours are learned within minutes.
+    It starts as plain averaging and repeating, with silent residual branches, so that colours are learned within minutes.
     """
     vae = AutoencoderKL(
         in_channels=3,
@@ -52,7 +52,7 @@ def new_vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def start_silent(network: nn.Module) -> None:
-    """Residual branches and attentions add nothing at first (ldm `zero_module`)."""
+    """Make residual branches and attentions add nothing at first (ldm `zero_module`)."""
     for name, module in network.named_modules():
         if name.endswith(("conv2", "to_out.0", "proj_out", "ff.net.2")):
             for weight in module.parameters():
@@ -61,7 +61,7 @@ def start_silent(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _identity(conv: nn.Conv2d, taps: Sequence[tuple[int, int]]) -> None:
-    """Every channel becomes its own mean over the given places of the kernel."""
+    """Initialise so that every channel is its own mean over the given places of the kernel."""
     conv.weight *= 0.1
     conv.bias.zero_()
     for row, column in taps:
@@ -142,7 +142,7 @@ def whiten(vae: Any, pictures: Sequence[Pixels]) -> None:
 
 
 def _pieces(pictures: Sequence[Pixels], rng: np.random.Generator) -> torch.Tensor:
-    """A batch of random pieces, `[16, 3, 64, 64]` in -1..1."""
+    """A batch of random crops, `[16, 3, 64, 64]` in -1..1."""
     pieces = []
     for index in rng.integers(len(pictures), size=BATCH):
         top, left = rng.integers(SIDE - PIECE + 1, size=2)

@@ -1,1 +1,1 @@
-"""How every program names the layers of a LoRA, and what they are called here."""
+"""How each program names the layers of a LoRA, and the internal names of these layers."""

@@ -1,7 +1,7 @@
-"""Alphas that a file says in its metadata instead of in tensors: diffusers' lora_adapter_metadata, PEFT's adapter_config, and the
-older network_alphas.
+"""Alphas in a file's metadata instead of tensors.
 
-PEFT scales a product by alpha / rank, with use_rslora by alpha / √rank; here it is always alpha / rank.
+Read from diffusers' lora_adapter_metadata, PEFT's adapter_config, and the older network_alphas. PEFT scales a product by
+alpha / rank, with use_rslora by alpha / √rank; here it is always alpha / rank.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lib_lora.model.layer_names.keys import TEXT, TEXT_1, TEXT_2, UNET, Key, key
 ADAPTER, CONFIG, OLD = "lora_adapter_metadata", "adapter_config", "network_alphas"
 _COMPONENTS = {UNET: "unet", TEXT: "text_encoder", TEXT_1: "text_encoder", TEXT_2: "text_encoder_2"}
 _PLAIN = re.compile(r"[\w.-]+")
-_MOST = 1e30  # of an alpha; neither NaN nor a whole number of 400 digits is below it
+_MOST = 1e30  # of an alpha; excludes NaN and integers of 400 digits, too
 _DOWN = "lora_down.weight"
-_RANKED = (_DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b")  # whose first side is the rank
+_RANKED = (_DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b")  # tensors whose first dimension is the rank
 
 
 class _Named(Protocol):
@@ -31,10 +31,10 @@ class _Named(Protocol):
 def said_alphas(
     metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[_Named]]
 ) -> dict[str, float]:
-    """Layer as it is named here -> its alpha, for layers without a tensor that says it.
+    """Internal layer name -> alpha in the metadata, for layers without an alpha tensor.
 
     Raises:
-        LoraFileError: what the metadata say of it cannot be read.
+        LoraFileError: the alphas in the metadata cannot be read.
     """
     told, old = _object(metadata, ADAPTER), _object(metadata, OLD)
     told = told or _object(metadata, CONFIG)
@@ -56,10 +56,10 @@ def said_alphas(
 def said_scales(
     metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[_Named]]
 ) -> dict[str, float]:
-    """LoKr of two whole matrices, as it is named here -> what PEFT multiplies it with: alpha / rank, though it has no rank.
+    """Internal name of a LoKr of two whole matrices -> PEFT's factor on it: alpha / rank, although it has no rank.
 
     Raises:
-        LoraFileError: what the metadata say of it cannot be read.
+        LoraFileError: the alphas or ranks in the metadata cannot be read.
     """
     told = _object(metadata, ADAPTER) or _object(metadata, CONFIG)
     whole = {(taken.part, taken.path) for taken, _ in keys.values() if taken.end == "lokr_w2"} if told else set()
@@ -73,7 +73,7 @@ def said_scales(
 
 
 def _of_config(told: Mapping[str, Any], key: Key, rank: int) -> float | None:
-    """The layer's alpha by a configuration of PEFT's, or none."""
+    """The layer's alpha in PEFT's configuration; None if it has none."""
     said = _said(told, key, ("lora_alpha", "alpha"), "alpha_pattern")
     if said is None:
         return None
@@ -82,7 +82,7 @@ def _of_config(told: Mapping[str, Any], key: Key, rank: int) -> float | None:
 
 
 def _said(told: Mapping[str, Any], key: Key, words: Sequence[str], own: str) -> tuple[str, float] | None:
-    """A number of the layer, by its own entry or by that of all; and the part of the model that the entries name before them."""
+    """Prefix of the entries for the layer's part of the model, and the layer's number (its own or the general one), or None."""
     starts = [f"{_COMPONENTS[key.part]}.", ""] if key.part in _COMPONENTS else [""]
     general = [(start, told[start + name]) for start in starts for name in words if start + name in told]
     if not general:
@@ -95,7 +95,7 @@ def _said(told: Mapping[str, Any], key: Key, words: Sequence[str], own: str) -> 
 
 
 def _is_of(pattern: str, path: str) -> bool:
-    """Whether a pattern of PEFT's names the layer: its whole path, or the end of it. It is a plain name, never a search."""
+    """Whether PEFT's `pattern` names the layer: its whole path or the end of it. Only plain names, no regular expressions."""
     plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not _PLAIN.fullmatch(plain):
         raise LoraFileError(
@@ -106,7 +106,7 @@ def _is_of(pattern: str, path: str) -> bool:
 
 
 def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    """The JSON object under a key of the metadata; empty where there is none."""
+    """The JSON object under a key of the metadata; empty if there is none."""
     text = metadata.get(key, "")
     try:
         found = json.loads(text) if text else {}

@@ -1,7 +1,7 @@
-"""Which families of Stable Diffusion a LoRA can be of, by the widths of its layers and by where they lie.
+"""Which families of Stable Diffusion a LoRA can be of, by the widths and positions of its layers.
 
-The U-Net reads texts of 768 numbers in SD 1.x, 1024 in SD 2.x, 2048 in SDXL; text encoders are 768, 1024, and 768 and 1280 wide.
-Where no width says it, places do: SD's U-Nets have four levels with transformers in the upper three, SDXL's three with deeper
+The U-Net's context is 768 wide in SD 1.x, 1024 in SD 2.x, 2048 in SDXL; text encoders are 768, 1024, and 768 and 1280 wide. If no
+width decides, positions do: SD's U-Nets have four levels with transformers in the upper three, SDXL's three with deeper
 transformers in the lower two. No single name decides.
 """
 
@@ -28,7 +28,7 @@ _LAYER = re.compile(r"text_model_encoder_layers_(\d+)_")
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a file: the part of the model that its key names, its path there, and its tensors' shapes by their ends."""
+    """One layer of a file: the part of the model that its key names, its path there, and its tensors' shapes by key suffix."""
 
     part: str
     path: str
@@ -36,7 +36,7 @@ class Layer:
 
 
 def families_of(layers: Iterable[Layer]) -> Found:
-    """The families that all of these layers can be of, one at least: those by widths first, then those by places."""
+    """The families that `layers` can be of, at least one; widths count first, then positions."""
     widths: list[Found] = []
     places: list[Found] = []
     for layer in layers:
@@ -52,20 +52,20 @@ def families_of(layers: Iterable[Layer]) -> Found:
 
 
 def narrowed(found: Found, evidence: Iterable[Found]) -> Found:
-    """What of `found` agrees with all pieces of evidence; a piece that agrees with nothing that is left says nothing."""
+    """The families of `found` that agree with all evidence; evidence that none of those left agrees with is ignored."""
     for piece in evidence:
         found = tuple(family for family in found if family in piece) or found
     return found
 
 
 def by_metadata(metadata: Mapping[str, str]) -> Found:
-    """The families that a file's metadata name."""
+    """The family that a file's metadata name; all families if they name none."""
     said = metadata.get("ss_base_model_version", "") or metadata.get("modelspec.architecture", "")
     return next(((family,) for family in FAMILIES if said.startswith(family.version_starts)), FAMILIES)
 
 
 def text_width(layer: Layer) -> int | None:
-    """How wide the text encoder is that has this layer."""
+    """Width of the text encoder that has this layer; None if unknown."""
     if layer.path.endswith("mlp_fc2"):
         return outputs(layer.shapes)
     if _AS_WIDE.fullmatch(layer.path):
@@ -74,7 +74,7 @@ def text_width(layer: Layer) -> int | None:
 
 
 def inputs(shapes: Shapes) -> int | None:
-    """Inputs of a layer, by the shapes of its adapter's tensors; None where they do not tell."""
+    """Inputs of a layer, from the shapes of its adapter's tensors; None if unknown."""
     for end in ("lora_down.weight", "diff"):
         if end in shapes and len(shapes[end]) > 1:
             return shapes[end][1]
@@ -85,7 +85,7 @@ def inputs(shapes: Shapes) -> int | None:
 
 
 def outputs(shapes: Shapes) -> int | None:
-    """Outputs of a layer, as `inputs`."""
+    """Outputs of a layer; see `inputs`."""
     for end in ("lora_up.weight", "diff", "w_norm", "hada_w1_a"):
         if shapes.get(end):
             return shapes[end][0]
@@ -96,7 +96,7 @@ def outputs(shapes: Shapes) -> int | None:
 
 
 def _side(shapes: Shapes, half: str, side: int) -> int:
-    """Rows or columns of one half of a LoKr, whole or a product; 0 where it does not tell."""
+    """Rows or columns of one half of a LoKr, whole or a product; 0 if unknown."""
     shape = shapes.get(half) or shapes.get(f"{half}_{'ab'[side]}", ())
     return shape[side] if len(shape) > 1 else 0
 
@@ -110,7 +110,7 @@ def _by_text_width(width: int | None) -> Found:
 
 
 def _by_place(place: Place) -> Found:
-    """The families whose U-Net has such a place; of several signs that contradict each other the first ones."""
+    """The families whose U-Net has such a place; if criteria contradict each other, the first wins."""
     found = narrowed(FAMILIES, [_having(lambda unet: place.level < len(unet.channels) - (place.kind in ("down", "up")))])
     if place.inner.startswith("add_embedding"):
         found = narrowed(found, [_having(lambda unet: unet.reads_sizes)])
@@ -129,7 +129,7 @@ def _having(tells: Callable[[UNet], bool]) -> Found:
 
 
 def _by_encoder(layer: Layer) -> Found:
-    """By the names of the encoders that a family has, and by how many layers its first one has."""
+    """The families that have an encoder of this name, and enough layers in their first one."""
     if layer.part == TEXT_2:
         return tuple(family for family in FAMILIES if len(family.text_encoders) > 1)
     firsts = {family: family.text_encoders[0] for family in FAMILIES}

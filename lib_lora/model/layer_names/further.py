@@ -1,6 +1,7 @@
-"""Layers that a file may have and that are not trained here: the U-Net's ends and embeddings, norms, the text's projection.
+"""Layers that a file may have but that are not trained here: outer layers of the U-Net, norms, the text projection.
 
-LyCORIS' preset full has the ends and the embedding of time, its train_norm the norms; some programs train the projection.
+LyCORIS' preset full has the U-Net's first and last layer and time embedding, its train_norm the norms; some programs train the
+text projection.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _UNET = "lora_unet_"
 
 
 def is_further(name: str) -> bool:
-    """Whether a model has such a layer, and it is not trained here."""
+    """Whether models have such a layer, but it is not trained here."""
     if not name.startswith(_UNET):
         return _TEXT.fullmatch(name) is not None
     place = place_of(name.removeprefix(_UNET))
@@ -24,7 +25,7 @@ def is_further(name: str) -> bool:
 
 
 def is_norm(name: str) -> bool:
-    """Whether the layer is a norm: it has a factor and a bias for each channel, and no matrix."""
+    """Whether the layer is a norm: a factor and a bias per channel, and no matrix."""
     if not name.startswith(_UNET):
         match = _TEXT.fullmatch(name)
         return match is not None and bool(match[1] or match[2])

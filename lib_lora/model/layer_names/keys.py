@@ -1,8 +1,8 @@
-"""A key of a LoRA file, taken apart: which part of the model, which layer of it, and which tensor of the layer.
+"""Parses a key of a LoRA file into a part of the model, a layer of the part, and a tensor of the layer.
 
 Kohya's and LyCORIS' keys are `lora_unet_PATH.END` with underscores in the path. Those of diffusers, PEFT, ComfyUI and
-OneTrainer's newer forms have dots in the path and name the part before it; PEFT calls the halves lora_A and lora_B, diffusers
-before it lora.down and lora.up.
+OneTrainer's newer forms have dots in the path and name the part before it; PEFT calls the two matrices lora_A and lora_B,
+diffusers' older form lora.down and lora.up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 BUNDLE = "bundle_emb"
 UNET, TEXT, TEXT_1, TEXT_2, TEXT_H = "unet", "text", "text 1", "text 2", "text h"
-_FLAT = {  # kohya's, and what LyCORIS' wrapper and sd-scripts' OFT write instead
+_FLAT = {  # prefixes of kohya, and of LyCORIS' wrapper and sd-scripts' OFT
     "lora_unet_": UNET, "oft_unet_": UNET, "lycoris_": UNET, "lora_te_": TEXT, "oft_te_": TEXT, "lora_te1_": TEXT_1,
     "oft_te1_": TEXT_1, "lora_te2_": TEXT_2, "oft_te2_": TEXT_2,
 }  # fmt: skip
@@ -31,21 +31,22 @@ _OF_A_TEXT = re.compile(r"(?:text_model|encoder|transformer|model\.transformer)\
 _FLAT_BARE = re.compile(r"(input_blocks_|output_blocks_|middle_block_|down_blocks_|up_blocks_|mid_block_)|text_model_\w+_layers_")
 _WRAPPER = "base_model.model."
 _HALVES = {"A": "lora_down.weight", "B": "lora_up.weight", "down": "lora_down.weight", "up": "lora_up.weight"}
-_END = re.compile(  # of a key with dots; the first group that a place has is the end
+_END = re.compile(  # the end of a key with dots; the group that matches tells its form
     r"\.lora_(?P<peft>[AB])(?:\.[\w-]+)?\.weight|(?:[._]lora|\.lora_linear_layer)\.(?P<diffusers>down|up)\.weight"
     r"|\.(?P<rows>lora_magnitude_vector|magnitude)(?:\.[\w-]+){0,2}"
     r"|\.(?P<kept>lora_(?:down|up|mid)\.weight|dora_scale|alpha|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|diff(?:_b)?"
     r"|[wb]_norm|oft_(?:blocks|diag)|rescale|[ab][12]\.weight|on_input|scale|scalar)(?:\.default)?"
     r"|\.(?P<weight>weight)"
 )
-_MOST, _MOST_END = 1000, 200  # characters; no key or end of one is longer, with the name of an adapter in it
+_MOST, _MOST_END = 1000, 200  # characters; no key or end is longer, even with an adapter's name in it
 
 
 @dataclass(frozen=True)
 class Key:
-    """`part`: of the model. `path`: with underscores, `dotted` as it stands. `end`: as kohya and LyCORIS write it.
+    """A parsed key.
 
-    `flat`: the key has kohya's form. `rows`: the tensor is PEFT's magnitude, one number for every output.
+    `part`: of the model. `path`: with underscores; `dotted`: as written. `end`: as kohya and LyCORIS write it.
+    `flat`: the key has kohya's form. `rows`: the tensor is PEFT's magnitude, one number per output.
     """
 
     part: str
@@ -58,7 +59,7 @@ class Key:
 
 
 def key_of(key: str) -> Key | None:
-    """The key taken apart; None where it is in no form that is known, or longer than any."""
+    """The parsed key; None if its form is unknown or it is too long."""
     if len(key) > _MOST:
         return None
     for prefix, part in _FLAT.items():
@@ -88,7 +89,7 @@ def key_of(key: str) -> Key | None:
 
 
 def _flat_end(end: str) -> tuple[str, bool, bool]:
-    """The end of a key of kohya's form, that it is one, and whether it is PEFT's magnitude."""
+    """`end`, `flat` and `rows` of a key of kohya's form."""
     found = _END.fullmatch("." + end)
     return (_end(found) if found else end), True, bool(found and found["rows"])
 

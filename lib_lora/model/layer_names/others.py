@@ -1,4 +1,4 @@
-"""What a file is that holds no LoRA of a model that is trained here, by the names in it."""
+"""Detects, from its keys, a file that holds no LoRA of a model that can be trained here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 CHECKPOINT, EMBEDDING, CONTROL = "a checkpoint", "an embedding (textual inversion)", "a ControlNet or hypernetwork"
 NO_LORA = (CHECKPOINT, EMBEDDING, CONTROL)  # what a file can hold instead
-_OTHERS = (  # the first that fits decides
+_OTHERS = (  # the first match wins
     (r"lora_te3_|text_encoder_3\.|joint_blocks|context_block_|attn[._]add_[qkv]_proj.*norm_added"
      r"|text_encoders\.t5xxl.*joint", "SD3"),
     (r"lora_prior_|prior_unet|(?:^|[._])prior[._]", "Stable Cascade"),
@@ -31,11 +31,11 @@ _OTHERS = (  # the first that fits decides
 _PATTERNS = tuple((re.compile(pattern), name) for pattern, name in _OTHERS)
 _OF_A_CHECKPOINT = re.compile(r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\..+\.(?:weight|bias)")
 _OF_AN_EMBEDDING = {"emb_params", "clip_l", "clip_g", "string_to_param", "<concept>"}
-_LONGEST = 300  # characters of a key that are looked at
+_LONGEST = 300  # characters of a key that are searched
 
 
 def other_model(keys: Iterable[str]) -> str:
-    """In words what the keys are of; "" where nothing says it."""
+    """The model that the keys belong to, in words; "" if unknown."""
     held = [key[:_LONGEST] for key in keys]
     for pattern, name in _PATTERNS:
         if any(pattern.search(key) for key in held):
@@ -44,7 +44,7 @@ def other_model(keys: Iterable[str]) -> str:
 
 
 def no_lora(keys: Iterable[str]) -> str:
-    """What a file without any LoRA is, in words: a checkpoint or an embedding; "" where nothing says it."""
+    """What a file without any LoRA is, in words: a checkpoint or an embedding; "" if unknown."""
     held = [key[:_LONGEST] for key in keys]
     if any(_OF_A_CHECKPOINT.fullmatch(key) for key in held) and not any(".lora_" in key or "_lora." in key for key in held):
         return CHECKPOINT

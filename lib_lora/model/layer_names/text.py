@@ -1,6 +1,6 @@
-"""The layers of a CLIP text encoder under transformers' names and under open_clip's; those of transformers are used here.
+"""The layers of a CLIP text encoder under transformers' names, which are the internal ones, and under open_clip's.
 
-open_clip keeps q, k and v of an attention in one matrix, `in_proj`; its rows are those of the three, one after the other.
+open_clip keeps q, k and v of an attention in one matrix, `in_proj`, with the rows of the three in this order.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _WRAPPERS = ("model_", "transformer_", "text_model_")
 
 
 def layer_name(prefix: str, number: int, inner: str) -> str:
-    """What files call a layer of the text encoder that is named `prefix`; `inner` as transformers has it."""
+    """Name in files of a layer of the text encoder `prefix`; `inner`: its name in transformers."""
     return f"{prefix}_text_model_encoder_layers_{number}_{inner.replace('.', '_')}"
 
 
 def text_paths(path: str) -> tuple[str, ...]:
-    """A path's names here, written with underscores: one, or of a fused in_proj three; none where no encoder has it."""
+    """Internal paths of a path written with underscores: one, or three for a fused in_proj; empty if no encoder has it."""
     for wrapper in ("", *_WRAPPERS):  # at most one of each, in this order
         path = path.removeprefix(wrapper) if wrapper != "transformer_" or not path.startswith("transformer_resblocks_") else path
         if path in _WHOLE:

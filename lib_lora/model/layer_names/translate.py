@@ -1,8 +1,8 @@
-"""The keys and shapes of a LoRA file -> what its layers are called here, which is kohya's names of its family.
+"""The keys and shapes of a LoRA file -> internal layer names, which are kohya's names for its family.
 
     translate(shapes, metadata, family) -> Translation
 
-Nothing is read or computed: names, shapes and metadata come in, names and numbers go out.
+No tensors are needed: takes names, shapes and metadata; returns names and numbers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _STYLES = {
     "comfy": "ComfyUI's format",
     "dotted": "OneTrainer's format with dots",
 }  # fmt: skip
-_SPLIT = {"lora_up.weight", "diff", "diff_b"}  # what has a row for every output
+_SPLIT = {"lora_up.weight", "diff", "diff_b"}  # tensors with one row per output
 _SHARED = {"lora_down.weight", "alpha"}
 
 
 @dataclass(frozen=True)
 class Named:
-    """What one tensor is called here. `third`: it is that third of the tensor's rows. `rows`: see `keys.Key`."""
+    """Internal name of one tensor. `third`: only that third of the tensor's rows. `rows`: see `keys.Key`."""
 
     name: str
     end: str
@@ -44,11 +44,12 @@ class Named:
 
 @dataclass(frozen=True)
 class Translation:
-    """`families`: those that the file can be of. `layout`: how it writes its names, in words. `unknown`: keys without a place.
+    """Internal names of a file's tensors.
 
-    `alphas`: layer -> alpha, where metadata say it instead of a tensor. `other`: the model that is not trained here, in words.
-    `twice`: layers that the file has under two names. `kept`: layer -> its name in the file, where that is of kohya's form.
-    `scales`: layer -> what metadata say that it is multiplied with, where no alpha would do it.
+    `families`: those that the file can be of. `layout`: its form of names, in words. `unknown`: keys without a place.
+    `alphas`: layer -> alpha that metadata state instead of a tensor. `other`: the model that cannot be trained here, in words.
+    `twice`: layers that the file has under two names. `kept`: layer -> its name in the file, if that has kohya's form.
+    `scales`: layer -> factor from the metadata that no alpha can express.
     """
 
     families: Found
@@ -63,7 +64,7 @@ class Translation:
 
     @property
     def family(self) -> Family | None:
-        """The family, where only one is left."""
+        """The family if only one is left, else None."""
         return self.families[0] if len(self.families) == 1 else None
 
     @property
@@ -73,12 +74,12 @@ class Translation:
 
 
 def translate(shapes: Mapping[str, Shape], metadata: Mapping[str, str], family: Family | None = None) -> Translation:
-    """What the tensors are called here.
+    """Translate the keys of a file.
 
     Args:
-        shapes: of the file's tensors, by its keys.
+        shapes: of the file's tensors, by key.
         metadata: of the file.
-        family: the model's, which decides names where the file can be of several.
+        family: the model's, which decides the names if the file can be of several.
     """
     keys = {key: key_of(key) for key in shapes if key.partition(".")[0] != BUNDLE}
     layers = _layers(keys, shapes)
@@ -102,7 +103,7 @@ def translate(shapes: Mapping[str, Shape], metadata: Mapping[str, str], family: 
 
 
 def _layers(keys: Mapping[str, Key | None], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Layer]:
-    """The layers of a file by part and path, those of text encoders under their path here."""
+    """The layers of a file by part and path; a text encoder's layer holds its internal path."""
     found: dict[tuple[str, str], dict[str, Shape]] = {}
     for key, taken in keys.items():
         if taken is not None:
@@ -116,7 +117,7 @@ def _text_path(part: str, path: str) -> str:
 
 
 def _likely(can_be: Found, keys: Mapping[str, Key | None]) -> Family:
-    """The family whose names are used where several are possible and no model says which."""
+    """The family whose names are used if several are possible and no model decides."""
     if len(can_be) == 1:
         return can_be[0]
     numbered = any(key is not None and key.part == TEXT_1 for key in keys.values())
@@ -126,7 +127,7 @@ def _likely(can_be: Found, keys: Mapping[str, Key | None]) -> Family:
 
 
 def _named(key: Key, layers: Mapping[tuple[str, str], Layer], family: Family) -> tuple[Named, ...]:
-    """The names of one tensor here; none where no model of the family has the layer."""
+    """Internal names of one tensor; empty if no model of the family has the layer."""
     if key.part == UNET:
         place = place_of(key.path)
         path = unet_path(place, family.unet) if place else None
@@ -140,12 +141,12 @@ def _named(key: Key, layers: Mapping[tuple[str, str], Layer], family: Family) ->
     held = layers[key.part, key.path].shapes
     rows = [shape[0] if shape else 1 for end, shape in held.items() if end in _SPLIT]
     if not set(held) <= _SPLIT | _SHARED or any(count % len(paths) for count in rows):
-        return ()  # of other types the rows of one matrix do not tell those of three
+        return ()  # the rows of other types cannot be split in three
     return tuple(Named(f"{prefix}_{path}", key.end, third if key.end in _SPLIT else None) for third, path in enumerate(paths))
 
 
 def _prefix(key: Key, layer: Layer, family: Family) -> str:
-    """What the family calls the text encoder that a key names, if it has it."""
+    """The family's prefix for the text encoder that a key names; "" if it has none."""
     if len(family.text_encoders) == 1:
         return "" if key.part == TEXT_2 else family.text_prefixes[0]
     if key.part == TEXT_H:
@@ -155,7 +156,7 @@ def _prefix(key: Key, layer: Layer, family: Family) -> str:
 
 
 def _layout(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named]]) -> str:
-    """How the file writes its names, in words; kohya's alone where nothing had to be translated."""
+    """The file's form of names, in words; kohya's names only if nothing had to be translated."""
     known = [key for name, key in keys.items() if key is not None and name in tensors]
     if not known:
         return "an unknown format"

@@ -1,7 +1,7 @@
-"""The layers of a U-Net under ldm's names and under diffusers', and the ones that are used here: kohya's.
+"""The layers of a U-Net under ldm's names, under diffusers', and under the internal names, which are kohya's.
 
-Both trees have two residual blocks in a level down and three in a level up. Files of SD 1.x and 2.x have diffusers' names, files
-of SDXL have ldm's; a path is translated by its position. Paths are written with underscores, as kohya's files have them.
+Both layouts have two residual blocks in a down level and three in an up level. Files of SD 1.x and 2.x have diffusers' names,
+files of SDXL ldm's; a path is translated by its position. Paths are written with underscores, as in kohya's files.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _RESIDUAL = {  # inside a residual block: ldm -> diffusers
     "out_layers_3": "conv2", "skip_connection": "conv_shortcut",
 }  # fmt: skip
 _RESIDUAL_LDM = {diffusers: ldm for ldm, diffusers in _RESIDUAL.items()}
-_ENDS = {  # before and behind all blocks: ldm -> diffusers
+_ENDS = {  # before and after all blocks: ldm -> diffusers
     "input_blocks_0_0": "conv_in", "time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
     "label_emb_0_0": "add_embedding_linear_1", "label_emb_0_2": "add_embedding_linear_2", "out_0": "conv_norm_out",
     "out_2": "conv_out",
 }  # fmt: skip
 _ENDS_LDM = {diffusers: ldm for ldm, diffusers in _ENDS.items()}
-_OF_THE_SIZE = ("add_embedding_linear_1", "add_embedding_linear_2")  # of U-Nets that read sizes
+_OF_THE_SIZE = ("add_embedding_linear_1", "add_embedding_linear_2")  # only in U-Nets that read sizes
 _ATTENTION = re.compile(
     r"norm|proj_in|proj_out|transformer_blocks_(\d{1,2})_"
     r"(?:norm[123]|attn[12]_(?:to_q|to_k|to_v|to_out_0|to_out)|ff_net_0_proj|ff_net_2)"
@@ -42,10 +42,10 @@ _DIFFUSERS = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer lies: in which half of the U-Net, in which level of it and in which block of the level.
+    """Position of a layer: the side of the U-Net, the level of the side, and the block of the level.
 
-    `inner`: the layer inside its block, under diffusers' names. `behind`: of an upsampler under ldm's names, whether a
-    transformer lies before it; else None.
+    `inner`: the layer inside its block, under diffusers' names. `behind`: for an upsampler under ldm's names, whether a
+    transformer precedes it; else None.
     """
 
     side: Side
@@ -57,7 +57,7 @@ class Place:
 
     @property
     def transformer(self) -> int:
-        """The number of the transformer in its attention block; 0 for the layers around."""
+        """Index of the transformer in its attention block; 0 for the layers around the transformers."""
         match = _ATTENTION.fullmatch(self.inner) if self.kind == "attention" else None
         return int(match[1]) if match and match[1] else 0
 
@@ -67,7 +67,7 @@ class Place:
 
 
 def place_of(path: str) -> Place | None:
-    """The place that a path names under ldm's or diffusers' names; None where no U-Net that is trained here has one."""
+    """The place of a path under ldm's or diffusers' names; None if no U-Net that can be trained here has it."""
     path = path.replace("_processor_", "_")
     if path in _ENDS or path in _ENDS_LDM:
         return Place("ends", 0, 0, "end", _ENDS.get(path, path))
@@ -105,7 +105,7 @@ def _of_diffusers(match: re.Match[str]) -> Place | None:
 
 
 def _checked(side: Side, level: int, number: int, kind: Kind, inner: str, *, ldm: bool) -> Place | None:
-    """The place, if such a block has such a layer."""
+    """The place; None if such a block has no such layer."""
     most = {"in": 2, "middle": 1 if kind == "attention" else 2, "out": 3, "ends": 0}[side]
     if level < 0 or number >= most:
         return None
@@ -117,8 +117,8 @@ def _checked(side: Side, level: int, number: int, kind: Kind, inner: str, *, ldm
 
 
 def unet_path(place: Place, unet: UNet) -> str | None:
-    """The path of a place as kohya's files of the family have it; None where the family's U-Net has no such level."""
-    levels = len(unet.channels) - (place.kind in ("down", "up"))  # the last one leads nowhere
+    """The path of a place in kohya's files of the family; None if the family's U-Net has no such place."""
+    levels = len(unet.channels) - (place.kind in ("down", "up"))  # the last level has no sampler
     if place.level >= levels or (place.inner in _OF_THE_SIZE and not unet.reads_sizes):
         return None
     return _under_ldm(place) if unet.names == "ldm" else _under_diffusers(place)
@@ -149,7 +149,7 @@ def _under_diffusers(place: Place) -> str:
 
 
 def unet_name(path: str, family: Family) -> str:
-    """What files call the layer that lies at `path` of a U-Net of ldm's or diffusers' classes.
+    """Name in files of the layer at `path` of a U-Net of ldm's or diffusers' classes.
 
     Raises:
         ValueError: no U-Net of the family has such a layer.

@@ -80,10 +80,12 @@ def test_a_run_without_one(
     (state,) = (event.folder for event in events if isinstance(event, StateSaved))
     assert json.loads((state / VALUES).read_text())["configuration"]["text_encoder_lr"] == rate
     told = [getattr(event, "text", "") for event in events]
-    assert any("Text encoders: not trained, since for SDXL" in text for text in told) == (rate == 0)
+    assert any("Text encoders: not trained, since training only the U-Net is usual for SDXL" in text for text in told) == (
+        rate == 0
+    )
     (plan,) = (event.plan for event in events if isinstance(event, Planned))
     assert (" 0 of the text encoders" in plan.layers) == (rate == 0)
-    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; set them back"):
+    with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; change them back"):
         run(unset(photos, tmp_path, name="other", resume="part", text_encoder_lr=1e-6), host)
     _, given, _ = run(unset(photos, tmp_path, name="given", resume="part", text_encoder_lr=rate), host)
     monkeypatch.setattr(host, "detected_model", lambda: None)  # the family is known only with the model
@@ -101,10 +103,12 @@ def test_a_run_with_one_trains_both_encoders_of_sdxl(
     assert metadata["ss_text_encoder_lr"] == "1e-05"
     assert {key.partition("_text_model")[0] for key in tensors if key.startswith("lora_te")} == {"lora_te1", "lora_te2"}
     left = {**flat, "name": "other", "resume": "blob", "text_encoder_lr": ""}
-    with pytest.raises(ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):  # before the model is touched
+    with pytest.raises(
+        ConfigError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"
+    ):  # before the model is touched
         run(unset(photos, tmp_path, **left), host)
     monkeypatch.setattr(host, "detected_model", lambda: None)
-    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; set them back"):
+    with pytest.raises(StateError, match=r"text_encoder_lr\) was 1e-05, is 0.0; change them back"):
         run(unset(photos, tmp_path, **left), host)
 
 

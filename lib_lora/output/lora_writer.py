@@ -36,8 +36,8 @@ from lib_lora.training.precision import FILE_DTYPES
 from lib_lora.training.trainer import Trainer
 
 _NO_EFFECT = (
-    "LoRA {name!r} has no effect: in {kind} every layer of it adds zero. Train longer, raise the learning rates, or choose float "
-    "as Precision of the file (save_precision)."
+    "LoRA {name!r} has no effect: in {kind} every layer is zero. Train longer, raise the learning rates, or set Save precision "
+    "(save_precision) to float."
 )
 
 

@@ -405,7 +405,7 @@ def test_no_alpha_scales_a_full_difference(sd1: DiffusersModel, tmp_path: Path) 
         ("something.else.lora_A.weight", (2, 8), "a name that does not exist in SD 1.x or SD 2.x or SDXL"),
         ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight", (2, 8), "tensors that cannot be trained"),
         ("lora_unet_output_blocks_30_1_proj_in.lora_down.weight", (2, 8), "tensors that cannot be trained"),
-        ("lora_unet_conv_in.w_norm", (8,), "'lora_unet_conv_in', which has w_norm; choose a file of another type"),
+        ("lora_unet_conv_in.w_norm", (8,), "'lora_unet_conv_in', with w_norm; choose a file of another type"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_the_option(

@@ -125,7 +125,7 @@ def test_what_needs_attention_is_told_first() -> None:
     found.used.append(Said("network_dim", 8, "The rank."))
     found.unknown.append(Said("netwrok_dim", "\ud800", "Unknown."))
     lines = import_text(found).split("\n")
-    assert lines[0] == "Unknown, and left out: 1" and lines[2] == "Used: 1" and lines[-1] == "  rank = 8"
+    assert lines[0] == "Unknown and left out: 1" and lines[2] == "Used: 1" and lines[-1] == "  rank = 8"
     import_text(found).encode()
 
 

@@ -80,7 +80,9 @@ def test_a_run_without_one(
     (state,) = (event.folder for event in events if isinstance(event, StateSaved))
     assert json.loads((state / VALUES).read_text())["configuration"]["text_encoder_lr"] == rate
     told = [getattr(event, "text", "") for event in events]
-    assert any("Text encoders: not trained, since for SDXL" in text for text in told) == (rate == 0)
+    assert any("Text encoders: not trained, since training only the U-Net is usual for SDXL" in text for text in told) == (
+        rate == 0
+    )
     (plan,) = (event.plan for event in events if isinstance(event, Planned))
     assert (" 0 of the text encoders" in plan.layers) == (rate == 0)
     with pytest.raises(ConfigError, match=rf"text_encoder_lr\) was {rate}, is 1e-06; change them back"):

@@ -293,7 +293,7 @@ def test_a_state_fits_its_own_settings_alone(photos: Path, tmp_path: Path) -> No
     assert list(misfits(config, tree, "no", 3, CPU)) == [] == list(unplaced(tree, None))
     for changes, said in (
         ({"rank": 4}, "another type or rank"), ({"ema_decay": 0.9}, "moving average"), ({"optimizer": "SGDNesterov"}, "its optimizer"),
-        ({"mixed_precision": "bf16"}, "it was trained in no, not in bf16"), ({"full_bf16": True}, "not bfloat16"),
+        ({"mixed_precision": "bf16"}, "it was trained in no, not in bf16"), ({"full_bf16": True}, "not in bfloat16"),
         ({"embedding_vectors": 2, "trigger": "ohwx"}, "the 2 vectors"), ({"lr_scheduler": "cosine"}, ""),
     ):  # fmt: skip
         other = settle(small_config(photos, tmp_path, **changes), Lender(tmp_path).detected_model())

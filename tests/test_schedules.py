@@ -98,7 +98,7 @@ def test_any_class_of_torch() -> None:
     [
         ("NoSuch", "cannot be found"),
         ("no.such.Class", "cannot be found"),
-        ("torch.nn.Linear", "is no schedule"),
+        ("torch.nn.Linear", "is not a torch schedule"),
         ("StepLR", "does not take"),
     ],
 )

@@ -274,7 +274,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert not found.samples and "contains no" in found.problems[0]
     assert caption_file(write_picture(tmp_path / "b.jpg"), CaptionSource(), tmp_path) is None
     os.mkfifo(tmp_path / VALUES)
-    with pytest.raises(StateError, match="holds no state.json"):
+    with pytest.raises(StateError, match="contains no state.json"):
         read_values(tmp_path)
 
 

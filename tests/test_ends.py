@@ -59,7 +59,7 @@ def test_the_command_line_tells_what_the_report_tells(
     notes = [
         "2_zxq ball: files of the types .gif are not used; save them as PNG, JPEG, WEBP or BMP.",
         "set: folders without a number and images next to the numbered folders are not used.",
-        "Captions: 1 of 2 from files, none beside 'd.png'",
+        "Captions: 1 of 2 from files, none for 'd.png'",
     ]
     argv = arguments(shallow_checkpoint, folder, out, "--steps", "1", "--save_state", "--cache_latents_to_disk")
     assert main(argv) == 0

@@ -267,7 +267,7 @@ def test_precision_of_a_gpu(bf16: bool, wanted: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8 if bf16 else 7, 5))
     assert choose_precision(PrecisionConfig(), torch.device("cuda")).name == wanted
     if not bf16:
-        with pytest.raises(ConfigError, match="bf16, which this GPU does not have"):
+        with pytest.raises(ConfigError, match="bf16, which this GPU does not support"):
             choose_precision(PrecisionConfig(mixed_precision="bf16"), torch.device("cuda"))
 
 

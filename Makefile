@@ -47,7 +47,8 @@ lint: setup
 	$(RUN) -m ruff format --check $(SOURCES)
 	$(RUN) -m ruff check $(SOURCES)
 	@if [ -e $(NODE_READY) ]; then npx --no-install biome lint --error-on-warnings; \
-	else echo "JavaScript and CSS are not linted: that needs Node.js with npm, and make setup with a way to its registry." >&2; test -z "$$CI"; fi
+	else echo "JavaScript and CSS are not linted: that needs Node.js with npm, and make setup with a way to its registry." >&2; \
+		! command -v npm >/dev/null || test -z "$$CI"; fi
 
 types: setup
 	$(RUN) -m mypy

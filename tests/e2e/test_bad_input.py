@@ -62,7 +62,7 @@ def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[
         ({"data": bad_folders["missing"]}, "does not exist or is not a folder"),
         ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
         ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; add rocket.txt next to it"),
-        ({"data": ""}, "Image folder (data): none given"),
+        ({"data": ""}, "Image folder (data): is empty"),
         ({"name": ""}, "Name (name): is empty"),
         ({"name": "folder/cat"}, "must be a plain file name without a path"),
         ({"name": lora}, f"{lora!r} is taken; use '{lora}-2'"),

@@ -60,7 +60,7 @@ def test_one_wrong_value_one_sentence(tab: Tab, photos: Path, bad_folders: dict[
     cases: list[tuple[dict[str, Any], str]] = [
         ({"data": bad_folders["empty"]}, "contains no PNG, JPEG, WEBP or BMP images"),
         ({"data": bad_folders["missing"]}, "does not exist or is not a folder"),
-        ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP picture"),
+        ({"data": bad_folders["unreadable"]}, "'broken.jpg' is not a readable PNG, JPEG, WEBP or BMP file"),
         ({"data": bad_folders["uncaptioned"], "trigger": ""}, "'rocket.jpg' has no caption; add rocket.txt next to it"),
         ({"data": ""}, "Image folder (data): is empty"),
         ({"name": ""}, "Name (name): is empty"),

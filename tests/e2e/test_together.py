@@ -85,7 +85,7 @@ def test_races(server: Server, photos: Path, long: bool, figure: Callable[[str],
         for number in range(count):
             answers = at_once(pages, [{"data": str(photos), "name": f"race {number} {who}", **QUICK} for who in "ab"])
             told = [" ".join(str(answer["data"][0]).split()) for answer in answers]
-            begun, waits = sorted(told, key=lambda text: "waits" in text)
+            begun, waits = sorted(told, key=lambda text: "is waiting" in text)
             assert "data-job" in begun and "its place in the queue is 1." in waits, told
             wait_until_over(server, f"race {number} ", 2)
     finally:

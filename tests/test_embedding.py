@@ -82,7 +82,9 @@ def test_it_is_told(host: StandaloneHost, photos: Path, tmp_path: Path) -> None:
     """By the run, the metadata, and inspect."""
     flat = {"embedding_vectors": 2, "init_word": "red dog", "stop_embedding_training": 0.5, "steps": 1}
     events, path = run(config(photos, tmp_path, **flat), host)
-    assert any("'ohwx_cat' is trained as 2 tokens" in event.text for event in events if isinstance(event, Chosen))
+    assert any(
+        "'ohwx_cat' is trained as an embedding with 2 vectors" in event.text for event in events if isinstance(event, Chosen)
+    )
     metadata = read(path)[1]
     assert metadata["ss_bundle_embeddings"] == (
         '{"ohwx_cat": {"num_vectors_per_token": 2, "init_word": "red dog", "learning_rate": 0.0005, "stop": 0.5}}'

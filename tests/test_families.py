@@ -239,7 +239,7 @@ def test_sd2_may_predict_v(mini_sd2: Path, photos: Path, tmp_path: Path) -> None
     assert losses[0] == losses[1]
     texts = [next(event.text for event in events if isinstance(event, Chosen)) for events in (by_hand, by_file)]
     assert texts == [f"Model: SD 2.x, predicts v (set by Checkpoint predicts v); {READ}.",
-                     f"Model: SD 2.x, predicts v (v.yaml says so); {READ}."]  # fmt: skip
+                     f"Model: SD 2.x, predicts v (set in v.yaml); {READ}."]  # fmt: skip
     metadata = read(tmp_path / "file.safetensors")[1]
     assert metadata["ss_base_model_version"] == "sd_v2_v" and metadata["modelspec.prediction_type"] == "v"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"
@@ -258,7 +258,7 @@ def test_sdxl_that_predicts_v(said_by: str, mini_sdxl: Path, photos: Path, tmp_p
     host = shared_host(checkpoint, tmp_path / "out")
     events = run(small_config(photos, tmp_path / "out", v_parameterization=said_by == "the settings"), host)
     assert isinstance(events[0], Planned) and isinstance(events[-1], Finished) and events[-1].path is not None
-    words = {"its mark": "v (marked by the tensor v_pred in the file)", "a yaml beside it": "v (xl.yaml says so)",
+    words = {"its mark": "v (marked by the tensor v_pred in the file)", "a yaml beside it": "v (set in xl.yaml)",
              "the settings": "v (set by Checkpoint predicts v)", "nothing": "noise (nothing indicates v)"}[said_by]  # fmt: skip
     assert events[0].plan.model == f"SDXL, predicts {words}; {READ}"
     with host.borrow_model() as base:

@@ -262,7 +262,7 @@ def test_what_the_reasons_say_of_rates() -> None:
     found = gui(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=0)
     assert "Overridden by both learning rates" in why(found, "learning_rate") and "unet_lr = 0.0001" in why(found, "unet_lr")
     assert "not trained" in why(found, "text_encoder_lr")
-    assert "text_encoder_lr, not given" in why(gui(learning_rate=1e-3, unet_lr=1e-4), "learning_rate")
+    assert "text_encoder_lr, which are not given" in why(gui(learning_rate=1e-3, unet_lr=1e-4), "learning_rate")
     assert verdict(gui(network_train_unet_only=False), "network_train_unet_only") == "ignored"
     assert verdict(gui(learning_rate="fast"), "learning_rate") == "not_supported"
 

@@ -195,12 +195,12 @@ TE = {"text_encoder_lr": 1e-5}
         (
             TE,
             ONLY_UNET,
-            "192 layers of an SD 1.x: 0 of the text encoder, 192 of the U-Net; 72 others stay as old has them; a file",
+            "192 layers of an SD 1.x: 0 of the text encoder, 192 of the U-Net; 72 others stay as in old; a file",
         ),
         (
             ONLY_TEXT,
             ONLY_UNET,
-            "192 layers of an SD 1.x: 0 of the text encoder, 192 of the U-Net; 72 others stay as old has them; a",
+            "192 layers of an SD 1.x: 0 of the text encoder, 192 of the U-Net; 72 others stay as in old; a",
         ),
         (ONLY_UNET, TE, "264 layers of an SD 1.x: 72 of the text encoder, 192 of the U-Net; a file"),
         (ONLY_UNET, {**TE, "rank": 16, "dim_from_weights": True}, "192 layers of an SD 1.x: 0 of the text encoder, 192 of the"),

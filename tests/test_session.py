@@ -116,7 +116,7 @@ def test_a_base_stored_in_8_bits_is_trained_on_as_it_is(shallow_checkpoint: Path
     assert losses == pytest.approx(exact, rel=0.1) and losses != exact, "rounding alone parts it from the weights it was made of"
     assert any(bool(value.abs().max() > 0) for key, value in state.items() if "lora_unet" in key and "lora_up" in key)
     assert all(torch.equal(layer.weight.view(torch.uint8), old) for layer, old in zip(layers, before))
-    with pytest.raises(ConfigError, match="held in float8_e4m3fn; choose fp16 or bf16"):
+    with pytest.raises(ConfigError, match="loaded in float8_e4m3fn; choose fp16 or bf16"):
         trained(host, squares, WHOLE, mixed_precision="no")
 
 

@@ -22,13 +22,13 @@ NAMES = {
     **{"ia3": "(IA)³", "diag-oft": "OFT", "glora": "GLoRA", NORM: "norms"},
 }
 AXES = {
-    "input": "inputs: the webui supports this; diffusers takes it for outputs and applies it wrongly",
-    "output": "outputs: diffusers and LyCORIS' wd_on_output support this; the webui applies it wrongly",
-    "unknown": "unknown",
+    "input": "inputs: the webui's loader reads these; diffusers takes them for those of outputs and applies them wrongly",
+    "output": "outputs: diffusers and LyCORIS' wd_on_output read these; the webui's loader applies them wrongly",
+    "unknown": "of no axis that is known",
 }
 ORDERS = {
-    True: "a1 and b1 over inputs: the webui and LyCORIS before 3.0 support this",
-    False: "a2 and b2 over inputs: LyCORIS since 3.0 supports this; the webui fails",
+    True: "a1 and b1 over inputs: the webui's loader and LyCORIS before 3.0 read these",
+    False: "a2 and b2 over inputs: LyCORIS since 3.0 reads these; the webui's loader fails",
 }
 
 

@@ -48,17 +48,17 @@ else:
         return torch.device("cuda")
 
     @pytest.fixture(scope="session")
-    def loaded(shallow_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    def loaded(mini_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Any:
         """The model, loaded once."""
-        first = StandaloneHost(shallow_checkpoint, tmp_path_factory.mktemp("unused"), device)
+        first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"), device)
         with first.borrow_model() as base:
             for encoder in base.text_encoders:  # newer transformers hang hooks of their own on when they are first asked so
                 encoder.module(torch.zeros(1, 77, dtype=torch.long, device=device), output_hidden_states=True)
             return base
 
     @pytest.fixture
-    def host(loaded: Any, shallow_checkpoint: Path, device: torch.device, tmp_path: Path) -> Any:
-        found = StandaloneHost(shallow_checkpoint, tmp_path / "out", device)
+    def host(loaded: Any, mini_checkpoint: Path, device: torch.device, tmp_path: Path) -> Any:
+        found = StandaloneHost(mini_checkpoint, tmp_path / "out", device)
         found._model = loaded
         return found
 

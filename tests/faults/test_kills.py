@@ -26,11 +26,11 @@ Figure = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def make_host(loaded: Any, shallow_checkpoint: Path) -> Iterator[Callable[[Path], StandaloneHost]]:
+def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], StandaloneHost]]:
     """Makes hosts that share one loaded model."""
 
     def make(out: Path) -> StandaloneHost:
-        host = StandaloneHost(shallow_checkpoint, out)
+        host = StandaloneHost(mini_checkpoint, out)
         host._model = loaded
         return host
 
@@ -151,7 +151,7 @@ def test_a_power_cut_finds_the_old_or_the_new(campaign: Campaign, figure: Figure
 
 @pytest.mark.case(28, 30)
 @pytest.mark.timeout(0)
-def test_a_cold_process_is_killed(campaign: Campaign, shallow_checkpoint: Path, long: bool, figure: Figure) -> None:
+def test_a_cold_process_is_killed(campaign: Campaign, mini_checkpoint: Path, long: bool, figure: Figure) -> None:
     """The command line in a process of its own, killed at random moments; gone on from bit for bit."""
     if not long:
         pytest.skip("in make faults")
@@ -160,7 +160,7 @@ def test_a_cold_process_is_killed(campaign: Campaign, shallow_checkpoint: Path, 
         place = campaign.place(name)
         flat = {key: value for key, value in campaign.config(place).to_flat().items() if value not in ("", [], None)}
         settings = place / "settings.json"
-        settings.write_text(json.dumps({**flat, "checkpoint": str(shallow_checkpoint)}))
+        settings.write_text(json.dumps({**flat, "checkpoint": str(mini_checkpoint)}))
         env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return place, subprocess.Popen([sys.executable, "-m", "lib_lora", "train", "--config", str(settings)], env=env,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip

@@ -251,7 +251,7 @@ def test_other_kinds_are_told(house: House, quick: Any, photos: Path) -> None:
 
 @pytest.mark.case(19)
 @pytest.mark.parametrize(
-    ("change", "said"), [("delete", "cannot be read"), ("exchange", "was changed"), ("lock", "cannot be read")]
+    ("change", "said"), [("delete", "cannot be read"), ("exchange", "has changed since"), ("lock", "cannot be read")]
 )
 def test_a_file_that_changes_after_the_check(change: str, said: str, house: House, quick: Any, photos: Path) -> None:
     """Deleted, exchanged or locked between check and encoding: one sentence with its name, and no half run."""
@@ -325,7 +325,7 @@ def test_paths_of_windows() -> None:
     for text in ("\\\\host\\share", "//host/share", "/\\host/share", "\\\\?\\C:\\a", "\\\\.\\PhysicalDrive0"):
         assert "another computer or of a device" in str(path_problem(text, windows=True))
     for text, part in (("C:\\a\\CON.png", "CON.png"), ("C:/nul/x", "nul"), ("com1", "com1"), ("C:\\aux .x\\y", "aux .x")):
-        assert path_problem(text, windows=True) == f"holds {part!r}, which Windows reserves for a device; rename it."
+        assert path_problem(text, windows=True) == f"contains {part!r}, which Windows reserves for a device; rename it."
         assert path_problem(text, windows=False) is None
     assert path_problem("//host/share", windows=False) is None and path_problem("\\\\host", windows=False)
     assert "has 260 characters where Windows allows 259" in missing_problem("C:\\" + "x" * 257, windows=True)

@@ -244,7 +244,7 @@ def test_inspect_of_types_that_multiply_the_weight(case: str, tmp_path: Path) ->
     assert "norm_max" not in found and found["strongest"] == [], "there is no norm without the weight"
     order = found.get("glora_order", "")
     assert ("LyCORIS " + case.removeprefix("GLoRA, ") in order) if name == "GLoRA" else order == ""
-    assert ("the webui fails" in order) == (case == "GLoRA, since 3.0")
+    assert ("the webui's loader fails" in order) == (case == "GLoRA, since 3.0")
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -260,7 +260,7 @@ def test_inspect_names_the_type(kind: str, tmp_path: Path) -> None:
     assert found["type"] == kind and found["incomplete"] == [] and found["ranks"] == ([] if kind == "full differences" else [2])
     alpha = None if kind == "full differences" else 1.0
     assert found["norm_max"] == pytest.approx(float(delta(plain, alpha, torch.zeros(shape)).norm()), rel=1e-4)
-    axis = {"DoRA": "inputs: the webui supports this", "LoHa with DoRA": "outputs: diffusers"}.get(kind)
+    axis = {"DoRA": "inputs: the webui's loader reads these", "LoHa with DoRA": "outputs: diffusers"}.get(kind)
     assert found["dora_axis"].startswith(axis) if axis else "dora_axis" not in found
 
 

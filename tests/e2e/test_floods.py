@@ -41,9 +41,9 @@ def test_polls(server: Server, training: str, long: bool, figure: Callable[[str]
     each = 1250 if long else 100
 
     def ask(_: int) -> int:
-        with requests.Trainer() as trainer:
+        with requests.Session() as session:
             paths = ("/train-lora/status", "/train-lora/queue")
-            return sum(trainer.get(server.url + paths[number % 2], timeout=60).ok for number in range(each))
+            return sum(session.get(server.url + paths[number % 2], timeout=60).ok for number in range(each))
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(ask, range(8))) == 8 * each

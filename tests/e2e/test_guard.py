@@ -131,9 +131,9 @@ def test_files_of_the_machine_are_not_copied(listening: Server, tmp_path: Path) 
 @pytest.mark.case(62, 63)
 def test_both_logins_are_asked_for(with_logins: Server, outside: str) -> None:
     """Nobody without one; with one, from everywhere."""
-    trainer = requests.Trainer()
-    assert trainer.post(f"{with_logins.url}/login", data={"username": "me", "password": "secret"}, timeout=30).ok
-    cookie = {"access-token-unsecure": trainer.cookies["access-token-unsecure"]}
+    session = requests.Session()
+    assert session.post(f"{with_logins.url}/login", data={"username": "me", "password": "secret"}, timeout=30).ok
+    cookie = {"access-token-unsecure": session.cookies["access-token-unsecure"]}
     for url in (with_logins.url, with_logins.url_at(outside)):
         for method, path in ROUTES:
             known = 404 if path.endswith(("/x", "/1")) else 200

@@ -214,6 +214,13 @@ def test_report_names_problems(tab: TrainTab) -> None:
     assert "Rank (rank): got 0" in html
 
 
+def test_an_illegal_value_is_one_problem(tab: TrainTab, photos: Path) -> None:
+    """Rules see its default, which a name does not have."""
+    given = values(name="x\0", data=str(photos))
+    for html in (tab.report(None, *given), tab.start(None, *given)):
+        assert html.count("Name (name)") == 1 and "Name (name): contains a null character" in html
+
+
 def test_start_tells_all_problems_at_once(tab: TrainTab, tmp_path: Path) -> None:
     html = tab.start(None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500))
     for part in ("Rank (rank)", "(unet_lr)", "plain file name", "does not exist", "multiple of 8", "No checkpoint is loaded."):

@@ -14,7 +14,7 @@ import gradio as gr
 from lib_lora.check import look
 from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
-from lib_lora.errors import DatasetError, TrainLoraError
+from lib_lora.errors import DatasetError, Problem, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_continue import AgainBar
@@ -98,10 +98,10 @@ class TrainTab:
                 return HINT
             config, illegal = read_config(flat)
             found = look(config, self._runner.host)
-            problems = [*illegal, *found.problems]
+            problems = _together(illegal, found.problems)
         except TrainLoraError as error:
             return list_html(error.problems, "problem")
-        if not config.run.name:  # a name is not needed yet
+        if not flat["name"]:  # a name is not needed yet
             problems = [problem for problem in problems if problem.option != "name"]
         return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
 
@@ -121,7 +121,7 @@ class TrainTab:
         try:
             config, illegal = read_config(self._settings(files, values))
             if illegal:  # report these together with all other problems
-                return self._refused([*illegal, *look(config, self._runner.host).problems])
+                return self._refused(_together(illegal, look(config, self._runner.host).problems))
             return self._jobs.placed_html(self._queue.submit(config))
         except TrainLoraError as error:
             return self._refused(error.problems)
@@ -220,6 +220,12 @@ class TrainTab:
         for item in buttons:
             item.do_not_save_to_config = True
         return report, memory, message, buttons
+
+
+def _together(illegal: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
+    """Illegal values and the problems of other options; an illegal value counts as its default there."""
+    named = {problem.option for problem in illegal} - {""}
+    return [*illegal, *(problem for problem in others if problem.option not in named)]
 
 
 def _components(rows: Sequence[Sequence[Option]], *, pairs: bool = False) -> dict[str, Any]:

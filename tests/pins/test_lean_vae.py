@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_lora.model import matmul as products
+from lib_lora.model import frozen_layers as products
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.vae_encoder import encoder_forwards
 from tests.pins.webui_double import load_ldm

@@ -142,7 +142,7 @@ def test_loras(base: Any, tmp_path: Path, readers: Readers) -> None:
         kind = rng.choice(kinds)
         readers.see(number, describe=described, truncate=cut, again=lambda: continue_settings(path), merge=merged,
                     go_on=lambda kind=kind: continued(kind, ranks=False), ranks=lambda kind=kind: continued(kind, ranks=True))  # fmt: skip
-    assert readers.files == 600 and readers.legal > 200 and readers.refused > 1300
+    assert readers.files == 600 and readers.legal > 230 and readers.refused > 3000
 
 
 def test_checkpoints_and_what_lies_beside_them(tmp_path: Path, readers: Readers) -> None:

@@ -17,7 +17,7 @@ from lib_lora.check import find_images
 from lib_lora.cli_options import add_options, config_from
 from lib_lora.config.groups import TrainConfig, all_options, build_config
 from lib_lora.config.options import LONGEST_TEXT, MOST_TEXTS, Option
-from lib_lora.config.rules import config_notes, config_problems
+from lib_lora.config.rules import config_notes, config_problems, taken_problems
 from lib_lora.data.folders import MAX_REPEATS, repeats_in
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.families.family import DetectedModel
@@ -104,7 +104,8 @@ def test_what_was_taken_is_checked_with_sentences(opt: Option, monkeypatch: pyte
         }
         config = built(flat)
         if config is not None:
-            told = [*config_problems(config), *config_notes(config), *find_images(config).problems]
+            told = [*config_problems(config), *taken_problems(config, tmp_path), *config_notes(config)]
+            told += find_images(config).problems
             settled = settle(config, DetectedModel((SD1, SDXL)[number % 2], "ε"))
             told += model_problems(settled)
             told += weights_problems(settled) if opt.name in ("network_weights", "base_weights", "dim_from_weights") else []

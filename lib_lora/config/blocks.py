@@ -19,8 +19,6 @@ from lib_lora.families.sdxl import SDXL
 
 MOST_RANK = 1024
 SD, XL = SD1.unet.layout, SDXL.unet.layout
-
-
 SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 
 

@@ -45,10 +45,10 @@ class Checkpointer:
         base: BaseModel,
         host: Host,
         trainer: Trainer,
-        result: LoraWriter,
+        writer: LoraWriter,
     ) -> None:
-        self._config, self._plan, self._host, self._trainer, self._result = config, plan, host, trainer, result
-        self._sampler = Sampler(trainer.config, plan, base, host, trainer, result.written_files)
+        self._config, self._plan, self._host, self._trainer, self._writer = config, plan, host, trainer, writer
+        self._sampler = Sampler(trainer.config, plan, base, host, trainer, writer.written_files)
         self._best = BestSoFar()
         self._folder = host.work_folder() / config.run.name
         self._fingerprint = data_fingerprint(plan)
@@ -59,7 +59,7 @@ class Checkpointer:
         Raises:
             StateError: it does not fit the model.
         """
-        resumed.check_model(self._result.model, self._trainer.precision.name, self._config)
+        resumed.check_model(self._writer.model, self._trainer.precision.name, self._config)
         self._trainer.load_state(resumed.state["session"])
         self._best.load_state(resumed.state["best"])
 
@@ -75,7 +75,7 @@ class Checkpointer:
         """
         measured = self._measured(done)
         if measured is not None:
-            self._best.measured(measured.step, measured.loss, self._result.adapters)
+            self._best.measured(measured.step, measured.loss, self._writer.adapters)
             yield measured
         for save in due_saves(self._config.run, self._plan, done.step, asked=asked):
             yield from self._save(save, done)
@@ -87,7 +87,7 @@ class Checkpointer:
         Raises:
             LoraFileError: it could not be written; the text says where it is kept.
         """
-        return (yield from self._written(self._result.published("", done.step, done.epoch), done))
+        return (yield from self._written(self._writer.published("", done.step, done.epoch), done))
 
     def at_end(self, done: StepDone) -> Iterator[Event]:
         """Save the state after the last step. The LoRA is saved already, so a failure is only a note."""
@@ -128,8 +128,8 @@ class Checkpointer:
         yield Phase("saving the best")
         told = {} if self._config.run.no_metadata else {"ss_best_step": str(best.step), "ss_best_held_out_loss": str(best.loss)}
         epoch = -(-best.step // self._plan.steps_per_epoch)
-        path = yield from self._written(self._result.published("-best", best.step, epoch, best.adapters, told), done)
-        yield from self._result.card(path, preview=False)
+        path = yield from self._written(self._writer.published("-best", best.step, epoch, best.adapters, told), done)
+        yield from self._writer.card(path, preview=False)
         yield BestSaved(path, best.step, best.loss)
 
     def _measured(self, done: StepDone) -> HeldOut | None:
@@ -138,8 +138,8 @@ class Checkpointer:
 
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
-        path = yield from self._written(self._result.published(save.ending, done.step, save.epochs_done), done)
-        yield from self._result.card(path, preview=False)
+        path = yield from self._written(self._writer.published(save.ending, done.step, save.epochs_done), done)
+        yield from self._writer.card(path, preview=False)
         removed = None
         if save.old is not None:
             old = self._host.lora_folder() / f"{self._config.run.name}{save.old}.safetensors"
@@ -171,7 +171,7 @@ class Checkpointer:
         except Exception as error:  # noqa: BLE001 - whatever it is: what was learned must not go with it
             if not isinstance(error, TrainLoraError):
                 log.exception("a LoRA could not be saved")
-            failed = self._result.rescued(error)
+            failed = self._writer.rescued(error)
             try:
                 saved = in_another_place(lambda folder: self._save_state("", done, folder), self._folder)
             except Exception as other:  # noqa: BLE001 - the first error counts
@@ -189,11 +189,11 @@ class Checkpointer:
             "steps": self._plan.steps,
             "configuration": self._config.saved.to_flat(),
             "data": self._fingerprint,
-            "model": self._result.model.legacy_hash,
+            "model": self._writer.model.legacy_hash,
             "precision": self._trainer.precision.name,
             "versions": {"train_lora": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "state": to_plain(tree, tensors),
         }
         folder = write_state((place or self._folder) / f"{self._config.run.name}{ending}-state", values, tensors)
-        self._result.written_files.add(folder)
+        self._writer.written_files.add(folder)
         return StateSaved(folder, done.step)

@@ -90,9 +90,14 @@ def _caption_file(path: Path) -> CaptionFile:
         raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."]) from error
     if "\0" in text:  # UTF-16 without a byte order mark; no text has this character
         raise DatasetError([start + "is not UTF-8 text; save it as UTF-8."])
+    return caption_of(text, path.name)
+
+
+def caption_of(text: str, name: str) -> CaptionFile:
+    """A caption file of the given name and text."""
     lines = [line.strip() for line in lines_of(text)]
     said = tuple(line for line in lines if line)
-    return CaptionFile(path.name, said, lines.index(said[0]) if said else len(lines))
+    return CaptionFile(name, said, lines.index(said[0]) if said else len(lines))
 
 
 def written_caption(image: Path, written: str | None, concept: str | None, source: CaptionSource) -> str | None:

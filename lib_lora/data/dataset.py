@@ -7,12 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_lora.data.captions import CaptionFile, CaptionSource, caption_file, caption_notes, empty_problem, written_caption
+from lib_lora.data.captions import (
+    CaptionFile,
+    CaptionSource,
+    caption_file,
+    caption_notes,
+    caption_of,
+    empty_problem,
+    written_caption,
+)
 from lib_lora.data.decoder_process import Readers
+from lib_lora.data.edits import size_in
 from lib_lora.data.folders import Folder, FolderSearch
 from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.image_files import NotNowError, Picture
-from lib_lora.data.sizes import Size
+from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
 
 DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
@@ -26,7 +35,9 @@ _checked: dict[tuple[Path, int, int], Picture | DatasetError] = {}  # result of 
 class Sample:
     """An image file with its caption, shown `repeats` times per epoch. `mask`: path of its mask image.
 
-    `sha256`, `mask_sha256`: hashes of the files' content when they were checked.
+    `size`: of the part that is used. `crop`: that part, and `whole` the file's size, if it is not the whole. `cut`: where the
+    bucket's cut lies in it, as shares of the surplus; None for the centre. `sha256`, `mask_sha256`: hashes of the files'
+    content when they were checked.
     """
 
     path: Path
@@ -38,6 +49,14 @@ class Sample:
     mask: Path | None = None
     sha256: str = ""
     mask_sha256: str = ""
+    crop: Crop | None = None
+    cut: tuple[float, float] | None = None
+    whole: Size | None = None
+
+    @property
+    def file_size(self) -> Size:
+        """The size of the file's image."""
+        return self.whole or self.size
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,8 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     for text in (path for path in paths if path.strip()):
         found = list(search.folders(text))
         folders += [folder for folder in found if folder.path not in {known.path for known in folders}]
-    files = [(folder, path) for folder in folders for path in search.look(folder.path, folder.root).images]
+    listed = ((folder, path) for folder in folders for path in search.look(folder.path, folder.root).images)
+    files = [(folder, path) for folder, path in listed if not folder.edit(path).left_out]
     problems = search.problems
     if len(files) > MAX_IMAGES:
         problems.append(f"{title}: has {len(files)} images, must have at most {MAX_IMAGES}; choose fewer.")
@@ -98,11 +118,18 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
         return error.problems
     except OSError as error:
         return [f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."]
+    edit = folder.edit(path)
+    size = size_in(edit.crop, picture.size)
+    if size is None:
+        return [f"Image {given_name(path)!r} is {picture.size}, smaller than the part chosen of it; choose the part again."]
+    if edit.caption is not None:  # in place of the file
+        found = caption_of(edit.caption, found.name if found else given_stem(path) + captions.extension)
     written = found.text(captions) if found else None
     caption = written_caption(path, written, folder.concept, captions)
     if caption is None:
         return [_missing(folder, path, found, captions)]
-    sample = Sample(path, caption, folder.repeats, picture.size, written is not None, folder.is_reg, sha256=picture.sha256)
+    sample = Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg, sha256=picture.sha256,
+                    crop=edit.crop, cut=edit.cut, whole=picture.size if edit.crop else None)  # fmt: skip
     return _Read(sample, found)
 
 

@@ -39,14 +39,21 @@ def load_example(data: DataConfig, sample: Sample, placement: Placement, augment
         DatasetError: a file cannot be read, or has changed since it was checked.
     """
     content = file_content(sample.path)
-    pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.size)
+    pixels = _unchanged(data, sample.path, content, sample.sha256, load_pixels(sample.path, content), sample.file_size)
     mask = _mask(data, sample, content)
-    fitted = np.ascontiguousarray(fit(pixels, placement, data.resize_interpolation, augmentation.cut))
-    shown = Example(
-        with_colours(fitted, augmentation),
-        None if mask is None else np.ascontiguousarray(fit(mask, placement, data.resize_interpolation, augmentation.cut)),
-    )
+
+    def fitted(values: Pixels) -> Pixels:
+        part, cut = _part(values, sample), augmentation.cut or sample.cut
+        return np.ascontiguousarray(fit(part, placement, data.resize_interpolation, cut))
+
+    shown = Example(with_colours(fitted(pixels), augmentation), None if mask is None else fitted(mask))
     return shown.mirrored() if augmentation.mirrored else shown
+
+
+def _part(pixels: Pixels, sample: Sample) -> Pixels:
+    """The part of an image, `[height, width, …]`, that is used."""
+    crop = sample.crop
+    return pixels if crop is None else pixels[crop.top : crop.bottom, crop.left : crop.right]
 
 
 def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
@@ -56,9 +63,9 @@ def _mask(data: DataConfig, sample: Sample, content: bytes) -> Pixels | None:
     if not data.masked_loss:
         return None
     if sample.mask is None:
-        return np.full(sample.size, 255, dtype=np.uint8)
+        return np.full(sample.file_size, 255, dtype=np.uint8)
     content = file_content(sample.mask)
-    pixels = _unchanged(data, sample.mask, content, sample.mask_sha256, load_pixels(sample.mask, content), sample.size)
+    pixels = _unchanged(data, sample.mask, content, sample.mask_sha256, load_pixels(sample.mask, content), sample.file_size)
     return np.ascontiguousarray(pixels[..., 0])  # red, as sd-scripts
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.options import shown
+from lib_lora.data.edits import NO_EDITS, FolderEdits, ImageEdit, edits_in
 from lib_lora.data.hidden_names import given_name
+from lib_lora.errors import DatasetError
 from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -26,7 +28,7 @@ NAMED = 5  # files named in a message
 class Folder:
     """A folder that holds images directly. `concept`: the text after N_ in its name. `is_reg`: for regularisation.
 
-    Nothing outside `root`, the folder that was given, is read.
+    Nothing outside `root`, the folder that was given, is read. `edits`: of the images, made in the tab.
     """
 
     path: Path
@@ -34,6 +36,11 @@ class Folder:
     concept: str | None
     root: Path
     is_reg: bool = False
+    edits: FolderEdits = NO_EDITS
+
+    def edit(self, image: Path) -> ImageEdit:
+        """The edit of an image of this folder."""
+        return self.edits.of(place_of(image, self.root))
 
 
 @dataclass
@@ -78,6 +85,18 @@ class FolderSearch:
         given = self.named_folder(text)
         if given is None:
             return
+        try:
+            edits = edits_in(given)
+        except DatasetError as error:
+            self.problems += [f"{self.title}: {problem}" for problem in error.problems]
+            return
+        if edits is not None and edits.source is not None:
+            given = self.named_folder(edits.source)
+            if given is None:
+                return
+        yield from self._below(given, repeats, edits or NO_EDITS)
+
+    def _below(self, given: Path, repeats: int | None, edits: FolderEdits) -> Iterator[Folder]:
         root, told = given.resolve(), len(self.problems)
         inside = self.look(given, root)
         below = [path for path in inside.folders if self.look(path, root).images or self.look(path, root).links]
@@ -89,14 +108,14 @@ class FolderSearch:
             self._refuse(numbered_links, root)
             if len(below) > len(numbered) or inside.images:
                 self.notes.append(f"{given.name}: folders without a number and images next to the numbered folders are not used.")
-            yield from (self._folder(path, root, repeats) for path in numbered)
+            yield from (self._folder(path, root, repeats, edits) for path in numbered)
         elif inside.images or inside.links:
-            yield self._folder(given, root, repeats)
+            yield self._folder(given, root, repeats, edits)
             if below:
                 self.notes.append(f"{given.name}: its subfolders are not used, since it contains images itself.")
         elif below or inside.linked_folders:
             self._refuse(inside.linked_folders, root)
-            yield from (self._folder(path, root, repeats) for path in below)
+            yield from (self._folder(path, root, repeats, edits) for path in below)
         elif len(self.problems) == told:
             self.problems.append(f"{self.title}: {str(given)!r} contains no {KINDS} images.")
 
@@ -138,7 +157,7 @@ class FolderSearch:
         )
         return path, 1
 
-    def _folder(self, path: Path, root: Path, repeats: int | None) -> Folder:
+    def _folder(self, path: Path, root: Path, repeats: int | None, edits: FolderEdits) -> Folder:
         inside = self.look(path, root)
         if inside.others:
             kinds = " ".join(sorted(inside.others))
@@ -149,17 +168,24 @@ class FolderSearch:
         self._refuse(inside.links, root)
         match = _REPEATS_NAME.fullmatch(path.name)
         if not match:
-            return Folder(path, repeats or self.repeats, None, root, self.is_reg)
+            return Folder(path, repeats or self.repeats, None, root, self.is_reg, edits)
         named_repeats = repeats_in(match[1])
         if named_repeats is None and not repeats:
             self.problems.append(
                 f"{self.title}: {path.name!r} has {match[1][:9]} repeats, must have from 1 to {MAX_REPEATS}; rename it."
             )
-        return Folder(path, repeats or named_repeats or 1, match[2].strip() or None, root, self.is_reg)
+        return Folder(path, repeats or named_repeats or 1, match[2].strip() or None, root, self.is_reg, edits)
 
     def _refuse(self, links: list[str], root: Path) -> None:
         if links:
             self.problems.append(f"{self.title}: {link_problem(links, root)}")
+
+
+def place_of(image: Path, root: Path) -> str:
+    """The relative path of an image in the resolved folder `root`, with its given name and slashes."""
+    folder = image.parent.resolve()
+    inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else "."
+    return given_name(image) if inside == "." else f"{inside}/{given_name(image)}"
 
 
 def repeats_in(text: str) -> int | None:

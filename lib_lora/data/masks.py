@@ -68,6 +68,6 @@ def _with_hash(sample: Sample, readers: Readers) -> Sample | list[str]:
         return [f"{MASKS}: {problem}" for problem in error.problems]
     except OSError as error:
         return [f"{MASKS}: {given_name(sample.mask)!r} cannot be read ({error.strerror}); check its permissions."]
-    if mask.size == sample.size:
+    if mask.size == sample.file_size:
         return replace(sample, mask_sha256=mask.sha256)
-    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image is {sample.size}; make them the same size."]
+    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image is {sample.file_size}; make them the same size."]

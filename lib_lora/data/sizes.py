@@ -20,7 +20,7 @@ class Size(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """Edges of an image inside its bucket, in pixels."""
+    """Edges in pixels, of an image inside its bucket or of a part of an image."""
 
     left: int
     top: int

@@ -158,6 +158,7 @@ def data_fingerprint(plan: Plan) -> str:
     digest = hashlib.sha256()
     for sample, placement in zip(plan.samples, plan.placements):
         content = [sample.sha256] if sample.mask is None else [sample.sha256, sample.mask_sha256]
+        content += [repr(part) for part in (sample.crop, sample.cut) if part is not None]
         digest.update(
             json.dumps(
                 [given_name(sample.path), content, sample.caption, sample.repeats, sample.is_reg, repr(placement)]

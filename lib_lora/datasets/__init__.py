@@ -1,0 +1,1 @@
+"""Named datasets of the tab: their images, captions, crops and checks."""

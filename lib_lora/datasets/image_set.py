@@ -1,0 +1,289 @@
+"""One named dataset: its images in order, their captions and edits, and the changes that can be undone."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_lora.data.captions import CaptionSource, caption_file
+from lib_lora.data.edits import FILE, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
+from lib_lora.data.folders import IMAGE_SUFFIXES, Folder, FolderSearch, place_of
+from lib_lora.data.hidden_names import given_name, hidden_name
+from lib_lora.errors import DatasetError
+from lib_lora.files.atomic import write_atomically
+from lib_lora.paths import path_problem
+
+LONGEST_CAPTION = 20_000  # characters
+MOST_UNDONE = 100
+CAPTION_SUFFIXES = {".txt", ".caption"}
+LONGEST_FILE_NAME = 200  # bytes, so that a caption's ending and a temporary name fit
+_CAPTIONS = CaptionSource(all_lines=True)
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """An image of a dataset. `id`: of its place in the dataset. `caption`: as it is trained, None if it has none."""
+
+    id: str
+    place: str
+    path: Path
+    folder: Folder
+    edit: ImageEdit
+    caption: str | None
+
+    @property
+    def name(self) -> str:
+        return given_name(self.path)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that can be undone. `before`: the edits as they were. `what`: in words, for the button."""
+
+    what: str
+    before: Mapping[str, ImageEdit]
+
+
+class StaleError(DatasetError):
+    """A caption was changed by somebody else meanwhile. `now`: its text."""
+
+    def __init__(self, name: str, now: str) -> None:
+        super().__init__([f"The caption of {name!r} was changed on another page meanwhile; yours was not saved."])
+        self.now = now
+
+
+class ImageSet:
+    """A named dataset. Any thread may call its methods; every change is on the disk when its method returns.
+
+    Args:
+        dataset_id: its id in the catalogue.
+        folder: what training gets.
+        looked: the folder for thumbnails.
+    """
+
+    def __init__(self, dataset_id: str, folder: Path, looked: Path) -> None:
+        self.id, self.folder, self.looked = dataset_id, folder, looked
+        self._lock = threading.RLock()
+        self._changes: list[Change] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from changing the dataset."""
+        with self._lock:
+            yield
+
+    @property
+    def edits(self) -> FolderEdits:
+        """The edits on the disk.
+
+        Raises:
+            DatasetError: the file is damaged.
+        """
+        return edits_in(self.folder) or NO_EDITS
+
+    @property
+    def name(self) -> str:
+        try:
+            return self.edits.name
+        except DatasetError:
+            return self.id
+
+    @property
+    def undoable(self) -> str:
+        """What Undo takes back, in words; empty if there is nothing."""
+        return self._changes[-1].what if self._changes else ""
+
+    def rename(self, name: str) -> None:
+        """Give it another name, which the catalogue has checked."""
+        with self._lock:
+            self._write(replace(self.edits, name=name))
+
+    def entries(self) -> tuple[list[ImageEntry], list[str]]:
+        """The images in order, those left out too, and sentences on what cannot be used.
+
+        Raises:
+            DatasetError: the file of edits is damaged.
+        """
+        search = FolderSearch("Images", 1, [], [])
+        edits = self.edits
+        place = self.folder if edits.source is None else edits.source
+        found = list(search.folders(str(self.folder))) if self._has_images(place) else []
+        entries, problems = [], list(search.problems)
+        for folder in found:
+            for path in search.look(folder.path, folder.root).images:
+                entries.append(self._entry(folder, path, problems))
+        return entries, [*problems, *search.notes]
+
+    def entry(self, image_id: str) -> ImageEntry:
+        """The image of an untrusted id.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        found = next((entry for entry in self.entries()[0] if entry.id == image_id), None)
+        if found is None:
+            raise DatasetError(["This image does not exist any more; reload the page."])
+        return found
+
+    def add(self, name: str, content: Path) -> str:
+        """Move an uploaded file into the dataset: an image or a caption file. Returns its name there, which is new if taken.
+
+        Raises:
+            DatasetError: the name is not allowed, or the dataset is a folder on the disk.
+            OSError: the disk refused.
+        """
+        with self._lock:
+            if self.edits.source is not None:
+                raise DatasetError(["This dataset is a folder on the disk; put the images there."])
+            place = self._free_place(legal_file_name(name))
+            content.replace(place)
+            return given_name(place)
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image with its caption file. An image of a folder on the disk is left out instead.
+
+        Raises:
+            DatasetError: there is none.
+            OSError: the disk refused.
+        """
+        with self._lock:
+            entry = self.entry(image_id)
+            if self.edits.source is not None:
+                self.change({entry.place: replace(entry.edit, left_out=True)}, f"leave out {entry.name}")
+                return
+            entry.path.unlink()
+            for suffix in CAPTION_SUFFIXES:
+                entry.path.with_name(Path(entry.name).stem + suffix).unlink(missing_ok=True)
+            edits = self.edits
+            self._write(replace(edits, images={place: edit for place, edit in edits.images.items() if place != entry.place}))
+
+    def set_caption(self, image_id: str, text: str, was: str | None = None) -> None:
+        """Replace a caption. `was`: the text that the page started from.
+
+        Raises:
+            StaleError: the caption is neither `was` nor `text`.
+            DatasetError: it is too long, or there is no such image.
+        """
+        with self._lock:
+            entry = self.entry(image_id)
+            legal_caption(text, entry.name)
+            now = entry.caption or ""
+            if was is not None and now not in (was, text):
+                raise StaleError(entry.name, now)
+            if now != text:
+                self.change({entry.place: replace(entry.edit, caption=text)}, f"caption of {entry.name}")
+
+    def change(self, edits: Mapping[str, ImageEdit], what: str) -> None:
+        """Replace the edits of images, by their places, as one change that can be undone.
+
+        Raises:
+            OSError: the disk refused; nothing is changed.
+        """
+        with self._lock:
+            now = self.edits
+            before = {place: now.of(place) for place in edits}
+            self._write(replace(now, images={**now.images, **edits}))
+            self._changes = [*self._changes[-MOST_UNDONE + 1 :], Change(what, before)]
+
+    def undo(self) -> str:
+        """Take the last change back; returns what it was, "" if there is none.
+
+        Raises:
+            OSError: the disk refused; nothing is changed.
+        """
+        with self._lock:
+            if not self._changes:
+                return ""
+            last, now = self._changes[-1], self.edits
+            self._write(replace(now, images={**now.images, **last.before}))
+            self._changes.pop()
+            return last.what
+
+    def _has_images(self, place: Path | str) -> bool:
+        """Whether there is something to search: a new dataset has no images yet, which is no problem."""
+        if isinstance(place, str):
+            return True
+        return any(path.is_dir() or path.name != FILE for path in place.iterdir())
+
+    def _entry(self, folder: Folder, path: Path, problems: list[str]) -> ImageEntry:
+        place = place_of(path, folder.root)
+        edit = folder.edit(path)
+        caption = edit.caption
+        if caption is None:
+            try:
+                found = caption_file(path, _CAPTIONS, folder.root)
+                caption = found.text(_CAPTIONS) if found else None
+            except DatasetError as error:
+                problems += error.problems
+            except OSError as error:
+                problems.append(f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions.")
+        return ImageEntry(image_id(place), place, path, folder, edit, caption)
+
+    def _free_place(self, name: str) -> Path:
+        """The path for a new file: `name`, or with a number that no file of the dataset has."""
+        stem, suffix = Path(name).stem, Path(name).suffix
+        pairs = suffix.lower() in CAPTION_SUFFIXES
+        for number in range(1, 10_000):
+            place = self.folder / hidden_name(f"{stem}-{number}{suffix}" if number > 1 else name)
+            taken = place.exists() if pairs else any(self._of_stem(Path(given_name(place)).stem))
+            if not taken:
+                return place
+        raise DatasetError([f"Too many files have the name {name!r}; rename it."])
+
+    def _of_stem(self, stem: str) -> Iterator[Path]:
+        """The images whose captions a caption file of this stem would be."""
+        names = {path.name: path for path in self.folder.iterdir()}
+        for name, path in names.items():
+            given = Path(given_name(path))
+            if given.stem.casefold() == stem.casefold() and given.suffix.lower() in IMAGE_SUFFIXES and name != FILE:
+                yield path
+
+    def _write(self, edits: FolderEdits) -> None:
+        kept = {place: edit for place, edit in edits.images.items() if edit != NO_EDIT}
+        write_atomically(self.folder / FILE, replace(edits, images=kept).to_json().encode())
+
+
+def image_id(place: str) -> str:
+    """The id of an image from its place in the dataset."""
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def legal_file_name(name: str) -> str:
+    """An untrusted file name, if it may be one here.
+
+    Raises:
+        DatasetError: it is not the name of an image or a caption file.
+    """
+    plain = Path(name.replace("\\", "/")).name.strip()
+    if (
+        not plain
+        or plain in {".", ".."}
+        or not plain.isprintable()
+        or plain.startswith(".")
+        or any(c in '<>:"|?*' for c in plain)
+    ):
+        raise DatasetError([f"A file has the name {name[:80]!r}, which cannot be used; rename it."])
+    if len(plain.encode()) > LONGEST_FILE_NAME:
+        raise DatasetError([f"The name {plain[:60]!r}… is too long; shorten it."])
+    problem = path_problem(plain, windows=True)
+    if problem or plain != plain.rstrip(". "):
+        raise DatasetError([f"The file {plain!r} {problem or 'ends in a dot; rename it.'}"])
+    return plain
+
+
+def legal_caption(text: str, name: str) -> None:
+    """Check an untrusted caption.
+
+    Raises:
+        DatasetError: it is too long, or no text.
+    """
+    if len(text) > LONGEST_CAPTION:
+        raise DatasetError(
+            [f"The caption of {name!r} has {len(text)} characters, must have at most {LONGEST_CAPTION}; it was not saved."]
+        )
+    if "\0" in text:
+        raise DatasetError([f"The caption of {name!r} contains a character that is no text; it was not saved."])

@@ -19,7 +19,7 @@ window.trainLora.report = (() => {
     async function withKey(_, ...values) {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
-        return [key, ...values];
+        return [key, page.images.id(), ...values.slice(1)];
     }
 
     function formChanged() {
@@ -34,7 +34,7 @@ window.trainLora.report = (() => {
     }
 
     function ask() {
-        if (page.uploads.isUploading()) {
+        if (page.imagesArrivals.isArriving()) {
             formChanged();
             return;
         }
@@ -60,6 +60,7 @@ window.trainLora.report = (() => {
         const mark = page.dom.find("#train_lora_report [data-serial]");
         if (!mark || mark.dataset.serial === serial) return;
         serial = mark.dataset.serial;
+        page.images.settingsChanged(mark.dataset.buckets);
         over();
     }
 

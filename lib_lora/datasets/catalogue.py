@@ -6,6 +6,7 @@ files, and the file of edits. A job that takes a dataset links all of it, so not
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import threading
@@ -80,6 +81,13 @@ class Catalogue:
             folder = self._root / f"set-{uuid.uuid4().hex[:16]}"
             self._write(folder, FolderEdits(given, source))
             return self._of(folder)
+
+    def free_name(self, wanted: str = "") -> str:
+        """A name that no dataset has: the last part of `wanted`, or "Dataset", with a number if it is taken."""
+        stem = " ".join(Path(wanted).name.split())[: LONGEST_NAME - 5] or "Dataset"
+        taken = {dataset.name.casefold() for dataset in self.all()}
+        names = (f"{stem} {number}" if number > 1 else stem for number in itertools.count(1))
+        return next(name for name in names if name.casefold() not in taken)
 
     def rename(self, dataset_id: str, name: str) -> ImageSet:
         """Give a dataset another name.

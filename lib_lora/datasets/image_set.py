@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lib_lora.data.captions import CaptionSource, caption_file
 from lib_lora.data.edits import FILE, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
@@ -102,6 +103,11 @@ class ImageSet:
         with self._lock:
             self._write(replace(self.edits, name=name))
 
+    def is_empty(self) -> bool:
+        """Whether it has no images yet; a folder on the disk counts as not empty."""
+        edits = self.edits
+        return edits.source is None and not any(path.is_dir() or path.name != FILE for path in self.folder.iterdir())
+
     def entries(self) -> tuple[list[ImageEntry], list[str]]:
         """The images in order, those left out too, and sentences on what cannot be used.
 
@@ -109,9 +115,7 @@ class ImageSet:
             DatasetError: the file of edits is damaged.
         """
         search = FolderSearch("Images", 1, [], [])
-        edits = self.edits
-        place = self.folder if edits.source is None else edits.source
-        found = list(search.folders(str(self.folder))) if self._has_images(place) else []
+        found = [] if self.is_empty() else list(search.folders(str(self.folder)))
         entries, problems = [], list(search.problems)
         for folder in found:
             for path in search.look(folder.path, folder.root).images:
@@ -177,6 +181,18 @@ class ImageSet:
             if now != text:
                 self.change({entry.place: replace(entry.edit, caption=text)}, f"caption of {entry.name}")
 
+    def change_image(self, image_id: str, values: Mapping[str, Any]) -> None:
+        """Change fields of an image's edit, by their names, as one change that can be undone.
+
+        Raises:
+            DatasetError: there is no such image.
+            OSError: the disk refused; nothing is changed.
+        """
+        with self._lock:
+            entry = self.entry(image_id)
+            what = "leave out" if values.get("left_out") else "use" if "left_out" in values else "crop of"
+            self.change({entry.place: replace(entry.edit, **values)}, f"{what} {entry.name}")
+
     def change(self, edits: Mapping[str, ImageEdit], what: str) -> None:
         """Replace the edits of images, by their places, as one change that can be undone.
 
@@ -202,12 +218,6 @@ class ImageSet:
             self._write(replace(now, images={**now.images, **last.before}))
             self._changes.pop()
             return last.what
-
-    def _has_images(self, place: Path | str) -> bool:
-        """Whether there is something to search: a new dataset has no images yet, which is no problem."""
-        if isinstance(place, str):
-            return True
-        return any(path.is_dir() or path.name != FILE for path in place.iterdir())
 
     def _entry(self, folder: Folder, path: Path, problems: list[str]) -> ImageEntry:
         place = place_of(path, folder.root)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from modules import script_callbacks, shared
 
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_detection import host_of_this_webui
 from lib_lora.hosts.webui_restart import save_before_a_restart
@@ -16,10 +17,12 @@ from lib_lora.jobs.hiding import hide_pictures
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
+from lib_lora.ui.api.datasets import add_dataset_routes
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.origin import EVERYWHERE, Networks, networks
 from lib_lora.ui.routes import add_routes
 from lib_lora.ui.tab import TrainTab
+from lib_lora.ui.uploads import DATASETS, TAKEN
 
 PROXIES = "TRAIN_LORA_PROXIES"  # environment variable: addresses or networks, comma-separated, or "all"
 
@@ -56,6 +59,7 @@ GUARD = _guard()
 RELOAD_WAIT_S = 20.0
 UPLOADS = HOST.private_folder() / "uploads"
 hide_pictures(HOST.private_folder())
+CATALOGUE = Catalogue(UPLOADS / DATASETS)
 QUEUE = Queue(RUNNER, Store(HOST.private_folder() / "queue", UPLOADS), HOST)
 
 
@@ -75,13 +79,17 @@ def _hold_still() -> None:
 
 
 def _tab() -> webui_missing.Tabs:
-    hides_folders = bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
     try:
-        blocks = TrainTab(QUEUE, UPLOADS, GUARD, hides_folders=hides_folders).build()
+        blocks = TrainTab(QUEUE, CATALOGUE, UPLOADS / TAKEN, GUARD, hides_folders=_hides_folders()).build()
     except Exception as error:  # noqa: BLE001 - whatever another gradio lacks: the tab says so
         return webui_missing.tabs(error)
     return [(blocks, "Train LoRA", "train_lora")]
 
 
+def _hides_folders() -> bool:
+    return bool(getattr(shared.cmd_opts, "hide_ui_dir_config", False))
+
+
 def _add_routes(_demo: Any, app: FastAPI) -> None:
     add_routes(app, QUEUE, GUARD)
+    add_dataset_routes(app, CATALOGUE, GUARD, hides_folders=_hides_folders())

@@ -133,7 +133,7 @@ class Survey:
         """Pictures that were dropped on a page, whether or not a job has copied them."""
         uploads = self._store.private.resolve() if self._store.private else None
         for path in [*_below(uploads), *_below(uploads / "taken")] if uploads else []:
-            if path.name != "taken":
+            if path.name not in ("taken", "datasets"):  # datasets are removed by the user alone
                 yield self._piece(path, "drop", False if time.time() - _when(path) > PAGE_S else None)
 
     def _piece(self, path: Path, kind: Kind, asks: bool | None, name: str = "") -> Piece:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from lib_lora.check import Findings
 from lib_lora.config.groups import all_options
@@ -17,6 +19,11 @@ from lib_lora.plan import Plan
 from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
+# settings that decide what of an image is trained on, and how its caption is cut into tokens
+_OF_IMAGES = (
+    "resolution", "resolution_height", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps",
+    "bucket_no_upscale", "trigger", "max_token_length",
+)  # fmt: skip
 KEPT = 32  # answers
 
 
@@ -44,6 +51,12 @@ def plan_html(plan: Plan) -> str:
     ]
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
     return f"<table class='train-lora-report'>{body}</table>{list_html(plan.notes, 'note')}"
+
+
+def marked(serial: int, flat: Mapping[str, Any]) -> str:
+    """The hidden mark of a report: its serial number, and the form's settings that the Images room shows images by."""
+    settings = json.dumps({name: flat[name] for name in _OF_IMAGES if name in flat})
+    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}'></i>"
 
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:

@@ -14,18 +14,18 @@ import gradio as gr
 from lib_lora.check import look
 from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.errors import DatasetError, Problem, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_continue import AgainBar
-from lib_lora.ui.form_files import DroppedFiles
 from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
 from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.report import MemoryRow, list_html, plan_html
+from lib_lora.ui.report import MemoryRow, list_html, marked, plan_html
 from lib_lora.ui.tab_queue import QueueSection
-from lib_lora.ui.uploads import TAKEN, keep_uploads
 
 HINT = "<p class='train-lora-hint'>Drop images or choose a folder; the report appears here.</p>"
+IMAGES = "<section id='train_lora_images' aria-label='Images'></section>"  # drawn by JavaScript
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 
@@ -35,14 +35,15 @@ class TrainTab:
 
     Args:
         queue: takes jobs, and runs them on its runner.
-        uploads: private folder for dropped files.
+        catalogue: the named datasets.
+        taken: private folder for dropped settings files.
         guard: decides who may use the events.
         hides_folders: show no fields for folders and files of the machine, and refuse values that name them.
     """
 
-    def __init__(self, queue: Queue, uploads: Path, guard: Guard, *, hides_folders: bool = False) -> None:
+    def __init__(self, queue: Queue, catalogue: Catalogue, taken: Path, guard: Guard, *, hides_folders: bool = False) -> None:
         self._queue, self._runner = queue, queue.runner
-        self._uploads = uploads
+        self._catalogue, self._taken = catalogue, taken
         self._guard = guard
         self._hides_folders = hides_folders
         self._options: list[Option] = []
@@ -56,44 +57,39 @@ class TrainTab:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
                 key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript at each event
                 key.do_not_save_to_config = True
+                dataset = gr.Textbox("", visible=False, elem_id="train_lora_dataset")  # the same: the id of the dataset in work
+                dataset.do_not_save_to_config = True
                 with gr.Column(scale=3, elem_id="train_lora_form"):
-                    inputs, files = self._build_form(key)
+                    gr.HTML(IMAGES, elem_id="train_lora_images_box")
+                    inputs = self._build_form(key)
                 with gr.Column(scale=2, elem_id="train_lora_side"):
                     report, memory, message, buttons = self._build_side()
-            everything = [key, files, *inputs]
+            everything = [key, dataset, *inputs]
             # JavaScript presses it shortly after the last change; with one listener, an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
             renew.do_not_save_to_config = True
             silent = {**WITH_KEY, "_js": "trainLora.report.withKey"}
-            told = renew.click(self._of_form(self.report, files), inputs=everything, outputs=[report], **silent)
-            told.then(self._of_form(self.memory, files), inputs=everything, outputs=[memory], **silent)
+            told = renew.click(self._guarded(self.report), inputs=everything, outputs=[report], **silent)
+            told.then(self._guarded(self.memory), inputs=everything, outputs=[memory], **silent)
             train, *others = buttons
             started = {**WITH_KEY, "_js": "trainLora.train.withKey"}
-            train.click(self._of_form(self.start, files), inputs=everything, outputs=[message], **started)
+            train.click(self._guarded(self.start), inputs=everything, outputs=[message], **started)
             answers = (self.stop, self.stop_and_keep, self.pause, self.unpause, self.save_now, self.use_best)
             for button, answer in zip(others, answers):
                 button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
-            self._jobs.build(self._options, inputs, key, files, message)
+            self._jobs.build(self._options, inputs, key, message)
         return blocks
 
     def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         return self._guard.guarded(answer, lambda: self._refused([REFUSED]), self._refused)
 
-    def _of_form(self, answer: Callable[..., Any], files: DroppedFiles) -> Callable[..., Any]:
-        """`answer` behind the guard, which then gets the dropped files preprocessed."""
-
-        def with_files(sent: Any = None, *values: Any) -> Any:
-            return answer(files.preprocess(sent), *values)
-
-        return self._guarded(with_files)
-
-    def report(self, files: Any, *values: Any) -> str:
+    def report(self, dataset: Any, *values: Any) -> str:
         """The plan of the form's settings, or their problems. Every answer differs by a serial number: see the JavaScript."""
-        return self._report(files, values) + f"<i hidden data-serial='{next(self._serial)}'></i>"
+        return self._report(dataset, values) + marked(next(self._serial), settings_from(self._options, values))
 
-    def _report(self, files: Any, values: Sequence[Any]) -> str:
+    def _report(self, dataset: Any, values: Sequence[Any]) -> str:
         try:
-            flat = self._settings(files, values)
+            flat = self._settings(dataset, values)
             if not flat["data"]:
                 return HINT
             config, illegal = read_config(flat)
@@ -105,10 +101,10 @@ class TrainTab:
             problems = [problem for problem in problems if problem.option != "name"]
         return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
 
-    def memory(self, files: Any, *values: Any) -> Any:
+    def memory(self, dataset: Any, *values: Any) -> Any:
         """The memory row; an event of its own, since the estimate takes a moment and the report should not wait."""
         try:
-            flat = self._settings(files, values)
+            flat = self._settings(dataset, values)
             if not flat["data"]:
                 return ""
             row = self._memory.html(look(build_config(flat), self._runner.host))
@@ -116,10 +112,10 @@ class TrainTab:
             return ""  # the report shows the problems
         return gr.update() if row is None else row
 
-    def start(self, files: Any, *values: Any) -> str:
+    def start(self, dataset: Any, *values: Any) -> str:
         """Start a job, or queue it if another runs. A job that starts is answered within a second."""
         try:
-            config, illegal = read_config(self._settings(files, values))
+            config, illegal = read_config(self._settings(dataset, values))
             if illegal:  # report these together with all other problems
                 return self._refused(_together(illegal, look(config, self._runner.host).problems))
             return self._jobs.placed_html(self._queue.submit(config))
@@ -161,7 +157,7 @@ class TrainTab:
         except TrainLoraError as error:
             return self._refused(error.problems)
 
-    def _settings(self, files: Any, values: Sequence[Any]) -> dict[str, Any]:
+    def _settings(self, dataset: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
         states = {entry.state_folder for entry in self._queue.entries}  # allowed, as are images of jobs: they fill the form
         named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
@@ -170,19 +166,15 @@ class TrainTab:
         if problems:
             raise DatasetError(problems)
         folders = list(flat["data"])
-        dropped = [Path(file.name) for file in files or []]
-        if dropped:
-            folders.append(str(keep_uploads(dropped, self._uploads, flat["caption_extension"])))
+        if isinstance(dataset, str) and dataset and not self._catalogue.get(dataset).is_empty():
+            folders.append(str(self._catalogue.get(dataset).folder))
         return {**flat, "data": tuple(folders)}
 
-    def _build_form(self, key: Any) -> tuple[list[Any], Any]:
-        """All components in the order of `self._options`, and the drop field."""
+    def _build_form(self, key: Any) -> list[Any]:
+        """All components in the order of `self._options`."""
         advanced = form_options("advanced")
-        taken = self._uploads / TAKEN
-        presets = PresetBar(self._guard, taken, self._runner.host.detected_model)
+        presets = PresetBar(self._guard, self._taken, self._runner.host.detected_model)
         finished = AgainBar(self._guard, self._runner.host.lora_folder)
-        files = DroppedFiles(taken, label="Drop images here", file_count="multiple", elem_id="train_lora_files")
-        files.do_not_save_to_config = True
         rows = basic_rows()
         own = list(itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), rows))
         made = _components(own)  # options that presets do not set are above the presets
@@ -199,7 +191,7 @@ class TrainTab:
         finished.wire(made, key, CHANGED)
         for opt in self._options if self._hides_folders else ():
             made[opt.name].visible = not opt.is_path
-        return [made[opt.name] for opt in self._options], files
+        return [made[opt.name] for opt in self._options]
 
     def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
         report = gr.HTML(HINT, elem_id="train_lora_report")

@@ -17,10 +17,10 @@ from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.ui.form import shown
-from lib_lora.ui.form_presets import CHANGED
 from lib_lora.ui.guard import REFUSED, Guard
 from lib_lora.ui.report import list_html
 
+OWN_IMAGES = "trainLora.images.filled"  # JavaScript: the form was filled, and names images of its own
 CHOSEN = "trainLora.queue.withKey"  # JavaScript that returns the key and the id of the pressed button's job
 
 
@@ -32,8 +32,8 @@ class QueueSection:
         self._options: list[Option] = []
         self._serial = itertools.count()
 
-    def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, files: Any, message: Any) -> None:
-        """Create the components. `components` are those of `options`, `key` is the guard's, `files` the drop field."""
+    def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, message: Any) -> None:
+        """Create the components. `components` are those of `options`, `key` is the guard's."""
         self._options = list(options)
         with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
             gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
@@ -51,8 +51,8 @@ class QueueSection:
         for name, answer in answers.items():
             self._event(name, answer, [key, chosen], [message])
         for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
-            filled = self._event(name, fill, [key, chosen], [message, files, *components])
-            filled.then(None, inputs=[], outputs=[], _js=CHANGED)
+            filled = self._event(name, fill, [key, chosen], [message, *components])
+            filled.then(None, inputs=[], outputs=[], _js=OWN_IMAGES)
 
     def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
         """Add a hidden button that JavaScript presses for a job, with the guard's key."""
@@ -117,7 +117,7 @@ class QueueSection:
         return self._filled(entry, from_state=True)
 
     def _filled(self, entry_id: str, *, from_state: bool) -> list[Any]:
-        """A message, the emptied drop field (the job has its own images), and a value for every field."""
+        """A message, and a value for every field; the job has its own images."""
         try:
             entry = self._queue.entry(entry_id)
             settings = settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state)
@@ -130,7 +130,7 @@ class QueueSection:
             if from_state
             else ": change them, and press Train."
         )
-        return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", gr.update(value=None), *fields]
+        return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", *fields]
 
     def _field(self, opt: Option, config: TrainConfig) -> Any:
         """The job's value. If folders are hidden, only its own images are named, in a field that is then shown."""
@@ -153,7 +153,7 @@ class QueueSection:
         return self.placed_html(placed) if isinstance(placed, Placed) else self._mark()
 
     def _unfilled(self, told: str) -> list[Any]:
-        return [told, gr.update(), *(gr.update() for _ in self._options)]
+        return [told, *(gr.update() for _ in self._options)]
 
     def _problems(self, error: TrainLoraError) -> str:
         return list_html(error.problems, "problem") + self._mark()

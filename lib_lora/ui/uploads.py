@@ -21,6 +21,7 @@ from lib_lora.paths import path_problem
 
 KEPT_DROPS = 20
 LONGEST_NAME = 255  # bytes of a file name on most disks
+DATASETS = "datasets"  # folder of named datasets
 TAKEN = "taken"  # folder of uploads; a page that stays open may use them again
 TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # the report and Train may use the same drop at once

@@ -1,0 +1,29 @@
+// Requests to the extension's own API, which scripts can use too (`/lora-train/v1`).
+"use strict";
+
+window.trainLora = window.trainLora || {};
+window.trainLora.api = (() => {
+    const page = window.trainLora;
+    const ROOT = "lora-train/v1";
+    const GONE = "The webui does not answer; see whether it still runs.";
+
+    // {ok, status, data, problems}: problems are sentences, each with the name of its option.
+    async function ask(method, path, body, headers) {
+        const sent = {method, cache: "no-store", headers};
+        if (body !== undefined) sent.body = body;
+        const response = await fetch(`${ROOT}/${path}`, sent).catch(() => null);
+        if (!response) return {ok: false, status: 0, data: null, problems: [{option: "", text: GONE}]};
+        if (response.status === 401) page.guard.lock();
+        const data = await response.json().catch(() => null);
+        const problems = data?.problems && !response.ok ? data.problems : [];
+        if (!response.ok && !problems.length) problems.push({option: "", text: `The webui answered ${response.status}; reload the page.`});
+        return {ok: response.ok, status: response.status, data, problems};
+    }
+
+    return {
+        get: (path) => ask("GET", path),
+        send: (method, path, body = {}) => ask(method, path, JSON.stringify(body), {"Content-Type": "application/json"}),
+        upload: (path, file) => ask("POST", path, file, {"Content-Type": "application/octet-stream"}),
+        url: (path) => `${ROOT}/${path}`,
+    };
+})();

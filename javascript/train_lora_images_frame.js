@@ -1,0 +1,86 @@
+// The frame that training sees of an image: drawn over its thumbnail, and moved by dragging or by the arrow keys.
+"use strict";
+
+window.trainLora = window.trainLora || {};
+window.trainLora.imagesFrame = (() => {
+    const page = window.trainLora;
+    const STEP = 0.02; // of the image, for one press of an arrow key
+    const KEYS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
+
+    function place(node, [left, top, right, bottom]) {
+        const percent = (share) => `${(100 * share).toFixed(3)}%`;
+        Object.assign(node.style, {
+            left: percent(left), top: percent(top), width: percent(right - left), height: percent(bottom - top),
+        });
+    }
+
+    // Where the frame lies after a move, inside the room that it has: the part of the image that is used.
+    function moved(image, [across, down]) {
+        const [left, top, right, bottom] = image.frame;
+        const [first, upper, last, lower] = image.part;
+        const x = Math.min(Math.max(left + across, first), last - (right - left));
+        const y = Math.min(Math.max(top + down, upper), lower - (bottom - top));
+        return [x, y, x + right - left, y + bottom - top];
+    }
+
+    // As `cut` of the API: shares of the surplus from top and left.
+    function cutOf(image, [left, top, right, bottom]) {
+        const [first, upper, last, lower] = image.part;
+        const share = (from, start, surplus) => (surplus > 1e-6 ? Math.min(Math.max((from - start) / surplus, 0), 1) : 0.5);
+        return [share(top, upper, lower - upper - (bottom - top)), share(left, first, last - first - (right - left))];
+    }
+
+    // A frame node for a card: `save` gets the cut once it was moved.
+    function make(save) {
+        const node = page.dom.element("div", "train-lora-frame");
+        let image = null;
+        let from = null; // where a drag began
+        let at = null; // the frame while it is dragged
+
+        function finish() {
+            if (at) save(cutOf(image, at));
+            from = at = null;
+        }
+
+        node.addEventListener("pointerdown", (event) => {
+            if (!image?.frame || event.button !== 0) return;
+            from = [event.clientX, event.clientY];
+            node.setPointerCapture(event.pointerId);
+            event.preventDefault();
+            node.focus({preventScroll: true});
+        });
+        node.addEventListener("pointermove", (event) => {
+            if (!from) return;
+            const around = node.parentNode.getBoundingClientRect();
+            at = moved(image, [(event.clientX - from[0]) / around.width, (event.clientY - from[1]) / around.height]);
+            place(node, at);
+        });
+        node.addEventListener("pointerup", finish);
+        node.addEventListener("pointercancel", finish);
+        node.addEventListener("keydown", (event) => {
+            const way = KEYS[event.key];
+            if (!way || !image?.frame) return;
+            event.preventDefault();
+            at = moved({...image, frame: at || image.frame}, way.map((step) => step * STEP));
+            place(node, at);
+        });
+        node.addEventListener("keyup", (event) => {
+            if (KEYS[event.key]) finish();
+        });
+        return {
+            node,
+            show(item) {
+                image = item;
+                node.hidden = !item.frame;
+                if (!item.frame || at) return;
+                place(node, item.frame);
+                const movable = item.frame.some((edge, side) => Math.abs(edge - item.part[side]) > 1e-4);
+                page.dom.setAttribute(node, "tabindex", movable ? "0" : null);
+                page.dom.setAttribute(node, "role", movable ? "group" : null);
+                page.dom.setAttribute(node, "aria-label", movable ? `Cut of ${item.name}: move it with the arrow keys` : null);
+            },
+        };
+    }
+
+    return {make};
+})();

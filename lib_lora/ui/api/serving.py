@@ -1,0 +1,153 @@
+"""Guarded routes with JSON bodies, answered outside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+
+from lib_lora.datasets.catalogue import NoDatasetError
+from lib_lora.datasets.image_set import StaleError
+from lib_lora.errors import Problem, TrainLoraError
+from lib_lora.ui.answering import problems_of
+from lib_lora.ui.guard import Guard
+
+ROOT = "/lora-train/v1"
+MAX_BYTES = 4 * 2**20  # of a JSON body
+_MAX_DEPTH = 20
+# threads of our own: those of the webui may all be waiting for the model
+_THREADS = ThreadPoolExecutor(8, thread_name_prefix="train-lora-api")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that the guard has let in. `path`: the parts of the route in braces. `body`: the JSON object, {} for a GET."""
+
+    path: dict[str, str]
+    query: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text of the body.
+
+        Raises:
+            HTTPException: 422, if it is missing without a default, or not a text.
+        """
+        value = self.body.get(name, default)
+        if not isinstance(value, str):
+            raise HTTPException(422, f"{name}: must be a text")
+        return value
+
+    def number(self, name: str, default: int, most: int = 10**6) -> int:
+        """A whole number of the query, from 1 to `most`.
+
+        Raises:
+            HTTPException: 422.
+        """
+        text = self.query.get(name, str(default))
+        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+            raise HTTPException(422, f"{name}: must be a whole number from 1 to {most}")
+        return int(text)
+
+
+Answer = Callable[[Call], Any]
+
+
+class Routes:
+    """Adds routes to the webui's app. Each asks the guard before it reads the request."""
+
+    def __init__(self, app: FastAPI, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    def add(self, method: str, path: str, answer: Answer) -> None:
+        """Add a route. A GET changes nothing; the others take a JSON object, and may change something."""
+
+        async def read(request: Request) -> Any:
+            body = {} if method == "GET" else await _object(request)
+            call = Call(dict(request.path_params), dict(request.query_params), body)
+            return await in_thread(answer, call)
+
+        self.add_raw(method, path, read)
+
+    def add_raw(self, method: str, path: str, read: Callable[[Request], Any]) -> None:
+        """Add a route whose coroutine `read` takes the request itself, once the guard has let it in."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                (self._guard.look if method == "GET" else self._guard.change)(self._app, request)
+                found = await read(request)
+                return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(found))
+            except HTTPException as refused:
+                return problems([str(refused.detail)], refused.status_code, headers=refused.headers)
+            except Exception as error:  # noqa: BLE001 - an error of any kind is told
+                return problems(
+                    problems_of(error), _status(error), **({"now": error.now} if isinstance(error, StaleError) else {})
+                )
+
+        self._app.add_api_route(ROOT + path, guarded, methods=[method], response_class=Response)
+
+
+async def in_thread(answer: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function that may take a while, without holding the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, lambda: answer(*arguments))
+
+
+def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any) -> JSONResponse:
+    """The answer that tells problems."""
+    told = [{"option": text.option if isinstance(text, Problem) else "", "text": str(text)} for text in texts]
+    return JSONResponse({"problems": told, **more}, status, headers)
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, NoDatasetError):
+        return 404
+    if isinstance(error, StaleError):
+        return 409
+    if isinstance(error, TrainLoraError):
+        return 422
+    return 507 if isinstance(error, OSError) else 500
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """The JSON object of a request; {} if it has no body.
+
+    Raises:
+        HTTPException: 413 or 422.
+    """
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise HTTPException(413, f"The request has more than {MAX_BYTES // 2**20} MB")
+    if not content:
+        return {}
+    if content.count(b"[") + content.count(b"{") > 200_000:
+        raise HTTPException(422, "The request has too many lists and objects")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, "The request is not JSON") from error
+    if not isinstance(found, dict) or _depth(found) > _MAX_DEPTH:
+        raise HTTPException(422, "The request must be a JSON object that is not nested deeply")
+    return found
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested; counts to one beyond the limit."""
+    level, depth = [value], 0
+    while level and depth <= _MAX_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth

@@ -14,6 +14,7 @@ gr = pytest.importorskip("gradio")
 from lib_lora.config.groups import build_config  # noqa: E402
 from lib_lora.config.presets import PRESETS  # noqa: E402
 from lib_lora.config.toml_reader import parse_toml  # noqa: E402
+from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.kohya.importing import import_file  # noqa: E402
 from lib_lora.ui.form_presets import (  # noqa: E402
     DEFAULTS,
@@ -128,7 +129,12 @@ def test_illegal_settings_are_told_instead_of_written(bar: PresetBar) -> None:
 
 def test_the_tab_has_it_and_gradio_takes_its_answers(tmp_path: Path) -> None:
     guard = Guard()
-    blocks = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", guard).build()
+    blocks = TrainTab(
+        queue_of(Host(tmp_path / "loras"), tmp_path),
+        Catalogue(tmp_path / ".private" / "datasets"),
+        tmp_path / ".private" / "taken",
+        guard,
+    ).build()
     made = {item.elem_id: item for item in blocks.blocks.values() if getattr(item, "elem_id", None)}
     for name in ("preset", "import", "form_of", "export", "exported"):
         assert made[f"train_lora_{name}"].do_not_save_to_config

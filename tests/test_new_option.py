@@ -121,6 +121,7 @@ def row_of(item: Any) -> Any:
 
 def test_form(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
+    from lib_lora.datasets.catalogue import Catalogue
     from lib_lora.ui.form import component, hidden_path_problems
     from lib_lora.ui.form_presets import choose_preset, set_options
     from lib_lora.ui.guard import Guard
@@ -129,7 +130,9 @@ def test_form(tmp_path: Path) -> None:
 
     for hides in (False, True):
         queue = queue_of(Host(tmp_path / "loras"), tmp_path)
-        tab = TrainTab(queue, tmp_path / ".private", Guard(), hides_folders=hides)
+        tab = TrainTab(
+            queue, Catalogue(tmp_path / ".private" / "datasets"), tmp_path / ".private" / "taken", Guard(), hides_folders=hides
+        )
         made = {getattr(item, "elem_id", None): item for item in tab.build().blocks.values()}
         assert row_of(made["train_lora_sparkle"]) is row_of(made["train_lora_rank"])
         assert made["train_lora_sparkle"].label == "Sparkle" and made["train_lora_sparkle_files"].info.startswith("Leaves")

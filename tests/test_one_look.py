@@ -31,6 +31,7 @@ from tests.test_weights import lora, tensors
 
 pytest.importorskip("gradio")
 pytest.importorskip("diffusers")
+from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.ui.form import settings_from  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.report import list_html  # noqa: E402
@@ -104,7 +105,9 @@ def test_the_report_tells_exactly_what_train_refuses_with(
     number: int, family: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     host = StandaloneHost(request.getfixturevalue(family), tmp_path / "out", torch.device("cpu"))
-    tab = TrainTab(queue_of(host, tmp_path), tmp_path / ".private", Guard())
+    tab = TrainTab(
+        queue_of(host, tmp_path), Catalogue(tmp_path / ".private" / "datasets"), tmp_path / ".private" / "taken", Guard()
+    )
     tab.build()
     unet = {key: value for key, value in tensors("lora_unet_mid_block_attentions_0_proj_in").items()}
     files = [str(tmp_path / "missing.safetensors"), lora(tmp_path, unet, "unfit"), str(photos / "3_blob" / "0.png")]

@@ -14,6 +14,7 @@ from lib_lora.check import find_images
 from lib_lora.config.groups import build_config
 from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.data.hidden_names import given_name, given_stem, hidden_name
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.events import Sampled, StateSaved
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.hiding import hide_pictures
@@ -24,7 +25,6 @@ from lib_lora.plan import make_plan
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from lib_lora.training.resume import data_fingerprint
-from lib_lora.ui.uploads import keep_uploads, take_over
 from tests.conftest import small_config, write_picture
 from tests.test_jobs import wait
 from tests.test_queue import by_name, states, wait_for
@@ -79,17 +79,13 @@ def test_nothing_that_a_run_leaves_is_served(shallow_checkpoint: Path, tmp_path:
     """Dropped pictures, samples, states and latents of a job, while it is there, when it went on, and after it was repeated."""
     data, private = tmp_path / "data", tmp_path / "data" / ".train-lora"
     host = WebuiLike(shallow_checkpoint, data)
-    files = []
-    for number, name in enumerate(["a.png", "B.JPG", "c.jpeg", "d.webp", "e.BmP", "x" * 240 + ".png"]):
-        given = write_picture(tmp_path / "gradio" / str(number) / "stored.png", 64, 64, seed=number)
-        files.append(take_over(str(given), tmp_path / "gradio", private / "uploads" / "taken", name))
-    stored = tmp_path / "gradio" / "t" / "a.txt"
-    stored.parent.mkdir()
-    stored.write_text("a cat")
-    files.append(take_over(str(stored), tmp_path / "gradio", private / "uploads" / "taken", "a.txt"))
-    drop = keep_uploads(files, private / "uploads")
+    dataset = Catalogue(private / "uploads" / "datasets").create("cats")
+    for number, name in enumerate(["a.png", "B.JPG", "c.jpeg", "d.webp", "e.BmP", "x" * 190 + ".png"]):
+        dataset.add(name, write_picture(tmp_path / "up" / str(number) / "stored.png", 64, 64, seed=number))
+    (tmp_path / "a.txt").write_text("a cat")
+    dataset.add("a.txt", tmp_path / "a.txt")
     queue = Queue(Runner(host), Store(private / "queue", private / "uploads"))
-    settings = {"data": [str(drop)], "cache_latents_to_disk": True, "save_state": True, "save_every_n_steps": 2, "steps": 4,
+    settings = {"data": [str(dataset.folder)], "cache_latents_to_disk": True, "save_state": True, "save_every_n_steps": 2, "steps": 4,
                 "sample_every_n_steps": 2, "sample_prompts": "ohwx --s 1 --w 64 --h 64"}  # fmt: skip
     job = queue.submit(small_config(tmp_path, data, **settings)).job
     assert job is not None and wait(job)["problems"] == []

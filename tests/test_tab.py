@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import html as markup
 import importlib.util
 import inspect
 import json
-import os
+import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ gr = pytest.importorskip("gradio")
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.config.optimizer_specs import OPTIMIZERS  # noqa: E402
 from lib_lora.data.hidden_names import given_name  # noqa: E402
+from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.families.family import DetectedModel  # noqa: E402
 from lib_lora.families.sd1 import SD1  # noqa: E402
 from lib_lora.families.sdxl import SDXL  # noqa: E402
@@ -31,7 +32,6 @@ from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestio
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
-from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
 GUARD = Guard()
@@ -70,9 +70,19 @@ def queue_of(host: Any, folder: Path) -> Queue:
     return Queue(Runner(host), Store(folder / ".jobs", folder / ".private"))
 
 
+def tab_of(host: Any, folder: Path, *, hides_folders: bool = False) -> TrainTab:
+    """The tab of a webui whose private files are in `folder`."""
+    private = folder / ".private"
+    return TrainTab(queue_of(host, folder), catalogue_in(folder), private / "taken", GUARD, hides_folders=hides_folders)
+
+
+def catalogue_in(folder: Path) -> Catalogue:
+    return Catalogue(folder / ".private" / "datasets")
+
+
 @pytest.fixture
 def tab(tmp_path: Path) -> TrainTab:
-    made = TrainTab(queue_of(Host(tmp_path / "loras", "No checkpoint is loaded."), tmp_path), tmp_path / ".private", GUARD)
+    made = tab_of(Host(tmp_path / "loras", "No checkpoint is loaded."), tmp_path)
     made.build()
     return made
 
@@ -231,22 +241,27 @@ def test_start_answers_with_the_job(tab: TrainTab) -> None:
     assert "data-job" in tab.start(None, *values(name="x"))
 
 
-def dropped(*paths: Path) -> list[Any]:
-    return [SimpleNamespace(name=str(path)) for path in paths]
+def dataset_of(folder: Path, *names: str) -> str:
+    """The id of a dataset with these images."""
+    dataset = catalogue_in(folder).create("my cats")
+    for number, name in enumerate(names):
+        dataset.add(name, write_picture(folder / "up" / f"{number}.png", seed=number))
+    return dataset.id
 
 
-def test_dropped_files_are_copied_to_a_private_folder(tab: TrainTab, tmp_path: Path) -> None:
-    files = [write_picture(tmp_path / f"up{i}" / f"{i}.png", seed=i) for i in range(2)]
-    (tmp_path / "up0" / "1.txt").write_text("a caption")
-    (tmp_path / "up0" / "virus.exe").touch()
-    drop = dropped(*files, tmp_path / "up0" / "1.txt", tmp_path / "up0" / "virus.exe")
-    report = tab.report(drop, *values(trigger="ohwx"))
-    assert "a caption" in report and "dropped images: 2 images" in report, "and not the name of the private folder"
-    folders = list((tmp_path / ".private").iterdir())
-    assert len(folders) == 1
-    assert sorted(p.name for p in folders[0].iterdir()) == ["0.pn_", "1.pn_", "1.txt"]
-    assert (folders[0] / "0.pn_").read_bytes() == files[0].read_bytes()
-    assert keep_uploads([Path(f.name) for f in drop], tmp_path / ".private") == folders[0]
+def test_the_dataset_in_work_is_trained_on(tab: TrainTab, tmp_path: Path) -> None:
+    chosen = dataset_of(tmp_path, "a.png", "b.png")
+    report = tab.report(chosen, *values(trigger="ohwx"))
+    assert "my cats: 2 images" in report and ".private" not in report, "and not the name of the private folder"
+    assert json.loads(markup.unescape(re.search("data-buckets='(.*?)'", report)[1]))["trigger"] == "ohwx"
+    assert tab.report(dataset_of_none(tmp_path), *values()).startswith(HINT)
+    for unknown in ("set-0123456789abcdef", "../x", 7):
+        told = tab.report(unknown, *values(trigger="ohwx"))
+        assert "does not exist any more" in told if isinstance(unknown, str) else told.startswith(HINT)
+
+
+def dataset_of_none(folder: Path) -> str:
+    return catalogue_in(folder).create("empty").id
 
 
 @pytest.fixture
@@ -296,7 +311,7 @@ def test_dropped_files_keep_the_names_that_they_have(served: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["{outside}", "{served}/../secret.png", "{served}/a/../../secret.png", "{served}/link/x.png",
                                   "{served}/a/link.png", "{served}/deep/er/x.png", "{served}/flat.png", "..", "", "a\0b", 3, None, ["x"]])  # fmt: skip
-def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: TrainTab, tmp_path: Path) -> None:
+def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tmp_path: Path) -> None:
     secret = write_picture(tmp_path / "secret.png")
     for path in ("deep/er/x.png", "flat.png", "a/x.png"):
         write_picture(served / path)
@@ -307,7 +322,7 @@ def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: Train
         name = name.format(outside=secret, served=served)
     field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
     files = field.preprocess([{"name": name, "data": "data:image/png;base64,AAAA", "is_file": True}])
-    assert "does not exist any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
+    assert not Path(files[0].name).exists()
     assert not list((tmp_path / ".taken").rglob("*")) and secret.is_file() and (tmp_path / "elsewhere" / "x.png").is_file()
 
 
@@ -316,7 +331,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
     queue = queue_of(Host(tmp_path), tmp_path)
     for name in ("submit", "move", "remove", "go_on", "start", "hold"):
         setattr(queue, name, lambda *given: started.append(given))
-    blocks = TrainTab(queue, tmp_path, GUARD).build()
+    blocks = TrainTab(queue, catalogue_in(tmp_path), tmp_path / "taken", GUARD).build()
     parts = {part["id"]: part["props"].get("elem_id") for part in blocks.get_config_file()["components"]}
     key = next(number for number, name in parts.items() if name == "train_lora_key")
     answered = [event for event in blocks.dependencies if event["backend_fn"]]
@@ -330,7 +345,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:
-    made = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", GUARD, hides_folders=True)
+    made = tab_of(Host(tmp_path / "loras"), tmp_path, hides_folders=True)
     parts = {part["props"].get("elem_id"): part["props"] for part in made.build().get_config_file()["components"]}
     named = {"data": str(photos), "reg_data": "x", "mask_data": "x", "network_weights": "x", "base_weights": "x"}
     for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
@@ -338,27 +353,14 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
             assert not parts[f"train_lora_{name}"]["visible"]
         for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
             assert html.count("<li>") == 1 and f"({name}): the webui runs with --hide-ui-dir-config" in html
-    drop = dropped(write_picture(tmp_path / "up" / "a.png"))
-    allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
+    allowed = made.report(
+        dataset_of(tmp_path, "a.png"), *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3)
+    )
     assert "Images" in allowed and "--hide-ui-dir-config" not in allowed
     write_picture(tmp_path / ".jobs" / "id" / "drop" / "a.png")
     repeated = made.report(None, *values(data=f"{tmp_path / '.jobs' / 'id' / 'drop'}|2", trigger="ohwx", steps=3))
     assert "Images" in repeated and "--hide-ui-dir-config" not in repeated, "images that were dropped for a job"
     assert (tmp_path / ".private").is_dir()
-
-
-def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
-    drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
-    for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
-        assert "Two dropped files have the name &#x27;same.png&#x27;; rename one." in html
-
-
-def test_old_drops_are_forgotten(tmp_path: Path) -> None:
-    for number in range(KEPT_DROPS + 3):
-        newest = keep_uploads([write_picture(tmp_path / "a.png", 8, 8, seed=number)], tmp_path / ".private")
-        os.utime(newest, (number, number))
-    kept = list((tmp_path / ".private").iterdir())
-    assert len(kept) == KEPT_DROPS and newest in kept
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
@@ -368,7 +370,7 @@ def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
-    blocks = TrainTab(queue_of(Host(tmp_path), tmp_path), tmp_path, GUARD).build()
+    blocks = tab_of(Host(tmp_path), tmp_path).build()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
@@ -390,13 +392,13 @@ ODD = {
 
 
 def test_repeat_fills_every_field_so_that_the_same_settings_come_back(tab: TrainTab) -> None:
-    """The components are given what `start` reads again; the drop field is emptied, since the job has its own images."""
+    """The components are given what `start` reads again."""
     known = {opt.name for opt in order()}
     config = build_config({name: value for name, value in ODD.items() if name in known})
     entry = Entry("id", json.loads(json.dumps(config.to_flat())), 1.0, "finished")
     tab._queue._set((entry,))
-    told, files, *fields = tab._jobs.repeat("id")
-    assert "settings of é x: change them, and press Train." in told and files["value"] is None
+    told, *fields = tab._jobs.repeat("id")
+    assert "settings of é x: change them, and press Train." in told
     flat = tab._settings(None, [field["value"] for field in fields])
     assert build_config(flat) == config
     assert len(known & ODD.keys()) > 8
@@ -406,10 +408,10 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     entry = Entry("id", {"name": "cat"}, 1.0, "finished", state_folder=str(tmp_path))
     tab._queue._set((entry,))
     resume = [opt.name for opt in order()].index("resume")
-    assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
-    told, _, *fields = tab._jobs.extend("id")
+    assert tab._jobs.repeat("id")[1 + resume]["value"] == ""
+    told, *fields = tab._jobs.extend("id")
     assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
-    told, files, *fields = tab._jobs.repeat("gone")
+    told, *fields = tab._jobs.repeat("gone")
     assert "not exist any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
     assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from modules import script_callbacks, shared
 
-from lib_lora.datasets.catalogue import Catalogue
+from lib_lora.datasets.catalogue import DATASETS, Catalogue
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_detection import host_of_this_webui
 from lib_lora.hosts.webui_restart import save_before_a_restart
@@ -22,7 +22,7 @@ from lib_lora.ui.guard import Guard
 from lib_lora.ui.origin import EVERYWHERE, Networks, networks
 from lib_lora.ui.routes import add_routes
 from lib_lora.ui.tab import TrainTab
-from lib_lora.ui.uploads import DATASETS, TAKEN
+from lib_lora.ui.uploads import TAKEN
 
 PROXIES = "TRAIN_LORA_PROXIES"  # environment variable: addresses or networks, comma-separated, or "all"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,12 +12,12 @@ from typing import Any
 from lib_lora.check import Findings
 from lib_lora.config.groups import all_options
 from lib_lora.config.settled import Settled
+from lib_lora.data.folders import Folder
 from lib_lora.errors import TrainLoraError, bounded
 from lib_lora.estimate.estimate import estimate, short
 from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
-from lib_lora.ui.uploads import shown_name
 
 SHOWN_CAPTIONS = 3
 # settings that decide what of an image is trained on, and how its caption is cut into tokens
@@ -61,10 +62,16 @@ def marked(serial: int, flat: Mapping[str, Any]) -> str:
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     return "<br>".join(
-        f"{escape(shown_name(folder.path))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        f"{escape(_name(folder))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
         for folder in plan.folders
         if folder.is_reg == is_reg
     )
+
+
+def _name(folder: Folder) -> str:
+    """The name of a folder for people: that of its dataset, if it has one."""
+    dropped = re.fullmatch(r"drop-[0-9a-f]{16}", folder.path.name)  # of jobs from before datasets had names
+    return "dropped images" if dropped else (folder.path == folder.root and folder.edits.name) or folder.path.name
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:

@@ -1,0 +1,201 @@
+"""A page of a dataset's images as JSON, with what is true of each under the form's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib_lora.config.groups import TrainConfig, options_by_name, read_config
+from lib_lora.data.sizes import Crop, Size
+from lib_lora.datasets.caption_list import SortBy, has_caption, in_order, matching, tag_counts
+from lib_lora.datasets.caption_tokens import token_counts, token_limit
+from lib_lora.datasets.checks import Check, checked, duplicates
+from lib_lora.datasets.frames import frame_of, placement_in
+from lib_lora.datasets.image_set import ImageEntry, ImageSet
+from lib_lora.datasets.looked import Looks
+from lib_lora.datasets.looked_index import Looked
+from lib_lora.errors import DatasetError
+from lib_lora.ui.api.serving import Call
+
+PER_PAGE = 48
+MOST_TAGS = 60
+LONGEST_TEXT, LONGEST_SETTINGS = 1000, 4000
+FILTERS = ("all", "no_caption", "problem", "duplicate", "small", "left_out")
+SORTS = ("name", "size", "tokens")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings."""
+
+    show: str = "all"
+    text: str = ""
+    sort: SortBy = "name"
+    page: int = 1
+    config: TrainConfig | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], page: int = 1) -> Look:
+        """From a request's query or body.
+
+        Raises:
+            HTTPException: 422.
+        """
+        show, text, sort = (values.get(name, default) for name, default in (("show", "all"), ("text", ""), ("sort", "name")))
+        if show not in FILTERS or sort not in SORTS or not isinstance(text, str) or len(text) > LONGEST_TEXT:
+            raise HTTPException(422, "show, text or sort: not one of the values that the page offers")
+        return cls(show, text, sort, page, _config(values.get("settings", "")))
+
+
+class Shown:
+    """The images of a dataset with all that is known of them. It reads the dataset once."""
+
+    def __init__(self, dataset: ImageSet, looks: Looks, look: Look) -> None:
+        self.dataset, self._looks, self._look = dataset, looks, look
+        self.config = look.config or read_config({})[0]
+        self.entries, self.problems = dataset.entries()
+        self.looked = {entry.place: found for entry in self.entries if (found := looks.of(entry)) is not None}
+        self.checks = {check.place: check for check in checked(self.entries, self.looked, self.config)}
+
+    def kept(self) -> list[ImageEntry]:
+        """The images that the filters let through, in order."""
+        found = [entry for entry in self.entries if self._look.show in self._kinds(entry)]
+        if self._look.text:
+            wanted = self._look.text.casefold()
+            captioned = {entry.place for entry in matching(found, self._look.text)}
+            found = [entry for entry in found if entry.place in captioned or wanted in entry.name.casefold()]
+        return in_order(found, self._look.sort, self._values(found))
+
+    def counts(self) -> dict[str, int]:
+        """The number of images of each filter."""
+        counted = dict.fromkeys(FILTERS, 0)
+        for entry in self.entries:
+            for kind in self._kinds(entry):
+                counted[kind] += 1
+        return counted
+
+    def one(self, entry: ImageEntry, tokens: int) -> dict[str, Any]:
+        """One image."""
+        looked, check = self.looked.get(entry.place), self.checks[entry.place]
+        size = looked.size if looked else None
+        thumbnail = self._looks.thumbnail(entry)
+        return {
+            "id": entry.id,
+            "name": entry.name,
+            "place": entry.place,
+            "caption": entry.caption,
+            "tokens": tokens,
+            "limit": token_limit(self.config.text),
+            "size": [size.width, size.height] if size else None,
+            "left_out": entry.edit.left_out,
+            "crop": entry.edit.crop,
+            "cut": entry.edit.cut,
+            **self._frame(entry, size),
+            "notices": list(check.notices),
+            "problem": " ".join(looked.problems) if looked else "",
+            "thumbnail": f"datasets/{self.dataset.id}/images/{entry.id}/thumbnail?of={thumbnail.stem}" if thumbnail else None,
+            "removable": entry.folder.edits.source is None,
+        }
+
+    def _frame(self, entry: ImageEntry, size: Size | None) -> dict[str, Any]:
+        """Edges as shares of the whole image: of what training sees, and of the part that it is cut from."""
+        part = [0.0, 0.0, 1.0, 1.0]
+        if size is None:
+            return {"frame": None, "part": part}
+        try:
+            frame = frame_of(size, entry.edit, placement_in(size, entry.edit, self.config))
+        except DatasetError:  # the image's problem says it
+            return {"frame": None, "part": part}
+        return {"frame": _shares(frame, size), "part": _shares(entry.edit.crop, size) if entry.edit.crop else part}
+
+    def _kinds(self, entry: ImageEntry) -> set[str]:
+        looked, check = self.looked.get(entry.place), self.checks[entry.place]
+        kinds = {
+            "all": True,
+            "no_caption": not has_caption(entry),
+            "problem": bool(looked and looked.problems),
+            "duplicate": check.duplicate_of is not None,
+            "small": check.is_small,
+            "left_out": entry.edit.left_out,
+        }
+        return {kind for kind, is_so in kinds.items() if is_so}
+
+    def _values(self, entries: Sequence[ImageEntry]) -> dict[str, int] | None:
+        if self._look.sort == "size":
+            return {
+                entry.place: looked.size.area for entry in entries if (looked := self.looked.get(entry.place)) and looked.size
+            }
+        if self._look.sort == "tokens":
+            return dict(zip((entry.place for entry in entries), token_counts([e.caption for e in entries], self.config.text)))
+        return None
+
+
+def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
+    """A page of the images.
+
+    Raises:
+        DatasetError: the dataset is damaged.
+    """
+    shown = Shown(dataset, looks, look)
+    kept = shown.kept()
+    pages = max(-(-len(kept) // PER_PAGE), 1)
+    page = min(look.page, pages)
+    here = kept[(page - 1) * PER_PAGE : page * PER_PAGE]
+    looks.first(here)
+    done, total = looks.progress()
+    tokens = token_counts([entry.caption for entry in here], shown.config.text)
+    unsaved = looks.unsaved()
+    return {
+        "id": dataset.id,
+        "name": dataset.name,
+        "folder": dataset.edits.source,
+        "undo": dataset.undoable,
+        "looked": {"done": done, "total": total},
+        "counts": shown.counts(),
+        "duplicates": len(duplicates(shown.entries, shown.looked)),
+        "page": page,
+        "pages": pages,
+        "images": [shown.one(entry, count) for entry, count in zip(here, tokens)],
+        "tags": [{"tag": tag, "count": count} for tag, count in tag_counts(shown.entries)[:MOST_TAGS]],
+        "problems": [*shown.problems, *([unsaved] if unsaved else [])],
+    }
+
+
+def look_of(call: Call) -> Look:
+    """What a request of a page shows.
+
+    Raises:
+        HTTPException: 422.
+    """
+    return Look.of(call.query, call.number("page", 1))
+
+
+def _config(text: Any) -> TrainConfig | None:
+    """The settings that the page sends back from its report; illegal values count as their defaults.
+
+    Raises:
+        HTTPException: 422.
+    """
+    if not text:
+        return None
+    try:
+        if not isinstance(text, str) or len(text) > LONGEST_SETTINGS:
+            raise ValueError
+        flat = json.loads(text)
+        if not isinstance(flat, dict) or not flat.keys() <= options_by_name().keys():
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, "settings: must be a short JSON object with options") from error
+    return read_config(flat)[0]
+
+
+def _shares(edges: Sequence[float] | Crop, size: Size) -> list[float]:
+    left, top, right, bottom = edges
+    return [left / size.width, top / size.height, right / size.width, bottom / size.height]
+
+
+__all__ = ["Check", "Look", "Looked", "Shown", "listing", "look_of"]

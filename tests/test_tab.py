@@ -412,7 +412,7 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     told, *fields = tab._jobs.extend("id")
     assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
     told, *fields = tab._jobs.repeat("gone")
-    assert "not exist any more" in told and not [field for field in (files, *fields) if "value" in field]
+    assert "not exist any more" in told and not [field for field in fields if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
     assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
 

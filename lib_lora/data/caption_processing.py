@@ -79,7 +79,7 @@ def in_order(text: TextConfig, caption: str, seed: int) -> str:
     if not text.tags_move or not text.keep_tokens_separator:
         return shown
     parts = shown.split(text.keep_tokens_separator, 2)
-    return ", ".join(tag for part in parts for tag in _tags(text, part) if tag) if len(parts) > 1 else shown
+    return ", ".join(tag for part in parts for tag in tags_of(part, text.caption_separator) if tag) if len(parts) > 1 else shown
 
 
 def _without_wildcards(caption: str, draw: Draw) -> str:
@@ -108,17 +108,18 @@ def _kept_and_free(text: TextConfig, caption: str) -> tuple[list[str], list[str]
     """Tags kept in front, tags that are shuffled and dropped, tags kept at the end."""
     if text.keep_tokens_separator and text.keep_tokens_separator in caption:
         parts = [*caption.split(text.keep_tokens_separator, 2), ""][:3]
-        first, middle, last = ([tag for tag in _tags(text, part) if tag] for part in parts)
+        first, middle, last = ([tag for tag in tags_of(part, text.caption_separator) if tag] for part in parts)
     else:
-        tags = _tags(text, caption)
+        tags = tags_of(caption, text.caption_separator)
         first, middle, last = tags[: text.keep_tokens], tags[text.keep_tokens :], []
     named = [text.trigger != "" and has_trigger(tag, text.trigger) for tag in middle]
     kept, free = ([tag for tag, is_named in zip(middle, named) if is_named is wanted] for wanted in (True, False))
     return first + kept, free, last
 
 
-def _tags(text: TextConfig, caption: str) -> list[str]:
-    return [tag.strip() for tag in caption.strip().split(text.caption_separator)]
+def tags_of(caption: str, separator: str) -> list[str]:
+    """The tags of a line; brackets do not hold tags together (sd-scripts)."""
+    return [tag.strip() for tag in caption.strip().split(separator)]
 
 
 def _choice(alternatives: list[str], number: float) -> str:

@@ -62,6 +62,15 @@ def _is_longer(tokenizer: Tokenizer, caption: str, limit: int) -> bool:
     return any(len(plain_ids(tokenizer, line[: ENOUGH_CHARACTERS * limit])) > limit for line in caption.split("\n"))
 
 
+def token_count(tokenizer: Tokenizer, caption: str, text: TextConfig) -> int:
+    """The number of tokens of a line, before it is cut off; with `weighted_captions`, brackets and weights are none.
+
+    Raises:
+        DatasetError: brackets are nested too deep.
+    """
+    return sum(len(plain_ids(tokenizer, piece.text)) for piece in _pieces(caption, text) if not piece.is_break)
+
+
 def _pieces(caption: str, text: TextConfig) -> list[Weighted]:
     if not text.weighted_captions:
         return [Weighted(caption)]

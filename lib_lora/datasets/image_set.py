@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.data.captions import CaptionSource, caption_file
-from lib_lora.data.edits import FILE, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
+from lib_lora.data.edits import FILE, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
 from lib_lora.data.folders import IMAGE_SUFFIXES, Folder, FolderSearch, place_of
 from lib_lora.data.hidden_names import given_name, hidden_name
 from lib_lora.errors import DatasetError
@@ -193,17 +193,29 @@ class ImageSet:
             what = "leave out" if values.get("left_out") else "use" if "left_out" in values else "crop of"
             self.change({entry.place: replace(entry.edit, **values)}, f"{what} {entry.name}")
 
-    def change(self, edits: Mapping[str, ImageEdit], what: str) -> None:
-        """Replace the edits of images, by their places, as one change that can be undone.
+    def change(self, edits: Mapping[str, ImageEdit], what: str, joins: Change | None = None) -> Change:
+        """Replace the edits of images, by their places, as one change that can be undone, and return it.
+
+        Args:
+            edits: the new edits.
+            what: the change in words.
+            joins: an earlier change. This one is undone together with it, if no other change was made since.
 
         Raises:
+            DatasetError: the captions are too long together; nothing is changed.
             OSError: the disk refused; nothing is changed.
         """
         with self._lock:
             now = self.edits
             before = {place: now.of(place) for place in edits}
             self._write(replace(now, images={**now.images, **edits}))
-            self._changes = [*self._changes[-MOST_UNDONE + 1 :], Change(what, before)]
+            if joins is not None and self._changes and self._changes[-1] is joins:
+                change = Change(what, {**before, **joins.before})
+                self._changes[-1] = change
+            else:
+                change = Change(what, before)
+                self._changes = [*self._changes[-MOST_UNDONE + 1 :], change]
+            return change
 
     def undo(self) -> str:
         """Take the last change back; returns what it was, "" if there is none.
@@ -254,7 +266,13 @@ class ImageSet:
 
     def _write(self, edits: FolderEdits) -> None:
         kept = {place: edit for place, edit in edits.images.items() if edit != NO_EDIT}
-        write_atomically(self.folder / FILE, replace(edits, images=kept).to_json().encode())
+        content = replace(edits, images=kept).to_json().encode()
+        if len(content) > MAX_BYTES:
+            raise DatasetError([
+                f"The captions and crops of the dataset would take more than {MAX_BYTES // 2**20} MB; shorten the captions. "
+                "Nothing was changed."
+            ])  # fmt: skip
+        write_atomically(self.folder / FILE, content)
 
 
 def image_id(place: str) -> str:
@@ -295,5 +313,10 @@ def legal_caption(text: str, name: str) -> None:
         raise DatasetError(
             [f"The caption of {name!r} has {len(text)} characters, must have at most {LONGEST_CAPTION}; it was not saved."]
         )
-    if "\0" in text:
+    if not is_text(text):
         raise DatasetError([f"The caption of {name!r} contains a character that is no text; it was not saved."])
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` can be written as UTF-8, and read again as a caption."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

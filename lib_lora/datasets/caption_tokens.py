@@ -1,0 +1,64 @@
+"""Captions as training shows them to the model, and their numbers of tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from lib_lora.config.text import TextConfig, TokenRule
+from lib_lora.data.captions import lines_of, with_trigger
+from lib_lora.data.chunking import token_count
+from lib_lora.data.tokens import Tokenizer, load_tokenizer, plain_ids
+from lib_lora.errors import DatasetError
+
+LONGEST_COUNTED = 20_000  # characters of a line; more are not counted
+_CACHED, _SHORT = 20_000, 2000  # lines whose counts are kept, and their characters at most
+
+
+def trained_lines(caption: str | None, text: TextConfig) -> list[str]:
+    """The lines of which training shows one, with trigger, prefix and suffix, before tags are shuffled or dropped.
+
+    Without Wildcards (enable_wildcard) that is the first line that is not blank. An image without caption has the trigger.
+    """
+    said = [line.strip() for line in lines_of(caption or "") if line.strip()] or [""]
+    lines = [with_trigger(line, text.trigger) for line in (said if text.enable_wildcard else said[:1])]
+    if text.caption_prefix:
+        lines[0] = f"{text.caption_prefix} {lines[0]}"
+    if text.caption_suffix:
+        lines[-1] = f"{lines[-1]} {text.caption_suffix}"
+    return lines
+
+
+def token_counts(captions: Sequence[str | None], text: TextConfig, tokenizer: Tokenizer | None = None) -> list[int]:
+    """The number of CLIP tokens of each caption as it is trained; of several lines, of the longest.
+
+    Training cuts off what is above `token_limit`. Brackets that it refuses are counted as text. `tokenizer`: the model's with
+    embeddings; None for CLIP's own.
+    """
+    return [max(_count(line, text, tokenizer) for line in trained_lines(caption, text)) for caption in captions]
+
+
+def token_limit(text: TextConfig) -> int:
+    """The number of tokens of a caption that is trained."""
+    return int(text.max_token_length)
+
+
+def _count(line: str, text: TextConfig, tokenizer: Tokenizer | None) -> int:
+    if text.secondary_separator:
+        line = line.replace(text.secondary_separator, text.caption_separator)
+    line = line[:LONGEST_COUNTED]
+    if tokenizer is not None or len(line) > _SHORT:
+        return _counted(tokenizer or load_tokenizer(), line, text.weighted_captions, text.token_rule)
+    return _kept_count(line, text.weighted_captions, text.token_rule)
+
+
+@functools.lru_cache(_CACHED)
+def _kept_count(line: str, weighted: bool, rule: TokenRule) -> int:
+    return _counted(load_tokenizer(), line, weighted, rule)
+
+
+def _counted(tokenizer: Tokenizer, line: str, weighted: bool, rule: TokenRule) -> int:
+    try:
+        return token_count(tokenizer, line, TextConfig(weighted_captions=weighted, token_rule=rule))
+    except DatasetError:  # training tells of it
+        return len(plain_ids(tokenizer, line))

@@ -58,9 +58,10 @@ window.trainLora.queue = (() => {
         if (said !== null) press("kept", said);
     }
 
+    const button = (text, does, needed) => page.dom.button("train-lora-small", {text, press: does, needed});
+
     // What jobs keep on disk beside their LoRAs.
     function keptBar() {
-        const button = (text, does, needed) => page.dom.button("train-lora-small", {text, press: does, needed});
         return page.dom.view("div", "train-lora-row-buttons", {
             attributes: () => ({id: "train_lora_kept"}),
             parts: [
@@ -77,16 +78,14 @@ window.trainLora.queue = (() => {
     }
 
     function build() {
-        const {view, line, button} = page.dom;
+        const {view, line} = page.dom;
         const hint = "No jobs yet. If you press Train during a run, the new job waits here.";
         const head = view("tr", "", {items: () => COLUMNS, make: () => line("th", "", (text) => text)});
         return [
             line("div", "train-lora-problem", ({trouble}) => trouble, ({trouble}) => trouble !== ""),
             view("div", "train-lora-row-buttons", {
                 parts: [
-                    button("train-lora-small", {
-                        text: ({held}) => (held ? "Start queue" : "Hold queue"), press: ({held}) => press(held ? "start" : "hold", ""),
-                    }),
+                    button(({held}) => (held ? "Start queue" : "Hold queue"), ({held}) => press(held ? "start" : "hold", "")),
                     line("span", "train-lora-phase", ({held}) => (held ? "Waiting jobs do not start." : "Jobs run one after the other.")),
                 ],
                 needed: ({jobs}) => jobs.some((job) => job.place),

@@ -76,12 +76,9 @@ window.trainLora.train = (() => {
         return page.status.runOf(job) === dismissed || (starting && !page.status.isActive(job.state));
     }
 
-    function see(id, seen) {
-        page.dom.find(`#${id}`)?.classList.toggle("train-lora-hidden", !seen);
-    }
-
     document.addEventListener("trainLoraStatus", ({detail: {job}}) => {
         if (!job) return;
+        const see = (id, seen) => page.dom.find(`#${id}`)?.classList.toggle("train-lora-hidden", !seen);
         const active = page.status.isActive(job.state);
         see("train_lora_more_buttons", active);
         for (const [id, states] of Object.entries(SHOWN)) see(id, states.includes(job.state));

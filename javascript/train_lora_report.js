@@ -1,5 +1,7 @@
 // The report is renewed shortly after the last change. gradio drops clicks while an answer is pending, so a change meanwhile is
-// remembered; every answer differs by its serial number, so that its arrival is noticed.
+// remembered; every answer differs by its serial number, so that its arrival is noticed. While dropped files are being uploaded,
+// nothing may read them, and no gradio event may update the component: it would send them again, or lose them. So the field is
+// watched here, not by gradio's listeners.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -15,6 +17,8 @@ window.trainLora.report = (() => {
     let givenUp = null;
     let refused = false; // the page had no key for the last report
 
+    const isUploading = () => page.dom.find("#train_lora_files .generating") !== null;
+
     // Called by gradio. Since the page requests the report by itself, it does not ask for credentials a second time.
     async function withKey(_, ...values) {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
@@ -27,6 +31,11 @@ window.trainLora.report = (() => {
         timer = setTimeout(ask, CHANGED_MS);
     }
 
+    function filesChanged() {
+        page.dom.find("#train_lora_train").disabled = isUploading();
+        formChanged();
+    }
+
     // Called by gradio after a preset or a file has filled the form, which raises no events of the fields.
     function filled() {
         formChanged();
@@ -34,18 +43,14 @@ window.trainLora.report = (() => {
     }
 
     function ask() {
-        if (page.uploads.isUploading()) {
-            formChanged();
-            return;
+        if (isUploading()) formChanged();
+        else if (asked) again = true;
+        else {
+            asked = true;
+            clearTimeout(givenUp);
+            givenUp = setTimeout(over, LOST_MS);
+            page.dom.find("#train_lora_check").click();
         }
-        if (asked) {
-            again = true;
-            return;
-        }
-        asked = true;
-        clearTimeout(givenUp);
-        givenUp = setTimeout(over, LOST_MS);
-        page.dom.find("#train_lora_check").click();
     }
 
     function over() {
@@ -64,11 +69,11 @@ window.trainLora.report = (() => {
     }
 
     onUiLoaded(() => {
-        const watch = {childList: true, subtree: true, characterData: true};
-        new MutationObserver(written).observe(page.dom.find("#train_lora_report"), watch);
+        page.dom.watch("#train_lora_report", written);
+        page.dom.watch("#train_lora_files", filesChanged, {attributes: true, attributeFilter: ["class"]});
         const form = page.dom.find("#train_lora_form");
         for (const kind of ["input", "change", "click"]) form.addEventListener(kind, formChanged);
     });
 
-    return {filled, formChanged, withKey};
+    return {filled, isUploading, withKey};
 })();

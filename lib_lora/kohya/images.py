@@ -69,11 +69,8 @@ def _tokens(value: Any, context: Context) -> Finding | None:
 
 def _bucket_step(value: Any, context: Context) -> Finding | None:
     fine = (number(value) or 0) >= SMALLEST_STEP
-    if (
-        not fine
-        and is_off(context.given("enable_bucket"))
-        and ("enable_bucket" in context.values or context.form == "sd-scripts")
-    ):
+    known = "enable_bucket" in context.values or context.form == "sd-scripts"
+    if not fine and known and is_off(context.given("enable_bucket")):
         return Finding("ignored", "No effect, because Aspect ratio buckets (enable_bucket) is off.")
     return None
 

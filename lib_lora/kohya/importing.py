@@ -127,7 +127,8 @@ def import_source(
         if source.parts.get(entry.key):
             why = " ".join(f"{part.name}: {found.why}" for part, found in findings)
             verdict = "not_supported" if verdict == "unknown" else verdict  # the key itself is known
-        getattr(result, verdict).append(Said(entry.key, _plain(entry), why))
+        value = "(hidden)" if entry.name in SECRETS and truth(entry.value) else plain(entry.value)
+        getattr(result, verdict).append(Said(entry.key, value, why))
     for findings in judged.values():
         for _, found in findings:
             result.flat.update(found.values)
@@ -345,13 +346,6 @@ def _close(result: Imported, context: Context) -> None:
             result.flat.update(
                 {name: found for name, found in checked.values.items() if not bounds_problem(options_by_name()[name], found)}
             )
-
-
-def _plain(entry: Entry) -> Any:
-    """The value as JSON; secrets are hidden."""
-    if entry.name in SECRETS and truth(entry.value):
-        return "(hidden)"
-    return plain(entry.value)
 
 
 def plain(value: Any) -> Any:

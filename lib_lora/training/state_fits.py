@@ -177,8 +177,8 @@ class _Model:
         if not entry:
             return True
         references = [self._optimizer.state[value] for value in self._places[place]]
-        set_ones = [[(key, value) for key, value in reference.items() if value is not None] for reference in references]
-        return any(all(key in entry and _alike(entry[key], value) for key, value in wanted) for wanted in set_ones)
+        wanted = [{key: value for key, value in reference.items() if value is not None} for reference in references]
+        return any(all(key in entry and _alike(entry[key], one[key]) for key in one) for one in wanted)
 
 
 def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:

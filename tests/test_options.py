@@ -135,7 +135,7 @@ def test_kohya_names() -> None:
     settings = from_kohya({"network_dim": 4, "network_alpha": 2, "learning_rate": 1e-3, "text_encoder_lr": [5e-4, 5e-4],
                            "resolution": "256,256", "max_token_length": 150, "max_train_steps": 7, "caption_extension": ".txt"})  # fmt: skip
     config = build_config(settings.flat)
-    assert settings.unsupported == []
+    assert settings.problems() == []
     assert (config.adapter.rank, config.adapter.alpha, config.data.resolution, config.run.steps) == (4, 2.0, 256, 7)
     assert (config.optimizer.unet_lr, config.optimizer.text_encoder_lr, config.text.max_token_length) == (1e-3, 5e-4, "150")
 
@@ -152,7 +152,7 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    told = from_kohya({"network_module": "networks.oft", "debug_dataset": True, "brand_new": 3, "v2": True}).unsupported
+    told = from_kohya({"network_module": "networks.oft", "debug_dataset": True, "brand_new": 3, "v2": True}).problems()
     assert [sentence.split(":")[0] for sentence in told] == [
         "network_module = 'networks.oft'",
         "debug_dataset = True",

@@ -41,7 +41,7 @@ from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
-from lib_lora.training.named import loaded, named_class
+from lib_lora.training.lr_schedules import loaded, named_class
 from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, layers_in, step_of
 from tests.conftest import small_config

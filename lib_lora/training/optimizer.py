@@ -24,8 +24,7 @@ from lib_lora.model.delta import UP
 from lib_lora.model.layer_settings import block_index, rate_factor
 from lib_lora.model.max_norm import limit_norms
 from lib_lora.training.ema import MovingAverage
-from lib_lora.training.lr_schedules import make_scheduler
-from lib_lora.training.named import loaded, named_class
+from lib_lora.training.lr_schedules import loaded, make_scheduler, named_class
 from lib_lora.training.precision import Precision
 
 

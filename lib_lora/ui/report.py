@@ -54,6 +54,11 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     )
 
 
+def hint_html(text: str) -> str:
+    """A message that is no problem."""
+    return f"<p class='train-lora-hint'>{escape(text)}</p>"
+
+
 def list_html(texts: Sequence[str], kind: str) -> str:
     """Sentences as an HTML list of limited length; "" if there are none."""
     if not texts:

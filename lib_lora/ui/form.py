@@ -92,7 +92,9 @@ def _held(opt: Option, value: Any) -> Any:
     if opt.type not in (str, tuple):
         return value
     text = "" if value is None else str(value)
-    return _lines(text) if opt.type is tuple and opt.declaration.lines > 1 else text
+    if opt.type is str or opt.declaration.lines <= 1:
+        return text
+    return tuple(line for line in map(pasted, lines_of(text)) if line)  # without the quotes that file managers put around paths
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
@@ -103,8 +105,3 @@ def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
         for opt in map(options_by_name().__getitem__, flat)
         if opt.names_path(flat[opt.name])
     ]
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    """The lines of a text, without the quotes that file managers put around paths."""
-    return tuple(line for line in map(pasted, lines_of(text)) if line)

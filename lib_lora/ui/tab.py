@@ -15,6 +15,7 @@ from lib_lora.check import look
 from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
 from lib_lora.errors import ConfigError, DatasetError, Problem, TrainLoraError
+from lib_lora.jobs.kept import TAKEN
 from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_continue import AgainBar
@@ -23,7 +24,7 @@ from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import MemoryRow, hint_html, list_html, plan_html
 from lib_lora.ui.tab_queue import QueueSection
-from lib_lora.ui.uploads import TAKEN, keep_uploads
+from lib_lora.ui.uploads import keep_uploads
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
 # the panel of the run, and hidden messages on it for screen readers

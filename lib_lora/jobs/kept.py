@@ -89,9 +89,8 @@ class Survey:
 
     def _of_runs(self) -> Iterator[Piece]:
         for run in (path for path in _below(self._runs) if not path.is_symlink()):
-            samples = run / "samples"
             used = run.name.casefold() in self._active
-            for path in _below(samples):
+            for path in _below(run / "samples"):
                 yield self._piece(path, "samples", None if used else False, run.name)
             yield from self._of_states(run, used=used)
 
@@ -123,11 +122,9 @@ class Survey:
                     yield from self._of_latents(place, used=used)
 
     def _of_latents(self, folder: Path, *, used: bool) -> Iterator[Piece]:
-        kept = folder / LATENTS
-        if folder.is_symlink():
-            return
-        ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
-        yield from (self._piece(path, "latents", None if used else False) for path in ours)
+        for path in [] if folder.is_symlink() else _below(folder / LATENTS):
+            if _LATENT.fullmatch(path.name):
+                yield self._piece(path, "latents", None if used else False)
 
     def _of_drops(self) -> Iterator[Piece]:
         """Pictures that were dropped on a page, whether or not a job has copied them."""

@@ -55,9 +55,7 @@ class Queue(SharedList):
         self._current: Job | None = None
         self._lent_checked = False
         super().__init__(store)
-        self.keeper = Keeper(
-            store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing
-        )  # limits what jobs keep on disk
+        self.keeper = Keeper(store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing)
         self._surveyed: tuple[int, float] | None = None  # change of the list, and time, of the last survey
         self.held = bool(self._waiting())  # jobs that waited when the program ended need a release
         runner.watch(self)
@@ -314,11 +312,8 @@ class Queue(SharedList):
             self._run(running)
         except BaseException as error:  # noqa: BLE001 - whatever it is: the next one begins
             self._current = None
-            told = (
-                error.problems
-                if isinstance(error, TrainLoraError)
-                else [f"The run cannot start ({type(error).__name__}: {error})."]
-            )
+            named = f"The run cannot start ({type(error).__name__}: {error})."
+            told = error.problems if isinstance(error, TrainLoraError) else [named]
             self._keep(dataclasses.replace(running, state="failed", problems=tuple(told), ended=time.time()), refused=False)
 
     def _run(self, entry: Entry) -> None:

@@ -69,12 +69,11 @@ def list_html(texts: Sequence[str], kind: str) -> str:
 
 def _buckets_html(plan: Plan) -> str:
     total = max(len(members) for members in plan.buckets.values())
-    rows = [
+    return "".join(
         f"<div class='train-lora-bucket'><span>{size}</span><meter min='0' max='{total}' value='{len(members)}'></meter>"
         f"<span>{len(set(members))} images</span></div>"
         for size, members in plan.buckets.items()
-    ]
-    return "".join(rows)
+    )
 
 
 class MemoryRow:

@@ -82,12 +82,8 @@ class QueueSection:
         name = escape(placed.name)
         if placed.job is not None:
             return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
-        text = (
-            f"{name} is waiting; its place in the queue is {placed.place}."
-            if placed.place
-            else f"{name} could not start; see below."
-        )
-        return f"<p class='train-lora-hint train-lora-queued'>{text}</p>{self._mark()}"
+        state = f"is waiting; its place in the queue is {placed.place}." if placed.place else "could not start; see below."
+        return f"<p class='train-lora-hint train-lora-queued'>{name} {state}</p>{self._mark()}"
 
     def _kept(self, wish: str) -> str:
         """Remove what jobs keep (`free`: what may be removed unasked, `states`: the rest), or set its limit."""

@@ -102,14 +102,14 @@ def test_whatever_the_disk_refuses_is_a_sentence_of_every_event(
     seen: list[str] = []
     guarded = Guard.guarded
 
-    def failing(self: Guard, answer: Any, refused: Any, failed: Any = None) -> Any:
+    def failing(self: Guard, answer: Any, told: Any) -> Any:
         async def awaited(*_: Any) -> Any:
             raise error
 
         def called(*_: Any) -> Any:
             raise error
 
-        return guarded(self, awaited if inspect.iscoroutinefunction(answer) else called, refused, failed)
+        return guarded(self, awaited if inspect.iscoroutinefunction(answer) else called, told)
 
     monkeypatch.setattr(Guard, "guarded", failing)
     blocks = made.build()

@@ -35,7 +35,7 @@ from lib_lora.ui.form import settings_from  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.report import list_html  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
-from tests.test_tab import queue_of  # noqa: E402
+from tests.test_tab import answered, queue_of  # noqa: E402
 
 CONFIGURATIONS = 100  # of each family
 FIXED = {"data", "out", "checkpoint", "name", "overwrite", "reg_data", "mask_data", "generate_while_training"}
@@ -111,12 +111,12 @@ def test_the_report_tells_exactly_what_train_refuses_with(
     legal, told = 0, Counter[str]()
     for flat in configurations(number, photos, files):
         raw = [flat.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in tab._options]
-        report = tab.report(None, *raw)
+        report = answered(tab, tab.report, None, *raw)
         try:
             refused = refusals(build_config(settings_from(tab._options, raw)), host)
         except ConfigError:
-            answered = tab.start(None, *raw)  # Train's answer, without a job
-            assert answered.rpartition("<i")[0] == report.rpartition("<i")[0] and "<li>" in answered, flat
+            started = answered(tab, tab.start, None, *raw)  # Train's answer, without a job
+            assert started.rpartition("<i")[0] == report.rpartition("<i")[0] and "<li>" in started, flat
             told["illegal"] += 1
             continue
         assert report.rpartition("<i")[0].endswith(list_html(refused, "problem")) and ("train-lora-problem" in report) == bool(refused), (

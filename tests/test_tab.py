@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestio
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
+from lib_lora.ui.tab_queue import QueueSection  # noqa: E402
 from lib_lora.ui.uploads import KEPT_DROPS, keep_uploads  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
@@ -82,6 +84,16 @@ def values(**changes: object) -> list[Any]:
     return [changes.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in order()]
 
 
+def answered(tab: TrainTab, answer: Any, *sent: Any) -> Any:
+    """What the page gets from an event of the tab."""
+    return tab._guarded(answer)(tab._guard.key, *sent)
+
+
+def of_queue(section: QueueSection, answer: Any, sent: str = "", others: int = 0) -> Any:
+    """What the page gets from an event of queue and history."""
+    return asyncio.run(section.guarded(answer, others)(section._guard.key, sent))
+
+
 def order() -> list[Any]:
     return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
 
@@ -116,7 +128,6 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
 def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: Any) -> None:
     made = component(opt)
     assert made.label == opt.declaration.label and made.info == opt.declaration.help
-    assert made.do_not_save_to_config
     raw = made.value
     assert opt.type is tuple or build_config({opt.name: raw}).value(opt) == opt.default
     if opt.choices:
@@ -217,12 +228,14 @@ def test_report_names_problems(tab: TrainTab) -> None:
 def test_an_illegal_value_is_one_problem(tab: TrainTab, photos: Path) -> None:
     """Rules see its default, which a name does not have."""
     given = values(name="x\0", data=str(photos))
-    for html in (tab.report(None, *given), tab.start(None, *given)):
+    for html in (answered(tab, answer, None, *given) for answer in (tab.report, tab.start)):
         assert html.count("Name (name)") == 1 and "Name (name): contains a null character" in html
 
 
 def test_start_tells_all_problems_at_once(tab: TrainTab, tmp_path: Path) -> None:
-    html = tab.start(None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500))
+    html = answered(
+        tab, tab.start, None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500)
+    )
     for part in ("Rank (rank)", "(unet_lr)", "plain file name", "does not exist", "multiple of 8", "No checkpoint is loaded."):
         assert html.count(part) == 1, part
 
@@ -307,7 +320,7 @@ def test_what_was_not_uploaded_is_not_opened(name: Any, served: Path, tab: Train
         name = name.format(outside=secret, served=served)
     field = DroppedFiles(tmp_path / ".taken", file_count="multiple")
     files = field.preprocess([{"name": name, "data": "data:image/png;base64,AAAA", "is_file": True}])
-    assert "does not exist any more; drop it again." in tab.report(files, *values(trigger="ohwx"))
+    assert "does not exist any more; drop it again." in answered(tab, tab.report, files, *values(trigger="ohwx"))
     assert not list((tmp_path / ".taken").rglob("*")) and secret.is_file() and (tmp_path / "elsewhere" / "x.png").is_file()
 
 
@@ -336,7 +349,8 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
     for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
         if name in named:
             assert not parts[f"train_lora_{name}"]["visible"]
-        for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
+        sent = values(**{name: text, "name": "x"})
+        for html in (answered(made, answer, None, *sent) for answer in (made.report, made.start)):
             assert html.count("<li>") == 1 and f"({name}): the webui runs with --hide-ui-dir-config" in html
     drop = dropped(write_picture(tmp_path / "up" / "a.png"))
     allowed = made.report(drop, *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3))
@@ -349,7 +363,7 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
 
 def test_two_dropped_files_of_one_name_are_refused(tab: TrainTab, tmp_path: Path) -> None:
     drop = dropped(*(write_picture(tmp_path / f"up{i}" / "same.png", seed=i) for i in range(2)))
-    for html in (tab.report(drop, *values(trigger="ohwx")), tab.start(drop, *values(name="x"))):
+    for html in (answered(tab, answer, drop, *values(name="x")) for answer in (tab.report, tab.start)):
         assert "Two dropped files have the name &#x27;same.png&#x27;; rename one." in html
 
 
@@ -362,9 +376,9 @@ def test_old_drops_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
-    for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.unpause, tab.save_now):
-        assert asyncio.run(answer()) == ""
-    assert "There is no other LoRA" in tab.use_best()
+    *orders, use_best = tab.answers
+    assert [asyncio.run(answered(tab, order)) for order in orders] == [""] * 5
+    assert "There is no other LoRA" in answered(tab, use_best)
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
@@ -372,6 +386,7 @@ def test_the_buttons_have_their_names(tmp_path: Path) -> None:
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
+    assert all(part.do_not_save_to_config for part in blocks.blocks.values())
     assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)
     assert parts["train_lora_sample_prompts"]["lines"] == 4
 
@@ -395,7 +410,7 @@ def test_repeat_fills_every_field_so_that_the_same_settings_come_back(tab: Train
     config = build_config({name: value for name, value in ODD.items() if name in known})
     entry = Entry("id", json.loads(json.dumps(config.to_flat())), 1.0, "finished")
     tab._queue._set((entry,))
-    told, files, *fields = tab._jobs.repeat("id")
+    told, files, *fields = tab._jobs.fill("id", from_state=False)
     assert "settings of é x: change them, and press Train." in told and files["value"] is None
     flat = tab._settings(None, [field["value"] for field in fields])
     assert build_config(flat) == config
@@ -406,19 +421,21 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     entry = Entry("id", {"name": "cat"}, 1.0, "finished", state_folder=str(tmp_path))
     tab._queue._set((entry,))
     resume = [opt.name for opt in order()].index("resume")
-    assert tab._jobs.repeat("id")[2 + resume]["value"] == ""
-    told, _, *fields = tab._jobs.extend("id")
+    repeat = partial(tab._jobs.fill, from_state=False)
+    assert repeat("id")[2 + resume]["value"] == ""
+    told, _, *fields = tab._jobs.fill("id", from_state=True)
     assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
-    told, files, *fields = tab._jobs.repeat("gone")
+    told, files, *fields = of_queue(tab._jobs, repeat, "gone", 1 + len(order()))
     assert "not exist any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
-    assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
+    told = of_queue(tab._jobs, repeat, "id", 1)[0]
+    assert "Rank (rank): got" in told and "&#x27;nothing&#x27; does not exist" in told
 
 
 def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
     jobs = tab._jobs
-    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.resume, jobs.release, jobs.hold)]
+    answers = [of_queue(jobs, jobs.changes[name]) for name in ("up", "down", "remove", "resume", "start", "hold")]
     assert ["not exist any more" in answer for answer in answers] == [True] * 4 + [False] * 2
     assert len(set(answers)) == 6 and tab._queue.held
-    asyncio.run(jobs.release(""))
+    of_queue(jobs, jobs.changes["start"])
     assert not tab._queue.held

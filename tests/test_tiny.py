@@ -13,8 +13,9 @@ import yaml
 from safetensors import safe_open
 
 from lib_lora.cli import main
+from lib_lora.families.sd1 import SD1
 from lib_lora.hosts.architecture import text_config, unet_config, vae_config
-from lib_lora.hosts.checkpoint import file_problem
+from lib_lora.hosts.checkpoint import kind_of_file
 from lib_lora.tiny import EMBEDDED, write_tiny
 
 Shapes = dict[str, torch.Tensor]
@@ -28,7 +29,7 @@ def weights() -> Shapes:
 
 
 def test_layout_is_that_of_stable_diffusion_1(weights: Shapes) -> None:
-    assert file_problem(EMBEDDED) is None
+    assert kind_of_file(EMBEDDED).family is SD1
     assert {value.dtype for value in weights.values()} <= {torch.float16, torch.int64}
     unet, vae = unet_config(weights), vae_config(weights)
     assert len(unet["block_out_channels"]) == len(vae["block_out_channels"]) == 4
@@ -143,4 +144,4 @@ def test_the_training_script_goes_from_nothing_to_a_checkpoint(tmp_path: Path, m
     assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
         key: (value.shape, value.dtype) for key, value in embedded.items()
     }
-    assert file_problem(tmp_path / "tiny-sd1.safetensors") is None
+    assert kind_of_file(tmp_path / "tiny-sd1.safetensors").family is SD1

@@ -63,15 +63,11 @@ def register() -> None:
     """Register tab, routes and callbacks; called at every start or reload of the UI, while the webui loads its scripts."""
     script_callbacks.on_ui_tabs(_tab)
     script_callbacks.on_app_started(_add_routes)
-    script_callbacks.on_before_reload(_hold_still)
+    # the webui's Lora extension then removes and reapplies its patches of torch
+    script_callbacks.on_before_reload(lambda: RUNNER.suspend(RELOAD_WAIT_S))
     save_before_the_end(QUEUE)
     save_before_a_restart(QUEUE)
     RUNNER.unsuspend()
-
-
-def _hold_still() -> None:
-    """Suspend runs while the UI reloads, since the webui's Lora extension then removes and reapplies its patches of torch."""
-    RUNNER.suspend(RELOAD_WAIT_S)
 
 
 def _tab() -> webui_missing.Tabs:

@@ -54,6 +54,11 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     )
 
 
+def hint_html(text: str) -> str:
+    """A message that is no problem."""
+    return f"<p class='train-lora-hint'>{escape(text)}</p>"
+
+
 def list_html(texts: Sequence[str], kind: str) -> str:
     """Sentences as an HTML list of limited length; "" if there are none."""
     if not texts:
@@ -64,12 +69,11 @@ def list_html(texts: Sequence[str], kind: str) -> str:
 
 def _buckets_html(plan: Plan) -> str:
     total = max(len(members) for members in plan.buckets.values())
-    rows = [
+    return "".join(
         f"<div class='train-lora-bucket'><span>{size}</span><meter min='0' max='{total}' value='{len(members)}'></meter>"
         f"<span>{len(set(members))} images</span></div>"
         for size, members in plan.buckets.items()
-    ]
-    return "".join(rows)
+    )
 
 
 class MemoryRow:

@@ -17,12 +17,11 @@ from lib_lora.data.folders import IMAGE_SUFFIXES
 from lib_lora.data.hidden_names import given_name, hidden_name
 from lib_lora.errors import DatasetError
 from lib_lora.files.atomic import PARTIAL, copy_whole, link_or_copy
+from lib_lora.jobs.kept import PAGE_S, TAKEN, changed
 from lib_lora.paths import path_problem
 
 KEPT_DROPS = 20
 LONGEST_NAME = 255  # bytes of a file name on most disks
-TAKEN = "taken"  # folder of uploads; a page that stays open may use them again
-TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # the report and Train may use the same drop at once
 
 
@@ -127,14 +126,7 @@ def _move(source: Path, target: Path) -> None:
 
 def _forget_old(root: Path) -> None:
     """Remove all but the newest drops, and uploads that are older than a day; failures are ignored."""
-    drops = sorted(root.glob("drop-*"), key=_changed, reverse=True)
-    late = [folder for folder in (root / TAKEN).glob("*") if time.time() - _changed(folder) > TAKEN_FOR_S]
+    drops = sorted(root.glob("drop-*"), key=changed, reverse=True)
+    late = [folder for folder in (root / TAKEN).glob("*") if time.time() - changed(folder) > PAGE_S]
     for old in [*drops[KEPT_DROPS:], *late]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _changed(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # removed meanwhile
-        return 0.0

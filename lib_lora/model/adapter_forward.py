@@ -13,10 +13,10 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from lib_lora.model import delta as algebra
 from lib_lora.model.adapter_types import Adapter, LoraPair, weight_of
-from lib_lora.model.autocast import autocast_dtype, without_autocast
+from lib_lora.model.base import is_linear
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.frozen_layers import LoraLinear, applied, conv_forward, in_fp32, linear_forward
-from lib_lora.model.layer_kinds import is_linear
+from lib_lora.model.meta_device import autocast_dtype, without_autocast
 from lib_lora.model.patching import Forward
 
 

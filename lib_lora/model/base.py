@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -99,3 +99,14 @@ class BaseModel(Protocol):
 def networks(base: BaseModel) -> list[nn.Module]:
     """The networks that adapters can be attached to: the U-Net and the text encoders."""
     return [base.unet, *(encoder.module for encoder in base.text_encoders)]
+
+
+def is_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear layer. Some programs have classes that behave like `nn.Linear` without being one."""
+    weight = getattr(module, "weight", None)
+    return hasattr(module, "in_features") and hasattr(module, "out_features") and isinstance(weight, torch.Tensor)
+
+
+def is_layer(module: nn.Module | None) -> bool:
+    """Whether it is a linear layer or a convolution."""
+    return isinstance(module, nn.Conv2d) or is_linear(module)

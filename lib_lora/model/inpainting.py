@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lib_lora.model.autocast import without_autocast
+from lib_lora.model.meta_device import without_autocast
 
 if TYPE_CHECKING:
     from lib_lora.model.base import BaseModel

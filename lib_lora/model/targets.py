@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from lib_lora.families.family import Family
-from lib_lora.model.base import BaseModel, Target
-from lib_lora.model.layer_kinds import is_layer, is_linear
+from lib_lora.model.base import BaseModel, Target, is_layer, is_linear
 from lib_lora.model.layer_names.unet import place_of, unet_name
 from lib_lora.model.text_encoders import clip_core
 

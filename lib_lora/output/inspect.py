@@ -10,10 +10,9 @@ from typing import Any
 from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
-from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, adapter_type_of, is_over_inputs, rank_of
+from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, adapter_type_of, is_over_inputs, plain_norm, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.lora_layers import names_problem, read_layers
-from lib_lora.model.max_norm import plain_norm
 from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
 

@@ -25,8 +25,7 @@ from lib_lora.model.embeddings import bundle
 from lib_lora.output.card import write_card
 from lib_lora.output.effect import has_effect
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.picture import drawn_by_us
-from lib_lora.output.preview import default_prompt, draw_preview, preview_request
+from lib_lora.output.preview import default_prompt, draw_preview, drawn_by_us, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.output.written_files import WrittenFiles
@@ -172,7 +171,8 @@ class LoraWriter:
         """Write card and preview, and announce the LoRA to the host. The LoRA is saved already, so failures are only notes."""
         told, self._told = self._told, []
         yield from map(Note, told)
-        parts = [self._card, *([self._preview] if preview and self._config.run.preview_steps else []), self._announce]
+        previews = [self._preview] if preview and self._config.run.preview_steps else []
+        parts: list[Callable[[Path], Path | None]] = [self._card, *previews, self._host.announce]
         for part in parts:
             try:
                 stays = part(path)
@@ -201,9 +201,6 @@ class LoraWriter:
             draw_preview(path, self._base, preview_request(self._config, prompt), self._trainer.precision)
         self.written_files.add(path)
         return None
-
-    def _announce(self, lora: Path) -> None:
-        self._host.announce(lora)
 
 
 def _plain(adapters: State) -> bytes | None:

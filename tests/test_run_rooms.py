@@ -29,8 +29,7 @@ from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import meta_model
-from lib_lora.estimate.meta_ops import meta_ops, recomputed
+from lib_lora.estimate.meta import meta_model, meta_ops, recomputed
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError

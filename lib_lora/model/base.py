@@ -73,27 +73,21 @@ class BaseModel(Protocol):
         Raises:
             HostChanged: the model was moved or replaced since it was borrowed.
         """
-        ...
 
     def info(self) -> ModelInfo:
         """Name and hashes of the checkpoint (may read the whole file)."""
-        ...
 
     def targets(self) -> list[Target]:
         """Every layer that kohya's `networks.lora` adapts without conv_dim: text encoders first, each part in module order."""
-        ...
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The U-Net's output. Shapes: `[B, C, h, w]`, `[B]` int64 -> `[B, C, h, w]`."""
-        ...
 
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> two of `[B, C, h, w]`."""
-        ...
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels in -1..1 from unscaled latents, fp32. Shapes: `[B, C, h, w]` -> `[B, 3, H, W]`."""
-        ...
 
 
 def networks(base: BaseModel) -> list[nn.Module]:

@@ -26,7 +26,7 @@ from lib_lora.model.layer_names.others import CHECKPOINT, CONTROL, EMBEDDING, no
 from lib_lora.model.layer_names.text import layer_name, text_paths
 from lib_lora.model.meta_device import EmulatedDevice, autocast_dtype, device_type, emulating, without_autocast
 from lib_lora.model.patching import forwards_replaced
-from lib_lora.model.rarer_types import rarer_problem, rarer_type
+from lib_lora.model.tensor_rules import rarer_problem, rarer_type
 from tests.pairs import new_pair
 
 SD1_INPAINTING = inpainting(SD1)

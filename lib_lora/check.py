@@ -11,10 +11,9 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
 from lib_lora.data.captions import CaptionSource
-from lib_lora.data.dataset import Dataset, scan
+from lib_lora.data.dataset import Dataset, scan, with_regularisation
 from lib_lora.data.masks import with_masks
 from lib_lora.data.prompt_emphasis import attention_weights
-from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
 from lib_lora.families.family import DetectedModel
 from lib_lora.host import Host

@@ -13,8 +13,7 @@ from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder, named
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out
-from lib_lora.data.regularisation import matched_repeats
+from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out, matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError, bounded
 

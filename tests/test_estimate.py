@@ -12,8 +12,8 @@ import torch
 
 from lib_lora.cli import main
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.account import state_bytes
-from lib_lora.estimate.meta_model import meta_model
+from lib_lora.estimate.estimate import state_bytes
+from lib_lora.estimate.meta import meta_model
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import parameters
 from lib_lora.settle import settle

@@ -29,14 +29,13 @@ from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import meta_model
-from lib_lora.estimate.meta_ops import meta_ops, recomputed
+from lib_lora.estimate.meta import meta_model, meta_ops, recomputed
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError
 from lib_lora.model.meta_device import EmulatedDevice
 from lib_lora.output.lora_writer import write_with_retry
-from lib_lora.output.picture import drawn_by_us, png
+from lib_lora.output.preview import drawn_by_us, png
 from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
 from lib_lora.run_control import RunControl

@@ -19,9 +19,8 @@ from lib_lora.model.layer_names.further import is_further
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
 from lib_lora.model.norm_shifts import norms_of
-from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.targets import further_targets
-from lib_lora.model.tensor_rules import alpha_of, check_layers
+from lib_lora.model.tensor_rules import alpha_of, check_layers, rarer_problem, rarer_type
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merge first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")

@@ -22,7 +22,7 @@ from lib_lora.events import StepDone
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.files.plain_values import StateError
 from lib_lora.model.adapter import attached, parameters
-from lib_lora.model.adapter_types import is_learning, with_target
+from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import Choice, checkpointed_forwards, choose_checkpointing
 from lib_lora.model.conditioning import Conditioning, TextInputs
@@ -143,7 +143,7 @@ class Trainer:
         """Find the adapters' layers by name again: the model was lent out, and its modules may have been rebuilt."""
         targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
         for adapters in (self.adapters, self._frozen):
-            adapters[:] = [with_target(adapter, targets[adapter.target.name]) for adapter in adapters]
+            adapters[:] = [replace(adapter, target=targets[adapter.target.name]) for adapter in adapters]
 
     def undo(self) -> None:
         """Drop the gradients of a step that failed, so that it can be repeated."""

@@ -122,7 +122,7 @@ def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: A
     if opt.choices:
         assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
     if isinstance(made, gr.Slider):
-        assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
+        assert (made.minimum, made.maximum) == opt.declaration.between
 
 
 def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

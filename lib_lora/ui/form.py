@@ -39,7 +39,8 @@ def component(opt: Option) -> Any:
     elif opt.choices is not None:
         made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
     elif declared.slider:
-        made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
+        low, high = declared.between or (None, None)
+        made = gr.Slider(minimum=low, maximum=high, step=declared.slider, value=opt.default, **common)
     elif opt.type is int:
         made = gr.Number(value=opt.default, **common)
     elif opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong

@@ -9,8 +9,8 @@ from lib_lora.config.declaration import ReadIf, option
 
 UNSCALED = ("ia3", "diag-oft")  # types without alpha
 MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight
-NO_BLOCKS = "neither Ranks per block (block_dims) nor rate factors (down_lr_weight …) are given"
-OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "Type (adapter_type) is not lokr")
+NO_BLOCKS = "neither {block_dims} nor rate factors (down_lr_weight …) are given"
+OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "{adapter_type} is not lokr")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class AdapterConfig:
         kohya="network_args.conv_block_alphas",
         read_if=ReadIf(
             lambda adapter: adapter.has_block_alphas and bool(adapter.conv_block_dims),
-            "Ranks of convolutions per block (conv_block_dims) are not given, or the type has no alpha",
+            "{conv_block_dims} are not given, or the type has no alpha",
         ),
         help="Like Alphas per block, for the 3×3 convolutions; used only with Ranks of convolutions per block.",
     )
@@ -213,7 +213,7 @@ class AdapterConfig:
         set_by="person",
         not_inherited="Belongs to files that are not taken over; see Merge first (base_weights).",
         in_kohya_form=False,
-        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "Merge first (base_weights) is empty"),
+        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "{base_weights} is empty"),
         help="One multiplier for each base LoRA in Merge first; 1 where none is given.",
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
-WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Aspect ratio buckets (enable_bucket) is off")
-WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "Validation split (validation_split) is 0")
+WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "{enable_bucket} is off")
+WITH_HELD_OUT = above_zero("validation_split")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class DataConfig:
         label="Regularisation weight",
         between=(0.0, 100.0),
         metadata="ss_prior_loss_weight",
-        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "Regularisation folder (reg_data) is empty"),
+        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "{reg_data} is empty"),
         help="Weight of the loss on regularisation images; 1 counts them like the others.",
     )
     alpha_mask: bool = option(
@@ -157,7 +157,7 @@ class DataConfig:
         kohya="conditioning_data_dir",
         is_path="folder",
         in_kohya_form=False,
-        read_if=ReadIf(lambda data: data.masked_loss, "Mask images (masked_loss) is off"),
+        read_if=ReadIf(lambda data: data.masked_loss, "{masked_loss} is off"),
         help="Folder with one mask per image, under the same name; white is learned, black is not.",
     )
     validation_split: float = option(
@@ -218,7 +218,7 @@ class DataConfig:
         False,
         label="Cache latents to disk",
         affects="files",
-        read_if=ReadIf(lambda data: data.cache_latents, "Cache latents (cache_latents) is off"),
+        read_if=ReadIf(lambda data: data.cache_latents, "{cache_latents} is off"),
         help="Keeps the latents in a hidden folder next to the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(

@@ -22,11 +22,17 @@ class ReadIf:
 
     Attributes:
         holds: takes the option's group and returns whether the option is read.
-        since: why it has no effect otherwise, as the end of a sentence; empty if that is obvious.
+        since: why it has no effect otherwise, as the end of a sentence with `{name}` for the title of the option `name`; empty if
+            that is obvious.
     """
 
     holds: Callable[[Any], bool]
     since: str
+
+
+def above_zero(name: str) -> ReadIf:
+    """Read if the option `name` of the same group is above 0."""
+    return ReadIf(lambda group: getattr(group, name) > 0, f"{{{name}}} is 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

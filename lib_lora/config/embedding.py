@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import above_zero, option
 
-WITH_VECTORS = ReadIf(lambda embedding: embedding.embedding_vectors > 0, "Embedding vectors (embedding_vectors) is 0")
+WITH_VECTORS = above_zero("embedding_vectors")
 
 
 @dataclass(frozen=True)

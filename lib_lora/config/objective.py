@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 BENT = ("huber", "smooth_l1")  # losses that have a threshold
 HuberSchedule = Literal["snr", "exponential", "constant"]
-WITH_HUBER = ReadIf(lambda objective: objective.loss_type in BENT, "Loss (loss_type) is neither huber nor smooth_l1")
-WITH_OFFSET = ReadIf(lambda objective: objective.noise_offset > 0, "Noise offset (noise_offset) is 0")
+WITH_HUBER = ReadIf(lambda objective: objective.loss_type in BENT, "{loss_type} is neither huber nor smooth_l1")
+WITH_OFFSET = above_zero("noise_offset")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ObjectiveConfig:
         metadata="ss_huber_scale",
         read_if=ReadIf(
             lambda objective: objective.loss_type in BENT and objective.huber_schedule != "snr",
-            "only huber and smooth_l1 with Huber schedule (huber_schedule) exponential or constant use it",
+            "only huber and smooth_l1 with {huber_schedule} exponential or constant use it",
         ),
         help="Factor on the threshold with the schedules exponential and constant.",
     )
@@ -103,9 +103,7 @@ class ObjectiveConfig:
         label="Multires noise discount",
         between=(0.0, 1.0),
         metadata="ss_multires_noise_discount",
-        read_if=ReadIf(
-            lambda objective: objective.multires_noise_iterations > 0, "Multires noise layers (multires_noise_iterations) is 0"
-        ),
+        read_if=above_zero("multires_noise_iterations"),
         help="Strength of each layer relative to the one before it.",
     )
     ip_noise_gamma: float = option(
@@ -120,7 +118,7 @@ class ObjectiveConfig:
         False,
         label="Random input perturbation",
         metadata="ss_ip_noise_gamma_random_strength",
-        read_if=ReadIf(lambda objective: objective.ip_noise_gamma > 0, "Input perturbation (ip_noise_gamma) is 0"),
+        read_if=above_zero("ip_noise_gamma"),
         help="Draws the input perturbation at random for each step, from 0 to Input perturbation.",
     )
     min_timestep: int = option(

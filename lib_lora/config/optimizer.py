@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 
 Scheduler = Literal[
@@ -22,7 +22,7 @@ Scheduler = Literal[
     "adafactor",
 ]
 OTHER_SCHEDULE = "the learning rate schedule does not use it"
-WITH_TEXT_ENCODER = ReadIf(lambda optimizer: optimizer.text_encoder_lr != 0, "Learning rate, text encoder (text_encoder_lr) is 0")
+WITH_TEXT_ENCODER = ReadIf(lambda optimizer: optimizer.text_encoder_lr != 0, "{text_encoder_lr} is 0")
 
 
 def of_schedules(*names: str) -> ReadIf:
@@ -78,7 +78,7 @@ class OptimizerConfig:
         metadata="ss_lr_scheduler",
         read_if=ReadIf(
             lambda optimizer: optimizer.has_schedule and not optimizer.lr_scheduler_type,
-            "the optimizer takes no schedule, or Other schedule (lr_scheduler_type) is given",
+            "the optimizer takes no schedule, or {lr_scheduler_type} is given",
         ),
         help="How the learning rates change during the run. cosine falls gently to 0; constant is easiest to compare.",
     )
@@ -182,7 +182,7 @@ class OptimizerConfig:
         label="LoRA+, U-Net",
         kohya="network_args.loraplus_unet_lr_ratio",
         between=(0.0, 1000.0),
-        read_if=ReadIf(lambda optimizer: optimizer.unet_lr > 0, "Learning rate, U-Net (unet_lr) is 0"),
+        read_if=above_zero("unet_lr"),
         help="LoRA+ for the U-Net only; 0 uses LoRA+.",
     )
     loraplus_text_encoder_lr_ratio: float = option(

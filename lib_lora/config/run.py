@@ -108,7 +108,7 @@ class RunConfig:
         label="Save every … epochs",
         between=(0, 100000),
         affects="files",
-        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "Saves in between (save_n_epoch_ratio) decides how often"),
+        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "{save_n_epoch_ratio} decides how often"),
         help="Also saves NAME-000001 and so on, every this many epochs; 0 saves only at the end.",
     )
     save_every_n_steps: int = option(

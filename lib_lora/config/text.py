@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 TokenLength = Literal["75", "150", "225"]
 TokenRule = Literal["kohya", "webui"]
@@ -117,7 +117,7 @@ class TextConfig:
         label="Warm-up tags",
         between=(1, 255),
         in_kohya_form=False,
-        read_if=ReadIf(lambda text: text.token_warmup_step > 0, "Tag warm-up (token_warmup_step) is 0"),
+        read_if=above_zero("token_warmup_step"),
         help="Number of tags at the first step of the tag warm-up.",
     )
     token_warmup_step: float = option(

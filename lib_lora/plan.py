@@ -175,14 +175,7 @@ def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
 def bucket_rule(config: TrainConfig) -> BucketRule:
     """The bucket rule from the bucket options."""
     data = config.data
-    low, high = data.bucket_range
-    return BucketRule(
-        Size(data.height, data.resolution),
-        low,
-        high,
-        data.bucket_reso_steps,
-        data.bucket_no_upscale,
-    )
+    return BucketRule(Size(data.height, data.resolution), *data.bucket_range, data.bucket_reso_steps, data.bucket_no_upscale)
 
 
 def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:

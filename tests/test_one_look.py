@@ -71,7 +71,7 @@ def drawn(opt: Option, rng: random.Random, files: list[str]) -> Any:
     if opt.type is bool:
         return rng.random() < 0.5
     if opt.type in (int, float):
-        low, high = opt.declaration.ge or 0, opt.declaration.le or 4
+        low, high = opt.declaration.between or (0, 4)
         return rng.choice([low, low + 1, min(high, low + 8), (low + min(high, 64)) / 2, low - 1, "x"])
     return rng.choice(["", "x"])
 

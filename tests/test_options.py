@@ -31,8 +31,8 @@ def test_option_is_declared_whole(opt: Option) -> None:
     assert declared.kohya is None or declared.kohya.removeprefix("network_args.").isidentifier()
     assert declared.place in {"basic", "advanced", "none"}
     if opt.type in (int, float):
-        assert declared.ge is not None and declared.le is not None
-        assert declared.unset if opt.default is None else declared.ge <= opt.default <= declared.le
+        assert declared.between is not None
+        assert declared.unset if opt.default is None else declared.between[0] <= opt.default <= declared.between[1]
 
 
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
@@ -50,7 +50,7 @@ def test_every_option_goes_through_json_and_text(opt: Option) -> None:
 def test_bounds_hold(opt: Option) -> None:
     if opt.type in (int, float):
         step = 1 if opt.type is int else 1e-9
-        for bound, outside in ((opt.declaration.ge, -step), (opt.declaration.le, step)):
+        for bound, outside in zip(opt.declaration.between or (), (-step, step)):
             assert build_config({opt.name: bound}).value(opt) == bound
             assert "must be" in str(bounds_problem(opt, parse_typed(opt, bound + outside * max(1, abs(bound)))))
     if opt.choices:

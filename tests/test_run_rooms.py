@@ -20,9 +20,8 @@ from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.embedding_rules import RULES as EMBEDDING_RULES
 from lib_lora.config.groups import build_config
 from lib_lora.config.lycoris import lycoris_arguments, network_module
-from lib_lora.config.rules import RULES
+from lib_lora.config.rules import RULES, sample_prompts_can_be_read
 from lib_lora.config.run import RunConfig
-from lib_lora.config.run_rules import RULES as RUN_RULES
 from lib_lora.data.captions import lines_of
 from lib_lora.data.folders import NAMED, leads_out, link_problem, named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
@@ -67,10 +66,13 @@ def test_an_embedding_needs_a_word_that_prompts_can_hold() -> None:
 
 
 def test_sample_prompts_are_read_where_they_are_drawn() -> None:
-    assert RunConfig().sample_prompts == "" and broken(RUN_RULES, sample_prompts="a cat --w 64", sample_every_n_steps=2) == []
-    (found,) = broken(RUN_RULES, sample_prompts="a cat --w 100000", sample_every_n_steps=2)
+    assert (
+        RunConfig().sample_prompts == ""
+        and broken([sample_prompts_can_be_read], sample_prompts="a cat --w 64", sample_every_n_steps=2) == []
+    )
+    (found,) = broken([sample_prompts_can_be_read], sample_prompts="a cat --w 100000", sample_every_n_steps=2)
     assert found.startswith("Sample prompts (sample_prompts): ")
-    assert broken(RUN_RULES, sample_prompts="a cat --w 100000") == [], "nothing draws it"
+    assert broken([sample_prompts_can_be_read], sample_prompts="a cat --w 100000") == [], "nothing draws it"
 
 
 def test_types_under_lycoris_names() -> None:

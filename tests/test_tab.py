@@ -133,7 +133,7 @@ def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: A
     if opt.choices:
         assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
     if isinstance(made, gr.Slider):
-        assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
+        assert (made.minimum, made.maximum) == opt.declaration.between
 
 
 def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +424,7 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     repeat = partial(tab._jobs.fill, from_state=False)
     assert repeat("id")[2 + resume]["value"] == ""
     told, _, *fields = tab._jobs.fill("id", from_state=True)
-    assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
+    assert fields[resume]["value"] == tmp_path.name and "settings of cat and its newest state" in told
     told, files, *fields = of_queue(tab._jobs, repeat, "gone", 1 + len(order()))
     assert "not exist any more" in told and not [field for field in (files, *fields) if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))

@@ -42,7 +42,8 @@ def component(opt: Option) -> Any:
     if opt.choices is not None:
         return gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
     if declared.slider:
-        return gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
+        low, high = declared.between or (None, None)
+        return gr.Slider(minimum=low, maximum=high, step=declared.slider, value=opt.default, **common)
     if opt.type is int:
         return gr.Number(value=opt.default, **common)
     if opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong

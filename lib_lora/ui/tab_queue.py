@@ -99,7 +99,7 @@ class QueueSection:
         config = build_config(settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state))
         fields = [self._field(opt, config) for opt in self._options]
         told = f"The form has the settings of {entry.name}" + (
-            "and its newest state in Resume from: set Epochs or Steps higher, and press Train."
+            " and its newest state in Resume from: set Epochs or Steps higher, and press Train."
             if from_state
             else ": change them, and press Train."
         )

@@ -1,27 +1,14 @@
-// Updates that keep nodes: only changed texts are set, and nodes are neither recreated nor moved unless necessary.
+// Views `{node, show, needed}` that keep nodes: a node is created once, `show` sets only what changed of it, and it is neither
+// recreated nor moved unless necessary. `needed`, if set, says whether there is something to show.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.dom = (() => {
     const SVG = "http://www.w3.org/2000/svg";
+    const OF_SVG = ["svg", "polyline", "text"];
     const given = new WeakMap(); // the text last set on a node; the webui's translation may have replaced it
 
-    function find(selector) {
-        return gradioApp().querySelector(selector);
-    }
-
-    function element(tag, className, text) {
-        const node = document.createElement(tag);
-        if (className) node.className = className;
-        if (text !== undefined) setText(node, text);
-        return node;
-    }
-
-    function svg(tag, attributes) {
-        const node = document.createElementNS(SVG, tag);
-        for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-        return node;
-    }
+    const find = (selector) => gradioApp().querySelector(selector);
 
     function setText(node, text) {
         if (given.get(node) === text) return;
@@ -31,7 +18,7 @@ window.trainLora.dom = (() => {
 
     function setAttribute(node, name, value) {
         if (value === null) node.removeAttribute(name);
-        else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+        else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
     }
 
     // Makes `nodes` the children of `parent`. The focused one is not moved, since moving loses the focus.
@@ -49,58 +36,81 @@ window.trainLora.dom = (() => {
         });
     }
 
-    // One node per item, by views `{node, show}`: a view is created once per key, shows its item, and stays as long as its key.
-    function keyed(key, make) {
-        let views = new Map();
-        return (items) => {
-            const next = new Map();
-            items.forEach((item, place) => {
+    // Shows those of `parts` that are needed; their nodes.
+    function shownParts(parts, shown) {
+        const needed = parts.filter((part) => !part.needed || part.needed(shown));
+        for (const part of needed) part.show(shown);
+        return needed.map((part) => part.node);
+    }
+
+    // A view of an element. `text`, or the needed `parts` and a view per item of `items`, and `attributes` follow from what is shown.
+    // The view of an item is made once per key, and kept as long as its key.
+    function view(tag, className, {text, attributes = () => ({}), parts = [], items = () => [], make, key = (_, place) => place, needed}) {
+        const node = OF_SVG.includes(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+        if (className) node.setAttribute("class", className);
+        let made = new Map();
+
+        function itemNodes(shown) {
+            made = new Map(items(shown).map((item, place) => {
                 const name = key(item, place);
-                const view = views.get(name) || make(item);
-                view.show(item);
-                next.set(name, view);
-            });
-            views = next;
-            return [...views.values()].map((view) => view.node);
-        };
-    }
+                const itemView = made.get(name) || make(item);
+                itemView.show(item);
+                return [name, itemView];
+            }));
+            return [...made.values()].map((itemView) => itemView.node);
+        }
 
-    // Messages; existing ones stay.
-    function list(className) {
-        const node = element("ul", className);
-        const lines = keyed((_, place) => place, () => {
-            const line = element("li");
-            return {node: line, show: (text) => setText(line, text)};
-        });
-        return {node, show: (texts) => arrange(node, lines(texts))};
-    }
-
-    // A button labelled with its action and its job. The second of a double click is dropped: another row may be there by then.
-    function button(className, press, {again = false} = {}) {
-        const node = element("button", className);
-        node.type = "button";
-        node.addEventListener("click", (event) => {
-            if (again || event.detail <= 1) press();
-        });
-        return {
+        const one = {
             node,
-            show(text, job) {
-                setText(node, text);
-                setAttribute(node, "aria-label", job ? `${text}: ${job}` : null);
+            needed,
+            shown: null, // last
+            show(shown) {
+                one.shown = shown;
+                for (const [name, value] of Object.entries(attributes(shown))) setAttribute(node, name, value);
+                if (text) setText(node, text(shown));
+                else arrange(node, [...shownParts(parts, shown), ...itemNodes(shown)]);
             },
         };
+        return one;
     }
 
-    // If `change` removes the focused button, the next remaining one gets the focus.
-    function keepingFocus(panel, change) {
+    // A view of a text.
+    const line = (tag, className, text, needed) => view(tag, className, {text, needed});
+
+    // Messages; existing ones stay.
+    function list(className, items) {
+        return view("ul", className, {items, make: () => line("li", "", (text) => text), needed: (shown) => items(shown).length > 0});
+    }
+
+    // A button labelled with its action and its job; `press` gets what it shows. The second of a double click is dropped unless
+    // `again`: another row may be there by then.
+    function button(className, {text, job = () => null, attributes = () => ({}), press, again = false, needed}) {
+        const label = (shown) => (job(shown) ? `${text(shown)}: ${job(shown)}` : null);
+        const one = view("button", className, {
+            text, needed, attributes: (shown) => ({type: "button", "aria-label": label(shown), ...attributes(shown)}),
+        });
+        one.node.addEventListener("click", (event) => {
+            if (again || event.detail <= 1) press(one.shown);
+        });
+        return one;
+    }
+
+    // Shows the needed parts in a panel of the tab. If that removes the focused button, the next remaining one gets the focus.
+    function fill(panel, parts, shown) {
         const active = panel.getRootNode().activeElement;
         const before = [...panel.querySelectorAll("button")];
         const place = before.indexOf(active);
-        change();
+        arrange(panel, shownParts(parts, shown));
         if (place < 0 || active.isConnected) return;
         const next = [...before.slice(place), ...before.slice(0, place).reverse()].find((node) => node.isConnected);
         if (next) next.focus({preventScroll: true});
     }
 
-    return {find, element, svg, setText, setAttribute, arrange, keyed, list, button, keepingFocus};
+    // Calls back when something below a node changes.
+    function watch(selector, changed, more = {}) {
+        const what = {childList: true, subtree: true, characterData: true, ...more};
+        new MutationObserver(changed).observe(find(selector), what);
+    }
+
+    return {find, setText, setAttribute, view, line, list, button, fill, watch};
 })();

@@ -20,16 +20,7 @@ window.trainLora.guard = (() => {
     }
 
     // Called by gradio before an event: its first input is the key.
-    async function withKey(_, ...values) {
-        return [await key(), ...values];
-    }
+    const withKey = async (_, ...values) => [await key(), ...values];
 
-    return {
-        key,
-        withKey,
-        isLocked: () => locked,
-        lock() {
-            locked = true;
-        },
-    };
+    return {key, withKey, isLocked: () => locked, lock: () => { locked = true; }};
 })();

@@ -1,12 +1,18 @@
-// The panel of the running or last job. Its parts are in this order, each shown only if needed.
+// The panel of the running or last job, and, for screen readers, what is announced of it.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.progress = (() => {
     const page = window.trainLora;
-    const WORDS = {running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", stopped: "Stopped", failed: "Failed"};
+    const SAMPLE = "train-lora/sample";
+    const COLUMNS = 6; // of samples
 
-    let parts = null; // views; `needed` says whether there is something to show
+    let parts = null; // views, in this order
+    let told = null; // the last announcement
+
+    const nameOf = ({job}) => job.name;
+    const isOver = ({job}) => !page.status.isActive(job.state);
+    const isCounted = ({job}) => job.total > 0;
 
     function duration(seconds) {
         const whole = Math.max(0, Math.round(seconds));
@@ -14,39 +20,9 @@ window.trainLora.progress = (() => {
         return pieces.map((piece) => String(piece).padStart(2, "0")).join(":").replace(/^00:/, "");
     }
 
-    function heldOut(job) {
+    function heldOut({job}) {
         const loss = job.held_out[job.held_out.length - 1][1];
         return `validation loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
-    }
-
-    function head() {
-        const node = page.dom.element("div", "train-lora-head");
-        const name = page.dom.element("b");
-        const state = page.dom.element("span", "train-lora-state");
-        const phase = page.dom.element("span", "train-lora-phase");
-        const loss = page.dom.element("span", "train-lora-phase");
-        return {
-            node,
-            show({job}) {
-                page.dom.setText(name, job.name);
-                page.dom.setText(state, WORDS[job.state]);
-                page.dom.setText(phase, job.phase);
-                if (job.held_out.length) page.dom.setText(loss, heldOut(job));
-                page.dom.arrange(node, [...(job.name ? [name] : []), state, phase, ...(job.held_out.length ? [loss] : [])]);
-            },
-        };
-    }
-
-    function bar() {
-        const node = page.dom.element("progress", "train-lora-bar");
-        return {
-            node,
-            show({job}) {
-                node.max = job.total;
-                node.value = job.step;
-                page.dom.setAttribute(node, "aria-label", `Steps of ${job.name}`);
-            },
-        };
     }
 
     function facts({job, run}) {
@@ -60,86 +36,73 @@ window.trainLora.progress = (() => {
         return rows;
     }
 
-    function numbers() {
-        const node = page.dom.element("dl", "train-lora-numbers");
-        const cells = page.dom.keyed(([name]) => name, ([name]) => {
-            const cell = page.dom.element("div");
-            const value = page.dom.element("dd");
-            cell.append(page.dom.element("dt", "", name), value);
-            return {node: cell, show: ([, text]) => page.dom.setText(value, text)};
-        });
-        return {node, show: (shown) => page.dom.arrange(node, cells(facts(shown)))};
+    function fact() {
+        return page.dom.view("div", "", {parts: [page.dom.line("dt", "", ([name]) => name), page.dom.line("dd", "", ([, text]) => text)]});
     }
 
-    function chart() {
-        const view = page.chart.labelled();
-        return {
-            node: view.node,
-            show({job, run}) {
-                const lines = {"train-lora-raw": run.losses, "train-lora-mean": run.means};
-                view.show({lines, low: run.low, high: run.high, first: job.first_step, steps: job.total});
-            },
-        };
+    function curves({job, run}) {
+        const lines = {"train-lora-raw": run.losses, "train-lora-mean": run.means};
+        return {lines, low: run.low, high: run.high, first: job.first_step, steps: job.total};
     }
 
-    function sentences(className, texts) {
-        const view = page.dom.list(className);
-        return {node: view.node, show: (shown) => view.show(texts(shown)), needed: (shown) => texts(shown).length > 0};
+    // The newest samples: rows are prompts, columns are steps, the newest last.
+    const columns = ({job}) => job.sampled.slice(-COLUMNS); // `[step, number of samples]`
+    const rows = ({job}) => job.prompts.map((prompt, place) => ({job, prompt, place}));
+
+    // No `src` if the prompt was added after the step.
+    function picturesOf({job, prompt, place}) {
+        return columns({job}).map(([step, count]) => ({
+            step, src: place < count ? `${SAMPLE}/${job.id}/${step}/${place}` : "", alt: `${prompt}, step ${step}`,
+        }));
     }
 
-    function files(title, names) {
-        const node = page.dom.element("div", "train-lora-phase");
-        return {
-            node,
-            show: ({job}) => page.dom.setText(node, `${title}: ${names(job).join(", ")}`),
-            needed: ({job}) => names(job).length > 0,
-        };
+    function samples() {
+        const {view, line} = page.dom;
+        const picture = () => view("img", "", {attributes: ({src, alt}) => ({src, alt}), needed: ({src}) => src});
+        const cell = () => view("td", "", {parts: [picture()]});
+        const name = () => view("th", "", {text: ({prompt}) => prompt, attributes: ({prompt}) => ({title: prompt})});
+        const row = () => view("tr", "", {parts: [name()], items: picturesOf, make: cell, key: ({step}) => step});
+        const title = () => line("th", "", ([step]) => (step ? `Step ${step}` : "Before"));
+        const head = view("tr", "", {parts: [line("th", "", () => "")], items: columns, make: title, key: ([step]) => step});
+        return view("table", "train-lora-samples", {parts: [head], items: rows, make: row, needed: ({job}) => job.sampled.length > 0});
     }
 
-    function best() {
-        const node = page.dom.element("div", "train-lora-best");
-        const text = page.dom.element("span");
-        const use = page.dom.button("train-lora-test", () => page.dom.find("#train_lora_use_best").click());
-        node.append(text, use.node);
-        return {
-            node,
-            show({job}) {
-                page.dom.setText(text, `Lowest validation loss: ${job.best.loss.toFixed(4)} at step ${job.best.step}.`);
-                use.show("Use the best", job.name);
-            },
-        };
-    }
-
-    function test() {
-        let shown = null;
-        const view = page.dom.button("train-lora-test", () => page.txt2img.test(shown));
-        view.node.id = "train_lora_test";
-        return {
-            node: view.node,
-            show({job}) {
-                shown = job;
-                view.show("Test in txt2img", job.name);
-            },
-        };
+    function files(title, filesOf) {
+        const text = (shown) => `${title}: ${filesOf(shown).join(", ")}`;
+        return page.dom.line("div", "train-lora-phase", text, (shown) => filesOf(shown).length > 0);
     }
 
     function build() {
-        const samples = page.samples.table();
-        const over = (job) => !page.status.isActive(job.state);
-        const counted = ({job}) => job.total > 0;
+        const {view, line, list} = page.dom;
+        const button = (text, press, more) => page.dom.button("train-lora-test", {text: () => text, job: nameOf, press, ...more});
         return [
-            {...head(), needed: () => true},
-            sentences("train-lora-problem", ({job}) => job.problems),
-            sentences("train-lora-note", ({job}) => job.notes),
-            sentences("train-lora-note", ({job}) => job.choices),
-            {...bar(), needed: counted},
-            {...numbers(), needed: counted},
-            {...chart(), needed: ({run}) => run.losses.length > 1},
-            {node: samples.node, show: ({job}) => samples.show(job), needed: ({job}) => job.sampled.length > 0},
-            files("Saved in between", (job) => job.between),
-            files("Files left on the disk", (job) => (over(job) ? job.left : [])),
-            {...best(), needed: ({job}) => job.best && over(job)},
-            {...test(), needed: ({job}) => job.saved && job.state === "done"},
+            view("div", "train-lora-head", {parts: [
+                line("b", "", nameOf, nameOf),
+                line("span", "train-lora-state", ({job}) => page.status.WORDS[job.state]),
+                line("span", "train-lora-phase", ({job}) => job.phase),
+                line("span", "train-lora-phase", heldOut, ({job}) => job.held_out.length > 0),
+            ]}),
+            list("train-lora-problem", ({job}) => job.problems),
+            list("train-lora-note", ({job}) => job.notes),
+            list("train-lora-note", ({job}) => job.choices),
+            view("progress", "train-lora-bar", {
+                attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": `Steps of ${job.name}`}), needed: isCounted,
+            }),
+            view("dl", "train-lora-numbers", {items: facts, make: fact, key: ([name]) => name, needed: isCounted}),
+            page.chart.labelled(curves, ({run}) => run.losses.length > 1),
+            samples(),
+            files("Saved in between", ({job}) => job.between),
+            files("Files left on the disk", ({job}) => (isOver({job}) ? job.left : [])),
+            view("div", "train-lora-best", {
+                parts: [
+                    line("span", "", ({job}) => `Lowest validation loss: ${job.best.loss.toFixed(4)} at step ${job.best.step}.`),
+                    button("Use the best", () => page.dom.find("#train_lora_use_best").click()),
+                ],
+                needed: ({job}) => job.best && isOver({job}),
+            }),
+            button("Test in txt2img", ({job}) => page.txt2img.test(job), {
+                attributes: () => ({id: "train_lora_test"}), needed: ({job}) => job.saved && job.state === "done",
+            }),
         ];
     }
 
@@ -147,9 +110,7 @@ window.trainLora.progress = (() => {
         const panel = page.dom.find("#train_lora_progress");
         if (!panel) return;
         parts = parts || build();
-        const needed = parts.filter((part) => part.needed(shown));
-        for (const part of needed) part.show(shown);
-        page.dom.keepingFocus(panel, () => page.dom.arrange(panel, needed.map((part) => part.node)));
+        page.dom.fill(panel, parts, shown);
         panel.dataset.state = shown.job.state;
         panel.dataset.job = shown.job.id;
     }
@@ -157,18 +118,34 @@ window.trainLora.progress = (() => {
     // Shows, instead of a job, that Train was pressed, or nothing.
     function replace(word, text) {
         const panel = page.dom.find("#train_lora_progress");
-        panel.replaceChildren(...(text ? [page.dom.element("div", "train-lora-head", text)] : []));
+        page.dom.fill(panel, text ? [page.dom.line("div", "train-lora-head", () => text)] : []);
         panel.dataset.state = word;
     }
 
-    function stateShown() {
-        const panel = page.dom.find("#train_lora_progress");
-        return panel ? panel.dataset.state : undefined;
+    const stateShown = () => page.dom.find("#train_lora_progress")?.dataset.state;
+
+    // How a run begins and ends, what it waits for, and each quarter of its steps.
+    function sentence(job) {
+        const words = `${job.name}: ${page.status.WORDS[job.state]}`;
+        if (isOver({job})) return [`${words}.`, ...job.problems, job.phase].filter(Boolean).join(" ");
+        const quarter = job.total ? Math.floor(4 * job.step / job.total) : 0;
+        return quarter ? `${words}, ${25 * quarter} %` : words;
+    }
+
+    function announce(job) {
+        const text = sentence(job);
+        const isOld = told === null && isOver({job}); // it ended before the page was opened
+        if (!isOld && text !== told) page.dom.setText(page.dom.find("#train_lora_announced"), text);
+        told = text;
     }
 
     document.addEventListener("trainLoraStatus", ({detail}) => {
-        if (detail.job && !page.train.hides(detail.job)) show(detail);
+        if (!detail.job || page.train.hides(detail.job)) return;
+        announce(detail.job);
+        show(detail);
     });
 
-    return {WORDS, replace, stateShown};
+    onUiLoaded(() => page.dom.find("#train_lora_message").setAttribute("role", "status"));
+
+    return {replace, stateShown};
 })();

@@ -5,12 +5,14 @@ window.trainLora = window.trainLora || {};
 window.trainLora.queue = (() => {
     const page = window.trainLora;
     const QUEUE = "train-lora/queue";
+    const MOST_NAMES = 10;
+    const COLUMNS = ["Name", "State", "When", "Step", "Loss", ""];
 
     let list = null; // the newest answer
     let fetching = false;
     let chosen = ""; // the job whose button was pressed
     let running = null; // the job that the status shows
-    let panel = null; // the panel's parts, once created
+    let parts = null; // of the panel, once created
     const open = new Map(); // id of a job with open details -> its details, or null until they are loaded
 
     // Called by gradio when a hidden button is pressed.
@@ -23,70 +25,85 @@ window.trainLora.queue = (() => {
 
     // Fills the form with a job's settings.
     function fill(name, id) {
-        if (page.uploads.isUploading()) return;
+        if (page.imagesArrivals.isArriving()) return;
         press(name, id);
         page.dom.find("#train_lora_form").scrollIntoView({behavior: "smooth"});
     }
 
-    function holdBar() {
-        const node = page.dom.element("div", "train-lora-row-buttons");
-        const button = page.dom.button("train-lora-small", () => press(list.held ? "start" : "hold", ""));
-        const text = page.dom.element("span", "train-lora-phase");
-        node.append(button.node, text);
-        return {
-            node,
-            show({held}) {
-                button.show(held ? "Start queue" : "Hold queue");
-                page.dom.setText(text, held ? "Waiting jobs do not start." : "Jobs run one after the other.");
-            },
-        };
+    // A job's row, and its details while they are open.
+    function rows({jobs}) {
+        const last = jobs.filter((job) => job.place).length;
+        return jobs.flatMap((job) => {
+            const row = {key: job.id, make: page.queueJob.row, job, last, running, isOpen: open.has(job.id)};
+            if (!row.isOpen) return [row];
+            return [row, {key: `details of ${job.id}`, make: page.queueJob.details, details: open.get(job.id)}];
+        });
     }
 
-    function head() {
-        const node = page.dom.element("tr");
-        for (const text of ["Name", "State", "When", "Step", "Loss", ""]) node.append(page.dom.element("th", "", text));
-        return node;
+    function removeUnneeded({kept: {free}}) {
+        const what = "samples, latents, and images and states of finished jobs that are not needed to resume any";
+        if (confirm(`Remove ${free} of ${what}? LoRAs are kept.`)) press("kept", "free");
     }
 
-    function table() {
-        const node = page.dom.element("table", "train-lora-jobs");
-        const first = head();
-        const rows = page.dom.keyed(({key}) => key, ({make}) => make());
-        return {
-            node,
-            show({jobs}) {
-                const last = jobs.filter((job) => job.place).length;
-                const items = jobs.flatMap((job) => [
-                    {key: job.id, make: page.queueRow.row, job, last, running, isOpen: open.has(job.id)},
-                    ...(open.has(job.id) ? [{key: `details of ${job.id}`, make: page.queueDetails.row, details: open.get(job.id)}] : []),
-                ]);
-                page.dom.arrange(node, [first, ...rows(items)]);
-            },
-        };
+    function removeStates({kept: {asked, names}}) {
+        const more = names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : "";
+        const whose = names.slice(0, MOST_NAMES).join(", ") + more;
+        const loss = `These jobs cannot be resumed afterwards: ${whose}. LoRAs are kept.`;
+        if (confirm(`Remove ${asked} of saved states and their images? ${loss}`)) press("kept", "states");
+    }
+
+    function changeLimit({kept: {limit}}) {
+        const rule = "Above that, the oldest files that are not needed to resume a job are removed.";
+        const said = prompt(`How many GB may jobs keep besides their LoRAs? ${rule}`, limit);
+        if (said !== null) press("kept", said);
+    }
+
+    const button = (text, does, needed) => page.dom.button("train-lora-small", {text, press: does, needed});
+
+    // What jobs keep on disk beside their LoRAs.
+    function keptBar() {
+        return page.dom.view("div", "train-lora-row-buttons", {
+            attributes: () => ({id: "train_lora_kept"}),
+            parts: [
+                page.dom.view("span", "", {
+                    attributes: ({kept}) => ({class: kept.over ? "train-lora-problem" : "train-lora-phase"}),
+                    text: ({kept}) => `Kept by jobs: ${kept.size} of ${kept.limit} GB`,
+                }),
+                button(({kept}) => `Remove samples and latents (${kept.free})`, removeUnneeded, ({kept}) => kept.can_free),
+                button(({kept}) => `Remove saved states (${kept.asked})`, removeStates, ({kept}) => kept.can_ask),
+                button(() => "Change limit", changeLimit),
+            ],
+            needed: ({jobs, kept}) => kept.can_free || kept.can_ask || kept.over || jobs.length > 0,
+        });
     }
 
     function build() {
-        const trouble = page.dom.element("div", "train-lora-problem");
-        const hint = page.dom.element("div", "train-lora-hint", "No jobs yet. If you press Train during a run, the new job waits here.");
+        const {view, line} = page.dom;
+        const hint = "No jobs yet. If you press Train during a run, the new job waits here.";
+        const head = view("tr", "", {items: () => COLUMNS, make: () => line("th", "", (text) => text)});
         return [
-            {node: trouble, show: (shown) => page.dom.setText(trouble, shown.trouble), needed: (shown) => shown.trouble !== ""},
-            {...holdBar(), needed: ({jobs}) => jobs.some((job) => job.place)},
-            {node: hint, show: () => {}, needed: ({jobs}) => !jobs.length},
-            {...table(), needed: ({jobs}) => jobs.length > 0},
-            {...page.queueKept.bar(), needed: ({jobs, kept}) => kept.can_free || kept.can_ask || kept.over || jobs.length > 0},
+            line("div", "train-lora-problem", ({trouble}) => trouble, ({trouble}) => trouble !== ""),
+            view("div", "train-lora-row-buttons", {
+                parts: [
+                    button(({held}) => (held ? "Start queue" : "Hold queue"), ({held}) => press(held ? "start" : "hold", "")),
+                    line("span", "train-lora-phase", ({held}) => (held ? "Waiting jobs do not start." : "Jobs run one after the other.")),
+                ],
+                needed: ({jobs}) => jobs.some((job) => job.place),
+            }),
+            line("div", "train-lora-hint", () => hint, ({jobs}) => !jobs.length),
+            view("table", "train-lora-jobs", {
+                parts: [head], items: rows, make: ({make}) => make(), key: ({key}) => key, needed: ({jobs}) => jobs.length > 0,
+            }),
+            keptBar(),
         ];
     }
 
     function show() {
-        const node = page.dom.find("#train_lora_queue");
-        if (!node || !list) return;
-        panel = panel || build();
-        const needed = panel.filter((part) => part.needed(list));
-        page.dom.keepingFocus(node, () => {
-            for (const part of needed) part.show(list);
-            page.dom.arrange(node, needed.map((part) => part.node));
-        });
-        node.dataset.revision = list.revision;
+        const panel = page.dom.find("#train_lora_queue");
+        if (!panel || !list) return;
+        parts = parts || build();
+        page.dom.fill(panel, parts, list);
+        panel.dataset.revision = list.revision;
     }
 
     async function answer(path) {
@@ -102,8 +119,7 @@ window.trainLora.queue = (() => {
 
     // Shows or hides a job's details.
     async function look(id) {
-        if (open.has(id)) open.delete(id);
-        else {
+        if (!open.delete(id)) {
             open.set(id, null);
             await readDetails(id);
         }
@@ -134,8 +150,7 @@ window.trainLora.queue = (() => {
     });
 
     onUiLoaded(() => {
-        const watch = {childList: true, subtree: true, characterData: true};
-        new MutationObserver(refresh).observe(page.dom.find("#train_lora_message"), watch);
+        page.dom.watch("#train_lora_message", refresh);
         refresh();
     });
 

@@ -34,18 +34,14 @@ window.trainLora.report = (() => {
     }
 
     function ask() {
-        if (page.imagesArrivals.isArriving()) {
-            formChanged();
-            return;
+        if (page.imagesArrivals.isArriving()) formChanged();
+        else if (asked) again = true;
+        else {
+            asked = true;
+            clearTimeout(givenUp);
+            givenUp = setTimeout(over, LOST_MS);
+            page.dom.find("#train_lora_check").click();
         }
-        if (asked) {
-            again = true;
-            return;
-        }
-        asked = true;
-        clearTimeout(givenUp);
-        givenUp = setTimeout(over, LOST_MS);
-        page.dom.find("#train_lora_check").click();
     }
 
     function over() {
@@ -65,8 +61,7 @@ window.trainLora.report = (() => {
     }
 
     onUiLoaded(() => {
-        const watch = {childList: true, subtree: true, characterData: true};
-        new MutationObserver(written).observe(page.dom.find("#train_lora_report"), watch);
+        page.dom.watch("#train_lora_report", written);
         const form = page.dom.find("#train_lora_form");
         for (const kind of ["input", "change", "click"]) form.addEventListener(kind, formChanged);
     });

@@ -9,19 +9,17 @@ window.trainLora.status = (() => {
     const FAST_MS = 500;
     const SLOW_MS = 4000;
     const ACTIVE = ["running", "lent", "paused", "stopping"];
+    const WORDS = { // for people, of a run's states and of those of jobs in the list
+        running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", finished: "Done", stopped: "Stopped",
+        failed: "Failed", waiting: "Waiting", interrupted: "Interrupted", broken: "Unreadable",
+    };
     const KEPT = 0.95; // decay of the mean per step
 
     let run = null; // the losses of the last reported job
     let timer = null;
 
-    // A job that is resumed runs again under its id.
-    const runOf = (job) => `${job.id} ${job.started}`;
-
     const isActive = (state) => ACTIVE.includes(state);
-
-    function startRun(id) {
-        return {id, losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
-    }
+    const runOf = (job) => `${job.id} ${job.started}`; // a job that is resumed runs again under its id
 
     // The bias-corrected exponential mean. null is a loss that is not finite; a note says which step.
     function take(losses) {
@@ -48,7 +46,7 @@ window.trainLora.status = (() => {
         const other = told?.job && runOf(told.job) !== run?.id;
         if (other && since) told = await ask(0);
         if (!told?.job) return told;
-        if (other) run = startRun(runOf(told.job));
+        if (other) run = {id: runOf(told.job), losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
         if (other || run.losses.length === since) take(told.job.losses);
         return told;
     }
@@ -77,5 +75,5 @@ window.trainLora.status = (() => {
 
     onUiLoaded(poll);
 
-    return {isActive, poll, pollSoon, runOf};
+    return {WORDS, isActive, lastRun: () => run?.id, poll, pollSoon, runOf};
 })();

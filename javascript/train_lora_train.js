@@ -1,4 +1,5 @@
-// The Train button: one press is one job, the page reacts at once, and an older job is hidden until the answer arrives.
+// The buttons of a run. One press of Train is one job, the page reacts at once, and an older job is hidden until the answer
+// arrives. The others are shown while they apply, and labelled with their job.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -6,11 +7,16 @@ window.trainLora.train = (() => {
     const page = window.trainLora;
     const PRESSED_MS = 1000; // from the key of a press of Train until gradio itself marks its answer as pending
     const LOST_MS = 60000; // timeout of an answer
+    const SHOWN = { // by state; a button that is not listed is always shown
+        train_lora_pause: ["running", "lent"],
+        train_lora_go_on: ["paused"],
+        train_lora_save_now: ["running", "lent", "paused"],
+    };
+    const OF_A_RUN = ["train_lora_stop", "train_lora_keep", ...Object.keys(SHOWN)];
 
     let pressed = false; // Train was pressed, and gradio has not marked it as pending yet
     let starting = false;
     let dismissed = null; // the run of an old job that a refused start has hidden
-    let shown = null; // the run in the last status
     let answeredBefore = null; // the job in the server's last answer to Train
 
     const message = () => page.dom.find("#train_lora_message [data-job]");
@@ -18,7 +24,7 @@ window.trainLora.train = (() => {
     // Called by gradio when Train is pressed.
     async function withKey(_, ...values) {
         if (!page.status.isActive(page.progress.stateShown())) {
-            answeredBefore = message() ? message().dataset.job : null;
+            answeredBefore = message()?.dataset.job;
             starting = true;
             page.progress.replace("starting", "Starting");
         }
@@ -48,7 +54,7 @@ window.trainLora.train = (() => {
         if (!waits && page.dom.find("#train_lora_message .train-lora-problem")) {
             starting = false;
             if (page.status.isActive(page.progress.stateShown())) return;
-            dismissed = shown;
+            dismissed = page.status.lastRun();
             page.progress.replace("refused", "");
             return;
         }
@@ -71,12 +77,19 @@ window.trainLora.train = (() => {
     }
 
     document.addEventListener("trainLoraStatus", ({detail: {job}}) => {
-        if (job) shown = page.status.runOf(job);
+        if (!job) return;
+        const see = (id, seen) => page.dom.find(`#${id}`)?.classList.toggle("train-lora-hidden", !seen);
+        const active = page.status.isActive(job.state);
+        see("train_lora_more_buttons", active);
+        for (const [id, states] of Object.entries(SHOWN)) see(id, states.includes(job.state));
+        for (const id of OF_A_RUN) {
+            const node = page.dom.find(`#${id}`);
+            if (node) page.dom.setAttribute(node, "aria-label", active ? `${node.textContent.trim()}: ${job.name}` : null);
+        }
     });
 
     onUiLoaded(() => {
-        const watch = {childList: true, subtree: true, characterData: true};
-        new MutationObserver(answered).observe(page.dom.find("#train_lora_message"), watch);
+        page.dom.watch("#train_lora_message", answered);
         page.dom.find("#train_lora_buttons").addEventListener("click", clicked, true); // before gradio's own
     });
 

@@ -20,21 +20,17 @@ window.trainLora.txt2img = (() => {
     // One gallery after the other: each refresh empties the webui's shared list of LoRAs before it fills it again.
     function refresh(job) {
         if (refreshedFor === page.status.runOf(job)) return;
-        const buttons = ["txt2img", "img2img"].map((tab) => page.dom.find(`#${tab}_lora_extra_refresh_internal`));
-        if (buttons.some((button) => !button)) return;
+        const [first, second] = ["txt2img", "img2img"].map((tab) => page.dom.find(`#${tab}_lora_extra_refresh_internal`));
+        if (!first || !second) return;
         refreshedFor = page.status.runOf(job);
-        buttons[0].dispatchEvent(new Event("click"));
-        afterAnswer("txt2img", () => buttons[1].dispatchEvent(new Event("click")));
-    }
-
-    function afterAnswer(tab, next) {
-        const pane = () => page.dom.find(`#${tab}_lora_pane`); // each answer replaces it
+        first.dispatchEvent(new Event("click"));
+        const pane = () => page.dom.find("#txt2img_lora_pane"); // each answer replaces it
         const before = pane();
         const asked = Date.now();
         const timer = setInterval(() => {
             if (pane() === before && Date.now() - asked < REFRESHED_MS) return;
             clearInterval(timer);
-            next();
+            second.dispatchEvent(new Event("click"));
         }, 100);
     }
 

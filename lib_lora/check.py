@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.groups import TrainConfig, title
 from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
 from lib_lora.data.captions import CaptionSource
-from lib_lora.data.dataset import Dataset, scan
+from lib_lora.data.dataset import Dataset, scan, with_regularisation
 from lib_lora.data.masks import with_masks
 from lib_lora.data.prompt_emphasis import attention_weights
-from lib_lora.data.regularisation import with_regularisation
 from lib_lora.errors import ConfigError, DatasetError, Problem
 from lib_lora.families.family import DetectedModel
 from lib_lora.host import Host
@@ -227,7 +226,7 @@ def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     count = sum(not sample.is_reg for sample in dataset.samples)
     if config.data.validation_split == 0 or count != 1:
         return []
-    return ["Validation split (validation_split): there is only one image; add more, or set it to 0."]
+    return [f"{title('validation_split')}: there is only one image; add more, or set it to 0."]
 
 
 def _weight_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
@@ -246,7 +245,7 @@ def _cache_problems(config: TrainConfig, dataset: Dataset) -> list[str]:
     """Problems of the folders for cached latents, found before the first image is encoded."""
     if not (config.data.cache_latents and config.data.cache_latents_to_disk):
         return []
-    start = "Cache latents to disk (cache_latents_to_disk): "
+    start = f"{title('cache_latents_to_disk')}: "
     kept = [folder.path / CACHE_FOLDER for folder in dataset.folders]
     links = [f"{start}{str(place)!r} is a link, which is not followed; remove it." for place in kept if place.is_symlink()]
     places = [place if place.exists() else place.parent for place in kept if not place.is_symlink()]

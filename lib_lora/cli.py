@@ -19,6 +19,7 @@ from typing import Any
 
 from lib_lora import __version__
 from lib_lora.cli_options import add_files, add_options, config_from
+from lib_lora.config.groups import TrainConfig, title
 from lib_lora.errors import ConfigError, TrainLoraError
 from lib_lora.events import (
     BestSaved,
@@ -129,21 +130,19 @@ def _file(text: str) -> Path:
     return path
 
 
+def _need(config: TrainConfig, **wanted: str) -> None:
+    """Refuse empty paths; `wanted`: option name -> what its argument takes."""
+    empty = [f"{title(name)}: is empty; use --{name} {what}." for name, what in wanted.items() if not getattr(config.run, name)]
+    if empty:
+        raise ConfigError(empty)
+
+
 def _train(args: argparse.Namespace) -> str:
     from lib_lora.hosts.standalone import StandaloneHost
     from lib_lora.train import train
 
     config = config_from(args)
-    missing = [
-        text
-        for value, text in (
-            (config.run.checkpoint, "Checkpoint (checkpoint): is empty; use --checkpoint FILE."),
-            (config.run.out, "Output folder (out): is empty; use --out DIR."),
-        )
-        if not value
-    ]
-    if missing:
-        raise ConfigError(missing)
+    _need(config, checkpoint="FILE", out="DIR")
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), at_home(config.run.out), full_precision=full)
     control = RunControl()
@@ -178,8 +177,7 @@ def _estimate(args: argparse.Namespace) -> str:
     from lib_lora.hosts.standalone import StandaloneHost, default_device
 
     config = config_from(args)
-    if not config.run.checkpoint:
-        raise ConfigError(["Checkpoint (checkpoint): is empty; use --checkpoint FILE."])
+    _need(config, checkpoint="FILE")
     device = torch.device(args.device) if args.device else default_device()
     full = config.precision.mixed_precision == "no"
     host = StandaloneHost(at_home(config.run.checkpoint), Path(), device, full_precision=full)

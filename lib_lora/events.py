@@ -10,31 +10,29 @@ from lib_lora.plan import Plan
 
 
 @dataclass(frozen=True)
+class _Text:
+    """A sentence for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Planned:
     """All checks passed; the run will follow `plan`."""
 
     plan: Plan
 
 
-@dataclass(frozen=True)
-class Phase:
-    """What the run does now, for people, such as `waiting for the model`."""
-
-    text: str
+class Phase(_Text):
+    """What the run does now, such as `waiting for the model`."""
 
 
-@dataclass(frozen=True)
-class Lent:
-    """The run gave the model back for a while; `text` says what it waits for, for people."""
-
-    text: str
+class Lent(_Text):
+    """The run gave the model back for a while; `text` says what it waits for."""
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(_Text):
     """A choice that the settings left to the run, with its reason."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -107,18 +105,12 @@ class BestSaved:
     loss: float
 
 
-@dataclass(frozen=True)
-class Note:
-    """A message for the user; the run continues."""
-
-    text: str
+class Note(_Text):
+    """A message; the run continues."""
 
 
-@dataclass(frozen=True)
-class SaveFailed:
+class SaveFailed(_Text):
     """The disk refused a LoRA. The run retries if `RunControl.on_write_failed()` returns True next; else it ends."""
-
-    text: str
 
 
 @dataclass(frozen=True)

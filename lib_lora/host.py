@@ -17,43 +17,33 @@ class Host(Protocol):
 
     def problems(self) -> list[str]:
         """Why no model can be borrowed, as far as can be determined without touching it."""
-        ...
 
     def detected_model(self) -> DetectedModel | None:
         """The detected model, without touching it; None if none is loaded yet or it cannot be trained."""
-        ...
 
     def device(self) -> torch.device:
         """The device on which the model runs."""
-        ...
 
     def lora_folder(self) -> Path:
         """The folder for LoRA files."""
-        ...
 
     def work_folder(self) -> Path:
         """The folder for samples and states, below a name that starts with a dot, so that they are not listed or served."""
-        ...
 
     def keeps(self, folder: Path) -> bool:
         """Whether a folder of images is the host's own copy of dropped images."""
-        ...
 
     def hides_pictures(self) -> bool:
         """Whether pictures in the work folder need hidden names, since the host serves every file with a picture's ending."""
-        ...
 
     def borrow_model(self) -> AbstractContextManager[BaseModel]:
         """Lend the model, frozen; the exit restores everything, also after an error."""
-        ...
 
     def look(self) -> BaseModel | None:
         """The model that would be lent, for inspection only: nothing is loaded or changed. None if there is none."""
-        ...
 
     def someone_waits(self) -> bool:
         """Whether others wait for the borrowed model. Called after every step; never blocks."""
-        ...
 
     def borrow_again(self, base: Any, *, needs_vae: bool, insist: bool) -> AbstractContextManager[None]:
         """Lend a model again that `borrow_model` lent and that was given back since; those who wait go first.
@@ -66,7 +56,6 @@ class Host(Protocol):
         Raises:
             ModelAway: the model is not available, or has changed, for now; nothing was changed.
         """
-        ...
 
     def check_lora(self, path: Path) -> None:
         """Load the file as a user of the host would.
@@ -74,12 +63,9 @@ class Host(Protocol):
         Raises:
             LoraFileError: it does not load, or a key has no layer.
         """
-        ...
 
     def announce(self, path: Path) -> None:
         """Notify the host of a new or replaced file."""
-        ...
 
     def software(self) -> dict[str, Any]:
         """Name and version of the host, for metadata."""
-        ...

@@ -13,8 +13,7 @@ from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder, named
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out
-from lib_lora.data.regularisation import matched_repeats
+from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out, matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError, bounded
 
@@ -176,14 +175,7 @@ def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
 def bucket_rule(config: TrainConfig) -> BucketRule:
     """The bucket rule from the bucket options."""
     data = config.data
-    low, high = data.bucket_range
-    return BucketRule(
-        Size(data.height, data.resolution),
-        low,
-        high,
-        data.bucket_reso_steps,
-        data.bucket_no_upscale,
-    )
+    return BucketRule(Size(data.height, data.resolution), *data.bucket_range, data.bucket_reso_steps, data.bucket_no_upscale)
 
 
 def _counted(dataset: Dataset, shown: Sequence[int], heldout: Set[int]) -> str:

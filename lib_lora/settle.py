@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lib_lora.config.groups import TrainConfig
+from lib_lora.config.groups import TrainConfig, problem, title
 from lib_lora.config.rules import MODEL_RULES
 from lib_lora.config.settled import Settled, with_rates
 from lib_lora.errors import ConfigError, Problem
@@ -32,7 +32,7 @@ def settle(config: TrainConfig, detected: DetectedModel | None) -> Settled:
 
 def model_problems(settled: Settled) -> list[Problem]:
     """Problems of settings that do not fit the model that `settled` was made for."""
-    return [problem for rule in MODEL_RULES if (problem := rule(settled.given, settled))]
+    return [found for rule in MODEL_RULES if (found := rule(settled.given, settled))]
 
 
 def settled_for(config: TrainConfig, base: BaseModel) -> Settled:
@@ -53,8 +53,7 @@ def clip_skip_problems(settled: Settled, base: BaseModel) -> list[Problem]:
     skipped, layers = settled.text.clip_skip, _text_layers(base) if settled.text.clip_skip > 1 else 1
     if skipped <= layers:
         return []
-    told = f"Clip skip (clip_skip): got {skipped}, but the text encoder has {layers} layers; lower it."
-    return [Problem("clip_skip", told)]
+    return [problem("clip_skip", f"got {skipped}, but the text encoder has {layers} layers; lower it.")]
 
 
 def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
@@ -67,12 +66,12 @@ def settled_notes(settled: Settled, detected: DetectedModel) -> list[str]:
     if family.text_encoder_lr == 0 and rate > 0:
         told.append(
             f"Text encoders: both are trained. For {family.name}, training only the U-Net is usual and needs less memory; leave "
-            "Learning rate, text encoder (text_encoder_lr) empty for that."
+            f"{title('text_encoder_lr')} empty for that."
         )
     elif given.optimizer.text_encoder_lr is None and rate == 0:
         told.append(
-            f"Text encoders: not trained, since training only the U-Net is usual for {family.name}; set Learning rate, text "
-            "encoder (text_encoder_lr) to train both."
+            f"Text encoders: not trained, since training only the U-Net is usual for {family.name}; set "
+            f"{title('text_encoder_lr')} to train both."
         )
     if family.inpaints:
         told.append("Inpainting: the whole image counts as masked, as in txt2img.")

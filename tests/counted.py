@@ -8,7 +8,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import caption_ids
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import meta_model
+from lib_lora.estimate.meta import meta_model
 from lib_lora.estimate.phases import Counter
 from lib_lora.model.adapter import attached, parameters
 from lib_lora.model.base import BaseModel, networks

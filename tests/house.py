@@ -26,7 +26,7 @@ from lib_lora.files.state_file import VALUES, read_tensors, read_values
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
 from lib_lora.jobs.runner import Runner
-from lib_lora.output.sampler import PreviewRequest, sample
+from lib_lora.output.preview import PreviewRequest, sample
 from lib_lora.training.precision import choose_precision
 
 LORAS, PICTURES = {".safetensors", ".pt", ".ckpt"}, {".png"}

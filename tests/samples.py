@@ -17,7 +17,7 @@ def sample(opt: Option) -> Any:
         return ["a=1"]
     if opt.type is str:
         return ".cap" if opt.name == "caption_extension" else "some text"
-    low, high = opt.declaration.ge or 0, opt.declaration.le or 0
+    low, high = opt.declaration.between or (0, 0)
     start = opt.default or 0
     near = [start + 1, start - 1] if opt.type is int else [start / 2 + 0.25, start / 2]
     return next(value for value in near if low <= value <= high and value != opt.default)

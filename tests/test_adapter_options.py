@@ -17,11 +17,10 @@ from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.events import Finished
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.adapter import State, attached, state_dict
+from lib_lora.model.adapter import State, attached, delta_norm, state_dict
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.max_norm import delta_norm
-from lib_lora.output.sampler import PreviewRequest, sample
+from lib_lora.output.preview import PreviewRequest, sample
 from lib_lora.output.truncate import truncate
 from lib_lora.run_control import RunControl
 from lib_lora.train import train

@@ -13,12 +13,21 @@ from torch import nn
 
 from lib_lora.config.adapter import AdapterConfig
 from lib_lora.files.lora_file import read, serialise, write
-from lib_lora.model.adapter import Adapter, adapters_from_state, attached, by_layer, joined, parameters, state_dict
+from lib_lora.model.adapter import (
+    Adapter,
+    adapters_from_state,
+    attached,
+    by_layer,
+    delta_norm,
+    joined,
+    limit_norms,
+    parameters,
+    state_dict,
+)
 from lib_lora.model.adapter_types import new_adapter, new_tensors
 from lib_lora.model.base import Target
 from lib_lora.model.delta import adapter_type_of, delta, factorization, from_file
 from lib_lora.model.dropout import Dropout
-from lib_lora.model.max_norm import delta_norm, limit_norms
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 2, 3.0

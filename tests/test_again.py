@@ -106,7 +106,8 @@ def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
     from lib_lora.ui.form_continue import FIELDS, NOTHING, AgainBar
     from lib_lora.ui.guard import Guard
 
-    bar = AgainBar(Guard(), lambda: tmp_path / "loras")
+    guard = Guard()
+    bar = AgainBar(guard, lambda: tmp_path / "loras")
     finished(tmp_path / "loras" / "people" / "old.safetensors", alpha=0.5)
     (tmp_path / "loras" / ".hidden").mkdir()
     (tmp_path / "loras" / ".hidden" / "no.safetensors").write_bytes(b"")
@@ -121,7 +122,7 @@ def test_the_form_offers_the_panels_loras_and_is_filled(tmp_path: Path) -> None:
         tmp_path / "loras" / "people" / "old.safetensors"
     )
     for name in ("broken.safetensors", "../outside.safetensors"):
-        told, *fields = bar.choose(name)
+        told, *fields = guard.guarded(bar.choose, bar._told)(guard.key, name)
         assert "train-lora-problem" in told and not any("value" in field for field in fields)
     assert [field["value"] for field in bar.choose(NOTHING)[1:3]] == ["", False]
     assert set(FIELDS) <= {opt.name for opt in all_options()}

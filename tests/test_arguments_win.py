@@ -104,7 +104,7 @@ def test_the_type_of_the_file_can_be_chosen_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opt", HAVE_WRONG_VALUES.values(), ids=lambda opt: opt.name)
 def test_every_option_wins_over_a_value_that_is_none(opt: Option, tmp_path: Path) -> None:
     kohya = opt.declaration.kohya or ""
-    value = opt.choices[-1] if opt.choices else "true" if opt.type is bool else str(opt.declaration.ge or 0)
+    value = opt.choices[-1] if opt.choices else "true" if opt.type is bool else str((opt.declaration.between or (0, 0))[0])
     for name in dict.fromkeys((opt.name, kohya)):
         for flag in dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")):
             config = parsed(

@@ -22,8 +22,8 @@ from lib_lora.files.lora_file import read
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_listing import job_json
+from lib_lora.output.preview import PreviewRequest
 from lib_lora.output.publish import use_best
-from lib_lora.output.sampler import PreviewRequest
 from lib_lora.output.samples import thumbnail
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
@@ -172,7 +172,7 @@ def test_every_part_of_a_request_counts(host: StandaloneHost) -> None:
     import dataclasses
 
     from lib_lora.data.sizes import Size
-    from lib_lora.output.sampler import sample
+    from lib_lora.output.preview import sample
     from lib_lora.training.precision import Precision
 
     plain = PreviewRequest("a cat", Size(64, 64), 2, 1, 7.0)

@@ -13,10 +13,9 @@ from lib_lora.config.adapter import AdapterConfig
 from lib_lora.config.blocks import SD, XL, block_alphas, block_ranks, conv_alphas, conv_ranks, rate_factors
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
-from lib_lora.model.adapter import LoraPair
+from lib_lora.model.adapter import LoraPair, delta_norm, limit_norms
 from lib_lora.model.base import Part, Target
 from lib_lora.model.layer_settings import block_index, rank_and_alpha
-from lib_lora.model.max_norm import delta_norm, limit_norms
 from lib_lora.training.optimizer import Updater, parameter_groups
 from lib_lora.training.precision import Precision
 

@@ -12,8 +12,8 @@ import torch
 
 from lib_lora.cli import main
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.account import state_bytes
-from lib_lora.estimate.meta_model import meta_model
+from lib_lora.estimate.estimate import state_bytes
+from lib_lora.estimate.meta import meta_model
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.adapter import parameters
 from lib_lora.settle import settle
@@ -37,8 +37,8 @@ def test_a_step_takes_what_the_account_says(
     assert told == (pytest.approx(found[0], rel=0.05), pytest.approx(found[1], rel=0.1))
 
 
-def test_other_types_and_convolutions(mini_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    with shared_host(mini_checkpoint, tmp_path).borrow_model() as base:
+def test_other_types_and_convolutions(shallow_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    with shared_host(shallow_checkpoint, tmp_path).borrow_model() as base:
         for flat in ({"adapter_type": "dora"}, {"adapter_type": "lokr"}, {"conv_dim": 2, "conv_alpha": 1}):
             config = small_config(photos, tmp_path, **flat)
             found = counted_step(config, base, Size(128, 128), checkpointing=False)

@@ -42,7 +42,7 @@ class Untouchable:
 
 @pytest.fixture
 def blocks(tmp_path: Path) -> Any:
-    return TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", GUARD).build()
+    return tab_of(Host(tmp_path / "loras"), tmp_path).build()
 
 
 def events(blocks: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -98,18 +98,18 @@ def test_whatever_the_disk_refuses_is_a_sentence_of_every_event(
 ) -> None:
     """Each answer of the tab in turn meets the error, at the first thing that it does."""
     error = OSError(code, os.strerror(code), "/secret/folder/file.bin")
-    made = TrainTab(queue_of(Host(tmp_path / "loras"), tmp_path), tmp_path / ".private", GUARD)
+    made = tab_of(Host(tmp_path / "loras"), tmp_path)
     seen: list[str] = []
     guarded = Guard.guarded
 
-    def failing(self: Guard, answer: Any, refused: Any, failed: Any = None) -> Any:
+    def failing(self: Guard, answer: Any, told: Any) -> Any:
         async def awaited(*_: Any) -> Any:
             raise error
 
         def called(*_: Any) -> Any:
             raise error
 
-        return guarded(self, awaited if inspect.iscoroutinefunction(answer) else called, refused, failed)
+        return guarded(self, awaited if inspect.iscoroutinefunction(answer) else called, told)
 
     monkeypatch.setattr(Guard, "guarded", failing)
     blocks = made.build()

@@ -27,7 +27,7 @@ from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
 from lib_lora.files.lora_file import read
 from lib_lora.hosts.architecture import family_of, text_config, unet_config
-from lib_lora.hosts.checkpoint import file_problem, read_shapes
+from lib_lora.hosts.checkpoint import kind_of_file, read_shapes
 from lib_lora.hosts.standalone import DiffusersModel, StandaloneHost
 from lib_lora.model.adapter import state_dict
 from lib_lora.model.conditioning import Conditioning, TextInputs, encode, size_vector
@@ -95,7 +95,7 @@ def test_families_are_told_apart(mini_sd2: Path, mini_sdxl: Path, mini_inpaintin
     found = [family_of(read_shapes(path)) for path in (mini_checkpoint, mini_sd2, mini_sdxl, mini_inpainting)]
     assert found[:3] == [SD1, SD2, SDXL] and getattr(found[3], "name", "") == "SD 1.x inpainting"
     shapes = read_shapes(mini_sdxl)
-    assert file_problem(mini_sdxl) is None
+    assert kind_of_file(mini_sdxl).family is SDXL
     assert family_of({key: shape for key, shape in shapes.items() if "middle_block.1." not in key}) == "SSD-1B"
 
 

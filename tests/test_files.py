@@ -23,7 +23,7 @@ from lib_lora.model.delta import HADAMARD, delta
 from lib_lora.output.card import write_card
 from lib_lora.output.inspect import describe
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.picture import png
+from lib_lora.output.preview import png
 from lib_lora.plan import make_plan
 from lib_lora.settle import settle
 from lib_lora.training.precision import Precision

@@ -15,7 +15,7 @@ pytest.importorskip("gradio")
 
 from fastapi import HTTPException, Request  # noqa: E402
 
-from lib_lora.ui.guard import Guard  # noqa: E402
+from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.origin import networks  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -224,10 +224,10 @@ def test_events_bring_the_key() -> None:
         done.append(value)
         return "waited"
 
-    plain = guard.guarded(lambda value: done.append(value) or "done", lambda: "refused")
-    waiting = guard.guarded(wait, lambda: "refused")
+    plain = guard.guarded(lambda value: done.append(value) or "done", list)
+    waiting = guard.guarded(wait, list)
     for wrong in ("", None, 3, "é", "\ud800", [], {}, guard.key + "x", Guard().key):
-        assert plain(wrong, 1) == "refused" and asyncio.run(waiting(wrong, 1)) == "refused"
+        assert plain(wrong, 1) == [REFUSED] == asyncio.run(waiting(wrong, 1))
     assert done == []
     assert plain(guard.key, 1) == "done" and asyncio.run(waiting(guard.key, 2)) == "waited" and done == [1, 2]
     assert len({Guard().key for _ in range(9)}) == 9 and len(guard.key) > 30

@@ -206,11 +206,16 @@ def test_the_page_asks_for_it(tmp_path: Path) -> None:
 
     a_job(tmp_path, "a", "failed", 1.0)
     queue = new_queue(tmp_path)
-    section = QueueSection(queue, Guard(), hides_folders=False)
-    assert "Jobs may keep 7 GB." in asyncio.run(section.kept("7")) and queue.keeper.limit_gb == 7
-    assert "must be a number of GB" in asyncio.run(section.kept("much"))
-    assert "were removed." in asyncio.run(section.kept("free")) and left(tmp_path) == {"a's picture"}
-    assert "were removed." in asyncio.run(section.kept("states")) and left(tmp_path) == set()
+    guard = Guard()
+    section = QueueSection(queue, guard, hides_folders=False)
+
+    def kept(wish: str) -> str:
+        return asyncio.run(section.guarded(section.changes["kept"])(guard.key, wish))
+
+    assert "Jobs may keep 7 GB." in kept("7") and queue.keeper.limit_gb == 7
+    assert "must be a number of GB" in kept("much")
+    assert "were removed." in kept("free") and left(tmp_path) == {"a's picture"}
+    assert "were removed." in kept("states") and left(tmp_path) == set()
     json.dumps(listing(queue))
 
 

@@ -183,7 +183,7 @@ def test_odd_values_do_not_break_the_object(tmp_path: Path, capsys: pytest.Captu
 def test_recorded_configurations_keep_neutral_options_without_a_word() -> None:
     told = from_kohya({"scale_weight_norms": None, "network_args": None, "deepspeed": False, "zero_stage": 2, "v2": False,
                        "lowram": True, "face_crop_aug_range": None, "fp8_base": False, "network_module": "networks.lora",
-                       "initial_step": 0, "use_8bit_adam": False, "lr_warmup_steps": 0, "save_model_as": "safetensors"}).unsupported  # fmt: skip
+                       "initial_step": 0, "use_8bit_adam": False, "lr_warmup_steps": 0, "save_model_as": "safetensors"}).problems()  # fmt: skip
     assert told == []
     assert from_kohya({"resolution": "256,320"}).flat == {"resolution": 256, "resolution_height": 320}
     assert from_kohya({"network_args.rank_dropout": 0.1}).flat == {"rank_dropout": 0.1}

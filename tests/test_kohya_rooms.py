@@ -8,11 +8,10 @@ import pytest
 
 from lib_lora.config.groups import all_options
 from lib_lora.kohya.adapter_types import TYPE_RULES, lycoris_values
-from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import Entry, Source, source_of
 from lib_lora.kohya.handed import not_handed_on, type_of_form
 from lib_lora.kohya.images import IMAGE_RULES, same_area, whole_cells
-from lib_lora.kohya.importing import Imported, Said
+from lib_lora.kohya.importing import Imported, Said, out_of_bounds
 from lib_lora.kohya.lora_easy import is_lora_easy, lora_easy_entries
 from lib_lora.kohya.other_forms import OTHER_RULES, is_of_another_model
 from lib_lora.kohya.report import import_text
@@ -28,7 +27,6 @@ from lib_lora.kohya.spelling import (
     with_trigger_prefix,
     without_trigger_prefix,
 )  # fmt: skip
-from lib_lora.kohya.textual_inversion import WORD_RULES
 
 OPTIONS = {opt.name: opt for opt in all_options()}
 
@@ -141,7 +139,7 @@ def test_types_of_adapters() -> None:
 
 
 def test_the_word_of_textual_inversion() -> None:
-    found = given(WORD_RULES, "token_string", token_string="ohwx", num_vectors_per_token=3)
+    found = given(IMAGE_RULES, "token_string", token_string="ohwx", num_vectors_per_token=3)
     assert found.values == {"trigger": "ohwx", "embedding_vectors": 3}
-    assert given(WORD_RULES, "init_word", init_word="cat").verdict == "ignored"
-    assert given(WORD_RULES, "init_word", init_word="cat", token_string="ohwx").values == {"init_word": "cat"}
+    assert given(IMAGE_RULES, "init_word", init_word="cat").verdict == "ignored"
+    assert given(IMAGE_RULES, "init_word", init_word="cat", token_string="ohwx").values == {"init_word": "cat"}

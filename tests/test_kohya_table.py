@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib_lora.config.groups import all_options
-from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, SECRETS, WHY_DECIDING
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, NEUTRAL, SECRETS
 from lib_lora.kohya.rules import RULES
 from lib_lora.kohya.table import NETWORK_ARGS, key_table, options_by_kohya
 
@@ -67,7 +67,6 @@ def test_a_key_is_in_one_group_only_and_no_option_is_in_any() -> None:
 
 def test_the_lists_beside_the_table_name_keys_and_options_that_exist() -> None:
     assert {*ALIASES, *ALIASES.values(), *NEUTRAL, *SECRETS, *RULES} <= set(key_table())
-    assert set(DECIDING) == set(WHY_DECIDING)
 
 
 def test_what_kohyas_form_lacks() -> None:

@@ -16,7 +16,6 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.families.sd2 import SD2
 from lib_lora.families.sdxl import SDXL
 from lib_lora.model.adapter_forward import composed
-from lib_lora.model.autocast import autocast_dtype, without_autocast
 from lib_lora.model.base import Target
 from lib_lora.model.checkpointing import checkpointed_forwards
 from lib_lora.model.inpainting import Surroundings
@@ -25,9 +24,9 @@ from lib_lora.model.layer_names.families import Layer, by_metadata, families_of,
 from lib_lora.model.layer_names.keys import UNET, key_of
 from lib_lora.model.layer_names.others import CHECKPOINT, CONTROL, EMBEDDING, no_lora, other_model
 from lib_lora.model.layer_names.text import layer_name, text_paths
-from lib_lora.model.meta_device import EmulatedDevice, device_type, emulating
+from lib_lora.model.meta_device import EmulatedDevice, autocast_dtype, device_type, emulating, without_autocast
 from lib_lora.model.patching import forwards_replaced
-from lib_lora.model.rarer_types import rarer_problem, rarer_type
+from lib_lora.model.tensor_rules import rarer_problem, rarer_type
 from tests.pairs import new_pair
 
 SD1_INPAINTING = inpainting(SD1)

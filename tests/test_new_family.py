@@ -23,7 +23,7 @@ from lib_lora.families.sd1 import SD1
 from lib_lora.files.lora_file import read
 from lib_lora.hosts import architecture
 from lib_lora.hosts.standalone import StandaloneHost
-from lib_lora.model.layer_kinds import is_linear
+from lib_lora.model.base import is_linear
 from lib_lora.model.layer_names import families
 from lib_lora.model.targets import unet_targets
 from lib_lora.run_control import RunControl

@@ -30,10 +30,10 @@ class WithSparkle(ObjectiveConfig):
     """A copy of a group with three options more."""
 
     sparkle: float = option(
-        0.0, label="Sparkle", kohya="sparkle", ge=0.0, le=9.0, row=(5, 3), metadata="ss_sparkle", none_by_default=True,
+        0.0, label="Sparkle", between=(0.0, 9.0), row=(5, 3), metadata="ss_sparkle", none_by_default=True,
         help="How much it sparkles.",
     )  # fmt: skip
-    sparkle_map: str = option("", label="Sparkle map", kohya="sparkle_map", is_path="file", help="Where it sparkles.")
+    sparkle_map: str = option("", label="Sparkle map", is_path="file", help="Where it sparkles.")
     sparkle_files: bool = option(
         False, label="Sparkle files", kohya=None, affects="files", help="Leaves files that sparkle.",
         read_if=ReadIf(lambda objective: objective.sparkle > 0, "Sparkle (sparkle) is 0"),

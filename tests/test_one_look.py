@@ -36,7 +36,7 @@ from lib_lora.ui.form import settings_from  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.report import list_html  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
-from tests.test_tab import queue_of  # noqa: E402
+from tests.test_tab import answered, queue_of  # noqa: E402
 
 CONFIGURATIONS = 100  # of each family
 FIXED = {"data", "out", "checkpoint", "name", "overwrite", "reg_data", "mask_data", "generate_while_training"}
@@ -72,7 +72,7 @@ def drawn(opt: Option, rng: random.Random, files: list[str]) -> Any:
     if opt.type is bool:
         return rng.random() < 0.5
     if opt.type in (int, float):
-        low, high = opt.declaration.ge or 0, opt.declaration.le or 4
+        low, high = opt.declaration.between or (0, 4)
         return rng.choice([low, low + 1, min(high, low + 8), (low + min(high, 64)) / 2, low - 1, "x"])
     return rng.choice(["", "x"])
 
@@ -114,12 +114,12 @@ def test_the_report_tells_exactly_what_train_refuses_with(
     legal, told = 0, Counter[str]()
     for flat in configurations(number, photos, files):
         raw = [flat.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in tab._options]
-        report = tab.report(None, *raw)
+        report = answered(tab, tab.report, None, *raw)
         try:
             refused = refusals(build_config(settings_from(tab._options, raw)), host)
         except ConfigError:
-            answered = tab.start(None, *raw)  # Train's answer, without a job
-            assert answered.rpartition("<i")[0] == report.rpartition("<i")[0] and "<li>" in answered, flat
+            started = answered(tab, tab.start, None, *raw)  # Train's answer, without a job
+            assert started.rpartition("<i")[0] == report.rpartition("<i")[0] and "<li>" in started, flat
             told["illegal"] += 1
             continue
         assert report.rpartition("<i")[0].endswith(list_html(refused, "problem")) and ("train-lora-problem" in report) == bool(refused), (

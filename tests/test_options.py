@@ -31,8 +31,8 @@ def test_option_is_declared_whole(opt: Option) -> None:
     assert declared.kohya is None or declared.kohya.removeprefix("network_args.").isidentifier()
     assert declared.place in {"basic", "advanced", "none"}
     if opt.type in (int, float):
-        assert declared.ge is not None and declared.le is not None
-        assert declared.unset if opt.default is None else declared.ge <= opt.default <= declared.le
+        assert declared.between is not None
+        assert declared.unset if opt.default is None else declared.between[0] <= opt.default <= declared.between[1]
 
 
 @pytest.mark.parametrize("opt", OPTIONS, ids=lambda opt: opt.name)
@@ -50,7 +50,7 @@ def test_every_option_goes_through_json_and_text(opt: Option) -> None:
 def test_bounds_hold(opt: Option) -> None:
     if opt.type in (int, float):
         step = 1 if opt.type is int else 1e-9
-        for bound, outside in ((opt.declaration.ge, -step), (opt.declaration.le, step)):
+        for bound, outside in zip(opt.declaration.between or (), (-step, step)):
             assert build_config({opt.name: bound}).value(opt) == bound
             assert "must be" in str(bounds_problem(opt, parse_typed(opt, bound + outside * max(1, abs(bound)))))
     if opt.choices:
@@ -135,7 +135,7 @@ def test_kohya_names() -> None:
     settings = from_kohya({"network_dim": 4, "network_alpha": 2, "learning_rate": 1e-3, "text_encoder_lr": [5e-4, 5e-4],
                            "resolution": "256,256", "max_token_length": 150, "max_train_steps": 7, "caption_extension": ".txt"})  # fmt: skip
     config = build_config(settings.flat)
-    assert settings.unsupported == []
+    assert settings.problems() == []
     assert (config.adapter.rank, config.adapter.alpha, config.data.resolution, config.run.steps) == (4, 2.0, 256, 7)
     assert (config.optimizer.unet_lr, config.optimizer.text_encoder_lr, config.text.max_token_length) == (1e-3, 5e-4, "150")
 
@@ -152,7 +152,7 @@ def test_what_kohya_leaves_empty_is_not_given() -> None:
 
 
 def test_kohya_options_that_would_change_the_result_are_named() -> None:
-    told = from_kohya({"network_module": "networks.oft", "debug_dataset": True, "brand_new": 3, "v2": True}).unsupported
+    told = from_kohya({"network_module": "networks.oft", "debug_dataset": True, "brand_new": 3, "v2": True}).problems()
     assert [sentence.split(":")[0] for sentence in told] == [
         "network_module = 'networks.oft'",
         "debug_dataset = True",

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from lib_lora.check import find_images
 from lib_lora.config.groups import build_config
-from lib_lora.data.regularisation import matched_repeats
+from lib_lora.data.order import matched_repeats
 from lib_lora.model.base import ModelInfo
 from lib_lora.output.metadata import RunFacts, file_metadata
 from lib_lora.plan import Plan, make_plan

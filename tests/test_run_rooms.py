@@ -20,28 +20,26 @@ from lib_lora.config.embedding import EmbeddingConfig
 from lib_lora.config.embedding_rules import RULES as EMBEDDING_RULES
 from lib_lora.config.groups import build_config
 from lib_lora.config.lycoris import lycoris_arguments, network_module
-from lib_lora.config.rules import RULES
+from lib_lora.config.rules import RULES, sample_prompts_can_be_read
 from lib_lora.config.run import RunConfig
-from lib_lora.config.run_rules import RULES as RUN_RULES
 from lib_lora.data.captions import lines_of
 from lib_lora.data.folders import NAMED, leads_out, link_problem, named
 from lib_lora.data.order import batches_per_epoch, epoch_batches
 from lib_lora.data.sizes import Size
 from lib_lora.errors import ConfigError, LoraFileError
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import meta_model
-from lib_lora.estimate.meta_ops import meta_ops, recomputed
+from lib_lora.estimate.meta import meta_model, meta_ops, recomputed
 from lib_lora.estimate.phases import Counter, tensor_bytes
 from lib_lora.events import SaveFailed
 from lib_lora.files.plain_values import StateError
 from lib_lora.model.meta_device import EmulatedDevice
 from lib_lora.output.lora_writer import write_with_retry
-from lib_lora.output.picture import drawn_by_us, png
+from lib_lora.output.preview import drawn_by_us, png
 from lib_lora.output.removal import made_by_us, remove, remove_lora
 from lib_lora.output.rescue import in_another_place, rescue, told
 from lib_lora.run_control import RunControl
 from lib_lora.settle import settle
-from lib_lora.training.named import loaded, named_class
+from lib_lora.training.lr_schedules import loaded, named_class
 from lib_lora.training.state_fits import misfits, unplaced
 from lib_lora.training.state_rules import checked_tree, layers_in, step_of
 from tests.conftest import small_config
@@ -68,10 +66,13 @@ def test_an_embedding_needs_a_word_that_prompts_can_hold() -> None:
 
 
 def test_sample_prompts_are_read_where_they_are_drawn() -> None:
-    assert RunConfig().sample_prompts == "" and broken(RUN_RULES, sample_prompts="a cat --w 64", sample_every_n_steps=2) == []
-    (found,) = broken(RUN_RULES, sample_prompts="a cat --w 100000", sample_every_n_steps=2)
+    assert (
+        RunConfig().sample_prompts == ""
+        and broken([sample_prompts_can_be_read], sample_prompts="a cat --w 64", sample_every_n_steps=2) == []
+    )
+    (found,) = broken([sample_prompts_can_be_read], sample_prompts="a cat --w 100000", sample_every_n_steps=2)
     assert found.startswith("Sample prompts (sample_prompts): ")
-    assert broken(RUN_RULES, sample_prompts="a cat --w 100000") == [], "nothing draws it"
+    assert broken([sample_prompts_can_be_read], sample_prompts="a cat --w 100000") == [], "nothing draws it"
 
 
 def test_types_under_lycoris_names() -> None:

@@ -20,7 +20,7 @@ from lib_lora.plan import Plan, make_plan
 from lib_lora.settle import settle
 from lib_lora.training.cadence import heldout_due
 from lib_lora.training.precision import Precision
-from lib_lora.training.validation import heldout_batches, heldout_timesteps
+from lib_lora.training.trainer import heldout_batches, heldout_timesteps
 
 
 @settings(deadline=None)

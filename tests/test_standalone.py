@@ -15,7 +15,7 @@ from lib_lora.errors import ConfigError, ModelError
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from lib_lora.hosts.architecture import family_of, text_config, unet_config, vae_config
-from lib_lora.hosts.checkpoint import file_problem, load_modules
+from lib_lora.hosts.checkpoint import kind_of_file, load_modules
 from lib_lora.model.conditioning import TextInputs, encode
 from lib_lora.model.layer_names.unet import unet_name
 from lib_lora.model.layer_settings import rank_and_alpha
@@ -171,10 +171,14 @@ def test_inpainting_is_named() -> None:
 def test_files_that_are_no_checkpoint(tmp_path: Path, mini_checkpoint: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
     (tmp_path / "a.ckpt").touch()
-    assert "does not exist" in str(file_problem(tmp_path / "missing.safetensors"))
-    assert "can run code" in str(file_problem(tmp_path / "a.ckpt"))
-    assert "cannot be read" in str(file_problem(tmp_path / "a.safetensors"))
-    assert file_problem(mini_checkpoint) is None
+    for name, told in (
+        ("missing.safetensors", "does not exist"),
+        ("a.ckpt", "can run code"),
+        ("a.safetensors", "cannot be read"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            kind_of_file(tmp_path / name)
+    assert kind_of_file(mini_checkpoint).family is SD1
 
 
 def test_weights_go_where_diffusers_puts_them(mini_checkpoint: Path) -> None:

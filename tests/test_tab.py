@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestio
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
+from lib_lora.ui.tab_queue import QueueSection  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
 GUARD = Guard()
@@ -92,6 +94,16 @@ def values(**changes: object) -> list[Any]:
     return [changes.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in order()]
 
 
+def answered(tab: TrainTab, answer: Any, *sent: Any) -> Any:
+    """What the page gets from an event of the tab."""
+    return tab._guarded(answer)(tab._guard.key, *sent)
+
+
+def of_queue(section: QueueSection, answer: Any, sent: str = "", others: int = 0) -> Any:
+    """What the page gets from an event of queue and history."""
+    return asyncio.run(section.guarded(answer, others)(section._guard.key, sent))
+
+
 def order() -> list[Any]:
     return [opt for place in ("basic", "advanced") for opt in all_options() if opt.declaration.place == place]
 
@@ -126,13 +138,12 @@ def test_memory_is_told_of_a_model_that_is_there(tab: TrainTab, photos: Path, mo
 def test_every_option_has_a_component_that_says_what_the_declaration_says(opt: Any) -> None:
     made = component(opt)
     assert made.label == opt.declaration.label and made.info == opt.declaration.help
-    assert made.do_not_save_to_config
     raw = made.value
     assert opt.type is tuple or build_config({opt.name: raw}).value(opt) == opt.default
     if opt.choices:
         assert [choice[1] if isinstance(choice, tuple) else choice for choice in made.choices] == list(opt.choices)
     if isinstance(made, gr.Slider):
-        assert (made.minimum, made.maximum) == (opt.declaration.ge, opt.declaration.le)
+        assert (made.minimum, made.maximum) == opt.declaration.between
 
 
 def test_suggestions_that_need_a_package_are_offered_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,12 +238,14 @@ def test_report_names_problems(tab: TrainTab) -> None:
 def test_an_illegal_value_is_one_problem(tab: TrainTab, photos: Path) -> None:
     """Rules see its default, which a name does not have."""
     given = values(name="x\0", data=str(photos))
-    for html in (tab.report(None, *given), tab.start(None, *given)):
+    for html in (answered(tab, answer, None, *given) for answer in (tab.report, tab.start)):
         assert html.count("Name (name)") == 1 and "Name (name): contains a null character" in html
 
 
 def test_start_tells_all_problems_at_once(tab: TrainTab, tmp_path: Path) -> None:
-    html = tab.start(None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500))
+    html = answered(
+        tab, tab.start, None, *values(rank=0, unet_lr="NaN", name="a/b", data=str(tmp_path / "missing"), resolution=500)
+    )
     for part in ("Rank (rank)", "(unet_lr)", "plain file name", "does not exist", "multiple of 8", "No checkpoint is loaded."):
         assert html.count(part) == 1, part
 
@@ -254,14 +267,10 @@ def test_the_dataset_in_work_is_trained_on(tab: TrainTab, tmp_path: Path) -> Non
     report = tab.report(chosen, *values(trigger="ohwx"))
     assert "my cats: 2 images" in report and ".private" not in report, "and not the name of the private folder"
     assert json.loads(markup.unescape(re.search("data-buckets='(.*?)'", report)[1]))["trigger"] == "ohwx"
-    assert tab.report(dataset_of_none(tmp_path), *values()).startswith(HINT)
-    for unknown in ("set-0123456789abcdef", "../x", 7):
-        told = tab.report(unknown, *values(trigger="ohwx"))
-        assert "does not exist any more" in told if isinstance(unknown, str) else told.startswith(HINT)
-
-
-def dataset_of_none(folder: Path) -> str:
-    return catalogue_in(folder).create("empty").id
+    empty = catalogue_in(tmp_path).create("empty").id
+    assert all(tab.report(none, *values()).startswith(HINT) for none in (empty, "", 7))
+    for unknown in ("set-0123456789abcdef", "../x"):
+        assert "does not exist any more" in answered(tab, tab.report, unknown, *values(trigger="ohwx"))
 
 
 @pytest.fixture
@@ -351,7 +360,8 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
     for name, text in {**named, "resume": "/a/state", "sample_prompts": "a/prompts.txt"}.items():
         if name in named:
             assert not parts[f"train_lora_{name}"]["visible"]
-        for html in (made.report(None, *values(**{name: text})), made.start(None, *values(**{name: text, "name": "x"}))):
+        sent = values(**{name: text, "name": "x"})
+        for html in (answered(made, answer, None, *sent) for answer in (made.report, made.start)):
             assert html.count("<li>") == 1 and f"({name}): the webui runs with --hide-ui-dir-config" in html
     allowed = made.report(
         dataset_of(tmp_path, "a.png"), *values(trigger="ohwx", resume="my cat", sample_prompts="a cat\na dog", steps=3)
@@ -364,9 +374,9 @@ def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> N
 
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
-    for answer in (tab.stop, tab.stop_and_keep, tab.pause, tab.unpause, tab.save_now):
-        assert asyncio.run(answer()) == ""
-    assert "There is no other LoRA" in tab.use_best()
+    *orders, use_best = tab.answers
+    assert [asyncio.run(answered(tab, order)) for order in orders] == [""] * 5
+    assert "There is no other LoRA" in answered(tab, use_best)
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
@@ -374,6 +384,7 @@ def test_the_buttons_have_their_names(tmp_path: Path) -> None:
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
     for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
+    assert all(part.do_not_save_to_config for part in blocks.blocks.values())
     assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)
     assert parts["train_lora_sample_prompts"]["lines"] == 4
 
@@ -397,7 +408,7 @@ def test_repeat_fills_every_field_so_that_the_same_settings_come_back(tab: Train
     config = build_config({name: value for name, value in ODD.items() if name in known})
     entry = Entry("id", json.loads(json.dumps(config.to_flat())), 1.0, "finished")
     tab._queue._set((entry,))
-    told, *fields = tab._jobs.repeat("id")
+    told, *fields = tab._jobs.fill("id", from_state=False)
     assert "settings of é x: change them, and press Train." in told
     flat = tab._settings(None, [field["value"] for field in fields])
     assert build_config(flat) == config
@@ -408,19 +419,21 @@ def test_repeat_from_a_state_and_of_nothing(tab: TrainTab, tmp_path: Path) -> No
     entry = Entry("id", {"name": "cat"}, 1.0, "finished", state_folder=str(tmp_path))
     tab._queue._set((entry,))
     resume = [opt.name for opt in order()].index("resume")
-    assert tab._jobs.repeat("id")[1 + resume]["value"] == ""
-    told, *fields = tab._jobs.extend("id")
-    assert fields[resume]["value"] == tmp_path.name and "set Epochs or Steps higher" in told
-    told, *fields = tab._jobs.repeat("gone")
+    repeat = partial(tab._jobs.fill, from_state=False)
+    assert repeat("id")[1 + resume]["value"] == ""
+    told, *fields = tab._jobs.fill("id", from_state=True)
+    assert fields[resume]["value"] == tmp_path.name and "settings of cat and its newest state" in told
+    told, *fields = of_queue(tab._jobs, repeat, "gone", len(order()))
     assert "not exist any more" in told and not [field for field in fields if "value" in field]
     tab._queue._set((Entry("id", {"name": "cat", "rank": "x", "nothing": 1}, 1.0, "failed"),))
-    assert "Rank (rank): got" in tab._jobs.repeat("id")[0] and "&#x27;nothing&#x27; does not exist" in tab._jobs.repeat("id")[0]
+    told = of_queue(tab._jobs, repeat, "id", 1)[0]
+    assert "Rank (rank): got" in told and "&#x27;nothing&#x27; does not exist" in told
 
 
 def test_buttons_of_the_queue_answer_with_a_sentence_or_a_mark(tab: TrainTab) -> None:
     jobs = tab._jobs
-    answers = [asyncio.run(answer("")) for answer in (jobs.up, jobs.down, jobs.remove, jobs.resume, jobs.release, jobs.hold)]
+    answers = [of_queue(jobs, jobs.changes[name]) for name in ("up", "down", "remove", "resume", "start", "hold")]
     assert ["not exist any more" in answer for answer in answers] == [True] * 4 + [False] * 2
     assert len(set(answers)) == 6 and tab._queue.held
-    asyncio.run(jobs.release(""))
+    of_queue(jobs, jobs.changes["start"])
     assert not tab._queue.held

@@ -147,7 +147,7 @@ def test_a_file_with_an_embedding_is_not_merged_below(tmp_path: Path) -> None:
 
 def test_textual_inversion_of_kohya() -> None:
     found = from_kohya({"token_string": "mycat", "num_vectors_per_token": 4, "init_word": "cat"})
-    assert found.unsupported == []
+    assert found.problems() == []
     assert found.flat == {"trigger": "mycat", "embedding_vectors": 4, "init_word": "cat"}
     assert from_kohya({"token_string": "mycat"}).flat["embedding_vectors"] == 1
     rates = ("embedding_lr", "unet_lr", "text_encoder_lr")

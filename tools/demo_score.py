@@ -18,7 +18,7 @@ from lib_lora.data.tokens import caption_ids
 from lib_lora.hosts.standalone import DiffusersModel
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.conditioning import TextInputs
-from lib_lora.output.sampler import PreviewRequest, sample
+from lib_lora.output.preview import PreviewRequest, sample
 from lib_lora.randomness import normal
 from lib_lora.training.precision import choose_precision
 from lib_lora.training.step import StepInputs, compute_loss

@@ -18,7 +18,7 @@ import torch
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.data.sizes import Size
-from lib_lora.estimate.account import DRAWING, ENCODING, GB, STEP, Account, account
+from lib_lora.estimate.estimate import DRAWING, ENCODING, GB, STEP, Account, account
 from lib_lora.events import Encoded, Phase, Saved, StepDone
 from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.model.base import BaseModel

@@ -47,7 +47,7 @@ def _legal(opt: Option) -> str:
     if opt.choices:
         return ", ".join(opt.choices)
     if opt.type in (int, float):
-        return f"{opt.declaration.ge:g} to {opt.declaration.le:g}"
+        return "{:g} to {:g}".format(*opt.declaration.between)
     texts = {"folder": "folders", "file": "files"}.get(str(opt.declaration.is_path), "name=value …")
     return {bool: "true, false", tuple: texts, str: "text"}[opt.type]
 

@@ -9,8 +9,8 @@ from lib_lora.config.declaration import ReadIf, option
 
 UNSCALED = ("ia3", "diag-oft")  # types without alpha
 MULTIPLYING = ("ia3", "diag-oft", "glora")  # types that multiply the checkpoint's own weight
-NO_BLOCKS = "neither Ranks per block (block_dims) nor rate factors (down_lr_weight …) are given"
-OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "Type (adapter_type) is not lokr")
+NO_BLOCKS = "neither {block_dims} nor rate factors (down_lr_weight …) are given"
+OF_LOKR = ReadIf(lambda adapter: adapter.adapter_type == "lokr", "{adapter_type} is not lokr")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class AdapterConfig:
         16,
         label="Rank",
         kohya="network_dim",
-        ge=1,
-        le=1024,
+        between=(1, 1024),
         row=(5, 1),
         metadata="ss_network_dim",
         help="Size of the LoRA. 8 to 32 for a subject, more for a style; file size and memory grow with it.",
@@ -38,8 +37,7 @@ class AdapterConfig:
         16.0,
         label="Alpha",
         kohya="network_alpha",
-        ge=0.001,
-        le=1024,
+        between=(0.001, 1024),
         row=(5, 2),
         metadata="ss_network_alpha",
         help="The LoRA is scaled by alpha / rank. Usually the rank, or half of it.",
@@ -48,16 +46,14 @@ class AdapterConfig:
         0,
         label="Rank of convolutions",
         kohya="network_args.conv_dim",
-        ge=0,
-        le=1024,
+        between=(0, 1024),
         help="Also trains the U-Net's convolutions (LoCon), the 3×3 ones with this rank. For textures and style; 0 is off.",
     )
     conv_alpha: float = option(
         1.0,
         label="Alpha of convolutions",
         kohya="network_args.conv_alpha",
-        ge=0.0,
-        le=1024,
+        between=(0.0, 1024),
         read_if=ReadIf(lambda adapter: adapter.trains_convolutions, "convolutions are not trained (conv_dim)"),
         help="Alpha of the 3×3 convolutions; 0 means their rank.",
     )
@@ -72,8 +68,7 @@ class AdapterConfig:
         -1,
         label="LoKr: factor",
         kohya="network_args.factor",
-        ge=-1,
-        le=1024,
+        between=(-1, 1024),
         read_if=OF_LOKR,
         help="Size of the smaller of LoKr's two matrices; -1 makes the two as equal as possible. A larger factor makes a smaller "
         "file.",
@@ -96,17 +91,14 @@ class AdapterConfig:
         0,
         label="DyLoRA: unit",
         kohya="network_args.unit",
-        ge=0,
-        le=1024,
+        between=(0, 1024),
         help="Trains only the first ranks at each step, a random multiple of this number of them, so that the LoRA can be cut "
         "down to a lower rank later (truncate); 0 trains all ranks.",
     )
     network_dropout: float = option(
         0.0,
         label="Dropout",
-        kohya="network_dropout",
-        ge=0.0,
-        le=0.99,
+        between=(0.0, 0.99),
         metadata="ss_network_dropout",
         none_by_default=True,
         help="Share of the LoRA's inner values that is dropped at random at each step, against overfitting; 0 is off.",
@@ -115,24 +107,20 @@ class AdapterConfig:
         0.0,
         label="Rank dropout",
         kohya="network_args.rank_dropout",
-        ge=0.0,
-        le=0.99,
+        between=(0.0, 0.99),
         help="Share of the ranks that is dropped at random at each step; 0 is off.",
     )
     module_dropout: float = option(
         0.0,
         label="Module dropout",
         kohya="network_args.module_dropout",
-        ge=0.0,
-        le=0.99,
+        between=(0.0, 0.99),
         help="Share of the layers whose LoRA is dropped at random at each step; 0 is off.",
     )
     scale_weight_norms: float = option(
         0.0,
         label="Max norm",
-        kohya="scale_weight_norms",
-        ge=0.0,
-        le=1000.0,
+        between=(0.0, 1000.0),
         metadata="ss_scale_weight_norms",
         none_by_default=True,
         help="Scales a layer's LoRA down when its norm exceeds this, against overfitting; 1 is usual, 0 is off.",
@@ -164,7 +152,7 @@ class AdapterConfig:
         kohya="network_args.conv_block_alphas",
         read_if=ReadIf(
             lambda adapter: adapter.has_block_alphas and bool(adapter.conv_block_dims),
-            "Ranks of convolutions per block (conv_block_dims) are not given, or the type has no alpha",
+            "{conv_block_dims} are not given, or the type has no alpha",
         ),
         help="Like Alphas per block, for the 3×3 convolutions; used only with Ranks of convolutions per block.",
     )
@@ -191,15 +179,13 @@ class AdapterConfig:
         0.0,
         label="Smallest factor",
         kohya="network_args.block_lr_zero_threshold",
-        ge=0.0,
-        le=100.0,
+        between=(0.0, 100.0),
         read_if=ReadIf(lambda adapter: adapter.has_factors, "no rate factors (down_lr_weight …) are given"),
         help="Blocks with a rate factor up to this are not trained at all.",
     )
     network_weights: str = option(
         "",
         label="Continue from",
-        kohya="network_weights",
         is_path="file",
         help="A LoRA file to continue training from. Its ranks and alphas must match these settings; or turn on Ranks from the "
         "file.",
@@ -207,7 +193,6 @@ class AdapterConfig:
     dim_from_weights: bool = option(
         False,
         label="Ranks from the file",
-        kohya="dim_from_weights",
         set_by="person",
         not_inherited="Belongs to a file that is not taken over; see Continue from (network_weights).",
         help="Takes ranks and alphas from the file of Continue from; layers that it lacks are not trained.",
@@ -215,7 +200,6 @@ class AdapterConfig:
     base_weights: tuple[str, ...] = option(
         (),
         label="Merge first",
-        kohya="base_weights",
         lines=8,
         is_path="file",
         not_inherited="Files of another computer; choose yours in Merge first (base_weights).",
@@ -225,12 +209,11 @@ class AdapterConfig:
     base_weights_multiplier: tuple[str, ...] = option(
         (),
         label="Multipliers",
-        kohya="base_weights_multiplier",
         lines=8,
         set_by="person",
         not_inherited="Belongs to files that are not taken over; see Merge first (base_weights).",
         in_kohya_form=False,
-        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "Merge first (base_weights) is empty"),
+        read_if=ReadIf(lambda adapter: bool(adapter.base_weights), "{base_weights} is empty"),
         help="One multiplier for each base LoRA in Merge first; 1 where none is given.",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable
 
@@ -16,7 +18,7 @@ from lib_lora.config.blocks import (
     rate_factors,
     up_factors,
 )
-from lib_lora.config.groups import Rule, TrainConfig, is_read
+from lib_lora.config.groups import Rule, TrainConfig, is_read, problem, title
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.options import shown
 from lib_lora.config.settled import ModelRule, Settled
@@ -32,10 +34,10 @@ def some_block_is_trained(config: TrainConfig, settled: Settled | None = None) -
     adapter, rate = config.adapter, (settled or config).optimizer.text_encoder_lr
     if rate != 0 or config.optimizer.unet_lr == 0:
         return None
-    text = "Ranks per block (block_dims) and rate factors (down_lr_weight …): no block has both above 0"
+    text = f"{title('block_dims')} and rate factors (down_lr_weight …): no block has both above 0"
     if not any(trains_some_block(adapter, layout) for layout in LAYOUTS):
-        problem = Problem("block_dims", f"{text}; nothing would be trained.")
-        return settled.because(problem) if settled and config.optimizer.text_encoder_lr is None else problem
+        found = Problem("block_dims", f"{text}; nothing would be trained.")
+        return settled.because(found) if settled and config.optimizer.text_encoder_lr is None else found
     if settled is None or trains_some_block(adapter, settled.layout) or not _reads_all(adapter, settled.layout):
         return None
     return settled.because(Problem("block_dims", f"{text}."))
@@ -44,15 +46,10 @@ def some_block_is_trained(config: TrainConfig, settled: Settled | None = None) -
 def ranks_have_one_source(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.dim_from_weights and not adapter.network_weights:
-        return Problem(
-            "dim_from_weights", "Ranks from the file (dim_from_weights): needs a file in Continue from (network_weights)."
-        )
+        return problem("dim_from_weights", f"needs a file in {title('network_weights')}.")
     if adapter.dim_from_weights and (adapter.block_dims or adapter.block_alphas):
-        return Problem(
-            "dim_from_weights",
-            "Ranks from the file (dim_from_weights): cannot be combined with Ranks per block (block_dims) or Alphas per block "
-            "(block_alphas); use one of them.",
-        )
+        others = f"{title('block_dims')} or {title('block_alphas')}"
+        return problem("dim_from_weights", f"cannot be combined with {others}; use one of them.")
     return None
 
 
@@ -60,23 +57,22 @@ def strengths_fit_the_files(config: TrainConfig) -> Problem | None:
     """Multipliers beyond the number of files are ignored, as in sd-scripts."""
     adapter = config.adapter
     read = adapter.base_weights_multiplier[: len(adapter.base_weights)]
-    start = f"Multipliers (base_weights_multiplier): got {shown(' '.join(read))}, "
     try:
         strengths = [float(text) for text in read]
+        wanted = "" if all(map(math.isfinite, strengths)) else "finite numbers"
     except ValueError:
-        return Problem("base_weights_multiplier", start + "must be numbers.")
-    finite = all(math.isfinite(strength) for strength in strengths)
-    return None if finite else Problem("base_weights_multiplier", start + "must be finite numbers.")
+        wanted = "numbers"
+    return problem("base_weights_multiplier", f"got {shown(' '.join(read))}, must be {wanted}.") if wanted else None
 
 
 def convolutions_are_chosen(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.train_layers == "all" or not adapter.trains_convolutions:
         return None
-    return Problem(
+    return problem(
         "train_layers",
-        f"Which layers of the U-Net (train_layers): {adapter.train_layers} excludes convolutions; choose all, or set Rank of "
-        "convolutions (conv_dim) to 0 and leave Ranks of convolutions per block (conv_block_dims) empty.",
+        f"{adapter.train_layers} excludes convolutions; choose all, or set {title('conv_dim')} to 0 and leave "
+        f"{title('conv_block_dims')} empty.",
     )
 
 
@@ -85,9 +81,8 @@ def type_has_upper_matrices(config: TrainConfig) -> Problem | None:
     kind = config.adapter.adapter_type
     if kind in ("lora", "dora") or not _has_ratio(config):
         return None
-    return Problem(
-        "adapter_type",
-        f"Type (adapter_type): LoRA+ (loraplus_lr_ratio …) needs lora or dora, since {kind} has no up matrices; set it to 0.",
+    return problem(
+        "adapter_type", f"LoRA+ (loraplus_lr_ratio …) needs lora or dora, since {kind} has no up matrices; set it to 0."
     )
 
 
@@ -95,10 +90,10 @@ def type_knows_the_weight(config: TrainConfig) -> Problem | None:
     kind = config.adapter.adapter_type
     if kind not in ("dora", *MULTIPLYING) or not config.adapter.base_weights:
         return None
-    return Problem(
+    return problem(
         "adapter_type",
-        f"Type (adapter_type): {kind} depends on the checkpoint's own weights and cannot be combined with Merge first "
-        "(base_weights); choose lora, or leave that empty.",
+        f"{kind} depends on the checkpoint's own weights and cannot be combined with {title('base_weights')}; choose lora, or "
+        "leave that empty.",
     )
 
 
@@ -106,10 +101,10 @@ def type_has_convolutions(config: TrainConfig) -> Problem | None:
     adapter = config.adapter
     if adapter.adapter_type not in ("ia3", "glora") or not adapter.trains_convolutions:
         return None
-    return Problem(
+    return problem(
         "conv_dim",
-        f"Rank of convolutions (conv_dim): the webui does not read {adapter.adapter_type} of convolutions; set it to 0 and leave "
-        "Ranks of convolutions per block (conv_block_dims) empty, or choose another Type (adapter_type).",
+        f"the webui does not read {adapter.adapter_type} of convolutions; set it to 0 and leave {title('conv_block_dims')} "
+        f"empty, or choose another {title('adapter_type')}.",
     )
 
 
@@ -117,10 +112,7 @@ def type_has_a_norm(config: TrainConfig) -> Problem | None:
     kind = config.adapter.adapter_type
     if kind not in MULTIPLYING or config.adapter.scale_weight_norms == 0:
         return None
-    return Problem(
-        "scale_weight_norms",
-        f"Max norm (scale_weight_norms): does not work with {kind}, which multiplies the checkpoint's own weight; set it to 0.",
-    )
+    return problem("scale_weight_norms", f"does not work with {kind}, which multiplies the checkpoint's own weight; set it to 0.")
 
 
 def blocks_can_turn(config: TrainConfig) -> Problem | None:
@@ -129,18 +121,13 @@ def blocks_can_turn(config: TrainConfig) -> Problem | None:
     if adapter.adapter_type != "diag-oft":
         return None
     given = {adapter.rank, adapter.conv_dim}
-    for read, layout in ((read, layout) for read in (block_ranks, conv_ranks) for layout in LAYOUTS):
-        try:
+    for read, layout in itertools.product((block_ranks, conv_ranks), LAYOUTS):
+        with contextlib.suppress(ConfigError):  # of another family; if of none, its own rule reports it
             given |= set(read(adapter.as_read, layout))
-        except ConfigError:
-            continue  # of another family; if of none, its own rule reports it
     wrong = sorted(rank for rank in given if rank == 1 or rank > MOST_OF_OFT)
     if not wrong:
         return None
-    return Problem(
-        "rank",
-        f"Rank (rank): got {wrong[0]}, but for diag-oft it is the block size and must be from 2 to {MOST_OF_OFT}.",
-    )
+    return problem("rank", f"got {wrong[0]}, but for diag-oft it is the block size and must be from 2 to {MOST_OF_OFT}.")
 
 
 def type_is_scaled(config: TrainConfig) -> Problem | None:
@@ -149,40 +136,32 @@ def type_is_scaled(config: TrainConfig) -> Problem | None:
     alphas_differ = is_read(config, "block_alphas") and adapter.block_alphas
     if adapter.adapter_type != "glora" or (adapter.alpha == adapter.rank and not alphas_differ):
         return None
-    return Problem(
+    return problem(
         "alpha",
-        f"Alpha (alpha): got {adapter.alpha:g}, but the webui does not scale glora; set it to the rank, {adapter.rank}, and "
-        "leave Alphas per block (block_alphas) empty.",
+        f"got {adapter.alpha:g}, but the webui does not scale glora; set it to the rank, {adapter.rank}, and leave "
+        f"{title('block_alphas')} empty.",
     )
 
 
 def units_divide_ranks(config: TrainConfig) -> Problem | None:
-    adapter = config.adapter
+    adapter, conv_block_dims = config.adapter, is_read(config, "conv_block_dims") and config.adapter.conv_block_dims
+    rank = f"{title('rank')}, {adapter.rank}"
     if adapter.unit == 0:
         return None
     if adapter.adapter_type != "lora":
-        return Problem(
-            "unit",
-            f"DyLoRA: unit (unit): does not work with Type (adapter_type) {adapter.adapter_type}; choose lora, or set it to 0.",
+        text = f"does not work with {title('adapter_type')} {adapter.adapter_type}; choose lora, or set it to 0."
+    elif adapter.block_dims or conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
+        text = (
+            f"got {adapter.unit}, but all layers need the same rank to be cut down together; leave {title('block_dims')} empty "
+            f"and set {title('conv_dim')} to 0 or to the rank, or set unit to 0."
         )
-    conv_block_dims = is_read(config, "conv_block_dims") and adapter.conv_block_dims
-    if adapter.block_dims or conv_block_dims or adapter.conv_dim not in (0, adapter.rank):
-        return Problem(
-            "unit",
-            f"DyLoRA: unit (unit): got {adapter.unit}, but all layers need the same rank to be cut down together; leave Ranks "
-            "per block (block_dims) empty and set Rank of convolutions (conv_dim) to 0 or to the rank, or set unit to 0.",
-        )
-    if adapter.rank % adapter.unit:
-        return Problem(
-            "unit",
-            f"DyLoRA: unit (unit): got {adapter.unit}, must divide Rank (rank), {adapter.rank}, or be 0 to train all ranks.",
-        )
-    if adapter.unit >= adapter.rank:
-        return Problem(
-            "unit",
-            f"DyLoRA: unit (unit): got {adapter.unit}, must be less than Rank (rank), {adapter.rank}, or 0 to train all ranks.",
-        )
-    return None
+    elif adapter.rank % adapter.unit:
+        text = f"got {adapter.unit}, must divide {rank}, or be 0 to train all ranks."
+    elif adapter.unit >= adapter.rank:
+        text = f"got {adapter.unit}, must be less than {rank}, or 0 to train all ranks."
+    else:
+        return None
+    return problem("unit", text)
 
 
 def rates_reach_the_optimizer(config: TrainConfig) -> Problem | None:
@@ -190,10 +169,10 @@ def rates_reach_the_optimizer(config: TrainConfig) -> Problem | None:
     several = config.adapter.has_factors or _has_ratio(config)
     if not several or not (optimizer_spec(optimizer.optimizer).one_rate or optimizer.lr_scheduler == "adafactor"):
         return None
-    return Problem(
+    return problem(
         "optimizer",
-        f"Optimizer (optimizer): {optimizer.optimizer} finds one learning rate for everything, so LoRA+ (loraplus_lr_ratio …) "
-        "and rate factors (down_lr_weight …) do not work with it; choose AdamW, or leave them out.",
+        f"{optimizer.optimizer} finds one learning rate for everything, so LoRA+ (loraplus_lr_ratio …) and rate factors "
+        "(down_lr_weight …) do not work with it; choose AdamW, or leave them out.",
     )
 
 

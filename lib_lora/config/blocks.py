@@ -2,7 +2,7 @@
 
 SD 1.x and 2.x have 25 blocks: 12 down, the middle, 12 up. SDXL has 23: the embeddings, 9 down, 3 in the middle, 9 up, the end.
 3×3 convolutions have ranks and alphas of their own. As sd-scripts `networks/lora.py`: get_block_dims_and_alphas,
-parse_block_lr_kwargs, get_block_lr_weight, remove_block_dims_and_alphas.
+parse_block_lr_kwargs, get_block_lr_weight, remove_block_dims_and_alphas. What cannot be parsed raises a ConfigError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from typing import Literal
 
 from lib_lora.config.adapter import AdapterConfig
+from lib_lora.config.groups import title
 from lib_lora.config.options import shown
 from lib_lora.errors import ConfigError
 from lib_lora.families.family import Layout
@@ -23,55 +24,39 @@ SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 
 
 def block_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
-    """The rank of every block.
-
-    Raises:
-        ConfigError: the option cannot be parsed.
-    """
-    return _ranks(adapter.block_dims, adapter.rank, layout, "Ranks per block (block_dims)")
+    """The rank of every block."""
+    return _ranks(adapter.block_dims, adapter.rank, layout, "block_dims")
 
 
 def block_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
-    """The alpha of every block.
-
-    Raises:
-        ConfigError: the option cannot be parsed.
-    """
-    return _alphas(adapter.block_alphas, adapter.alpha, layout, "Alphas per block (block_alphas)")
+    """The alpha of every block."""
+    return _alphas(adapter.block_alphas, adapter.alpha, layout, "block_alphas")
 
 
 def conv_ranks(adapter: AdapterConfig, layout: Layout) -> list[int]:
-    """The rank of the 3×3 convolutions of every block.
-
-    Raises:
-        ConfigError: the option cannot be parsed.
-    """
-    return _ranks(adapter.conv_block_dims, adapter.conv_dim, layout, "Ranks of convolutions per block (conv_block_dims)")
+    """The rank of the 3×3 convolutions of every block."""
+    return _ranks(adapter.conv_block_dims, adapter.conv_dim, layout, "conv_block_dims")
 
 
 def conv_alphas(adapter: AdapterConfig, layout: Layout) -> list[float]:
-    """The alpha of the 3×3 convolutions of every block.
-
-    Raises:
-        ConfigError: the option cannot be parsed.
-    """
-    return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, layout, "Alphas of convolutions per block (conv_block_alphas)")
+    """The alpha of the 3×3 convolutions of every block."""
+    return _alphas(adapter.conv_block_alphas, adapter.conv_alpha, layout, "conv_block_alphas")
 
 
-def _ranks(text: str, everywhere: int, layout: Layout, title: str) -> list[int]:
+def _ranks(text: str, everywhere: int, layout: Layout, option: str) -> list[int]:
     if not text:
         return [everywhere] * layout.blocks
-    start = f"{title}: got {shown(text)}, "
+    start = _start(option, text)
     ranks = [int(value) if value == int(value) else -1 for value in _numbers(text, start)]
     if len(ranks) != layout.blocks or not all(0 <= rank <= MOST_RANK for rank in ranks):
         raise ConfigError([start + f"must be {_counts('blocks')} whole numbers from 0 to {MOST_RANK}, separated by commas."])
     return ranks
 
 
-def _alphas(text: str, everywhere: float, layout: Layout, title: str) -> list[float]:
+def _alphas(text: str, everywhere: float, layout: Layout, option: str) -> list[float]:
     if not text:
         return [everywhere] * layout.blocks
-    start = f"{title}: got {shown(text)}, "
+    start = _start(option, text)
     alphas = _numbers(text, start)
     if len(alphas) != layout.blocks or min(alphas) < 0:
         raise ConfigError([start + f"must be {_counts('blocks')} numbers, at least 0, separated by commas."])
@@ -79,11 +64,7 @@ def _alphas(text: str, everywhere: float, layout: Layout, title: str) -> list[fl
 
 
 def rate_factors(adapter: AdapterConfig, layout: Layout) -> list[float] | None:
-    """The factor on the U-Net's learning rate of every block, 0 up to the threshold; None if no factor is given.
-
-    Raises:
-        ConfigError: the option cannot be parsed.
-    """
+    """The factor on the U-Net's learning rate of every block, 0 up to the threshold; None if no factor is given."""
     if not adapter.has_factors:
         return None
     parts = (
@@ -98,30 +79,30 @@ def rate_factors(adapter: AdapterConfig, layout: Layout) -> list[float] | None:
 
 def down_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The factors of the blocks down, without the threshold."""
-    return _side(adapter.down_lr_weight, layout, "Rate factors, down (down_lr_weight)")
+    return _side(adapter.down_lr_weight, layout, "down_lr_weight")
 
 
 def up_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The factors of the blocks up, likewise."""
-    return _side(adapter.up_lr_weight, layout, "Rate factors, up (up_lr_weight)")
+    return _side(adapter.up_lr_weight, layout, "up_lr_weight")
 
 
 def middle_factors(adapter: AdapterConfig, layout: Layout) -> list[float]:
     """The factors of the middle blocks; missing ones at the end are 1."""
     if not adapter.mid_lr_weight:
         return [1.0] * layout.middle
-    start = f"Rate factor, middle (mid_lr_weight): got {shown(adapter.mid_lr_weight)}, "
+    start = _start("mid_lr_weight", adapter.mid_lr_weight)
     factors = _numbers(adapter.mid_lr_weight, start, empty="0")
     if len(factors) > layout.middle or min(factors) < 0:
         raise ConfigError([start + f"must be one number, or up to {XL.middle} for SDXL, at least 0."])
     return factors + [1.0] * (layout.middle - len(factors))
 
 
-def _side(text: str, layout: Layout, title: str) -> list[float]:
+def _side(text: str, layout: Layout, option: str) -> list[float]:
     """Factors of one side from a list (missing ones at the end are 1, empty ones 0), or from a shape's name and offset."""
     if not text:
         return [1.0] * layout.side
-    start = f"{title}: got {shown(text)}, "
+    start = _start(option, text)
     if "," in text:
         factors = _numbers(text, start, empty="0")
         if len(factors) > layout.side or min(factors) < 0:
@@ -141,6 +122,10 @@ def _shape(name: str, side: int) -> list[float]:
     rising = [i / (side - 1) for i in range(side)]
     sine = [math.sin(math.pi / 2 * x) for x in rising]
     return {"cosine": sine[::-1], "sine": sine, "linear": rising, "reverse_linear": rising[::-1], "zeros": [0.0] * side}[name]
+
+
+def _start(option: str, text: str) -> str:
+    return f"{title(option)}: got {shown(text)}, "
 
 
 def _counts(part: Literal["blocks", "side"]) -> str:

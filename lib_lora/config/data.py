@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 Interpolation = Literal["auto", "area", "lanczos", "bicubic", "bilinear", "nearest", "box"]
-WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "Aspect ratio buckets (enable_bucket) is off")
-WITH_HELD_OUT = ReadIf(lambda data: data.validation_split > 0, "Validation split (validation_split) is 0")
+WITH_BUCKETS = ReadIf(lambda data: data.enable_bucket, "{enable_bucket} is off")
+WITH_HELD_OUT = above_zero("validation_split")
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class DataConfig:
     resolution: int = option(
         512,
         label="Resolution",
-        kohya="resolution",
-        ge=64,
-        le=2048,
+        between=(64, 2048),
         row=(4, 1),
         slider=8,
         help="Training resolution in pixels, a multiple of 8. Images are scaled and cropped to about this area. 512 is usual, "
@@ -44,8 +42,7 @@ class DataConfig:
         1,
         label="Batch size",
         kohya="train_batch_size",
-        ge=1,
-        le=64,
+        between=(1, 64),
         row=(4, 2),
         slider=1,
         metadata="ss_batch_size_per_device",
@@ -55,49 +52,40 @@ class DataConfig:
         10,
         label="Repeats",
         kohya=None,
-        ge=1,
-        le=10000,
+        between=(1, 10000),
         row=(3, 2),
         help="How often each image is repeated per epoch, unless the folder's name gives the number (N_name).",
     )
     enable_bucket: bool = option(
         True,
         label="Aspect ratio buckets",
-        kohya="enable_bucket",
         metadata="ss_enable_bucket",
         help="Sorts images into buckets by aspect ratio, so that little is cropped. Off: every image is cropped to a square.",
     )
     min_bucket_reso: int = option(
         256,
         label="Smallest bucket side",
-        kohya="min_bucket_reso",
-        ge=64,
-        le=2048,
+        between=(64, 2048),
         read_if=WITH_BUCKETS,
         help="No side of a bucket is shorter than this, in pixels.",
     )
     max_bucket_reso: int = option(
         1024,
         label="Largest bucket side",
-        kohya="max_bucket_reso",
-        ge=64,
-        le=4096,
+        between=(64, 4096),
         read_if=WITH_BUCKETS,
         help="No side of a bucket is longer than this, in pixels.",
     )
     bucket_reso_steps: int = option(
         64,
         label="Bucket step",
-        kohya="bucket_reso_steps",
-        ge=8,
-        le=512,
+        between=(8, 512),
         read_if=WITH_BUCKETS,
         help="Sides of buckets are multiples of this, in pixels; itself a multiple of 8.",
     )
     bucket_no_upscale: bool = option(
         False,
         label="Don't upscale images",
-        kohya="bucket_no_upscale",
         metadata="ss_bucket_no_upscale",
         read_if=WITH_BUCKETS,
         help="Small images get a bucket of their own size instead of being upscaled.",
@@ -106,14 +94,12 @@ class DataConfig:
         0,
         label="Height",
         kohya=None,
-        ge=0,
-        le=2048,
+        between=(0, 2048),
         help="Training height in pixels if it differs from the width (Resolution); 0 is square.",
     )
     resize_interpolation: Interpolation = option(
         "auto",
         label="Scaling",
-        kohya="resize_interpolation",
         in_kohya_form=False,
         metadata="ss_resize_interpolation",
         none_by_default=True,
@@ -122,21 +108,18 @@ class DataConfig:
     random_crop: bool = option(
         False,
         label="Random crop",
-        kohya="random_crop",
         metadata="ss_random_crop",
         help="Crops a random part of each image every time, instead of the centre; needs Cache latents off.",
     )
     flip_aug: bool = option(
         False,
         label="Flip augmentation",
-        kohya="flip_aug",
         metadata="ss_flip_aug",
         help="Mirrors each image half of the time. Not for text or asymmetric faces.",
     )
     color_aug: bool = option(
         False,
         label="Colour augmentation",
-        kohya="color_aug",
         metadata="ss_color_aug",
         help="Changes hue and brightness slightly every time; needs Cache latents off.",
     )
@@ -152,24 +135,20 @@ class DataConfig:
     prior_loss_weight: float = option(
         1.0,
         label="Regularisation weight",
-        kohya="prior_loss_weight",
-        ge=0.0,
-        le=100.0,
+        between=(0.0, 100.0),
         metadata="ss_prior_loss_weight",
-        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "Regularisation folder (reg_data) is empty"),
+        read_if=ReadIf(lambda data: any(path.strip() for path in data.reg_data), "{reg_data} is empty"),
         help="Weight of the loss on regularisation images; 1 counts them like the others.",
     )
     alpha_mask: bool = option(
         False,
         label="Transparency is a mask",
-        kohya="alpha_mask",
         in_kohya_form=False,
         help="Uses the alpha channel of images as the mask: only opaque parts are learned.",
     )
     masked_loss: bool = option(
         False,
         label="Mask images",
-        kohya="masked_loss",
         help="Uses the images in the Mask folder as masks: only bright parts are learned.",
     )
     mask_data: str = option(
@@ -178,15 +157,13 @@ class DataConfig:
         kohya="conditioning_data_dir",
         is_path="folder",
         in_kohya_form=False,
-        read_if=ReadIf(lambda data: data.masked_loss, "Mask images (masked_loss) is off"),
+        read_if=ReadIf(lambda data: data.masked_loss, "{masked_loss} is off"),
         help="Folder with one mask per image, under the same name; white is learned, black is not.",
     )
     validation_split: float = option(
         0.0,
         label="Validation split",
-        kohya="validation_split",
-        ge=0.0,
-        le=0.9,
+        between=(0.0, 0.9),
         in_kohya_form=False,
         metadata="ss_validation_split",
         help="Share of the images that is used for validation instead of training; their loss shows when to stop. 0 is off.",
@@ -194,9 +171,7 @@ class DataConfig:
     validation_seed: int = option(
         0,
         label="Validation seed",
-        kohya="validation_seed",
-        ge=0,
-        le=2**32 - 1,
+        between=(0, 2**32 - 1),
         in_kohya_form=False,
         metadata="ss_validation_seed",
         none_by_default=True,
@@ -206,9 +181,7 @@ class DataConfig:
     validate_every_n_steps: int = option(
         0,
         label="Validate every … steps",
-        kohya="validate_every_n_steps",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         in_kohya_form=False,
         metadata="ss_validate_every_n_steps",
         none_by_default=True,
@@ -219,9 +192,7 @@ class DataConfig:
     validate_every_n_epochs: int = option(
         1,
         label="Validate every … epochs",
-        kohya="validate_every_n_epochs",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         in_kohya_form=False,
         affects="files",
         read_if=WITH_HELD_OUT,
@@ -230,9 +201,7 @@ class DataConfig:
     max_validation_steps: int = option(
         0,
         label="Validation batches",
-        kohya="max_validation_steps",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         in_kohya_form=False,
         metadata="ss_max_validation_steps",
         none_by_default=True,
@@ -242,24 +211,20 @@ class DataConfig:
     cache_latents: bool = option(
         True,
         label="Cache latents",
-        kohya="cache_latents",
         metadata="ss_cache_latents",
         help="Encodes each image once, before the first step. Off: encodes at every step, which is slow.",
     )
     cache_latents_to_disk: bool = option(
         False,
         label="Cache latents to disk",
-        kohya="cache_latents_to_disk",
         affects="files",
-        read_if=ReadIf(lambda data: data.cache_latents, "Cache latents (cache_latents) is off"),
+        read_if=ReadIf(lambda data: data.cache_latents, "{cache_latents} is off"),
         help="Keeps the latents in a hidden folder next to the images, so that the next run starts faster.",
     )
     vae_batch_size: int = option(
         1,
         label="Images encoded at once",
-        kohya="vae_batch_size",
-        ge=1,
-        le=64,
+        between=(1, 64),
         help="How many images the VAE encodes at once. More is faster on a large GPU, and needs more memory.",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.groups import Rule, TrainConfig, problem, title
 from lib_lora.errors import Problem
 from lib_lora.families.known import SIDE_STEP
 
@@ -14,7 +14,7 @@ def resolution_multiple(config: TrainConfig) -> Problem | None:
     if value % SIDE_STEP == 0:
         return None
     near = value // SIDE_STEP * SIDE_STEP
-    return Problem("resolution", f"Resolution (resolution): got {value}, must be a multiple of {SIDE_STEP}, such as {near}.")
+    return problem("resolution", f"got {value}, must be a multiple of {SIDE_STEP}, such as {near}.")
 
 
 def height_multiple(config: TrainConfig) -> Problem | None:
@@ -22,10 +22,9 @@ def height_multiple(config: TrainConfig) -> Problem | None:
     if value == 0 or (value >= SMALLEST_SIDE and value % SIDE_STEP == 0):
         return None
     near = max(value // SIDE_STEP * SIDE_STEP, SMALLEST_SIDE)
-    return Problem(
+    return problem(
         "resolution_height",
-        f"Height (resolution_height): got {value}, must be 0, or a multiple of {SIDE_STEP}, at least {SMALLEST_SIDE}, such as "
-        f"{near}.",
+        f"got {value}, must be 0, or a multiple of {SIDE_STEP}, at least {SMALLEST_SIDE}, such as {near}.",
     )
 
 
@@ -33,7 +32,7 @@ def bucket_step_multiple(config: TrainConfig) -> Problem | None:
     value = config.data.bucket_reso_steps
     if not config.data.enable_bucket or value % SIDE_STEP == 0:
         return None
-    return Problem("bucket_reso_steps", f"Bucket step (bucket_reso_steps): got {value}, must be a multiple of {SIDE_STEP}.")
+    return problem("bucket_reso_steps", f"got {value}, must be a multiple of {SIDE_STEP}.")
 
 
 def bucket_range(config: TrainConfig) -> Problem | None:
@@ -45,53 +44,38 @@ def bucket_range(config: TrainConfig) -> Problem | None:
     if low <= min(data.resolution, data.height) and max(data.resolution, data.height) <= high:
         return None
     got = f"got {data.resolution}" if data.height == data.resolution else f"got {data.resolution} by {data.height}"
-    return Problem(
-        "resolution",
-        f"Resolution (resolution): {got}, must be between Smallest bucket side (min_bucket_reso), {low}, and Largest bucket side "
-        f"(max_bucket_reso), {high}.",
-    )
+    between = f"between {title('min_bucket_reso')}, {low}, and {title('max_bucket_reso')}, {high}"
+    return problem("resolution", f"{got}, must be {between}.")
 
 
 def smallest_side_has_a_step(config: TrainConfig) -> Problem | None:
     data = config.data
     if not data.enable_bucket or data.min_bucket_reso >= data.bucket_reso_steps:
         return None
-    return Problem(
-        "min_bucket_reso",
-        f"Smallest bucket side (min_bucket_reso): got {data.min_bucket_reso}, must be at least Bucket step (bucket_reso_steps), "
-        f"{data.bucket_reso_steps}.",
-    )
+    least = f"{title('bucket_reso_steps')}, {data.bucket_reso_steps}"
+    return problem("min_bucket_reso", f"got {data.min_bucket_reso}, must be at least {least}.")
 
 
 def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
     data = config.data
-    wanted = [text for on, text in ((data.random_crop, "Random crop (random_crop)"),
-                                    (data.color_aug, "Colour augmentation (color_aug)")) if on]  # fmt: skip
+    wanted = " and ".join(title(name) for name in ("random_crop", "color_aug") if getattr(data, name))
     if not wanted or not data.cache_latents:
         return None
-    return Problem(
-        "cache_latents",
-        f"{' and '.join(wanted)}: images change every time, but Cache latents (cache_latents) is on; turn it off.",
-    )
+    kept = title("cache_latents")
+    return Problem("cache_latents", f"{wanted}: images change every time, but {kept} is on; turn it off.")
 
 
 def masks_have_a_folder(config: TrainConfig) -> Problem | None:
     if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # sd-scripts then uses alpha_mask
         return None
-    return Problem(
-        "masked_loss",
-        "Mask images (masked_loss): needs a Mask folder (mask_data); choose one, or use Transparency is a mask (alpha_mask).",
-    )
+    return problem("masked_loss", f"needs a {title('mask_data')}; choose one, or use {title('alpha_mask')}.")
 
 
 def one_kind_of_mask(config: TrainConfig) -> Problem | None:
     if not (config.data.masked_loss and config.data.mask_data and config.data.alpha_mask):
         return None
-    return Problem(
-        "alpha_mask",
-        "Transparency is a mask (alpha_mask) and Mask images (masked_loss): both are on; turn one off, or leave Mask folder "
-        "(mask_data) empty.",
-    )
+    both = f"{title('alpha_mask')} and {title('masked_loss')}"
+    return Problem("alpha_mask", f"{both}: both are on; turn one off, or leave {title('mask_data')} empty.")
 
 
 RULES: tuple[Rule, ...] = (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec
 
 Place = Literal["basic", "advanced", "none"]
 SetBy = Literal["preset", "file", "person"]
 Affects = Literal["result", "length", "speed", "pictures", "files"]
 IsPath = Literal["", "folder", "file"] | Callable[[str], bool]
+SAME = ""
+Facts = ParamSpec("Facts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,74 +22,30 @@ class ReadIf:
 
     Attributes:
         holds: takes the option's group and returns whether the option is read.
-        since: why it has no effect otherwise, as the end of a sentence; empty if that is obvious.
+        since: why it has no effect otherwise, as the end of a sentence with `{name}` for the title of the option `name`; empty if
+            that is obvious.
     """
 
     holds: Callable[[Any], bool]
     since: str
 
 
-@dataclasses.dataclass(frozen=True)
+def above_zero(name: str) -> ReadIf:
+    """Read if the option `name` of the same group is above 0."""
+    return ReadIf(lambda group: getattr(group, name) > 0, f"{{{name}}} is 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What `option()` stores about an option, besides its type and default."""
+    """What is said of an option at its field, besides its type and default.
 
-    label: str
-    help: str
-    kohya: str | None
-    ge: float | None
-    le: float | None
-    place: Place
-    row: tuple[int, int]
-    suggestions: tuple[str, ...]
-    unset: str
-    slider: int
-    lines: int
-    placeholder: str
-    is_path: IsPath
-    set_by: SetBy
-    not_inherited: str
-    in_kohya_form: bool
-    metadata: str
-    none_by_default: bool
-    affects: Affects
-    read_if: ReadIf | None
-
-
-def option(
-    default: Any,
-    *,
-    label: str,
-    help: str,  # noqa: A002 - the field's own word
-    kohya: str | None,
-    ge: float | None = None,
-    le: float | None = None,
-    place: Literal["advanced", "none"] = "advanced",
-    row: tuple[int, int] | None = None,
-    suggestions: tuple[str, ...] = (),
-    unset: str = "",
-    slider: int = 0,
-    lines: int = 1,
-    placeholder: str = "",
-    is_path: IsPath = "",
-    set_by: SetBy | None = None,
-    not_inherited: str = "",
-    in_kohya_form: bool = True,
-    metadata: str = "",
-    none_by_default: bool = False,
-    affects: Affects = "result",
-    read_if: ReadIf | None = None,
-) -> Any:
-    """Declare an option.
-
-    Args:
-        default: default value; None if it depends on the model.
+    Attributes:
         label: text beside the field.
         help: one or two sentences for a person who has not trained before.
-        kohya: sd-scripts' name; None if sd-scripts has none.
-        ge: smallest legal number.
-        le: largest legal number.
-        place: `advanced` part of the form, or `none` for options of the command line only.
-        row: row and column in the basic part of the form, if the option belongs there.
+        kohya: sd-scripts' name, by default the field's own; None if sd-scripts has none.
+        between: smallest and largest legal number.
+        in_form: whether the form has it; else it is an option of the command line only.
+        row: row and column in the basic part of the form, from 1; (0, 0) if it does not belong there.
         suggestions: texts that the form suggests; any text is legal.
         unset: what a default of None means, in words.
         slider: step of the slider that the form shows; 0 for a plain field.
@@ -105,9 +63,47 @@ def option(
             (names, places, contents besides the weights, measurements). A resumed run may change all but `result`.
         read_if: when a run reads it; always if None.
     """
-    declaration = Declaration(
-        label, help, kohya, ge, le, "basic" if row else place, row or (0, 0), suggestions, unset, slider, lines, placeholder,
-        is_path, set_by or ("person" if isinstance(is_path, str) and is_path else "preset"), not_inherited, in_kohya_form,
-        metadata, none_by_default, affects, read_if,
-    )  # fmt: skip
-    return dataclasses.field(default=default, metadata={"option": declaration})
+
+    label: str
+    help: str
+    kohya: str | None = SAME
+    between: tuple[float, float] | None = None
+    in_form: bool = True
+    row: tuple[int, int] = (0, 0)
+    suggestions: tuple[str, ...] = ()
+    unset: str = ""
+    slider: int = 0
+    lines: int = 1
+    placeholder: str = ""
+    is_path: IsPath = ""
+    set_by: SetBy | None = None
+    not_inherited: str = ""
+    in_kohya_form: bool = True
+    metadata: str = ""
+    none_by_default: bool = False
+    affects: Affects = "result"
+    read_if: ReadIf | None = None
+
+    @property
+    def place(self) -> Place:
+        """The part of the form that has it."""
+        return "basic" if any(self.row) else "advanced" if self.in_form else "none"
+
+    def of_field(self, name: str) -> Declaration:
+        """The declaration of the field `name`, with what follows from the rest."""
+        return dataclasses.replace(
+            self,
+            kohya=name if self.kohya == SAME else self.kohya,
+            set_by=self.set_by or ("person" if self.is_path in ("folder", "file") else "preset"),
+        )
+
+
+def _with_default(declare: Callable[Facts, Declaration]) -> Callable[Concatenate[Any, Facts], Any]:
+    def option(default: Any, /, *args: Facts.args, **facts: Facts.kwargs) -> Any:
+        return dataclasses.field(default=default, metadata={"option": declare(*args, **facts)})
+
+    return option
+
+
+# declares an option: its default (None if it depends on the model), and the facts of `Declaration`
+option = _with_default(Declaration)

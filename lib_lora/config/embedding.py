@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import above_zero, option
 
-WITH_VECTORS = ReadIf(lambda embedding: embedding.embedding_vectors > 0, "Embedding vectors (embedding_vectors) is 0")
+WITH_VECTORS = above_zero("embedding_vectors")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,7 @@ class EmbeddingConfig:
         0,
         label="Embedding vectors",
         kohya=None,
-        ge=0,
-        le=64,
+        between=(0, 64),
         help="Also trains an embedding of the trigger word (textual inversion) with this many vectors, and bundles it in the "
         "LoRA file. 1 to 4 is usual, 0 is off.",
     )
@@ -26,8 +25,7 @@ class EmbeddingConfig:
         5e-4,
         label="Learning rate, embedding",
         kohya=None,
-        ge=1e-9,
-        le=100.0,
+        between=(1e-9, 100.0),
         read_if=WITH_VECTORS,
         help="Learning rate of the trigger word's embedding.",
     )
@@ -42,8 +40,7 @@ class EmbeddingConfig:
         0.0,
         label="Stop the embedding",
         kohya=None,
-        ge=0.0,
-        le=10000000.0,
+        between=(0.0, 10000000.0),
         read_if=WITH_VECTORS,
         help="Stops training the embedding after this many steps, or this share of all steps if below 1; 0 never stops it.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lib_lora.config.groups import Rule, TrainConfig
+from lib_lora.config.groups import Rule, TrainConfig, problem, title
 from lib_lora.config.options import shown
 from lib_lora.errors import Problem
 
@@ -18,33 +18,26 @@ def vectors_have_a_word(config: TrainConfig) -> Problem | None:
         return None
     trigger = config.text.trigger
     if not trigger:
-        return Problem(
-            "embedding_vectors",
-            "Embedding vectors (embedding_vectors): needs a word for the embedding; give a Trigger word (trigger), such as "
-            "ohwx_cat.",
-        )
+        return problem("embedding_vectors", f"needs a word for the embedding; give a {title('trigger')}, such as ohwx_cat.")
+    start = f"got {shown(trigger)}, but a word with an embedding must"
     if _FORBIDDEN & set(trigger) or _COMMANDS.search(trigger):
-        return Problem(
+        return problem(
             "trigger",
-            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must not contain any of . , : | ( ) [ ] "
-            "{ } < > \\ # or AND or BREAK, which mean something else in prompts; choose another word.",
+            f"{start} not contain any of . , : | ( ) [ ] {{ }} < > \\ # or AND or BREAK, which mean something else in prompts; "
+            "choose another word.",
         )
     if not (trigger[0].isalnum() and trigger[-1].isalnum()):  # CLIP's tokenizer joins punctuation, also with a following comma
-        return Problem(
-            "trigger",
-            f"Trigger word (trigger): got {shown(trigger)}, but a word with an embedding must start and end with a letter or "
-            "digit; choose another word.",
-        )
+        return problem("trigger", f"{start} start and end with a letter or digit; choose another word.")
     return None
 
 
 def schedule_leaves_the_rate(config: TrainConfig) -> Problem | None:
     if config.embedding.embedding_vectors == 0 or config.optimizer.lr_scheduler != "adafactor":
         return None
-    return Problem(
+    return problem(
         "lr_scheduler",
-        "Learning rate schedule (lr_scheduler): adafactor sets one learning rate for everything, so Learning rate, embedding "
-        "(embedding_lr) has no effect; choose another, or set Embedding vectors (embedding_vectors) to 0.",
+        f"adafactor sets one learning rate for everything, so {title('embedding_lr')} has no effect; choose another, or set "
+        f"{title('embedding_vectors')} to 0.",
     )
 
 

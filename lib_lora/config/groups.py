@@ -83,6 +83,16 @@ def all_options() -> list[Option]:
     return list(options_by_name().values())
 
 
+def title(name: str) -> str:
+    """Label and name of the option `name`, as messages show it: `Rank (rank)`."""
+    return options_by_name()[name].title
+
+
+def problem(option: str, text: str) -> Problem:
+    """The problem of `option` with its title before `text`."""
+    return Problem(option, f"{title(option)}: {text}")
+
+
 def is_read(config: TrainConfig, name: str) -> bool:
     """Whether any part of a run with these settings reads the option `name`."""
     opt = options_by_name()[name]
@@ -91,8 +101,9 @@ def is_read(config: TrainConfig, name: str) -> bool:
 
 def unread(config: TrainConfig) -> list[tuple[str, str]]:
     """Name and reason of every option that is not read, if the reason is not obvious."""
-    reasons = [(opt.name, opt.declaration.read_if.since) for opt in all_options() if opt.declaration.read_if]
-    return [(name, since) for name, since in reasons if since and not is_read(config, name)]
+    titles = {opt.name: opt.title for opt in all_options()}
+    reasons = {opt.name: opt.declaration.read_if.since for opt in all_options() if opt.declaration.read_if}
+    return [(name, since.format_map(titles)) for name, since in reasons.items() if since and not is_read(config, name)]
 
 
 def group_titles() -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 BENT = ("huber", "smooth_l1")  # losses that have a threshold
 HuberSchedule = Literal["snr", "exponential", "constant"]
-WITH_HUBER = ReadIf(lambda objective: objective.loss_type in BENT, "Loss (loss_type) is neither huber nor smooth_l1")
-WITH_OFFSET = ReadIf(lambda objective: objective.noise_offset > 0, "Noise offset (noise_offset) is 0")
+WITH_HUBER = ReadIf(lambda objective: objective.loss_type in BENT, "{loss_type} is neither huber nor smooth_l1")
+WITH_OFFSET = above_zero("noise_offset")
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,7 @@ class ObjectiveConfig:
     min_snr_gamma: float = option(
         0.0,
         label="Min-SNR gamma",
-        kohya="min_snr_gamma",
-        ge=0.0,
-        le=1000.0,
+        between=(0.0, 1000.0),
         metadata="ss_min_snr_gamma",
         none_by_default=True,
         help="Gives less weight to timesteps with little noise, which often trains faster; 5 is usual, 0 is off.",
@@ -31,14 +29,12 @@ class ObjectiveConfig:
     debiased_estimation_loss: bool = option(
         False,
         label="Debiased estimation",
-        kohya="debiased_estimation_loss",
         metadata="ss_debiased_estimation",
         help="Gives more weight to timesteps with much noise, which helps shape and composition.",
     )
     loss_type: LossType = option(
         "l2",
         label="Loss",
-        kohya="loss_type",
         metadata="ss_loss_type",
         help="The loss function. l2 is usual; huber and smooth_l1 are robust against outliers, such as unusual images in the "
         "dataset.",
@@ -46,7 +42,6 @@ class ObjectiveConfig:
     huber_schedule: HuberSchedule = option(
         "snr",
         label="Huber schedule",
-        kohya="huber_schedule",
         metadata="ss_huber_schedule",
         read_if=WITH_HUBER,
         help="How the threshold of huber and smooth_l1 depends on the noise.",
@@ -54,9 +49,7 @@ class ObjectiveConfig:
     huber_c: float = option(
         0.1,
         label="Huber threshold",
-        kohya="huber_c",
-        ge=0.0001,
-        le=1.0,
+        between=(0.0001, 1.0),
         metadata="ss_huber_c",
         read_if=WITH_HUBER,
         help="With huber and smooth_l1, errors above this count less; with a schedule it is the smallest threshold.",
@@ -64,22 +57,18 @@ class ObjectiveConfig:
     huber_scale: float = option(
         1.0,
         label="Huber scale",
-        kohya="huber_scale",
-        ge=0.0001,
-        le=1000.0,
+        between=(0.0001, 1000.0),
         metadata="ss_huber_scale",
         read_if=ReadIf(
             lambda objective: objective.loss_type in BENT and objective.huber_schedule != "snr",
-            "only huber and smooth_l1 with Huber schedule (huber_schedule) exponential or constant use it",
+            "only huber and smooth_l1 with {huber_schedule} exponential or constant use it",
         ),
         help="Factor on the threshold with the schedules exponential and constant.",
     )
     noise_offset: float = option(
         0.0,
         label="Noise offset",
-        kohya="noise_offset",
-        ge=0.0,
-        le=1.0,
+        between=(0.0, 1.0),
         metadata="ss_noise_offset",
         none_by_default=True,
         help="Shifts the brightness of the noise, so that very dark and very bright images can be learned; 0.05 to 0.1 is usual, "
@@ -88,7 +77,6 @@ class ObjectiveConfig:
     noise_offset_random_strength: bool = option(
         False,
         label="Random noise offset",
-        kohya="noise_offset_random_strength",
         metadata="ss_noise_offset_random_strength",
         read_if=WITH_OFFSET,
         help="Draws the noise offset at random for each step, from 0 to Noise offset.",
@@ -96,9 +84,7 @@ class ObjectiveConfig:
     adaptive_noise_scale: float = option(
         0.0,
         label="Adaptive noise scale",
-        kohya="adaptive_noise_scale",
-        ge=-1.0,
-        le=1.0,
+        between=(-1.0, 1.0),
         metadata="ss_adaptive_noise_scale",
         none_by_default=True,
         read_if=WITH_OFFSET,
@@ -107,9 +93,7 @@ class ObjectiveConfig:
     multires_noise_iterations: int = option(
         0,
         label="Multires noise layers",
-        kohya="multires_noise_iterations",
-        ge=0,
-        le=64,
+        between=(0, 64),
         metadata="ss_multires_noise_iterations",
         none_by_default=True,
         help="Adds noise of this many lower resolutions; 6 to 10 is usual, 0 is off.",
@@ -117,21 +101,15 @@ class ObjectiveConfig:
     multires_noise_discount: float = option(
         0.3,
         label="Multires noise discount",
-        kohya="multires_noise_discount",
-        ge=0.0,
-        le=1.0,
+        between=(0.0, 1.0),
         metadata="ss_multires_noise_discount",
-        read_if=ReadIf(
-            lambda objective: objective.multires_noise_iterations > 0, "Multires noise layers (multires_noise_iterations) is 0"
-        ),
+        read_if=above_zero("multires_noise_iterations"),
         help="Strength of each layer relative to the one before it.",
     )
     ip_noise_gamma: float = option(
         0.0,
         label="Input perturbation",
-        kohya="ip_noise_gamma",
-        ge=0.0,
-        le=1.0,
+        between=(0.0, 1.0),
         metadata="ss_ip_noise_gamma",
         none_by_default=True,
         help="Adds a little more noise than the model has to predict, against errors that accumulate; 0.1 is usual, 0 is off.",
@@ -139,37 +117,30 @@ class ObjectiveConfig:
     ip_noise_gamma_random_strength: bool = option(
         False,
         label="Random input perturbation",
-        kohya="ip_noise_gamma_random_strength",
         metadata="ss_ip_noise_gamma_random_strength",
-        read_if=ReadIf(lambda objective: objective.ip_noise_gamma > 0, "Input perturbation (ip_noise_gamma) is 0"),
+        read_if=above_zero("ip_noise_gamma"),
         help="Draws the input perturbation at random for each step, from 0 to Input perturbation.",
     )
     min_timestep: int = option(
         0,
         label="First timestep",
-        kohya="min_timestep",
-        ge=0,
-        le=999,
+        between=(0, 999),
         help="Trains on timesteps from this one; low ones have little noise (details).",
     )
     max_timestep: int = option(
         1000,
         label="Last timestep",
-        kohya="max_timestep",
-        ge=1,
-        le=1000,
+        between=(1, 1000),
         help="Trains on timesteps below this one; high ones are almost pure noise (composition).",
     )
     v_parameterization: bool = option(
         False,
         label="Checkpoint predicts v",
-        kohya="v_parameterization",
         help="Only for v-prediction checkpoints; a LoRA for any other would produce noise.",
     )
     zero_terminal_snr: bool = option(
         False,
         label="Zero terminal SNR",
-        kohya="zero_terminal_snr",
         in_kohya_form=False,
         metadata="ss_zero_terminal_snr",
         help="Makes the last timestep pure noise, as some v-prediction checkpoints expect.",
@@ -177,14 +148,11 @@ class ObjectiveConfig:
     scale_v_pred_loss_like_noise_pred: bool = option(
         False,
         label="Scale v like noise",
-        kohya="scale_v_pred_loss_like_noise_pred",
         help="Weights the timesteps of a v-prediction checkpoint as noise prediction would.",
     )
     v_pred_like_loss: float = option(
         0.0,
         label="v-like loss",
-        kohya="v_pred_like_loss",
-        ge=0.0,
-        le=10.0,
+        between=(0.0, 10.0),
         help="Adds this share of a v-prediction loss if the checkpoint predicts noise; 0 is off.",
     )

@@ -45,7 +45,7 @@ class Option:
     @property
     def is_path(self) -> bool:
         """Whether every value is a path."""
-        return isinstance(self.declaration.is_path, str) and bool(self.declaration.is_path)
+        return self.declaration.is_path in ("folder", "file")
 
     def names_path(self, value: Any) -> bool:
         """Whether `value` is a path."""
@@ -75,7 +75,7 @@ def options_of(group: str, cls: type) -> Iterator[Option]:
         if typing.get_origin(hint) is types.UnionType:  # `float | None`
             hint = typing.get_args(hint)[0]
         kind = str if choices else typing.get_origin(hint) or hint
-        yield Option(group, field.name, kind, field.default, field.metadata["option"], choices)
+        yield Option(group, field.name, kind, field.default, field.metadata["option"].of_field(field.name), choices)
 
 
 def parse_typed(opt: Option, raw: Any) -> Any:
@@ -101,10 +101,10 @@ def parse_typed(opt: Option, raw: Any) -> Any:
 
 def bounds_problem(opt: Option, value: Any) -> str | None:
     """Why `opt` does not allow `value`, as a sentence; None if it does."""
-    low, high = opt.declaration.ge, opt.declaration.le
     outside = isinstance(value, float) and not math.isfinite(value)
-    if opt.type in (int, float) and value is not None:
-        outside = outside or (low is not None and value < low) or (high is not None and value > high)
+    if opt.declaration.between and value is not None:
+        low, high = opt.declaration.between
+        outside = outside or not low <= value <= high
     if opt.choices is not None:
         outside = value not in opt.choices
     return f"{opt.title}: got {shown(value)}, must be {_allowed(opt)}." if outside else None
@@ -125,10 +125,7 @@ def _allowed(opt: Option) -> str:
     if opt.choices is not None:
         return "one of " + ", ".join(opt.choices)
     noun = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}[opt.type]
-    low, high = opt.declaration.ge, opt.declaration.le
-    if low is not None and high is not None:
-        return f"{noun} from {low:g} to {high:g}"
-    return f"{noun}, at least {low:g}" if low is not None else noun
+    return noun + (" from {:g} to {:g}".format(*opt.declaration.between) if opt.declaration.between else "")
 
 
 def shown(raw: Any) -> str:

@@ -19,33 +19,28 @@ class PrecisionConfig:
     mixed_precision: MixedPrecision = option(
         "auto",
         label="Mixed precision",
-        kohya="mixed_precision",
         help="auto: bf16 if the device supports it, else fp16 on CUDA and full precision on a CPU.",
     )
     save_precision: SavePrecision = option(
         "fp16",
         label="Save precision",
-        kohya="save_precision",
         affects="files",
         help="Number format of the LoRA file. Most LoRAs use fp16; float doubles the size.",
     )
     full_fp16: bool = option(
         False,
         label="LoRA in fp16",
-        kohya="full_fp16",
         metadata="ss_full_fp16",
         help="Trains the LoRA itself in fp16: slightly less memory, and less exact. Needs Mixed precision fp16.",
     )
     full_bf16: bool = option(
         False,
         label="LoRA in bf16",
-        kohya="full_bf16",
         help="Trains the LoRA itself in bf16: slightly less memory, and less exact. Needs Mixed precision bf16.",
     )
     gradient_checkpointing: Checkpointing = option(
         "auto",
         label="Gradient checkpointing",
-        kohya="gradient_checkpointing",
         help="Recomputes activations instead of keeping them: far less memory, about 30 % slower on a CPU. auto: on if memory is "
         "short.",
     )

@@ -34,8 +34,7 @@ class RunConfig:
         10,
         label="Epochs",
         kohya="max_train_epochs",
-        ge=1,
-        le=100000,
+        between=(1, 100000),
         row=(3, 1),
         affects="length",
         read_if=ReadIf(lambda run: run.steps == 0, ""),
@@ -45,8 +44,7 @@ class RunConfig:
         0,
         label="Steps",
         kohya="max_train_steps",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         row=(3, 3),
         affects="length",
         help="Exact number of optimizer steps; 0 uses Epochs.",
@@ -54,9 +52,7 @@ class RunConfig:
     seed: int = option(
         42,
         label="Seed",
-        kohya="seed",
-        ge=0,
-        le=2**32 - 1,
+        between=(0, 2**32 - 1),
         row=(8, 1),
         metadata="ss_seed",
         help="The same seed, images and settings give the same LoRA.",
@@ -82,8 +78,7 @@ class RunConfig:
         20,
         label="Preview steps",
         kohya=None,
-        ge=0,
-        le=150,
+        between=(0, 150),
         slider=1,
         affects="pictures",
         help="Sampling steps of the card's preview image; 0 makes none.",
@@ -92,7 +87,7 @@ class RunConfig:
         "",
         label="Output folder",
         kohya="output_dir",
-        place="none",
+        in_form=False,
         is_path="folder",
         not_inherited="A folder of another computer; LoRAs go to the webui's LoRA folder.",
         affects="files",
@@ -102,7 +97,7 @@ class RunConfig:
         "",
         label="Checkpoint",
         kohya="pretrained_model_name_or_path",
-        place="none",
+        in_form=False,
         is_path="file",
         not_inherited="The model is the checkpoint that the webui has loaded.",
         affects="files",
@@ -111,28 +106,22 @@ class RunConfig:
     save_every_n_epochs: int = option(
         0,
         label="Save every … epochs",
-        kohya="save_every_n_epochs",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         affects="files",
-        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "Saves in between (save_n_epoch_ratio) decides how often"),
+        read_if=ReadIf(lambda run: run.save_n_epoch_ratio == 0, "{save_n_epoch_ratio} decides how often"),
         help="Also saves NAME-000001 and so on, every this many epochs; 0 saves only at the end.",
     )
     save_every_n_steps: int = option(
         0,
         label="Save every … steps",
-        kohya="save_every_n_steps",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         affects="files",
         help="Also saves NAME-step00000500 and so on, every this many steps; 0 is off.",
     )
     save_n_epoch_ratio: int = option(
         0,
         label="Saves in between",
-        kohya="save_n_epoch_ratio",
-        ge=0,
-        le=1000,
+        between=(0, 1000),
         in_kohya_form=False,
         affects="files",
         help="Saves at least this many files, evenly spread over the epochs; 0 is off.",
@@ -140,9 +129,7 @@ class RunConfig:
     save_last_n_epochs: int = option(
         0,
         label="Keep last … epochs",
-        kohya="save_last_n_epochs",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         affects="files",
         read_if=ReadIf(lambda run: run.saves_epochs, "nothing is saved by epochs (save_every_n_epochs)"),
         help="Removes files of Save every … epochs that are older than this many epochs; 0 keeps all.",
@@ -150,9 +137,7 @@ class RunConfig:
     save_last_n_steps: int = option(
         0,
         label="Keep last … steps",
-        kohya="save_last_n_steps",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         affects="files",
         read_if=ReadIf(lambda run: run.save_every_n_steps > 0, "nothing is saved by steps (save_every_n_steps)"),
         help="Removes files of Save every … steps that are older than this many steps; 0 keeps all.",
@@ -160,25 +145,20 @@ class RunConfig:
     sample_every_n_steps: int = option(
         0,
         label="Sample every … steps",
-        kohya="sample_every_n_steps",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         affects="pictures",
         help="Generates samples every this many steps; 0 is off.",
     )
     sample_every_n_epochs: int = option(
         0,
         label="Sample every … epochs",
-        kohya="sample_every_n_epochs",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         affects="pictures",
         help="Generates samples every this many epochs, in addition to those by steps; 0 is off.",
     )
     sample_at_first: bool = option(
         False,
         label="Sample before the first step",
-        kohya="sample_at_first",
         in_kohya_form=False,
         affects="pictures",
         help="Generates samples once before training, for comparison.",
@@ -186,7 +166,6 @@ class RunConfig:
     sample_prompts: str = option(
         "",
         label="Sample prompts",
-        kohya="sample_prompts",
         lines=4,
         is_path=names_a_file,
         set_by="file",
@@ -202,23 +181,19 @@ class RunConfig:
     save_state: bool = option(
         False,
         label="Save the state",
-        kohya="save_state",
         affects="files",
         help="Saves the training state, from which a run can be resumed, with every saved file and at the end.",
     )
     save_state_on_train_end: bool = option(
         False,
         label="Save the state at the end",
-        kohya="save_state_on_train_end",
         affects="files",
         help="Saves the training state when the run ends, so that it can be resumed.",
     )
     save_last_n_epochs_state: int = option(
         0,
         label="Keep states of … epochs",
-        kohya="save_last_n_epochs_state",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         affects="files",
         read_if=ReadIf(
             lambda run: run.save_state and run.saves_epochs, "no state is saved by epochs (save_state, save_every_n_epochs)"
@@ -228,9 +203,7 @@ class RunConfig:
     save_last_n_steps_state: int = option(
         0,
         label="Keep states of … steps",
-        kohya="save_last_n_steps_state",
-        ge=0,
-        le=10000000,
+        between=(0, 10000000),
         affects="files",
         read_if=ReadIf(
             lambda run: run.save_state and run.save_every_n_steps > 0,
@@ -241,7 +214,6 @@ class RunConfig:
     resume: str = option(
         "",
         label="Resume from",
-        kohya="resume",
         placeholder="my_cat",
         is_path=is_no_name,
         set_by="person",
@@ -252,7 +224,6 @@ class RunConfig:
     no_metadata: bool = option(
         False,
         label="Minimal metadata",
-        kohya="no_metadata",
         in_kohya_form=False,
         affects="files",
         help="Saves the file without information about images and settings.",
@@ -260,7 +231,6 @@ class RunConfig:
     training_comment: str = option(
         "",
         label="Comment",
-        kohya="training_comment",
         set_by="file",
         affects="files",
         help="A comment in the file's metadata.",
@@ -268,7 +238,6 @@ class RunConfig:
     metadata_title: str = option(
         "",
         label="Title",
-        kohya="metadata_title",
         set_by="person",
         not_inherited="The title of another LoRA; enter yours in Title (metadata_title).",
         affects="files",
@@ -277,7 +246,6 @@ class RunConfig:
     metadata_author: str = option(
         "",
         label="Author",
-        kohya="metadata_author",
         set_by="file",
         metadata="modelspec.author",
         affects="files",
@@ -286,7 +254,6 @@ class RunConfig:
     metadata_description: str = option(
         "",
         label="Description",
-        kohya="metadata_description",
         set_by="file",
         metadata="modelspec.description",
         affects="files",
@@ -295,7 +262,6 @@ class RunConfig:
     metadata_license: str = option(
         "",
         label="Licence",
-        kohya="metadata_license",
         set_by="file",
         metadata="modelspec.license",
         affects="files",
@@ -304,7 +270,6 @@ class RunConfig:
     metadata_tags: str = option(
         "",
         label="Tags",
-        kohya="metadata_tags",
         set_by="file",
         metadata="modelspec.tags",
         affects="files",
@@ -313,7 +278,6 @@ class RunConfig:
     metadata_usage_hint: str = option(
         "",
         label="Usage hint",
-        kohya="metadata_usage_hint",
         set_by="file",
         in_kohya_form=False,
         metadata="modelspec.usage_hint",

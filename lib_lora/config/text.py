@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora.config.declaration import ReadIf, option
+from lib_lora.config.declaration import ReadIf, above_zero, option
 
 TokenLength = Literal["75", "150", "225"]
 TokenRule = Literal["kohya", "webui"]
@@ -30,7 +30,6 @@ class TextConfig:
     caption_extension: str = option(
         ".txt",
         label="Caption files",
-        kohya="caption_extension",
         help="Extension of the caption files next to the images. With .txt, .caption is read too.",
     )
     filename_captions: bool = option(
@@ -42,37 +41,31 @@ class TextConfig:
     caption_prefix: str = option(
         "",
         label="Caption prefix",
-        kohya="caption_prefix",
         in_kohya_form=False,
         help="Text before every caption.",
     )
     caption_suffix: str = option(
         "",
         label="Caption suffix",
-        kohya="caption_suffix",
         in_kohya_form=False,
         help="Text after every caption.",
     )
     enable_wildcard: bool = option(
         False,
         label="Wildcards",
-        kohya="enable_wildcard",
         in_kohya_form=False,
         help="In captions, {red|blue} becomes one of the two, at random each time; of several lines one is used.",
     )
     shuffle_caption: bool = option(
         False,
         label="Shuffle tags",
-        kohya="shuffle_caption",
         metadata="ss_shuffle_caption",
         help="Shuffles the tags of a caption each time. For captions that are lists of tags.",
     )
     keep_tokens: int = option(
         0,
         label="Tags kept in front",
-        kohya="keep_tokens",
-        ge=0,
-        le=255,
+        between=(0, 255),
         metadata="ss_keep_tokens",
         read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
         help="This many tags at the start are neither shuffled nor dropped. The trigger word never is.",
@@ -80,7 +73,6 @@ class TextConfig:
     keep_tokens_separator: str = option(
         "",
         label="Separator of kept tags",
-        kohya="keep_tokens_separator",
         in_kohya_form=False,
         read_if=ReadIf(lambda text: text.tags_move, TAGS_STAY),
         help="Tags before this text, such as |||, are neither shuffled nor dropped, nor are those after a second one.",
@@ -88,7 +80,6 @@ class TextConfig:
     caption_separator: str = option(
         ",",
         label="Tag separator",
-        kohya="caption_separator",
         in_kohya_form=False,
         read_if=ReadIf(lambda text: text.tags_move or bool(text.secondary_separator), TAGS_STAY),
         help="The text between tags.",
@@ -96,34 +87,27 @@ class TextConfig:
     secondary_separator: str = option(
         "",
         label="Inner separator",
-        kohya="secondary_separator",
         in_kohya_form=False,
         help="Tags joined by this text, such as ;;;, are shuffled and dropped as one, and separated afterwards.",
     )
     caption_dropout_rate: float = option(
         0.0,
         label="Caption dropout",
-        kohya="caption_dropout_rate",
-        ge=0.0,
-        le=1.0,
+        between=(0.0, 1.0),
         metadata="ss_caption_dropout_rate",
         help="Share of the images that is trained without a caption, so that the style does not depend on it.",
     )
     caption_dropout_every_n_epochs: int = option(
         0,
         label="Dropout epochs",
-        kohya="caption_dropout_every_n_epochs",
-        ge=0,
-        le=100000,
+        between=(0, 100000),
         metadata="ss_caption_dropout_every_n_epochs",
         help="Trains every n-th epoch without captions; 0 is off.",
     )
     caption_tag_dropout_rate: float = option(
         0.0,
         label="Tag dropout",
-        kohya="caption_tag_dropout_rate",
-        ge=0.0,
-        le=1.0,
+        between=(0.0, 1.0),
         in_kohya_form=False,
         metadata="ss_caption_tag_dropout_rate",
         help="Share of the tags that is dropped at random each time.",
@@ -131,28 +115,22 @@ class TextConfig:
     token_warmup_min: int = option(
         1,
         label="Warm-up tags",
-        kohya="token_warmup_min",
-        ge=1,
-        le=255,
+        between=(1, 255),
         in_kohya_form=False,
-        read_if=ReadIf(lambda text: text.token_warmup_step > 0, "Tag warm-up (token_warmup_step) is 0"),
+        read_if=above_zero("token_warmup_step"),
         help="Number of tags at the first step of the tag warm-up.",
     )
     token_warmup_step: float = option(
         0.0,
         label="Tag warm-up",
-        kohya="token_warmup_step",
-        ge=0.0,
-        le=10000000.0,
+        between=(0.0, 10000000.0),
         in_kohya_form=False,
         help="All tags are used after this many steps, or this share of all steps if below 1; 0 uses all from the start.",
     )
     clip_skip: int = option(
         1,
         label="Clip skip",
-        kohya="clip_skip",
-        ge=1,
-        le=12,
+        between=(1, 12),
         slider=1,
         metadata="ss_clip_skip",
         none_by_default=True,
@@ -161,7 +139,6 @@ class TextConfig:
     max_token_length: TokenLength = option(
         "75",
         label="Caption length",
-        kohya="max_token_length",
         metadata="ss_max_token_length",
         none_by_default=True,
         help="Maximum number of tokens of a caption. More tokens make every step slower.",
@@ -175,7 +152,6 @@ class TextConfig:
     weighted_captions: bool = option(
         False,
         label="Weighted captions",
-        kohya="weighted_captions",
         help="Reads (word:1.2) and [word] in captions as the webui does in prompts.",
     )
 

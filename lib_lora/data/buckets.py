@@ -46,7 +46,11 @@ def bucket_sizes(rule: BucketRule) -> list[Size]:
 
 def place(image: Size, rule: BucketRule) -> Placement:
     """The bucket of an image of size `image`, and the size it is scaled to first."""
-    return _place_shrinking(image, rule) if rule.no_upscale else _place_nearest(image, rule)
+    if rule.no_upscale:
+        return _place_shrinking(image, rule)
+    sizes, ratio = bucket_sizes(rule), image.width / image.height
+    bucket = image if image in sizes else min(sizes, key=lambda size: abs(size.width / size.height - ratio))
+    return Placement(bucket, _cover(image, bucket))
 
 
 def place_fixed(image: Size, target: Size) -> Placement:
@@ -63,16 +67,6 @@ def crop_in_bucket(image: Size, bucket: Size) -> Crop:
         width, height = float(bucket.width), bucket.width / ratio
     left, top = (bucket.width - width) // 2, (bucket.height - height) // 2
     return Crop(int(left), int(top), int(left + width), int(top + height))
-
-
-def _place_nearest(image: Size, rule: BucketRule) -> Placement:
-    sizes = bucket_sizes(rule)
-    if image in sizes:
-        bucket = image
-    else:
-        ratio = image.width / image.height
-        bucket = min(sizes, key=lambda size: abs(size.width / size.height - ratio))
-    return Placement(bucket, _cover(image, bucket))
 
 
 def _cover(image: Size, bucket: Size) -> Size:

@@ -32,14 +32,7 @@ class Moment:
 
 def varies(text: TextConfig) -> bool:
     """Whether captions may change from step to step."""
-    return bool(
-        text.enable_wildcard
-        or text.shuffle_caption
-        or text.caption_dropout_rate
-        or text.caption_dropout_every_n_epochs
-        or text.caption_tag_dropout_rate
-        or text.token_warmup_step
-    )
+    return text.enable_wildcard or text != unvaried(text)
 
 
 def unvaried(text: TextConfig) -> TextConfig:

@@ -100,6 +100,19 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     return Dataset(tuple(item.sample for item in good), tuple(folders), tuple(problems), tuple(notes))
 
 
+def with_regularisation(dataset: Dataset, regularising: Dataset) -> Dataset:
+    """Both datasets as one, with the regularisation images last."""
+    learned = {folder.path.resolve() for folder in dataset.folders}
+    twice = [folder.path.name for folder in regularising.folders if folder.path.resolve() in learned]
+    problems = [f"{REG_DATA}: {name!r} is also an Image folder (data); choose another." for name in twice]
+    return Dataset(
+        dataset.samples + regularising.samples,
+        dataset.folders + regularising.folders,
+        dataset.problems + regularising.problems + tuple(problems),
+        dataset.notes + regularising.notes,
+    )
+
+
 @dataclass(frozen=True)
 class _Read:
     """A readable image, and the caption file beside it, which may be empty."""

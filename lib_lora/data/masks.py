@@ -22,7 +22,8 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     """
     search = FolderSearch(MASKS, 1, [], [])
     given = search.named_folder(pasted(folder))
-    masks = {} if given is None else {parent: _masks_for(parent, given, search) for parent in _parents(dataset)}
+    parents = {sample.path.parent for sample in dataset.samples if not sample.is_reg}
+    masks = {} if given is None else {parent: _masks_for(parent, given, search) for parent in parents}
     if search.problems:
         return replace(dataset, problems=(*dataset.problems, *search.problems))
     samples = tuple(
@@ -36,10 +37,6 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     problems += [problem for found in read if not isinstance(found, Sample) for problem in found]
     good = tuple(found for found in read if isinstance(found, Sample))
     return replace(dataset, samples=samples if problems else good, problems=(*dataset.problems, *problems))
-
-
-def _parents(dataset: Dataset) -> set[Path]:
-    return {sample.path.parent for sample in dataset.samples if not sample.is_reg}
 
 
 def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The held-out images, and the batches of one epoch, as pure functions of the seed."""
+"""The held-out images, the batches of one epoch and repeats of regularisation images, as pure functions of the seed."""
 
 from __future__ import annotations
 
@@ -41,3 +41,18 @@ def held_out(sizes: Sequence[int], share: float, seed: int) -> list[tuple[int, i
         for folder, (size, count) in enumerate(zip(sizes, counts))
         for image in sorted(permutation(size, seed, "held out", folder)[:count])
     ]
+
+
+def matched_repeats(repeats: Sequence[int], wanted: int) -> list[int]:
+    """How often each regularisation image is shown per epoch, `wanted` times in total (sd-scripts `DreamBoothDataset`).
+
+    Images are taken in order, each with its own repeats, until there are `wanted`; the last one may exceed it, and the others
+    are not used. If all are too few, they are shown once more each, from the first on.
+    """
+    shown = [0] * len(repeats)
+    for index, own in enumerate(repeats):
+        if sum(shown) >= wanted:
+            return shown
+        shown[index] = own
+    missing = max(wanted - sum(shown), 0)
+    return [count + missing // len(shown) + (index < missing % len(shown)) for index, count in enumerate(shown)]

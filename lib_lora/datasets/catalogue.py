@@ -19,7 +19,6 @@ from lib_lora.datasets.image_set import ImageSet
 from lib_lora.errors import DatasetError
 from lib_lora.files.atomic import link_or_copy, write_atomically
 
-DATASETS = "datasets"  # folder of the catalogue
 IMAGES, LOOKED = "images", "looked"  # folders of a dataset: what training gets, and thumbnails
 MOST, LONGEST_NAME = 1000, 80
 _ID = re.compile(r"set-[0-9a-f]{16}")

@@ -15,7 +15,7 @@ YOUNG, ROUND = 64, 16  # each operator checks the YOUNG newest storages, every R
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = {_ATEN.convolution.default, _ATEN.convolution_backward.default}
 _PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
-_ONEDNN = "mkldnn::_linear_pointwise"  # see `model/matmul.py`
+_ONEDNN = "mkldnn::_linear_pointwise"  # see `model/frozen_layers.py`
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

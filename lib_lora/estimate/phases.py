@@ -13,8 +13,7 @@ from lib_lora.config.settled import Settled
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import CHUNK
 from lib_lora.estimate.ledger import Ledger
-from lib_lora.estimate.meta_model import META
-from lib_lora.estimate.meta_ops import meta_ops, recomputed
+from lib_lora.estimate.meta import META, meta_ops, recomputed
 from lib_lora.model.adapter import Adapter, attached, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel, networks
@@ -49,7 +48,7 @@ class Counter:
         self._config, self._alike, self._device_type = config, alike, device_type
         self._emulated = EmulatedDevice(device_type, autocast)
         self._adapters, self._frozen = list(adapters), list(frozen)
-        self._trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in self._adapters)
+        self.trains_text = any(adapter.target.part == "text_encoder" and is_learning(adapter) for adapter in self._adapters)
 
     def step(self, size: Size, batch: int, *, checkpointing: bool) -> Step:
         """Forward and backward of one step, of two batches if gradients are accumulated."""
@@ -110,7 +109,7 @@ class Counter:
     def _inputs(self, size: Size, batch: int) -> StepInputs:
         latents = torch.empty(batch, *self._alike.family.latent_shape(*size), device=META)
         text: TextInputs | Conditioning = self._ids(batch)
-        if not self._trains_text:
+        if not self.trains_text:
             with torch.no_grad(), meta_ops(self._emulated):
                 text = self._context(batch)
         timesteps = torch.empty(batch, dtype=torch.int64, device=META)

@@ -18,15 +18,12 @@ class Ddpm:
 
     @property
     def steps(self) -> int:
-        """The number of timesteps."""
         return len(self.alphas_cumprod)
 
     def to(self, device: torch.device) -> Ddpm:
-        """The same process on `device`."""
         return Ddpm(self.alphas_cumprod.to(device))
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Its tensors, which are on its device."""
         return (self.alphas_cumprod,)
 
     def with_zero_terminal_snr(self) -> Ddpm:

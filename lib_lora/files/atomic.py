@@ -5,11 +5,13 @@ Temporary files have names that no other program gives, so that the next run may
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,6 +83,13 @@ def passing_ending(name: str) -> str | None:
     """The suffix of a temporary name of this extension; None for any other name."""
     found = _PASSING.fullmatch(name)
     return found[1] if found else None
+
+
+def free_path(path: Path, ending: str = "", is_taken: Callable[[Path], bool] = os.path.lexists) -> Path:
+    """`path`, or `path` with the smallest of -2, -3, … before the `ending` of its name that is not taken."""
+    start = path.name.removesuffix(ending)
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(free for number in numbers if not is_taken(free := path.with_name(f"{start}{number}{ending}")))
 
 
 def _passing_start(stem: str) -> str:

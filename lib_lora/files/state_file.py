@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lib_lora.files.atomic import GONE, OLD, TEMPORARY, passing_ending, passing_name, sync_folder, write_atomically
+from lib_lora.files.atomic import GONE, OLD, TEMPORARY, free_path, passing_ending, passing_name, sync_folder, write_atomically
 from lib_lora.files.plain_values import StateError, Tensors
 from lib_lora.files.safetensors_header import LENGTH_BYTES, header_problem
 
@@ -45,7 +45,7 @@ def write_state(folder: Path, values: Mapping[str, Any], tensors: Tensors) -> Pa
     temporary, old = None, None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folder = _free(folder)
+        folder = free_path(folder, is_taken=_is_taken)
         temporary = folder.with_name(passing_name(folder.name, TEMPORARY))
         temporary.mkdir(mode=0o700)
         write_atomically(temporary / TENSORS, content)
@@ -82,13 +82,9 @@ def holds_state_alone(folder: Path) -> bool:
     return not folder.is_symlink() and names <= {VALUES, TENSORS}
 
 
-def _free(folder: Path) -> Path:
-    """`folder`, or with the first free -2, -3 … if something other than a state has its name."""
-    number, free = 1, folder
-    while os.path.lexists(free) and not (free.is_dir() and holds_state_alone(free)):
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+def _is_taken(path: Path) -> bool:
+    """Whether something other than a state has this name."""
+    return os.path.lexists(path) and not (path.is_dir() and holds_state_alone(path))
 
 
 def read_values(folder: Path) -> dict[str, Any]:

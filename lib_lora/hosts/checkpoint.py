@@ -83,29 +83,6 @@ def _shapes(path: Path, _size: int, _changed: int) -> Mapping[str, Any]:
         return MappingProxyType({key: _Shape(shape) for key, shape in tensor_shapes(path).items()})
 
 
-def file_problem(path: Path) -> str | None:
-    """Why the checkpoint at `path` cannot be trained, from its header alone; None if it can."""
-    start = f"Checkpoint (checkpoint): {str(path)!r} "
-    problem = path_problem(str(path))
-    if problem:
-        return start + problem
-    if not path.is_file():
-        return start + "does not exist."
-    if path.suffix != ".safetensors":
-        return start + "is not a .safetensors file; other formats can run code when they are read."
-    try:
-        shapes = read_shapes(path)
-        family = family_of(shapes)
-        if isinstance(family, str):
-            return start + f"is {family}; only {TRAINABLE}."
-        _configs(shapes, family)
-    except ModelError as error:
-        return str(error)
-    except _NOT_WHOLE as error:
-        return start + f"is incomplete: a tensor is missing or has another shape ({type(error).__name__}: {error})."
-    return None
-
-
 def load_modules(path: Path, dtype: torch.dtype) -> Modules:
     """U-Net and text encoders as `dtype`, VAE in fp32. Weights are assigned without initialisation, one network at a time.
 
@@ -165,12 +142,23 @@ def kind_of_file(path: Path) -> DetectedModel:
     Raises:
         ModelError: it cannot be read, or the model cannot be trained.
     """
-    problem = file_problem(path)
+    start = f"Checkpoint (checkpoint): {str(path)!r} "
+    problem = path_problem(str(path))
     if problem:
-        raise ModelError(problem)
+        raise ModelError(start + problem)
+    if not path.is_file():
+        raise ModelError(start + "does not exist.")
+    if path.suffix != ".safetensors":
+        raise ModelError(start + "is not a .safetensors file; other formats can run code when they are read.")
     shapes = read_shapes(path)
-    family = family_of(shapes)
-    assert isinstance(family, Family)  # else `file_problem` returned a problem
+    try:
+        family = family_of(shapes)
+        if isinstance(family, str):
+            raise ModelError(start + f"is {family}; only {TRAINABLE}.")
+        _configs(shapes, family)
+    except _NOT_WHOLE as error:
+        told = f"is incomplete: a tensor is missing or has another shape ({type(error).__name__}: {error})."
+        raise ModelError(start + told) from error
     return DetectedModel(family, KEYS, says_v(path, shapes))
 
 

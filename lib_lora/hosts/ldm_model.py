@@ -15,7 +15,6 @@ from lib_lora.data.tokens import Tokenizer, load_tokenizer
 from lib_lora.errors import HostChanged
 from lib_lora.families.ddpm import Ddpm
 from lib_lora.families.family import DetectedModel, Family
-from lib_lora.families.family import TextEncoder as EncoderSpec
 from lib_lora.families.known import FAMILIES
 from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.hosts.architecture import V_MARK
@@ -105,13 +104,10 @@ def _readers(latent_diffusion: Any, family: Family) -> tuple[TextEncoder, ...]:
     """The text encoders, as their family uses them."""
     several = len(family.text_encoders) > 1
     wrappers = list(latent_diffusion.conditioner.embedders) if several else [latent_diffusion.cond_stage_model]
-    return tuple(_reader(embedder(wrapper), spec) for wrapper, spec in zip(wrappers, family.text_encoders))
-
-
-def _reader(held: Any, spec: EncoderSpec) -> TextEncoder:
-    if hasattr(held, "transformer"):
-        return text_encoder(held.transformer, spec)
-    return open_clip_encoder(held.model, pools=spec.pools)
+    return tuple(
+        text_encoder(held.transformer, spec) if hasattr(held, "transformer") else open_clip_encoder(held.model, pools=spec.pools)
+        for held, spec in zip(map(embedder, wrappers), family.text_encoders)
+    )
 
 
 def _tokenizer(latent_diffusion: Any) -> Tokenizer:

@@ -28,11 +28,8 @@ def given_back() -> Iterator[ExitStack]:
         try:
             stack.close()  # runs all callbacks even if one fails
         except Exception as error:  # noqa: BLE001 - whatever the host meets while it takes its parts back
-            raise NotGivenBack([*told, _sentence(error)]) from error
-
-
-def _sentence(error: Exception) -> str:
-    return (
-        f"Not everything of the model could be restored ({type(error).__name__}: {error}); restart the webui before you generate "
-        "or train."
-    )
+            lost = (
+                f"Not everything of the model could be restored ({type(error).__name__}: {error}); restart the webui before you "
+                "generate or train."
+            )
+            raise NotGivenBack([*told, lost]) from error

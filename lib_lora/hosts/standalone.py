@@ -120,9 +120,6 @@ class StandaloneHost:
     @contextmanager
     def borrow_model(self) -> Iterator[DiffusersModel]:
         if self._model is None:
-            problems = self.problems()
-            if problems:
-                raise ModelError(problems[0])
             self._model = DiffusersModel(load_modules(self._checkpoint, self._dtype()), self._device, self._checkpoint)
         model = self._model
         with made_trainable(model):
@@ -145,9 +142,6 @@ class StandaloneHost:
         """
         if self._model is not None:
             return self._model
-        problems = self.problems()
-        if problems:
-            raise ModelError(problems[0])
         modules = empty_modules(self._checkpoint)
         for module in (modules.unet, *modules.text_encoders):
             for parameter in module.parameters():

@@ -15,7 +15,6 @@ class PageHost(Host, Checkpoints, Protocol):
 
     def private_folder(self) -> Path:
         """The folder for all files of this extension; its name starts with a dot."""
-        ...
 
 
 def host_of_this_webui() -> PageHost:

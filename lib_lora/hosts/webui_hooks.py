@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 from modules import script_callbacks, shared
 
-from lib_lora.datasets.catalogue import DATASETS, Catalogue
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_detection import host_of_this_webui
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.hiding import hide_pictures
+from lib_lora.jobs.kept import DATASETS, TAKEN
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
@@ -22,7 +23,6 @@ from lib_lora.ui.guard import Guard
 from lib_lora.ui.origin import EVERYWHERE, Networks, networks
 from lib_lora.ui.routes import add_routes
 from lib_lora.ui.tab import TrainTab
-from lib_lora.ui.uploads import TAKEN
 
 PROXIES = "TRAIN_LORA_PROXIES"  # environment variable: addresses or networks, comma-separated, or "all"
 
@@ -67,15 +67,11 @@ def register() -> None:
     """Register tab, routes and callbacks; called at every start or reload of the UI, while the webui loads its scripts."""
     script_callbacks.on_ui_tabs(_tab)
     script_callbacks.on_app_started(_add_routes)
-    script_callbacks.on_before_reload(_hold_still)
+    # the webui's Lora extension then removes and reapplies its patches of torch
+    script_callbacks.on_before_reload(lambda: RUNNER.suspend(RELOAD_WAIT_S))
     save_before_the_end(QUEUE)
     save_before_a_restart(QUEUE)
     RUNNER.unsuspend()
-
-
-def _hold_still() -> None:
-    """Suspend runs while the UI reloads, since the webui's Lora extension then removes and reapplies its patches of torch."""
-    RUNNER.suspend(RELOAD_WAIT_S)
 
 
 def _tab() -> webui_missing.Tabs:

@@ -21,6 +21,8 @@ from lib_lora.hosts.webui_model import WebuiModel, model_info
 from lib_lora.hosts.webui_queue import Place
 from lib_lora.model.trainable import made_trainable
 
+NO_CHECKPOINT = "No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it."
+
 
 class WebuiHost:
     """A `Host` inside stable-diffusion-webui v1.10."""
@@ -31,7 +33,7 @@ class WebuiHost:
     def problems(self) -> list[str]:
         found = [_device_problem(), _memory_mode_problem(), _replaced_unet_problem()]
         if not sd_models.checkpoints_list:
-            found.append("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
+            found.append(NO_CHECKPOINT)
         elif sd_models.model_data.sd_model is not None:
             found.append(model_problem(sd_models.model_data.sd_model))
         return [problem for problem in found if problem]
@@ -189,7 +191,7 @@ def _current_model(checkpoint: Any = None) -> Any:
         ModelError: there is none, or it cannot be trained.
     """
     if not sd_models.checkpoints_list:
-        raise ModelError("No checkpoint is loaded: put a Stable Diffusion model into models/Stable-diffusion and select it.")
+        raise ModelError(NO_CHECKPOINT)
     if sd_models.model_data.sd_model is not None:
         with sd_models.SkipWritingToConfig():  # the selection stays
             sd_models.reload_model_weights(info=checkpoint)

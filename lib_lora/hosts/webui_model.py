@@ -94,9 +94,8 @@ def _embeddings(encoders: int) -> tuple[Embedding, ...]:
     database = sd_hijack.model_hijack.embedding_db
     database.load_textual_inversion_embeddings()  # as before each picture; rereads the folder if it changed
     found = [embedding for entries in database.ids_lookup.values() for _, embedding in entries]
-    usable = [
-        embedding for embedding in found if isinstance(embedding.vec, dict) == (encoders > 1)
-    ]  # others fail in prompts, too
+    # others fail in prompts, too
+    usable = [embedding for embedding in found if isinstance(embedding.vec, dict) == (encoders > 1)]
     return tuple(Embedding(embedding.name, _vectors(embedding.vec)) for embedding in usable)
 
 

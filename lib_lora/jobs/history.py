@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,6 @@ def name_clash(entry: Entry, others: Iterable[Entry], loras: Path) -> str | None
     active = {other.name.casefold() for other in others if not other.over and other.id != entry.id}
     if not entry.name or entry.settings.get("overwrite") or entry.name.casefold() not in active:
         return None
-    number = 2
-    while f"{entry.name}-{number}".casefold() in active or taken_problem(f"{entry.name}-{number}", loras, overwrite=False):
-        number += 1
-    return (
-        f"Name (name): {entry.name!r} is the name of a job that runs or waits; use '{entry.name}-{number}', or turn on Overwrite "
-        "(overwrite)."
-    )
+    names = (f"{entry.name}-{number}" for number in itertools.count(2))
+    free = next(name for name in names if name.casefold() not in active and not taken_problem(name, loras, overwrite=False))
+    return f"Name (name): {entry.name!r} is the name of a job that runs or waits; use '{free}', or turn on Overwrite (overwrite)."

@@ -49,15 +49,6 @@ def parse_limit(text: str) -> float:
     return value
 
 
-def write_limit(store: Store, gigabytes: float) -> None:
-    """Save the limit for later starts.
-
-    Raises:
-        QueueError: the disk refused.
-    """
-    store.write_text(LIMIT, json.dumps({"gb": gigabytes}))
-
-
 def _legal(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST_GB
 
@@ -107,7 +98,7 @@ class Keeper:
             QueueError: `text` is not a valid number, or the limit cannot be saved.
         """
         gigabytes = parse_limit(text)
-        write_limit(self._store, gigabytes)
+        self._store.write_text(LIMIT, json.dumps({"gb": gigabytes}))
         self.renew()
         return f"Jobs may keep {gigabytes:g} GB."
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,8 @@ from lib_lora.paths import at_home, split_repeats
 from lib_lora.training.latent_cache import FOLDER as LATENTS
 from lib_lora.training.latent_cache import is_ours
 
+DATASETS = "datasets"  # folder of the named datasets
+TAKEN = "taken"  # folder of uploads; a page that stays open may use them again
 PAGE_S = 24 * 3600.0  # a page that stays open may use what was dropped on it for this long
 MOST_FILES = 200_000  # limit on the files that are counted
 _LATENT = re.compile(r"[0-9a-f]{32}\.safetensors")
@@ -53,13 +55,12 @@ class Kept:
     names: tuple[str, ...] = ()
 
 
-def summed(pieces: Iterable[Piece]) -> Kept:
+def summed(pieces: Collection[Piece]) -> Kept:
     """The sums over `pieces`."""
-    found = list(pieces)
-    asked = [piece for piece in found if piece.asks]
+    asked = [piece for piece in pieces if piece.asks]
     return Kept(
-        sum(piece.size for piece in found),
-        sum(piece.size for piece in found if piece.asks is False),
+        sum(piece.size for piece in pieces),
+        sum(piece.size for piece in pieces if piece.asks is False),
         sum(piece.size for piece in asked),
         tuple(sorted({piece.name for piece in asked if piece.name})),
     )
@@ -89,14 +90,13 @@ class Survey:
 
     def _of_runs(self) -> Iterator[Piece]:
         for run in (path for path in _below(self._runs) if not path.is_symlink()):
-            samples = run / "samples"
             used = run.name.casefold() in self._active
-            for path in _below(samples):
+            for path in _below(run / "samples"):
                 yield self._piece(path, "samples", None if used else False, run.name)
             yield from self._of_states(run, used=used)
 
     def _of_states(self, run: Path, *, used: bool) -> Iterator[Piece]:
-        states = sorted((path for path in _below(run) if (path / VALUES).is_file() and not path.is_symlink()), key=_when)
+        states = sorted((path for path in _below(run) if (path / VALUES).is_file() and not path.is_symlink()), key=changed)
         owners = [entry for entry in self._entries if entry.name.casefold() == run.name.casefold()]
         finished = bool(owners) and all(entry.state == "finished" for entry in owners)
         named = {Path(entry.state_folder).name for entry in owners if entry.state_folder}
@@ -123,21 +123,19 @@ class Survey:
                     yield from self._of_latents(place, used=used)
 
     def _of_latents(self, folder: Path, *, used: bool) -> Iterator[Piece]:
-        kept = folder / LATENTS
-        if folder.is_symlink():
-            return
-        ours = (path for path in _below(kept) if _LATENT.fullmatch(path.name))
-        yield from (self._piece(path, "latents", None if used else False) for path in ours)
+        for path in [] if folder.is_symlink() else _below(folder / LATENTS):
+            if _LATENT.fullmatch(path.name):
+                yield self._piece(path, "latents", None if used else False)
 
     def _of_drops(self) -> Iterator[Piece]:
         """Pictures that were dropped on a page, whether or not a job has copied them."""
         uploads = self._store.private.resolve() if self._store.private else None
-        for path in [*_below(uploads), *_below(uploads / "taken")] if uploads else []:
-            if path.name not in ("taken", "datasets"):  # datasets are removed by the user alone
-                yield self._piece(path, "drop", False if time.time() - _when(path) > PAGE_S else None)
+        for path in [*_below(uploads), *_below(uploads / TAKEN)] if uploads else []:
+            if path.name not in (TAKEN, DATASETS):  # datasets are removed by the user alone
+                yield self._piece(path, "drop", False if time.time() - changed(path) > PAGE_S else None)
 
     def _piece(self, path: Path, kind: Kind, asks: bool | None, name: str = "") -> Piece:
-        return Piece(path, kind, self._size(path), _when(path), asks, name)
+        return Piece(path, kind, self._size(path), changed(path), asks, name)
 
     def _size(self, path: Path) -> int:
         """Bytes of the files at and below a path, without those counted before."""
@@ -152,17 +150,14 @@ class Survey:
         return total
 
 
-def remove_oldest(pieces: Iterable[Piece], limit: float) -> list[Piece]:
-    """Remove what may be removed unasked, oldest first, until `pieces` fit into `limit` bytes; returns what was removed."""
-    found = list(pieces)
-    over, gone = sum(piece.size for piece in found) - limit, []
-    for piece in sorted((piece for piece in found if piece.asks is False), key=lambda piece: piece.when):
+def remove_oldest(pieces: Collection[Piece], limit: float) -> None:
+    """Remove what may be removed unasked, oldest first, until `pieces` fit into `limit` bytes."""
+    over = sum(piece.size for piece in pieces) - limit
+    for piece in sorted((piece for piece in pieces if piece.asks is False), key=lambda piece: piece.when):
         if over <= 0:
             break
         if remove(piece):
             over -= piece.size
-            gone.append(piece)
-    return gone
 
 
 def remove(piece: Piece) -> bool:
@@ -208,7 +203,8 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in names)
 
 
-def _when(path: Path) -> float:
+def changed(path: Path) -> float:
+    """When a file or folder was changed, in seconds since 1970; 0 if it does not exist any more."""
     try:
         return path.lstat().st_mtime
     except OSError:

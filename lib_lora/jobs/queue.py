@@ -55,9 +55,7 @@ class Queue(SharedList):
         self._current: Job | None = None
         self._lent_checked = False
         super().__init__(store)
-        self.keeper = Keeper(
-            store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing
-        )  # limits what jobs keep on disk
+        self.keeper = Keeper(store, lambda: runner.host.work_folder(), lambda: self._entries, self._changing)
         self._surveyed: tuple[int, float] | None = None  # change of the list, and time, of the last survey
         self.held = bool(self._waiting())  # jobs that waited when the program ended need a release
         runner.watch(self)
@@ -82,7 +80,8 @@ class Queue(SharedList):
             ConfigError: with every problem of a job that would wait; or a job that runs or waits has its name.
             QueueError: it cannot be saved.
         """
-        entry = Entry(new_id(), json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=self._chosen())
+        chosen = self._checkpoints.chosen() if self._checkpoints else ""
+        entry = Entry(new_id(), json.loads(json.dumps(config.to_flat())), time.time(), checkpoint=chosen)
         with self._changing():
             self._refuse_name(entry)
             if self._free():
@@ -207,7 +206,7 @@ class Queue(SharedList):
             if not record_due(event, time.time() - (entry.seen or 0)):
                 return
             try:
-                entry = dataclasses.replace(self._seen(entry, job), direct=False)
+                entry = dataclasses.replace(with_progress(entry, job.progress, time.time()), direct=False)
                 self._store.write(entry)
             except Exception as error:  # noqa: BLE001 - a list that is not renewed is no reason to end a run
                 told = (
@@ -236,7 +235,7 @@ class Queue(SharedList):
     def _over(self, entry: Entry, job: Job) -> Entry:
         """The entry of a run that ended; a failed one if its progress cannot be read."""
         try:
-            seen = self._seen(entry, job)
+            seen = with_progress(entry, job.progress, time.time())
             over = dataclasses.replace(seen, state=_ENDS[job.progress.state], ended=time.time())
             return after_restart(seen) if job.control.leaves and over.state == "stopped" else over
         except BaseException as error:  # noqa: BLE001 - whatever a run left in its record
@@ -313,11 +312,8 @@ class Queue(SharedList):
             self._run(running)
         except BaseException as error:  # noqa: BLE001 - whatever it is: the next one begins
             self._current = None
-            told = (
-                error.problems
-                if isinstance(error, TrainLoraError)
-                else [f"The run cannot start ({type(error).__name__}: {error})."]
-            )
+            named = f"The run cannot start ({type(error).__name__}: {error})."
+            told = error.problems if isinstance(error, TrainLoraError) else [named]
             self._keep(dataclasses.replace(running, state="failed", problems=tuple(told), ended=time.time()), refused=False)
 
     def _run(self, entry: Entry) -> None:
@@ -345,15 +341,9 @@ class Queue(SharedList):
         if clash:
             raise ConfigError([clash])
 
-    def _chosen(self) -> str:
-        return self._checkpoints.chosen() if self._checkpoints else ""
-
     def _running(self, job: Job) -> Entry | None:
         """The entry of a job if that is the current run."""
         return self.entry(job.id) if self._current is job else None
-
-    def _seen(self, entry: Entry, job: Job) -> Entry:
-        return with_progress(entry, job.progress, time.time())
 
     def _knows_better(self) -> str | None:
         return self._current.id if self._current else None

@@ -25,8 +25,7 @@ def listing(queue: Queue) -> dict[str, Any]:
     rows = [{**_row(entry), "place": places.get(entry.id), "elsewhere": queue.elsewhere(entry.id)} for entry in entries]
     told = " ".join(text for text in (queue.told, queue.keeper.trouble) if text)
     found = {"revision": revision, "held": queue.held, "trouble": told, "jobs": rows, "kept": queue.keeper.shown()}
-    listed: dict[str, Any] = strict(found)
-    return listed
+    return {key: strict(value) for key, value in found.items()}
 
 
 def details(entry: Entry) -> dict[str, Any]:
@@ -46,8 +45,7 @@ def details(entry: Entry) -> dict[str, Any]:
         "newest_state": Path(entry.state_folder).name if entry.state_folder else None,
         "settings": changed,
     }
-    plain: dict[str, Any] = strict(found)
-    return plain
+    return {key: strict(value) for key, value in found.items()}
 
 
 def job_json(job: Job, since: int = 0) -> dict[str, Any]:
@@ -83,8 +81,7 @@ def job_json(job: Job, since: int = 0) -> dict[str, Any]:
         "left": bounded(progress.left),
         "saved": progress.saved,
     }
-    plain: dict[str, Any] = strict(found)
-    return plain
+    return {key: strict(value) for key, value in found.items()}
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -28,11 +28,9 @@ class Watcher(Protocol):
 
     def happened(self, job: Job, event: Event) -> None:
         """Called after `Job.apply` with the same event. An error that is raised here ends the run with its text."""
-        ...
 
     def ended(self, job: Job) -> None:
         """Called when the job is over and the model was given back."""
-        ...
 
 
 class Runner:

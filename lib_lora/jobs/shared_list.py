@@ -113,8 +113,7 @@ class SharedList:
 
     def _owned(self) -> list[Entry]:
         """Waiting jobs that this program owns and will start."""
-        waiting = self._waiting()
-        return [entry for entry in waiting if self._store.owners.owns(entry.id)]
+        return [entry for entry in self._waiting() if self._store.owners.owns(entry.id)]
 
     def _refuse_foreign(self, entry_id: str) -> None:
         if self.elsewhere(entry_id):
@@ -142,14 +141,12 @@ class SharedList:
         current = self._knows_better()
         known = {**self._unwritten, **({current: own[current]} if current in own else {})}
         elsewhere = frozenset(entry.id for entry in found if not entry.over and self._store.owners.elsewhere(entry.id))
-        entries = [known.pop(entry.id) if entry.id in known else self._as_it_is(entry, elsewhere) for entry in found]
+        seen = [entry if entry.id in elsewhere else after_restart(entry) for entry in found]
+        entries = [known.pop(entry.id, entry) for entry in seen]
         taken = (*entries, *known.values())
         if taken != self._entries or elsewhere != self._elsewhere:
             self._elsewhere = elsewhere
             self._set(taken)
-
-    def _as_it_is(self, entry: Entry, elsewhere: frozenset[str]) -> Entry:
-        return entry if entry.id in elsewhere else after_restart(entry)
 
     def _replace(self, entry: Entry) -> None:
         self._set(tuple(entry if other.id == entry.id else other for other in self._entries))

@@ -47,6 +47,10 @@ RATE_OF_SD = (
     "text_encoder_lr was not given and has the value for SD 1.x and 2.x; for SDXL set it to 0 and use network_train_unet_only."
 )
 _BY_ITSELF = ("mixed_precision", "gradient_checkpointing")  # sd-scripts has no "auto"
+_OF_ALL_FOLDERS = (
+    "batch_size", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale",
+    "caption_extension", "flip_aug", "color_aug", "random_crop", "shuffle_caption",
+)  # fmt: skip
 _OF_TYPE = {"factor": "lokr", "full_matrix": "lokr", "decompose_both": "lokr", "unit": "lora"}
 
 
@@ -117,7 +121,7 @@ def _sd_scripts(config: Settled) -> tuple[dict[str, Any], dict[str, Any], dict[s
             if opt.name != "resolution_height":
                 own[opt.name] = list(value) if isinstance(value, tuple) else value
         elif name.startswith(NETWORK_ARGS):
-            arguments[name.removeprefix(NETWORK_ARGS)] = _number(value)
+            arguments[name.removeprefix(NETWORK_ARGS)] = f"{value:g}" if isinstance(value, float) else value
         elif opt.name in ("data", "reg_data") and (len(value) != 1 or split_repeats(value[0])[1]):
             own[opt.name] = list(value)
         else:
@@ -217,7 +221,8 @@ def _one_each(texts: Sequence[str]) -> list[str]:
             return list(texts)  # cannot be parsed here either, which the rules report
         for name, value in parsed.items():
             written = text.partition("=")[2].strip().rstrip(",")
-            found[name] = _compact(written if len(parsed) == 1 and _is_literal(written, value) else repr(value))
+            written = written if len(parsed) == 1 and _is_literal(written, value) else repr(value)
+            found[name] = written if {"'", '"'} & set(written) else written.replace(" ", "")
     return [f"{name}={value}" for name, value in found.items()]
 
 
@@ -226,14 +231,6 @@ def _is_literal(text: str, value: Any) -> bool:
         return bool(literal(text) == value)
     except LiteralError:
         return False
-
-
-def _compact(text: str) -> str:
-    return text if {"'", '"'} & set(text) else text.replace(" ", "")
-
-
-def _number(value: Any) -> Any:
-    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _toml_text(settings: dict[str, Any], arguments: dict[str, Any], own: dict[str, Any]) -> str:
@@ -315,13 +312,9 @@ def _dataset_text(config: TrainConfig) -> str:
     """sd-scripts' dataset file: each folder with its repeats, and the settings that all folders share."""
     data, text = config.data, config.text
     side = [data.resolution, data.resolution_height or data.resolution]
-    shared = {
-        "resolution": side, "batch_size": data.batch_size, "enable_bucket": data.enable_bucket,
-        "min_bucket_reso": data.min_bucket_reso, "max_bucket_reso": data.max_bucket_reso,
-        "bucket_reso_steps": data.bucket_reso_steps, "bucket_no_upscale": data.bucket_no_upscale,
-        "caption_extension": text.caption_extension, "flip_aug": data.flip_aug, "color_aug": data.color_aug,
-        "random_crop": data.random_crop, "shuffle_caption": text.shuffle_caption, "keep_tokens": _keep_tokens(config),
-    }  # fmt: skip
+    flat = config.to_flat()
+    same = {name: flat[name] for name in _OF_ALL_FOLDERS}
+    shared = {"resolution": side, **same, "keep_tokens": _keep_tokens(config)}
     prefix = with_trigger_prefix(text.caption_prefix, text.trigger)
     if not data.reg_data:
         shared["caption_prefix"] = prefix

@@ -79,12 +79,10 @@ def read_file(path: Path) -> dict[str, Any]:
         except (ValueError, RecursionError, IndexError) as error:
             problem = problem or error
             continue
-        if isinstance(found, dict) and (found or problem is None):  # an empty text is also TOML, but not meant as such
-            problem = _unfit(found)
-            if problem is None:
-                return found
-            break
-        problem = problem or ValueError("it contains no keys")
+        has_keys = isinstance(found, dict) and (found or problem is None)  # an empty text is also TOML, but not meant as such
+        problem = _unfit(found) if has_keys else problem or ValueError("it contains no keys")
+        if problem is None:
+            return dict(found)
         break
     what = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     reason = " ".join(str(problem).split())
@@ -135,8 +133,9 @@ def source_of(
         except ConfigError as error:
             unread[named.key] = " ".join(error.problems)
     entries += [Entry(ARGUMENT + name, name, value) for name, value in (arguments or {}).items()]
-    parts = {entry.key: _last_of_each(_parts(entry)) for entry in entries if entry.name in COMPOSITE}
-    return Source(form, tuple(entries), parts, unread, left_out)
+    parts = {entry.key: {part.name: part for part in _parts(entry)} for entry in entries if entry.name in COMPOSITE}
+    last_of_each = {key: tuple(found.values()) for key, found in parts.items()}  # as on every command line
+    return Source(form, tuple(entries), last_of_each, unread, left_out)
 
 
 def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours_first: bool) -> Form:
@@ -160,11 +159,6 @@ def _form(settings: Mapping[str, Any], entries: list[Entry], *, toml: bool, ours
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) or (isinstance(value, str) and "," in value)
-
-
-def _last_of_each(parts: Iterator[Entry]) -> tuple[Entry, ...]:
-    """One entry per name: as on every command line, the last of repeated arguments wins."""
-    return tuple({part.name: part for part in parts}.values())
 
 
 def _entries(settings: Mapping[str, Any]) -> Iterator[Entry]:

@@ -76,7 +76,8 @@ def not_handed_on(source: Source) -> dict[str, str]:
     entries = [entry for entry in source.entries if not entry.key.startswith((OUR_SECTION + ".", ARGUMENT))]
     found = dict(source.left_out)
     if source.form == "kohya_ss":
-        found.update(_of_the_form(entries, is_our_own=_is_our_own(source)))
+        is_our_own = any(entry.key.startswith(OUR_SECTION + ".") for entry in source.entries)
+        found.update(_of_the_form(entries, is_our_own=is_our_own))
         if any(part.name.startswith(NETWORK_ARGS) for part in source.parts.get("additional_parameters", ())):
             found.update({entry.key: REPLACED for entry in entries if entry.name in HANDED_ON and entry.key not in found})
     if source.form == "sd-scripts":
@@ -137,7 +138,3 @@ def _hidden(entries: list[Entry]) -> dict[str, str]:
     off = {entry.name for entry in entries if entry.name in HIDDEN and not truth(entry.value)}
     hidden = {name: switch for switch in off for name in HIDDEN[switch]}
     return {entry.key: f"Hidden while {hidden[entry.name]} is off." for entry in entries if entry.name in hidden}
-
-
-def _is_our_own(source: Source) -> bool:
-    return any(entry.key.startswith(OUR_SECTION + ".") for entry in source.entries)

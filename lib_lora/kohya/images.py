@@ -1,4 +1,7 @@
-"""Keys of images and captions: sizes, buckets, lengths, folders; how sd-scripts rounds values that are illegal here."""
+"""Keys of images and captions: sizes, buckets, lengths, folders; how sd-scripts rounds values that are illegal here.
+
+Keys of its textual inversion become the embedding of the trigger word, trained together with the LoRA.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from lib_lora.kohya.spelling import BLANK, is_off, number, sides, truth
 LONGEST_SIDE = 2048  # of a training size
 SMALLEST_STEP = 8  # of buckets
 TOKENS = 75  # of a chunk of a caption
+_VECTORS = "num_vectors_per_token"
+_ALONE = "Belongs to token_string, which is not given."
 
 
 def _resolution(value: Any, context: Context) -> Finding | None:
@@ -64,11 +69,8 @@ def _tokens(value: Any, context: Context) -> Finding | None:
 
 def _bucket_step(value: Any, context: Context) -> Finding | None:
     fine = (number(value) or 0) >= SMALLEST_STEP
-    if (
-        not fine
-        and is_off(context.given("enable_bucket"))
-        and ("enable_bucket" in context.values or context.form == "sd-scripts")
-    ):
+    known = "enable_bucket" in context.values or context.form == "sd-scripts"
+    if not fine and known and is_off(context.given("enable_bucket")):
         return Finding("ignored", "No effect, because Aspect ratio buckets (enable_bucket) is off.")
     return None
 
@@ -96,6 +98,24 @@ def _dataset_file(value: Any, context: Context) -> Finding | None:
     return Finding("not_supported", f"The file {value!r} was not found; import it separately.")
 
 
+def _token_string(value: Any, context: Context) -> Finding:
+    if value in BLANK:
+        return empty()
+    count = context.given(_VECTORS) or 1  # sd-scripts' default
+    return Finding("used", "The word whose embedding is trained.", {"trigger": value, "embedding_vectors": count})
+
+
+def _of_the_word(name: str, why: str) -> Rule:
+    def rule(value: Any, context: Context) -> Finding:
+        if value in BLANK:
+            return empty()
+        if context.given("token_string") is None:
+            return Finding("ignored", _ALONE)
+        return Finding("used", why, {name: value})
+
+    return rule
+
+
 IMAGE_RULES: dict[str, Rule] = {
     "resolution": _resolution,
     "max_resolution": _resolution,
@@ -105,4 +125,7 @@ IMAGE_RULES: dict[str, Rule] = {
     "image_dir": _image_dir,
     "is_reg": _is_reg,
     "dataset_config": _dataset_file,
+    "token_string": _token_string,
+    _VECTORS: _of_the_word("embedding_vectors", "Number of vectors of the embedding."),
+    "init_word": _of_the_word("init_word", "The words that the embedding starts from."),
 }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_lora.config.groups import TrainConfig, build_config, options_by_name
+from lib_lora.config.groups import TrainConfig, all_options, build_config, is_read, options_by_name, unread
 from lib_lora.config.optimizer_specs import code_of_others
 from lib_lora.config.options import Option, bounds_problem, parse_typed
+from lib_lora.errors import ConfigError
 from lib_lora.kohya import datasets
 from lib_lora.kohya.adapter_types import TYPE_RULES, lycoris_values
-from lib_lora.kohya.bounds import out_of_bounds
 from lib_lora.kohya.files import ARGUMENT, OUR_SECTION, Entry, Source, read_file, source_of
 from lib_lora.kohya.handed import not_handed_on
 from lib_lora.kohya.images import IMAGE_RULES
@@ -35,7 +35,6 @@ from lib_lora.kohya.spelling import (
     unclear_argument,
 )
 from lib_lora.kohya.table import NETWORK_ARGS, KeyFact, key_table, options_by_kohya
-from lib_lora.kohya.textual_inversion import WORD_RULES
 
 SAID_OTHERWISE = "Overridden by an argument."
 WORST: tuple[Verdict, ...] = ("not_supported", "unknown", "used", "ignored")  # a key gets the first of these that a part has
@@ -47,7 +46,7 @@ KOHYA_DEFAULTS: dict[str, Any] = {
     "max_train_steps": SD_SCRIPTS_DEFAULTS["steps"],
     "mixed_precision": SD_SCRIPTS_DEFAULTS["mixed_precision"],
 }
-ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES, WORD_RULES)
+ALL_RULES = (OTHER_RULES, TYPE_RULES, RULES, IMAGE_RULES)
 CODE = "{value!r} is code of a package, which settings files may not load; if you trust it, enter the name yourself in {title}."
 
 
@@ -128,7 +127,8 @@ def import_source(
         if source.parts.get(entry.key):
             why = " ".join(f"{part.name}: {found.why}" for part, found in findings)
             verdict = "not_supported" if verdict == "unknown" else verdict  # the key itself is known
-        getattr(result, verdict).append(Said(entry.key, _plain(entry), why))
+        value = "(hidden)" if entry.name in SECRETS and truth(entry.value) else plain(entry.value)
+        getattr(result, verdict).append(Said(entry.key, value, why))
     for findings in judged.values():
         for _, found in findings:
             result.flat.update(found.values)
@@ -168,6 +168,33 @@ def _settle_bounds(judged: dict[str, list[tuple[Entry, Finding]]], context: Cont
             verdicts = [said[name] for name in found.values if name in said]
             if verdicts:
                 findings[place] = (part, Finding(*min(verdicts, key=lambda each: WORST.index(each[0]))))
+
+
+def out_of_bounds(
+    flat: Mapping[str, Any], closing: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> dict[str, tuple[Verdict, str]]:
+    """Option -> verdict and sentence, for every number outside its bounds.
+
+    Args:
+        flat: option name -> value.
+        closing: returns the options that follow from the others, which also decide whether an option is read.
+    """
+    problems = {opt.name: bounds_problem(opt, flat[opt.name]) for opt in all_options() if opt.name in flat}
+    outside = {name: problem for name, problem in problems.items() if problem}
+    if not outside:
+        return {}
+    rest = {name: value for name, value in flat.items() if name not in outside}
+    try:
+        config = build_config({**rest, **closing(rest)})
+    except ConfigError:  # an error of derived options is reported with them
+        config = build_config(rest)
+    since = dict(unread(config))
+    return {
+        name: ("not_supported", problem)
+        if is_read(config, name)
+        else ("ignored", f"No effect, because {since.get(name, 'nothing reads it')}.")
+        for name, problem in outside.items()
+    }
 
 
 def _leave_out_code(judged: dict[str, list[tuple[Entry, Finding]]]) -> None:
@@ -321,13 +348,6 @@ def _close(result: Imported, context: Context) -> None:
             )
 
 
-def _plain(entry: Entry) -> Any:
-    """The value as JSON; secrets are hidden."""
-    if entry.name in SECRETS and truth(entry.value):
-        return "(hidden)"
-    return plain(entry.value)
-
-
 def plain(value: Any) -> Any:
     """`value` as JSON: dates, NaN and infinities become strings."""
     if isinstance(value, Mapping):
@@ -339,15 +359,7 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
 
 
-@dataclass(frozen=True)
-class KohyaSettings:
-    """`flat`: our option names with legal values; `unsupported`: sentences about keys that would change the result."""
-
-    flat: dict[str, Any]
-    unsupported: list[str]
-
-
-def from_kohya(settings: Mapping[str, Any], *, without_effect: Sequence[str] | frozenset[str] = ()) -> KohyaSettings:
+def from_kohya(settings: Mapping[str, Any], *, without_effect: Set[str] = frozenset()) -> Imported:
     """Translate sd-scripts' options, with names and paths, and without defaults for absent ones.
 
     Args:
@@ -355,5 +367,4 @@ def from_kohya(settings: Mapping[str, Any], *, without_effect: Sequence[str] | f
         without_effect: names that the caller knows to have no effect.
     """
     looked_at = {key: value for key, value in settings.items() if key not in without_effect}
-    found = import_source(source_of(looked_at, toml=True), keep_names=True, with_defaults=False)
-    return KohyaSettings(found.flat, found.problems())
+    return import_source(source_of(looked_at, toml=True), keep_names=True, with_defaults=False)

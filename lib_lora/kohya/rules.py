@@ -36,7 +36,6 @@ SD_SCRIPTS_DEFAULTS: dict[str, Any] = {
 }
 # may also be set by a dataset file
 DATASET_DEFAULTS: dict[str, Any] = {"enable_bucket": False, "caption_extension": ".caption"}
-DATASET_FILE_DEFAULTS: dict[str, Any] = {**DATASET_DEFAULTS, "repeats": 1}
 LARGEST_RATE = 100
 RATES = ("unet_lr", "text_encoder_lr")
 LEFT_UNTRAINED = {"unet only": "text_encoder_lr", "text encoder only": "unet_lr"}  # by network_train of early forms
@@ -346,16 +345,16 @@ RULES: dict[str, Rule] = {
 
 def closing_values(context: Context, flat: Mapping[str, Any]) -> dict[str, Any]:
     """Options that several keys decide together, and sd-scripts' defaults for keys that its file lacks."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     if context.with_defaults and context.form == "dataset":
-        found.update({name: value for name, value in DATASET_FILE_DEFAULTS.items() if name not in flat})
+        defaults = {**DATASET_DEFAULTS, "repeats": 1}
     if context.with_defaults and context.form == "sd-scripts":
         defaults = {**SD_SCRIPTS_DEFAULTS, **DATASET_DEFAULTS}
         if flat.get("epochs"):
             defaults.pop("steps")
         if any(key.startswith(("datasets[", "subsets[", "dataset_config.")) for key in context.last.values()):
             defaults["repeats"] = 1
-        found.update({name: value for name, value in defaults.items() if name not in flat})
+    found = {name: value for name, value in defaults.items() if name not in flat}
     if context.form not in ("ours", "dataset") or (set(DECIDING) - {"init_word"}) & set(context.values):
         found.update(_rates(context))
     if context.form != "ours" and _makes_its_own_rate(flat.get("optimizer"), flat.get("optimizer_args")):

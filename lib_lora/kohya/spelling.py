@@ -62,7 +62,8 @@ def truth(value: Any) -> bool:
 def is_never_reached(opt: Option, value: Any) -> bool:
     """Whether an interval, or a number to keep, is beyond every run, such as 999999 epochs; here 0 means that."""
     interval = "_every_n_" in opt.name or opt.name.startswith("save_last_n_") or opt.name == "max_validation_steps"
-    return interval and (number(value) or 0) > (opt.declaration.le or math.inf)
+    most = opt.declaration.between[1] if opt.declaration.between else math.inf
+    return interval and (number(value) or 0) > most
 
 
 def spelled(opt: Option, value: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib_lora.config.groups import FollowsOptions, all_options
 from lib_lora.config.options import Option
-from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, WHY_DECIDING, Verdict
+from lib_lora.kohya.known import ALIASES, DECIDING, GROUPS, Verdict
 
 NETWORK_ARGS = "network_args."
 TAKEN_ANYWAY = ("image_dir", "is_reg")  # names and paths, like options that are not inherited
@@ -39,9 +39,9 @@ def options_by_kohya() -> dict[str, Option]:
 def key_table() -> dict[str, KeyFact]:
     """Key -> its verdict. Options override the reasons of `known.py`."""
     table = {key: KeyFact(key, group.verdict, group.why, (), group.switches) for group in GROUPS for key in group.keys}
-    for key, options in DECIDING.items():
+    for key, (options, why) in DECIDING.items():
         verdict: Verdict = "ignored" if key in TAKEN_ANYWAY else "used"
-        table[key] = KeyFact(key, verdict, WHY_DECIDING[key], options)
+        table[key] = KeyFact(key, verdict, why, options)
     for key, opt in options_by_kohya().items():
         reason = opt.not_inherited
         table[key] = KeyFact(key, "ignored" if reason else "used", reason or f"{opt.title}.", (opt.name,))

@@ -64,6 +64,25 @@ def joined(adapters: Sequence[Adapter], strengths: Sequence[float]) -> Adapter:
         return made_of(target, tensors, 1.0, learning=False)
 
 
+@torch.no_grad()
+def limit_norms(adapters: Sequence[Adapter], largest: float) -> None:
+    """Scale each of the k factors by (largest / n)^(1/k) if the delta's norm n exceeds `largest`, so that n becomes `largest`.
+
+    As sd-scripts `apply_max_norm_regularization`.
+    """
+    for adapter in adapters:
+        factors = [value for key, value in adapter.named().items() if key != algebra.SCALE]
+        ratio = largest / delta_norm(adapter).clamp(min=largest)  # exactly 1 if n is small enough
+        share = ratio.sqrt() if len(factors) == 2 else ratio ** (1 / len(factors))
+        for factor in factors:
+            factor.mul_(share)
+
+
+def delta_norm(adapter: Adapter) -> torch.Tensor:
+    """Frobenius norm of the layer's delta, of a DoRA before its decomposition (as LyCORIS). A scalar, fp32."""
+    return algebra.plain_norm({key: value.detach() for key, value in adapter.named().items()}, adapter.alpha)
+
+
 def state_dict(adapters: Sequence[Adapter]) -> State:
     """The tensors of a LoRA file, under kohya's and LyCORIS' keys, fp32 on the CPU."""
     state: State = {}

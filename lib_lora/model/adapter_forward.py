@@ -13,23 +13,20 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from lib_lora.model import delta as algebra
 from lib_lora.model.adapter_types import Adapter, LoraPair, weight_of
-from lib_lora.model.autocast import autocast_dtype, without_autocast
+from lib_lora.model.base import is_linear
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.frozen_layers import LoraLinear, applied, conv_forward, in_fp32, linear_forward
-from lib_lora.model.layer_kinds import is_linear
+from lib_lora.model.meta_device import autocast_dtype, without_autocast
 from lib_lora.model.patching import Forward
 
 
 def composed(adapter: Adapter | None, added: Adapter | None, dropout: Dropout | None) -> Forward:
     """A replacement `forward` for a layer with a trained adapter, a frozen one, or both."""
-    if adapter is None or added is None:
-        alone = adapter or added
-        assert alone is not None
-        whole = _forward(alone)
-        if adapter is None or dropout is None or not dropout.used:
-            return whole
-    else:
-        whole = _forward(adapter)
+    first = adapter or added
+    assert first is not None
+    whole = _forward(first)
+    if adapter is None or (added is None and (dropout is None or not dropout.used)):
+        return whole
     trained, base = adapter, _base_forward(adapter.target.module)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -54,11 +51,7 @@ def _added(adapter: Adapter, x: torch.Tensor, dropout: Dropout | None = None) ->
 
 def _low_rank(pair: LoraPair, x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
     """Returns alpha / rank · up(down(x)); down has the layer's stride and padding."""
-    module = pair.target.module
-    if isinstance(module, nn.Conv2d):
-        hidden = F.conv2d(x, pair.down, None, module.stride, module.padding)
-    else:
-        hidden = F.linear(x, pair.down)
+    hidden = _product(pair.target.module, x, pair.down, None)
     if dropout is not None:
         hidden = dropout.applied(pair.target.name, hidden)
     return (F.conv2d if hidden.dim() == pair.up.dim() == 4 else F.linear)(hidden, pair.up) * pair.scale
@@ -89,29 +82,21 @@ def _with_bias(adapter: Adapter, y: torch.Tensor) -> torch.Tensor:
 
 
 def _pair_forward(pair: LoraPair) -> Forward:
-    module, down, up, scale = pair.target.module, pair.down, pair.up, pair.scale
-    base = _base_forward(module)
+    """One autograd node for Linears and pointwise convolutions in fp32 on a CPU, else two products."""
+    module, down, up = pair.target.module, pair.down, pair.up
+    base, is_conv, pointwise = _base_forward(module), False, True
     if isinstance(module, nn.Conv2d):
-        conv = module
-        pointwise = (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
+        is_conv, pointwise = True, (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
 
-        def conv_pair_forward(x: torch.Tensor) -> torch.Tensor:
-            if pointwise and in_fp32(x, conv.weight):
-                rows = x.permute(0, 2, 3, 1)  # [B, h, w, in]
-                weights = (conv.weight.flatten(1), conv.bias, down.flatten(1), up.flatten(1))
-                return applied(LoraLinear, rows, *weights, scale).permute(0, 3, 1, 2).contiguous()
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        weight = weight_of(pair.target)
+        if not pointwise or not in_fp32(x, weight):
             return base(x) + _low_rank(pair, x)
+        rows = x.permute(0, 2, 3, 1) if is_conv else x  # [B, h, w, in] or […, in]
+        y = applied(LoraLinear, rows, weight.flatten(1), module.bias, down.flatten(1), up.flatten(1), pair.scale)
+        return y.permute(0, 3, 1, 2).contiguous() if is_conv else y
 
-        return conv_pair_forward
-    assert is_linear(module)
-    linear = module
-
-    def linear_pair_forward(x: torch.Tensor) -> torch.Tensor:
-        if in_fp32(x, linear.weight):
-            return applied(LoraLinear, x, linear.weight, linear.bias, down, up, scale)
-        return base(x) + _low_rank(pair, x)
-
-    return linear_pair_forward
+    return forward
 
 
 def _through_delta(adapter: Adapter, x: torch.Tensor, *, with_base: bool) -> torch.Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -25,20 +23,6 @@ _ZERO = (
 )
 SCALED_INPUTS = ("_ff_net_2", "_mlp_fc2")  # layers whose inputs (IA)³ scales: the second of a feed-forward
 _SPREAD = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}  # standard deviations
-
-
-class Adapter(Protocol):
-    """What is trained for one layer. Its parameters are fp32, except for full fp16 and bf16."""
-
-    @property
-    def target(self) -> Target: ...
-
-    @property
-    def alpha(self) -> float: ...
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """The parameters by the suffix of their key in a file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +48,7 @@ class LoraPair:
         return self.alpha / self.rank
 
     def named(self) -> dict[str, nn.Parameter]:
+        """The parameters by the suffix of their key in a file."""
         return {algebra.DOWN: self.down, algebra.UP: self.up}
 
 
@@ -76,7 +61,11 @@ class WeightAdapter:
     alpha: float
 
     def named(self) -> dict[str, nn.Parameter]:
+        """See `LoraPair.named`."""
         return dict(self.tensors)
+
+
+Adapter = LoraPair | WeightAdapter  # what is trained for one layer; parameters are fp32, except for full fp16 and bf16
 
 
 def is_learning(adapter: Adapter) -> bool:
@@ -94,18 +83,6 @@ def weight_of(target: Target) -> torch.Tensor:
 def adapter_delta(adapter: Adapter) -> torch.Tensor:
     """What the adapter adds to its layer's weight, fp32."""
     return algebra.delta(adapter.named(), adapter.alpha, weight_of(adapter.target))
-
-
-def with_alpha(adapter: Adapter, alpha: float) -> Adapter:
-    """The same tensors with another alpha."""
-    assert isinstance(adapter, (LoraPair, WeightAdapter))
-    return dataclasses.replace(adapter, alpha=alpha)
-
-
-def with_target(adapter: Adapter, target: Target) -> Adapter:
-    """The same tensors for another layer of the same shape."""
-    assert isinstance(adapter, (LoraPair, WeightAdapter))
-    return dataclasses.replace(adapter, target=target)
 
 
 def made_of(target: Target, tensors: Mapping[str, torch.Tensor], alpha: float, *, learning: bool = True) -> Adapter:

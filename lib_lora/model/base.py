@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -73,29 +73,34 @@ class BaseModel(Protocol):
         Raises:
             HostChanged: the model was moved or replaced since it was borrowed.
         """
-        ...
 
     def info(self) -> ModelInfo:
         """Name and hashes of the checkpoint (may read the whole file)."""
-        ...
 
     def targets(self) -> list[Target]:
         """Every layer that kohya's `networks.lora` adapts without conv_dim: text encoders first, each part in module order."""
-        ...
 
     def predict(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The U-Net's output. Shapes: `[B, C, h, w]`, `[B]` int64 -> `[B, C, h, w]`."""
-        ...
 
     def encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and logvar of the VAE's posterior, fp32, unscaled. Shapes: `[B, 3, H, W]` in -1..1 -> two of `[B, C, h, w]`."""
-        ...
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels in -1..1 from unscaled latents, fp32. Shapes: `[B, C, h, w]` -> `[B, 3, H, W]`."""
-        ...
 
 
 def networks(base: BaseModel) -> list[nn.Module]:
     """The networks that adapters can be attached to: the U-Net and the text encoders."""
     return [base.unet, *(encoder.module for encoder in base.text_encoders)]
+
+
+def is_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear layer. Some programs have classes that behave like `nn.Linear` without being one."""
+    weight = getattr(module, "weight", None)
+    return hasattr(module, "in_features") and hasattr(module, "out_features") and isinstance(weight, torch.Tensor)
+
+
+def is_layer(module: nn.Module | None) -> bool:
+    """Whether it is a linear layer or a convolution."""
+    return isinstance(module, nn.Conv2d) or is_linear(module)

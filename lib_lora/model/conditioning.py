@@ -63,15 +63,12 @@ class TextEncoder(Protocol):
     @property
     def token_embedding(self) -> nn.Module:
         """The token embedding: ids `[n, 77]` -> `[n, 77, width]`."""
-        ...
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
         """The output for `ids`, `[n, 77]`. `clip_skip`: 1 for the family's own layer, n for the n-th from the end."""
-        ...
 
     def as_sd_scripts(self) -> TextEncoder:
         """The same encoder as sd-scripts reads it, for replays: for SDXL it transposes the projection of the pooled text."""
-        ...
 
 
 def encode(encoders: Sequence[TextEncoder], inputs: TextInputs, clip_skip: int) -> Conditioning:

@@ -125,32 +125,30 @@ def plain_delta(tensors: Tensors, alpha: float | None, shape: Sequence[int]) -> 
         ValueError: unknown type, or a type whose delta depends on the weight.
     """
     kind = adapter_type_of(tensors).removesuffix("+dora")
-    scale = scale_of(tensors, alpha)
     values = {key: value.float() for key, value in tensors.items()}
-    if kind in ("lora", "dora"):
-        return low_rank(values[DOWN], values[UP]).reshape(*shape) * scale
-    if kind == "loha":
-        return hadamard(*(values[key] for key in HADAMARD)).reshape(*shape) * scale
-    if kind == "lokr":
-        return kronecker(_half(values, 1), _half(values, 2)).reshape(*shape) * scale
     if kind == "full":
         return values["diff"].reshape(*shape) * (1.0 if alpha is None else alpha)
-    raise ValueError(f"no adapter of a known type: {sorted(tensors)}")
+    if kind in ("lora", "dora"):
+        product = values[UP].flatten(1) @ values[DOWN].flatten(1)  # [out, rank, …], [rank, in, …] -> [out, in · …]
+    elif kind == "loha":
+        w1_a, w1_b, w2_a, w2_b = (values[key] for key in HADAMARD)
+        product = (w1_a @ w1_b) * (w2_a @ w2_b)  # two of [out, rank], [rank, in · …] -> [out, in · …]
+    elif kind == "lokr":
+        w1, w2 = _half(values, 1), _half(values, 2)  # [a, c], [b, d, …] -> [a · b, c · d, …]
+        product = torch.kron(w1.reshape(*w1.shape, *[1] * (w2.dim() - 2)), w2.contiguous())
+    else:
+        raise ValueError(f"no adapter of a known type: {sorted(tensors)}")
+    return product.reshape(*shape) * scale_of(tensors, alpha)
 
 
-def low_rank(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Returns up · down. Shapes: `[rank, in, …]`, `[out, rank, …]` -> `[out, in · …]`."""
-    return up.flatten(1) @ down.flatten(1)
-
-
-def hadamard(w1_a: torch.Tensor, w1_b: torch.Tensor, w2_a: torch.Tensor, w2_b: torch.Tensor) -> torch.Tensor:
-    """Returns (w1_a w1_b) ∘ (w2_a w2_b). Shapes: two of `[out, rank]`, `[rank, in · …]` -> `[out, in · …]`."""
-    return (w1_a @ w1_b) * (w2_a @ w2_b)
-
-
-def kronecker(w1: torch.Tensor, w2: torch.Tensor) -> torch.Tensor:
-    """Returns w1 ⊗ w2. Shapes: `[a, c]`, `[b, d]` or `[b, d, k, k]` -> `[a · b, c · d, …]`."""
-    return torch.kron(w1.reshape(*w1.shape, *[1] * (w2.dim() - 2)), w2.contiguous())
+def plain_norm(tensors: Tensors, alpha: float | None) -> torch.Tensor:
+    """Frobenius norm of `plain_delta`, a scalar, fp32; of a LoRA without computing the delta: √tr((UᵀU)(DDᵀ))."""
+    if DOWN not in tensors:
+        norm: torch.Tensor = torch.linalg.vector_norm(plain_delta(tensors, alpha, (-1,)))
+        return norm
+    down, up = (tensors[key].float().flatten(1) for key in (DOWN, UP))
+    square = ((up.t() @ up) * (down @ down.t())).sum()
+    return abs(scale_of(tensors, alpha)) * square.clamp(min=0.0).sqrt()
 
 
 def decomposed(weight: torch.Tensor, plain: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,9 @@ from torch import nn
 from lib_lora.data.embedding_tokens import FIRST, EmbeddingTokenizer
 from lib_lora.errors import LoraFileError
 from lib_lora.model.base import BaseModel, Embedding
+from lib_lora.model.layer_names.keys import BUNDLE as BUNDLE
 from lib_lora.model.patching import Forward, forwards_replaced
 
-BUNDLE = "bundle_emb"
 ONE, PAIR = ("emb_params",), ("clip_l", "clip_g")  # sd-scripts' keys for one text encoder, and for SDXL's two
 _OLD = "string_to_param"  # the webui's own key for one text encoder
 State = dict[str, torch.Tensor]
@@ -93,16 +93,15 @@ def bundled(state: Mapping[str, torch.Tensor]) -> list[Embedding]:
 def _word(name: str, tensors: State) -> Embedding:
     keys = PAIR if set(tensors) == set(PAIR) else tuple(tensors)
     vectors = tuple(tensors[key] if tensors[key].dim() > 1 else tensors[key][None] for key in keys)
-    odd = any(value.dim() != 2 or len(value) != len(vectors[0]) or not _are_numbers(value) for value in vectors)
-    if (len(keys) > 1 and keys != PAIR) or odd:
+    whole = all(
+        value.dim() == 2 and len(value) == len(vectors[0]) and value.is_floating_point() and value.numel() > 0
+        for value in vectors
+    )
+    if (len(keys) > 1 and keys != PAIR) or not whole:
         raise LoraFileError(
             f"The file's embedding {name!r} is incomplete or has an unknown type; it has {', '.join(sorted(tensors))}."
         )
     return Embedding(name, vectors)
-
-
-def _are_numbers(value: torch.Tensor) -> bool:
-    return value.is_floating_point() and value.numel() > 0
 
 
 def check_fits(word: Embedding, base: BaseModel) -> None:

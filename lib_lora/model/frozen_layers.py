@@ -3,6 +3,10 @@
 torch keeps the input of every convolution, because its weight might require grad; ours never does. On small feature maps a
 convolution spends most of its time reordering its weight; as a product over patches it reads the weight once.
 Used only on a CPU in fp32; elsewhere torch's own operators (autocast, cuDNN) are better.
+
+The encoder of ldm's and sgm's VAE runs the same operators, with temporaries overwritten in place: its feature maps are larger
+than a processor's caches, and the system zeroes new memory first, so every pass and allocation that is saved counts. (In the
+channels-last layout convolutions are faster still, but torch 2.1's group norm loses precision there on flat images.)
 """
 
 from __future__ import annotations
@@ -16,9 +20,8 @@ from torch import nn
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv2d_input
 
-from lib_lora.model.autocast import autocast_dtype
-from lib_lora.model.layer_kinds import is_linear
-from lib_lora.model.meta_device import device_type
+from lib_lora.model.base import is_linear
+from lib_lora.model.meta_device import autocast_dtype, device_type
 from lib_lora.model.patching import Forward
 
 MOST_PATCHES = 256  # output positions up to which patches are faster than oneDNN's convolution (measured on two AVX-512 cores)
@@ -210,3 +213,30 @@ def convolved_onto(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> torch.T
         )
         return y
     return y.add_(conv(x))
+
+
+def encoder_forwards(vae: Any, device: torch.device) -> dict[nn.Module, Forward]:
+    """A replacement `forward` for every block of an `AutoencoderKL`'s encoder; empty if it would not help."""
+    encoder = getattr(vae, "encoder", None)
+    if device.type != "cpu" or not isinstance(encoder, nn.Module):
+        return {}
+    blocks = [module for module in encoder.modules() if type(module).__name__ == "ResnetBlock"]
+    return {block: _block_forward(block) for block in blocks}
+
+
+def _block_forward(block: Any) -> Forward:
+    def forward(x: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns x + conv2(silu(norm2(conv1(silu(norm1(x)))))). Shapes: `[B, in, h, w]` -> `[B, out, h, w]`.
+
+        If the block keeps the width, the result overwrites x.
+        """
+        if temb is not None or torch.is_grad_enabled() or not in_fp32(x, block.conv1.weight):
+            kept: torch.Tensor = type(block).forward(block, x, temb)
+            return kept
+        hidden = block.conv1(F.silu(block.norm1(x), inplace=True))
+        hidden = F.silu(block.norm2(hidden), inplace=True)
+        if block.in_channels != block.out_channels:
+            x = block.conv_shortcut(x) if block.use_conv_shortcut else block.nin_shortcut(x)
+        return convolved_onto(x, hidden, block.conv2)
+
+    return forward

@@ -6,14 +6,10 @@ the same (`txt2img_image_conditioning`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from lib_lora.model.autocast import without_autocast
-
-if TYPE_CHECKING:
-    from lib_lora.model.base import BaseModel
+from lib_lora.model.base import BaseModel
+from lib_lora.model.meta_device import without_autocast
 
 
 class Surroundings:

@@ -27,8 +27,8 @@ _FIRST_OF_SDXL = {"input": 1, "middle": 10, "output": 13}
 
 
 def layout_of(name: str) -> Layout:
-    """The block layout of the U-Net that has a layer of this name."""
-    return XL if is_of_sdxl(name) else SD
+    """The block layout of the U-Net that has a layer of this name; SDXL's names are ldm's."""
+    return XL if _OF_SDXL.match(name) else SD
 
 
 def block_index(name: str) -> int | None:
@@ -49,11 +49,6 @@ def _block_index(name: str) -> int | None:
         first = 1 if match[1] == "down" else SD.side + 1
         return first + 3 * int(match[2]) + (2 if match[3].endswith("samplers") else int(match[4]))
     return SD.side if name.startswith("lora_unet_mid_block_") else None
-
-
-def is_of_sdxl(name: str) -> bool:
-    """Whether a U-Net layer has one of SDXL's names, which are ldm's."""
-    return _OF_SDXL.match(name) is not None
 
 
 def rank_and_alpha(name: str, adapter: AdapterConfig) -> tuple[int, float]:

@@ -13,8 +13,9 @@ from lib_lora.families.family import Family
 from lib_lora.files.lora_file import State, read
 from lib_lora.model.layer_names.alphas import ADAPTER, CONFIG
 from lib_lora.model.layer_names.further import is_further
+from lib_lora.model.layer_names.keys import Named
 from lib_lora.model.layer_names.others import NO_LORA
-from lib_lora.model.layer_names.translate import Named, Translation, translate
+from lib_lora.model.layer_names.translate import Translation, translate
 
 Shape = tuple[int, ...]
 _SIDECAR, _SIDECAR_BYTES = "adapter_config.json", 2**20

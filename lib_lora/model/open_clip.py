@@ -7,7 +7,6 @@ file has them under transformers' names, and all four layers of an attention, as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,14 +78,13 @@ class OpenClipEncoder:
     def targets(self, prefix: str) -> list[Target]:
         """Every Linear of the layers, under transformers' names; without the last layer of SD 2.x, which is never read."""
         blocks: Any = self.module.transformer.resblocks  # type: ignore[union-attr]
-        count = len(blocks) - (not self.pools)
-        return [target for number in range(count) for target in self._targets_of(prefix, number, blocks[number])]
-
-    def _targets_of(self, prefix: str, number: int, block: Any) -> Iterator[Target]:
-        parts = {f"self_attn.{name}": part for name, part in self.attentions[number].parts.items()}
-        parts.update({OPEN_CLIP_PARTS["mlp.c_fc"]: block.mlp.c_fc, OPEN_CLIP_PARTS["mlp.c_proj"]: block.mlp.c_proj})
-        for name, part in parts.items():
-            yield Target(layer_name(prefix, number, name), part, "text_encoder")
+        found = []
+        for number in range(len(blocks) - (not self.pools)):
+            parts = {f"self_attn.{name}": part for name, part in self.attentions[number].parts.items()}
+            mlp = blocks[number].mlp
+            parts.update({OPEN_CLIP_PARTS["mlp.c_fc"]: mlp.c_fc, OPEN_CLIP_PARTS["mlp.c_proj"]: mlp.c_proj})
+            found += [Target(layer_name(prefix, number, name), part, "text_encoder") for name, part in parts.items()]
+        return found
 
     def forwards(self) -> dict[nn.Module, Forward]:
         """A replacement `forward` for every attention; use with `forwards_replaced` while this encoder is read."""

@@ -7,14 +7,13 @@ ResnetBlock2D, Downsample2D and Upsample2D (UNET_TARGET_REPLACE_MODULE_CONV2D_3X
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from lib_lora.families.family import Family
-from lib_lora.model.base import BaseModel, Target
-from lib_lora.model.layer_kinds import is_layer, is_linear
+from lib_lora.model.base import BaseModel, Target, is_layer, is_linear
 from lib_lora.model.layer_names.unet import place_of, unet_name
 from lib_lora.model.text_encoders import clip_core
 
@@ -57,18 +56,13 @@ def text_encoder_targets(text_encoder: nn.Module, prefix: str = "lora_te") -> li
 
 def unet_targets(unet: nn.Module, family: Family) -> list[Target]:
     """The targets of a U-Net of ldm's or diffusers' classes, with the names and order of kohya's files."""
-    found = list(_unet_targets(unet, family))
+    found = [
+        Target(unet_name(path, family), layer, "unet")
+        for path, layer in _layers(unet, _TRANSFORMERS)
+        if is_linear(layer) or layer.kernel_size == (1, 1)
+    ]
     order = ("input", "middle", "output") if family.unet.names == "ldm" else ("down", "up", "mid")
     return sorted(found, key=lambda target: order.index(target.name.removeprefix("lora_unet_").split("_")[0]))
-
-
-def _unet_targets(unet: nn.Module, family: Family) -> Iterator[Target]:
-    for path, module in unet.named_modules():
-        if type(module).__name__ not in _TRANSFORMERS:
-            continue
-        for child_path, child in module.named_modules():
-            if is_linear(child) or (isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1)):
-                yield Target(unet_name(f"{path}.{child_path}", family), child, "unet")
 
 
 def adaptable(base: BaseModel) -> list[Target]:
@@ -78,7 +72,7 @@ def adaptable(base: BaseModel) -> list[Target]:
 
 def conv_targets(unet: nn.Module, family: Family) -> list[Target]:
     """The targets of a U-Net of ldm's or diffusers' classes outside its transformers."""
-    return [Target(unet_name(path, family), layer, "unet") for path, layer in _layers(unet)]
+    return [Target(unet_name(path, family), layer, "unet") for path, layer in _layers(unet, _BLOCKS)]
 
 
 def further_targets(base: BaseModel) -> list[Target]:
@@ -89,9 +83,10 @@ def further_targets(base: BaseModel) -> list[Target]:
     return [Target(unet_name(path, base.family), paths[path], "unet") for path in ends]
 
 
-def _layers(unet: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _layers(unet: nn.Module, blocks: Collection[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Path and module of every layer inside modules of the classes `blocks`."""
     for path, module in unet.named_modules():
-        if type(module).__name__ in _BLOCKS:
+        if type(module).__name__ in blocks:
             for inner, layer in module.named_modules():
                 if is_layer(layer):
                     yield f"{path}.{inner}", layer

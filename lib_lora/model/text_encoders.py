@@ -22,73 +22,51 @@ def clip_core(text_encoder: nn.Module) -> nn.Module:
     return core
 
 
-def _token_embedding(text_encoder: nn.Module) -> nn.Module:
-    core: Any = clip_core(text_encoder)
-    embedding: nn.Module = core.embeddings.token_embedding
-    return embedding
-
-
 @dataclass(frozen=True)
 class ClipEncoder:
-    """CLIP with its last layer norm: SD 1.x, and SD 2.x without its last layer. `module`: transformers' CLIPTextModel."""
+    """CLIP with its last layer norm (SD 1.x, and SD 2.x without its last layer), or if `penultimate` as SDXL reads it.
 
-    module: nn.Module
-    pad_id: int | None = None
-
-    @property
-    def token_embedding(self) -> nn.Module:
-        """See TextEncoder."""
-        return _token_embedding(self.module)
-
-    def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
-        """The last hidden states, or with clip skip n the n-th from the end, after the last layer norm."""
-        core: Any = clip_core(self.module)
-        output = core(ids, output_hidden_states=clip_skip > 1)
-        if clip_skip > 1:
-            return Reading(core.final_layer_norm(output.hidden_states[-clip_skip]))
-        return Reading(output.last_hidden_state)
-
-    def as_sd_scripts(self) -> ClipEncoder:
-        """Unchanged: sd-scripts reads it the same way."""
-        return self
-
-
-@dataclass(frozen=True)
-class PenultimateClipEncoder:
-    """A text encoder of SDXL: the hidden states before the last layer, without a norm.
-
-    `module`: transformers' CLIPTextModel, or CLIPTextModelWithProjection, which also gives pooled text: the end token after the
-    last layer and norm, projected. `turned`: the projection matrix is transposed.
+    `module`: transformers' CLIPTextModel, or for SDXL CLIPTextModelWithProjection, which also gives pooled text: the end token
+    after the last layer and norm, projected. `turned`: the projection matrix is transposed.
     """
 
     module: nn.Module
     pad_id: int | None = None
+    penultimate: bool = False
     turned: bool = False
 
     @property
     def token_embedding(self) -> nn.Module:
         """See TextEncoder."""
-        return _token_embedding(self.module)
+        core: Any = clip_core(self.module)
+        embedding: nn.Module = core.embeddings.token_embedding
+        return embedding
 
     def read(self, ids: torch.Tensor, clip_skip: int) -> Reading:
-        """As sd-scripts `_get_hidden_states_sdxl`, which ignores clip skip."""
+        """The last hidden states, or with clip skip n the n-th from the end, after the last layer norm.
+
+        If `penultimate`, those before the last layer, without a norm, as sd-scripts `_get_hidden_states_sdxl`, which ignores clip
+        skip.
+        """
         core: Any = clip_core(self.module)
-        output = core(ids, output_hidden_states=True)
+        output = core(ids, output_hidden_states=self.penultimate or clip_skip > 1)
+        if not self.penultimate:
+            skipped = clip_skip > 1
+            return Reading(core.final_layer_norm(output.hidden_states[-clip_skip]) if skipped else output.last_hidden_state)
         projection = getattr(self.module, "text_projection", None)
         if projection is None:
             return Reading(output.hidden_states[-2])
         weight = projection.weight.t() if self.turned else projection.weight
         return Reading(output.hidden_states[-2], F.linear(at_end(output.last_hidden_state, ids), weight))
 
-    def as_sd_scripts(self) -> PenultimateClipEncoder:
+    def as_sd_scripts(self) -> ClipEncoder:
         """See TextEncoder."""
         return replace(self, turned=True)
 
 
-def text_encoder(module: nn.Module, spec: TextEncoder) -> ClipEncoder | PenultimateClipEncoder:
+def text_encoder(module: nn.Module, spec: TextEncoder) -> ClipEncoder:
     """A text encoder of transformers' classes, read as `spec` requires."""
-    pad_id = 0 if spec.is_open_clip else None
-    return PenultimateClipEncoder(module, pad_id) if spec.penultimate else ClipEncoder(module, pad_id)
+    return ClipEncoder(module, 0 if spec.is_open_clip else None, spec.penultimate)
 
 
 def at_end(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

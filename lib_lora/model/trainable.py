@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib_lora.model.base import BaseModel, networks
-from lib_lora.model.frozen_layers import frozen_forwards
+from lib_lora.model.frozen_layers import encoder_forwards, frozen_forwards
 from lib_lora.model.open_clip import OpenClipEncoder
 from lib_lora.model.patching import Forward, forwards_replaced, frozen, others_aside
-from lib_lora.model.vae_encoder import encoder_forwards
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.errors import LoraFileError
-from lib_lora.files.atomic import write_atomically
+from lib_lora.files.atomic import free_path, write_atomically
 
 MAX_CARD_BYTES = 2**20
 # the keys that the webui's editor writes (`ui_edit_user_metadata.py`), with their empty values
@@ -35,7 +35,7 @@ def write_card(lora: Path, *, activation_text: str, sd_version: str, preferred_w
     entries["activation text"] = activation_text or entries["activation text"]
     entries["sd version"] = sd_version
     if found is None and os.path.lexists(path):
-        path.replace(_free(path.with_suffix(".json.bad")))
+        path.replace(free_path(path.with_suffix(".json.bad")))
     write_atomically(path, json.dumps(entries, ensure_ascii=False, indent=4).encode(errors="replace"))
     return path
 
@@ -62,12 +62,3 @@ def _found(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _free(path: Path) -> Path:
-    """`path`, or `path` with the smallest unused suffix -2, -3, …"""
-    number, free = 1, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

@@ -10,12 +10,10 @@ from typing import Any
 from lib_lora.config.adapter import MULTIPLYING
 from lib_lora.errors import LoraFileError
 from lib_lora.model.adapter import by_layer
-from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, adapter_type_of, is_over_inputs, rank_of
+from lib_lora.model.delta import DOWN, NORM, SCALE, Tensors, adapter_type_of, is_over_inputs, plain_norm, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.lora_layers import names_problem, read_layers
-from lib_lora.model.max_norm import plain_norm
-from lib_lora.model.rarer_types import rarer_problem, rarer_type
-from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite
+from lib_lora.model.tensor_rules import alpha_of, check_layers, not_finite, rarer_problem, rarer_type
 
 NAMES = {
     **{"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences"},
@@ -58,6 +56,7 @@ def describe(path: Path) -> dict[str, Any]:
         )
     values = {name: {key: value for key, value in tensors.items() if key != "alpha"} for name, tensors in whole.items()}
     alphas = {name: alpha_of(tensors) for name, tensors in whole.items()}
+    scaled = [name for name, tensors in whole.items() if "alpha" in tensors or rank_of(tensors) is not None]
     alone = [name for name in whole if adapter_type_of(values[name]) not in (*MULTIPLYING, NORM)]
     norms = {name: float(plain_norm(values[name], alphas[name])) for name in alone}
     bad = sorted({*not_finite(by_layer(file.state)), *(name for name in norms if not math.isfinite(norms[name]))})
@@ -75,7 +74,7 @@ def describe(path: Path) -> dict[str, Any]:
         "modules_text_encoder": sum(name.startswith("lora_te") for name in whole),
         "modules_unet": sum(name.startswith("lora_unet") for name in whole),
         "ranks": sorted(ranks),
-        "alphas": sorted({alphas[name] for name in whole if _has_alpha(whole[name]) and math.isfinite(alphas[name])}),
+        "alphas": sorted({alphas[name] for name in scaled if math.isfinite(alphas[name])}),
         **({"dora_axis": " and ".join(AXES[axis] for axis in axes)} if axes else {}),
         **({"glora_order": " and ".join(ORDERS[order] for order in orders)} if orders else {}),
         **({"embeddings": {word.name: [list(vectors.shape) for vectors in word.vectors] for word in words}} if words else {}),
@@ -87,11 +86,6 @@ def describe(path: Path) -> dict[str, Any]:
         **({"unknown": list(file.names.unknown)} if file.names.unknown else {}),
         "metadata": dict(file.metadata),
     }
-
-
-def _has_alpha(tensors: Tensors) -> bool:
-    """Whether alpha is defined: by the file, or by a rank."""
-    return "alpha" in tensors or rank_of(tensors) is not None
 
 
 def _norms(norms: Sequence[float]) -> dict[str, float | None]:

@@ -25,8 +25,7 @@ from lib_lora.model.embeddings import bundle
 from lib_lora.output.card import write_card
 from lib_lora.output.effect import has_effect
 from lib_lora.output.metadata import RunFacts, file_metadata
-from lib_lora.output.picture import drawn_by_us
-from lib_lora.output.preview import default_prompt, draw_preview, preview_request
+from lib_lora.output.preview import default_prompt, draw_preview, drawn_by_us, preview_request
 from lib_lora.output.publish import free_name, publish
 from lib_lora.output.rescue import RescuedError, rescue, told
 from lib_lora.output.written_files import WrittenFiles
@@ -95,42 +94,39 @@ class LoraWriter:
     def published(
         self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
     ) -> Generator[Event, None, Path]:
-        """As `write`, with a note before if the LoRA has no effect, and with a retry if the disk refuses."""
+        """As `write` (default: the current adapters), with a note before if it has no effect, and a retry if the disk refuses."""
         adapters = self.adapters() if adapters is None else adapters
         dtype = FILE_DTYPES[self._config.precision.save_precision]
         if not has_effect(adapters, dtype, self._trainer.adapters):
             yield Note(_NO_EFFECT.format(name=self._config.run.name + ending, kind=self._config.precision.save_precision))
-        return (yield from write_with_retry(lambda: self.write(ending, step, epoch, adapters, extra), self._control))
+        return (yield from write_with_retry(lambda: self.write(ending, step, epoch, adapters, extra or {}), self._control))
 
-    def write(
-        self, ending: str, step: int, epoch: int, adapters: State | None = None, extra: Mapping[str, str] | None = None
-    ) -> Path:
+    def write(self, ending: str, step: int, epoch: int, adapters: State, extra: Mapping[str, str]) -> Path:
         """Publish `NAME` + `ending`. The metadata name the file itself, since the webui uses that name as an alias in prompts.
 
         Args:
             ending: "" for the final LoRA.
             step: optimizer updates (ss_steps).
             epoch: ss_epoch.
-            adapters: what to write; default: the current adapters.
+            adapters: what to write.
             extra: further metadata.
 
         Raises:
             LoraFileError: the file cannot be written or does not load; the file of before is restored. If the cause is an
                 `OSError`, a retry may succeed; otherwise call `rescued` to keep the LoRA.
         """
-        adapters = self.adapters() if adapters is None else adapters
         self._unsaved = Unsaved(self._config.run.name + ending, adapters)
         folder = self._host.lora_folder()
         try:
             name = free_name(self._config.run.name + ending, folder, overwrite=self._config.run.overwrite)
             try:
-                path = self._write(name, step, epoch, adapters, extra or {})
+                path = self._write(name, step, epoch, adapters, extra)
             except LoraFileError as error:
                 if not (isinstance(error.__cause__, PermissionError) and (folder / f"{name}.safetensors").exists()):
                     raise
                 # Windows cannot replace a file that another program has open
                 free = next_free(name, folder)
-                path = self._write(free, step, epoch, adapters, extra or {})
+                path = self._write(free, step, epoch, adapters, extra)
                 self._told.append(f"{name!r} is in use by another program and cannot be overwritten; saved as {free!r}.")
         except OSError as error:  # a share that went away answers no question about its files
             raise LoraFileError(
@@ -172,7 +168,8 @@ class LoraWriter:
         """Write card and preview, and announce the LoRA to the host. The LoRA is saved already, so failures are only notes."""
         told, self._told = self._told, []
         yield from map(Note, told)
-        parts = [self._card, *([self._preview] if preview and self._config.run.preview_steps else []), self._announce]
+        previews = [self._preview] if preview and self._config.run.preview_steps else []
+        parts: list[Callable[[Path], Path | None]] = [self._card, *previews, self._host.announce]
         for part in parts:
             try:
                 stays = part(path)
@@ -201,9 +198,6 @@ class LoraWriter:
             draw_preview(path, self._base, preview_request(self._config, prompt), self._trainer.precision)
         self.written_files.add(path)
         return None
-
-    def _announce(self, lora: Path) -> None:
-        self._host.announce(lora)
 
 
 def _plain(adapters: State) -> bytes | None:

@@ -29,10 +29,6 @@ from lib_lora.output.metadata_size import MADE_BY, fitted
 from lib_lora.plan import Plan
 from lib_lora.training.precision import Precision
 
-# entries that sd-scripts always writes, with their values if unused
-NOT_USED: dict[str, Any] = {
-    "ss_face_crop_aug_range": None, "ss_sd_scripts_commit_hash": None,
-}  # fmt: skip
 # entries that remain with no_metadata (sd-scripts SS_METADATA_MINIMUM_KEYS)
 MINIMUM = {
     "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
@@ -63,6 +59,7 @@ def cut_metadata(config: Settled, plan: Plan) -> tuple[str, ...]:
 
 
 def _entries(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, software: Mapping[str, Any]) -> dict[str, Any]:
+    programs = [f"sd-webui-train-lora {__version__}", *(f"{name} {version}" for name, version in software.items())]
     entries: dict[str, Any] = {
         **_run_entries(config, plan, facts),
         **_option_entries(config),
@@ -70,15 +67,11 @@ def _entries(config: Settled, plan: Plan, model: ModelInfo, facts: RunFacts, sof
         **_dataset_entries(config, plan),
         **_model_entries(model, velocity=config.objective.v_parameterization),
         **_modelspec_entries(config, model.family, facts),
-        "ss_training_comment": config.run.training_comment or _software_text(software),
+        "ss_training_comment": config.run.training_comment or ", ".join(programs),
     }
     if config.run.no_metadata:  # sd-scripts keeps modelspec.*, too
         entries = {key: value for key, value in entries.items() if key in MINIMUM or key.startswith("modelspec.")}
     return entries
-
-
-def _software_text(software: Mapping[str, Any]) -> str:
-    return f"sd-webui-train-lora {__version__}" + "".join(f", {name} {version}" for name, version in software.items())
 
 
 def _run_entries(config: Settled, plan: Plan, facts: RunFacts) -> dict[str, Any]:
@@ -126,7 +119,8 @@ def _settled_entries(config: Settled, facts: RunFacts) -> dict[str, Any]:
         "ss_fp8_base": facts.precision.fp8_base,
         "ss_fp8_base_unet": False,
         "ss_lowram": False,
-        **NOT_USED,
+        "ss_face_crop_aug_range": None,  # this and the next: sd-scripts always writes them
+        "ss_sd_scripts_commit_hash": None,
     }
 
 

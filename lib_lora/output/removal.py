@@ -17,7 +17,7 @@ from lib_lora.files.safetensors_header import LENGTH_BYTES, header_problem
 from lib_lora.files.state_file import VALUES, holds_state_alone, read_values
 from lib_lora.output.card import nobody_wrote
 from lib_lora.output.metadata_size import MADE_BY
-from lib_lora.output.picture import drawn_by_us
+from lib_lora.output.preview import drawn_by_us
 from lib_lora.training.state_rules import step_of
 
 OLD_ENOUGH_S = 60.0  # younger files may still be being written by another program

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from lib_lora.errors import LoraFileError, TrainLoraError
-from lib_lora.files.atomic import write_atomically
+from lib_lora.files.atomic import free_path, write_atomically
 from lib_lora.host import Host
 
-ENDING = ".rescued"  # the webui does not list such files
+RESCUED = ".rescued"  # the webui does not list such files
+ENDING = f".safetensors{RESCUED}"
 T = TypeVar("T")
 
 
@@ -32,7 +32,7 @@ def rescue(content: bytes, name: str, host: Host, run: str) -> Path | None:
     """
 
     def kept(folder: Path) -> Path:
-        path = _free(folder, f"{name}.safetensors")
+        path = free_path(folder / f"{name}{ENDING}", ENDING)
         write_atomically(path, content)
         return path
 
@@ -63,17 +63,4 @@ def in_another_place(keep: Callable[[Path], T], work: Path) -> T:
 def told(error: BaseException, kept: Path | None) -> str:
     """The text of `error`, and where the LoRA is now."""
     text = str(error) if isinstance(error, TrainLoraError) else f"The LoRA could not be saved ({type(error).__name__}: {error})."
-    return text if kept is None else f"{text} It is kept as {str(kept)!r}; to use it, remove {ENDING} from its name."
-
-
-def _free(folder: Path, name: str) -> Path:
-    return next(path for path in _names(folder, name) if not os.path.lexists(path))
-
-
-def _names(folder: Path, name: str) -> Iterator[Path]:
-    yield folder / f"{name}{ENDING}"
-    number = 2
-    while True:
-        stem, _, end = name.rpartition(".")
-        yield folder / f"{stem}-{number}.{end}{ENDING}"
-        number += 1
+    return text if kept is None else f"{text} It is kept as {str(kept)!r}; to use it, remove {RESCUED} from its name."

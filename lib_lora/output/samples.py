@@ -15,10 +15,10 @@ from lib_lora.config.prompts import read_prompts
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
+from lib_lora.files.atomic import free_path
 from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
-from lib_lora.output.picture import drawn_by_us
-from lib_lora.output.preview import default_prompt, draw_preview, preview_request
+from lib_lora.output.preview import default_prompt, draw_preview, drawn_by_us, preview_request
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Plan
 from lib_lora.training.cadence import samples_due
@@ -50,7 +50,8 @@ class Sampler:
             with self._trainer.result():
                 for number, prompt in enumerate(self._prompts):
                     request = preview_request(self._config, prompt)
-                    path = _free(self._folder / self._name(f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}"))
+                    path = self._folder / self._name(f"{self._config.run.name}_{step:08d}_{number:02d}_{request.seed}")
+                    path = free_path(path, path.suffix, _is_taken)
                     draw_preview(path, self._base, request, self._trainer.precision)
                     self._written_files.add(path)
                     paths.append(path)
@@ -81,14 +82,10 @@ def thumbnail(path: Path) -> bytes:
     return content.getvalue()
 
 
-def _free(path: Path) -> Path:
-    """`path`, or `path` with the smallest suffix -2, -3, … if a picture that no run drew has its name.
+def _is_taken(path: Path) -> bool:
+    """Whether a picture that no run drew has this name.
 
     Raises:
         OSError: an existing file cannot be read.
     """
-    number, free = 1, path
-    while os.path.lexists(free) and not drawn_by_us(free):
-        number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return free
+    return os.path.lexists(path) and not drawn_by_us(path)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_lora.config.groups import TrainConfig, all_options, build_config
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.settled import Settled
 from lib_lora.errors import ConfigError, ModelError
 from lib_lora.files.lora_file import read
@@ -75,9 +75,9 @@ def load_recording(path: Path) -> Recording:
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _unfit(f"its metadata is not that of a recording ({type(error).__name__}: {error})") from error
     settings = from_kohya({**KOHYA_DEFAULTS, **given}, without_effect=_RECORDED)
-    if settings.unsupported:
-        raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in settings.unsupported])
-    built = build_config(settings.flat)
+    if problems := settings.problems():
+        raise ConfigError([f"The recording cannot be replayed: {problem}" for problem in problems])
+    built = settings.config()
     if Dropout(built.adapter, built.run.seed).used:
         raise _unfit("it does not contain what its dropout dropped")
     problem = _problem(tensors, captions, losses, sdxl=sdxl)

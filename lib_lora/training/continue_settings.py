@@ -52,7 +52,8 @@ def continue_settings(path: Path) -> ContinueSettings:
     for name, tensors in trained.items():
         rank = rank_of(tensors)
         if rank is not None:
-            places[conv_place(name) == "conv"].add((rank, _alpha(tensors)))
+            alpha = float(f"{alpha_of(tensors):.3g}")  # without rounding errors of half precision
+            places[conv_place(name) == "conv"].add((rank, alpha))
     settings: dict[str, Any] = {"network_weights": str(path), "adapter_type": kind}
     single = len(places[False]) == 1 and len(places[True]) <= 1
     settings["dim_from_weights"] = not single
@@ -63,11 +64,6 @@ def continue_settings(path: Path) -> ContinueSettings:
             settings["alpha"] = float(settings["rank"])
     settings["unit"] = unit_of(path, metadata) if metadata.get("ss_network_module") == DYLORA else 0
     return ContinueSettings(settings, _words(path, kind, file.names.family, layers, places))
-
-
-def _alpha(tensors: State) -> float:
-    """The file's alpha, without rounding errors of half precision."""
-    return float(f"{alpha_of(tensors):.3g}")
 
 
 def _words(path: Path, kind: str, family: Family | None, layers: Mapping[str, State], places: Mapping[bool, Sizes]) -> str:

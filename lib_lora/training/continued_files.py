@@ -16,18 +16,16 @@ from lib_lora.model.base import BaseModel, Part
 from lib_lora.model.delta import BLOCKS, SCALE, adapter_type_of, factorization, rank_of
 from lib_lora.model.embeddings import bundled, without_bundle
 from lib_lora.model.layer_names.further import is_further
-from lib_lora.model.layer_names.translate import Translation
 from lib_lora.model.layer_settings import rank_and_alpha
 from lib_lora.model.lora_layers import LoraFiles, LoraLayers, names_problem
 from lib_lora.model.norm_shifts import norms_of
-from lib_lora.model.rarer_types import rarer_problem, rarer_type
 from lib_lora.model.targets import further_targets
-from lib_lora.model.tensor_rules import alpha_of, check_layers
+from lib_lora.model.tensor_rules import alpha_of, check_layers, rarer_problem, rarer_type
 
 CONTINUE, BASE = "Continue from (network_weights)", "Merge first (base_weights)"
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
 KEEP_THEIR_ALPHA = ("diag-oft", "glora")  # diag-oft's is a limit that is not trained; glora's has no effect
-_FROM_FILE = "or turn on Ranks from the file (dim_from_weights)"
+_FROM_FILE = "Ranks from the file (dim_from_weights)"
 OURS = "kohya's names"
 
 
@@ -36,19 +34,16 @@ def weights_problems(config: Settled, kind: DetectedModel | None = None, files: 
 
     `kind`: the detected model, if known; files of another family are then refused.
     """
-    adapter, files = config.adapter, files or LoraFiles()
-    try:
-        told = _continue_problems(config, kind, files) if adapter.network_weights else []
-    except ConfigError:
-        told = []  # unreadable ranks, alphas or factors: their rules report them
-    problems = [Problem("network_weights", text) for text in told]
-    for path in adapter.base_weights:
-        try:
-            file = _opened(path, BASE, kind.family if kind else None, files)
-            told = _family_problems(path, BASE, file.names, kind) or _base_problems(path, file)
-        except LoraFileError as error:
-            told = [str(error)]
-        problems += [Problem("base_weights", text) for text in told]
+    adapter, files, problems = config.adapter, files or LoraFiles(), list[Problem]()
+    own = [adapter.network_weights] if adapter.network_weights else []
+    for option, paths, check in (("network_weights", own, _check_continued), ("base_weights", adapter.base_weights, _check_base)):
+        for path in paths:
+            try:
+                check(path, config, kind, files)
+            except LoraFileError as error:
+                problems.append(Problem(option, str(error)))
+            except ConfigError:
+                pass  # unreadable ranks, alphas or factors: their rules report them
     return problems
 
 
@@ -71,48 +66,49 @@ def is_trained(config: Settled, name: str, part: Part) -> bool:
     return rate > 0 and rank_and_alpha(name, config.adapter)[0] > 0
 
 
-def _continue_problems(config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> list[str]:
-    """Problems of the file to continue from: it must be readable, and have the configured family, type, ranks and alphas."""
+def _check_continued(path: str, config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> None:
+    """Check the file to continue from: it must have the configured family, type, ranks and alphas.
+
+    Raises:
+        LoraFileError: it cannot be continued from.
+        ConfigError: ranks, alphas or factors are unreadable.
+    """
     adapter = config.adapter
-    try:
-        file = _opened(adapter.network_weights, CONTINUE, of_model.family if of_model else None, files)
-        problems = _family_problems(adapter.network_weights, CONTINUE, file.names, of_model)
-        if problems:
-            return problems
-        layers = _checked(file, adapter.network_weights, CONTINUE)
-        start = f"{CONTINUE}: {adapter.network_weights!r} "
-        if of_model is None and file.names.family is not None:
-            config = with_rates(config.given, file.names.family.text_encoder_lr)
-        problem = _word_problem(config, start, file)
-    except LoraFileError as error:
-        return [str(error)]
-    if problem:
-        return [problem]
+    file = _of_the_family(path, CONTINUE, of_model, files)
+    layers = _checked(file, path, CONTINUE)
+    start = f"{CONTINUE}: {path!r} "
+    if of_model is None and file.names.family is not None:
+        config = with_rates(config.given, file.names.family.text_encoder_lr)
+    _check_word(config, start, file)
     for name, tensors in layers.items():
         kind = adapter_type_of(tensors)
         if kind != adapter.adapter_type and not is_further(name):
-            return [
-                start + f"has type {kind} at {name!r}, but Type (adapter_type) is {adapter.adapter_type}; {other_type(kind)}."
-            ]
+            raise LoraFileError(
+                f"{start}has type {kind} at {name!r}, but Type (adapter_type) is {adapter.adapter_type}; {other_type(kind)}."
+            )
     trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
-    if adapter.dim_from_weights:
-        return [] if trained else [start + "has no layers of a part with a learning rate above 0; nothing would be trained."]
-    return next((problems for name in trained if (problems := _size_problems(name, trained[name], adapter, start))), [])
+    if adapter.dim_from_weights and not trained:
+        raise LoraFileError(f"{start}has no layers of a part with a learning rate above 0; nothing would be trained.")
+    for name in () if adapter.dim_from_weights else trained:
+        _check_size(name, trained[name], adapter, start)
 
 
-def _family_problems(path: str, title: str, names: Translation, kind: DetectedModel | None) -> list[str]:
-    if kind is None or any(family.id == kind.family.id for family in names.families):
-        return []
-    return [
-        f"{title}: {path!r} is a LoRA of {names.family_words}, but the model is {kind.family.name}; choose a file of that family."
-    ]
-
-
-def _base_problems(path: str, file: LoraLayers) -> list[str]:
+def _check_base(path: str, config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> None:
+    file = _of_the_family(path, BASE, of_model, files)
     if len(without_bundle(file.state)) < len(file.state):
-        return [f"{BASE}: {path!r} contains an embedding, which does not work in a base LoRA; leave the file out."]
+        raise LoraFileError(f"{BASE}: {path!r} contains an embedding, which does not work in a base LoRA; leave the file out.")
     _checked(file, path, BASE)
-    return []
+
+
+def _of_the_family(path: str, title: str, model: DetectedModel | None, files: LoraFiles) -> LoraLayers:
+    """The file, which must be of the model's family."""
+    file = _opened(path, title, model.family if model else None, files)
+    if model is not None and all(family.id != model.family.id for family in file.names.families):
+        raise LoraFileError(
+            f"{title}: {path!r} is a LoRA of {file.names.family_words}, but the model is {model.family.name}; choose a file of "
+            "that family."
+        )
+    return file
 
 
 def is_trainable(kind: str) -> bool:
@@ -120,22 +116,23 @@ def is_trainable(kind: str) -> bool:
     return kind in get_args(get_type_hints(AdapterConfig)["adapter_type"])
 
 
-def _word_problem(config: TrainConfig, start: str, file: LoraLayers) -> str | None:
+def _check_word(config: TrainConfig, start: str, file: LoraLayers) -> None:
     """An embedding in the file must be continued, or the LoRA would lose the word that it was trained with."""
     wanted = (config.text.trigger, config.embedding.embedding_vectors)
     try:
         words = [(word.name, word.count) for word in bundled(file.state)]
     except LoraFileError as error:
-        return f"{start}cannot be continued: {error} Choose a file without it."
+        raise LoraFileError(f"{start}cannot be continued: {error} Choose a file without it.") from error
     if len(words) > 1:
-        return start + f"contains {len(words)} embeddings, such as {words[0][0]!r}, must have at most one; choose another file."
+        raise LoraFileError(
+            f"{start}contains {len(words)} embeddings, such as {words[0][0]!r}, must have at most one; choose another file."
+        )
     if words and words[0] != wanted:
         name, count = words[0]
-        return start + (
-            f"contains the embedding {name!r} with {count} vectors; set Trigger word (trigger) to {name} and Embedding vectors "
-            f"(embedding_vectors) to {count}."
+        raise LoraFileError(
+            f"{start}contains the embedding {name!r} with {count} vectors; set Trigger word (trigger) to {name} and "
+            f"Embedding vectors (embedding_vectors) to {count}."
         )
-    return None
 
 
 def other_type(kind: str) -> str:
@@ -145,32 +142,27 @@ def other_type(kind: str) -> str:
     return "this type cannot be trained; use the file in Merge first (base_weights), or choose another"
 
 
-def _size_problems(name: str, tensors: State, adapter: AdapterConfig, start: str) -> list[str]:
-    """Problems of one layer's rank and alpha. A LoKr of whole matrices has neither."""
+def _check_size(name: str, tensors: State, adapter: AdapterConfig, start: str) -> None:
+    """Check one layer's rank and alpha. A LoKr of whole matrices has neither."""
     rank, (wanted_rank, wanted_alpha) = rank_of(tensors), rank_and_alpha(name, adapter)
     if BLOCKS in tensors:
         count, size, _ = tensors[BLOCKS].shape
         wanted, _ = factorization(count * size, wanted_rank)
-        if size == wanted:
-            return []
-        told = f"has blocks of {size} at {name!r}, but Rank (rank) {wanted_rank} gives {wanted}; turn on Ranks from the file "
-        told += "(dim_from_weights)."
-        return [start + told]
+        if size != wanted:
+            raise LoraFileError(
+                f"{start}has blocks of {size} at {name!r}, but Rank (rank) {wanted_rank} gives {wanted}; turn on {_FROM_FILE}."
+            )
+        return
     if rank is None:
-        return []
+        return
+    found, alpha = f"at {name!r}, but the settings give", alpha_of(tensors)
     if rank != wanted_rank:
-        return [
-            start + f"has rank {rank} at {name!r}, but the settings give {wanted_rank}; set Rank (rank) to {rank}, {_FROM_FILE}."
-        ]
-    alpha = alpha_of(tensors)
-    if adapter_type_of(tensors) in KEEP_THEIR_ALPHA or math.isclose(
-        alpha, wanted_alpha, rel_tol=1e-2
-    ):  # half precision rounds it
-        return []
-    told = (
-        f"has alpha {alpha:g} at {name!r}, but the settings give {wanted_alpha:g}; set Alpha (alpha) to {alpha:g}, {_FROM_FILE}."
-    )
-    return [start + told]
+        raise LoraFileError(f"{start}has rank {rank} {found} {wanted_rank}; set Rank (rank) to {rank}, or turn on {_FROM_FILE}.")
+    rounded = math.isclose(alpha, wanted_alpha, rel_tol=1e-2)  # half precision
+    if adapter_type_of(tensors) not in KEEP_THEIR_ALPHA and not rounded:
+        raise LoraFileError(
+            f"{start}has alpha {alpha:g} {found} {wanted_alpha:g}; set Alpha (alpha) to {alpha:g}, or turn on {_FROM_FILE}."
+        )
 
 
 def layers_of(path: str, title: str = "Continue from", family: Family | None = None) -> tuple[LoraLayers, dict[str, State]]:

@@ -52,31 +52,21 @@ def meaning_problem(config: TrainConfig, base: BaseModel, files: LoraFiles | Non
     return None if _word_of_the_file(config, base, files) else _UNREAD.format(text)
 
 
-def _word_problem(config: TrainConfig, base: BaseModel) -> str | None:
-    """Why the trigger cannot have an embedding in this host, or None."""
-    trigger = config.text.trigger
-    if config.embedding.embedding_vectors == 0:
-        return None
-    mine = plain_ids(base.tokenizer, trigger)
-    taken = [word.name for word in base.embeddings if plain_ids(base.tokenizer, word.name) == mine]
-    if not taken:
-        return None
-    return (
-        f"Trigger word (trigger): {trigger!r} is the name of the embedding {taken[0]!r} in the webui's embeddings folder, which "
-        "prompts would use instead of the one in the LoRA; choose another word."
-    )
-
-
 def embedding_notes(config: TrainConfig, captions: Sequence[str], base: BaseModel) -> list[str]:
     """Notes on the host's embeddings in captions, and on the embedding that is trained.
 
     Raises:
         ConfigError: the trigger cannot have an embedding in this host.
     """
-    problem = _word_problem(config, base)
-    if problem:
-        raise ConfigError([problem])
-    told = []
+    told, trigger, trained = [], config.text.trigger, config.embedding.embedding_vectors > 0
+    if trained:
+        mine = plain_ids(base.tokenizer, trigger)
+        taken = next((word.name for word in base.embeddings if plain_ids(base.tokenizer, word.name) == mine), None)
+        if taken is not None:
+            raise ConfigError([
+                f"Trigger word (trigger): {trigger!r} is the name of the embedding {taken!r} in the webui's embeddings folder, "
+                "which prompts would use instead of the one in the LoRA; choose another word."
+            ])  # fmt: skip
     if base.embeddings:
         names = [word.name for word in base.embeddings]
         text = config.text
@@ -85,9 +75,9 @@ def embedding_notes(config: TrainConfig, captions: Sequence[str], base: BaseMode
         if found:
             listed = ", ".join(repr(names[place]) for place in sorted(found))
             told.append(f"Captions: {listed} from the webui's embeddings folder are used as embeddings, as in prompts.")
-    if config.embedding.embedding_vectors:
+    if trained:
         told.append(
-            f"Embedding: {config.text.trigger!r} is trained as an embedding with {config.embedding.embedding_vectors} vectors "
+            f"Embedding: {trigger!r} is trained as an embedding with {config.embedding.embedding_vectors} vectors "
             "and bundled in the LoRA file; prompts use it while the LoRA is active."
         )
     return told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from lib_lora.config.adapter import AdapterConfig
@@ -9,7 +11,7 @@ from lib_lora.config.groups import TrainConfig
 from lib_lora.config.settled import Settled
 from lib_lora.errors import LoraFileError, Problem
 from lib_lora.model.adapter import Adapter, adapters_from_state, by_layer, joined
-from lib_lora.model.adapter_types import new_adapter, with_alpha
+from lib_lora.model.adapter_types import new_adapter
 from lib_lora.model.base import BaseModel
 from lib_lora.model.delta import NORM, adapter_type_of
 from lib_lora.model.embeddings import without_bundle
@@ -61,7 +63,7 @@ def initial_adapters(
         trained = is_trained(config, target.name, target.part)
         if one is not None:
             if trained and not adapter.dim_from_weights and adapter_type_of(one.named()) not in KEEP_THEIR_ALPHA:
-                one = with_alpha(one, alpha)  # equal up to rounding
+                one = replace(one, alpha=alpha)  # equal up to rounding
             for parameter in one.named().values():
                 parameter.requires_grad_(trained)
             adapters.append(one)

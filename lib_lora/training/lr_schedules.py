@@ -1,7 +1,11 @@
-"""Learning rate schedules: factors by step, under sd-scripts' names (`get_scheduler_fix`)."""
+"""Learning rate schedules: factors by step, under sd-scripts' names (`get_scheduler_fix`), and classes of packages.
+
+A class by name is first checked in its source as text, then imported and checked again.
+"""
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +13,11 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
+from lib_lora.config.classes import Kind, class_problem
 from lib_lora.config.keyword_arguments import parse_arguments
 from lib_lora.config.optimizer_specs import full_name, optimizer_spec
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
-from lib_lora.training.named import named_class
 
 Factor = Callable[[int], float]
 
@@ -52,8 +56,7 @@ def factor_by_step(config: SettledOptimizer, steps: int) -> Factor:
         return 1.0 if step < falling else _above(_cosine((step - falling) / max(1, decay), cycles / 2), least)
 
     after_warmup: dict[str, Factor] = {
-        "constant": lambda step: 1.0,
-        "constant_with_warmup": lambda step: 1.0,
+        **dict.fromkeys(("constant", "constant_with_warmup", "adafactor"), lambda step: 1.0),
         "linear": lambda step: max(0.0, 1 - done(step)),
         "cosine": lambda step: max(0.0, _cosine(done(step), 0.5)),
         "cosine_with_restarts": lambda step: 0.0 if done(step) >= 1 else max(0.0, _cosine(cycles * done(step) % 1.0, 0.5)),
@@ -62,7 +65,6 @@ def factor_by_step(config: SettledOptimizer, steps: int) -> Factor:
         "inverse_sqrt": lambda step: 1 / math.sqrt((step + timescale - warmup) / timescale),
         "warmup_stable_decay": stable_then_decay,
         "piecewise_constant": _piecewise(config) if config.lr_scheduler == "piecewise_constant" else lambda step: 1.0,
-        "adafactor": lambda step: 1.0,
     }
     later = after_warmup[config.lr_scheduler]
     floor = least if config.lr_scheduler == "warmup_stable_decay" else 0.0
@@ -113,3 +115,38 @@ def _named(config: SettledOptimizer, optimizer: torch.optim.Optimizer) -> Any:
         raise
     except BaseException as error:  # noqa: BLE001 - a library may raise anything for wrong arguments
         raise ConfigError([f"{title} does not take these Schedule arguments (lr_scheduler_args): {error}."]) from error
+
+
+def named_class(title: str, name: str, kind: Kind, root: type) -> Any:
+    """The class `name` (package.module.Class), which is a subclass of `root`.
+
+    Args:
+        title: the option's label, name and value, with which messages start.
+        name: the full name.
+        kind: checked before the import.
+        root: base class, checked after the import.
+
+    Raises:
+        ConfigError: the class is missing, cannot be imported, or is not of `kind`.
+    """
+    problem = class_problem(name, kind)
+    if problem:
+        raise ConfigError([f"{title} {problem}."])
+    found = loaded(title, *name.rpartition(".")[::2])
+    if not (isinstance(found, type) and issubclass(found, root)):
+        raise ConfigError([f"{title} is not a torch {kind} (a subclass of {root.__name__})."])
+    return found
+
+
+def loaded(title: str, module: str, attribute: str) -> Any:
+    """Import a module and return its `attribute`.
+
+    Raises:
+        ConfigError: any error of the import, including SystemExit.
+    """
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - reported, and the run does not start
+        raise ConfigError([f"{title} cannot be loaded ({type(error).__name__}: {error}); choose another."]) from error

@@ -17,15 +17,13 @@ from lib_lora.config.keyword_arguments import parse_arguments
 from lib_lora.config.optimizer_specs import OPTIMIZERS, optimizer_spec
 from lib_lora.config.settled import SettledOptimizer
 from lib_lora.errors import ConfigError
-from lib_lora.model.adapter import Adapter, parameters
+from lib_lora.model.adapter import Adapter, limit_norms, parameters
 from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import Embedding
 from lib_lora.model.delta import UP
 from lib_lora.model.layer_settings import block_index, rate_factor
-from lib_lora.model.max_norm import limit_norms
 from lib_lora.training.ema import MovingAverage
-from lib_lora.training.lr_schedules import make_scheduler
-from lib_lora.training.named import loaded, named_class
+from lib_lora.training.lr_schedules import loaded, make_scheduler, named_class
 from lib_lora.training.precision import Precision
 
 

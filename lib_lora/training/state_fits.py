@@ -177,25 +177,16 @@ class _Model:
         if not entry:
             return True
         references = [self._optimizer.state[value] for value in self._places[place]]
-        return any(all(_kept(entry, key, value) for key, value in reference.items()) for reference in references)
-
-
-def _kept(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
-    """Whether `entry` has a value like `wanted` under `key`; always True if `wanted` is None."""
-    if wanted is None:
-        return True
-    return key in entry and _alike(entry[key], wanted)
+        wanted = [{key: value for key, value in reference.items() if value is not None} for reference in references]
+        return any(all(key in entry and _alike(entry[key], one[key]) for key in one) for one in wanted)
 
 
 def _same(key: str, found: Any, wanted: Any, constant: set[str]) -> bool:
     """Whether a group's value fits: constant arguments must be equal, betas and momentum below 1, others of the same type."""
     if key in ("betas", "momentum"):
-        adapters = (
-            list(zip(found, wanted))
-            if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple))
-            else [(found, wanted)]
-        )
-        return _alike(found, wanted) and all(0 <= a < 1 for a, b in adapters if isinstance(b, (int, float)) and 0 <= b < 1)
+        several = isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple))
+        pairs = zip(found, wanted) if several else [(found, wanted)]
+        return _alike(found, wanted) and all(0 <= a < 1 for a, b in pairs if isinstance(b, (int, float)) and 0 <= b < 1)
     if key in constant and isinstance(wanted, (bool, int, float)):
         return bool(found == wanted)
     return wanted is None or found is None or _alike(found, wanted)

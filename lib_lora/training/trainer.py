@@ -1,22 +1,31 @@
-"""The trainer of one run: adapters, embedding, updater, latents and contexts between steps."""
+"""The trainer of one run: adapters, embedding, updater, latents and contexts between steps.
+
+Validation is the loss on held-out images: its batches, timesteps and noise are always the same.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lib_lora.config.data import DataConfig
+from lib_lora.config.groups import TrainConfig
+from lib_lora.config.objective import ObjectiveConfig
 from lib_lora.config.settled import Settled
 from lib_lora.data.caption_processing import Moment, shown_caption, unvaried
 from lib_lora.events import StepDone
+from lib_lora.families.noise_process import NoiseProcess
 from lib_lora.files.plain_values import StateError
 from lib_lora.model.adapter import attached, parameters
-from lib_lora.model.adapter_types import is_learning, with_target
+from lib_lora.model.adapter_types import is_learning
 from lib_lora.model.base import BaseModel, networks
 from lib_lora.model.checkpointing import Choice, checkpointed_forwards, choose_checkpointing
+from lib_lora.model.conditioning import Conditioning, TextInputs
 from lib_lora.model.dropout import Dropout
 from lib_lora.model.embeddings import embeddings_attached
 from lib_lora.model.lora_layers import LoraFiles
@@ -27,17 +36,17 @@ from lib_lora.plan import Batch, Plan
 from lib_lora.training.continued_files import kept_tensors
 from lib_lora.training.embedding import start_word
 from lib_lora.training.initial_adapters import initial_adapters, merged_adapters, norm_shifts
-from lib_lora.training.latents import LatentSource
+from lib_lora.training.latents import LatentBatch, LatentSource
 from lib_lora.training.lr_schedules import in_steps
 from lib_lora.training.memory import explained, give_memory_back
-from lib_lora.training.noising import draw
+from lib_lora.training.noising import Drawn, draw
 from lib_lora.training.optimizer import Updater, embedding_groups
 from lib_lora.training.precision import Precision
 from lib_lora.training.step import DivergedError, StepInputs, compute_loss, training_step
 from lib_lora.training.texts import Texts
-from lib_lora.training.validation import HeldOutBatch, draw_heldout, heldout_batches, heldout_timesteps
 
 MOST_DIVERGED = 5  # consecutive steps without a finite loss
+MEASURED = 4  # timesteps; by default 200, 400, 600 and 800 (sd-scripts' NUM_VALIDATION_TIMESTEPS)
 
 
 class Trainer:
@@ -77,8 +86,7 @@ class Trainer:
         """
         self._base.verify()
         number, epoch = batches[0].step, batches[0].epoch
-        self._stop_text_encoder(number)
-        self._stop_word(number)
+        self._stop_parts(number)
         rates = tuple(self.updater.learning_rates())
         with explained(self._base, self.config, f"step {number + 1}"):
             try:
@@ -135,7 +143,7 @@ class Trainer:
         """Find the adapters' layers by name again: the model was lent out, and its modules may have been rebuilt."""
         targets = {target.name: target for target in (*adaptable(self._base), *further_targets(self._base))}
         for adapters in (self.adapters, self._frozen):
-            adapters[:] = [with_target(adapter, targets[adapter.target.name]) for adapter in adapters]
+            adapters[:] = [replace(adapter, target=targets[adapter.target.name]) for adapter in adapters]
 
     def undo(self) -> None:
         """Drop the gradients of a step that failed, so that it can be repeated."""
@@ -169,9 +177,8 @@ class Trainer:
         return losses / count
 
     def _heldout_losses(self, batch: HeldOutBatch) -> Iterator[float]:
-        config, device = self.config, self._base.device
+        config = self.config
         shown = self._pictures.without_augmentation(batch.indices)
-        mask = None if shown.mask is None else shown.mask.to(device)
         text, seed = unvaried(config.text), config.run.seed
         written = [self._plan.samples[index].caption for index in batch.indices]
         captions = [shown_caption(text, line, Moment(0, 1, 0, batch.first + i), seed) for i, line in enumerate(written)]
@@ -180,32 +187,22 @@ class Trainer:
         read = self._texts.tokens(captions) if trained else self._texts.context(captions)
         for timestep in heldout_timesteps(config.objective):
             drawn = draw_heldout(config, shown.latents, self._base.noise_process, timestep, batch.first)
-            inputs = StepInputs(
-                drawn.noisy_latents.to(device),
-                drawn.target.to(device),
-                drawn.timesteps.to(device),
-                read,
-                shown.sizes.to(device),
-                mask=mask,
-            )
-            with self.precision.autocast(device):
+            inputs = self._on_device(drawn, shown, read)
+            with self.precision.autocast(self._base.device):
                 yield float(compute_loss(self._base, inputs, config.objective, config.text.clip_skip))
 
     def _checkpointed(self) -> AbstractContextManager[None]:
         return forwards_replaced(checkpointed_forwards(networks(self._base)) if self.checkpointing.on else {})
 
-    def _stop_text_encoder(self, step: int) -> None:
-        """Stop training the text encoder's adapters from the configured step on."""
-        stop = in_steps(self.config.optimizer.stop_text_encoder_training, self._plan.steps)
-        if self._trains_text and 0 < stop <= step:
+    def _stop_parts(self, step: int) -> None:
+        """Stop training the text encoder's adapters, and the embedding's vectors, from the configured steps on."""
+        stops = self.config.optimizer.stop_text_encoder_training, self.config.embedding.stop_embedding_training
+        text_is_over, word_is_over = (0 < in_steps(stop, self._plan.steps) <= step for stop in stops)
+        if self._trains_text and text_is_over:
             self._trains_text = False
             for parameter in parameters([adapter for adapter in self.adapters if adapter.target.part == "text_encoder"]):
                 parameter.requires_grad_(False)
-
-    def _stop_word(self, step: int) -> None:
-        """Stop training the embedding's vectors from the configured step on."""
-        stop = in_steps(self.config.embedding.stop_embedding_training, self._plan.steps)
-        if self._trains_word and 0 < stop <= step:
+        if self._trains_word and word_is_over:
             self._trains_word = False
             for vectors in self._vectors():
                 vectors.requires_grad_(False)
@@ -245,22 +242,19 @@ class Trainer:
             raise StateError(f"Resume from (resume): the optimizer does not accept the state ({error}).") from error
 
     def _inputs(self, batch: Batch) -> StepInputs:
-        device = self._base.device
         shown = self._pictures.batch(batch)
         process = self._base.noise_process
         drawn = draw(self.config.objective, shown.latents, process, self.config.run.seed, batch.step, batch.first)
         captions = self._captions(batch)
-        return StepInputs(
-            drawn.noisy_latents.to(device),
-            drawn.target.to(device),
-            drawn.timesteps.to(device),
-            self._texts.tokens(captions) if self._trains_text or self._trains_word else self._texts.context(captions),
-            shown.sizes.to(device),
-            mask=None if shown.mask is None else shown.mask.to(device),
-            loss_weights=self._loss_weights(batch),
-            step=batch.step,
-            first=batch.first,
-        )
+        read = self._texts.tokens(captions) if self._trains_text or self._trains_word else self._texts.context(captions)
+        inputs = self._on_device(drawn, shown, read)
+        return replace(inputs, loss_weights=self._loss_weights(batch), step=batch.step, first=batch.first)
+
+    def _on_device(self, drawn: Drawn, shown: LatentBatch, text: TextInputs | Conditioning) -> StepInputs:
+        device = self._base.device
+        noisy, target, timesteps = (value.to(device) for value in (drawn.noisy_latents, drawn.target, drawn.timesteps))
+        mask = None if shown.mask is None else shown.mask.to(device)
+        return StepInputs(noisy, target, timesteps, text, shown.sizes.to(device), mask=mask)
 
     def _loss_weights(self, batch: Batch) -> torch.Tensor | None:
         """Loss weights `[B]`: prior_loss_weight for regularisation images, else 1; None if the batch has none of them."""
@@ -273,3 +267,35 @@ class Trainer:
         written = [self._plan.samples[index].caption for index in batch.indices]
         text, seed = self.config.text, self.config.run.seed
         return [shown_caption(text, caption, moment, seed) for caption, moment in zip(written, moments)]
+
+
+@dataclass(frozen=True)
+class HeldOutBatch:
+    """Samples of one size that are measured together. `first`: place of the first one among all held-out samples."""
+
+    indices: list[int]
+    first: int
+
+
+def heldout_batches(data: DataConfig, plan: Plan) -> Iterator[HeldOutBatch]:
+    """The batches that are measured, sorted by size."""
+    ordered = sorted(plan.heldout, key=lambda index: (plan.placements[index].bucket, index))
+    first, count = 0, 0
+    while first < len(ordered) and not (data.max_validation_steps and count == data.max_validation_steps):
+        size = plan.placements[ordered[first]].bucket
+        batch = [index for index in ordered[first : first + data.batch_size] if plan.placements[index].bucket == size]
+        yield HeldOutBatch(batch, first)
+        first, count = first + len(batch), count + 1
+
+
+def heldout_timesteps(objective: ObjectiveConfig) -> list[int]:
+    """Timesteps evenly spread between the first and the last one that is trained on, both excluded."""
+    low, high = objective.min_timestep, objective.max_timestep
+    return [int(low + (high - low) * i / (MEASURED + 1)) for i in range(1, MEASURED + 1)]
+
+
+def draw_heldout(config: TrainConfig, latents: torch.Tensor, process: NoiseProcess, timestep: int, first: int) -> Drawn:
+    """Noisy latents and target at `timestep`; the noise of an image is always the same. Shapes as in `draw`."""
+    seed = config.data.validation_seed or config.run.seed
+    timesteps = torch.full((len(latents),), timestep, dtype=torch.int64)
+    return draw(config.objective, latents, process, seed, f"held out {timestep}", first, timesteps)

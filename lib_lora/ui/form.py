@@ -15,6 +15,10 @@ from lib_lora.data.captions import lines_of
 from lib_lora.errors import ConfigError
 from lib_lora.paths import pasted
 
+CHANGED = "trainLora.report.filled"  # JavaScript that renews the report
+# JavaScript fetches the key; inputs are passed on without preprocessing until the key is checked
+WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
+
 
 def form_options(place: str) -> list[Option]:
     """The options of one part of the form."""
@@ -31,25 +35,22 @@ def component(opt: Option) -> Any:
     """The component for one option, with label, help, bounds and choices from its declaration."""
     declared = opt.declaration
     common = {"label": declared.label, "info": declared.help, "elem_id": f"train_lora_{opt.name}"}
-    made: Any
     if opt.type is bool:
-        made = gr.Checkbox(value=opt.default, **common)
-    elif declared.suggestions:
-        made = gr.Dropdown(choices=installed_suggestions(opt), value=opt.default, allow_custom_value=True, **common)
-    elif opt.choices is not None:
-        made = gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
-    elif declared.slider:
-        made = gr.Slider(minimum=declared.ge, maximum=declared.le, step=declared.slider, value=opt.default, **common)
-    elif opt.type is int:
-        made = gr.Number(value=opt.default, **common)
-    elif opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong
-        made = gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
-    else:
-        lines = 1 if opt.type is tuple else declared.lines  # the field of a list grows with its content
-        value, placeholder = shown(opt, opt.default), declared.placeholder
-        made = gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
-    made.do_not_save_to_config = True  # else the webui stores the present default and bounds in ui-config.json
-    return made
+        return gr.Checkbox(value=opt.default, **common)
+    if declared.suggestions:
+        return gr.Dropdown(choices=installed_suggestions(opt), value=opt.default, allow_custom_value=True, **common)
+    if opt.choices is not None:
+        return gr.Dropdown(choices=list(opt.choices), value=opt.default, **common)
+    if declared.slider:
+        low, high = declared.between or (None, None)
+        return gr.Slider(minimum=low, maximum=high, step=declared.slider, value=opt.default, **common)
+    if opt.type is int:
+        return gr.Number(value=opt.default, **common)
+    if opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong
+        return gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
+    lines = 1 if opt.type is tuple else declared.lines  # the field of a list grows with its content
+    value, placeholder = shown(opt, opt.default), declared.placeholder
+    return gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
 
 
 def shown(opt: Option, value: Any) -> Any:
@@ -92,7 +93,9 @@ def _held(opt: Option, value: Any) -> Any:
     if opt.type not in (str, tuple):
         return value
     text = "" if value is None else str(value)
-    return _lines(text) if opt.type is tuple and opt.declaration.lines > 1 else text
+    if opt.type is str or opt.declaration.lines <= 1:
+        return text
+    return tuple(line for line in map(pasted, lines_of(text)) if line)  # without the quotes that file managers put around paths
 
 
 def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
@@ -103,8 +106,3 @@ def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
         for opt in map(options_by_name().__getitem__, flat)
         if opt.names_path(flat[opt.name])
     ]
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    """The lines of a text, without the quotes that file managers put around paths."""
-    return tuple(line for line in map(pasted, lines_of(text)) if line)

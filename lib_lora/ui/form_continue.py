@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from lib_lora.config.groups import options_by_name
-from lib_lora.errors import LoraFileError
+from lib_lora.errors import ConfigError
 from lib_lora.training.continue_settings import continue_settings
-from lib_lora.ui.form import shown
-from lib_lora.ui.guard import REFUSED, Guard
+from lib_lora.ui.form import CHANGED, WITH_KEY, shown
+from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import list_html
 
 LONGEST_SHOWN = 200
@@ -37,18 +37,15 @@ class AgainBar:
                 )  # fmt: skip
                 self.refresh = gr.Button("Refresh", elem_id="train_lora_again_refresh")
             self.told = gr.HTML("", elem_id="train_lora_again_told")
-        for item in (self.choice, self.refresh):
-            item.do_not_save_to_config = True
 
-    def wire(self, components: Mapping[str, Any], key: Any, changed: str) -> None:
-        """Connect to the form's `components`; `key`: see `Guard`; `changed`: JavaScript that renews the report."""
+    def wire(self, components: Mapping[str, Any], key: Any) -> None:
+        """Connect to the form's `components`; `key`: see `Guard`."""
         fields = [components[name] for name in FIELDS]
-        choose = self._guard.guarded(self.choose, lambda: self._told([REFUSED]), self._told)
-        look = self._guard.guarded(self.look, lambda: self._told([REFUSED])[:2], lambda problems: self._told(problems)[:2])
-        with_key = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
-        chosen = self.choice.input(choose, inputs=[key, self.choice], outputs=[self.told, *fields], **with_key)
-        chosen.then(None, inputs=[], outputs=[], _js=changed)
-        self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **with_key)
+        choose = self._guard.guarded(self.choose, self._told)
+        look = self._guard.guarded(self.look, lambda problems: self._told(problems)[:2])
+        chosen = self.choice.input(choose, inputs=[key, self.choice], outputs=[self.told, *fields], **WITH_KEY)
+        chosen.then(None, inputs=[], outputs=[], _js=CHANGED)
+        self.refresh.click(look, inputs=[key], outputs=[self.told, self.choice], **WITH_KEY)
 
     def names(self) -> list[str]:
         """The choices: every LoRA below the folder, except paths with a part that starts with a dot."""
@@ -62,16 +59,17 @@ class AgainBar:
         return ["", gr.update(choices=self.names())]
 
     def choose(self, name: Any) -> list[Any]:
-        """A description of the LoRA, and values for the fields that must match it; unchanged if it cannot be continued from."""
+        """A description of the LoRA, and values for the fields that must match it.
+
+        Raises:
+            ConfigError, LoraFileError: it cannot be continued from.
+        """
         if not name or name == NOTHING:
             return ["", gr.update(value=""), gr.update(value=False), *[gr.update() for _ in FIELDS[2:]]]
         if not isinstance(name, str) or name not in self.names():
             named = str(name)[:LONGEST_SHOWN]
-            return self._told([f"Continue from: {named!r} is no longer in the LoRA folder; press Refresh."])
-        try:
-            found = continue_settings(self._folder() / name)
-        except LoraFileError as error:
-            return self._told(error.problems)
+            raise ConfigError([f"Continue from: {named!r} is no longer in the LoRA folder; press Refresh."])
+        found = continue_settings(self._folder() / name)
         told = list_html([found.description], "note")
         settings, options = found.settings, options_by_name()
         return [told, *(gr.update(value=shown(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from lib_lora.families.family import DetectedModel, Family
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.report import NEED_ATTENTION, import_parts
-from lib_lora.ui.form import settings_from, shown
+from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
-from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.report import list_html
+from lib_lora.ui.guard import Guard
+from lib_lora.ui.report import hint_html, list_html
 
 DEFAULTS = "Defaults"
 TITLES = {preset.title: name for name, preset in PRESETS.items()}
@@ -34,9 +34,6 @@ EXPORTS = {
     "kohya_ss (JSON)": "json",
     "sd-scripts folders (TOML)": "dataset",
 }
-CHANGED = "trainLora.report.filled"  # JavaScript that renews the report
-# JavaScript fetches the key; inputs are passed on without preprocessing until the key is checked
-WITH_KEY: dict[str, Any] = {"_js": "trainLora.guard.withKey", "show_progress": "hidden", "preprocess": False}
 
 
 def set_options() -> list[Option]:
@@ -71,8 +68,6 @@ class PresetBar:
                 )
                 self.export = gr.Button("Export", elem_id="train_lora_export")
             self.exported = ExportedFiles(label="Exported", interactive=False, visible=False, elem_id="train_lora_exported")
-        for item in (self.preset, self.file, self.form, self.export, self.exported):
-            item.do_not_save_to_config = True
 
     def wire(self, options: Sequence[Option], components: Mapping[str, Any], key: Any) -> None:
         """Connect to the form. `options`: those of `components`, in form order; `key`: see `Guard`."""
@@ -94,20 +89,21 @@ class PresetBar:
         def told(problems: Sequence[str]) -> list[Any]:
             return [*first, list_html(problems, "problem"), *(gr.update() for _ in range(unchanged))]
 
-        return self._guard.guarded(answer, lambda: told([REFUSED]), told)
+        return self._guard.guarded(answer, told)
 
     def write(self, form: Any, *values: Any) -> list[Any]:
-        """The form's settings as files, or their problems."""
-        try:
-            config = build_config(settings_from(self._options, values))
-        except ConfigError as error:
-            return [list_html(error.problems, "problem"), gr.update()]
+        """The form's settings as files.
+
+        Raises:
+            ConfigError: they are not valid.
+        """
+        config = build_config(settings_from(self._options, values))
         problems = [problem for problem in config_problems(config) if problem.option != "name"]
         if problems:
-            return [list_html(problems, "problem"), gr.update()]
+            raise ConfigError(problems)
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
         if not isinstance(form, str) or form not in EXPORTS:
-            return [list_html([f"Export as: must be one of {', '.join(EXPORTS)}."], "problem"), gr.update()]
+            raise ConfigError([f"Export as: must be one of {', '.join(EXPORTS)}."])
         detected = self._detected()
         with tempfile.TemporaryDirectory(prefix="train-lora-") as folder:
             written = texts(config, EXPORTS[form], Path(folder) / name, detected.family if detected else None)
@@ -130,23 +126,22 @@ def choose_preset(title: Any) -> list[Any]:
     if title is not None and title != DEFAULTS and not (isinstance(title, str) and title in TITLES):
         raise ConfigError([f"Preset: must be one of {', '.join([DEFAULTS, *TITLES])}."])
     preset = PRESETS[TITLES[title]] if title in TITLES else None
-    config = build_config(preset.settings() if preset else {})
-    fields = [
-        gr.update(value=shown(opt, config.value(opt))) if opt.declaration.set_by == "preset" else gr.update()
-        for opt in set_options()
-    ]
+    fields = _fields(build_config(preset.settings() if preset else {}))
     if preset is None:
         return ["", *fields]
     rows = "".join(
-        f"<tr><th>{escape(label(choice.name))}</th><td>{escape(str(choice.value))}</td><td>{escape(choice.why)}</td></tr>"
+        f"<tr><th>{escape(options_by_name()[choice.name].declaration.label)}</th><td>{escape(str(choice.value))}</td><td>{escape(choice.why)}</td></tr>"
         for choice in preset.choices
     )
-    return [f"<p class='train-lora-hint'>{escape(preset.text)}</p><table class='train-lora-report'>{rows}</table>", *fields]
+    return [f"{hint_html(preset.text)}<table class='train-lora-report'>{rows}</table>", *fields]
 
 
-def label(name: str) -> str:
-    """An option's label in the form."""
-    return options_by_name()[name].declaration.label
+def _fields(config: TrainConfig, named: Collection[str] = ()) -> list[Any]:
+    """The values of the fields that a preset may set, and of those `named`; the others stay."""
+    return [
+        gr.update(value=shown(opt, config.value(opt))) if opt.declaration.set_by == "preset" or opt.name in named else gr.update()
+        for opt in set_options()
+    ]
 
 
 def read_file(file: Any) -> list[Any]:
@@ -159,14 +154,7 @@ def read_file(file: Any) -> list[Any]:
     except ConfigError as error:
         told = list_html([problem.replace(str(file.name), Path(file.name).name) for problem in error.problems], "problem")
         return [gr.update(), told, *unchanged]
-    config = found.config()
-    fields = [
-        gr.update(value=shown(opt, config.value(opt)))
-        if opt.declaration.set_by == "preset" or opt.name in found.flat
-        else gr.update()
-        for opt in set_options()
-    ]
-    return [gr.update(value=None), import_html(found), *fields]
+    return [gr.update(value=None), import_html(found), *_fields(found.config(), found.flat)]
 
 
 def import_html(found: Imported) -> str:

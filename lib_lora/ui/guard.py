@@ -7,7 +7,6 @@ of this extension for the key, and every event must carry the key; nothing else 
 from __future__ import annotations
 
 import base64
-import functools
 import hmac
 import inspect
 import re
@@ -81,47 +80,32 @@ class Guard:
         """Whether `key` is the guard's key."""
         return isinstance(key, str) and hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
-    def guarded(
-        self,
-        answer: Callable[..., Any],
-        refused: Callable[[], Any],
-        failed: Callable[[Sequence[str]], Any] | None = None,
-    ) -> Callable[..., Any]:
+    def guarded(self, answer: Callable[..., Any], told: Callable[[Sequence[str]], Any]) -> Callable[..., Any]:
         """`answer` with the key as an additional first input, checked before the others; outputs that a page appends are dropped.
 
         Args:
             answer: a function or a coroutine function.
-            refused: the answer to a wrong key.
-            failed: the answer, from messages, if `answer` raises any error; default: the error propagates.
+            told: the answer, from messages, to a wrong key, and if `answer` raises any error.
         """
         taken = _inputs_of(answer)
-        if inspect.iscoroutinefunction(answer):
 
-            @functools.wraps(answer)
-            async def awaited(key: Any = None, *values: Any) -> Any:
-                if not self.admits(key):
-                    return refused()
-                try:
-                    return await answer(*values[:taken])
-                except Exception as error:  # any error is reported
-                    if failed is None:
-                        raise
-                    return failed(problems_of(error))
+        async def awaited(key: Any = None, *values: Any) -> Any:
+            if not self.admits(key):
+                return told([REFUSED])
+            try:
+                return await answer(*values[:taken])
+            except Exception as error:  # noqa: BLE001 - any error is reported
+                return told(problems_of(error))
 
-            return _without_signature(awaited)
-
-        @functools.wraps(answer)
         def called(key: Any = None, *values: Any) -> Any:
             if not self.admits(key):
-                return refused()
+                return told([REFUSED])
             try:
                 return answer(*values[:taken])
-            except Exception as error:  # as above
-                if failed is None:
-                    raise
-                return failed(problems_of(error))
+            except Exception as error:  # noqa: BLE001 - as above
+                return told(problems_of(error))
 
-        return _without_signature(called)
+        return awaited if inspect.iscoroutinefunction(answer) else called
 
     def _known(self, app: Any, request: Request) -> bool:
         has_login = getattr(app, "auth", None) is not None
@@ -155,9 +139,3 @@ def _inputs_of(answer: Callable[..., Any]) -> int | None:
     """The number of inputs of a function; None if it takes any number."""
     kinds = [parameter.kind for parameter in inspect.signature(answer).parameters.values()]
     return None if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
-
-
-def _without_signature(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` without `__wrapped__`, since gradio counts the visible parameters, which must include the key."""
-    del function.__wrapped__  # type: ignore[attr-defined]
-    return function

@@ -54,12 +54,6 @@ def plan_html(plan: Plan) -> str:
     return f"<table class='train-lora-report'>{body}</table>{list_html(plan.notes, 'note')}"
 
 
-def marked(serial: int, flat: Mapping[str, Any]) -> str:
-    """The hidden mark of a report: its serial number, and the form's settings that the Images room shows images by."""
-    settings = json.dumps({name: flat[name] for name in _OF_IMAGES if name in flat})
-    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}'></i>"
-
-
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     return "<br>".join(
         f"{escape(_name(folder))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
@@ -68,10 +62,21 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     )
 
 
+def marked(serial: int, flat: Mapping[str, Any]) -> str:
+    """The hidden mark of a report: its serial number, and the form's settings that the Images room shows images by."""
+    settings = json.dumps({name: flat[name] for name in _OF_IMAGES if name in flat})
+    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}'></i>"
+
+
 def _name(folder: Folder) -> str:
     """The name of a folder for people: that of its dataset, if it has one."""
     dropped = re.fullmatch(r"drop-[0-9a-f]{16}", folder.path.name)  # of jobs from before datasets had names
     return "dropped images" if dropped else (folder.path == folder.root and folder.edits.name) or folder.path.name
+
+
+def hint_html(text: str) -> str:
+    """A message that is no problem."""
+    return f"<p class='train-lora-hint'>{escape(text)}</p>"
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:
@@ -84,12 +89,11 @@ def list_html(texts: Sequence[str], kind: str) -> str:
 
 def _buckets_html(plan: Plan) -> str:
     total = max(len(members) for members in plan.buckets.values())
-    rows = [
+    return "".join(
         f"<div class='train-lora-bucket'><span>{size}</span><meter min='0' max='{total}' value='{len(members)}'></meter>"
         f"<span>{len(set(members))} images</span></div>"
         for size, members in plan.buckets.items()
-    ]
-    return "".join(rows)
+    )
 
 
 class MemoryRow:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from lib_lora.check import look
 from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
 from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.errors import DatasetError, Problem, TrainLoraError
+from lib_lora.errors import ConfigError, DatasetError, Problem, TrainLoraError
 from lib_lora.jobs.queue import Queue
-from lib_lora.ui.form import basic_rows, component, form_options, hidden_path_problems, settings_from
+from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_continue import AgainBar
-from lib_lora.ui.form_presets import CHANGED, WITH_KEY, PresetBar
-from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.report import MemoryRow, list_html, marked, plan_html
+from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.guard import Guard
+from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html
 from lib_lora.ui.tab_queue import QueueSection
 
-HINT = "<p class='train-lora-hint'>Drop images or choose a folder; the report appears here.</p>"
+HINT = hint_html("Drop images or choose a folder; the report appears here.")
 IMAGES = "<section id='train_lora_images' aria-label='Images'></section>"  # drawn by JavaScript
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
@@ -50,15 +50,17 @@ class TrainTab:
         self._serial = itertools.count()
         self._jobs = QueueSection(queue, guard, hides_folders=hides_folders)
         self._memory = MemoryRow(self._runner.host)
+        stops = [partial(self._runner.stop, keep=keep) for keep in (False, True)]
+        orders = [*stops, self._runner.pause, self._runner.unpause, self._runner.save_now]
+        # of the buttons after Train; no run is active when the best one is used, so that may take a while
+        self.answers = [*map(_at_once, orders), lambda: hint_html(self._runner.use_best())]
 
     def build(self) -> gr.Blocks:
         """The tab's Blocks."""
         with gr.Blocks(analytics_enabled=False) as blocks:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
                 key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript at each event
-                key.do_not_save_to_config = True
                 dataset = gr.Textbox("", visible=False, elem_id="train_lora_dataset")  # the same: the id of the dataset in work
-                dataset.do_not_save_to_config = True
                 with gr.Column(scale=3, elem_id="train_lora_form"):
                     gr.HTML(IMAGES, elem_id="train_lora_images_box")
                     inputs = self._build_form(key)
@@ -67,36 +69,33 @@ class TrainTab:
             everything = [key, dataset, *inputs]
             # JavaScript presses it shortly after the last change; with one listener, an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
-            renew.do_not_save_to_config = True
             silent = {**WITH_KEY, "_js": "trainLora.report.withKey"}
             told = renew.click(self._guarded(self.report), inputs=everything, outputs=[report], **silent)
             told.then(self._guarded(self.memory), inputs=everything, outputs=[memory], **silent)
             train, *others = buttons
             started = {**WITH_KEY, "_js": "trainLora.train.withKey"}
             train.click(self._guarded(self.start), inputs=everything, outputs=[message], **started)
-            answers = (self.stop, self.stop_and_keep, self.pause, self.unpause, self.save_now, self.use_best)
-            for button, answer in zip(others, answers):
+            for button, answer in zip(others, self.answers):
                 button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
             self._jobs.build(self._options, inputs, key, message)
+        for part in blocks.blocks.values():  # else the webui stores the present defaults and bounds in ui-config.json
+            part.do_not_save_to_config = True
         return blocks
 
     def _guarded(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        return self._guard.guarded(answer, lambda: self._refused([REFUSED]), self._refused)
+        return self._guard.guarded(answer, self._refused)
 
     def report(self, dataset: Any, *values: Any) -> str:
-        """The plan of the form's settings, or their problems. Every answer differs by a serial number: see the JavaScript."""
+        """The plan of the form's settings, or their problems."""
         return self._report(dataset, values) + marked(next(self._serial), settings_from(self._options, values))
 
     def _report(self, dataset: Any, values: Sequence[Any]) -> str:
-        try:
-            flat = self._settings(dataset, values)
-            if not flat["data"]:
-                return HINT
-            config, illegal = read_config(flat)
-            found = look(config, self._runner.host)
-            problems = _together(illegal, found.problems)
-        except TrainLoraError as error:
-            return list_html(error.problems, "problem")
+        flat = self._settings(dataset, values)
+        if not flat["data"]:
+            return HINT
+        config, illegal = read_config(flat)
+        found = look(config, self._runner.host)
+        problems = _together(illegal, found.problems)
         if not flat["name"]:  # a name is not needed yet
             problems = [problem for problem in problems if problem.option != "name"]
         return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
@@ -114,48 +113,17 @@ class TrainTab:
 
     def start(self, dataset: Any, *values: Any) -> str:
         """Start a job, or queue it if another runs. A job that starts is answered within a second."""
-        try:
-            config, illegal = read_config(self._settings(dataset, values))
-            if illegal:  # report these together with all other problems
-                return self._refused(_together(illegal, look(config, self._runner.host).problems))
-            return self._jobs.placed_html(self._queue.submit(config))
-        except TrainLoraError as error:
-            return self._refused(error.problems)
+        config, illegal = read_config(self._settings(dataset, values))
+        if illegal:  # report these together with all other problems
+            raise ConfigError(_together(illegal, look(config, self._runner.host).problems))
+        return self._jobs.placed_html(self._queue.submit(config))
 
     def _refused(self, problems: Sequence[str]) -> str:
-        return list_html(problems, "problem") + f"<i hidden data-serial='{next(self._serial)}'></i>"
+        return list_html(problems, "problem") + self._mark()
 
-    async def stop(self) -> str:
-        """Stop the run. Runs in the event loop, since the webui's worker threads may all be waiting for the model."""
-        self._runner.stop(keep=False)
-        return ""
-
-    async def stop_and_keep(self) -> str:
-        """Stop the run and save its LoRA."""
-        self._runner.stop(keep=True)
-        return ""
-
-    async def pause(self) -> str:
-        """Pause the run after its step."""
-        self._runner.pause()
-        return ""
-
-    async def unpause(self) -> str:
-        """Unpause the run."""
-        self._runner.unpause()
-        return ""
-
-    async def save_now(self) -> str:
-        """Save a LoRA after the next step."""
-        self._runner.save_now()
-        return ""
-
-    def use_best(self) -> str:
-        """Give the LoRA with the lowest held-out loss the name. No run is active, so this may take a while."""
-        try:
-            return f"<p class='train-lora-hint'>{escape(self._runner.use_best())}</p>"
-        except TrainLoraError as error:
-            return self._refused(error.problems)
+    def _mark(self) -> str:
+        """A serial number, by which every answer differs: see the JavaScript."""
+        return f"<i hidden data-serial='{next(self._serial)}'></i>"
 
     def _settings(self, dataset: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
@@ -188,7 +156,7 @@ class TrainTab:
                     made.update(_components([members[first : first + 2] for first in range(0, len(members), 2)], pairs=True))
         self._options = [*form_options("basic"), *advanced]
         presets.wire(self._options, made, key)
-        finished.wire(made, key, CHANGED)
+        finished.wire(made, key)
         for opt in self._options if self._hides_folders else ():
             made[opt.name].visible = not opt.is_path
         return [made[opt.name] for opt in self._options]
@@ -208,16 +176,23 @@ class TrainTab:
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")
         gr.HTML(PROGRESS, elem_id="train_lora_progress_box")
-        buttons = [train, stop, keep, pause, go_on, save, best]
-        for item in buttons:
-            item.do_not_save_to_config = True
-        return report, memory, message, buttons
+        return report, memory, message, [train, stop, keep, pause, go_on, save, best]
 
 
 def _together(illegal: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
     """Illegal values and the problems of other options; an illegal value counts as its default there."""
     named = {problem.option for problem in illegal} - {""}
     return [*illegal, *(problem for problem in others if problem.option not in named)]
+
+
+def _at_once(order: Callable[[], None]) -> Callable[[], Awaitable[str]]:
+    """`order` in the event loop, since the webui's worker threads may all be waiting for the model; the answer is empty."""
+
+    async def given() -> str:
+        order()
+        return ""
+
+    return given
 
 
 def _components(rows: Sequence[Sequence[Option]], *, pairs: bool = False) -> dict[str, Any]:

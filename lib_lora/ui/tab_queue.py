@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -13,15 +13,15 @@ import gradio as gr
 
 from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.options import Option
-from lib_lora.errors import TrainLoraError
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
-from lib_lora.ui.form import shown
-from lib_lora.ui.guard import REFUSED, Guard
-from lib_lora.ui.report import list_html
+from lib_lora.ui.form import WITH_KEY, shown
+from lib_lora.ui.guard import Guard
+from lib_lora.ui.report import hint_html, list_html
 
 OWN_IMAGES = "trainLora.images.filled"  # JavaScript: the form was filled, and names images of its own
-CHOSEN = "trainLora.queue.withKey"  # JavaScript that returns the key and the id of the pressed button's job
+# JavaScript returns the key and the id of the pressed button's job
+PRESSED: dict[str, Any] = {**WITH_KEY, "_js": "trainLora.queue.withKey"}
 
 
 class QueueSection:
@@ -31,6 +31,15 @@ class QueueSection:
         self._queue, self._guard, self._hides_folders = queue, guard, hides_folders
         self._options: list[Option] = []
         self._serial = itertools.count()
+        self.changes: dict[str, Callable[[str], Any]] = {
+            "up": lambda entry: queue.move(entry, -1),
+            "down": lambda entry: queue.move(entry, 1),
+            "remove": queue.remove,
+            "resume": queue.resume,
+            "start": lambda _: queue.release(),
+            "hold": lambda _: queue.hold(),
+            "kept": self._kept,
+        }
 
     def build(self, options: Sequence[Option], components: Sequence[Any], key: Any, message: Any) -> None:
         """Create the components. `components` are those of `options`, `key` is the guard's."""
@@ -38,99 +47,64 @@ class QueueSection:
         with gr.Accordion("Queue and history", open=True, elem_id="train_lora_queue_box"):
             gr.HTML("<div id='train_lora_queue'></div>", elem_id="train_lora_queue_html")
         chosen = gr.Textbox(value="", visible=False, elem_id="train_lora_queue_chosen")
-        chosen.do_not_save_to_config = True
-        answers: dict[str, Callable[[str], Any]] = {
-            "up": self.up,
-            "down": self.down,
-            "remove": self.remove,
-            "resume": self.resume,
-            "start": self.release,
-            "hold": self.hold,
-            "kept": self.kept,
+        fills: dict[str, Callable[[str], Any]] = {
+            "repeat": partial(self.fill, from_state=False),
+            "extend": partial(self.fill, from_state=True),
         }
-        for name, answer in answers.items():
-            self._event(name, answer, [key, chosen], [message])
-        for name, fill in {"repeat": self.repeat, "extend": self.extend}.items():
-            filled = self._event(name, fill, [key, chosen], [message, *components])
-            filled.then(None, inputs=[], outputs=[], _js=OWN_IMAGES)
+        for name, answer in {**self.changes, **fills}.items():
+            outputs = [message, *components] if name in fills else [message]
+            button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
+            answered = button.click(self.guarded(answer, len(outputs) - 1), inputs=[key, chosen], outputs=outputs, **PRESSED)
+            if name in fills:
+                answered.then(None, inputs=[], outputs=[], _js=OWN_IMAGES)
 
-    def _event(self, name: str, answer: Callable[[str], Any], inputs: list[Any], outputs: list[Any]) -> Any:
-        """Add a hidden button that JavaScript presses for a job, with the guard's key."""
-        button = gr.Button(name, elem_id=f"train_lora_queue_{name}", elem_classes=["train-lora-hidden"])
-        button.do_not_save_to_config = True
+    def guarded(self, answer: Callable[[str], Any], others: int = 0) -> Callable[..., Any]:
+        """`answer` behind the guard.
+
+        It is called outside the event loop and the webui's worker threads, which may all be waiting for the model. It gets what
+        the page sent, or "", which names no job, if that is not a string. If it fails, `others` further outputs stay.
+        """
+
+        async def answered(sent: Any = "") -> Any:
+            wish = sent if isinstance(sent, str) else ""
+            told = await asyncio.get_running_loop().run_in_executor(None, answer, wish)
+            if isinstance(told, Placed):
+                return self.placed_html(told)
+            return self._mark() if told is None else told
 
         def failed(problems: Sequence[str]) -> Any:
             told = list_html(problems, "problem") + self._mark()
-            return [told, *(gr.update() for _ in outputs[1:])] if len(outputs) > 1 else told
+            return [told, *(gr.update() for _ in range(others))] if others else told
 
-        guarded = self._guard.guarded(_with_text(answer), lambda: failed([REFUSED]), failed)
-        return button.click(guarded, inputs=inputs, outputs=outputs, _js=CHOSEN, show_progress="hidden", preprocess=False)
+        return self._guard.guarded(answered, failed)
 
     def placed_html(self, placed: Placed) -> str:
         """The message on a submitted job: its name, or its place in the queue."""
         name = escape(placed.name)
         if placed.job is not None:
             return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
-        text = (
-            f"{name} is waiting; its place in the queue is {placed.place}."
-            if placed.place
-            else f"{name} could not start; see below."
-        )
-        return f"<p class='train-lora-hint train-lora-queued'>{text}</p>{self._mark()}"
+        state = f"is waiting; its place in the queue is {placed.place}." if placed.place else "could not start; see below."
+        return f"<p class='train-lora-hint train-lora-queued'>{name} {state}</p>{self._mark()}"
 
-    async def up(self, entry: str) -> str:
-        """Move a job one place forward."""
-        return await self._done(lambda: self._queue.move(entry, -1))
-
-    async def down(self, entry: str) -> str:
-        """Move a job one place back."""
-        return await self._done(lambda: self._queue.move(entry, 1))
-
-    async def remove(self, entry: str) -> str:
-        """Remove a job."""
-        return await self._done(lambda: self._queue.remove(entry))
-
-    async def resume(self, entry: str) -> str:
-        """Resume a job from its state."""
-        return await self._done(lambda: self._queue.resume(entry))
-
-    async def release(self, _entry: str) -> str:
-        """Release the queue."""
-        return await self._done(self._queue.release)
-
-    async def hold(self, _entry: str) -> str:
-        """Hold the queue."""
-        return await self._done(self._queue.hold)
-
-    async def kept(self, wish: str) -> str:
+    def _kept(self, wish: str) -> str:
         """Remove what jobs keep (`free`: what may be removed unasked, `states`: the rest), or set its limit."""
         keeper = self._queue.keeper
-        wishes = {"free": lambda: keeper.remove(states=False), "states": lambda: keeper.remove(states=True)}
-        return await self._done(wishes.get(wish, lambda: keeper.set_limit(wish)))
+        return self._hint(keeper.remove(states=wish == "states") if wish in ("free", "states") else keeper.set_limit(wish))
 
-    def repeat(self, entry: str) -> list[Any]:
-        """Fill the form with a job's settings, under a free name."""
-        return self._filled(entry, from_state=False)
+    def fill(self, entry_id: str, *, from_state: bool) -> list[Any]:
+        """A message, and a value for every field: a job's settings, which name its own images.
 
-    def extend(self, entry: str) -> list[Any]:
-        """Fill the form with a job's settings, to resume from its state under a free name."""
-        return self._filled(entry, from_state=True)
-
-    def _filled(self, entry_id: str, *, from_state: bool) -> list[Any]:
-        """A message, and a value for every field; the job has its own images."""
-        try:
-            entry = self._queue.entry(entry_id)
-            settings = settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state)
-            config = build_config(settings)
-        except TrainLoraError as error:
-            return self._unfilled(self._problems(error))
+        They have a free name; with `from_state` they resume from its state.
+        """
+        entry = self._queue.entry(entry_id)
+        config = build_config(settings_to_repeat(entry, self._queue.runner.host.lora_folder(), from_state=from_state))
         fields = [self._field(opt, config) for opt in self._options]
         told = f"The form has the settings of {entry.name}" + (
-            "and its newest state in Resume from: set Epochs or Steps higher, and press Train."
+            " and its newest state in Resume from: set Epochs or Steps higher, and press Train."
             if from_state
             else ": change them, and press Train."
         )
-        return [f"<p class='train-lora-hint'>{escape(told)}</p>{self._mark()}", *fields]
+        return [self._hint(told), *fields]
 
     def _field(self, opt: Option, config: TrainConfig) -> Any:
         """The job's value. If folders are hidden, only its own images are named, in a field that is then shown."""
@@ -142,37 +116,9 @@ class QueueSection:
             return gr.update(value=shown(opt, value), visible=bool(value))
         return gr.update(value=shown(opt, opt.default))
 
-    async def _done(self, change: Callable[[], Any]) -> str:
-        """Call `change` outside the event loop and the webui's worker threads, which may all be waiting for the model."""
-        try:
-            placed = await asyncio.get_running_loop().run_in_executor(None, change)
-        except TrainLoraError as error:
-            return self._problems(error)
-        if isinstance(placed, str):
-            return f"<p class='train-lora-hint'>{escape(placed)}</p>{self._mark()}"
-        return self.placed_html(placed) if isinstance(placed, Placed) else self._mark()
-
-    def _unfilled(self, told: str) -> list[Any]:
-        return [told, *(gr.update() for _ in self._options)]
-
-    def _problems(self, error: TrainLoraError) -> str:
-        return list_html(error.problems, "problem") + self._mark()
+    def _hint(self, text: str) -> str:
+        return hint_html(text) + self._mark()
 
     def _mark(self) -> str:
         """A serial number, so that every answer differs and its arrival is noticed."""
         return f"<i hidden data-queue-serial='{next(self._serial)}'></i>"
-
-
-def _with_text(answer: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """`answer` for what a page sent; "", which names no job, if that is not a string."""
-    if inspect.iscoroutinefunction(answer):
-
-        async def awaited(sent: Any = "") -> Any:
-            return await answer(sent if isinstance(sent, str) else "")
-
-        return awaited
-
-    def called(sent: Any = "") -> Any:
-        return answer(sent if isinstance(sent, str) else "")
-
-    return called

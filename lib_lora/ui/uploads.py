@@ -12,11 +12,10 @@ from typing import Any
 
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.files.atomic import PARTIAL, copy_whole, link_or_copy
+from lib_lora.jobs.kept import PAGE_S, changed
 from lib_lora.paths import path_problem
 
 LONGEST_NAME = 255  # bytes of a file name on most disks
-TAKEN = "taken"  # folder of uploads; a page that stays open may use them again
-TAKEN_FOR_S = 24 * 3600
 _KEEPING = threading.Lock()  # two events may use the same file at once
 
 
@@ -77,12 +76,5 @@ def _move(source: Path, target: Path) -> None:
 
 def forget_old(taken: Path) -> None:
     """Remove uploads that are older than a day; failures are ignored."""
-    for old in [folder for folder in taken.glob("*") if time.time() - _changed(folder) > TAKEN_FOR_S]:
+    for old in [folder for folder in taken.glob("*") if time.time() - changed(folder) > PAGE_S]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _changed(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # removed meanwhile
-        return 0.0

@@ -16,7 +16,7 @@ import torch
 from lib_lora.data.sizes import Size
 from lib_lora.events import Finished, StepDone
 from lib_lora.jobs.job import Job
-from lib_lora.output.sampler import PreviewRequest
+from lib_lora.output.preview import PreviewRequest
 from lib_lora.replay.step import load_recording, replay
 from tests.house import HAS_LDM, House, drawn, on_the_gpu
 from tests.recorded import RECORDED, assert_equal_to_sd_scripts

@@ -20,7 +20,7 @@ from lib_lora.model.adapter import adapters_from_state, attached, state_dict
 from lib_lora.model.open_clip import OpenClipEncoder, open_clip_encoder
 from lib_lora.model.patching import forwards_replaced
 from lib_lora.model.targets import text_encoder_targets
-from lib_lora.model.text_encoders import ClipEncoder, PenultimateClipEncoder
+from lib_lora.model.text_encoders import ClipEncoder
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config
@@ -50,7 +50,7 @@ def open_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> OpenClipEncod
     return open_clip_encoder(model.eval().requires_grad_(False), pools=pools)
 
 
-def transformers_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> ClipEncoder | PenultimateClipEncoder:
+def transformers_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> ClipEncoder:
     """The same weights as the standalone host has them."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -61,7 +61,7 @@ def transformers_clip(weights: dict[str, torch.Tensor], *, pools: bool) -> ClipE
     missing, _ = module.load_state_dict(named, strict=False)
     assert missing == []
     module.requires_grad_(False)
-    return PenultimateClipEncoder(module, 0) if pools else ClipEncoder(module, 0)
+    return ClipEncoder(module, 0, penultimate=pools)
 
 
 @pytest.mark.parametrize("pools", [True, False])

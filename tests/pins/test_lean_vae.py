@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lib_lora.model import frozen_layers as products
+from lib_lora.model.frozen_layers import encoder_forwards
 from lib_lora.model.patching import forwards_replaced
-from lib_lora.model.vae_encoder import encoder_forwards
 from tests.pins.webui_double import load_ldm
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lib_lora.errors import LoraFileError
-from lib_lora.model.layer_names.keys import TEXT, TEXT_1, TEXT_2, UNET, Key, key_of
+from lib_lora.model.layer_names.keys import TEXT, TEXT_1, TEXT_2, UNET, Key, Named, key_of
 
 ADAPTER, CONFIG, OLD = "lora_adapter_metadata", "adapter_config", "network_alphas"
 _COMPONENTS = {UNET: "unet", TEXT: "text_encoder", TEXT_1: "text_encoder", TEXT_2: "text_encoder_2"}
@@ -23,13 +23,8 @@ _DOWN = "lora_down.weight"
 _RANKED = (_DOWN, "hada_w1_b", "lokr_w2_b", "lokr_w1_b")  # tensors whose first dimension is the rank
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
 def said_alphas(
-    metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[_Named]]
+    metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[Named]]
 ) -> dict[str, float]:
     """Internal layer name -> alpha in the metadata, for layers without an alpha tensor.
 
@@ -54,7 +49,7 @@ def said_alphas(
 
 
 def said_scales(
-    metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[_Named]]
+    metadata: Mapping[str, str], keys: Mapping[str, tuple[Key, Sequence[int]]], names: Mapping[str, Sequence[Named]]
 ) -> dict[str, float]:
     """Internal name of a LoKr of two whole matrices -> PEFT's factor on it: alpha / rank, although it has no rank.
 

@@ -46,7 +46,8 @@ def families_of(layers: Iterable[Layer]) -> Found:
                 widths.append(_by_context(inputs(layer.shapes)) if place.inner.endswith(_READS_TEXT) else FAMILIES)
                 places.append(_by_place(place))
         else:
-            widths.append(_by_text_width(text_width(layer)))
+            width = text_width(layer)
+            widths.append(tuple(one for one in FAMILIES if any(encoder.width == width for encoder in one.text_encoders)))
             places.append(_by_encoder(layer))
     return narrowed(narrowed(FAMILIES, widths), places)
 
@@ -102,11 +103,7 @@ def _side(shapes: Shapes, half: str, side: int) -> int:
 
 
 def _by_context(width: int | None) -> Found:
-    return tuple(family for family in FAMILIES if family.unet.context == width)
-
-
-def _by_text_width(width: int | None) -> Found:
-    return tuple(family for family in FAMILIES if any(encoder.width == width for encoder in family.text_encoders))
+    return _having(lambda unet: unet.context == width)
 
 
 def _by_place(place: Place) -> Found:

@@ -58,6 +58,20 @@ class Key:
     dotted: str = ""
 
 
+@dataclass(frozen=True)
+class Named:
+    """Internal name of one tensor. `third`: only that third of the tensor's rows. `rows`: see `Key`."""
+
+    name: str
+    end: str
+    third: int | None = None
+    rows: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}.{self.end}"
+
+
 def key_of(key: str) -> Key | None:
     """The parsed key; None if its form is unknown or it is too long."""
     if len(key) > _MOST:

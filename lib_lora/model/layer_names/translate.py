@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from lib_lora.families.family import Family
 from lib_lora.model.layer_names.alphas import said_alphas, said_scales
 from lib_lora.model.layer_names.families import Found, Layer, Shape, by_metadata, families_of, narrowed, text_width
-from lib_lora.model.layer_names.keys import BUNDLE, TEXT, TEXT_1, TEXT_2, TEXT_H, UNET, Key, key_of
+from lib_lora.model.layer_names.keys import BUNDLE, TEXT, TEXT_1, TEXT_2, TEXT_H, UNET, Key, Named, key_of
 from lib_lora.model.layer_names.others import no_lora, other_model
 from lib_lora.model.layer_names.text import text_paths
 from lib_lora.model.layer_names.unet import place_of, unet_path
@@ -26,20 +26,6 @@ _STYLES = {
 }  # fmt: skip
 _SPLIT = {"lora_up.weight", "diff", "diff_b"}  # tensors with one row per output
 _SHARED = {"lora_down.weight", "alpha"}
-
-
-@dataclass(frozen=True)
-class Named:
-    """Internal name of one tensor. `third`: only that third of the tensor's rows. `rows`: see `keys.Key`."""
-
-    name: str
-    end: str
-    third: int | None = None
-    rows: bool = False
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}.{self.end}"
 
 
 @dataclass(frozen=True)
@@ -108,12 +94,8 @@ def _layers(keys: Mapping[str, Key | None], shapes: Mapping[str, Shape]) -> dict
     for key, taken in keys.items():
         if taken is not None:
             found.setdefault((taken.part, taken.path), {})[taken.end] = shapes[key]
-    return {(part, path): Layer(part, _text_path(part, path), ends) for (part, path), ends in found.items()}
-
-
-def _text_path(part: str, path: str) -> str:
-    paths = text_paths(path) if part != UNET else ()
-    return paths[0] if paths else path
+    inner = {(part, path): (text_paths(path) if part != UNET else ()) or (path,) for part, path in found}
+    return {(part, path): Layer(part, inner[part, path][0], ends) for (part, path), ends in found.items()}
 
 
 def _likely(can_be: Found, keys: Mapping[str, Key | None]) -> Family:
@@ -162,19 +144,14 @@ def _layout(keys: Mapping[str, Key | None], tensors: Mapping[str, Sequence[Named
         return "an unknown format"
     if all(named[0].key == name for name, named in tensors.items()):
         return "kohya's names"
-    if all(key.flat for key in known) and all(
-        named[0].key == name for name, named in tensors.items() if _of_unet(keys.get(name))
-    ):
+    others = [name for name in tensors if (key := keys.get(name)) is None or key.part == UNET]
+    if all(key.flat for key in known) and all(tensors[name][0].key == name for name in others):
         return "kohya's names except for its text encoders"
     styles = list(dict.fromkeys(_STYLES[key.style] for key in known))
     paths = [key.path for key in known if key.part == UNET]
     ldm = any(path.startswith(("input_", "middle_", "output_", "time_embed_", "label_emb_", "out_")) for path in paths)
     whose = "ldm's block names" if ldm else "diffusers' block names" if paths else "names of text encoders"
     return f"{whose} in {' and '.join(styles)}"
-
-
-def _of_unet(key: Key | None) -> bool:
-    return key is None or key.part == UNET
 
 
 def _twice(tensors: Mapping[str, Sequence[Named]]) -> tuple[str, ...]:

@@ -47,8 +47,7 @@ def is_transparent(picture: Image.Image) -> bool:
     """Whether any pixel is not opaque."""
     if not has_alpha(picture):
         return False
-    lowest, _ = picture.convert("RGBA").getchannel("A").getextrema()
-    return int(lowest) < 255
+    return any(picture.convert("RGBA").getchannel("A").histogram()[:255])
 
 
 def small_grey(rgb: Image.Image) -> Image.Image:

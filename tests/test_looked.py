@@ -374,19 +374,31 @@ def test_no_more_images_are_decoded_at_once_than_there_are_processes(images: Ima
     assert Decoders().most <= min(4, psutil.cpu_count() or 1)
 
 
-def test_a_look_ends_with_its_dataset_and_does_not_bring_it_back(images: ImageSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_look_ends_with_its_dataset_and_does_not_bring_it_back(
+    images: ImageSet, photos: Path, tmp_path: Path, on_disk: bool
+) -> None:
+    """Although the files of a folder on the disk are still there."""
+    sets = Catalogue(tmp_path / "sets")
+    if on_disk:
+        sets.delete(images.id)
+        images = sets.create("mine", str(photos))
     script = Scripted()
-    started = threading.Event()
-    script.fails = lambda path: started.set()
     script.going.clear()
     looks = script.looks(images)
     looks.renew(images.entries()[0])
-    Catalogue(tmp_path / "sets").delete(images.id)
+    ended(lambda: {kind for kind, _ in script.asked} == {"size"} and looks._busy != set())
+    sets.delete(images.id)
     script.going.set()
     assert looks.wait(SECONDS)
     ended(lambda: not [thread for thread in threading.enumerate() if thread.name == "train-lora looks"])
     assert len(script.decoded()) <= 1 and list((tmp_path / "sets").iterdir()) == []
-    assert "Thumbnails" not in str(list(tmp_path.iterdir()))
+
+
+def test_nothing_is_written_for_a_dataset_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        looked_index.write(tmp_path / "set-0" / "looked", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_close_ends_it(images: ImageSet) -> None:

@@ -133,11 +133,9 @@ def _captions(dataset: Dataset) -> str:
 
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
     """The placement of every sample, trained on or held out."""
-    rule = bucket_rule(config) if config.data.enable_bucket else None
-    target = Size(config.data.height, config.data.resolution)
     placements, problems = [], []
     for sample in dataset.samples:
-        placement = place(sample.size, rule) if rule else place_fixed(sample.size, target)
+        placement = placement_of(sample.size, config)
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(
@@ -170,6 +168,13 @@ def _shown(dataset: Dataset, heldout: Set[int]) -> list[int]:
         for index, count in zip(regularising, matched):
             shown[index] = count
     return shown
+
+
+def placement_of(size: Size, config: TrainConfig) -> Placement:
+    """The placement of an image of this size: in its bucket, or without buckets in the one size."""
+    if config.data.enable_bucket:
+        return place(size, bucket_rule(config))
+    return place_fixed(size, Size(config.data.height, config.data.resolution))
 
 
 def bucket_rule(config: TrainConfig) -> BucketRule:

@@ -58,6 +58,24 @@ def place_fixed(image: Size, target: Size) -> Placement:
     return Placement(target, _cover(image, target))
 
 
+def cut_offset(placement: Placement, cut: tuple[float, float] | None) -> tuple[int, int]:
+    """Where the bucket lies in the resized image: pixels from top and left.
+
+    `cut`: as a share of the surplus, 0 to 1; None for the centre.
+    """
+    too_much = surplus(placement)
+    if cut is None:
+        return too_much[0] // 2, too_much[1] // 2
+    top, left = (min(int(share * (most + 1)), most) for share, most in zip(cut, too_much))
+    return top, left
+
+
+def surplus(placement: Placement) -> tuple[int, int]:
+    """How many pixels of the resized image's height and width the bucket does not hold."""
+    resized, bucket = placement.resized, placement.bucket
+    return max(resized.height - bucket.height, 0), max(resized.width - bucket.width, 0)
+
+
 def crop_in_bucket(image: Size, bucket: Size) -> Crop:
     """Edges of `image` if it were fitted inside `bucket`: SDXL's crop conditioning (sd-scripts `get_crop_ltrb`)."""
     ratio = image.width / image.height

@@ -174,8 +174,7 @@ def checked_picture(path: Path, readers: Readers) -> Picture:
         OSError: the file is missing.
     """
     stat = path.stat()
-    key = (path, stat.st_mtime_ns, stat.st_size)
-    found = _checked.get(key)
+    found = _checked.get((path, stat.st_mtime_ns, stat.st_size))
     if found is None:
         try:
             found = readers.picture(path)
@@ -183,9 +182,14 @@ def checked_picture(path: Path, readers: Readers) -> Picture:
             raise
         except DatasetError as error:
             found = error
-        if len(_checked) >= 4 * MAX_IMAGES:
-            _checked.clear()
-        _checked[key] = found
+        remember(path, stat.st_mtime_ns, stat.st_size, found)
     if isinstance(found, DatasetError):
         raise DatasetError(found.problems)
     return found
+
+
+def remember(path: Path, mtime_ns: int, length: int, found: Picture | DatasetError) -> None:
+    """Keep the result of decoding a file, of the given time and length before it was read, for `checked_picture`."""
+    if len(_checked) >= 4 * MAX_IMAGES:
+        _checked.clear()
+    _checked[path, mtime_ns, length] = found

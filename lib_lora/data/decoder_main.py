@@ -1,5 +1,8 @@
 """The child process of `data/decoder_process.py`: decodes images one after the other, and returns their sizes and hashes.
 
+A request is a line of JSON: a path, or an object. `{"path": …, "header": true}` asks for the size alone, which needs no decoding.
+`{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path.
+
 It ends with its input, or if an image takes too long: its parent may be gone, and no Python code runs in a stuck decoder.
 """
 
@@ -11,17 +14,36 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
 
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, on_white, reading, upright
+from lib_lora.data.image_facts import deep_as_rgb, difference_hash, is_transparent, save_thumbnail, sharpness, small_grey
+from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, is_turned, on_white, reading, upright
 from lib_lora.errors import DatasetError
 
 READY = "train-lora reader"  # our first line; other code that starts with Python may write before it
 GRACE_S = 5.0  # added to the parent's time limit
 
 
+class Decoded(NamedTuple):
+    """The upright image, as RGB too unless it is deep, and whether EXIF had it turned."""
+
+    picture: Image.Image
+    rgb: Image.Image | None
+    turned: bool
+
+
+class Thumbnail(NamedTuple):
+    """Where a thumbnail is written, and its longest side in pixels."""
+
+    path: Path
+    side: int
+
+
 def main() -> None:
-    """Read paths as lines of JSON; write `{"size": [height, width], "sha256": …}` or `{"problems": […], "for_now": …}` for each.
+    """Answer each line with `{"size": [height, width], "sha256": …}` or `{"problems": […], "for_now": …}`.
 
     The last command line argument is the parent's time limit per image, in seconds.
     """
@@ -33,19 +55,35 @@ def main() -> None:
     print(f"\n{READY}", file=answers, flush=True)
     for line in sys.stdin:
         faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        print(json.dumps(answer(Path(json.loads(line)))), file=answers, flush=True)
+        print(json.dumps(answer_to(json.loads(line))), file=answers, flush=True)
         faulthandler.cancel_dump_traceback_later()
 
 
-def answer(path: Path) -> dict[str, object]:
+def answer_to(asked: Any) -> dict[str, object]:
+    """The answer to a request: a path, or an object."""
+    if isinstance(asked, str):
+        return answer(Path(asked))
+    path = Path(asked["path"])
+    if "thumbnail" in asked:
+        return answer(path, Thumbnail(Path(asked["thumbnail"]), asked["side"]))
+    try:
+        size = image_size(path)
+    except DatasetError as error:
+        return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
+    return {"size": [size.height, size.width]}
+
+
+def answer(path: Path, thumbnail: Thumbnail | None = None) -> dict[str, object]:
     """Size and hash of the image, or problems. It is decoded whole, since truncation shows only then.
 
-    `for_now`: the problem may pass although the file stays the same.
+    `for_now`: the problem may pass although the file stays the same. With `thumbnail` all facts; `unsaved` says why it was
+    not written, if it was not.
     """
     try:
         content = file_content(path)
         size = image_size(path, content)
-        decode(path, content)
+        decoded = decode(path, content)
+        facts = {} if thumbnail is None else looked_at(decoded, thumbnail)
     except DatasetError as error:
         return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
     except MemoryError:
@@ -53,15 +91,33 @@ def answer(path: Path) -> dict[str, object]:
             "problems": [f"Image {given_name(path)!r} needs more memory than is free; shrink or remove it."],
             "for_now": True,
         }
-    return {"size": [size.height, size.width], "sha256": hashlib.sha256(content).hexdigest()}
+    return {"size": [size.height, size.width], "sha256": hashlib.sha256(content).hexdigest(), **facts}
 
 
-def decode(path: Path, content: bytes) -> None:
+def decode(path: Path, content: bytes) -> Decoded:
     """Run all of Pillow's work in `load_pixels`."""
     with reading(path, content) as image:
+        turned = is_turned(image)
         picture = upright(image)
-        if not is_deep(picture):
-            on_white(picture)
+        return Decoded(picture, None if is_deep(picture) else on_white(picture), turned)
+
+
+def looked_at(decoded: Decoded, thumbnail: Thumbnail) -> dict[str, object]:
+    """The facts of a decoded image; its thumbnail is written."""
+    rgb = decoded.rgb or deep_as_rgb(decoded.picture)
+    grey = small_grey(rgb)
+    unsaved = ""
+    try:
+        save_thumbnail(rgb, thumbnail.path, thumbnail.side)
+    except OSError as error:
+        unsaved = error.strerror or str(error)
+    return {
+        "turned": decoded.turned,
+        "transparent": is_transparent(decoded.picture),
+        "hash": f"{difference_hash(grey):016x}",
+        "sharpness": sharpness(grey),
+        "unsaved": unsaved,
+    }
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 from lib_lora.data.decoder_main import READY
 from lib_lora.data.hidden_names import given_name
+from lib_lora.data.image_facts import ImageFacts
 from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
@@ -43,6 +44,13 @@ class NoReaderError(NotNowError):
     """The decoder process does not start; no image is at fault."""
 
 
+class Look(NamedTuple):
+    """The facts of an image; `unsaved`: why its thumbnail could not be written, or empty."""
+
+    facts: ImageFacts
+    unsaved: str
+
+
 class Reader:
     """A decoder process for one image at a time. It starts with the first image, and again after an image that ended it.
 
@@ -64,16 +72,47 @@ class Reader:
             NotNowError: the file could not be read this time.
             NoReaderError: the process does not start.
         """
-        said, late = self._asked(path)
+        answer = self._answer(path, str(path))
+        return Picture(Size(*answer["size"]), answer["sha256"])
+
+    def size(self, path: Path) -> Size:
+        """The size of an image (EXIF rotation applied) from its header, which says nothing of the rest of the file.
+
+        Raises:
+            DatasetError, NotNowError, NoReaderError: as `picture`.
+        """
+        return Size(*self._answer(path, {"path": str(path), "header": True})["size"])
+
+    def look(self, path: Path, thumbnail: Path, side: int) -> Look:
+        """All facts of an image, which is decoded once; a JPEG with the longest side at most `side` pixels is written.
+
+        Raises:
+            DatasetError, NotNowError, NoReaderError: as `picture`.
+        """
+        answer = self._answer(path, {"path": str(path), "thumbnail": str(thumbnail), "side": side})
+        facts = ImageFacts(
+            Size(*answer["size"]), answer["sha256"], answer["turned"], answer["transparent"], int(answer["hash"], 16),
+            answer["sharpness"],
+        )  # fmt: skip
+        return Look(facts, answer["unsaved"])
+
+    def _answer(self, path: Path, request: object) -> dict[str, Any]:
+        """The answer to a request about an image.
+
+        Raises:
+            DatasetError, NotNowError, NoReaderError: as `picture`.
+        """
+        line = json.dumps(request) + "\n"
+        said, late = self._asked(line)
         if not said and not late:  # something else may have ended the process
-            said, late = self._asked(path)
+            said, late = self._asked(line)
         if not said:
             why = f"takes longer than {self._seconds:g} s to read" if late else "crashes the program that reads it"
             raise DatasetError([f"Image {given_name(path)!r} {why}; save it again or remove it."])
-        answer = json.loads(said)
+        answer: dict[str, Any] = json.loads(said)
         if "problems" in answer:
             raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
-        return Picture(Size(*answer["size"]), answer["sha256"])
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -82,12 +121,12 @@ class Reader:
             process.kill()
             process.communicate()  # closes the pipes, and waits
 
-    def _asked(self, path: Path) -> tuple[str, bool]:
+    def _asked(self, line: str) -> tuple[str, bool]:
         """The answer, "" if the process ended; and whether it was killed by the time limit."""
         process = self._started()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.write(line)
             process.stdin.flush()
         except OSError:  # the pipe is broken
             self.close()

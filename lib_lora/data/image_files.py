@@ -23,6 +23,7 @@ BYTES_OF_A_PIXEL, BYTES_BESIDE = 8, 2**20  # limit on a BMP's size: Pillow decod
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 _TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
+_NOT_UPRIGHT = {2, 3, 4, *_TURNED}
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -114,6 +115,11 @@ def _size_problem(image: Image.Image, length: int) -> str | None:
     if image.format == "BMP" and length > image.width * image.height * BYTES_OF_A_PIXEL + BYTES_BESIDE:
         return "is a BMP with far more data than pixels; save it again or remove it"
     return None
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that the image must be rotated or mirrored. Asked before `upright`, which forgets it."""
+    return image.getexif().get(_EXIF_ORIENTATION) in _NOT_UPRIGHT
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib_lora.config.data import Interpolation
-from lib_lora.data.buckets import Placement
+from lib_lora.data.buckets import Placement, cut_offset
 from lib_lora.data.image_files import has_alpha, is_deep, on_white, reading, upright
 from lib_lora.data.sizes import Size
 
@@ -61,11 +61,7 @@ def fit(
     resized, bucket = placement.resized, placement.bucket
     if pixels.shape[:2] != resized:
         pixels = _scaled(pixels, resized, interpolation)
-    too_much = max(resized.height - bucket.height, 0), max(resized.width - bucket.width, 0)
-    if cut is None:
-        top, left = too_much[0] // 2, too_much[1] // 2
-    else:
-        top, left = (min(int(share * (surplus + 1)), surplus) for share, surplus in zip(cut, too_much))
+    top, left = cut_offset(placement, cut)
     return pixels[top : top + bucket.height, left : left + bucket.width]
 
 

@@ -6,12 +6,13 @@ window.trainLora.imagesCard = (() => {
     const page = window.trainLora;
     const SAVE_MS = 800; // after the last letter
 
+    const change = (image, body) => page.images.change("PATCH", `/images/${image.id}`, body);
+
     // The caption field: it saves by itself, and what is being typed is never replaced.
-    function captionField(idOf) {
-        const node = page.dom.element("textarea", "train-lora-caption");
-        node.rows = 3;
-        node.spellcheck = false;
-        node.dir = "auto";
+    function captionField() {
+        const node = document.createElement("textarea");
+        Object.assign(node, {className: "train-lora-caption", rows: 3, spellcheck: false, dir: "auto"});
+        let image = null;
         let saved = ""; // the text that the server has
         let timer = null;
 
@@ -20,7 +21,7 @@ window.trainLora.imagesCard = (() => {
             timer = null;
             const text = node.value;
             if (text === saved) return;
-            const answer = await page.images.change("PATCH", `/images/${idOf()}`, {caption: text, was: saved});
+            const answer = await change(image, {caption: text, was: saved});
             if (answer.ok) saved = text;
             else if (answer.status === 409) saved = answer.data.now;
         }
@@ -32,69 +33,52 @@ window.trainLora.imagesCard = (() => {
         node.addEventListener("blur", save);
         return {
             node,
-            show({caption, name}) {
-                page.dom.setAttribute(node, "aria-label", `Caption of ${name}`);
+            show(shown) {
+                image = shown;
+                page.dom.setAttribute(node, "aria-label", `Caption of ${image.name}`);
                 if (node.value !== saved || timer) return; // typed, not saved yet
-                saved = caption || "";
+                saved = image.caption || "";
                 if (node.value !== saved) node.value = saved;
             },
         };
     }
 
-    function picture(frame) {
-        const node = page.dom.element("div", "train-lora-picture");
-        const image = page.dom.element("img");
-        image.loading = "lazy";
-        image.draggable = false;
-        node.append(image, frame.node);
-        return {
-            node,
-            show(item) {
-                page.dom.setAttribute(image, "alt", item.name);
-                page.dom.setAttribute(image, "src", item.thumbnail ? page.api.url(item.thumbnail) : null);
-                if (item.size) node.style.aspectRatio = `${item.size[0]} / ${item.size[1]}`;
-                frame.show(item);
-            },
-        };
+    function picture() {
+        const frame = page.imagesFrame.make((image, cut) => change(image, {cut}));
+        const thumbnail = page.dom.view("img", "", {
+            attributes: ({name, thumbnail: path}) => ({alt: name, src: path && page.api.url(path), loading: "lazy", draggable: "false"}),
+        });
+        return page.dom.view("div", "train-lora-picture", {
+            attributes: ({size}) => ({style: size ? `aspect-ratio: ${size[0]} / ${size[1]}` : null}), parts: [thumbnail, frame],
+        });
     }
 
     function make() {
-        const {element, setText, setAttribute} = page.dom;
-        let item = null;
-        const node = element("article", "train-lora-image");
-        const change = (body) => page.images.change("PATCH", `/images/${item.id}`, body);
-        const shown = picture(page.imagesFrame.make((cut) => change({cut})));
-        const head = element("div", "train-lora-image-head");
-        const name = element("span", "train-lora-image-name");
-        const size = element("span", "train-lora-image-size");
-        const leave = page.dom.button("train-lora-small", () => change({left_out: !item.left_out}), {again: true});
-        const remove = page.dom.button("train-lora-small", () => page.images.change("DELETE", `/images/${item.id}`));
-        const notices = page.dom.list("train-lora-note");
-        const caption = captionField(() => item.id);
-        const tokens = element("span", "train-lora-tokens");
-        const buttons = element("div", "train-lora-row-buttons");
-        buttons.append(leave.node, remove.node, tokens);
-        head.append(name, size);
-        node.append(shown.node, head, notices.node, caption.node, buttons);
-        return {
-            node,
-            show(next) {
-                item = next;
-                shown.show(item);
-                setText(name, item.name);
-                setAttribute(name, "title", item.place);
-                setText(size, item.size ? `${item.size[0]}×${item.size[1]}` : "");
-                node.classList.toggle("train-lora-left-out", item.left_out);
-                node.classList.toggle("train-lora-broken", Boolean(item.problem));
-                notices.show(item.problem ? [item.problem] : item.notices);
-                caption.show(item);
-                setText(tokens, item.tokens === null ? "" : `${item.tokens} of ${item.limit} tokens`);
-                tokens.classList.toggle("train-lora-over", item.tokens > item.limit);
-                leave.show(item.left_out ? "Use" : "Leave out", item.name);
-                remove.show("Remove", item.name);
-                remove.node.hidden = !item.removable;
-            },
-        };
+        const {view, line, list, button} = page.dom;
+        const head = view("div", "train-lora-image-head", {parts: [
+            line("span", "train-lora-image-name", ({name}) => name),
+            line("span", "train-lora-image-size", ({size}) => (size ? `${size[0]}×${size[1]}` : "")),
+        ]});
+        const job = ({name}) => name;
+        const leaveOut = button("train-lora-small", {
+            text: (image) => (image.left_out ? "Use" : "Leave out"), job, again: true,
+            press: (image) => change(image, {left_out: !image.left_out}),
+        });
+        const remove = button("train-lora-small", {
+            text: () => "Remove", job, needed: ({removable}) => removable,
+            press: (image) => page.images.change("DELETE", `/images/${image.id}`),
+        });
+        const tokens = view("span", "train-lora-tokens", {
+            text: (image) => `${image.tokens} of ${image.limit} tokens`,
+            attributes: (image) => ({"data-over": image.tokens > image.limit || null}),
+        });
+        return view("article", "train-lora-image", {
+            attributes: (image) => ({"data-left-out": image.left_out || null, "data-broken": image.problem ? true : null}),
+            parts: [
+                picture(), head, list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
+                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, remove, tokens]}),
+            ],
+        });
     }
 
     return {make};

@@ -4,57 +4,52 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.imagesDatasets = (() => {
     const page = window.trainLora;
+    let known = {datasets: [], folders: false};
     let field = null;
-    let folder = null;
-    let buttons = [];
 
-    const current = () => field.options[field.selectedIndex]?.text || "";
+    const current = () => known.datasets.find(({id}) => id === page.images.id())?.name || "";
 
     async function refresh() {
-        if (!field) return;
         const answer = await page.api.get("datasets");
         if (!answer.ok) return;
-        const wanted = [["", "New dataset"], ...answer.data.datasets.map(({id, name}) => [id, name])];
-        field.replaceChildren(...wanted.map(([id, name]) => new Option(name, id)));
-        if (page.images.id() && !wanted.some(([id]) => id === page.images.id())) await page.images.choose("");
-        field.value = page.images.id();
-        folder.hidden = !answer.data.folders;
-        for (const {node} of buttons) node.hidden = !field.value;
+        known = answer.data;
+        if (page.images.id() && !current()) await page.images.choose("");
+        fillChoices();
+        page.imagesPanel.show(page.images.data(), page.images.asked());
     }
 
-    async function send(method, rest, body) {
-        const answer = await page.api.send(method, rest, body);
+    function fillChoices() {
+        if (!field) return;
+        const wanted = [["", "New dataset"], ...known.datasets.map(({id, name}) => [id, name])];
+        field.replaceChildren(...wanted.map(([id, name]) => new Option(name, id)));
+        field.value = page.images.id();
+    }
+
+    async function send(method, path, body) {
+        const answer = await page.api.send(method, path, body);
         page.images.problems(answer.problems);
         return answer;
     }
 
-    async function openFolder() {
-        const path = prompt("Folder on the disk; its files are not changed:");
-        if (!path) return;
-        const answer = await send("POST", "datasets", {folder: path});
+    async function open(answer) {
         if (!answer.ok) return;
         await page.images.choose(answer.data.id);
         await refresh();
+    }
+
+    async function openFolder() {
+        const path = prompt("Folder on the disk; its files are not changed:");
+        if (path) await open(await send("POST", "datasets", {folder: path}));
     }
 
     async function rename() {
         const name = prompt("Name of the dataset:", current());
-        if (!name || name === current()) return;
-        const answer = await send("PATCH", page.images.path(), {name});
-        if (answer.ok) await refresh();
-    }
-
-    async function duplicate() {
-        const answer = await send("POST", page.images.path("/duplicate"));
-        if (!answer.ok) return;
-        await page.images.choose(answer.data.id);
-        await refresh();
+        if (name && name !== current() && (await send("PATCH", page.images.path(), {name})).ok) await refresh();
     }
 
     async function remove() {
         if (!confirm(`Delete the dataset ${current()} with its images and captions? Files of a folder on the disk stay.`)) return;
-        const answer = await send("DELETE", page.images.path());
-        if (!answer.ok) return;
+        if (!(await send("DELETE", page.images.path())).ok) return;
         await page.images.choose("");
         await refresh();
     }
@@ -62,9 +57,7 @@ window.trainLora.imagesDatasets = (() => {
     async function download() {
         const answer = await send("POST", page.images.path("/export"));
         if (!answer.ok) return;
-        const link = page.dom.element("a");
-        link.href = page.api.url(answer.data.path);
-        link.download = answer.data.name;
+        const link = Object.assign(document.createElement("a"), {href: page.api.url(answer.data.path), download: answer.data.name});
         link.click();
     }
 
@@ -75,27 +68,24 @@ window.trainLora.imagesDatasets = (() => {
         if (answer.ok) page.imagesPanel.say(answer.data.done);
     }
 
+    const BUTTONS = [
+        ["Folder on the disk", openFolder, () => known.folders],
+        ["Rename", rename, current],
+        ["Duplicate", async () => open(await send("POST", page.images.path("/duplicate"))), current],
+        ["Export", download, current],
+        ["Write captions to the folder", writeCaptions, ({data}) => data?.folder],
+        ["Delete", remove, current],
+    ];
+
     function build() {
-        const row = page.dom.element("div", "train-lora-row-buttons train-lora-datasets");
-        field = page.dom.element("select");
-        field.setAttribute("aria-label", "Dataset");
-        field.addEventListener("change", async () => {
-            await page.images.choose(field.value);
+        const choice = page.imagesPanel.control("select", {"aria-label": "Dataset"}, "change", async (node) => {
+            await page.images.choose(node.value);
             await refresh();
         });
-        const make = (text, press) => {
-            const made = page.dom.button("train-lora-small", press);
-            made.show(text);
-            return made;
-        };
-        const open = make("Folder on the disk", openFolder);
-        folder = open.node;
-        buttons = [
-            make("Rename", rename), make("Duplicate", duplicate), make("Export", download),
-            make("Write captions to the folder", writeCaptions), make("Delete", remove),
-        ];
-        row.append(field, folder, ...buttons.map(({node}) => node));
-        return row;
+        field = choice.node;
+        fillChoices();
+        const buttons = BUTTONS.map(([text, press, needed]) => page.dom.button("train-lora-small", {text: () => text, press, needed}));
+        return page.dom.view("div", "train-lora-row-buttons", {parts: [choice, ...buttons]});
     }
 
     return {build, refresh};

@@ -30,15 +30,16 @@ window.trainLora.imagesFrame = (() => {
         return [share(top, upper, lower - upper - (bottom - top)), share(left, first, last - first - (right - left))];
     }
 
-    // A frame node for a card: `save` gets the cut once it was moved.
+    // The view of an image's frame: `save` gets the image and its cut once it was moved.
     function make(save) {
-        const node = page.dom.element("div", "train-lora-frame");
+        const node = document.createElement("div");
+        node.className = "train-lora-frame";
         let image = null;
         let from = null; // where a drag began
         let at = null; // the frame while it is dragged
 
         function finish() {
-            if (at) save(cutOf(image, at));
+            if (at) save(image, cutOf(image, at));
             from = at = null;
         }
 

@@ -4,116 +4,73 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.imagesPanel = (() => {
     const page = window.trainLora;
-    const FILTERS = [
-        ["all", "All"], ["no_caption", "No caption"], ["problem", "Problem"], ["duplicate", "Duplicate"], ["small", "Small"],
-        ["left_out", "Left out"],
-    ];
-    const SORTS = [["name", "Name"], ["size", "Size"], ["tokens", "Tokens"]];
+    const FILTERS = {
+        all: "All", no_caption: "No caption", problem: "Problem", duplicate: "Duplicate", small: "Small", left_out: "Left out",
+    };
+    const SORTS = {name: "Name", size: "Size", tokens: "Tokens"};
     const TYPED_MS = 300;
     const EMPTY = "Drop images, folders or a zip here, or paste an image.";
+    const MORE = "Drop more here, or paste an image.";
 
-    let nodes = null;
+    let parts = null;
+    const told = {arriving: "", problems: [], spoken: ""};
 
-    function chooser(text, folder) {
-        const input = page.dom.element("input");
-        input.type = "file";
-        input.multiple = true;
-        input.hidden = true;
-        if (folder) input.webkitdirectory = true;
-        input.addEventListener("change", () => {
-            page.imagesArrivals.send([...input.files]);
-            input.value = "";
-        });
-        const open = page.dom.button("train-lora-small", () => input.click());
-        open.show(text);
-        return [open.node, input];
+    // A control that is made once, and whose value the user alone changes.
+    function control(tag, attributes, kind, changed) {
+        const node = document.createElement(tag);
+        for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+        node.addEventListener(kind, () => changed(node));
+        return {node, show() {}};
     }
 
-    function filterButtons() {
-        const row = page.dom.element("div", "train-lora-row-buttons");
-        row.setAttribute("role", "group");
-        row.setAttribute("aria-label", "Show");
-        const buttons = FILTERS.map(([name, text]) => {
-            const made = page.dom.button("train-lora-small", () => page.images.look({show: name}), {again: true});
-            row.append(made.node);
-            return {name, text, ...made};
+    function chooser(text, attributes) {
+        const input = control("input", {type: "file", multiple: "", hidden: "", ...attributes}, "change", (node) => {
+            page.imagesArrivals.send([...node.files]);
+            node.value = "";
         });
-        return {
-            node: row,
-            show(counts, chosen) {
-                for (const {name, text, node, show: label} of buttons) {
-                    label(`${text} ${counts[name]}`);
-                    node.hidden = !counts[name] && name !== "all" && name !== chosen;
-                    node.setAttribute("aria-pressed", String(name === chosen));
-                }
-            },
-        };
+        return [page.dom.button("train-lora-small", {text: () => text, press: () => input.node.click()}), input];
     }
+
+    const filters = () => page.dom.view("div", "train-lora-row-buttons", {
+        attributes: () => ({role: "group", "aria-label": "Show"}),
+        items: ({data, asked}) => Object.entries(FILTERS)
+            .map(([name, text]) => ({name, text, count: data.counts[name], chosen: asked.show === name}))
+            .filter(({name, count, chosen}) => count || chosen || name === "all"),
+        key: ({name}) => name,
+        make: () => page.dom.button("train-lora-small", {
+            text: ({text, count}) => `${text} ${count}`, again: true, press: ({name}) => page.images.look({show: name}),
+            attributes: ({chosen}) => ({"aria-pressed": String(chosen)}),
+        }),
+    });
 
     function search() {
-        const field = page.dom.element("input", "train-lora-search");
-        field.type = "search";
-        field.placeholder = "Find a text or tag";
-        field.setAttribute("aria-label", "Find a text or tag");
         let timer = null;
-        field.addEventListener("input", () => {
+        const text = "Find a text or tag";
+        return control("input", {type: "search", class: "train-lora-search", placeholder: text, "aria-label": text}, "input", (node) => {
             clearTimeout(timer);
-            timer = setTimeout(() => page.images.look({text: field.value}), TYPED_MS);
+            timer = setTimeout(() => page.images.look({text: node.value}), TYPED_MS);
         });
-        return field;
     }
 
     function sorting() {
-        const field = page.dom.element("select", "train-lora-sort");
-        field.setAttribute("aria-label", "Sort by");
-        for (const [value, text] of SORTS) field.append(new Option(text, value));
-        field.addEventListener("change", () => page.images.look({sort: field.value}));
-        return field;
+        const made = control("select", {"aria-label": "Sort by"}, "change", (node) => page.images.look({sort: node.value}));
+        made.node.append(...Object.entries(SORTS).map(([value, text]) => new Option(text, value)));
+        return made;
     }
 
     function pager() {
-        const row = page.dom.element("div", "train-lora-row-buttons");
-        const back = page.dom.button("train-lora-small", () => turn(-1), {again: true});
-        const words = page.dom.element("span");
-        const on = page.dom.button("train-lora-small", () => turn(1), {again: true});
-        back.show("Previous");
-        on.show("Next");
-        row.append(back.node, words, on.node);
         const turn = (by) => page.images.look({page: page.images.data().page + by});
-        return {
-            node: row,
-            show({page: at, pages}) {
-                row.hidden = pages < 2;
-                page.dom.setText(words, `Page ${at} of ${pages}`);
-                back.node.disabled = at <= 1;
-                on.node.disabled = at >= pages;
-            },
-        };
-    }
-
-    function build(room) {
-        const {element} = page.dom;
-        const drop = element("div", "train-lora-drop");
-        const hint = element("span", "", EMPTY);
-        drop.append(hint, ...chooser("Choose images", false), ...chooser("Choose a folder", true));
-        const arrival = element("p", "train-lora-phase");
-        const told = page.dom.list("train-lora-problem");
-        const spoken = element("div", "train-lora-spoken");
-        for (const node of [told.node, spoken]) node.setAttribute("role", "status");
-        const filters = filterButtons();
-        const tools = element("div", "train-lora-tools");
-        const undo = page.dom.button("train-lora-small", undoLast, {again: true});
-        const duplicates = page.dom.button("train-lora-small", () => page.images.change("POST", "/duplicates"));
-        tools.append(search(), sorting(), undo.node, duplicates.node);
-        const notes = page.dom.list("train-lora-note");
-        const grid = element("div", "train-lora-images");
-        const cards = page.dom.keyed(({id}) => id, page.imagesCard.make);
-        const pages = pager();
-        const content = element("div", "train-lora-dataset");
-        content.append(filters.node, tools, page.imagesCaptions.build(), notes.node, grid, pages.node);
-        room.append(page.imagesDatasets.build(), drop, arrival, told.node, spoken, content);
-        page.imagesArrivals.watch(room);
-        return {hint, arrival, told, spoken, filters, undo, duplicates, notes, grid, cards, pages, content};
+        const button = (text, by, ends) => page.dom.button("train-lora-small", {
+            text: () => text, again: true, press: () => turn(by), attributes: ({data}) => ({disabled: ends(data) ? "" : null}),
+        });
+        return page.dom.view("div", "train-lora-row-buttons", {
+            needed: ({data}) => data.pages > 1,
+            parts: [
+                button("Previous", -1, ({page: at}) => at <= 1),
+                page.dom.line("span", "", ({data}) => `Page ${data.page} of ${data.pages}`),
+                button("Next", 1, ({page: at, pages}) => at >= pages),
+            ],
+        });
     }
 
     async function undoLast() {
@@ -121,44 +78,79 @@ window.trainLora.imagesPanel = (() => {
         if (answer.ok) say(answer.data.undone ? `Undone: ${answer.data.undone}` : "Nothing to undo");
     }
 
-    // For screen readers.
-    function say(text) {
-        page.dom.setText(nodes.spoken, text);
+    function tools() {
+        const undo = page.dom.button("train-lora-small", {
+            text: ({data}) => (data.undo ? `Undo: ${data.undo}` : "Undo"), again: true, press: undoLast,
+            attributes: ({data}) => ({disabled: data.undo ? null : ""}),
+        });
+        const duplicates = page.dom.button("train-lora-small", {
+            text: ({data}) => `Leave out duplicates (${data.duplicates})`, needed: ({data}) => data.duplicates > 0,
+            press: () => page.images.change("POST", "/duplicates"),
+        });
+        return page.dom.view("div", "train-lora-row-buttons", {parts: [search(), sorting(), undo, duplicates]});
     }
 
+    function content() {
+        const {view, list} = page.dom;
+        const grid = view("div", "train-lora-images", {
+            items: ({data}) => data.images, key: ({id}) => id, make: page.imagesCard.make,
+        });
+        return view("div", "train-lora-dataset", {
+            needed: ({data}) => data !== null,
+            parts: [filters(), tools(), page.imagesCaptions.build(), list("train-lora-note", ({data}) => data.problems), grid, pager()],
+        });
+    }
+
+    function build() {
+        const {view, line, list} = page.dom;
+        const drop = view("div", "train-lora-drop", {parts: [
+            line("span", "", ({data}) => (data?.counts.all ? MORE : EMPTY)),
+            ...chooser("Choose images", {}), ...chooser("Choose a folder", {webkitdirectory: ""}),
+        ]});
+        const status = (part) => view("div", "", {attributes: () => ({role: "status"}), parts: [part]});
+        return [
+            page.imagesDatasets.build(), drop,
+            line("p", "train-lora-phase", () => told.arriving, () => told.arriving),
+            status(list("train-lora-problem", () => told.problems)), status(line("span", "train-lora-spoken", () => told.spoken)), content(),
+        ];
+    }
+
+    let shown = {data: null, asked: {show: "all"}};
+
     function show(data, asked) {
-        if (!nodes) return;
-        nodes.content.hidden = !data;
-        page.dom.setText(nodes.hint, data?.counts.all ? "Drop more here, or paste an image." : EMPTY);
-        if (!data) {
-            page.dom.arrange(nodes.grid, nodes.cards([]));
-            return;
+        shown = {data, asked};
+        if (data && !page.imagesArrivals.isArriving()) {
+            const {done, total} = data.looked;
+            told.arriving = done < total ? `Looked at ${done} of ${total} images` : "";
         }
-        nodes.filters.show(data.counts, asked.show);
-        nodes.undo.show(data.undo ? `Undo: ${data.undo}` : "Undo");
-        nodes.undo.node.disabled = !data.undo;
-        nodes.duplicates.show(`Leave out duplicates (${data.duplicates})`);
-        nodes.duplicates.node.hidden = !data.duplicates;
-        nodes.notes.show(data.problems);
-        page.dom.keepingFocus(nodes.grid, () => page.dom.arrange(nodes.grid, nodes.cards(data.images)));
-        nodes.pages.show(data);
-        const {done, total} = data.looked;
-        if (!page.imagesArrivals.isArriving()) arriving(done < total ? `Looked at ${done} of ${total} images` : "");
-        page.imagesCaptions.show(data, asked);
+        again();
+    }
+
+    function again() {
+        if (parts) page.dom.fill(page.dom.find("#train_lora_images"), parts, shown);
     }
 
     function arriving(text) {
-        if (nodes) page.dom.setText(nodes.arrival, text);
+        told.arriving = text;
+        again();
     }
 
     function problems(texts) {
-        if (nodes) nodes.told.show(texts);
+        told.problems = texts;
+        again();
+    }
+
+    // For screen readers.
+    function say(text) {
+        told.spoken = text;
+        again();
     }
 
     onUiLoaded(() => {
-        nodes = build(page.dom.find("#train_lora_images"));
-        show(null, {show: "all"});
+        parts = build();
+        again();
+        page.imagesArrivals.watch(page.dom.find("#train_lora_images"));
     });
 
-    return {arriving, problems, say, show};
+    return {arriving, control, problems, say, show};
 })();

@@ -20,9 +20,8 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.routes import add_routes  # noqa: E402
-from lib_lora.ui.tab import TrainTab  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
-from tests.test_tab import Host, queue_of  # noqa: E402
+from tests.test_tab import Host, queue_of, tab_of  # noqa: E402
 
 GUARD = Guard()
 REFUSED_HTML = REFUSED[:40]

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_lora.data.edits import legal_crop, legal_cut
-from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.datasets.image_set import ImageSet
+from lib_lora.datasets.caption_changes import (
+    CaptionChanges,
+    Place,
+    apply,
+    moved_tag,
+    replaced,
+    with_tag,
+    without_duplicates,
+    without_tag,
+)
+from lib_lora.datasets.catalogue import Catalogue, NoDatasetError
+from lib_lora.datasets.checks import leave_out_duplicates
+from lib_lora.datasets.image_set import ImageEntry, ImageSet
+from lib_lora.datasets.looked import Looks
 from lib_lora.errors import DatasetError
-from lib_lora.ui.api.listing import Look, listing
-from lib_lora.ui.api.serving import Call, Routes, in_thread
+from lib_lora.ui.api.listing import Look, Shown, listing, look_of
+from lib_lora.ui.api.serving import Call, Routes
 from lib_lora.ui.guard import Guard
 
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
+MOST_PREVIEWED = 20
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 
@@ -28,6 +43,8 @@ class DatasetRoutes:
 
     def __init__(self, catalogue: Catalogue, *, hides_folders: bool) -> None:
         self._catalogue, self._hides_folders = catalogue, hides_folders
+        self._looks: dict[str, Looks] = {}
+        self._lock = threading.Lock()
 
     def add_to(self, routes: Routes) -> None:
         """Add every route."""
@@ -41,6 +58,9 @@ class DatasetRoutes:
         routes.add_raw("POST", ONE + "/files", self.receive)
         routes.add("PATCH", IMAGE, self.change)
         routes.add("DELETE", IMAGE, self.remove)
+        routes.add("GET", IMAGE + "/thumbnail", self.thumbnail)
+        routes.add("POST", ONE + "/captions", self.captions)
+        routes.add("POST", ONE + "/duplicates", self.duplicates)
 
     def all(self, _call: Call) -> Any:
         """Every dataset, the newest first, and whether folders of the machine may be chosen."""
@@ -59,7 +79,8 @@ class DatasetRoutes:
 
     def one(self, call: Call) -> Any:
         """A page of the dataset's images, with what is true of each."""
-        return listing(self._set(call), Look.of(call))
+        dataset = self._set(call)
+        return listing(dataset, self._looks_of(dataset), look_of(call))
 
     def rename(self, call: Call) -> Any:
         """Another `name`."""
@@ -105,6 +126,33 @@ class DatasetRoutes:
         self._set(call).remove(call.path["image"])
         return {}
 
+    def thumbnail(self, call: Call) -> Any:
+        """The thumbnail of an image, a JPEG."""
+        dataset = self._set(call)
+        path = self._looks_of(dataset).thumbnail(dataset.entry(call.path["image"]))
+        if path is None:
+            raise NoDatasetError(["This image has no thumbnail."])
+        return Response(path.read_bytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+
+    def duplicates(self, call: Call) -> Any:
+        """Leave out all but one of equal or nearly equal images."""
+        dataset = self._set(call)
+        shown = Shown(dataset, self._looks_of(dataset), Look())
+        edits = leave_out_duplicates(shown.entries, shown.facts)
+        if edits:
+            dataset.change(edits, f"leave out {len(edits)} duplicates")
+        return {"count": len(edits)}
+
+    def captions(self, call: Call) -> Any:
+        """Change the captions of the images that a page shows; with `preview`, only tell what would change."""
+        dataset = self._set(call)
+        shown = Shown(dataset, self._looks_of(dataset), Look.of(call.body))
+        changes, what = _caption_changes(shown.kept(), call)
+        if call.body.get("preview") is not True:
+            apply(dataset, changes, what)
+        told = [{"name": one.name, "before": one.before, "after": one.after} for one in changes.preview[:MOST_PREVIEWED]]
+        return {"count": len(changes.preview), "changes": told}
+
     async def receive(self, request: Request) -> Any:
         """Receive a file, the body of the request, under the query's `name`."""
         raise NotImplementedError
@@ -112,9 +160,36 @@ class DatasetRoutes:
     def _set(self, call: Call) -> ImageSet:
         return self._catalogue.get(call.path["dataset"])
 
+    def _looks_of(self, dataset: ImageSet) -> Looks:
+        """What is known of the dataset's images; all are looked at when it is opened first."""
+        with self._lock:
+            found = self._looks.get(dataset.id)
+            if found is None:
+                found = self._looks[dataset.id] = Looks(dataset)
+                found.renew(dataset.entries()[0])
+            return found
+
+
+def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[CaptionChanges, str]:
+    """What a request makes of captions, and the change in words.
+
+    Raises:
+        HTTPException: 422, if there is no such change.
+        DatasetError: the change is not possible.
+    """
+    action, find, put = call.text("action"), call.text("find", ""), call.text("put", "")
+    where: Place = "front" if call.text("where", "end") == "front" else "end"
+    makes: dict[str, Callable[[], tuple[CaptionChanges, str]]] = {
+        "replace": lambda: (replaced(entries, find, put), f"replace {find}"),
+        "add": lambda: (with_tag(entries, put, where), f"add {put}"),
+        "remove": lambda: (without_tag(entries, find), f"remove {find}"),
+        "move": lambda: (moved_tag(entries, find, where), f"move {find}"),
+        "unique": lambda: (without_duplicates(entries), "remove repeated tags"),
+    }
+    if action not in makes:
+        raise HTTPException(422, f"action: must be one of {', '.join(makes)}")
+    return makes[action]()
+
 
 def _head(dataset: ImageSet) -> dict[str, Any]:
     return {"id": dataset.id, "name": dataset.name}
-
-
-__all__ = ["DatasetRoutes", "Response", "add_dataset_routes", "in_thread"]

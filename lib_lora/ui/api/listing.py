@@ -10,14 +10,16 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib_lora.config.groups import TrainConfig, options_by_name, read_config
+from lib_lora.data.buckets import Placement
+from lib_lora.data.edits import size_in
+from lib_lora.data.image_facts import ImageFacts
 from lib_lora.data.sizes import Crop, Size
 from lib_lora.datasets.caption_list import SortBy, has_caption, in_order, matching, tag_counts
 from lib_lora.datasets.caption_tokens import token_counts, token_limit
-from lib_lora.datasets.checks import Check, checked, duplicates
+from lib_lora.datasets.checks import files_beside, leave_out_duplicates, lone_captions, notices
 from lib_lora.datasets.frames import frame_of, placement_in
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.looked import Looks
-from lib_lora.datasets.looked_index import Looked
 from lib_lora.errors import DatasetError
 from lib_lora.ui.api.serving import Call
 
@@ -59,7 +61,23 @@ class Shown:
         self.config = look.config or read_config({})[0]
         self.entries, self.problems = dataset.entries()
         self.looked = {entry.place: found for entry in self.entries if (found := looks.of(entry)) is not None}
-        self.checks = {check.place: check for check in checked(self.entries, self.looked, self.config)}
+        captions, images = files_beside({entry.path.parent for entry in self.entries})
+        self.notices = notices(self.entries, self.looked, self._placements(), set(captions))
+        self.problems += [notice.text for notice in lone_captions(captions, images)]
+
+    @property
+    def facts(self) -> dict[str, ImageFacts]:
+        """The facts of the images that were decoded, by place."""
+        return {place: looked.facts for place, looked in self.looked.items() if looked.facts is not None}
+
+    def _placements(self) -> dict[str, Placement]:
+        """The placement of every image whose size is known, and of which the chosen part exists."""
+        placements = {}
+        for entry in self.entries:
+            looked = self.looked.get(entry.place)
+            if looked is not None and looked.size is not None and size_in(entry.edit.crop, looked.size) is not None:
+                placements[entry.place] = placement_in(looked.size, entry.edit, self.config)
+        return placements
 
     def kept(self) -> list[ImageEntry]:
         """The images that the filters let through, in order."""
@@ -80,7 +98,7 @@ class Shown:
 
     def one(self, entry: ImageEntry, tokens: int) -> dict[str, Any]:
         """One image."""
-        looked, check = self.looked.get(entry.place), self.checks[entry.place]
+        looked = self.looked.get(entry.place)
         size = looked.size if looked else None
         thumbnail = self._looks.thumbnail(entry)
         return {
@@ -95,7 +113,7 @@ class Shown:
             "crop": entry.edit.crop,
             "cut": entry.edit.cut,
             **self._frame(entry, size),
-            "notices": list(check.notices),
+            "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind != "unreadable"],
             "problem": " ".join(looked.problems) if looked else "",
             "thumbnail": f"datasets/{self.dataset.id}/images/{entry.id}/thumbnail?of={thumbnail.stem}" if thumbnail else None,
             "removable": entry.folder.edits.source is None,
@@ -113,13 +131,13 @@ class Shown:
         return {"frame": _shares(frame, size), "part": _shares(entry.edit.crop, size) if entry.edit.crop else part}
 
     def _kinds(self, entry: ImageEntry) -> set[str]:
-        looked, check = self.looked.get(entry.place), self.checks[entry.place]
+        told = {notice.kind for notice in self.notices.get(entry.place, ())}
         kinds = {
             "all": True,
             "no_caption": not has_caption(entry),
-            "problem": bool(looked and looked.problems),
-            "duplicate": check.duplicate_of is not None,
-            "small": check.is_small,
+            "problem": "unreadable" in told,
+            "duplicate": "duplicate" in told,
+            "small": "small" in told,
             "left_out": entry.edit.left_out,
         }
         return {kind for kind, is_so in kinds.items() if is_so}
@@ -156,7 +174,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "undo": dataset.undoable,
         "looked": {"done": done, "total": total},
         "counts": shown.counts(),
-        "duplicates": len(duplicates(shown.entries, shown.looked)),
+        "duplicates": len(leave_out_duplicates(shown.entries, shown.facts)),
         "page": page,
         "pages": pages,
         "images": [shown.one(entry, count) for entry, count in zip(here, tokens)],
@@ -196,6 +214,3 @@ def _config(text: Any) -> TrainConfig | None:
 def _shares(edges: Sequence[float] | Crop, size: Size) -> list[float]:
     left, top, right, bottom = edges
     return [left / size.width, top / size.height, right / size.width, bottom / size.height]
-
-
-__all__ = ["Check", "Look", "Looked", "Shown", "listing", "look_of"]

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from lib_lora.data.conversion import written
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, on_white, reading, upright
 from lib_lora.errors import DatasetError
@@ -23,6 +24,7 @@ GRACE_S = 5.0  # added to the parent's time limit
 def main() -> None:
     """Read paths as lines of JSON; write `{"size": [height, width], "sha256": …}` or `{"problems": […], "for_now": …}` for each.
 
+    A request to write an image is an object (`conversion.written`).
     The last command line argument is the parent's time limit per image, in seconds.
     """
     seconds = float(sys.argv[-1]) + GRACE_S
@@ -33,7 +35,8 @@ def main() -> None:
     print(f"\n{READY}", file=answers, flush=True)
     for line in sys.stdin:
         faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        print(json.dumps(answer(Path(json.loads(line)))), file=answers, flush=True)
+        asked = json.loads(line)
+        print(json.dumps(written(asked) if isinstance(asked, dict) else answer(Path(asked))), file=answers, flush=True)
         faulthandler.cancel_dump_traceback_later()
 
 

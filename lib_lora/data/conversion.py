@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,6 @@ _REMEDY = {
     "AVIF": "AVIF images need the package pillow-avif-plugin; install it in the webui's Python, or save them as PNG or JPEG",
 }
 _AS_IT_IS = {"1", "L", "LA", "P", "RGB", "RGBA"}  # modes that a PNG holds
-_ERRORS = (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, EOFError, struct.error)
 
 
 class UnusedError(DatasetError):
@@ -75,9 +73,9 @@ def _cropped(source: Path, target: Path, name: str, crop: Crop) -> str:
 
 def _converted(source: Path, target: Path, name: str, kind: str) -> str:
     with _foreign(file_content(source), name, kind) as image:
-        turned = ImageOps.exif_transpose(image)
+        image.load()  # turns a TIFF, whose EXIF of Pillow 9.5 still says that it is not
+        turned = image.copy() if kind == "TIFF" else ImageOps.exif_transpose(image)
         assert turned is not None  # None only if done in place
-        turned.load()
         profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
     suffix = JPEG if kind in LOSSY and not has_alpha(turned) and not is_deep(turned) else PNG
     _save(turned, target, name, suffix, profile)
@@ -97,9 +95,11 @@ def _foreign(content: bytes, name: str, kind: str) -> Iterator[Image.Image]:
             if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
                 raise UnusedError(name, "32 bits per pixel; save it as PNG with 8 or 16")
             yield image
+    except (DatasetError, MemoryError):
+        raise
     except Image.DecompressionBombError as error:
         raise UnusedError(name, f"more than {MAX_PIXELS // 10**6} million pixels; shrink it") from error
-    except _ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - plugins and crafted files raise errors of any type
         raise UnusedError(name, "damaged or broken off; copy or save it again") from error
 
 

@@ -63,9 +63,9 @@ window.trainLora.imagesDatasets = (() => {
 
     async function writeCaptions() {
         const plan = await send("POST", page.images.path("/write"), {preview: true});
-        if (!plan.ok || !confirm(plan.data.question)) return;
+        if (!plan.ok || !confirm(`Write ${plan.data.count} caption files to ${plan.data.folder}?`)) return;
         const answer = await send("POST", page.images.path("/write"));
-        if (answer.ok) page.imagesPanel.say(answer.data.done);
+        if (answer.ok) page.imagesPanel.say(`${answer.data.count} caption files written`);
     }
 
     const BUTTONS = [

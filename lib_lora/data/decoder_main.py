@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from lib_lora.data.conversion import written
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_facts import deep_as_rgb, difference_hash, is_transparent, save_thumbnail, sharpness, small_grey
 from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, is_turned, on_white, reading, upright
@@ -45,6 +46,7 @@ class Thumbnail(NamedTuple):
 def main() -> None:
     """Answer each line with `{"size": [height, width], "sha256": …}` or `{"problems": […], "for_now": …}`.
 
+    A request to write an image is an object (`conversion.written`).
     The last command line argument is the parent's time limit per image, in seconds.
     """
     seconds = float(sys.argv[-1]) + GRACE_S
@@ -63,6 +65,8 @@ def answer_to(asked: Any) -> dict[str, object]:
     """The answer to a request: a path, or an object."""
     if isinstance(asked, str):
         return answer(Path(asked))
+    if "target" in asked:
+        return written(asked)
     path = Path(asked["path"])
     if "thumbnail" in asked:
         return answer(path, Thumbnail(Path(asked["thumbnail"]), asked["side"]))

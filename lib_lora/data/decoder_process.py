@@ -13,16 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from lib_lora.data.conversion import UnusedError
 from lib_lora.data.decoder_main import READY
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_facts import ImageFacts
 from lib_lora.data.image_files import NotNowError, Picture
-from lib_lora.data.sizes import Size
+from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
 
 SECONDS = 60.0  # an image of 64 million pixels takes 2 s
@@ -72,7 +74,7 @@ class Reader:
             NotNowError: the file could not be read this time.
             NoReaderError: the process does not start.
         """
-        answer = self._answer(path, str(path))
+        answer = self._answer(str(path), given_name(path))
         return Picture(Size(*answer["size"]), answer["sha256"])
 
     def size(self, path: Path) -> Size:
@@ -81,7 +83,7 @@ class Reader:
         Raises:
             DatasetError, NotNowError, NoReaderError: as `picture`.
         """
-        return Size(*self._answer(path, {"path": str(path), "header": True})["size"])
+        return Size(*self._answer({"path": str(path), "header": True}, given_name(path))["size"])
 
     def look(self, path: Path, thumbnail: Path, side: int) -> Look:
         """All facts of an image, which is decoded once; a JPEG with the longest side at most `side` pixels is written.
@@ -89,30 +91,27 @@ class Reader:
         Raises:
             DatasetError, NotNowError, NoReaderError: as `picture`.
         """
-        answer = self._answer(path, {"path": str(path), "thumbnail": str(thumbnail), "side": side})
+        answer = self._answer({"path": str(path), "thumbnail": str(thumbnail), "side": side}, given_name(path))
         facts = ImageFacts(
             Size(*answer["size"]), answer["sha256"], answer["turned"], answer["transparent"], int(answer["hash"], 16),
             answer["sharpness"],
         )  # fmt: skip
         return Look(facts, answer["unsaved"])
 
-    def _answer(self, path: Path, request: object) -> dict[str, Any]:
-        """The answer to a request about an image.
+    def written(self, source: Path, target: Path, name: str, kind: str | None = None, crop: Crop | None = None) -> str:
+        """Write an image of another format, or a part of an image, to `target`; returns the suffix that it should have.
+
+        `name`: of the source, for messages. `kind`: HEIF, AVIF, GIF or TIFF; None for a part, `crop`, of an image.
 
         Raises:
-            DatasetError, NotNowError, NoReaderError: as `picture`.
+            UnusedError: the image cannot be converted.
+            DatasetError, NotNowError, NoReaderError: as `picture`. `target` may be incomplete.
         """
-        line = json.dumps(request) + "\n"
-        said, late = self._asked(line)
-        if not said and not late:  # something else may have ended the process
-            said, late = self._asked(line)
-        if not said:
-            why = f"takes longer than {self._seconds:g} s to read" if late else "crashes the program that reads it"
-            raise DatasetError([f"Image {given_name(path)!r} {why}; save it again or remove it."])
-        answer: dict[str, Any] = json.loads(said)
-        if "problems" in answer:
-            raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
-        return answer
+        request = {"source": str(source), "target": str(target), "name": name, "format": kind, "crop": crop}
+        answer = self._answer(request, name)
+        if "why" in answer:
+            raise UnusedError(name, answer["why"])
+        return str(answer["suffix"])
 
     def close(self) -> None:
         """End the process."""
@@ -121,12 +120,25 @@ class Reader:
             process.kill()
             process.communicate()  # closes the pipes, and waits
 
-    def _asked(self, line: str) -> tuple[str, bool]:
+    def _answer(self, request: object, name: str) -> dict[str, Any]:
+        """The answer to a request on the image `name`."""
+        said, late = self._asked(request)
+        if not said and not late:  # something else may have ended the process
+            said, late = self._asked(request)
+        if not said:
+            why = f"takes longer than {self._seconds:g} s to read" if late else "crashes the program that reads it"
+            raise DatasetError([f"Image {name!r} {why}; save it again or remove it."])
+        answer: dict[str, Any] = json.loads(said)
+        if "problems" in answer:
+            raise (NotNowError if answer["for_now"] else DatasetError)(answer["problems"])
+        return answer
+
+    def _asked(self, request: object) -> tuple[str, bool]:
         """The answer, "" if the process ended; and whether it was killed by the time limit."""
         process = self._started()
         assert process.stdin is not None
         try:
-            process.stdin.write(line)
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         except OSError:  # the pipe is broken
             self.close()
@@ -207,6 +219,17 @@ class Readers:
 
     def picture(self, path: Path) -> Picture:
         """As `Reader.picture`, from any thread."""
+        with self._lent() as reader:
+            return reader.picture(path)
+
+    def written(self, source: Path, target: Path, name: str, kind: str | None = None, crop: Crop | None = None) -> str:
+        """As `Reader.written`, from any thread."""
+        with self._lent() as reader:
+            return reader.written(source, target, name, kind, crop)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Reader]:
+        """A reader that nobody else uses."""
         if self._none is not None:
             raise NoReaderError(self._none.problems)
         try:
@@ -215,7 +238,7 @@ class Readers:
             reader = self._make()
             self._all.append(reader)
         try:
-            return reader.picture(path)
+            yield reader
         except NoReaderError as error:
             self._none = error
             raise

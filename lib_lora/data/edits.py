@@ -77,14 +77,20 @@ def edits_in(folder: Path) -> FolderEdits | None:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 2**20} MB")
-        return _edits(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return edits_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(
             [f"The dataset {folder.name!r} is damaged ({_said(error)}); make it again from its images."]
         ) from error
 
 
-def _edits(plain: Any) -> FolderEdits:
+def edits_of(text: str) -> FolderEdits:
+    """The edits that the file's content states.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: they are damaged.
+    """
+    plain = json.loads(text)
     name, source = plain["name"], plain["source"]
     if not isinstance(name, str) or not isinstance(source, (str, type(None))):
         raise TypeError("its name or folder is no text")

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lib_lora.data.captions import CaptionSource, caption_file
+from lib_lora.data.dataset import MAX_IMAGES
 from lib_lora.data.edits import FILE, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
-from lib_lora.data.folders import IMAGE_SUFFIXES, Folder, FolderSearch, place_of
-from lib_lora.data.hidden_names import given_name, hidden_name
+from lib_lora.data.folders import Folder, FolderSearch, place_of
+from lib_lora.data.hidden_names import given_name
+from lib_lora.datasets.placing import (
+    NewImage,
+    caption_place,
+    folder_for,
+    free_place,
+    free_places,
+    images_in,
+    moved,
+    numbered_folders,
+)
 from lib_lora.errors import DatasetError
 from lib_lora.files.atomic import write_atomically
 from lib_lora.paths import path_problem
@@ -133,19 +145,59 @@ class ImageSet:
             raise DatasetError(["This image does not exist any more; reload the page."])
         return found
 
-    def add(self, name: str, content: Path) -> str:
+    def add(self, name: str, content: Path, folder: str = "") -> str:
         """Move an uploaded file into the dataset: an image or a caption file. Returns its name there, which is new if taken.
 
+        `folder`: its numbered folder; empty for the only one, or for none if the dataset has none.
+
         Raises:
-            DatasetError: the name is not allowed, or the dataset is a folder on the disk.
+            DatasetError: the name is not allowed, the dataset is a folder on the disk, or the folder is not clear.
             OSError: the disk refused.
         """
         with self._lock:
-            if self.edits.source is not None:
-                raise DatasetError(["This dataset is a folder on the disk; put the images there."])
-            place = self._free_place(legal_file_name(name))
+            self.check_open()
+            inside = self.folder / folder_for(self.folder, folder)
+            place = free_place(inside, legal_file_name(name))
+            inside.mkdir(exist_ok=True)
             content.replace(place)
             return given_name(place)
+
+    def check_open(self, folders: Iterable[str] = (), more: int = 0) -> None:
+        """Check that images can be added to folders, as in `add`, and that `more` are not too many.
+
+        Raises:
+            DatasetError: they cannot.
+        """
+        if self.edits.source is not None:
+            raise DatasetError(["This dataset is a folder on the disk; put the images there."])
+        for folder in folders:
+            folder_for(self.folder, folder)
+        places = [self.folder, *(self.folder / name for name in numbered_folders(self.folder))] if more else []
+        has = sum(1 for place in places for _ in images_in(place))
+        if has + more > MAX_IMAGES:
+            raise DatasetError([f"The dataset would have {has + more} images, must have at most {MAX_IMAGES}; add fewer."])
+
+    def add_all(self, batch: Sequence[NewImage]) -> list[Path]:
+        """Move images with captions and edits into the dataset, all or none. Returns where the images are.
+
+        Raises:
+            DatasetError: as `add`, or there would be too many images.
+            OSError: the disk refused; nothing was added.
+        """
+        with self._lock:
+            self.check_open(more=len(batch))
+            folders: dict[str, str] = {}  # some disks do not tell cases apart
+            for image in batch:
+                if image.folder.casefold() not in folders:
+                    folders[image.folder.casefold()] = folder_for(self.folder, image.folder)
+            inside = [replace(image, folder=folders[image.folder.casefold()]) for image in batch]
+            moves = free_places(self.folder, inside)
+            root = self.folder.resolve()
+            edits = {place_of(root / path.relative_to(self.folder), root): image.edit for image, path in moves}
+            with moved(moves):
+                if any(edit != NO_EDIT for edit in edits.values()):
+                    self._write(replace(self.edits, images={**self.edits.images, **edits}))
+            return [path for _, path in moves]
 
     def remove(self, image_id: str) -> None:
         """Remove an image with its caption file. An image of a folder on the disk is left out instead.
@@ -161,7 +213,10 @@ class ImageSet:
                 return
             entry.path.unlink()
             for suffix in CAPTION_SUFFIXES:
-                entry.path.with_name(Path(entry.name).stem + suffix).unlink(missing_ok=True)
+                caption_place(entry.path, suffix).unlink(missing_ok=True)
+            if entry.path.parent != self.folder:
+                with suppress(OSError):  # other files are in it
+                    entry.path.parent.rmdir()
             edits = self.edits
             self._write(replace(edits, images={place: edit for place, edit in edits.images.items() if place != entry.place}))
 
@@ -245,25 +300,6 @@ class ImageSet:
                 problems.append(f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions.")
         return ImageEntry(image_id(place), place, path, folder, edit, caption)
 
-    def _free_place(self, name: str) -> Path:
-        """The path for a new file: `name`, or with a number that no file of the dataset has."""
-        stem, suffix = Path(name).stem, Path(name).suffix
-        pairs = suffix.lower() in CAPTION_SUFFIXES
-        for number in range(1, 10_000):
-            place = self.folder / hidden_name(f"{stem}-{number}{suffix}" if number > 1 else name)
-            taken = place.exists() if pairs else any(self._of_stem(Path(given_name(place)).stem))
-            if not taken:
-                return place
-        raise DatasetError([f"Too many files have the name {name!r}; rename it."])
-
-    def _of_stem(self, stem: str) -> Iterator[Path]:
-        """The images whose captions a caption file of this stem would be."""
-        names = {path.name: path for path in self.folder.iterdir()}
-        for name, path in names.items():
-            given = Path(given_name(path))
-            if given.stem.casefold() == stem.casefold() and given.suffix.lower() in IMAGE_SUFFIXES and name != FILE:
-                yield path
-
     def _write(self, edits: FolderEdits) -> None:
         kept = {place: edit for place, edit in edits.images.items() if edit != NO_EDIT}
         content = replace(edits, images=kept).to_json().encode()
@@ -286,7 +322,7 @@ def legal_file_name(name: str) -> str:
     Raises:
         DatasetError: it is not the name of an image or a caption file.
     """
-    plain = Path(name.replace("\\", "/")).name.strip()
+    plain = unicodedata.normalize("NFC", Path(name.replace("\\", "/")).name.strip())
     if (
         not plain
         or plain in {".", ".."}

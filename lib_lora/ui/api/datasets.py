@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse
 
+from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import legal_crop, legal_cut
+from lib_lora.datasets.arrivals import Arrivals
 from lib_lora.datasets.caption_changes import (
     CaptionChanges,
     Place,
@@ -23,6 +27,9 @@ from lib_lora.datasets.catalogue import Catalogue, NoDatasetError
 from lib_lora.datasets.checks import leave_out_duplicates
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.looked import Looks
+from lib_lora.datasets.receiving import Receiving
+from lib_lora.datasets.write_captions import caption_plan, write_captions
+from lib_lora.datasets.zip_export import export_zip
 from lib_lora.errors import DatasetError
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
 from lib_lora.ui.api.serving import Call, Routes
@@ -44,6 +51,8 @@ class DatasetRoutes:
     def __init__(self, catalogue: Catalogue, *, hides_folders: bool) -> None:
         self._catalogue, self._hides_folders = catalogue, hides_folders
         self._looks: dict[str, Looks] = {}
+        self._arrivals: dict[str, Arrivals] = {}
+        self._readers = Readers()  # their processes begin with the first image that is converted, and end with the webui
         self._lock = threading.Lock()
 
     def add_to(self, routes: Routes) -> None:
@@ -61,6 +70,9 @@ class DatasetRoutes:
         routes.add("GET", IMAGE + "/thumbnail", self.thumbnail)
         routes.add("POST", ONE + "/captions", self.captions)
         routes.add("POST", ONE + "/duplicates", self.duplicates)
+        routes.add("POST", ONE + "/export", self.export)
+        routes.add("GET", ONE + "/exported", self.exported)
+        routes.add("POST", ONE + "/write", self.write)
 
     def all(self, _call: Call) -> Any:
         """Every dataset, the newest first, and whether folders of the machine may be chosen."""
@@ -153,12 +165,48 @@ class DatasetRoutes:
         told = [{"name": one.name, "before": one.before, "after": one.after} for one in changes.preview[:MOST_PREVIEWED]]
         return {"count": len(changes.preview), "changes": told}
 
+    def export(self, call: Call) -> Any:
+        """Make a zip in kohya's layout; the answer names the path to get it at."""
+        dataset = self._set(call)
+        export_zip(dataset, _export_path(dataset), self._readers)
+        return {"path": f"datasets/{dataset.id}/exported", "name": f"{dataset.name}.zip"}
+
+    def exported(self, call: Call) -> Any:
+        """The last zip that was made."""
+        path = _export_path(self._set(call))
+        if not path.is_file():
+            raise NoDatasetError(["This dataset has not been exported."])
+        return FileResponse(path, media_type="application/zip")
+
+    def write(self, call: Call) -> Any:
+        """Write the captions beside the images of a folder on the disk; with `preview`, tell how many files that writes."""
+        dataset = self._set(call)
+        preview = call.body.get("preview") is True
+        plan = caption_plan(dataset) if preview else write_captions(dataset)
+        return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": plan.told}
+
     async def receive(self, request: Request) -> Any:
-        """Receive a file, the body of the request, under the query's `name`."""
-        raise NotImplementedError
+        """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those."""
+        dataset = self._catalogue.get(request.path_params["dataset"])
+        with Receiving(self._arrivals_of(dataset), request.query_params.get("name", "")) as receiving:
+            async for chunk in request.stream():
+                await in_thread(receiving.write, chunk)
+            arrival = await in_thread(receiving.finish)
+        await in_thread(self._look_at_new, dataset, arrival.images)
+        return {"images": arrival.images, "captions": arrival.captions, "problems": arrival.told}
 
     def _set(self, call: Call) -> ImageSet:
         return self._catalogue.get(call.path["dataset"])
+
+    def _arrivals_of(self, dataset: ImageSet) -> Arrivals:
+        """What has arrived for the dataset, so that a caption follows its image."""
+        with self._lock:
+            return self._arrivals.setdefault(dataset.id, Arrivals(dataset, self._readers))
+
+    def _look_at_new(self, dataset: ImageSet, names: Sequence[str]) -> None:
+        if names:
+            new = set(names)
+            self._looks_of(dataset).first([entry for entry in dataset.entries()[0] if entry.name in new])
 
     def _looks_of(self, dataset: ImageSet) -> Looks:
         """What is known of the dataset's images; all are looked at when it is opened first."""
@@ -168,6 +216,10 @@ class DatasetRoutes:
                 found = self._looks[dataset.id] = Looks(dataset)
                 found.renew(dataset.entries()[0])
             return found
+
+
+def _export_path(dataset: ImageSet) -> Path:
+    return dataset.folder.parent / "exported.zip"
 
 
 def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[CaptionChanges, str]:

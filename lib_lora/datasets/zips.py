@@ -1,0 +1,189 @@
+"""Imports a zip into a dataset: images, captions, kohya's numbered folders, and crops of a zip that was exported here.
+
+It is unpacked member by member into a folder beside the dataset, and moved in when all of it is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
+from lib_lora.data.decoder_process import NoReaderError, Readers
+from lib_lora.data.edits import MAX_BYTES as MAX_EDITS_BYTES
+from lib_lora.data.edits import NO_EDITS, FolderEdits, ImageEdit, edits_of
+from lib_lora.data.hidden_names import given_name
+from lib_lora.data.image_files import MAX_BYTES, NotNowError
+from lib_lora.datasets.arrivals import Told, check_caption, settled
+from lib_lora.datasets.image_set import ImageSet, legal_caption
+from lib_lora.datasets.placing import NewImage
+from lib_lora.datasets.zip_listing import Contents, Member, Picked, contents, damaged, opened
+from lib_lora.errors import DatasetError
+from lib_lora.files.atomic import TEMPORARY, passing_name
+
+ARRIVING = "arriving"  # folder of a dataset beside its images, for what is not complete
+_CHUNK = 2**20
+_SPARE = 64 * 2**20  # bytes that remain free on the disk
+Progress = Callable[[int, int], None]  # images done, of all
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported: names of the images, numbers, names of the numbered folders; and sentences on what was not.
+
+    `names` and `captions`: of the dataset. `reg_images`: in that for regularisation.
+    """
+
+    names: tuple[str, ...]
+    captions: int
+    folders: tuple[str, ...]
+    reg_images: int
+    told: tuple[str, ...]
+
+
+def import_zip(
+    archive: Path, name: str, into: ImageSet, readers: Readers, reg: Callable[[], ImageSet] | None = None,
+    progress: Progress = lambda done, of: None,
+) -> Imported:  # fmt: skip
+    """Add what a zip contains to a dataset, all or nothing.
+
+    Args:
+        archive: the zip; it stays. name: of it, for messages.
+        into: the dataset. reg: gives that for regularisation images; it is called if there are any.
+        readers: convert images.
+        progress: is told after each image; what it raises ends the import.
+
+    Raises:
+        DatasetError: the zip or the disk is at fault; nothing was added.
+    """
+    told = Told()
+    into.check_open()
+    with _unpacking(into, name) as folder:
+        with opened(archive, name) as file:
+            found = contents(file, name, told, reg is not None)
+            _check_room(found, into, folder)
+            edits = _edits(file, found.edits, name, told)
+            images = []
+            for number, picked in enumerate(found.picked):
+                image = _unpacked(file, picked, folder / f"{number}", readers, name, told)
+                images += [] if image is None else [(image, picked)]
+                progress(number + 1, len(found.picked))
+        batches = _with_edits(images, edits, found.edits)
+        places = _add(batches[False], batches[True], into, reg)
+    if not images:
+        raise DatasetError([f"Zip {name!r} contains no image that can be used; nothing was imported.", *told.sentences()])
+    return Imported(
+        tuple(given_name(path) for path in places),
+        sum(image.caption is not None for image in batches[False]),
+        tuple(sorted({image.folder for image in batches[False] if image.folder})),
+        len(batches[True]),
+        told.sentences(),
+    )
+
+
+@contextmanager
+def _unpacking(into: ImageSet, name: str) -> Iterator[Path]:
+    """A temporary folder, removed with the block. Errors of the disk become a DatasetError."""
+    folder = into.folder.parent / ARRIVING / passing_name("zip", TEMPORARY)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        why = error.strerror or error
+        raise DatasetError([f"Zip {name!r} cannot be imported ({why}); nothing was; free space or check permissions."]) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_room(found: Contents, into: ImageSet, folder: Path) -> None:
+    """Check that images and bytes are not too many."""
+    images = [picked for picked in found.picked if not picked.is_reg]
+    into.check_open({picked.folder for picked in images}, len(images))
+    members = [member for picked in found.picked for member in (picked.image, picked.caption) if member is not None]
+    needed = sum(member.info.file_size for member in members) + _SPARE
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DatasetError([
+            f"The images need {needed / 2**30:.1f} GB, and {free / 2**30:.1f} GB are free; free some space. Nothing was imported."
+        ])  # fmt: skip
+
+
+def _unpacked(file: zipfile.ZipFile, picked: Picked, target: Path, readers: Readers, name: str, told: Told) -> NewImage | None:
+    """An image with its caption, unpacked; None, which is told, if it cannot be used."""
+    unpack(file, picked.image, target, MAX_BYTES, name)
+    try:
+        truthful = settled(picked.image.name, target, readers, told)
+    except (NoReaderError, NotNowError):
+        raise
+    except DatasetError as error:
+        told.refused(error)
+        return None
+    if picked.caption is None:
+        return NewImage(picked.folder, truthful, target)
+    caption = target.with_name(f"{target.name}.caption")
+    unpack(file, picked.caption, caption, MAX_CAPTION_BYTES, name)
+    try:
+        check_caption(picked.caption.name, caption)
+    except DatasetError as error:
+        told.refused(error)
+        return NewImage(picked.folder, truthful, target)
+    return NewImage(picked.folder, truthful, target, caption, picked.caption.suffix)
+
+
+def unpack(file: zipfile.ZipFile, member: Member, target: Path, most: int, name: str) -> None:
+    """Write a member of a zip to `target`.
+
+    Raises:
+        DatasetError: the zip is damaged, or the member has more than `most` bytes.
+        OSError: the disk refused.
+    """
+    done = 0
+    with target.open("wb") as written, damaged(name, member.name), file.open(member.info) as packed:
+        while chunk := packed.read(_CHUNK):
+            done += len(chunk)
+            if done > most:
+                raise DatasetError([f"Zip {name!r} is not honest about the size of {member.name!r}; nothing was imported."])
+            written.write(chunk)
+
+
+def _edits(file: zipfile.ZipFile, member: Member | None, name: str, told: Told) -> FolderEdits:
+    """Crops and captions that a zip states for its images; its other content is not used."""
+    if member is None:
+        return NO_EDITS
+    with damaged(name, member.name), file.open(member.info) as packed:
+        content = packed.read(MAX_EDITS_BYTES)
+    try:
+        return edits_of(content.decode())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        told.add(member.name, "the crops in it cannot be read, so they are not used")
+        return NO_EDITS
+
+
+def _with_edits(images: list[tuple[NewImage, Picked]], edits: FolderEdits, member: Member | None) -> dict[bool, list[NewImage]]:
+    """The images with their edits: for training, and (True) for regularisation."""
+    base = member.folders if member is not None else ()
+    batches: dict[bool, list[NewImage]] = {False: [], True: []}
+    for image, picked in images:
+        folders = picked.image.folders
+        place = "/".join([*folders[len(base) :], picked.image.name]) if folders[: len(base)] == base else ""
+        stated = edits.of(place)
+        if stated.caption is not None:
+            legal_caption(stated.caption, image.name)
+        edit = ImageEdit(crop=stated.crop, cut=stated.cut, caption=stated.caption)
+        batches[picked.is_reg].append(NewImage(image.folder, image.name, image.file, image.caption, image.caption_suffix, edit))
+    return batches
+
+
+def _add(images: list[NewImage], reg_images: list[NewImage], into: ImageSet, reg: Callable[[], ImageSet] | None) -> list[Path]:
+    """Add both or none; returns where the images are."""
+    placed = reg().add_all(reg_images) if reg is not None and reg_images else []
+    try:
+        return into.add_all(images) if images else []
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise

@@ -32,7 +32,7 @@ from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
 from lib_lora.errors import DatasetError
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
-from lib_lora.ui.api.serving import Call, Routes
+from lib_lora.ui.api.serving import Call, Routes, in_thread
 from lib_lora.ui.guard import Guard
 
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."

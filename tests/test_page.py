@@ -29,7 +29,7 @@ document.addEventListener("click", async ({target}) => {
 });
 """
 BODY = """
-<div id='train_lora_form'><div id='train_lora_files'></div></div>
+<div id='train_lora_form'><section id='train_lora_images'></section></div>
 <div id='train_lora_buttons'><button id='train_lora_train'>Train</button><button id='train_lora_stop'>Stop</button></div>
 <div id='train_lora_report'></div><div id='train_lora_message'></div>
 <div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>
@@ -114,6 +114,8 @@ class Host:
         elif path.startswith("train-lora/queue/"):
             found = next((row for row in self.rows if row["id"] == path.rsplit("/", 1)[1]), None)
             route.fulfill(json={**found, **DETAILS, "settings": [["Steps", "steps", "7"]]} if found else None)
+        elif path == "lora-train/v1/datasets":
+            route.fulfill(json={"datasets": [], "folders": True})
         elif path == "train-lora/key":
             route.fulfill(json={"key": "the key"})
         else:

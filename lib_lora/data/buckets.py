@@ -5,6 +5,7 @@ Equal to sd-scripts' `BucketManager` and `make_bucket_resolutions`, including fl
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -44,11 +45,16 @@ def bucket_sizes(rule: BucketRule) -> list[Size]:
     return [Size(height, width) for width, height in sorted(widths_heights)]
 
 
+@functools.lru_cache(maxsize=32)
+def _kept_sizes(rule: BucketRule) -> tuple[Size, ...]:
+    return tuple(bucket_sizes(rule))
+
+
 def place(image: Size, rule: BucketRule) -> Placement:
     """The bucket of an image of size `image`, and the size it is scaled to first."""
     if rule.no_upscale:
         return _place_shrinking(image, rule)
-    sizes, ratio = bucket_sizes(rule), image.width / image.height
+    sizes, ratio = _kept_sizes(rule), image.width / image.height
     bucket = image if image in sizes else min(sizes, key=lambda size: abs(size.width / size.height - ratio))
     return Placement(bucket, _cover(image, bucket))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lib_lora.config.options import shown
 from lib_lora.data.edits import NO_EDITS, FolderEdits, ImageEdit, edits_in
-from lib_lora.data.hidden_names import given_name
+from lib_lora.data.hidden_names import given, given_name, suffix_of
 from lib_lora.errors import DatasetError
 from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
 
@@ -56,7 +56,7 @@ class Listing:
 
     def in_order(self) -> Listing:
         """Sort the listing in place and return it."""
-        self.images.sort(key=lambda path: path.with_name(given_name(path)))
+        self.images.sort(key=lambda path: Path(given_name(path)))
         self.folders.sort()
         for names in (self.links, self.linked_folders, self.unused):
             names.sort()
@@ -134,7 +134,7 @@ class FolderSearch:
                 with os.scandir(folder) as entries:
                     for entry in itertools.islice(entries, max(self._room + 1, 0)):
                         self._room -= 1
-                        _sort_in(entry, folder / entry.name, root, listing)
+                        _sort_in(entry, folder, root, listing)
             except OSError as error:
                 self.problems.append(f"{self.title}: {str(folder)!r} cannot be listed ({error.strerror}); check its permissions.")
             if self._room == -1:  # report once
@@ -196,11 +196,12 @@ def repeats_in(text: str) -> int | None:
     return number if 1 <= number <= MAX_REPEATS else None
 
 
-def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) -> None:
-    suffix = Path(given_name(path)).suffix.lower()
+def _sort_in(entry: os.DirEntry[str], folder: Path, root: Path, listing: Listing) -> None:
+    suffix = suffix_of(given(entry.name)).lower()
     if suffix in OTHER_SUFFIXES:
         listing.others.add(suffix)
     if suffix in IMAGE_SUFFIXES:
+        path = folder / entry.name
         if entry.is_symlink() and leads_out(path, root):
             listing.links.append(given_name(path))
         elif _is(entry.is_file):
@@ -209,6 +210,7 @@ def _sort_in(entry: os.DirEntry[str], path: Path, root: Path, listing: Listing) 
             elif not entry.name.startswith("._"):  # macOS' AppleDouble files are no images
                 listing.unused.append(given_name(path))
     if not entry.name.startswith(".") and _is(entry.is_dir):
+        path = folder / entry.name
         if leads_out(path, root):
             listing.linked_folders.append(entry.name)
         else:

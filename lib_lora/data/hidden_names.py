@@ -28,7 +28,11 @@ def hidden_name(name: str) -> str:
 
 def given_name(path: Path) -> str:
     """The given name of a file, which may have a hidden name."""
-    name = path.name
+    return given(path.name)
+
+
+def given(name: str) -> str:
+    """As `given_name`, of a name alone."""
     start, dot, ending = name.rpartition(".")
     last = _LAST.get(ending[:-1].lower()) if start and dot and ending.endswith((_LOWER, _UPPER)) else None
     return name if last is None else name[:-1] + (last.upper() if name.endswith(_UPPER) else last)
@@ -36,4 +40,11 @@ def given_name(path: Path) -> str:
 
 def given_stem(path: Path) -> str:
     """The given name without its suffix, as captions and masks have it."""
-    return Path(given_name(path)).stem
+    name = given(path.name)
+    return name[: len(name) - len(suffix_of(name))]
+
+
+def suffix_of(name: str) -> str:
+    """`Path(name).suffix` of a name without folders; folders are listed again and again, and a Path takes its time."""
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""

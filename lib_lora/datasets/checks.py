@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lib_lora.data.buckets import Placement
 from lib_lora.data.edits import ImageEdit, size_in
 from lib_lora.data.folders import IMAGE_SUFFIXES, MAX_ENTRIES
-from lib_lora.data.hidden_names import given_name, given_stem
+from lib_lora.data.hidden_names import given, given_stem, suffix_of
 from lib_lora.data.image_facts import ImageFacts
 from lib_lora.data.sizes import Size
 from lib_lora.datasets.duplicates import duplicates
@@ -178,8 +178,8 @@ def leave_out_duplicates(entries: Sequence[ImageEntry], facts: Mapping[str, Imag
 
 def lone_captions(caption_files: Iterable[Path], images: Iterable[Path]) -> list[Notice]:
     """A notice for every caption file without its image. `images`: of the same folders, whether used or not."""
-    stems = {path.with_name(given_stem(path)) for path in images}
-    lone = [path for path in caption_files if path.with_name(path.stem) not in stems]
+    stems = {(os.path.dirname(path), given_stem(path)) for path in images}  # noqa: PTH120 - of thousands, at every listing
+    lone = [path for path in caption_files if (os.path.dirname(path), path.stem) not in stems]  # noqa: PTH120
     remedy = "give it the name of its image, add the image, or remove it"
     return [Notice("caption alone", f"Caption file {path.name!r} has no image", remedy) for path in sorted(lone)]
 
@@ -189,7 +189,7 @@ def files_beside(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     captions: list[Path] = []
     images: list[Path] = []
     for path in itertools.islice(_files(folders), MAX_ENTRIES):
-        suffix = Path(given_name(path)).suffix.lower()
+        suffix = suffix_of(given(path.name)).lower()
         if suffix in IMAGE_SUFFIXES:
             images.append(path)
         elif suffix in CAPTION_SUFFIXES and not path.name.startswith("."):

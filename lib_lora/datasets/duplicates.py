@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lib_lora.data.image_facts import ImageFacts
+from lib_lora.data.sizes import Crop
 from lib_lora.datasets.image_set import ImageEntry
 
 NEAR = 5  # bits of 64 in which the hashes of nearly equal images differ at most
@@ -23,6 +25,15 @@ class Group(NamedTuple):
     exact: bool
 
 
+class _Known(NamedTuple):
+    """What decides of an image. `captioned`: whether it has a caption that says something."""
+
+    place: str
+    crop: Crop | None
+    captioned: bool
+    facts: ImageFacts
+
+
 def duplicates(entries: Sequence[ImageEntry], facts: Mapping[str, ImageFacts]) -> list[Group]:
     """Groups of equal and of nearly equal images; every image is among the `others` of one group at most.
 
@@ -30,32 +41,39 @@ def duplicates(entries: Sequence[ImageEntry], facts: Mapping[str, ImageFacts]) -
     one that is kept, not only to another of the group: a series of photos is not taken for one. Of equal files the one to keep
     may be nearly equal to a better image.
     """
-    known = [entry for entry in entries if entry.place in facts and not entry.edit.left_out]
-    order = sorted(known, key=lambda entry: _worth(entry, facts[entry.place]), reverse=True)
-    same: dict[object, list[ImageEntry]] = {}
-    for entry in order:
-        same.setdefault((facts[entry.place].sha256, entry.edit.crop), []).append(entry)
+    return list(_groups(tuple(
+        _Known(entry.place, entry.edit.crop, bool(entry.caption and entry.caption.strip()), facts[entry.place])
+        for entry in entries
+        if entry.place in facts and not entry.edit.left_out
+    )))  # fmt: skip
+
+
+@functools.lru_cache(maxsize=8)  # a page asks again and again, and hardly anything changes
+def _groups(known: tuple[_Known, ...]) -> tuple[Group, ...]:
+    order = sorted(known, key=_worth, reverse=True)
+    same: dict[object, list[_Known]] = {}
+    for image in order:
+        same.setdefault((image.facts.sha256, image.crop), []).append(image)
     groups = [Group(first.place, _places(rest), True) for first, *rest in same.values() if rest]
-    firsts = [group[0] for group in same.values() if _is_telling(facts[group[0].place])]
-    return groups + list(_near(firsts, facts))
+    firsts = [group[0] for group in same.values() if _is_telling(group[0].facts)]
+    return (*groups, *_near(firsts))
 
 
-def _near(order: list[ImageEntry], facts: Mapping[str, ImageFacts]) -> Iterator[Group]:
+def _near(order: list[_Known]) -> Iterator[Group]:
     """Groups of nearly equal images, of different files; `order`: the best first."""
     by_band: dict[tuple[int, int], list[int]] = {}
-    for index, entry in enumerate(order):
-        for band in _bands(facts[entry.place].hash):
+    for index, image in enumerate(order):
+        for band in _bands(image.facts.hash):
             by_band.setdefault(band, []).append(index)
     taken: set[int] = set()
-    for index, entry in enumerate(order):
+    for index, image in enumerate(order):
         if index in taken:
             continue
-        one = facts[entry.place]
-        maybe = {other for band in _bands(one.hash) for other in by_band[band] if other > index} - taken
-        alike = [other for other in sorted(maybe) if is_near(one, facts[order[other].place])]
+        maybe = {other for band in _bands(image.facts.hash) for other in by_band[band] if other > index} - taken
+        alike = [other for other in sorted(maybe) if is_near(image.facts, order[other].facts)]
         if alike:
             taken.update(alike)
-            yield Group(entry.place, _places([order[other] for other in alike]), False)
+            yield Group(image.place, _places([order[other] for other in alike]), False)
 
 
 def _is_telling(facts: ImageFacts) -> bool:
@@ -75,10 +93,10 @@ def _bands(bits: int) -> list[tuple[int, int]]:
     return [(band, bits >> band * _WIDTH & (1 << _WIDTH) - 1) for band in range(_BANDS)]
 
 
-def _worth(entry: ImageEntry, facts: ImageFacts) -> tuple[bool, int, float]:
+def _worth(image: _Known) -> tuple[bool, int, float]:
     """What makes an image the one to keep: it has a caption, it is larger, it is sharper; among equals the first stays first."""
-    return bool(entry.caption and entry.caption.strip()), facts.size.area, facts.sharpness
+    return image.captioned, image.facts.size.area, image.facts.sharpness
 
 
-def _places(entries: Sequence[ImageEntry]) -> tuple[str, ...]:
-    return tuple(entry.place for entry in entries)
+def _places(images: Sequence[_Known]) -> tuple[str, ...]:
+    return tuple(image.place for image in images)

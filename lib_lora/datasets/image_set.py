@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib_lora.data.captions import CaptionSource, caption_file
 from lib_lora.data.dataset import MAX_IMAGES
 from lib_lora.data.edits import FILE, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
 from lib_lora.data.folders import Folder, FolderSearch, place_of
 from lib_lora.data.hidden_names import given_name
+from lib_lora.datasets.caption_files import CaptionFiles
 from lib_lora.datasets.placing import (
     NewImage,
     caption_place,
@@ -34,7 +34,6 @@ LONGEST_CAPTION = 20_000  # characters
 MOST_UNDONE = 100
 CAPTION_SUFFIXES = {".txt", ".caption"}
 LONGEST_FILE_NAME = 200  # bytes, so that a caption's ending and a temporary name fit
-_CAPTIONS = CaptionSource(all_lines=True)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class ImageSet:
         self.id, self.folder, self.looked = dataset_id, folder, looked
         self._lock = threading.RLock()
         self._changes: list[Change] = []
+        self._caption_files = CaptionFiles()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -130,8 +130,10 @@ class ImageSet:
         found = [] if self.is_empty() else list(search.folders(str(self.folder)))
         entries, problems = [], list(search.problems)
         for folder in found:
+            start = place_of(folder.path / "-", folder.root)[:-1]
             for path in search.look(folder.path, folder.root).images:
-                entries.append(self._entry(folder, path, problems))
+                entries.append(self._entry(folder, start + given_name(path), path, problems))
+        self._caption_files.forget_others([entry.path for entry in entries])
         return entries, [*problems, *search.notes]
 
     def entry(self, image_id: str) -> ImageEntry:
@@ -286,18 +288,12 @@ class ImageSet:
             self._changes.pop()
             return last.what
 
-    def _entry(self, folder: Folder, path: Path, problems: list[str]) -> ImageEntry:
-        place = place_of(path, folder.root)
-        edit = folder.edit(path)
+    def _entry(self, folder: Folder, place: str, path: Path, problems: list[str]) -> ImageEntry:
+        edit = folder.edits.of(place)
         caption = edit.caption
         if caption is None:
-            try:
-                found = caption_file(path, _CAPTIONS, folder.root)
-                caption = found.text(_CAPTIONS) if found else None
-            except DatasetError as error:
-                problems += error.problems
-            except OSError as error:
-                problems.append(f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions.")
+            caption, told = self._caption_files.of(path, folder.root)
+            problems += told
         return ImageEntry(image_id(place), place, path, folder, edit, caption)
 
     def _write(self, edits: FolderEdits) -> None:

@@ -21,6 +21,7 @@ from lib_lora.datasets.frames import frame_of, placement_in
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.looked import Looks
 from lib_lora.errors import DatasetError
+from lib_lora.plan import placement_of
 from lib_lora.ui.api.serving import Call
 
 PER_PAGE = 48
@@ -72,11 +73,14 @@ class Shown:
 
     def _placements(self) -> dict[str, Placement]:
         """The placement of every image whose size is known, and of which the chosen part exists."""
-        placements = {}
+        placements, by_size = {}, dict[Size, Placement]()
         for entry in self.entries:
             looked = self.looked.get(entry.place)
-            if looked is not None and looked.size is not None and size_in(entry.edit.crop, looked.size) is not None:
-                placements[entry.place] = placement_in(looked.size, entry.edit, self.config)
+            part = size_in(entry.edit.crop, looked.size) if looked and looked.size else None
+            if part is not None:
+                if part not in by_size:
+                    by_size[part] = placement_of(part, self.config)
+                placements[entry.place] = by_size[part]
         return placements
 
     def kept(self) -> list[ImageEntry]:

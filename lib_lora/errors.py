@@ -47,6 +47,14 @@ class DatasetError(ConfigError):
     """Images or captions that cannot be trained on."""
 
 
+class NoDatasetError(DatasetError):
+    """There is no such dataset or image, or not any more."""
+
+
+class DiskError(DatasetError):
+    """The disk did not take images or captions."""
+
+
 class ModelError(TrainLoraError):
     """The base model is missing, unreadable or not supported."""
 

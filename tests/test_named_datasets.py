@@ -17,9 +17,9 @@ from lib_lora.data.augmentation import PLAIN
 from lib_lora.data.edits import FILE, ImageEdit, edits_in
 from lib_lora.data.example import load_example
 from lib_lora.data.sizes import Crop, Size
-from lib_lora.datasets.catalogue import Catalogue, NoDatasetError
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.datasets.image_set import LONGEST_CAPTION, ImageSet, StaleError
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, NoDatasetError
 from lib_lora.plan import make_plan
 from tests.conftest import write_picture
 

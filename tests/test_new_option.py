@@ -122,9 +122,10 @@ def row_of(item: Any) -> Any:
 def test_form(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
     from lib_lora.datasets.catalogue import Catalogue
-    from lib_lora.ui.form import component, hidden_path_problems
+    from lib_lora.ui.form import component
     from lib_lora.ui.form_presets import choose_preset, set_options
     from lib_lora.ui.guard import Guard
+    from lib_lora.ui.hidden_paths import hidden_path_problems
     from lib_lora.ui.tab import TrainTab
     from tests.test_tab import Host, queue_of
 

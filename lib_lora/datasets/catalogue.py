@@ -16,17 +16,13 @@ from pathlib import Path
 from lib_lora.data.edits import FILE, FolderEdits, edits_in
 from lib_lora.data.folders import FolderSearch
 from lib_lora.datasets.image_set import ImageSet
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, NoDatasetError
 from lib_lora.files.atomic import link_or_copy, write_atomically
 
 IMAGES, LOOKED = "images", "looked"  # folders of a dataset: what training gets, and thumbnails
 MOST, LONGEST_NAME = 1000, 80
 _ID = re.compile(r"set-[0-9a-f]{16}")
 _GONE = ".gone"
-
-
-class NoDatasetError(DatasetError):
-    """There is no such dataset or image."""
 
 
 class Catalogue:

@@ -26,7 +26,7 @@ from lib_lora.datasets.placing import (
     moved,
     numbered_folders,
 )
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, NoDatasetError
 from lib_lora.files.atomic import write_atomically
 from lib_lora.paths import path_problem
 
@@ -140,11 +140,11 @@ class ImageSet:
         """The image of an untrusted id.
 
         Raises:
-            DatasetError: there is none.
+            NoDatasetError: there is none.
         """
         found = next((entry for entry in self.entries()[0] if entry.id == image_id), None)
         if found is None:
-            raise DatasetError(["This image does not exist any more; reload the page."])
+            raise NoDatasetError(["This image does not exist any more; reload the page."])
         return found
 
     def add(self, name: str, content: Path, folder: str = "") -> str:

@@ -66,6 +66,7 @@ class Looks:
         self._dataset, self._decoders, self._linger_s = dataset, decoders, linger_s
         self._found: dict[str, Looked] | None = None  # place -> what is known
         self._places: set[str] = set()
+        self._asked: dict[str, ImageEntry] = {}  # by id
         self._unseen: dict[str, ImageEntry] = {}  # to be decoded; the first is next
         self._unsized: dict[str, ImageEntry] = {}  # those of them without a size
         self._busy: set[str] = set()
@@ -82,6 +83,7 @@ class Looks:
         with self._changed:
             found = self._known()
             self._places = {entry.place for entry in entries}
+            self._asked = {entry.id: entry for entry in entries}
             for place in [place for place in found if place not in self._places]:
                 del found[place]
                 self._dirty = True
@@ -97,6 +99,7 @@ class Looks:
         with self._changed:
             self._known()
             self._places |= {entry.place for entry in entries}
+            self._asked.update((entry.id, entry) for entry in entries)
             self._ask(entries, keys)
 
     def of(self, entry: ImageEntry) -> Looked | None:
@@ -111,6 +114,12 @@ class Looks:
             return None
         path = self._dataset.looked / thumbnail_name(entry.place, looked.key)
         return path if path.is_file() else None
+
+    def thumbnail_of(self, image_id: str) -> Path | None:
+        """As `thumbnail`, of an untrusted id. The dataset is not listed, since a page asks for many.."""
+        with self._changed:
+            entry = self._asked.get(image_id)
+        return self.thumbnail(entry) if entry is not None and entry.path.is_file() else None
 
     def progress(self) -> Progress:
         """How many images of the last `renew`, and of every `first` since, were looked at."""

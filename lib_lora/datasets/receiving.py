@@ -15,11 +15,15 @@ from lib_lora.datasets.arrivals import Arrival, Arrivals
 from lib_lora.datasets.image_set import ImageSet
 from lib_lora.datasets.kinds import START, ZIP, Kind, kind_of
 from lib_lora.datasets.zips import ARRIVING, Progress, import_zip
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_ending, passing_name
 
 MAX_ZIP_BYTES = 16 * 2**30
 LEFT_OVER_S = 24 * 3600  # age of temporary files that nobody writes any more
+
+
+class TooLargeError(UnusedError):
+    """A file is larger than a dataset takes."""
 
 
 class Receiving:
@@ -120,7 +124,7 @@ class Receiving:
         most = MAX_ZIP_BYTES if self._kind is ZIP else MAX_BYTES
         if self._bytes > most:
             shown = f"{most // 2**30} GB; split it" if self._kind is ZIP else f"{most // 2**20} MB; shrink it"
-            raise UnusedError(self._name, f"larger than {shown}")
+            raise TooLargeError(self._name, f"larger than {shown}")
 
     def _given_up(self, error: DatasetError) -> DatasetError:
         self._refused = error
@@ -129,7 +133,7 @@ class Receiving:
 
     def _no_room(self, error: OSError) -> DatasetError:
         why = error.strerror or error
-        return DatasetError([f"{self._name!r} cannot be stored ({why}); free space or check permissions, and send it again."])
+        return DiskError([f"{self._name!r} cannot be stored ({why}); free space or check permissions, and send it again."])
 
 
 def remove_left_over(folder: Path) -> None:

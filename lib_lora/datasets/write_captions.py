@@ -15,7 +15,7 @@ from lib_lora.data.captions import DEFAULT_EXTENSION, MAX_BYTES, caption_of
 from lib_lora.data.folders import IMAGE_SUFFIXES, OTHER_SUFFIXES, leads_out, named
 from lib_lora.data.hidden_names import given_stem
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import copy_whole, write_atomically
 
 KEPT = ".bak"
@@ -80,7 +80,7 @@ def write_captions(dataset: ImageSet, extension: str = DEFAULT_EXTENSION) -> Cap
                     copy_whole(write.path, write.keeps)
                 write_atomically(write.path, write.text.encode())
             except OSError as error:
-                raise DatasetError([
+                raise DiskError([
                     f"Caption file {write.path.name!r} cannot be written ({error.strerror or error}); {number} of "
                     f"{len(plan.writes)} were. Free space or check permissions, and write them again."
                 ]) from error  # fmt: skip

@@ -18,7 +18,7 @@ from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import FILE, NO_EDIT, FolderEdits, ImageEdit
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.placing import LONGEST_FOLDER_NAME
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_name
 
 PLAIN_CONCEPT = "images"
@@ -91,7 +91,7 @@ def export_zip(
         temporary.replace(target)
     except OSError as error:
         why = error.strerror or error
-        raise DatasetError([f"Dataset {dataset.name!r} cannot be exported ({why}); free space or check permissions."]) from error
+        raise DiskError([f"Dataset {dataset.name!r} cannot be exported ({why}); free space or check permissions."]) from error
     finally:
         temporary.unlink(missing_ok=True)
     return Exported(len(packed), sum(bool(image.entry.caption) for image in packed), tuple(problems))

@@ -22,7 +22,7 @@ from lib_lora.datasets.arrivals import Told, check_caption, settled
 from lib_lora.datasets.image_set import ImageSet, legal_caption
 from lib_lora.datasets.placing import NewImage
 from lib_lora.datasets.zip_listing import Contents, Member, Picked, contents, damaged, opened
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_name
 
 ARRIVING = "arriving"  # folder of a dataset beside its images, for what is not complete
@@ -94,7 +94,7 @@ def _unpacking(into: ImageSet, name: str) -> Iterator[Path]:
         yield folder
     except OSError as error:
         why = error.strerror or error
-        raise DatasetError([f"Zip {name!r} cannot be imported ({why}); nothing was; free space or check permissions."]) from error
+        raise DiskError([f"Zip {name!r} cannot be imported ({why}); nothing was; free space or check permissions."]) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -107,7 +107,7 @@ def _check_room(found: Contents, into: ImageSet, folder: Path) -> None:
     needed = sum(member.info.file_size for member in members) + _SPARE
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DatasetError([
+        raise DiskError([
             f"The images need {needed / 2**30:.1f} GB, and {free / 2**30:.1f} GB are free; free some space. Nothing was imported."
         ])  # fmt: skip
 

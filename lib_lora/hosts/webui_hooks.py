@@ -88,4 +88,4 @@ def _hides_folders() -> bool:
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
     add_routes(app, QUEUE, GUARD)
-    add_dataset_routes(app, CATALOGUE, GUARD, hides_folders=_hides_folders())
+    add_dataset_routes(app, CATALOGUE, GUARD, RUNNER.host, hides_folders=_hides_folders())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from lib_lora.config.groups import all_options, options_by_name
+from lib_lora.config.groups import all_options
 from lib_lora.config.optimizer_specs import OPTIMIZERS
 from lib_lora.config.options import Option
 from lib_lora.data.captions import lines_of
@@ -96,13 +96,3 @@ def _held(opt: Option, value: Any) -> Any:
     if opt.type is str or opt.declaration.lines <= 1:
         return text
     return tuple(line for line in map(pasted, lines_of(text)) if line)  # without the quotes that file managers put around paths
-
-
-def hidden_path_problems(flat: Mapping[str, Any]) -> list[str]:
-    """A problem for every option that names a folder or file, for a webui that hides those."""
-    return [
-        f"{opt.title}: the webui runs with --hide-ui-dir-config, so its folders and files cannot be chosen; leave it empty, and "
-        "drop images."
-        for opt in map(options_by_name().__getitem__, flat)
-        if opt.names_path(flat[opt.name])
-    ]

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lib_lora.check import Findings
-from lib_lora.config.groups import all_options
+from lib_lora.check import Findings, look
+from lib_lora.config.groups import TrainConfig, all_options
 from lib_lora.config.settled import Settled
 from lib_lora.data.folders import Folder
-from lib_lora.errors import TrainLoraError, bounded
+from lib_lora.errors import Problem, TrainLoraError, bounded
 from lib_lora.estimate.estimate import estimate, short
 from lib_lora.host import Host
 from lib_lora.model.base import BaseModel
@@ -26,6 +26,24 @@ _OF_IMAGES = (
     "bucket_no_upscale", "trigger", "max_token_length",
 )  # fmt: skip
 KEPT = 32  # answers
+
+
+def reported(config: TrainConfig, illegal: Sequence[Problem], host: Host) -> tuple[Plan | None, list[Problem]]:
+    """The plan, None if there is none yet, and all problems but that of an empty name, which is not needed before the start.
+
+    `illegal`: of values that `config` has defaults for.
+    """
+    found = look(config, host)
+    problems = together(illegal, found.problems)
+    if not config.run.name:
+        problems = [problem for problem in problems if problem.option != "name"]
+    return found.plan if not illegal else None, problems
+
+
+def together(illegal: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
+    """Illegal values and the problems of other options; an illegal value counts as its default there."""
+    named = {problem.option for problem in illegal} - {""}
+    return [*illegal, *(problem for problem in others if problem.option not in named)]
 
 
 def plan_html(plan: Plan) -> str:
@@ -56,7 +74,7 @@ def plan_html(plan: Plan) -> str:
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     return "<br>".join(
-        f"{escape(_name(folder))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        f"{escape(folder_name(folder))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
         for folder in plan.folders
         if folder.is_reg == is_reg
     )
@@ -68,7 +86,7 @@ def marked(serial: int, flat: Mapping[str, Any]) -> str:
     return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}'></i>"
 
 
-def _name(folder: Folder) -> str:
+def folder_name(folder: Folder) -> str:
     """The name of a folder for people: that of its dataset, if it has one."""
     dropped = re.fullmatch(r"drop-[0-9a-f]{16}", folder.path.name)  # of jobs from before datasets had names
     return "dropped images" if dropped else (folder.path == folder.root and folder.edits.name) or folder.path.name

@@ -15,13 +15,14 @@ from lib_lora.check import look
 from lib_lora.config.groups import build_config, group_titles, read_config
 from lib_lora.config.options import Option
 from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.errors import ConfigError, DatasetError, Problem, TrainLoraError
+from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
-from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, hidden_path_problems, settings_from
+from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, settings_from
 from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.guard import Guard
-from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html
+from lib_lora.ui.hidden_paths import hidden_path_problems
+from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html, reported, together
 from lib_lora.ui.tab_queue import QueueSection
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
@@ -93,12 +94,8 @@ class TrainTab:
         flat = self._settings(dataset, values)
         if not flat["data"]:
             return HINT
-        config, illegal = read_config(flat)
-        found = look(config, self._runner.host)
-        problems = _together(illegal, found.problems)
-        if not flat["name"]:  # a name is not needed yet
-            problems = [problem for problem in problems if problem.option != "name"]
-        return (plan_html(found.plan) if found.plan and not illegal else "") + list_html(problems, "problem")
+        plan, problems = reported(*read_config(flat), self._runner.host)
+        return (plan_html(plan) if plan else "") + list_html(problems, "problem")
 
     def memory(self, dataset: Any, *values: Any) -> Any:
         """The memory row; an event of its own, since the estimate takes a moment and the report should not wait."""
@@ -115,7 +112,7 @@ class TrainTab:
         """Start a job, or queue it if another runs. A job that starts is answered within a second."""
         config, illegal = read_config(self._settings(dataset, values))
         if illegal:  # report these together with all other problems
-            raise ConfigError(_together(illegal, look(config, self._runner.host).problems))
+            raise ConfigError(together(illegal, look(config, self._runner.host).problems))
         return self._jobs.placed_html(self._queue.submit(config))
 
     def _refused(self, problems: Sequence[str]) -> str:
@@ -177,12 +174,6 @@ class TrainTab:
         message = gr.HTML("", elem_id="train_lora_message")
         gr.HTML(PROGRESS, elem_id="train_lora_progress_box")
         return report, memory, message, [train, stop, keep, pause, go_on, save, best]
-
-
-def _together(illegal: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
-    """Illegal values and the problems of other options; an illegal value counts as its default there."""
-    named = {problem.option for problem in illegal} - {""}
-    return [*illegal, *(problem for problem in others if problem.option not in named)]
 
 
 def _at_once(order: Callable[[], None]) -> Callable[[], Awaitable[str]]:

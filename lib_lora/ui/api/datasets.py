@@ -11,7 +11,8 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 from lib_lora.data.decoder_process import Readers
-from lib_lora.data.edits import legal_crop, legal_cut
+from lib_lora.data.edits import legal_crop, legal_cut, size_in
+from lib_lora.data.sizes import Crop
 from lib_lora.datasets.arrivals import Arrivals
 from lib_lora.datasets.caption_changes import (
     CaptionChanges,
@@ -23,26 +24,31 @@ from lib_lora.datasets.caption_changes import (
     without_duplicates,
     without_tag,
 )
-from lib_lora.datasets.catalogue import Catalogue, NoDatasetError
+from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.datasets.checks import leave_out_duplicates
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.looked import Looks
 from lib_lora.datasets.receiving import Receiving
 from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, NoDatasetError
+from lib_lora.host import Host
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
+from lib_lora.ui.api.report import ReportRoute
 from lib_lora.ui.api.serving import Call, Routes, in_thread
 from lib_lora.ui.guard import Guard
 
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
 MOST_PREVIEWED = 20
+_OF_CAPTIONS = ("action", "find", "put", "where", "show", "text", "sort", "settings", "preview")
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 
-def add_dataset_routes(app: FastAPI, catalogue: Catalogue, guard: Guard, *, hides_folders: bool) -> None:
-    """Add the routes of datasets and their images."""
-    DatasetRoutes(catalogue, hides_folders=hides_folders).add_to(Routes(app, guard))
+def add_dataset_routes(app: FastAPI, catalogue: Catalogue, guard: Guard, host: Host, *, hides_folders: bool) -> None:
+    """Add the routes of datasets and their images. `host`: what their reports are made for."""
+    routes = Routes(app, guard)
+    DatasetRoutes(catalogue, hides_folders=hides_folders).add_to(routes)
+    ReportRoute(catalogue, host, hides_folders=hides_folders).add_to(routes)
 
 
 class DatasetRoutes:
@@ -58,21 +64,21 @@ class DatasetRoutes:
     def add_to(self, routes: Routes) -> None:
         """Add every route."""
         routes.add("GET", "/datasets", self.all)
-        routes.add("POST", "/datasets", self.create)
+        routes.add("POST", "/datasets", self.create, ("name", "folder"))
         routes.add("GET", ONE, self.one)
-        routes.add("PATCH", ONE, self.rename)
-        routes.add("DELETE", ONE, self.delete)
-        routes.add("POST", ONE + "/duplicate", self.duplicate)
-        routes.add("POST", ONE + "/undo", self.undo)
+        routes.add("PATCH", ONE, self.rename, ("name",))
+        routes.add("DELETE", ONE, self.delete, ())
+        routes.add("POST", ONE + "/duplicate", self.duplicate, ("name",))
+        routes.add("POST", ONE + "/undo", self.undo, ())
         routes.add_raw("POST", ONE + "/files", self.receive)
-        routes.add("PATCH", IMAGE, self.change)
-        routes.add("DELETE", IMAGE, self.remove)
+        routes.add("PATCH", IMAGE, self.change, ("caption", "was", "left_out", "crop", "cut"))
+        routes.add("DELETE", IMAGE, self.remove, ())
         routes.add("GET", IMAGE + "/thumbnail", self.thumbnail)
-        routes.add("POST", ONE + "/captions", self.captions)
-        routes.add("POST", ONE + "/duplicates", self.duplicates)
-        routes.add("POST", ONE + "/export", self.export)
+        routes.add("POST", ONE + "/captions", self.captions, _OF_CAPTIONS)
+        routes.add("POST", ONE + "/duplicates", self.duplicates, ())
+        routes.add("POST", ONE + "/export", self.export, ())
         routes.add("GET", ONE + "/exported", self.exported)
-        routes.add("POST", ONE + "/write", self.write)
+        routes.add("POST", ONE + "/write", self.write, ("preview",))
 
     def all(self, _call: Call) -> Any:
         """Every dataset, the newest first, and whether folders of the machine may be chosen."""
@@ -106,6 +112,10 @@ class DatasetRoutes:
     def delete(self, call: Call) -> Any:
         """Remove the dataset."""
         self._catalogue.delete(call.path["dataset"])
+        with self._lock:
+            looks, _ = self._looks.pop(call.path["dataset"], None), self._arrivals.pop(call.path["dataset"], None)
+        if looks is not None:
+            looks.close()
         return {}
 
     def undo(self, call: Call) -> Any:
@@ -115,20 +125,19 @@ class DatasetRoutes:
     def change(self, call: Call) -> Any:
         """Change an image: `caption` with the text before as `was`, `left_out`, `crop`, `cut`; null for none."""
         dataset, image = self._set(call), call.path["image"]
-        unknown = call.body.keys() - {"caption", "was", "left_out", "crop", "cut"}
-        if unknown:
-            raise HTTPException(422, f"An image has no {sorted(unknown)[0]!r}")
-        if "caption" in call.body:
-            dataset.set_caption(image, call.text("caption"), call.text("was") if "was" in call.body else None)
         values: dict[str, Any] = {}
         try:
             if "left_out" in call.body:
-                values["left_out"] = call.body["left_out"] is True
+                values["left_out"] = call.flag("left_out")
             for name, legal in (("crop", legal_crop), ("cut", legal_cut)):
                 if name in call.body:
                     values[name] = None if call.body[name] is None else legal(call.body[name])
         except ValueError as error:
             raise DatasetError([f"Not changed: {error}."]) from error
+        if values.get("crop") is not None:
+            self._check_inside(dataset, dataset.entry(image), values["crop"])
+        if "caption" in call.body:
+            dataset.set_caption(image, call.text("caption"), call.text("was") if "was" in call.body else None)
         if values:
             dataset.change_image(image, values)
         return {}
@@ -141,8 +150,9 @@ class DatasetRoutes:
     def thumbnail(self, call: Call) -> Any:
         """The thumbnail of an image, a JPEG."""
         dataset = self._set(call)
-        path = self._looks_of(dataset).thumbnail(dataset.entry(call.path["image"]))
+        path = self._looks_of(dataset).thumbnail_of(call.path["image"])
         if path is None:
+            dataset.entry(call.path["image"])  # or else it says that there is none
             raise NoDatasetError(["This image has no thumbnail."])
         return Response(path.read_bytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
@@ -160,7 +170,7 @@ class DatasetRoutes:
         dataset = self._set(call)
         shown = Shown(dataset, self._looks_of(dataset), Look.of(call.body))
         changes, what = _caption_changes(shown.kept(), call)
-        if call.body.get("preview") is not True:
+        if not call.flag("preview"):
             apply(dataset, changes, what)
         told = [{"name": one.name, "before": one.before, "after": one.after} for one in changes.preview[:MOST_PREVIEWED]]
         return {"count": len(changes.preview), "changes": told}
@@ -176,24 +186,32 @@ class DatasetRoutes:
         path = _export_path(self._set(call))
         if not path.is_file():
             raise NoDatasetError(["This dataset has not been exported."])
-        return FileResponse(path, media_type="application/zip")
+        return FileResponse(path, media_type="application/zip", filename=f"{self._set(call).name}.zip")
 
     def write(self, call: Call) -> Any:
         """Write the captions beside the images of a folder on the disk; with `preview`, tell how many files that writes."""
         dataset = self._set(call)
-        preview = call.body.get("preview") is True
-        plan = caption_plan(dataset) if preview else write_captions(dataset)
+        plan = caption_plan(dataset) if call.flag("preview") else write_captions(dataset)
         return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": plan.told}
 
     async def receive(self, request: Request) -> Any:
         """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those."""
         dataset = self._catalogue.get(request.path_params["dataset"])
-        with Receiving(self._arrivals_of(dataset), request.query_params.get("name", "")) as receiving:
+        arrivals = await in_thread(self._arrivals_of, dataset)
+        receiving = await in_thread(Receiving, arrivals, request.query_params.get("name", ""))
+        with receiving:
             async for chunk in request.stream():
                 await in_thread(receiving.write, chunk)
             arrival = await in_thread(receiving.finish)
         await in_thread(self._look_at_new, dataset, arrival.images)
         return {"images": arrival.images, "captions": arrival.captions, "problems": arrival.told}
+
+    def _check_inside(self, dataset: ImageSet, entry: ImageEntry, crop: Crop) -> None:
+        looked = self._looks_of(dataset).of(entry)
+        if looked is not None and looked.size is not None and size_in(crop, looked.size) is None:
+            raise DatasetError(
+                [f"Image {entry.name!r} is {looked.size}, smaller than the part chosen of it; choose the part again."]
+            )
 
     def _set(self, call: Call) -> ImageSet:
         return self._catalogue.get(call.path["dataset"])
@@ -212,10 +230,12 @@ class DatasetRoutes:
         """What is known of the dataset's images; all are looked at when it is opened first."""
         with self._lock:
             found = self._looks.get(dataset.id)
-            if found is None:
-                found = self._looks[dataset.id] = Looks(dataset)
-                found.renew(dataset.entries()[0])
-            return found
+        if found is None:
+            entries = dataset.entries()[0]  # of many images this takes a while, and other datasets do not wait for it
+            with self._lock:
+                found = self._looks.setdefault(dataset.id, Looks(dataset))
+            found.renew(entries)
+        return found
 
 
 def _export_path(dataset: ImageSet) -> Path:
@@ -230,7 +250,10 @@ def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[Caption
         DatasetError: the change is not possible.
     """
     action, find, put = call.text("action"), call.text("find", ""), call.text("put", "")
-    where: Place = "front" if call.text("where", "end") == "front" else "end"
+    places: dict[str, Place] = {"front": "front", "end": "end"}
+    where = places.get(call.text("where", "end"))
+    if where is None:
+        raise HTTPException(422, f"Field 'where': must be one of {', '.join(places)}.")
     makes: dict[str, Callable[[], tuple[CaptionChanges, str]]] = {
         "replace": lambda: (replaced(entries, find, put), f"replace {find}"),
         "add": lambda: (with_tag(entries, put, where), f"add {put}"),
@@ -239,7 +262,7 @@ def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[Caption
         "unique": lambda: (without_duplicates(entries), "remove repeated tags"),
     }
     if action not in makes:
-        raise HTTPException(422, f"action: must be one of {', '.join(makes)}")
+        raise HTTPException(422, f"Field 'action': must be one of {', '.join(makes)}.")
     return makes[action]()
 
 

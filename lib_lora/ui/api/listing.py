@@ -50,7 +50,11 @@ class Look:
         """
         show, text, sort = (values.get(name, default) for name, default in (("show", "all"), ("text", ""), ("sort", "name")))
         if show not in FILTERS or sort not in SORTS or not isinstance(text, str) or len(text) > LONGEST_TEXT:
-            raise HTTPException(422, "show, text or sort: not one of the values that the page offers")
+            raise HTTPException(
+                422,
+                f"Field 'show': must be one of {', '.join(FILTERS)}; 'sort' one of {', '.join(SORTS)}; 'text' has at most "
+                f"{LONGEST_TEXT} characters.",
+            )
         return cls(show, text, sort, page, _config(values.get("settings", "")))
 
 
@@ -211,7 +215,7 @@ def _config(text: Any) -> TrainConfig | None:
         if not isinstance(flat, dict) or not flat.keys() <= options_by_name().keys():
             raise ValueError
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, "settings: must be a short JSON object with options") from error
+        raise HTTPException(422, "Field 'settings': must be a short JSON object with options.") from error
     return read_config(flat)[0]
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
-from lib_lora.datasets.catalogue import NoDatasetError
 from lib_lora.datasets.image_set import StaleError
-from lib_lora.errors import Problem, TrainLoraError
+from lib_lora.datasets.receiving import TooLargeError
+from lib_lora.errors import DiskError, NoDatasetError, Problem, TrainLoraError
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
 
 ROOT = "/lora-train/v1"
 MAX_BYTES = 4 * 2**20  # of a JSON body
 _MAX_DEPTH = 20
+_MAX_DIGITS = 30  # of a whole number; reading one takes the square of its digits
+_GONE = "The client has closed the connection before the request was complete."
 # threads of our own: those of the webui may all be waiting for the model
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="train-lora-api")
 
@@ -42,7 +45,20 @@ class Call:
         """
         value = self.body.get(name, default)
         if not isinstance(value, str):
-            raise HTTPException(422, f"{name}: must be a text")
+            raise HTTPException(
+                422, f"Field {name!r}: is {'something else' if name in self.body else 'missing'}, must be a text."
+            )
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A truth value of the body; False if it is missing.
+
+        Raises:
+            HTTPException: 422.
+        """
+        value = self.body.get(name, False)
+        if not isinstance(value, bool):
+            raise HTTPException(422, f"Field {name!r}: must be true or false.")
         return value
 
     def number(self, name: str, default: int, most: int = 10**6) -> int:
@@ -53,11 +69,18 @@ class Call:
         """
         text = self.query.get(name, str(default))
         if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
-            raise HTTPException(422, f"{name}: must be a whole number from 1 to {most}")
+            raise HTTPException(422, f"Field {name!r}: must be a whole number from 1 to {most}.")
         return int(text)
 
 
 Answer = Callable[[Call], Any]
+
+
+class _Answer(JSONResponse):
+    """JSON in ASCII, since a file name may have bytes that are no text."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Routes:
@@ -66,11 +89,18 @@ class Routes:
     def __init__(self, app: FastAPI, guard: Guard) -> None:
         self._app, self._guard = app, guard
 
-    def add(self, method: str, path: str, answer: Answer) -> None:
-        """Add a route. A GET changes nothing; the others take a JSON object, and may change something."""
+    def add(self, method: str, path: str, answer: Answer, takes: Collection[str] | None = None) -> None:
+        """Add a route. A GET changes nothing; the others take a JSON object, and may change something.
+
+        `takes`: the fields of the object; None if `answer` checks them.
+        """
 
         async def read(request: Request) -> Any:
             body = {} if method == "GET" else await _object(request)
+            unknown = sorted(body.keys() - takes) if takes is not None else []
+            if unknown:
+                known = f"; it has {', '.join(takes or ())}" if takes else ""
+                raise HTTPException(422, f"This request has no field {unknown[0][:80]!r}{known}.")
             call = Call(dict(request.path_params), dict(request.query_params), body)
             return await in_thread(answer, call)
 
@@ -83,9 +113,11 @@ class Routes:
             try:
                 (self._guard.look if method == "GET" else self._guard.change)(self._app, request)
                 found = await read(request)
-                return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(found))
+                return found if isinstance(found, Response) else _Answer(jsonable_encoder(found))
             except HTTPException as refused:
                 return problems([str(refused.detail)], refused.status_code, headers=refused.headers)
+            except ClientDisconnect:  # nobody reads the answer
+                return problems([_GONE], 400)
             except Exception as error:  # noqa: BLE001 - an error of any kind is told
                 return problems(
                     problems_of(error), _status(error), **({"now": error.now} if isinstance(error, StaleError) else {})
@@ -102,7 +134,7 @@ async def in_thread(answer: Callable[..., Any], *arguments: Any) -> Any:
 def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any) -> JSONResponse:
     """The answer that tells problems."""
     told = [{"option": text.option if isinstance(text, Problem) else "", "text": str(text)} for text in texts]
-    return JSONResponse({"problems": told, **more}, status, headers)
+    return _Answer({"problems": told, **more}, status, headers)
 
 
 def _status(error: Exception) -> int:
@@ -110,9 +142,11 @@ def _status(error: Exception) -> int:
         return 404
     if isinstance(error, StaleError):
         return 409
-    if isinstance(error, TrainLoraError):
-        return 422
-    return 507 if isinstance(error, OSError) else 500
+    if isinstance(error, TooLargeError):
+        return 413
+    if isinstance(error, (DiskError, OSError)):
+        return 507
+    return 422 if isinstance(error, TrainLoraError) else 500
 
 
 async def _object(request: Request) -> dict[str, Any]:
@@ -125,18 +159,28 @@ async def _object(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_BYTES:
-            raise HTTPException(413, f"The request has more than {MAX_BYTES // 2**20} MB")
+            raise HTTPException(413, f"The request has more than {MAX_BYTES // 2**20} MB; send less at a time.")
     if not content:
         return {}
     if content.count(b"[") + content.count(b"{") > 200_000:
-        raise HTTPException(422, "The request has too many lists and objects")
+        raise HTTPException(422, "The request has too many lists and objects; send less at a time.")
     try:
-        found = json.loads(content)
+        found = json.loads(content, parse_int=_whole, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, "The request is not JSON") from error
+        raise HTTPException(422, "The request is not JSON; send a JSON object.") from error
     if not isinstance(found, dict) or _depth(found) > _MAX_DEPTH:
-        raise HTTPException(422, "The request must be a JSON object that is not nested deeply")
+        raise HTTPException(422, f"The request must be a JSON object of at most {_MAX_DEPTH} levels; send such a one.")
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError
+    return int(digits)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _depth(value: Any) -> int:

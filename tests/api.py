@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from fastapi import FastAPI
@@ -89,7 +90,7 @@ class Api:
         return str(self.ask("POST", "datasets", {"name": name, **fields})["id"])
 
     def upload(self, dataset: str, name: str, content: bytes) -> Any:
-        return self.ask("POST", f"datasets/{dataset}/files", content, params={"name": name})
+        return self.ask("POST", f"datasets/{dataset}/files", content, params=named(name))
 
     def get(self, dataset: str, **query: Any) -> Any:
         return self.ask("GET", f"datasets/{dataset}", params=query)
@@ -109,6 +110,11 @@ class Api:
         """Every file on the disk, but for thumbnails and their index."""
         found = (path for path in self.folder.rglob("*") if path.is_file() and "looked" not in path.parts)
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}
+
+
+def named(name: str) -> str:
+    """The query of an upload; httpx leaves names alone that look encoded."""
+    return urlencode({"name": name})
 
 
 def until(ask: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:

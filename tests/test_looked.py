@@ -514,3 +514,39 @@ def test_files_of_a_folder_on_the_disk_stay_as_they_are(photos: Path, tmp_path: 
     looks.renew(images.entries()[0])
     assert looks.wait(SECONDS) and looks.progress() == Progress(4, 4)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_a_process_can_be_started_before_the_first_image(tmp_path: Path) -> None:
+    """An image on its way does not wait for Python; a program that does not start is told with the first image."""
+    dataset = Catalogue(tmp_path / "sets").create("cats")
+    started = threading.Event()
+
+    class Early(Reader):
+        def start(self) -> None:
+            super().start()
+            started.set()
+
+    reader = Early()
+    looks = Looks(dataset, Decoders(lambda: reader, 1), linger_s=SECONDS)
+    looks.prepare()
+    looks.prepare()
+    assert started.wait(SECONDS) and reader._process is not None and looks.progress() == Progress(0, 0)
+    process = reader._process
+    dataset.add("0.png", write_picture(tmp_path / "0.png"))
+    looks.first(dataset.entries()[0])
+    assert looks.wait(SECONDS) and looks.progress() == Progress(1, 1) and reader._process is process
+    looks.close()
+    broken = Looks(dataset, Decoders(lambda: Reader(("/no/such/python",)), 1), linger_s=0.05)
+    broken.prepare()
+    broken.renew(dataset.entries()[0])
+    assert broken.wait(SECONDS)
+
+
+def test_a_thumbnail_is_found_by_its_id_as_long_as_its_image_is_there(images: ImageSet) -> None:
+    looks = Scripted().looks(images)
+    entries, _ = images.entries()
+    looks.renew(entries)
+    assert looks.wait(SECONDS)
+    assert looks.thumbnail_of(entries[0].id) == looks.thumbnail(entries[0]) is not None
+    entries[0].path.unlink()
+    assert looks.thumbnail_of(entries[0].id) is None and looks.thumbnail_of("0" * 16) is None

@@ -113,6 +113,14 @@ class Reader:
             raise UnusedError(name, answer["why"])
         return str(answer["suffix"])
 
+    def start(self) -> None:
+        """Start the process, so that the first image does not wait for it.
+
+        Raises:
+            NoReaderError: it does not start.
+        """
+        self._started()
+
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None

@@ -123,8 +123,8 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The decoded image with its EXIF rotation applied."""
-    turned = ImageOps.exif_transpose(image)
+    """The decoded image with its EXIF rotation applied; without one it is no copy, which would take the memory once more."""
+    turned = ImageOps.exif_transpose(image) if is_turned(image) else image
     assert turned is not None  # None only if done in place
     turned.load()
     if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow assumes Adobe's CMYK, which is inverted
@@ -138,11 +138,11 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """An image that is not deep as RGB, with transparency composited on white."""
+    """An image that is not deep as RGB, with transparency composited on white; one that is RGB already is no copy."""
     if has_alpha(image):
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def has_alpha(image: Image.Image) -> bool:

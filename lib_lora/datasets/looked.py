@@ -102,6 +102,12 @@ class Looks:
             self._asked.update((entry.id, entry) for entry in entries)
             self._ask(entries, keys)
 
+    def prepare(self) -> None:
+        """Start a decoder process, since an image is on its way."""
+        with self._changed:
+            if not self._closed and self._threads < 1:
+                self._begin(early=True)
+
     def of(self, entry: ImageEntry) -> Looked | None:
         """What is known of an image; None before its size is."""
         with self._changed:
@@ -172,13 +178,20 @@ class Looks:
             {**unsized, **_without(self._unsized, unsized)},
         )
         while self._threads < min(self._decoders.most, len(self._unseen)):
-            self._threads += 1
-            threading.Thread(target=self._work, daemon=True, name="train-lora looks").start()
+            self._begin()
         self._changed.notify_all()
 
-    def _work(self) -> None:
+    def _begin(self, *, early: bool = False) -> None:
+        """Start a thread; if that is `early`, it has no image yet."""
+        self._threads += 1
+        threading.Thread(target=self._work, args=(early,), daemon=True, name="train-lora looks").start()
+
+    def _work(self, early: bool) -> None:
         try:
             with self._decoders.used():
+                if early:
+                    with self._decoders.one() as reader, suppress(NoReaderError):  # the first image has the problem
+                        reader.start()
                 while job := self._next():
                     try:
                         with self._decoders.one() as reader:

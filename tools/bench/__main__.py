@@ -1,4 +1,5 @@
-"""`make bench`: run us and, if SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set, kohya sd-scripts by turns, and compare medians.
+"""`make bench`: run us and, if SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set, kohya sd-scripts by turns, and compare medians; then
+measure the Images room.
 
 The last line of stdout is one JSON object; the lines before it are for people.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from lib_lora.data.tokens import VOCABULARY
 from tests.synthetic import write_full
+from tools.bench import images
 from tools.bench.case import CASES, Case, write_pictures
 
 ROUNDS = 3
@@ -46,12 +48,17 @@ def main(build: Path, pins_python: Path) -> Run:
     step = median_of_steps(ours)
     limit = counts["flops"] / counts["rate"]
     say(f"arithmetic limit {limit:.2f} s per step")
+    room = images.measure(pins_python.absolute(), build)
+    say(f"200 photos of 12 MP: a thumbnail {room['first_thumbnail_s']} s after the first, the report "
+        f"{room['report_after_last_byte_s']} s after the last byte, {room['added_mb']:.0f} MB added; 2,000 images open again in "
+        f"{room['open_2000_again_s']} s")  # fmt: skip
     return {
         "step_s": round(step, 3),
         "first_step_s": round(statistics.median(run["first_step"] for run in ours), 2),
         "added_peak_gb": round(statistics.median(run["peak_gb"] for run in ours), 3),
         "limit_fraction": round(limit / step, 3),
         "torch": {"ours": ours[0]["torch"], "theirs": theirs[0]["torch"] if theirs else None},
+        "images": room,
         "vs_sd_scripts": compared(ours, theirs) if theirs else None,
     }
 

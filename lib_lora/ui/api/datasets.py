@@ -200,6 +200,7 @@ class DatasetRoutes:
         arrivals = await in_thread(self._arrivals_of, dataset)
         receiving = await in_thread(Receiving, arrivals, request.query_params.get("name", ""))
         with receiving:
+            await in_thread(lambda: self._looks_of(dataset).prepare())
             async for chunk in request.stream():
                 await in_thread(receiving.write, chunk)
             arrival = await in_thread(receiving.finish)

@@ -11,6 +11,7 @@ import pytest
 from lib_lora.host import Host
 from lib_lora.hosts.standalone import StandaloneHost
 from tests.house import HAS_LDM
+from tools.bench import images
 from tools.bench.against import main
 
 PRETENDED = """
@@ -64,6 +65,19 @@ def test_a_checkout_that_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"before\.log"):
         main(Path(sys.executable), tmp_path / "nothing", tmp_path / "build", tmp_path / "nothing")
     assert "tools" in (tmp_path / "build" / "before.log").read_text()
+
+
+def test_the_images_room_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a few small images: that every figure is there; what they are worth is for `make bench` to say."""
+    pytest.importorskip("uvicorn")
+    for name, value in {"PHOTOS": 4, "BASES": 2, "SIDES": (120, 90), "IMAGES": 5}.items():
+        monkeypatch.setattr(images, name, value)
+    assert len(set(images.photos())) == 4
+    found = images.measure(Path(sys.executable), tmp_path / "build")
+    assert all(value >= 0 for value in found.values()) and set(found) == {
+        "upload_s", "first_thumbnail_s", "report_after_last_byte_s", "added_mb", "open_2000_again_s", "page_of_2000_s",
+    }  # fmt: skip
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["5-images"], "what was uploaded is gone"
 
 
 def test_hosts_answer_all_that_the_protocol_asks() -> None:

@@ -16,9 +16,13 @@ pytest.importorskip("fastapi")
 
 from lib_lora.check import find_images  # noqa: E402
 from lib_lora.config.groups import build_config  # noqa: E402
+from lib_lora.errors import Problem  # noqa: E402
 from lib_lora.plan import make_plan  # noqa: E402
 from lib_lora.ui.api import listing as listing_room  # noqa: E402
-from tests.api import Api, app_in, packed, picture, until  # noqa: E402
+from lib_lora.ui.api.datasets import MOST_PREVIEWED  # noqa: E402
+from lib_lora.ui.api.report import MOST_CAPTIONS  # noqa: E402
+from lib_lora.ui.report import reported, together  # noqa: E402
+from tests.api import Api, Lends, app_in, packed, picture, until  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 
 SETTINGS = {"resolution": 64, "min_bucket_reso": 64, "trigger": "ohwx"}
@@ -314,6 +318,25 @@ def test_the_report_tells_problems_by_option(api: Api, cats: str) -> None:
     for wrong in ([], "x", 1, None):
         assert "Field 'settings'" in api.refused(422, "POST", f"datasets/{cats}/report", {"settings": wrong})
     assert "does not exist any more" in api.refused(404, "POST", "datasets/set-0123456789abcdef/report", {"settings": {}})
+
+
+def test_long_answers_are_cut(api: Api) -> None:
+    dataset, count = api.made(), MOST_PREVIEWED + 5
+    files = {f"{number}.png": picture(64, 64, seed=number) for number in range(count)}
+    api.upload(dataset, "a.zip", packed({**files, **{f"{number}.txt": f"cat {number}".encode() for number in range(count)}}))
+    found = api.ask("POST", f"datasets/{dataset}/captions", {"action": "add", "put": "photo", "preview": True})
+    assert (found["count"], len(found["changes"])) == (count, MOST_PREVIEWED)
+    plan = api.ask("POST", f"datasets/{dataset}/report", {"settings": SETTINGS})["plan"]
+    assert plan["images"] == count > MOST_CAPTIONS == len(plan["trained_captions"])
+
+
+def test_a_name_is_not_needed_for_a_report_but_a_wrong_one_is_told(tmp_path: Path) -> None:
+    host: Any = Lends(tmp_path)
+    wrong = Problem("name", "Name (name): contains a null character.")
+    for illegal in ([], [wrong]):
+        _, problems = reported(build_config({}), illegal, host)
+        assert [problem for problem in problems if problem.option == "name"] == illegal
+    assert together([wrong], [Problem("name", "other"), Problem("rank", "x")]) == [wrong, "x"]
 
 
 def test_an_image_that_was_looked_at_is_not_decoded_again_for_the_report(

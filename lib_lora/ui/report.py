@@ -34,10 +34,8 @@ def reported(config: TrainConfig, illegal: Sequence[Problem], host: Host) -> tup
     `illegal`: of values that `config` has defaults for.
     """
     found = look(config, host)
-    problems = together(illegal, found.problems)
-    if not config.run.name:
-        problems = [problem for problem in problems if problem.option != "name"]
-    return found.plan if not illegal else None, problems
+    others = [problem for problem in found.problems if config.run.name or problem.option != "name"]
+    return found.plan if not illegal else None, together(illegal, others)
 
 
 def together(illegal: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:

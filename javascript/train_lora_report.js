@@ -62,8 +62,13 @@ window.trainLora.report = (() => {
 
     onUiLoaded(() => {
         page.dom.watch("#train_lora_report", written);
-        const form = page.dom.find("#train_lora_form");
-        for (const kind of ["input", "change", "click"]) form.addEventListener(kind, formChanged);
+        for (const fields of gradioApp().querySelectorAll(".train-lora-fields")) {
+            for (const kind of ["input", "change", "click"]) {
+                fields.addEventListener(kind, ({target}) => {
+                    if (!target.closest("#train_lora_images")) formChanged();
+                });
+            }
+        }
     });
 
     return {filled, formChanged, withKey};

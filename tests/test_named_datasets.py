@@ -176,6 +176,20 @@ def test_training_sees_the_part_and_the_cut_that_were_chosen(catalogue: Catalogu
     assert np.array_equal(middle, whole[top : top + 64, left : left + 64])
 
 
+def test_an_image_that_cannot_be_read_is_told_and_stops_nothing(catalogue: Catalogue, tmp_path: Path) -> None:
+    dataset = filled(catalogue, tmp_path, "a.png", "b.png")
+    whole = dataset.entries()[0][0].path.read_bytes()
+    dataset.add("c.png", _bytes(tmp_path / "c", whole[: len(whole) // 2]))
+    config = build_config({"data": str(dataset.folder), "trigger": "x"})
+    found = find_images(config)
+    assert found.problems == () and [sample.caption for sample in found.samples] == ["x", "x"]
+    (told,) = found.notes
+    assert told.startswith("Image 'c.png' cannot be read") and told.endswith("It is not trained on.")
+    for entry in dataset.entries()[0][:2]:
+        dataset.remove(entry.id)
+    assert "'c.png' cannot be read" in find_images(config).problems[0], "but it is not silent where nothing is left"
+
+
 def test_a_part_beyond_the_image_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
     dataset = filled(catalogue, tmp_path, "a.png")
     dataset.change({"a.png": ImageEdit(crop=Crop(0, 0, 500, 500))}, "crop")
@@ -208,6 +222,11 @@ def test_edits_are_written_as_they_are_read(tmp_path: Path) -> None:
 
 def _text(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _bytes(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
     return path
 
 

@@ -30,27 +30,26 @@ window.trainLora.imagesArrivals = (() => {
     async function sendOne(dataset, file) {
         const counts = CAPTION.test(file.name) ? 0 : 1;
         imagesOnTheWay += counts;
-        try {
-            return await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name})}`, file);
-        } finally {
-            imagesOnTheWay -= counts;
-        }
+        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name})}`, file);
+        imagesOnTheWay -= counts;
+        told.push(...(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems));
+    }
+
+    function shown() {
+        progress();
+        page.images.problems(told);
+        if (Date.now() - seen < REFRESH_MS) return;
+        seen = Date.now();
+        page.images.refresh();
     }
 
     async function sendAll(dataset) {
         for (;;) {
             const file = images.shift() || (imagesOnTheWay ? undefined : captions.shift());
             if (!file) return;
-            const answer = await sendOne(dataset, file);
-            if (!answer.ok) told.push(...answer.problems);
-            else told.push(...(answer.data.problems || []).map((text) => ({text})));
+            await sendOne(dataset, file);
             done += 1;
-            progress();
-            page.images.problems(told);
-            if (Date.now() - seen > REFRESH_MS) {
-                seen = Date.now();
-                page.images.refresh();
-            }
+            shown();
         }
     }
 

@@ -74,7 +74,7 @@ window.trainLora.imagesCaptioners = (() => {
         state = told;
         if (!before?.running) return;
         if (!state.running) {
-            page.imagesPanel.say(state.ended || `${state.written} captions written`);
+            page.imagesPanel.say(state.ended || `Captions written: ${state.written}`);
             page.report.formChanged();
         }
         if (!state.running || before.written !== state.written) page.images.refresh();
@@ -154,9 +154,9 @@ window.trainLora.imagesCaptioners = (() => {
     function words() {
         if (!state) return "";
         if (state.stopping) return "Stopping";
-        if (state.running) return `${state.done} of ${state.total} images, ${state.written} captions written`;
+        if (state.running) return `${state.done} of ${state.total} images, captions written: ${state.written}`;
         if (state.ended) return state.ended;
-        return state.captioner ? `${state.written} captions written` : "";
+        return state.captioner ? `Captions written: ${state.written}` : "";
     }
 
     function progress() {
@@ -192,7 +192,7 @@ window.trainLora.imagesCaptioners = (() => {
         const all = view("details", "train-lora-caption-tools", {parts: [
             line("summary", "", () => "Write captions automatically"), row,
             line("p", "train-lora-problem", needs, () => needs() !== ""), line("p", "train-lora-note", note, () => note() !== ""),
-            fields, ...progress(),
+            ...progress(), fields,
         ]});
         all.node.addEventListener("toggle", () => {
             if (!all.node.open) return;

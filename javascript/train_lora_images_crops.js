@@ -37,7 +37,7 @@ window.trainLora.imagesCrops = (() => {
         told = "";
         if (answer.ok) {
             page.images.problems(answer.data.problems.map((problem) => ({text: problem})));
-            page.imagesPanel.say(`${answer.data.count} images changed`);
+            page.imagesPanel.say(`Images changed: ${answer.data.count}`);
         }
         again();
     }

@@ -126,7 +126,7 @@ def test_start_sends_the_options_and_the_filter(room: Room) -> None:
     room.part.get_by_label("Spaces").uncheck()
     room.captioning = RUNNING
     room.press("Start: captions")
-    room.see("1 of 2 images, 1 captions written")
+    room.see("1 of 2 images, captions written: 1")
     options = {"address": "http://127.0.0.1:1/v1", "key": "secret", "prompt": "Describe", "threshold": 0.5, "spaces": False}
     body = {"captioner": "openai", "options": options, "show": "no_caption", "text": ""}
     assert room.asked == [("POST", "datasets/set/captioning", body)]
@@ -168,7 +168,7 @@ def test_captions_appear_while_they_are_written_and_the_end_is_said(room: Room) 
         "current": "",
         "problems": ["Image 'x' has no new caption."],
     }
-    room.page.locator(".train-lora-spoken", has_text="2 captions written").wait_for(state="attached")
+    room.page.locator(".train-lora-spoken", has_text="Captions written: 2").wait_for(state="attached")
     room.see("Image 'x' has no new caption.")
     assert bar.count() == 0 and room.part.get_by_role("button", name="Start: captions").is_visible()
 
@@ -202,7 +202,7 @@ def test_crops_are_asked_for_what_is_shown_and_told(room: Room) -> None:
     ((method, path, body),) = room.asked
     assert (method, path) == ("POST", "datasets/set/crops")
     assert {**body, "settings": ""} == {"mode": "face", "show": "all", "text": "", "settings": ""}
-    room.page.locator(".train-lora-spoken", has_text="1 images changed").wait_for(state="attached")
+    room.page.locator(".train-lora-spoken", has_text="Images changed: 1").wait_for(state="attached")
     assert room.page.get_by_role("button", name="Whole image: two.png").count() == 0
     room.press("Whole image: one.png")
     room.page.wait_for_timeout(100)

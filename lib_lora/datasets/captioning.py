@@ -208,7 +208,8 @@ class Captioning:
             else:
                 edits[entry.place] = replace(edit, caption=caption)
         if edits:
-            self._change = self._dataset.change(edits, f"captions of {self._captioner.name}", self._change)
+            by = self._captioner.name.replace("The ", "the ", 1)  # within a sentence
+            self._change = self._dataset.change(edits, f"captions of {by}", self._change)
             self._show(written=self._progress.written + len(edits))
 
     def _leave(self) -> None:

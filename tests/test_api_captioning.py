@@ -260,7 +260,7 @@ def test_a_captioner_that_hangs_is_left_with_its_dataset(room: Room, monkeypatch
     started = room.captionings.running
     assert started is not None
     room.client.delete(f"{ROOT}/datasets/{room.dataset.id}")
-    assert started.job.join(WAIT_S) and "deleted" in started.job.progress.ended
+    assert started.job.join(Stub.seconds / 2) and "deleted" in started.job.progress.ended
 
 
 @pytest.mark.parametrize(("options", "named"), [

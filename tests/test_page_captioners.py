@@ -146,7 +146,7 @@ def test_options_survive_a_reload_and_a_secret_is_not_kept(room: Room) -> None:
 
 
 def test_captions_appear_while_they_are_written_and_the_end_is_said(room: Room) -> None:
-    """What is typed and what has the focus stay meanwhile; a page that was just opened finds the captioning that runs."""
+    """What is typed and what has the focus stay meanwhile."""
     room.captioning = RUNNING
     room.page.reload()
     room.page.locator(".train-lora-image").nth(1).wait_for()
@@ -171,6 +171,16 @@ def test_captions_appear_while_they_are_written_and_the_end_is_said(room: Room) 
     room.page.locator(".train-lora-spoken", has_text="Captions written: 2").wait_for(state="attached")
     room.see("Image 'x' has no new caption.")
     assert bar.count() == 0 and room.part.get_by_role("button", name="Start: captions").is_visible()
+
+
+def test_a_page_that_was_just_opened_shows_captions_that_are_being_written(room: Room) -> None:
+    """Also while the part of the captioners is closed."""
+    room.captioning = RUNNING
+    room.page.reload()
+    room.page.locator(".train-lora-image").nth(1).wait_for()
+    room.images = [{**IMAGE, "caption": "a cat"}, room.images[1]]
+    room.captioning = {**RUNNING, "done": 2, "written": 2}
+    room.page.wait_for_function("document.querySelector('.train-lora-image textarea').value === 'a cat'")
 
 
 def test_stop_is_pressed_and_told(room: Room) -> None:

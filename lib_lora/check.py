@@ -81,7 +81,7 @@ class Findings:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan of the run; None if images or sizes cannot be trained on."""
+        """The plan of the run with the images that can be read; None if there is none, or sizes cannot be trained on."""
         return self._planned[0]
 
     @cached_property
@@ -118,7 +118,7 @@ class Findings:
         Raises:
             ConfigError: images or sizes cannot be trained on.
         """
-        if self.plan is None:
+        if self.plan is None or self.dataset.problems:
             own = [problem for problem in self._settings if problem.option in _PLANNED]
             raise ConfigError([*own, *self.dataset.problems, *self._planned[1]])
         return self.plan
@@ -137,7 +137,7 @@ class Findings:
 
     @cached_property
     def _planned(self) -> tuple[Plan | None, list[Problem]]:
-        if self.dataset.problems or not self.dataset.samples or any(problem.option in _PLANNED for problem in self._settings):
+        if not self.dataset.samples or any(problem.option in _PLANNED for problem in self._settings):
             return None, []
         try:
             plan = make_plan(self.config, self.dataset)

@@ -15,8 +15,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lib_lora.datasets.captionings import Captionings
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.ui.api.datasets import add_dataset_routes
+from lib_lora.ui.api.image_tools import PlainTools
 from lib_lora.ui.guard import Guard
 
 ROOT = "/lora-train/v1"
@@ -56,7 +58,9 @@ def app_in(folder: Path, guard: Guard | None = None, *, login: bool = False, hid
     app.auth, app.tokens = ({"me": "secret"} if login else None), {"session": "me"}
     folder.mkdir(parents=True, exist_ok=True)
     host: Any = Lends(folder / "loras")
-    add_dataset_routes(app, Catalogue(folder / "sets"), guard or Guard(trust_everybody=True), host, hides_folders=hides_folders)
+    tools = PlainTools(folder / "wd14", may_choose=not hides_folders)
+    allowed = guard or Guard(trust_everybody=True)
+    add_dataset_routes(app, Catalogue(folder / "sets"), allowed, tools, Captionings(), hides_folders=hides_folders, host=host)
     return app
 
 

@@ -220,10 +220,23 @@ def test_an_empty_caption_file_is_told_whatever_stands_in_its_place(tmp_path: Pa
     assert look(tmp_path, trigger="", filenames=True).notes == (told.format("the image's name"),)
     (tmp_path / "2_red ball").rename(tmp_path / "set")
     problems = look(tmp_path / "set", trigger="").problems
-    assert len(problems) == 3
-    assert problems[0] == "Caption file 'a.txt' is empty; write the caption into it, or give a Trigger word (trigger)."
-    (tmp_path / "set" / "a.caption").write_text("a cat")  # of two the one that says something
-    assert len(look(tmp_path / "set", trigger="").problems) == 2
+    empty = "Caption files 'a.txt', 'b.txt', 'c.txt' are empty; write the captions into them, or give a Trigger word (trigger)."
+    assert problems == (empty,)
+    for name in "ab":  # of two the one that says something
+        (tmp_path / "set" / f"{name}.caption").write_text("a cat")
+    (one,) = look(tmp_path / "set", trigger="").problems
+    assert one == "Caption file 'c.txt' is empty; write the caption into it, or give a Trigger word (trigger)."
+
+
+def test_images_without_captions_are_one_sentence(tmp_path: Path) -> None:
+    for number in range(8):
+        write_picture(tmp_path / f"{number}.png", seed=number)
+    found = look(tmp_path, trigger="")
+    assert found.problems == (
+        "8 images have no captions ('0.png', '1.png', '2.png', '3.png', '4.png' and 3 more); add .txt files next to them, or give "
+        "a Trigger word (trigger).",
+    )
+    assert len(found.samples) == 8, "so that the report stays"
 
 
 def test_a_caption_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:

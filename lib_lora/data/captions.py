@@ -110,11 +110,6 @@ def written_caption(image: Path, written: str | None, concept: str | None, sourc
     return "\n".join(with_trigger(line, source.trigger) for line in lines) or None
 
 
-def empty_problem(file: CaptionFile, remedy: str) -> str:
-    """The problem of an empty caption file that nothing replaces."""
-    return f"Caption file {file.name!r} is empty; write the caption into it, or {remedy}."
-
-
 def caption_notes(files: Sequence[tuple[CaptionFile, str]], source: CaptionSource) -> list[str]:
     """Notes on what of a dataset's caption files is not used. `files`: each caption file with its image's caption."""
     notes = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,11 @@ from lib_lora.data.captions import (
     caption_file,
     caption_notes,
     caption_of,
-    empty_problem,
     written_caption,
 )
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import size_in
-from lib_lora.data.folders import Folder, FolderSearch
+from lib_lora.data.folders import Folder, FolderSearch, named
 from lib_lora.data.hidden_names import given_name, given_stem
 from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Crop, Size
@@ -95,8 +94,12 @@ def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg:
     with Readers() as readers, ThreadPoolExecutor(min(DECODERS, 1 + len(files) // _PER_DECODER)) as pool:
         read = list(pool.map(lambda item: _sample(item[0], item[1], captions, readers), files))
     good = [item for item in read if isinstance(item, _Read)]
-    problems += dict.fromkeys(problem for item in read if not isinstance(item, _Read) for problem in item)
-    notes = search.notes + caption_notes([(item.file, item.sample.caption) for item in good if item.file], captions)
+    unread = [item for item in read if isinstance(item, _Unread)]
+    skipped = [item for item in unread if item.may_skip] if good else []
+    problems += dict.fromkeys(problem for item in unread if item not in skipped for problem in item.problems)
+    problems += _uncaptioned([item for item in good if not item.sample.caption], captions, is_reg=is_reg)
+    notes = search.notes + [f"{problem} It is not trained on." for item in skipped for problem in item.problems]
+    notes += caption_notes([(item.file, item.sample.caption) for item in good if item.file and item.sample.caption], captions)
     return Dataset(tuple(item.sample for item in good), tuple(folders), tuple(problems), tuple(notes))
 
 
@@ -121,40 +124,67 @@ class _Read:
     file: CaptionFile | None
 
 
-def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> _Read | Iterable[str]:
+@dataclass(frozen=True)
+class _Unread:
+    """An image that cannot be used. `may_skip`: a dataset of the tab shows it, so the others are trained on."""
+
+    problems: Sequence[str]
+    may_skip: bool = False
+
+
+def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Readers) -> _Read | _Unread:
+    """The sample of an image. Its caption is empty if it has neither caption nor trigger."""
     if not _is_text(path.name) or not _is_text(folder.path.name):  # a name may become a caption, and is displayed
-        return [f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."]
+        return _Unread([f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."])
     try:
         picture = checked_picture(path, readers)
+    except DatasetError as error:
+        return _Unread(error.problems, bool(folder.edits.name) and not isinstance(error, NotNowError))
+    except OSError as error:
+        return _Unread([f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."])
+    try:
         found = caption_file(path, captions, folder.root)
     except DatasetError as error:
-        return error.problems
+        return _Unread(error.problems)
     except OSError as error:
-        return [f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."]
+        return _Unread([f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."])
     edit = folder.edit(path)
     size = size_in(edit.crop, picture.size)
     if size is None:
-        return [f"Image {given_name(path)!r} is {picture.size}, smaller than the part chosen of it; choose the part again."]
+        return _Unread(
+            [f"Image {given_name(path)!r} is {picture.size}, smaller than the part chosen of it; choose the part again."]
+        )
     if edit.caption is not None:  # in place of the file
         found = caption_of(edit.caption, found.name if found else given_stem(path) + captions.extension)
     written = found.text(captions) if found else None
-    caption = written_caption(path, written, folder.concept, captions)
-    if caption is None:
-        return [_missing(folder, path, found, captions)]
+    caption = written_caption(path, written, folder.concept, captions) or ""
     sample = Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg, sha256=picture.sha256,
                     crop=edit.crop, cut=edit.cut, whole=picture.size if edit.crop else None)  # fmt: skip
     return _Read(sample, found)
 
 
-def _missing(folder: Folder, path: Path, found: CaptionFile | None, captions: CaptionSource) -> str:
-    """The problem of an image without a caption."""
-    if folder.is_reg:
-        renamed = "rename the folder to 1_CLASS, such as 1_cat"
-        told = f"{REG_DATA}: images in {folder.path.name!r} have no captions; {renamed}."
-        return empty_problem(found, renamed) if found else told
-    given = "give a Trigger word (trigger)"
-    told = f"Image {given_name(path)!r} has no caption; add {given_stem(path) + captions.extension} next to it, or {given}."
-    return empty_problem(found, given) if found else told
+def _uncaptioned(read: Sequence[_Read], captions: CaptionSource, *, is_reg: bool) -> list[str]:
+    """The problems of images without a caption: one for those without a file, one for those with an empty one."""
+    remedy = "rename their folder to 1_CLASS, such as 1_cat" if is_reg else "give a Trigger word (trigger)"
+    without = [item.sample.path for item in read if not item.file]
+    empty = [item.file.name for item in read if item.file]
+    problems = []
+    if without and is_reg:
+        folders = named(sorted({path.parent.name for path in without}))
+        problems.append(f"{REG_DATA}: images in {folders} have no captions; {remedy}.")
+    elif len(without) == 1:
+        beside = given_stem(without[0]) + captions.extension
+        problems.append(f"Image {given_name(without[0])!r} has no caption; add {beside} next to it, or {remedy}.")
+    elif without:
+        names = named([given_name(path) for path in without])
+        beside = f"add {captions.extension} files next to them"
+        problems.append(f"{len(without)} images have no captions ({names}); {beside}, or {remedy}.")
+    if empty:
+        files, place = ("Caption files", "are empty; write the captions into them") if len(empty) > 1 else (
+            "Caption file", "is empty; write the caption into it"
+        )  # fmt: skip
+        problems.append(f"{files} {named(empty)} {place}, or {remedy}.")
+    return problems
 
 
 def _is_text(name: str) -> bool:

@@ -20,6 +20,7 @@ from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, settings_from
 from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.form_restored import RestoredForm
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.hidden_paths import hidden_path_problems
 from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html, reported, together
@@ -27,6 +28,7 @@ from lib_lora.ui.tab_queue import QueueSection
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
 IMAGES = "<section id='train_lora_images' aria-label='Images'></section>"  # drawn by JavaScript
+FIELDS = "train-lora-watched"  # a change in a part of the page of this class renews the report
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 
@@ -62,11 +64,19 @@ class TrainTab:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
                 key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript at each event
                 dataset = gr.Textbox("", visible=False, elem_id="train_lora_dataset")  # the same: the id of the dataset in work
-                with gr.Column(scale=3, elem_id="train_lora_form"):
+                first = list(
+                    itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), basic_rows())
+                )
+                with gr.Column(scale=3, elem_id="train_lora_left", elem_classes=[FIELDS]):
                     gr.HTML(IMAGES, elem_id="train_lora_images_box")
-                    inputs = self._build_form(key)
+                    made = _components([row for row in first if any(opt.is_path for opt in row)])
                 with gr.Column(scale=2, elem_id="train_lora_side"):
-                    report, memory, message, buttons = self._build_side()
+                    with gr.Column(elem_id="train_lora_first", elem_classes=[FIELDS]):
+                        made.update(_components([row for row in first if not any(opt.is_path for opt in row)]))
+                    report, memory, message, buttons = self._build_run()
+                    with gr.Column(elem_id="train_lora_form", elem_classes=[FIELDS]):
+                        self._build_form(made, basic_rows()[len(first) :], key)
+            inputs = [made[opt.name] for opt in self._options]
             everything = [key, dataset, *inputs]
             # JavaScript presses it shortly after the last change; with one listener, an older answer never comes last
             renew = gr.Button("Check images", elem_id="train_lora_check", elem_classes=["train-lora-hidden"])
@@ -79,6 +89,7 @@ class TrainTab:
             for button, answer in zip(others, self.answers):
                 button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
             self._jobs.build(self._options, inputs, key, message)
+            RestoredForm(self._guard).wire(self._options, made, key)
         for part in blocks.blocks.values():  # else the webui stores the present defaults and bounds in ui-config.json
             part.do_not_save_to_config = True
         return blocks
@@ -135,17 +146,14 @@ class TrainTab:
             folders.append(str(self._catalogue.get(dataset).folder))
         return {**flat, "data": tuple(folders)}
 
-    def _build_form(self, key: Any) -> list[Any]:
-        """All components in the order of `self._options`."""
+    def _build_form(self, made: dict[str, Any], rows: Sequence[Sequence[Option]], key: Any) -> None:
+        """The form without the options in `made`, to which its components are added, by option."""
         advanced = form_options("advanced")
         presets = PresetBar(self._guard, self._taken, self._runner.host.detected_model)
         finished = AgainBar(self._guard, self._runner.host.lora_folder)
-        rows = basic_rows()
-        own = list(itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), rows))
-        made = _components(own)  # options that presets do not set are above the presets
         presets.build()
         finished.build(visible=not self._hides_folders)
-        made.update(_components(rows[len(own) :]))
+        made.update(_components(rows))
         with gr.Accordion("Advanced", open=False, elem_id="train_lora_advanced"):
             for group, title in group_titles().items():
                 members = [opt for opt in advanced if opt.group == group]
@@ -156,11 +164,9 @@ class TrainTab:
         finished.wire(made, key)
         for opt in self._options if self._hides_folders else ():
             made[opt.name].visible = not opt.is_path
-        return [made[opt.name] for opt in self._options]
 
-    def _build_side(self) -> tuple[Any, Any, Any, list[Any]]:
-        report = gr.HTML(HINT, elem_id="train_lora_report")
-        memory = gr.HTML("", elem_id="train_lora_memory")
+    def _build_run(self) -> tuple[Any, Any, Any, list[Any]]:
+        """The buttons and the progress of a run, and below them the report, which may be long."""
         hidden = {"elem_classes": ["train-lora-hidden"]}  # JavaScript shows them while they apply
         with gr.Row(elem_id="train_lora_buttons"):
             train = gr.Button("Train", variant="primary", elem_id="train_lora_train")
@@ -173,6 +179,8 @@ class TrainTab:
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")
         gr.HTML(PROGRESS, elem_id="train_lora_progress_box")
+        report = gr.HTML(HINT, elem_id="train_lora_report")
+        memory = gr.HTML("", elem_id="train_lora_memory")
         return report, memory, message, [train, stop, keep, pause, go_on, save, best]
 
 

@@ -28,6 +28,7 @@ PER_PAGE = 48
 MOST_TAGS = 60
 LONGEST_TEXT, LONGEST_SETTINGS = 1000, 4000
 FILTERS = ("all", "no_caption", "problem", "duplicate", "small", "left_out")
+_SHOWN_OTHERWISE = ("unreadable", "no caption")  # as the problem, and by the empty field
 SORTS = ("name", "size", "tokens")
 
 
@@ -121,7 +122,7 @@ class Shown:
             "crop": entry.edit.crop,
             "cut": entry.edit.cut,
             **self._frame(entry, size),
-            "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind != "unreadable"],
+            "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind not in _SHOWN_OTHERWISE],
             "problem": " ".join(looked.problems) if looked else "",
             "thumbnail": f"datasets/{self.dataset.id}/images/{entry.id}/thumbnail?of={thumbnail.stem}" if thumbnail else None,
             "removable": entry.folder.edits.source is None,

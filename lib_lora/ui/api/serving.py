@@ -14,6 +14,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from lib_lora.datasets.captionings import BusyError
 from lib_lora.datasets.image_set import StaleError
 from lib_lora.datasets.receiving import TooLargeError
 from lib_lora.errors import DiskError, NoDatasetError, Problem, TrainLoraError
@@ -140,7 +141,7 @@ def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any
 def _status(error: Exception) -> int:
     if isinstance(error, NoDatasetError):
         return 404
-    if isinstance(error, StaleError):
+    if isinstance(error, (StaleError, BusyError)):
         return 409
     if isinstance(error, TooLargeError):
         return 413

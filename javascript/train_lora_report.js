@@ -19,7 +19,7 @@ window.trainLora.report = (() => {
     async function withKey(_, ...values) {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
-        return [key, page.images.id(), ...values.slice(1)];
+        return [key, page.images.ids(), ...values.slice(1)];
     }
 
     function formChanged() {

@@ -32,6 +32,7 @@ from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
 from lib_lora.errors import DatasetError
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
+from lib_lora.ui.api.masks import MaskRoutes
 from lib_lora.ui.api.serving import Call, Routes, in_thread
 from lib_lora.ui.guard import Guard
 
@@ -42,17 +43,21 @@ ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 def add_dataset_routes(app: FastAPI, catalogue: Catalogue, guard: Guard, *, hides_folders: bool) -> None:
     """Add the routes of datasets and their images."""
-    DatasetRoutes(catalogue, hides_folders=hides_folders).add_to(Routes(app, guard))
+    routes, readers = (
+        Routes(app, guard),
+        Readers(),
+    )  # its processes begin with the first image that is converted, and end with the webui
+    DatasetRoutes(catalogue, readers, hides_folders=hides_folders).add_to(routes)
+    MaskRoutes(catalogue, readers).add_to(routes)
 
 
 class DatasetRoutes:
     """The answers of the routes."""
 
-    def __init__(self, catalogue: Catalogue, *, hides_folders: bool) -> None:
-        self._catalogue, self._hides_folders = catalogue, hides_folders
+    def __init__(self, catalogue: Catalogue, readers: Readers, *, hides_folders: bool) -> None:
+        self._catalogue, self._readers, self._hides_folders = catalogue, readers, hides_folders
         self._looks: dict[str, Looks] = {}
         self._arrivals: dict[str, Arrivals] = {}
-        self._readers = Readers()  # their processes begin with the first image that is converted, and end with the webui
         self._lock = threading.Lock()
 
     def add_to(self, routes: Routes) -> None:

@@ -37,7 +37,7 @@ window.trainLora.images = (() => {
         }
         newest += 1;
         const number = newest;
-        const query = new URLSearchParams({...asked, ...(framedBy ? {settings: framedBy} : {})});
+        const query = new URLSearchParams({...asked, kind, ...(framedBy ? {settings: framedBy} : {})});
         const answer = await page.api.get(path(`?${query}`));
         if (number !== newest) return;
         if (answer.status === 404) {

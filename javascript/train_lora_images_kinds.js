@@ -36,7 +36,7 @@ window.trainLora.imagesKinds = (() => {
     // What the images without a caption are trained as.
     const without = () => {
         const name = page.imagesDatasets.current();
-        return name ? `Those without a caption are trained as “${name}”; rename the dataset to the class.` : "";
+        return name ? `Those without a caption are trained as '${name}'; rename the dataset to the class.` : "";
     };
 
     // The parts of the room: the switch, and what it shows.

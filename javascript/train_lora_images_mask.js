@@ -102,7 +102,7 @@ window.trainLora.imagesMask = (() => {
         const disabled = (shown) => ({disabled: shown.busy ? "" : null});
         const {fill, invert} = page.imagesStrokes;
         return view("div", "train-lora-row-buttons", {parts: [
-            tool("Brush", false), tool("Eraser", true), size,
+            tool("Brush", false), tool("Eraser", true), page.dom.line("span", "", () => "Size"), size,
             act("Undo", undo, {attributes: (shown) => ({disabled: shown.steps.length > 1 ? null : ""})}),
             act("Clear", () => add(fill(false))), act("Fill", () => add(fill(true))), act("Invert", () => add(invert())),
             act("From transparency", () => load(`${open.path}/mask?from=transparency`, add), {attributes: disabled}),

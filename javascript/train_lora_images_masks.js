@@ -14,7 +14,7 @@ window.trainLora.imagesMasks = (() => {
     function build() {
         const {view, line, button} = page.dom;
         const share = ({masks: {count, covered}, counts}) =>
-            `${count} of ${counts.all - counts.left_out} images have a mask, which covers ${Math.round(100 * covered)} % on average.`;
+            `Masks: ${count} of ${counts.all - counts.left_out} images, covering ${Math.round(100 * covered)} % on average.`;
         return view("div", "train-lora-row-buttons", {
             needed: ({data}) => data.masks.count > 0 && page.images.kind() === "images",
             parts: [

@@ -87,7 +87,13 @@ def masks_in(dataset: ImageSet) -> list[Path]:
 
 
 def config(*folders: Path | str, **more: Any) -> TrainConfig:
-    flat = {"data": [str(folder) for folder in folders], "trigger": "ohwx", "resolution": 64, "min_bucket_reso": 64, "masked_loss": True}
+    flat = {
+        "data": [str(folder) for folder in folders],
+        "trigger": "ohwx",
+        "resolution": 64,
+        "min_bucket_reso": 64,
+        "masked_loss": True,
+    }
     return build_config({"name": "x", "enable_bucket": False, **flat, **more})
 
 
@@ -142,7 +148,9 @@ def test_a_turned_photo_has_an_upright_mask(catalogue: Catalogue, tmp_path: Path
 
 def test_masks_are_used_by_masked_loss_alone_and_told_otherwise(cats: ImageSet, readers: Readers, tmp_path: Path) -> None:
     none = find_images(config(cats.folder)).problems
-    assert [problem.option for problem in none if isinstance(problem, Problem)] == ["masked_loss"] and "paint one in Images" in none[0]
+    assert [problem.option for problem in none if isinstance(problem, Problem)] == [
+        "masked_loss"
+    ] and "paint one in Images" in none[0]
     paint(cats, 0, grey(), readers)
     off = find_images(config(cats.folder, masked_loss=False))
     assert all(sample.mask is None for sample in off.samples) and off.problems == ()
@@ -270,7 +278,12 @@ def test_masks_that_need_no_painting(cats: ImageSet, readers: Readers, tmp_path:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is not a readable PNG"), (b"<html>", "is not a readable PNG"), ("cut", "cannot be read"), ("small", "make them the same size")],
+    [
+        (b"", "is not a readable PNG"),
+        (b"<html>", "is not a readable PNG"),
+        ("cut", "cannot be read"),
+        ("small", "make them the same size"),
+    ],
 )
 def test_a_mask_that_does_not_fit_changes_nothing(content: Any, said: str, cats: ImageSet, readers: Readers) -> None:
     written = io.BytesIO()
@@ -338,9 +351,9 @@ def test_a_zip_carries_masks(cats: ImageSet, catalogue: Catalogue, readers: Read
     again = catalogue.create("again")
     imported = import_zip(tmp_path / "out.zip", "out.zip", again, readers)
     assert imported.told == () and len(imported.names) == 2
-    assert [entry.edit for entry in again.entries()[0]] == [
-        entry.edit for entry in cats.entries()[0]
-    ] and again.entries()[0][1].edit.mask is not None
+    assert [entry.edit for entry in again.entries()[0]] == [entry.edit for entry in cats.entries()[0]] and again.entries()[0][
+        1
+    ].edit.mask is not None
     settings = config(again.folder)
     assert np.array_equal(seen(find_images(settings), 1, settings).mask, seen(find_images(config(cats.folder)), 1, settings).mask)
     export_zip(cats, tmp_path / "cut.zip", readers, apply_crops=True)
@@ -366,10 +379,14 @@ def test_a_mask_of_a_zip_that_does_not_fit_is_told(catalogue: Catalogue, readers
     assert [entry.edit.mask is not None for entry in into.entries()[0]] == [False, True]
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
         file.writestr("masks/5_cat/a.png", png(grey()))
-    assert len(import_zip(tmp_path / "b.zip", "b.zip", catalogue.create("x"), readers).names) == 1, "images in a folder of this name"
+    assert len(import_zip(tmp_path / "b.zip", "b.zip", catalogue.create("x"), readers).names) == 1, (
+        "images in a folder of this name"
+    )
 
 
-def test_regularisation_images_without_captions_have_the_datasets_name(catalogue: Catalogue, cats: ImageSet, tmp_path: Path) -> None:
+def test_regularisation_images_without_captions_have_the_datasets_name(
+    catalogue: Catalogue, cats: ImageSet, tmp_path: Path
+) -> None:
     dogs = filled(catalogue, tmp_path, "dog", 2)
     dogs.set_caption(ids(dogs)[0], "a sleeping dog")
     dataset = find_images(config(cats.folder, reg_data=[str(dogs.folder)], masked_loss=False))

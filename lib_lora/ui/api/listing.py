@@ -33,13 +33,17 @@ SORTS = ("name", "size", "tokens")
 
 @dataclass(frozen=True)
 class Look:
-    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings."""
+    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings.
+
+    `is_reg`: as regularisation images, whose captions may be missing.
+    """
 
     show: str = "all"
     text: str = ""
     sort: SortBy = "name"
     page: int = 1
     config: TrainConfig | None = None
+    is_reg: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any], page: int = 1) -> Look:
@@ -51,7 +55,7 @@ class Look:
         show, text, sort = (values.get(name, default) for name, default in (("show", "all"), ("text", ""), ("sort", "name")))
         if show not in FILTERS or sort not in SORTS or not isinstance(text, str) or len(text) > LONGEST_TEXT:
             raise HTTPException(422, "show, text or sort: not one of the values that the page offers")
-        return cls(show, text, sort, page, _config(values.get("settings", "")))
+        return cls(show, text, sort, page, _config(values.get("settings", "")), values.get("kind") == "reg")
 
 
 class Shown:
@@ -102,6 +106,7 @@ class Shown:
         looked = self.looked.get(entry.place)
         size = looked.size if looked else None
         thumbnail = self._looks.thumbnail(entry)
+        unsaid = {"unreadable", "no caption"} if self._look.is_reg else {"unreadable"}
         return {
             "id": entry.id,
             "name": entry.name,
@@ -115,7 +120,7 @@ class Shown:
             "cut": entry.edit.cut,
             **self._frame(entry, size),
             **self._mask(entry),
-            "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind != "unreadable"],
+            "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind not in unsaid],
             "problem": " ".join(looked.problems) if looked else "",
             "thumbnail": f"datasets/{self.dataset.id}/images/{entry.id}/thumbnail?of={thumbnail.stem}" if thumbnail else None,
             "removable": entry.folder.edits.source is None,

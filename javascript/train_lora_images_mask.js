@@ -9,7 +9,7 @@ window.trainLora.imagesMask = (() => {
     const UNREADABLE = "The browser cannot read this mask.";
 
     let made = null; // the views of the dialog
-    let open = null; // {image, path, picture, base, steps, erases, size, at, problems, busy}
+    let open = null; // {image, path, picture, base, steps, erases, size, at, problems, busy, saves}
 
     const longest = () => Math.max(...open.image.size);
     const width = () => (open.size / 100) * longest();
@@ -60,10 +60,10 @@ window.trainLora.imagesMask = (() => {
     // Saves, or removes, the mask by `send`, and closes.
     async function finish(send, said) {
         if (open.busy) return;
-        open.busy = true;
+        open.busy = open.saves = true;
         show();
         const answer = await send();
-        open.busy = false;
+        open.busy = open.saves = false;
         if (!answer.ok) {
             tell(answer.problems);
             return;
@@ -87,7 +87,7 @@ window.trainLora.imagesMask = (() => {
     }
 
     function cancel() {
-        if (!open.busy && (!changed() || confirm("Discard what was painted?"))) close();
+        if (!open.saves && (!changed() || confirm("Discard what was painted?"))) close();
     }
 
     function buttons() {
@@ -164,7 +164,7 @@ window.trainLora.imagesMask = (() => {
         const [across, down] = image.size;
         open = {
             image, base, path: page.images.path(`/images/${image.id}`), steps: [base], erases: false, size: 8,
-            at: [across / 2, down / 2], problems: [], busy: false, picture: page.api.url(image.thumbnail),
+            at: [across / 2, down / 2], problems: [], busy: false, saves: false, picture: page.api.url(image.thumbnail),
         };
         const small = Math.min(1, LONGEST / longest());
         Object.assign(made.canvas, {width: Math.max(Math.round(across * small), 1), height: Math.max(Math.round(down * small), 1)});

@@ -186,15 +186,17 @@ def test_a_job_keeps_the_masks_it_was_given(cats: ImageSet, readers: Readers, tm
     paint(cats, 0, mask, readers)
     catalogue = Catalogue(tmp_path / ".private" / "datasets")
     dogs = filled(catalogue, tmp_path, "dog", 1)
+    paint(dogs, 0, grey(2), readers)
     store = Store(tmp_path / ".queue", tmp_path / ".private")
     entry = Entry("job", {"data": [str(cats.folder)], "reg_data": [str(dogs.folder)]}, queued=0.0)
     taken = store.add(entry).settings
     paint(cats, 0, grey(5), readers)
     catalogue.delete(cats.id)
     catalogue.delete(dogs.id)
-    settings = config(*taken["data"], reg_data=taken["reg_data"], resolution=64)
+    settings = config(*taken["data"], reg_data=taken["reg_data"])
     dataset = find_images(settings)
     assert dataset.problems == () and [sample.caption for sample in dataset.samples] == ["ohwx", "ohwx", "dog"]
+    assert dataset.samples[2].mask is None, "regularisation images are learned whole"
     assert dataset.samples[0].mask is not None and dataset.samples[0].mask.is_relative_to(tmp_path / ".queue")
     with Image.open(dataset.samples[0].mask) as kept:
         assert np.array_equal(np.asarray(kept), np.asarray(mask))

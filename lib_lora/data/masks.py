@@ -48,7 +48,7 @@ def with_painted_masks(dataset: Dataset) -> Dataset:
 
 def painted_masks(dataset: Dataset) -> dict[int, Path]:
     """Index of a sample -> the mask that was painted for it. Regularisation images have none."""
-    folders = {folder.path: folder for folder in dataset.folders if not folder.is_reg}
+    folders = {folder.path: folder for folder in dataset.folders}
     found = {}
     for index, sample in enumerate(dataset.samples):
         folder = None if sample.is_reg else folders.get(sample.path.parent)

@@ -1,20 +1,27 @@
-// The Images room: the dataset in work, what of it is shown, and its state from the server. Other rooms show it.
+// The Images room: the datasets in work, one of images and one of regularisation images, what of one is shown, and its state from
+// the server. Other rooms show it.
 "use strict";
 
 window.trainLora = window.trainLora || {};
 window.trainLora.images = (() => {
     const page = window.trainLora;
-    const KEPT = "train_lora_dataset"; // in the browser, so that a reload finds the dataset again
+    // in the browser, so that a reload finds the datasets again
+    const KEPT = {images: "train_lora_dataset", reg: "train_lora_reg_dataset"};
     const LOOKING_MS = 700; // between polls while images are being looked at
 
-    let dataset = ""; // id
+    const chosen = {images: "", reg: ""}; // ids
+    let kind = "images"; // that is shown
     let asked = {page: 1, show: "all", text: "", sort: "name"};
     let shown = null; // the server's last answer
     let timer = null;
     let framedBy = null; // the settings by which images were shown last
     let newest = 0; // number of the last request, so that an older answer is not shown
 
-    const path = (rest = "") => `datasets/${dataset}${rest}`;
+    const id = (of = kind) => chosen[of];
+    const path = (rest = "") => `datasets/${id()}${rest}`;
+
+    // Both as events take them.
+    const ids = () => (chosen.reg ? `${chosen.images}|${chosen.reg}` : chosen.images);
 
     function problems(texts) {
         page.imagesPanel.problems(texts.map(({text}) => text));
@@ -22,14 +29,15 @@ window.trainLora.images = (() => {
 
     async function refresh() {
         clearTimeout(timer);
-        if (!dataset) {
+        if (!id()) {
+            newest += 1;
             shown = null;
             page.imagesPanel.show(null, asked);
             return;
         }
         newest += 1;
         const number = newest;
-        const query = new URLSearchParams({...asked, ...(framedBy ? {settings: framedBy} : {})});
+        const query = new URLSearchParams({...asked, kind, ...(framedBy ? {settings: framedBy} : {})});
         const answer = await page.api.get(path(`?${query}`));
         if (number !== newest) return;
         if (answer.status === 404) {
@@ -52,18 +60,32 @@ window.trainLora.images = (() => {
         return refresh();
     }
 
-    function choose(id) {
-        dataset = id;
-        if (id) localStorage.setItem(KEPT, id);
-        else localStorage.removeItem(KEPT);
-        asked = {...asked, page: 1, show: "all", text: ""};
+    function choose(wanted, of = kind) {
+        chosen[of] = wanted;
+        if (wanted) localStorage.setItem(KEPT[of], wanted);
+        else localStorage.removeItem(KEPT[of]);
         page.report.formChanged();
+        return of === kind ? anew() : null;
+    }
+
+    function anew() {
+        asked = {...asked, page: 1, show: "all", text: ""};
         return refresh();
+    }
+
+    // Shows the other kind of dataset.
+    async function turn(to) {
+        if (to === kind) return;
+        kind = to;
+        shown = null;
+        problems([]);
+        page.imagesPanel.show(null, asked);
+        await Promise.all([page.imagesDatasets.refresh(), anew()]);
     }
 
     // The id of the dataset in work; a new one if there is none.
     async function needed(name) {
-        if (dataset) return dataset;
+        if (id()) return id();
         const answer = await page.api.send("POST", "datasets", name ? {name} : {});
         if (!answer.ok) {
             problems(answer.problems);
@@ -71,7 +93,7 @@ window.trainLora.images = (() => {
         }
         await choose(answer.data.id);
         await page.imagesDatasets.refresh();
-        return dataset;
+        return answer.data.id;
     }
 
     // A change of the dataset: tells problems, and shows the dataset as it is now.
@@ -85,7 +107,7 @@ window.trainLora.images = (() => {
 
     // Called by gradio once a job has filled the form, which then names the job's own images.
     function filled() {
-        choose("");
+        for (const of of Object.keys(KEPT)) choose("", of);
         page.imagesDatasets.refresh();
         return page.report.filled();
     }
@@ -98,7 +120,7 @@ window.trainLora.images = (() => {
     }
 
     onUiLoaded(() => {
-        dataset = localStorage.getItem(KEPT) || "";
+        for (const [of, name] of Object.entries(KEPT)) chosen[of] = localStorage.getItem(name) || "";
         page.imagesDatasets.refresh();
         refresh();
     });
@@ -106,5 +128,8 @@ window.trainLora.images = (() => {
         if (!document.hidden && shown && shown.looked.done < shown.looked.total) refresh();
     });
 
-    return {change, choose, filled, look, needed, path, problems, refresh, settingsChanged, asked: () => asked, settings: () => framedBy || "", id: () => dataset, data: () => shown};
+    return {
+        change, choose, filled, id, ids, look, needed, path, problems, refresh, settingsChanged, turn,
+        asked: () => asked, settings: () => framedBy || "", data: () => shown, kind: () => kind,
+    };
 })();

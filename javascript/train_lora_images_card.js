@@ -48,8 +48,12 @@ window.trainLora.imagesCard = (() => {
         const thumbnail = page.dom.view("img", "", {
             attributes: ({name, thumbnail: path}) => ({alt: name, src: path && page.api.url(path), loading: "lazy", draggable: "false"}),
         });
+        const mask = page.dom.view("img", "train-lora-masked", { // black where it is not learned
+            attributes: ({mask: path}) => ({alt: "", src: page.api.url(path), loading: "lazy", draggable: "false"}),
+            needed: ({mask: path}) => path && page.imagesMasks.shown(),
+        });
         return page.dom.view("div", "train-lora-picture", {
-            attributes: ({size}) => ({style: size ? `aspect-ratio: ${size[0]} / ${size[1]}` : null}), parts: [thumbnail, frame],
+            attributes: ({size}) => ({style: size ? `aspect-ratio: ${size[0]} / ${size[1]}` : null}), parts: [thumbnail, mask, frame],
         });
     }
 
@@ -72,6 +76,11 @@ window.trainLora.imagesCard = (() => {
             text: () => "Remove", job, needed: ({removable}) => removable,
             press: (image) => page.images.change("DELETE", `/images/${image.id}`),
         });
+        const mask = button("train-lora-small", {
+            text: () => "Mask", job, needed: ({size, thumbnail}) => size && thumbnail && page.images.kind() === "images",
+            press: (image) => page.imagesMask.edit(image),
+        });
+        const covers = line("span", "train-lora-tokens", ({covered}) => `mask ${Math.round(100 * covered)} %`, ({has_mask: has}) => has);
         const tokens = view("span", "train-lora-tokens", {
             text: (image) => `${image.tokens} of ${image.limit} tokens`,
             attributes: (image) => ({"data-over": image.tokens > image.limit || null}),
@@ -80,7 +89,7 @@ window.trainLora.imagesCard = (() => {
             attributes: (image) => ({"data-left-out": image.left_out || null, "data-broken": image.problem ? true : null}),
             parts: [
                 picture(), head, list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
-                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, remove, tokens]}),
+                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, mask, remove, tokens, covers]}),
             ],
         });
     }

@@ -7,13 +7,13 @@ window.trainLora.imagesDatasets = (() => {
     let known = {datasets: [], folders: false};
     let field = null;
 
-    const current = () => known.datasets.find(({id}) => id === page.images.id())?.name || "";
+    const current = (kind) => known.datasets.find(({id}) => id === page.images.id(kind))?.name || "";
 
     async function refresh() {
         const answer = await page.api.get("datasets");
         if (!answer.ok) return;
         known = answer.data;
-        if (page.images.id() && !current()) await page.images.choose("");
+        for (const kind of ["images", "reg"]) if (page.images.id(kind) && !current(kind)) await page.images.choose("", kind);
         fillChoices();
         page.imagesPanel.show(page.images.data(), page.images.asked());
     }
@@ -70,11 +70,11 @@ window.trainLora.imagesDatasets = (() => {
 
     const BUTTONS = [
         ["Folder on the disk", openFolder, () => known.folders],
-        ["Rename", rename, current],
-        ["Duplicate", async () => open(await send("POST", page.images.path("/duplicate"))), current],
-        ["Export", download, current],
+        ["Rename", rename, () => current()],
+        ["Duplicate", async () => open(await send("POST", page.images.path("/duplicate"))), () => current()],
+        ["Export", download, () => current()],
         ["Write captions to the folder", writeCaptions, ({data}) => data?.folder],
-        ["Delete", remove, current],
+        ["Delete", remove, () => current()],
     ];
 
     function build() {
@@ -88,5 +88,5 @@ window.trainLora.imagesDatasets = (() => {
         return page.dom.view("div", "train-lora-row-buttons", {parts: [choice, ...buttons]});
     }
 
-    return {build, refresh};
+    return {build, current, refresh};
 })();

@@ -93,12 +93,13 @@ window.trainLora.imagesPanel = (() => {
     function content() {
         const {view, list} = page.dom;
         const grid = view("div", "train-lora-images", {
-            items: ({data}) => data.images, key: ({id}) => id, make: page.imagesCard.make,
+            items: ({data}) => data.images.map((image) => ({...image, dataset: data.id})),
+            key: ({dataset, id}) => `${dataset} ${id}`, make: page.imagesCard.make,
         });
         return view("div", "train-lora-dataset", {
             needed: ({data}) => data !== null,
             parts: [
-                filters(), tools(), page.imagesCaptions.build(), page.imagesCaptioners.build(),
+                filters(), tools(), page.imagesMasks.build(), page.imagesCaptions.build(), page.imagesCaptioners.build(),
                 list("train-lora-note", ({data}) => data.problems), grid, pager(),
             ],
         });
@@ -111,11 +112,11 @@ window.trainLora.imagesPanel = (() => {
             ...chooser("Choose images", {}), ...chooser("Choose a folder", {webkitdirectory: ""}),
         ]});
         const status = (part) => view("div", "", {attributes: () => ({role: "status"}), parts: [part]});
-        return [
+        return page.imagesKinds.build([
             page.imagesDatasets.build(), drop,
             line("p", "train-lora-phase", () => told.arriving, () => told.arriving),
             status(list("train-lora-problem", () => told.problems)), status(line("span", "train-lora-spoken", () => told.spoken)), content(),
-        ];
+        ]);
     }
 
     let shown = {data: null, asked: {show: "all"}};

@@ -22,7 +22,7 @@ window.trainLora.report = (() => {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
         sent = values.slice(1);
-        return [key, page.images.id(), ...values.slice(1)];
+        return [key, page.images.ids(), ...values.slice(1)];
     }
 
     // Called by gradio once the page is loaded: what the browser kept of the form.

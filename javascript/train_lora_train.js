@@ -30,7 +30,7 @@ window.trainLora.train = (() => {
         }
         page.status.pollSoon();
         try {
-            return [await page.guard.key(), page.images.id(), ...values.slice(1)];
+            return [await page.guard.key(), page.images.ids(), ...values.slice(1)];
         } finally {
             setTimeout(() => { pressed = false; }, PRESSED_MS);
         }

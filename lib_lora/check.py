@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from lib_lora.config.groups import TrainConfig, title
+from lib_lora.config.groups import TrainConfig, problem, title
 from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
 from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import Dataset, scan, with_regularisation
-from lib_lora.data.masks import with_masks
+from lib_lora.data.masks import painted_masks, with_masks, with_painted_masks
 from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.errors import ConfigError, DatasetError, Problem
 from lib_lora.families.family import DetectedModel
@@ -94,7 +94,8 @@ class Findings:
         found = [*settings, *host, *self._device_problems(), *self._model_problems()]
         found += _folder_problems(self._host.lora_folder())
         found += [Problem("name", text) for text in _link_problems(self._host.work_folder() / name)] if name else []
-        found += [*(Problem("data", text) for text in self.dataset.problems), *self._planned[1]]
+        found += [text if isinstance(text, Problem) else Problem("data", text) for text in self.dataset.problems]
+        found += self._planned[1]
         return tuple(found or self._last_problems())
 
     @property
@@ -217,9 +218,25 @@ def find_images(config: TrainConfig) -> Dataset:
         dataset = with_regularisation(dataset, scan(data.reg_data, captions=replace(source, trigger=""), repeats=1, is_reg=True))
     if data.masked_loss and data.mask_data:
         dataset = with_masks(dataset, data.mask_data)
+    elif data.masked_loss and not data.alpha_mask:  # as in sd-scripts, which then uses transparency
+        dataset = with_painted_masks(dataset)
+    dataset = _told_of_masks(config, dataset)
     problems = [*dataset.problems, *_split_problems(config, dataset), *_cache_problems(config, dataset)]
     problems += _weight_problems(config, dataset)
     return replace(dataset, problems=tuple(dict.fromkeys(problems)))
+
+
+def _told_of_masks(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """The dataset with what there is to say of masks that were painted: that none were, or why they are not used."""
+    data, painted = config.data, len(painted_masks(dataset))
+    if data.masked_loss and not (data.mask_data or data.alpha_mask or painted) and dataset.samples:
+        none = f"paint one in Images, choose a {title('mask_data')}, or use {title('alpha_mask')}."
+        return replace(dataset, problems=(*dataset.problems, problem("masked_loss", f"no image has a mask; {none}")))
+    others = [name for name in ("mask_data", "alpha_mask") if data.masked_loss and getattr(data, name)]
+    if not painted or (data.masked_loss and not others):
+        return dataset
+    why = f"{title(others[0])} is used instead" if others else f"{title('masked_loss')} is off"
+    return replace(dataset, notes=(*dataset.notes, f"Masks painted in Images ({painted}) are not used: {why}."))
 
 
 def _split_problems(config: TrainConfig, dataset: Dataset) -> list[str]:

@@ -13,6 +13,7 @@ from lib_lora.data.buckets import BucketRule, Placement, place, place_fixed
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.folders import Folder, named
 from lib_lora.data.hidden_names import given_name
+from lib_lora.data.masks import masks_told
 from lib_lora.data.order import batches_per_epoch, epoch_batches, held_out, matched_repeats
 from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError, bounded
@@ -38,7 +39,8 @@ class Plan:
 
     `samples` are all samples, including those held out. `buckets` holds the index of every trained sample, once per repeat in
     an epoch. `heldout` are the indices held out for validation. `model` and `layers` are descriptions, empty if the model is not
-    known yet. `captions` says how many come from files, `notes` which folders and settings are not used.
+    known yet. `captions` says how many come from files, `masks` how many images have one, `notes` which folders and settings are
+    not used.
     """
 
     samples: tuple[Sample, ...]
@@ -56,6 +58,7 @@ class Plan:
     layers: str = ""
     model: str = ""
     captions: str = ""
+    masks: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -119,6 +122,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
         _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
         heldout,
         captions=_captions(dataset),
+        masks=masks_told(dataset.samples),
         notes=tuple(bounded([*dataset.notes, *config_notes(config)])),
     )
 

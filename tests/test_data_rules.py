@@ -25,7 +25,6 @@ CASES = [
     ({"min_bucket_reso": 64, "bucket_reso_steps": 128}, "must be at least Bucket step"),
     ({"random_crop": True}, "Random crop (random_crop): images change every time"),
     ({"color_aug": True, "random_crop": True}, "Random crop (random_crop) and Colour augmentation (color_aug)"),
-    ({"masked_loss": True}, "needs a Mask folder (mask_data)"),
     ({"masked_loss": True, "mask_data": "x", "alpha_mask": True}, "both are on"),
 ]
 

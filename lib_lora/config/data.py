@@ -149,7 +149,7 @@ class DataConfig:
     masked_loss: bool = option(
         False,
         label="Mask images",
-        help="Uses the images in the Mask folder as masks: only bright parts are learned.",
+        help="Uses the masks painted in Images, or those in the Mask folder: only bright parts are learned.",
     )
     mask_data: str = option(
         "",

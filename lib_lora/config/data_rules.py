@@ -65,12 +65,6 @@ def changing_pictures_are_not_kept(config: TrainConfig) -> Problem | None:
     return Problem("cache_latents", f"{wanted}: images change every time, but {kept} is on; turn it off.")
 
 
-def masks_have_a_folder(config: TrainConfig) -> Problem | None:
-    if not config.data.masked_loss or config.data.mask_data or config.data.alpha_mask:  # sd-scripts then uses alpha_mask
-        return None
-    return problem("masked_loss", f"needs a {title('mask_data')}; choose one, or use {title('alpha_mask')}.")
-
-
 def one_kind_of_mask(config: TrainConfig) -> Problem | None:
     if not (config.data.masked_loss and config.data.mask_data and config.data.alpha_mask):
         return None
@@ -85,6 +79,5 @@ RULES: tuple[Rule, ...] = (
     bucket_range,
     smallest_side_has_a_step,
     changing_pictures_are_not_kept,
-    masks_have_a_folder,
     one_kind_of_mask,
 )

@@ -36,7 +36,7 @@ class Sample:
 
     `size`: of the part that is used. `crop`: that part, and `whole` the file's size, if it is not the whole. `cut`: where the
     bucket's cut lies in it, as shares of the surplus; None for the centre. `sha256`, `mask_sha256`: hashes of the files'
-    content when they were checked.
+    content when they were checked. `mask_covered`: the mean of the mask, 0 to 1, over the part that is used.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class Sample:
     crop: Crop | None = None
     cut: tuple[float, float] | None = None
     whole: Size | None = None
+    mask_covered: float = 1.0
 
     @property
     def file_size(self) -> Size:

@@ -1,7 +1,8 @@
 """The child process of `data/decoder_process.py`: decodes images one after the other, and returns their sizes and hashes.
 
 A request is a line of JSON: a path, or an object. `{"path": …, "header": true}` asks for the size alone, which needs no decoding.
-`{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path.
+`{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path. Those of
+`conversion` and `mask_files` write images and measure masks.
 
 It ends with its input, or if an image takes too long: its parent may be gone, and no Python code runs in a stuck decoder.
 """
@@ -22,6 +23,7 @@ from lib_lora.data.conversion import written
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_facts import deep_as_rgb, difference_hash, is_transparent, save_thumbnail, sharpness, small_grey
 from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, is_turned, on_white, reading, upright
+from lib_lora.data.mask_files import measured, written_mask
 from lib_lora.errors import DatasetError
 
 READY = "train-lora reader"  # our first line; other code that starts with Python may write before it
@@ -65,6 +67,8 @@ def answer_to(asked: Any) -> dict[str, object]:
     """The answer to a request: a path, or an object."""
     if isinstance(asked, str):
         return answer(Path(asked))
+    if "mask" in asked:
+        return written_mask(asked) if "target" in asked else measured(asked)
     if "target" in asked:
         return written(asked)
     path = Path(asked["path"])

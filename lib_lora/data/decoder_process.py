@@ -53,6 +53,14 @@ class Look(NamedTuple):
     unsaved: str
 
 
+class Mask(NamedTuple):
+    """A mask image that was decoded whole. `covered`: the mean of its red channel, 0 to 1."""
+
+    size: Size
+    sha256: str
+    covered: float
+
+
 class Reader:
     """A decoder process for one image at a time. It starts with the first image, and again after an image that ended it.
 
@@ -120,6 +128,26 @@ class Reader:
             NoReaderError: it does not start.
         """
         self._started()
+
+    def mask(self, path: Path, crop: Crop | None = None) -> Mask:
+        """The facts of a mask image. `crop`: the part of it that `covered` is of.
+
+        Raises:
+            DatasetError, NotNowError, NoReaderError: as `picture`.
+        """
+        answer = self._answer({"mask": str(path), "crop": crop}, given_name(path))
+        return Mask(Size(*answer["size"]), answer["sha256"], answer["covered"])
+
+    def write_mask(self, image: Path, target: Path, how: str, mask: Path | None = None) -> float:
+        """Write a mask of an image as a grey PNG; returns its mean, 0 to 1. `how`: as in `mask_files.HOW`.
+
+        Raises:
+            DatasetError: it does not fit the image, or is black everywhere.
+            NotNowError, NoReaderError: as `picture`. `target` may be incomplete.
+        """
+        name = given_name(image)
+        request = {"image": str(image), "target": str(target), "how": how, "mask": mask and str(mask), "name": name}
+        return float(self._answer(request, name)["covered"])
 
     def close(self) -> None:
         """End the process."""
@@ -234,6 +262,21 @@ class Readers:
         """As `Reader.written`, from any thread."""
         with self._lent() as reader:
             return reader.written(source, target, name, kind, crop)
+
+    def look(self, path: Path, thumbnail: Path, side: int) -> Look:
+        """As `Reader.look`, from any thread."""
+        with self._lent() as reader:
+            return reader.look(path, thumbnail, side)
+
+    def mask(self, path: Path, crop: Crop | None = None) -> Mask:
+        """As `Reader.mask`, from any thread."""
+        with self._lent() as reader:
+            return reader.mask(path, crop)
+
+    def write_mask(self, image: Path, target: Path, how: str, mask: Path | None = None) -> float:
+        """As `Reader.write_mask`, from any thread."""
+        with self._lent() as reader:
+            return reader.write_mask(image, target, how, mask)
 
     @contextmanager
     def _lent(self) -> Iterator[Reader]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
@@ -19,6 +20,18 @@ from lib_lora.errors import DatasetError
 FILE = "train-lora-dataset.json"
 MAX_BYTES = 32 * 2**20  # 5,000 captions of 4,000 characters, and their crops
 MAX_SIDE = 2**20  # pixels
+MASKS = ".masks"  # beside that file; no search for images looks into it
+_MASK = re.compile(r"[0-9a-f]{32}\.pn_")
+
+
+class PaintedMask(NamedTuple):
+    """A mask in the folder MASKS: a grey PNG of the upright image's size. `covered`: its mean, 0 to 1.
+
+    The file is named after its content and never changed, so that Undo and jobs find what they knew.
+    """
+
+    file: str
+    covered: float
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,14 @@ class ImageEdit:
 
     `left_out`: not trained on. `crop`: edges in pixels of the upright image, of the part that is used instead of the whole.
     `cut`: where the bucket's cut lies in what remains, from top and left, as a share of the surplus, 0 to 1; None for the
-    centre. `caption`: replaces the file's; None if there is no edit.
+    centre. `caption`: replaces the file's; None if there is no edit. `mask`: what is learned of it; None for all.
     """
 
     left_out: bool = False
     crop: Crop | None = None
     cut: tuple[float, float] | None = None
     caption: str | None = None
+    mask: PaintedMask | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
@@ -44,12 +58,14 @@ class ImageEdit:
 class FolderEdits:
     """The edits of a folder. `images`: relative path with given names, such as `10_cat/a.png` -> edit.
 
-    `source`: the folder on the disk that holds the images; None if they lie in the dataset's own folder.
+    `source`: the folder on the disk that holds the images; None if they lie in the dataset's own folder. `folder`: where the
+    edits were read.
     """
 
     name: str = ""
     source: str | None = None
     images: Mapping[str, ImageEdit] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
 
     def of(self, place: str) -> ImageEdit:
         """The edit of the image at a relative path."""
@@ -77,7 +93,7 @@ def edits_in(folder: Path) -> FolderEdits | None:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 2**20} MB")
-        return edits_of(path.read_text(encoding="utf-8"))
+        return replace(edits_of(path.read_text(encoding="utf-8")), folder=folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(
             [f"The dataset {folder.name!r} is damaged ({_said(error)}); make it again from its images."]
@@ -106,6 +122,7 @@ def _edit(plain: Any) -> ImageEdit:
         None if crop is None else legal_crop(crop),
         None if cut is None else legal_cut(cut),
         caption,
+        None if plain.get("mask") is None else _legal_mask(plain["mask"]),
     )
 
 
@@ -135,6 +152,13 @@ def legal_cut(plain: Any) -> tuple[float, float]:
     if not (math.isfinite(top) and math.isfinite(left) and 0 <= top <= 1 and 0 <= left <= 1):
         raise ValueError("the position of a cut is not between 0 and 1")
     return top, left
+
+
+def _legal_mask(plain: Any) -> PaintedMask:
+    file, covered = plain
+    if not _MASK.fullmatch(file) or type(covered) not in (int, float) or not 0 <= covered <= 1:
+        raise ValueError("a mask is not named as one")
+    return PaintedMask(file, float(covered))
 
 
 def size_in(crop: Crop | None, whole: Size) -> Size | None:

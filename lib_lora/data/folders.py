@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora.config.options import shown
-from lib_lora.data.edits import NO_EDITS, FolderEdits, ImageEdit, edits_in
+from lib_lora.data.edits import MASKS, NO_EDITS, FolderEdits, ImageEdit, edits_in
 from lib_lora.data.hidden_names import given, given_name, suffix_of
 from lib_lora.errors import DatasetError
 from lib_lora.paths import WINDOWS, existing_folder, is_device, missing_problem, path_problem, split_repeats
@@ -41,6 +41,11 @@ class Folder:
     def edit(self, image: Path) -> ImageEdit:
         """The edit of an image of this folder."""
         return self.edits.of(place_of(image, self.root))
+
+    def mask(self, image: Path) -> Path | None:
+        """The mask painted for an image of this folder; None if there is none."""
+        painted = self.edit(image).mask
+        return None if painted is None or self.edits.folder is None else self.edits.folder / MASKS / painted.file
 
 
 @dataclass
@@ -167,8 +172,10 @@ class FolderSearch:
             self.notes.append(f"{path.name}: {named(inside.unused)}: {why}.")
         self._refuse(inside.links, root)
         match = _REPEATS_NAME.fullmatch(path.name)
-        if not match:
-            return Folder(path, repeats or self.repeats, None, root, self.is_reg, edits)
+        if not match:  # the name of a dataset is that of its class
+            return Folder(
+                path, repeats or self.repeats, edits.name.strip() or None if self.is_reg else None, root, self.is_reg, edits
+            )
         named_repeats = repeats_in(match[1])
         if named_repeats is None and not repeats:
             self.problems.append(

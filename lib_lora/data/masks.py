@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lib_lora.data.dataset import Dataset, Sample, checked_picture
-from lib_lora.data.decoder_process import NoReaderError, Readers
+from lib_lora.data.dataset import MAX_IMAGES, Dataset, Sample
+from lib_lora.data.decoder_process import Mask, NoReaderError, Readers
 from lib_lora.data.folders import FolderSearch, link_problem, named
 from lib_lora.data.hidden_names import given_name, given_stem
+from lib_lora.data.image_files import NotNowError
+from lib_lora.data.sizes import Crop
 from lib_lora.errors import DatasetError
 from lib_lora.paths import pasted
 
 MASKS = "Mask folder (mask_data)"
+_measured: dict[tuple[Path, int, int, Crop | None], Mask | DatasetError] = {}  # by path, mtime, length and part
 
 
 def with_masks(dataset: Dataset, folder: str) -> Dataset:
@@ -32,11 +36,46 @@ def with_masks(dataset: Dataset, folder: str) -> Dataset:
     )
     missing = [given_name(sample.path) for sample in samples if not sample.is_reg and sample.mask is None]
     problems = [f"{MASKS}: has no mask for {named(missing)}; add one with the same name."] if missing else []
+    return _with_facts(dataset, samples, problems, MASKS)
+
+
+def with_painted_masks(dataset: Dataset) -> Dataset:
+    """`dataset` with the masks that were painted for its images; the others are learned whole."""
+    painted = painted_masks(dataset)
+    samples = tuple(replace(sample, mask=painted.get(index)) for index, sample in enumerate(dataset.samples))
+    return _with_facts(dataset, samples, [], "")
+
+
+def painted_masks(dataset: Dataset) -> dict[int, Path]:
+    """Index of a sample -> the mask that was painted for it. Regularisation images have none."""
+    folders = {folder.path: folder for folder in dataset.folders}
+    found = {}
+    for index, sample in enumerate(dataset.samples):
+        folder = None if sample.is_reg else folders.get(sample.path.parent)
+        mask = folder and folder.mask(sample.path)
+        if mask:
+            found[index] = mask
+    return found
+
+
+def masks_told(samples: Sequence[Sample]) -> str:
+    """How many images have a mask and how much those cover, in words; empty if none has one."""
+    learned = [sample for sample in samples if not sample.is_reg]
+    covered = [sample.mask_covered for sample in learned if sample.mask is not None]
+    if not covered:
+        return ""
+    have, they = ("have", "they cover") if len(covered) > 1 else ("has", "it covers")
+    mean = f"{100 * sum(covered) / len(covered):.0f} %" + (" on average" if len(covered) > 1 else "")
+    return f"{len(covered)} of {len(learned)} images {have} a mask; {they} {mean}"
+
+
+def _with_facts(dataset: Dataset, samples: Sequence[Sample], problems: list[str], title: str) -> Dataset:
+    """`dataset` with samples whose masks are decoded. `title`: of the option that names them; empty for painted ones."""
     with Readers() as readers:
-        read = [_with_hash(sample, readers) for sample in samples]
+        read = [_with_hash(sample, readers, title) for sample in samples]
     problems += [problem for found in read if not isinstance(found, Sample) for problem in found]
     good = tuple(found for found in read if isinstance(found, Sample))
-    return replace(dataset, samples=samples if problems else good, problems=(*dataset.problems, *problems))
+    return replace(dataset, samples=tuple(samples) if problems else good, problems=(*dataset.problems, *problems))
 
 
 def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Path]:
@@ -53,18 +92,39 @@ def _masks_for(images: Path, given: Path, search: FolderSearch) -> dict[str, Pat
     return {given_stem(path): path for path in found.images}
 
 
-def _with_hash(sample: Sample, readers: Readers) -> Sample | list[str]:
-    """The sample with its mask's hash, or the problems of the mask."""
+def _with_hash(sample: Sample, readers: Readers, title: str) -> Sample | list[str]:
+    """The sample with the facts of its mask, or the problems of the mask."""
     if sample.mask is None:
         return sample
+    name = f"{title}: {given_name(sample.mask)!r}" if title else f"The mask of {given_name(sample.path)!r}"
     try:
-        mask = checked_picture(sample.mask, readers)
+        mask = _checked_mask(sample.mask, sample.crop, readers)
     except NoReaderError as error:
         return error.problems  # not the mask's fault
     except DatasetError as error:
-        return [f"{MASKS}: {problem}" for problem in error.problems]
+        return [f"{title}: {problem}" for problem in error.problems] if title else [f"{name} cannot be read; paint it again."]
     except OSError as error:
-        return [f"{MASKS}: {given_name(sample.mask)!r} cannot be read ({error.strerror}); check its permissions."]
+        return [f"{name} cannot be read ({error.strerror}); {'check its permissions' if title else 'paint it again'}."]
     if mask.size == sample.file_size:
-        return replace(sample, mask_sha256=mask.sha256)
-    return [f"{MASKS}: {given_name(sample.mask)!r} is {mask.size}, but its image is {sample.file_size}; make them the same size."]
+        return replace(sample, mask_sha256=mask.sha256, mask_covered=mask.covered)
+    return [f"{name} is {mask.size}, but its image is {sample.file_size}; make them the same size."]
+
+
+def _checked_mask(path: Path, crop: Crop | None, readers: Readers) -> Mask:
+    """As `dataset.checked_picture`, of a mask."""
+    stat = path.stat()
+    key = path, stat.st_mtime_ns, stat.st_size, crop
+    found = _measured.get(key)
+    if found is None:
+        try:
+            found = readers.mask(path, crop)
+        except NotNowError:
+            raise
+        except DatasetError as error:
+            found = error
+        if len(_measured) >= 4 * MAX_IMAGES:
+            _measured.clear()
+        _measured[key] = found
+    if isinstance(found, DatasetError):
+        raise DatasetError(found.problems)
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora.data.dataset import MAX_IMAGES
-from lib_lora.data.edits import FILE, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
+from lib_lora.data.edits import FILE, MASKS, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
 from lib_lora.data.folders import Folder, FolderSearch, place_of
 from lib_lora.data.hidden_names import given_name
 from lib_lora.datasets.caption_files import CaptionFiles
@@ -118,7 +118,7 @@ class ImageSet:
     def is_empty(self) -> bool:
         """Whether it has no images yet; a folder on the disk counts as not empty."""
         edits = self.edits
-        return edits.source is None and not any(path.is_dir() or path.name != FILE for path in self.folder.iterdir())
+        return edits.source is None and all(path.name in (FILE, MASKS) for path in self.folder.iterdir())
 
     def entries(self) -> tuple[list[ImageEntry], list[str]]:
         """The images in order, those left out too, and sentences on what cannot be used.
@@ -247,7 +247,8 @@ class ImageSet:
         """
         with self._lock:
             entry = self.entry(image_id)
-            what = "leave out" if values.get("left_out") else "use" if "left_out" in values else "crop of"
+            first = next(iter(values), "crop")
+            what = {"left_out": "leave out" if values.get("left_out") else "use", "mask": "mask of"}.get(first, "crop of")
             self.change({entry.place: replace(entry.edit, **values)}, f"{what} {entry.name}")
 
     def change(self, edits: Mapping[str, ImageEdit], what: str, joins: Change | None = None) -> Change:
@@ -273,6 +274,11 @@ class ImageSet:
                 change = Change(what, before)
                 self._changes = [*self._changes[-MOST_UNDONE + 1 :], change]
             return change
+
+    def mentioned(self) -> list[ImageEdit]:
+        """Every edit that there is, or that Undo may bring back."""
+        with self._lock:
+            return [*self.edits.images.values(), *(edit for change in self._changes for edit in change.before.values())]
 
     def undo(self) -> str:
         """Take the last change back; returns what it was, "" if there is none.

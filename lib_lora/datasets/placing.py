@@ -13,6 +13,7 @@ from lib_lora.data.folders import IMAGE_SUFFIXES, named, repeats_in
 from lib_lora.data.hidden_names import given_name, hidden_name
 from lib_lora.errors import DatasetError
 
+ARRIVING = "arriving"  # folder of a dataset beside its images, for what is not complete
 MOST_OF_A_NAME = 10_000  # files that differ by their numbers
 LONGEST_FOLDER_NAME = 200  # bytes
 _ILLEGAL = set('/\\<>:"|?*')

@@ -14,7 +14,8 @@ from lib_lora.data.image_files import MAX_BYTES
 from lib_lora.datasets.arrivals import Arrival, Arrivals
 from lib_lora.datasets.image_set import ImageSet
 from lib_lora.datasets.kinds import START, ZIP, Kind, kind_of
-from lib_lora.datasets.zips import ARRIVING, Progress, import_zip
+from lib_lora.datasets.placing import ARRIVING
+from lib_lora.datasets.zips import Progress, import_zip
 from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_ending, passing_name
 

@@ -1,7 +1,8 @@
 """Exports a dataset as a zip in kohya's layout: `REPEATS_CONCEPT/image` with `.txt` captions, of what training would use.
 
-Images are copied byte for byte. What kohya's files cannot say is in `train-lora-dataset.json`, which our import reads: crops,
-cuts, and captions that a caption file would change, such as one with blank lines.
+Images are copied byte for byte; their masks are in `masks/`, which can serve as a mask folder. What kohya's files cannot say is
+in `train-lora-dataset.json`, which our import reads: crops, cuts, and captions that a caption file would change, such as one with
+blank lines.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from lib_lora.data.captions import DEFAULT_EXTENSION, CaptionSource, caption_of
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import FILE, NO_EDIT, FolderEdits, ImageEdit
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
+from lib_lora.datasets.masks import mask_of
 from lib_lora.datasets.placing import LONGEST_FOLDER_NAME
+from lib_lora.datasets.zip_listing import MASKS
 from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_name
 
@@ -50,6 +53,11 @@ class Packed:
     def caption_place(self) -> str:
         """The path of its caption file."""
         return self.place[: -len(Path(self.place).suffix)] + DEFAULT_EXTENSION
+
+    @property
+    def mask_place(self) -> str:
+        """The path of its mask."""
+        return f"{MASKS}/{self.place[: -len(Path(self.place).suffix)]}.png"
 
     @property
     def edit(self) -> ImageEdit:
@@ -122,17 +130,18 @@ def _is_numbered(entry: ImageEntry) -> bool:
 
 
 def _write(file: zipfile.ZipFile, image: Packed, beside: Path, readers: Readers) -> None:
-    """Write an image and its caption."""
-    entry = image.entry
-    if image.is_cropped:
+    """Write an image with its mask and its caption."""
+    entry, mask = image.entry, mask_of(image.entry)
+    for source, place in ((entry.path, image.place), *([(mask, image.mask_place)] if mask else [])):
+        if not image.is_cropped:
+            _copy(file, source, place)
+            continue
         part = beside.with_name(f"{beside.name}.crop")
         try:
-            readers.written(entry.path, part, entry.name, None, entry.edit.crop)
-            _copy(file, part, image.place)
+            readers.written(source, part, entry.name, None, entry.edit.crop)
+            _copy(file, part, place)
         finally:
             part.unlink(missing_ok=True)
-    else:
-        _copy(file, entry.path, image.place)
     if entry.caption:
         file.writestr(_info(image.caption_place), entry.caption)
 

@@ -35,6 +35,7 @@ MAX_UNPACKED = 32 * 2**30  # bytes
 MAX_RATIO, ANY_RATIO_BYTES = 200, 2**20  # unpacked bytes per packed byte, of an entry that unpacks to more than that
 MAX_FOLDERS = 200  # numbered
 REG = "reg"  # kohya_ss' folder of regularisation images
+MASKS = "masks"  # folder beside the numbered folders, with masks in folders of the same names
 _ENTRY = b"PK\x01\x02"
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # flags of an entry
 _JUNK_FOLDERS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
@@ -74,12 +75,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Picked:
-    """An image to import. `folder`: N_name, or empty."""
+    """An image to import. `folder`: N_name, or empty. `mask`: what is learned of it; None for all."""
 
     image: Member
     caption: Member | None
     folder: str
     is_reg: bool
+    mask: Member | None = None
 
 
 @dataclass
@@ -148,6 +150,9 @@ def contents(archive: zipfile.ZipFile, name: str, told: Told, with_reg: bool = T
             images.append(member)
         else:
             told.add(member.name, NESTED if member.suffix == ".zip" else OTHERS)
+    masks = _masks(images)
+    of_masks = {id(mask) for mask in masks.values()}
+    images = [image for image in images if id(image) not in of_masks]
     for image, folder, is_reg in _in_folders(images, told):
         given = captions.get(image.stem, {})
         if is_reg and not with_reg:
@@ -156,12 +161,25 @@ def contents(archive: zipfile.ZipFile, name: str, told: Told, with_reg: bool = T
         files = [given[suffix] for suffix in _CAPTIONS if suffix in given]
         for second in files[1:]:
             told.add(second.name, SECOND_CAPTION)
-        found.picked.append(Picked(image, files[0] if files else None, folder, is_reg))
+        found.picked.append(Picked(image, files[0] if files else None, folder, is_reg, masks.get(image.stem)))
     used = {image.stem for image in images}
     for stem, given in captions.items():
         for member in given.values() if stem not in used else ():
             told.add(member.name, LONELY)
     _check(found, name)
+    return found
+
+
+def _masks(images: Sequence[Member]) -> dict[tuple[tuple[str, ...], str], Member]:
+    """What an image has in common with its mask -> the mask: `masks/N_name/a.png` is that of `N_name/a.jpg`."""
+    stems = {image.stem for image in images}
+    found = {}
+    for image in images:
+        folders, stem = image.stem
+        if len(folders) > 1 and is_numbered(folders[-1]) and folders[-2].casefold() == MASKS:
+            of = (*folders[:-2], folders[-1]), stem
+            if of in stems:
+                found[of] = image
     return found
 
 
@@ -239,6 +257,7 @@ def _check(found: Contents, name: str) -> None:
     """Check the sizes that a zip states; zipfile unpacks no more than these."""
     wanted = [(picked.image, MAX_BYTES) for picked in found.picked]
     wanted += [(picked.caption, MAX_CAPTION_BYTES) for picked in found.picked if picked.caption is not None]
+    wanted += [(picked.mask, MAX_BYTES) for picked in found.picked if picked.mask is not None]
     wanted += [(found.edits, MAX_EDITS_BYTES)] if found.edits is not None else []
     for member, most in wanted:
         info = member.info

@@ -1,4 +1,4 @@
-"""Imports a zip into a dataset: images, captions, kohya's numbered folders, and crops of a zip that was exported here.
+"""Imports a zip into a dataset: images, captions, masks, kohya's numbered folders, and crops of a zip that was exported here.
 
 It is unpacked member by member into a folder beside the dataset, and moved in when all of it is there.
 """
@@ -9,23 +9,23 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.decoder_process import NoReaderError, Readers
 from lib_lora.data.edits import MAX_BYTES as MAX_EDITS_BYTES
-from lib_lora.data.edits import NO_EDITS, FolderEdits, ImageEdit, edits_of
+from lib_lora.data.edits import NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_of
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_files import MAX_BYTES, NotNowError
 from lib_lora.datasets.arrivals import Told, check_caption, settled
 from lib_lora.datasets.image_set import ImageSet, legal_caption
-from lib_lora.datasets.placing import NewImage
+from lib_lora.datasets.masks import stored
+from lib_lora.datasets.placing import ARRIVING, NewImage
 from lib_lora.datasets.zip_listing import Contents, Member, Picked, contents, damaged, opened
 from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_name
 
-ARRIVING = "arriving"  # folder of a dataset beside its images, for what is not complete
 _CHUNK = 2**20
 _SPARE = 64 * 2**20  # bytes that remain free on the disk
 Progress = Callable[[int, int], None]  # images done, of all
@@ -69,8 +69,11 @@ def import_zip(
             edits = _edits(file, found.edits, name, told)
             images = []
             for number, picked in enumerate(found.picked):
-                image = _unpacked(file, picked, folder / f"{number}", readers, name, told)
-                images += [] if image is None else [(image, picked)]
+                target = folder / f"{number}"
+                image = _unpacked(file, picked, target, readers, name, told)
+                if image is not None:
+                    edit = _with_mask(file, picked, target, readers, name, told, into)
+                    images.append((replace(image, edit=edit), picked))
                 progress(number + 1, len(found.picked))
         batches = _with_edits(images, edits, found.edits)
         places = _add(batches[False], batches[True], into, reg)
@@ -103,7 +106,7 @@ def _check_room(found: Contents, into: ImageSet, folder: Path) -> None:
     """Check that images and bytes are not too many."""
     images = [picked for picked in found.picked if not picked.is_reg]
     into.check_open({picked.folder for picked in images}, len(images))
-    members = [member for picked in found.picked for member in (picked.image, picked.caption) if member is not None]
+    members = [member for picked in found.picked for member in (picked.image, picked.caption, picked.mask) if member is not None]
     needed = sum(member.info.file_size for member in members) + _SPARE
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -132,6 +135,23 @@ def _unpacked(file: zipfile.ZipFile, picked: Picked, target: Path, readers: Read
         told.refused(error)
         return NewImage(picked.folder, truthful, target)
     return NewImage(picked.folder, truthful, target, caption, picked.caption.suffix)
+
+
+def _with_mask(
+    file: zipfile.ZipFile, picked: Picked, image: Path, readers: Readers, name: str, told: Told, into: ImageSet
+) -> ImageEdit:
+    """The edit that names the mask of an unpacked image; a mask that does not fit is told, and not used."""
+    if picked.mask is None or picked.is_reg:
+        return NO_EDIT
+    packed, made = image.with_name(f"{image.name}.packed"), image.with_name(f"{image.name}.mask")
+    unpack(file, picked.mask, packed, MAX_BYTES, name)
+    try:
+        return ImageEdit(mask=stored(into, made, readers.write_mask(image, made, "painted", packed)))
+    except (NoReaderError, NotNowError):
+        raise
+    except DatasetError:
+        told.add(picked.image.name, "its mask cannot be read, is black or of another size, so it is learned whole")
+        return NO_EDIT
 
 
 def unpack(file: zipfile.ZipFile, member: Member, target: Path, most: int, name: str) -> None:
@@ -173,8 +193,8 @@ def _with_edits(images: list[tuple[NewImage, Picked]], edits: FolderEdits, membe
         stated = edits.of(place)
         if stated.caption is not None:
             legal_caption(stated.caption, image.name)
-        edit = ImageEdit(crop=stated.crop, cut=stated.cut, caption=stated.caption)
-        batches[picked.is_reg].append(NewImage(image.folder, image.name, image.file, image.caption, image.caption_suffix, edit))
+        edit = replace(image.edit, crop=stated.crop, cut=stated.cut, caption=stated.caption)
+        batches[picked.is_reg].append(replace(image, edit=edit))
     return batches
 
 

@@ -182,8 +182,8 @@ def remove(piece: Piece) -> bool:
 
 def _data(entry: Entry) -> set[Path]:
     """The existing folders of pictures that a job's settings name."""
-    values = entry.settings.get("data")
-    named = [at_home(split_repeats(str(text))[0]) for text in values] if isinstance(values, list) else []
+    lists = [values for name in ("data", "reg_data") if isinstance(values := entry.settings.get(name), list)]
+    named = [at_home(split_repeats(str(text))[0]) for values in lists for text in values]
     return {path.resolve() for path in named if path.is_absolute() and is_folder(str(path))}
 
 

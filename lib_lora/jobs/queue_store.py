@@ -16,6 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lib_lora.errors import TrainLoraError
 from lib_lora.files.atomic import link_or_copy, write_atomically
@@ -111,8 +112,13 @@ class Store:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{entry.id}-", suffix=_UNFINISHED, dir=self._folder))
-            data = [self._take(str(text), temporary, self._folder / entry.id) for text in entry.settings.get("data", ())]
-            written = dataclasses.replace(entry, settings={**entry.settings, "data": data})
+            final = self._folder / entry.id
+            taken: dict[str, Any] = {
+                name: [self._take(str(text), temporary, final) for text in entry.settings[name]]
+                for name in ("data", "reg_data")
+                if name in entry.settings
+            }
+            written = dataclasses.replace(entry, settings={**entry.settings, **taken})
             write_atomically(temporary / JOB, _bytes(written))
             temporary.replace(self._folder / entry.id)
         except OSError as error:

@@ -23,7 +23,7 @@ SHOWN_CAPTIONS = 3
 # settings that decide what of an image is trained on, and how its caption is cut into tokens
 _OF_IMAGES = (
     "resolution", "resolution_height", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps",
-    "bucket_no_upscale", "trigger", "max_token_length",
+    "bucket_no_upscale", "trigger", "max_token_length", "masked_loss", "alpha_mask",
 )  # fmt: skip
 KEPT = 32  # answers
 
@@ -59,6 +59,7 @@ def plan_html(plan: Plan) -> str:
         ("Folders", folders),
         *([("Regularisation", regularising)] if regularising else []),
         ("Buckets", _buckets_html(plan)),
+        *([("Masks", escape(plan.masks))] if plan.masks else []),
         ("Captions", escape(plan.captions)),
         (
             "Trained captions",

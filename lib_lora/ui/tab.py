@@ -63,7 +63,7 @@ class TrainTab:
         with gr.Blocks(analytics_enabled=False) as blocks:
             with gr.Row(elem_id="train_lora_columns", equal_height=False):
                 key = gr.Textbox("", visible=False, elem_id="train_lora_key")  # filled by JavaScript at each event
-                dataset = gr.Textbox("", visible=False, elem_id="train_lora_dataset")  # the same: the id of the dataset in work
+                dataset = gr.Textbox("", visible=False, elem_id="train_lora_dataset")  # ID, or ID|ID of regularisation images
                 first = list(
                     itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), basic_rows())
                 )
@@ -136,15 +136,19 @@ class TrainTab:
     def _settings(self, dataset: Any, values: Sequence[Any]) -> dict[str, Any]:
         flat = settings_from(self._options, values)
         states = {entry.state_folder for entry in self._queue.entries}  # allowed, as are images of jobs: they fill the form
-        named = {**flat, "data": tuple(folder for folder in flat["data"] if not self._queue.owns(folder)),
-                 "resume": "" if flat["resume"] in states else flat["resume"]}  # fmt: skip
+        others = {name: tuple(folder for folder in flat[name] if not self._queue.owns(folder)) for name in ("data", "reg_data")}
+        named = {**flat, **others, "resume": "" if flat["resume"] in states else flat["resume"]}
         problems = hidden_path_problems(named) if self._hides_folders else []
         if problems:
             raise DatasetError(problems)
-        folders = list(flat["data"])
-        if isinstance(dataset, str) and dataset and not self._catalogue.get(dataset).is_empty():
-            folders.append(str(self._catalogue.get(dataset).folder))
-        return {**flat, "data": tuple(folders)}
+        data, _, reg_data = dataset.partition("|") if isinstance(dataset, str) else ("", "", "")
+        folders = {name: (*flat[name], *self._folder(id_)) for name, id_ in (("data", data), ("reg_data", reg_data))}
+        return {**flat, **folders}
+
+    def _folder(self, dataset_id: str) -> tuple[str, ...]:
+        """The folder of a dataset; none without an id, or without images."""
+        found = self._catalogue.get(dataset_id) if dataset_id else None
+        return () if found is None or found.is_empty() else (str(found.folder),)
 
     def _build_form(self, made: dict[str, Any], rows: Sequence[Sequence[Option]], key: Any) -> None:
         """The form without the options in `made`, to which its components are added, by option."""

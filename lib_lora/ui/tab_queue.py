@@ -111,7 +111,7 @@ class QueueSection:
         value = config.value(opt)
         if not self._hides_folders or not opt.is_path:
             return gr.update(value=shown(opt, value))
-        if opt.name == "data":
+        if opt.name in ("data", "reg_data"):
             value = tuple(folder for folder in value if self._queue.owns(folder))
             return gr.update(value=shown(opt, value), visible=bool(value))
         return gr.update(value=shown(opt, opt.default))

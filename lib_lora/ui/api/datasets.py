@@ -38,6 +38,7 @@ from lib_lora.ui.api.captioning import CaptioningRoutes
 from lib_lora.ui.api.crops import CropRoutes
 from lib_lora.ui.api.image_tools import ImageTools
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
+from lib_lora.ui.api.masks import MaskRoutes
 from lib_lora.ui.api.report import ReportRoute
 from lib_lora.ui.api.serving import Call, Routes, in_thread
 from lib_lora.ui.guard import Guard
@@ -62,21 +63,23 @@ def add_dataset_routes(
 
     `captionings`: the one that runs goes on when the page is made anew. `host`: what reports are made for.
     """
-    routes, datasets = Routes(app, guard), DatasetRoutes(catalogue, hides_folders=hides_folders)
+    routes = Routes(app, guard)
+    readers = Readers()  # its processes begin with the first image that is converted, and end with the webui
+    datasets = DatasetRoutes(catalogue, readers, hides_folders=hides_folders)
     datasets.add_to(routes)
     CaptioningRoutes(catalogue, captionings, tools, datasets.shown).add_to(routes)
     CropRoutes(catalogue, tools, datasets.shown).add_to(routes)
     ReportRoute(catalogue, host, hides_folders=hides_folders).add_to(routes)
+    MaskRoutes(catalogue, readers).add_to(routes)
 
 
 class DatasetRoutes:
     """The answers of the routes."""
 
-    def __init__(self, catalogue: Catalogue, *, hides_folders: bool) -> None:
-        self._catalogue, self._hides_folders = catalogue, hides_folders
+    def __init__(self, catalogue: Catalogue, readers: Readers, *, hides_folders: bool) -> None:
+        self._catalogue, self._readers, self._hides_folders = catalogue, readers, hides_folders
         self._looks: dict[str, Looks] = {}
         self._arrivals: dict[str, Arrivals] = {}
-        self._readers = Readers()  # their processes begin with the first image that is converted, and end with the webui
         self._lock = threading.Lock()
 
     def add_to(self, routes: Routes) -> None:

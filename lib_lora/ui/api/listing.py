@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
 
-from lib_lora.config.groups import TrainConfig, options_by_name, read_config
+from lib_lora.config.groups import TrainConfig, options_by_name, read_config, title
 from lib_lora.data.buckets import Placement
 from lib_lora.data.edits import size_in
 from lib_lora.data.image_facts import ImageFacts
@@ -34,13 +35,17 @@ SORTS = ("name", "size", "tokens")
 
 @dataclass(frozen=True)
 class Look:
-    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings."""
+    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings.
+
+    `is_reg`: as regularisation images, whose captions may be missing.
+    """
 
     show: str = "all"
     text: str = ""
     sort: SortBy = "name"
     page: int = 1
     config: TrainConfig | None = None
+    is_reg: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any], page: int = 1) -> Look:
@@ -56,7 +61,7 @@ class Look:
                 f"Field 'show': must be one of {', '.join(FILTERS)}; 'sort' one of {', '.join(SORTS)}; 'text' has at most "
                 f"{LONGEST_TEXT} characters.",
             )
-        return cls(show, text, sort, page, _config(values.get("settings", "")))
+        return cls(show, text, sort, page, _config(values.get("settings", "")), values.get("kind") == "reg")
 
 
 class Shown:
@@ -122,11 +127,32 @@ class Shown:
             "crop": entry.edit.crop,
             "cut": entry.edit.cut,
             **self._frame(entry, size),
+            **self._mask(entry),
             "notices": [notice.text for notice in self.notices.get(entry.place, ()) if notice.kind not in _SHOWN_OTHERWISE],
             "problem": " ".join(looked.problems) if looked else "",
             "thumbnail": f"datasets/{self.dataset.id}/images/{entry.id}/thumbnail?of={thumbnail.stem}" if thumbnail else None,
             "removable": entry.folder.edits.source is None,
         }
+
+    def _mask(self, entry: ImageEntry) -> dict[str, Any]:
+        """The painted mask: its mean, 0 to 1, and the path to get it at."""
+        mask = entry.edit.mask
+        if mask is None:
+            return {"has_mask": False, "covered": None, "mask": None}
+        path = f"datasets/{self.dataset.id}/images/{entry.id}/mask?of={Path(mask.file).stem}"
+        return {"has_mask": True, "covered": mask.covered, "mask": path}
+
+    def masks(self) -> dict[str, Any]:
+        """How many images have a mask, their mean, and in a sentence why training does not use them; empty if it does."""
+        means = [entry.edit.mask.covered for entry in self.entries if entry.edit.mask and not entry.edit.left_out]
+        unused = ""
+        if means and self._look.config is not None:
+            data = self._look.config.data
+            if not data.masked_loss:
+                unused = f"Masks are not used: {title('masked_loss')} is off; turn it on in the form."
+            elif data.alpha_mask:
+                unused = f"Masks are not used: {title('alpha_mask')} is on; turn it off in the form."
+        return {"count": len(means), "covered": sum(means) / len(means) if means else None, "unused": unused}
 
     def _frame(self, entry: ImageEntry, size: Size | None) -> dict[str, Any]:
         """Edges as shares of the whole image: of what training sees, and of the part that it is cut from."""
@@ -182,6 +208,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "folder": dataset.edits.source,
         "undo": dataset.undoable,
         "looked": {"done": done, "total": total},
+        "masks": shown.masks(),
         "counts": shown.counts(),
         "duplicates": len(leave_out_duplicates(shown.entries, shown.facts)),
         "page": page,

@@ -18,7 +18,7 @@ window.trainLora.imagesArrivals = (() => {
     const isArriving = () => running > 0 || waiting.length > 0;
 
     function progress() {
-        page.imagesPanel.arriving(isArriving() ? `Receiving ${done} of ${total} files` : "");
+        page.imagesPanel.arriving(isArriving() ? page.words.say("Receiving {done} of {total} files", {done, total}) : "");
         const train = page.dom.find("#train_lora_train");
         if (train) train.disabled = isArriving();
     }
@@ -47,7 +47,7 @@ window.trainLora.imagesArrivals = (() => {
             done = total = told.length = 0;
         }
         const taken = files.slice(0, MOST);
-        if (taken.length < files.length) told.push({text: `Only the first ${MOST} files are taken; drop the others later.`});
+        if (taken.length < files.length) told.push({text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})});
         waiting.push(...taken);
         total += taken.length;
         progress();

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from lib_lora.datasets.catalogue import NoDatasetError
 from lib_lora.datasets.image_set import StaleError
 from lib_lora.errors import Problem, TrainLoraError
+from lib_lora.languages.spoken import said_in
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
 
@@ -83,7 +84,7 @@ class Routes:
             try:
                 (self._guard.look if method == "GET" else self._guard.change)(self._app, request)
                 found = await read(request)
-                return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(found))
+                return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(said_in(found)))
             except HTTPException as refused:
                 return problems([str(refused.detail)], refused.status_code, headers=refused.headers)
             except Exception as error:  # noqa: BLE001 - an error of any kind is told
@@ -102,7 +103,7 @@ async def in_thread(answer: Callable[..., Any], *arguments: Any) -> Any:
 def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any) -> JSONResponse:
     """The answer that tells problems."""
     told = [{"option": text.option if isinstance(text, Problem) else "", "text": str(text)} for text in texts]
-    return JSONResponse({"problems": told, **more}, status, headers)
+    return JSONResponse(said_in({"problems": told, **more}), status, headers)
 
 
 def _status(error: Exception) -> int:

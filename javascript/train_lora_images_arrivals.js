@@ -8,14 +8,18 @@ window.trainLora.imagesArrivals = (() => {
     const REFRESH_MS = 500;
     const MOST = 20000;
 
-    const waiting = [];
+    const CAPTION = /\.(txt|caption)$/i;
+
+    const images = []; // that wait, and other files
+    const captions = []; // follow when all images are there, since an image may get another name
     const told = []; // problems of this arrival
     let running = 0;
+    let imagesOnTheWay = 0;
     let done = 0;
     let total = 0;
     let seen = 0; // when the room was last shown anew
 
-    const isArriving = () => running > 0 || waiting.length > 0;
+    const isArriving = () => running > 0 || images.length > 0 || captions.length > 0;
 
     function progress() {
         page.imagesPanel.arriving(isArriving() ? page.words.say("Receiving {done} of {total} files", {done, total}) : "");
@@ -23,20 +27,29 @@ window.trainLora.imagesArrivals = (() => {
         if (train) train.disabled = isArriving();
     }
 
-    async function sendNext(dataset) {
-        while (waiting.length) {
-            const file = waiting.shift();
-            const query = new URLSearchParams({name: file.name});
-            const answer = await page.api.upload(`datasets/${dataset}/files?${query}`, file);
-            if (!answer.ok) told.push(...answer.problems);
-            else told.push(...(answer.data.problems || []).map((text) => ({text})));
+    async function sendOne(dataset, file) {
+        const counts = CAPTION.test(file.name) ? 0 : 1;
+        imagesOnTheWay += counts;
+        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name})}`, file);
+        imagesOnTheWay -= counts;
+        told.push(...(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems));
+    }
+
+    function shown() {
+        progress();
+        page.images.problems(told);
+        if (Date.now() - seen < REFRESH_MS) return;
+        seen = Date.now();
+        page.images.refresh();
+    }
+
+    async function sendAll(dataset) {
+        for (;;) {
+            const file = images.shift() || (imagesOnTheWay ? undefined : captions.shift());
+            if (!file) return;
+            await sendOne(dataset, file);
             done += 1;
-            progress();
-            page.images.problems(told);
-            if (Date.now() - seen > REFRESH_MS) {
-                seen = Date.now();
-                page.images.refresh();
-            }
+            shown();
         }
     }
 
@@ -48,13 +61,13 @@ window.trainLora.imagesArrivals = (() => {
         }
         const taken = files.slice(0, MOST);
         if (taken.length < files.length) told.push({text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})});
-        waiting.push(...taken);
+        for (const file of taken) (CAPTION.test(file.name) ? captions : images).push(file);
         total += taken.length;
         progress();
         const begin = async () => {
             running += 1;
             try {
-                await sendNext(dataset);
+                await sendAll(dataset);
             } finally {
                 running -= 1;
             }

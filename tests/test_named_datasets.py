@@ -70,7 +70,7 @@ def test_a_name_that_is_taken_gets_a_number(catalogue: Catalogue, tmp_path: Path
     assert len({Path(name).stem.casefold() for name in by_name(dataset)}) == 3
 
 
-@pytest.mark.parametrize("name", ["", "..", ".png", "a/../../b", "con.png", "a\0.png", "x" * 300 + ".png", "a.png.", "a|b.png"])
+@pytest.mark.parametrize("name", ["", "..", ".png", "a/../../b", "con.png", "a\ud800.png", "a.png."])
 def test_a_name_that_leads_elsewhere_is_refused(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     dataset = catalogue.create("cats")
     before = {path for path in tmp_path.rglob("*")}
@@ -82,6 +82,28 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str, catalogue: Catalogue,
     with pytest.raises(DatasetError):
         dataset.add(name, upload)
     assert {path for path in tmp_path.rglob("*")} == before | {upload}
+
+
+def test_names_of_every_kind_are_taken(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Long ones are shortened alike for image and caption; what some disk does not allow becomes a line."""
+    names = [
+        "猫.png",
+        "🐱.png",
+        "été.png",
+        "a\u202egpj.png",
+        "x" * 251 + ".png",
+        "é" * 120 + ".png",
+        "two  spaces .png",
+        "a?b\x07.png",
+    ]
+    dataset = catalogue.create("odd")
+    for number, name in enumerate(names):
+        dataset.add(name, write_picture(tmp_path / "up" / f"{number}.png", seed=number))
+        dataset.add(Path(name).stem + ".txt", _text(tmp_path / "up" / f"{number}.txt", f"caption {number}"))
+    found = by_name(dataset)
+    assert set(found.values()) == {f"caption {number}" for number in range(len(names))}
+    assert {"猫.png", "🐱.png", "été.png", "a\u202egpj.png", "two  spaces .png", "a_b_.png"} < set(found)
+    assert max(len(name.encode()) for name in found) <= 200
 
 
 @pytest.mark.parametrize("text", ODD)

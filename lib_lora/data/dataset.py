@@ -126,7 +126,7 @@ class _Read:
 
 @dataclass(frozen=True)
 class _Unread:
-    """An image that cannot be used. `may_skip`: it belongs to a dataset of the tab, which shows it, so the others are trained on."""
+    """An image that cannot be used. `may_skip`: a dataset of the tab shows it, so the others are trained on."""
 
     problems: Sequence[str]
     may_skip: bool = False

@@ -317,26 +317,26 @@ def image_id(place: str) -> str:
 
 
 def legal_file_name(name: str) -> str:
-    """An untrusted file name, if it may be one here.
+    """An untrusted file name as it is here: composed, shortened if it is long, and with `_` for what some disk does not allow.
 
     Raises:
-        DatasetError: it is not the name of an image or a caption file.
+        DatasetError: it cannot be a name here.
     """
     plain = unicodedata.normalize("NFC", Path(name.replace("\\", "/")).name.strip())
-    if (
-        not plain
-        or plain in {".", ".."}
-        or not plain.isprintable()
-        or plain.startswith(".")
-        or any(c in '<>:"|?*' for c in plain)
-    ):
+    if plain in {"", ".", ".."} or plain.startswith(".") or not is_text(plain):
         raise DatasetError([f"A file has the name {name[:80]!r}, which cannot be used; rename it."])
-    if len(plain.encode()) > LONGEST_FILE_NAME:
-        raise DatasetError([f"The name {plain[:60]!r}… is too long; shorten it."])
+    plain = "".join("_" if c in '<>:"|?*' or unicodedata.category(c) == "Cc" else c for c in plain)
     problem = path_problem(plain, windows=True)
     if problem or plain != plain.rstrip(". "):
-        raise DatasetError([f"The file {plain!r} {problem or 'ends in a dot; rename it.'}"])
-    return plain
+        raise DatasetError([f"The file {plain[:80]!r} {problem or 'ends in a dot; rename it.'}"])
+    return plain if len(plain.encode()) <= LONGEST_FILE_NAME else _shortened(plain)
+
+
+def _shortened(name: str) -> str:
+    """A long name with a short stem, equal for an image and its caption."""
+    stem, suffix = Path(name).stem, Path(name).suffix[:20]
+    kept = stem.encode()[: LONGEST_FILE_NAME - 50].decode(errors="ignore")
+    return f"{kept}~{hashlib.sha256(stem.encode()).hexdigest()[:8]}{suffix}"
 
 
 def legal_caption(text: str, name: str) -> None:

@@ -19,6 +19,7 @@ from lib_lora.errors import DatasetError
 from lib_lora.files.atomic import TEMPORARY, passing_ending, passing_name
 
 MAX_ZIP_BYTES = 16 * 2**30
+LONGEST_NAME = 300  # characters that are read of a name; its end counts
 LEFT_OVER_S = 24 * 3600  # age of temporary files that nobody writes any more
 
 
@@ -40,7 +41,7 @@ class Receiving:
         self, arrivals: Arrivals, name: str, folder: str = "", reg: Callable[[], ImageSet] | None = None,
         progress: Progress = lambda done, of: None,
     ) -> None:  # fmt: skip
-        self._arrivals, self._name, self._folder = arrivals, name[:200], folder
+        self._arrivals, self._name, self._folder = arrivals, name[-LONGEST_NAME:], folder
         self._reg, self._progress = reg, progress
         self._kind: Kind | None = None  # None until START bytes are here
         self._start, self._bytes = b"", 0

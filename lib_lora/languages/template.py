@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
 
-_TELLING = 5  # literal letters
+_TELLING, _CLEAR, _MOST = 5, 12, 4000  # literal letters, the same, and letters of values
 _OPENS_LEFT, _OPENS_RIGHT = (" ", ",", ";", ":"), (" ",)
 
 
@@ -43,9 +43,11 @@ class Template:
         return self.text.endswith(_OPENS_RIGHT)
 
     @cached_property
-    def is_telling(self) -> bool:
-        """Whether no message fits by chance."""
-        return self.letters >= _TELLING or self.text.startswith("got ")
+    def bears(self) -> int:
+        """How many letters of the values may be unknown: none if it fits many messages by chance."""
+        if self.letters < _TELLING and not self.text.startswith("got "):
+            return 0
+        return 2 * self.letters if self.letters < _CLEAR else _MOST
 
     @cached_property
     def letters(self) -> int:

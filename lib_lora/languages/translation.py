@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ MESSAGES = Path(__file__).parent
 LONGEST = 4000  # characters; a longer message stays English
 _DEEPEST = 5  # of messages within messages
 _MOST = 300  # messages within a message, looked for before it is given up
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PLAIN = re.compile(r"[-+\d.,:×%/ ]*|'[^']*'|\"[^\"]*\"|\*?\.[a-z]{2,5}")  # numbers, a quoted name, an ending
-_COLON, _STOP = "\uff1a", "\u3002"
+_COLON, _SEMICOLON, _STOP = "\uff1a", "\uff1b", "\u3002"
 _WIDE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")  # letters and signs that need no space around them
 
 
@@ -64,76 +66,114 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Value:
-    """What fills a hole. `ours`: it is translated as a whole; else a user or a disk named it, perhaps with labels in it."""
+    """What fills a hole, or a message. `unknown`: how many letters of it are neither translated nor quoted."""
 
     text: str
-    ours: bool
-    is_plain: bool = False
+    unknown: int = 0
+    ours: bool = True
+
+    @property
+    def is_known(self) -> bool:
+        return self.unknown == 0
 
 
 class _Message:
-    """The translation of one message. Values of a message may be messages themselves."""
+    """The translation of one message. Values of a message may be messages themselves.
+
+    Of several templates that fit, the one that leaves the fewest letters unknown is taken, and of these the one that says most.
+    """
 
     def __init__(self, tables: _Tables) -> None:
-        self._tables, self._left = tables, _MOST
+        self._tables = tables
+        self._found: dict[str, _Value | None] = {}
 
     def translated(self, text: str) -> str | None:
         """The translation of a sentence, or of several; None if nothing fits one of them."""
         whole = self._sentence(text, 0)
-        if whole is not None:
-            return whole
+        if whole is not None and whole.is_known:
+            return whole.text
         parts = [self._sentence(part, 0) for part in re.split(r"(?<=\.) (?=[A-Z])", text)]
-        return "".join(filter(None, parts)) if all(parts) else None
+        if len(parts) > 1 and all(parts) and (whole is None or sum(part.unknown for part in parts if part) <= whole.unknown):
+            return "".join(part.text for part in parts if part)
+        return whole.text if whole else None
 
-    def _sentence(self, text: str, depth: int) -> str | None:
+    def _sentence(self, text: str, depth: int) -> _Value | None:
         """The translation of a message or a piece of one; None if nothing fits."""
+        if text in self._tables.labels:
+            return _Value(self._tables.labels[text])
+        if text not in self._found:
+            if depth > _DEEPEST or len(self._found) > _MOST:
+                return None
+            self._found[text] = None  # while it is looked for
+            self._found[text] = self._best(text, depth)
+        return self._found[text]
+
+    def _best(self, text: str, depth: int) -> _Value | None:
+        best: _Value | None = None
+        for found in self._candidates(text, depth):
+            if best is None or found.unknown < best.unknown:
+                best = found
+            if best.is_known:
+                break
+        return best
+
+    def _candidates(self, text: str, depth: int) -> Iterator[_Value]:
         tables = self._tables
-        if text in tables.labels:
-            return tables.labels[text]
-        self._left -= 1
-        if depth > _DEEPEST or self._left < 0:
-            return None
         title = tables.title.match(text)
         if title and text[title.end() :].startswith(": "):
             rest = self._sentence(text[title.end() + 2 :], depth + 1)
             if rest is not None:
-                return f"{tables.titles[title[0]]}{_COLON}{rest}"
-        return self._whole(text, depth) or self._piece(text, depth)
+                yield _Value(f"{tables.titles[title[0]]}{_COLON}{rest.text}", rest.unknown)
+        for template, foreign in tables.pairs:
+            yield from self._fitting(template, foreign, template.values(text), depth)
+            if text.endswith(".") and not template.text.endswith("."):
+                yield from self._fitting(template, foreign, template.values(text[:-1]), depth, _STOP)
+        yield from self._joined(text, depth)
+        for template, foreign in tables.open:
+            yield from self._fitting(template, foreign, template.open_values(text), depth, is_piece=True)
 
-    def _whole(self, text: str, depth: int) -> str | None:
-        """The translation by the template that says most; one that ends without a full stop may have it behind."""
-        stops = text.endswith(".")
-        for template, foreign in self._tables.pairs:
-            adds_stop = stops and not template.text.endswith(".")
-            values = template.values(text[:-1] if adds_stop else text)
-            if values is None:
-                continue
-            filled = [self._value(value, depth + 1) for value in values]
-            if template.is_telling or all(value.ours or value.is_plain for value in filled):
-                return _filled(foreign, filled) + (_STOP if adds_stop else "")
-        return None
+    def _fitting(
+        self, template: Template, foreign: Template, values: list[str] | None, depth: int, stop: str = "", *, is_piece: bool = False
+    ) -> Iterator[_Value]:
+        """The translation by a template, unless it says little and the values are not known."""
+        if values is None:
+            return
+        filled = [self._value(value, depth + 1) for value in values]
+        unknown = sum(value.unknown for value in filled)
+        if unknown > template.bears:
+            return
+        before, behind = (filled.pop(0).text, filled.pop().text) if is_piece else ("", "")
+        yield _Value(before + _filled(foreign, filled) + behind + stop, unknown)
 
-    def _piece(self, text: str, depth: int) -> str | None:
-        """The translation if a piece of a sentence stands at the start or the end."""
-        for template, foreign in self._tables.open:
-            values = template.open_values(text) if template.is_telling else None
-            if values is not None:
-                before, *filled, behind = [self._value(value, depth + 1) for value in values]
-                return before.text + _filled(foreign, filled) + behind.text
-        return None
+    def _joined(self, text: str, depth: int) -> Iterator[_Value]:
+        """The translation of `why; remedy` and of `names: what of them`, of which no template is in one place."""
+        bare = text.rstrip(".")
+        stop = _STOP if bare != text else ""
+        before, mark, behind = bare.rpartition("; ")
+        if mark:
+            why, remedy = (self._sentence(part, depth + 1) for part in (before, behind))
+            if why and remedy:
+                yield _Value(f"{why.text}{_SEMICOLON}{remedy.text}{stop}", why.unknown + remedy.unknown)
+        before, mark, behind = bare.partition(": ")
+        told = self._sentence(behind, depth + 1) if mark else None
+        if told is not None:
+            names = self._value(before, depth + 1)
+            yield _Value(f"{names.text}{_COLON}{told.text}{stop}", names.unknown + told.unknown)
 
     def _value(self, value: str, depth: int) -> _Value:
         if _PLAIN.fullmatch(value):
-            return _Value(value, ours=False, is_plain=True)
-        found = self._sentence(value, depth)
-        if found is not None:
-            return _Value(found, ours=True)
+            return _Value(value, ours=False)
         titles = self._tables.titles
-        labelled = self._tables.title.sub(lambda title: titles[title[0]], value)
-        return _Value(labelled, ours=value in titles)
+        labelled = _Value(self._tables.title.sub(lambda title: titles[title[0]], value), self._unknown(value), value in titles)
+        found = self._sentence(value, depth)
+        return found if found is not None and found.unknown <= labelled.unknown else labelled
+
+    def _unknown(self, value: str) -> int:
+        """The letters outside of quotes and titles."""
+        return sum(char.isalpha() for char in _QUOTED.sub("", self._tables.title.sub("", value)))
 
 
-def _filled(template: Template, values: list[_Value]) -> str:
+def _filled(template: Template, values: Sequence[_Value]) -> str:
     """A translation with its values, without spaces where wide letters of ours meet."""
     text = template.pieces[0]
     for hole, piece in zip(template.holes, template.pieces[1:]):

@@ -55,10 +55,19 @@ class Tab:
         option.wait_for(timeout=LOAD_MS)
 
     def drop(self, files: list[Path]) -> None:
-        """Give files to the drop field, once the webui has filled its page: gradio loses uploads while it renews components."""
-        self.wait_until_quiet()
-        self.page.locator("#train_lora_files input[type=file]").set_input_files(files)
-        self.page.locator("#train_lora_files .file-preview").wait_for(timeout=LOAD_MS)
+        """Give files to the Images room, and wait until all have arrived and been looked at."""
+        self.choose_files(files)
+        self.page.wait_for_function(
+            """() => {
+                const data = trainLora.images.data();
+                return !trainLora.imagesArrivals.isArriving() && data && data.looked.total > 0 && data.looked.done === data.looked.total;
+            }""",
+            timeout=LOAD_MS,
+        )
+
+    def choose_files(self, files: list[Path]) -> None:
+        """Give files to the Images room."""
+        self.page.locator("#train_lora_images input[type=file]").first.set_input_files(files)
 
     def wait_for_report(self, text: str) -> str:
         """The report, once it holds `text`; white space made single."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from lib_lora.data.hidden_names import given_name, hidden_name
+from lib_lora.data.hidden_names import given_name, given_stem, hidden_name
 from tests.conftest import write_picture
 from tests.e2e import client, pictures
 from tests.e2e.server import Server
@@ -61,8 +61,10 @@ def test_names_of_every_kind_are_dropped(tab: Tab, server: Server, tmp_path: Pat
     tab.train_and_wait_for_job()
     tab.wait_for_state("done")
     (images,) = {path.parent for path in (server.data / ".train-lora" / "queue").rglob(hidden_name("猫.png"))}
-    kept = {given_name(path): path.read_bytes() for path in images.iterdir()}
-    assert kept == {path.name: path.read_bytes() for path in folder.iterdir()}
+    kept = {
+        path.read_bytes(): path.with_name(given_stem(path) + ".txt").read_text() for path in images.iterdir() if _is_image(path)
+    }
+    assert kept == {(folder / name).read_bytes(): (folder / name).with_suffix(".txt").read_text() for name in NAMES}
 
 
 @pytest.mark.case(64)
@@ -106,15 +108,15 @@ def _raw_status(server: Server, path: str) -> int:
 
 
 def test_slow_upload_is_not_disturbed(tab: Tab, tmp_path: Path) -> None:
-    """While files are on their way nothing may read them: gradio would send them again and end with empty ones."""
+    """While files are on their way the page does not train, and each is sent once."""
     held: list[Route] = []
-    tab.page.route("**/upload", lambda route: held.append(route))
+    tab.page.route("**/files?name=cat.jpg", lambda route: held.append(route))
     photos = pictures.write_photos(tmp_path / "mine", ("cat", "woman"))
-    tab.drop(sorted(photos.iterdir()))
+    tab.choose_files(sorted(photos.iterdir()))
     tab.fill(trigger="ohwx")
     tab.page.wait_for_timeout(1500)
-    assert len(held) == 1, "the files are sent more than once"
-    assert tab.page.locator("#train_lora_train").is_disabled(), "Train would read the files"
+    assert len(held) == 1, "a file is sent once"
+    assert tab.page.locator("#train_lora_train").is_disabled(), "Train would miss it"
     held[0].continue_()
     assert "2 of 2 from files" in tab.wait_for_report("2 images, 20 per epoch")
     assert tab.page.locator("#train_lora_train").is_enabled()
@@ -130,6 +132,10 @@ def test_same_files_are_kept_once(tab: Tab, server: Server, tmp_path: Path) -> N
     tab.wait_for_report("stopped at 3 steps")
     assert len({path.stat().st_ino for path in kept}) == 1 and _kept(server, "cup.jpg") == kept
     assert _left_in_gradios_folder(server, "cup.jpg") == []
+
+
+def _is_image(path: Path) -> bool:
+    return given_name(path).endswith(".png")
 
 
 def _kept(server: Server, *names: str) -> list[Path]:

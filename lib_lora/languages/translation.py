@@ -124,53 +124,52 @@ class _Message:
             rest = self._sentence(text[title.end() + 2 :], depth + 1)
             if rest is not None:
                 yield _Value(f"{tables.titles[title[0]]}{_COLON}{rest.text}", rest.unknown)
+        yield from self._joined(text, "; ", _SEMICOLON, depth)
         for template, foreign in tables.pairs:
-            yield from self._fitting(template, foreign, template.values(text), depth)
+            if template.longest not in text:
+                continue
             if text.endswith(".") and not template.text.endswith("."):
                 yield from self._fitting(template, foreign, template.values(text[:-1]), depth, _STOP)
-        yield from self._joined(text, depth)
+            yield from self._fitting(template, foreign, template.values(text), depth)
+        yield from self._joined(text, ": ", _COLON, depth)
         for template, foreign in tables.open:
-            yield from self._fitting(template, foreign, template.open_values(text), depth, is_piece=True)
+            if template.longest in text:
+                yield from self._fitting(template, foreign, template.open_values(text), depth, is_piece=True)
 
     def _fitting(
-        self, template: Template, foreign: Template, values: list[str] | None, depth: int, stop: str = "", *, is_piece: bool = False
+        self, template: Template, foreign: Template, fits: list[list[str]], depth: int, stop: str = "", *, is_piece: bool = False
     ) -> Iterator[_Value]:
-        """The translation by a template, unless it says little and the values are not known."""
-        if values is None:
-            return
-        filled = [self._value(value, depth + 1) for value in values]
-        unknown = sum(value.unknown for value in filled)
-        if unknown > template.bears:
-            return
-        before, behind = (filled.pop(0).text, filled.pop().text) if is_piece else ("", "")
-        yield _Value(before + _filled(foreign, filled) + behind + stop, unknown)
+        """The translations by a template, unless it says little and the values are not known."""
+        for values in fits:
+            filled = [self._value(value, depth + 1) for value in values]
+            unknown = sum(value.unknown for value in filled)
+            if unknown <= template.bears:
+                before, behind = (filled.pop(0).text, filled.pop().text) if is_piece else ("", "")
+                yield _Value(before + _filled(foreign, filled) + behind + stop, unknown)
 
-    def _joined(self, text: str, depth: int) -> Iterator[_Value]:
-        """The translation of `why; remedy` and of `names: what of them`, of which no template is in one place."""
+    def _joined(self, text: str, mark: str, wide: str, depth: int) -> Iterator[_Value]:
+        """The translation of `why; remedy` or of `names: what of them`, of which no template is in one place."""
         bare = text.rstrip(".")
-        stop = _STOP if bare != text else ""
-        before, mark, behind = bare.rpartition("; ")
-        if mark:
-            why, remedy = (self._sentence(part, depth + 1) for part in (before, behind))
-            if why and remedy:
-                yield _Value(f"{why.text}{_SEMICOLON}{remedy.text}{stop}", why.unknown + remedy.unknown)
-        before, mark, behind = bare.partition(": ")
-        told = self._sentence(behind, depth + 1) if mark else None
-        if told is not None:
-            names = self._value(before, depth + 1)
-            yield _Value(f"{names.text}{_COLON}{told.text}{stop}", names.unknown + told.unknown)
+        before, found, behind = bare.rpartition(mark) if mark == "; " else bare.partition(mark)
+        told = self._sentence(behind, depth + 1) if found else None
+        start = self._value(before, depth + 1) if told else None
+        if told and start and (start.ours or mark != "; "):
+            yield _Value(f"{start.text}{wide}{told.text}{_STOP if bare != text else ''}", start.unknown + told.unknown)
 
     def _value(self, value: str, depth: int) -> _Value:
         if _PLAIN.fullmatch(value):
             return _Value(value, ours=False)
-        titles = self._tables.titles
-        labelled = _Value(self._tables.title.sub(lambda title: titles[title[0]], value), self._unknown(value), value in titles)
+        labelled = self._labelled(value)
         found = self._sentence(value, depth)
         return found if found is not None and found.unknown <= labelled.unknown else labelled
 
-    def _unknown(self, value: str) -> int:
-        """The letters outside of quotes and titles."""
-        return sum(char.isalpha() for char in _QUOTED.sub("", self._tables.title.sub("", value)))
+    def _labelled(self, value: str) -> _Value:
+        """What a user or a disk named, with the titles of options in it."""
+        titles, title = self._tables.titles, self._tables.title
+        text, rest = value, value
+        if "(" in value:
+            text, rest = title.sub(lambda found: titles[found[0]], value), title.sub("", value)
+        return _Value(text, sum(map(str.isalpha, _QUOTED.sub("", rest))), value in titles)
 
 
 def _filled(template: Template, values: Sequence[_Value]) -> str:

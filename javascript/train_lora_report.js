@@ -7,19 +7,30 @@ window.trainLora.report = (() => {
     const page = window.trainLora;
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // timeout of an answer
+    const KEPT = "train_lora_form"; // in the browser
 
     let timer = null; // from a change to the request
     let asked = false;
     let again = false; // something changed since
     let serial = null; // of the newest answer
     let givenUp = null;
+    let sent = []; // the form's values, as the last report got them
     let refused = false; // the page had no key for the last report
 
     // Called by gradio. Since the page requests the report by itself, it does not ask for credentials a second time.
     async function withKey(_, ...values) {
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
+        sent = values.slice(1);
         return [key, page.images.id(), ...values.slice(1)];
+    }
+
+    // Called by gradio once the page is loaded: what the browser kept of the form.
+    const kept = async () => [await page.guard.key(), localStorage.getItem(KEPT) || ""];
+
+    // Keeps the form as the newest report got it.
+    function keep(names) {
+        localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(names.map((name, place) => [name, sent[place]]))));
     }
 
     function formChanged() {
@@ -57,10 +68,12 @@ window.trainLora.report = (() => {
         if (!mark || mark.dataset.serial === serial) return;
         serial = mark.dataset.serial;
         page.images.settingsChanged(mark.dataset.buckets);
+        keep(mark.dataset.names.split(" "));
         over();
     }
 
     onUiLoaded(() => {
+        if (localStorage.getItem(KEPT)) page.dom.find("#train_lora_restore")?.click();
         page.dom.watch("#train_lora_report", written);
         for (const fields of gradioApp().querySelectorAll(".train-lora-fields")) {
             for (const kind of ["input", "change", "click"]) {
@@ -71,5 +84,5 @@ window.trainLora.report = (() => {
         }
     });
 
-    return {filled, formChanged, withKey};
+    return {filled, formChanged, kept, withKey};
 })();

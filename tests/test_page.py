@@ -210,7 +210,7 @@ def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
     host.page.evaluate("trainLora.report.filled()")
     host.page.wait_for_timeout(600)
     assert host.page.evaluate("window.asked") == 1
-    host.page.evaluate(write, "the plan<i hidden data-serial='1'></i>")
+    host.page.evaluate(write, "the plan<i hidden data-serial='1' data-names='name'></i>")
     host.page.wait_for_function("window.asked === 2")
 
 

@@ -64,9 +64,9 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
 
 
 def marked(serial: int, flat: Mapping[str, Any]) -> str:
-    """The hidden mark of a report: its serial number, and the form's settings that the Images room shows images by."""
+    """The hidden mark of a report: serial number, the settings that the Images room shows images by, and the form's options."""
     settings = json.dumps({name: flat[name] for name in _OF_IMAGES if name in flat})
-    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}'></i>"
+    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}' data-names='{' '.join(flat)}'></i>"
 
 
 def _name(folder: Folder) -> str:

@@ -20,6 +20,7 @@ from lib_lora.jobs.queue import Queue
 from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, hidden_path_problems, settings_from
 from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_presets import PresetBar
+from lib_lora.ui.form_restored import RestoredForm
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html
 from lib_lora.ui.tab_queue import QueueSection
@@ -87,6 +88,7 @@ class TrainTab:
             for button, answer in zip(others, self.answers):
                 button.click(self._guarded(answer), inputs=[key], outputs=[message], **WITH_KEY)
             self._jobs.build(self._options, inputs, key, message)
+            RestoredForm(self._guard).wire(self._options, made, key)
         for part in blocks.blocks.values():  # else the webui stores the present defaults and bounds in ui-config.json
             part.do_not_save_to_config = True
         return blocks

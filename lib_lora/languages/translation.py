@@ -19,6 +19,7 @@ LONGEST = 4000  # characters; a longer message stays English
 _DEEPEST = 5  # of messages within messages
 _MOST = 300  # messages within a message, looked for before it is given up
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NAMED = re.compile(r"(?:'[^']*'|\"[^\"]*\") ")
 _PLAIN = re.compile(r"[-+\d.,:×%/ ]*|'[^']*'|\"[^\"]*\"|\*?\.[a-z]{2,5}")  # numbers, a quoted name, an ending
 _COLON, _SEMICOLON, _STOP = "\uff1a", "\uff1b", "\u3002"
 _WIDE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")  # letters and signs that need no space around them
@@ -125,6 +126,10 @@ class _Message:
             if rest is not None:
                 yield _Value(f"{tables.titles[title[0]]}{_COLON}{rest.text}", rest.unknown)
         yield from self._joined(text, "; ", _SEMICOLON, depth)
+        named = _NAMED.match(text)
+        what = self._sentence(text[named.end() :], depth + 1) if named else None
+        if named and what:
+            yield _Value(f"{named[0]}{what.text}", what.unknown)
         for template, foreign in tables.pairs:
             if template.longest not in text:
                 continue

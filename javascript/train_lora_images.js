@@ -106,5 +106,5 @@ window.trainLora.images = (() => {
         if (!document.hidden && shown && shown.looked.done < shown.looked.total) refresh();
     });
 
-    return {change, choose, filled, look, needed, path, problems, refresh, settingsChanged, asked: () => asked, id: () => dataset, data: () => shown};
+    return {change, choose, filled, look, needed, path, problems, refresh, settingsChanged, asked: () => asked, settings: () => framedBy || "", id: () => dataset, data: () => shown};
 })();

@@ -64,6 +64,10 @@ window.trainLora.imagesCard = (() => {
             text: (image) => (image.left_out ? "Use" : "Leave out"), job, again: true,
             press: (image) => change(image, {left_out: !image.left_out}),
         });
+        const whole = button("train-lora-small", {
+            text: () => "Whole image", job, needed: ({crop}) => Boolean(crop),
+            press: (image) => change(image, {crop: null, cut: null}),
+        });
         const remove = button("train-lora-small", {
             text: () => "Remove", job, needed: ({removable}) => removable,
             press: (image) => page.images.change("DELETE", `/images/${image.id}`),
@@ -76,7 +80,7 @@ window.trainLora.imagesCard = (() => {
             attributes: (image) => ({"data-left-out": image.left_out || null, "data-broken": image.problem ? true : null}),
             parts: [
                 picture(), head, list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
-                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, remove, tokens]}),
+                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, remove, tokens]}),
             ],
         });
     }

@@ -87,7 +87,7 @@ window.trainLora.imagesPanel = (() => {
             text: ({data}) => page.words.say("Leave out duplicates ({duplicates})", data), needed: ({data}) => data.duplicates > 0,
             press: () => page.images.change("POST", "/duplicates"),
         });
-        return page.dom.view("div", "train-lora-row-buttons", {parts: [search(), sorting(), undo, duplicates]});
+        return page.dom.view("div", "train-lora-row-buttons", {parts: [search(), sorting(), ...page.imagesCrops.build(), undo, duplicates]});
     }
 
     function content() {
@@ -97,7 +97,10 @@ window.trainLora.imagesPanel = (() => {
         });
         return view("div", "train-lora-dataset", {
             needed: ({data}) => data !== null,
-            parts: [filters(), tools(), page.imagesCaptions.build(), list("train-lora-note", ({data}) => data.problems), grid, pager()],
+            parts: [
+                filters(), tools(), page.imagesCaptions.build(), page.imagesCaptioners.build(),
+                list("train-lora-note", ({data}) => data.problems), grid, pager(),
+            ],
         });
     }
 

@@ -75,7 +75,7 @@ window.trainLora.report = (() => {
     onUiLoaded(() => {
         if (localStorage.getItem(KEPT)) page.dom.find("#train_lora_restore")?.click();
         page.dom.watch("#train_lora_report", written);
-        for (const fields of gradioApp().querySelectorAll(".train-lora-fields")) {
+        for (const fields of gradioApp().querySelectorAll(".train-lora-watched")) {
             for (const kind of ["input", "change", "click"]) {
                 fields.addEventListener(kind, ({target}) => {
                     if (!target.closest("#train_lora_images")) formChanged();

@@ -46,7 +46,7 @@ NO_TEXT = {
     "{{{0}}} is 0", "Problem | None", "Settled | None", "Generator[Event, None, None]", " | None", "private, max-age=86400",
     "([A-Za-z]+) (.+)", "Bearer {0}", "held out", "wildcard {0}", "tag {0}", "caption alone", "System Volume Information",
     "Describe this image in one sentence, as the caption of a photo. Answer with the caption only.",
-    "train-lora reader", "train-lora looks", "%s failed", "%s failed for %r", "%s does not end", "%s failed to end",
+    "train-lora reader", "train-lora looks", "%s failed", "%s does not tell what it needs", "%s failed for %r", "%s does not end", "%s failed to end",
     "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x", "held out {0}",
     "perturbation strength", "offset strength", "multires size", "The LoRA ", "{0} GB", "{0} MB",
     "Sample prompts (sample_prompts): ", "no caption", "Saving the state of the run. Press again to end at once.", "text 1", "text 2",
@@ -58,7 +58,7 @@ PIECES = {
     "folder", "file", "schedule", "optimizer", "bytes", "it", "them", "wide", "narrow", "crop of {0}", "Caption files {0}", "noise",
     "Sample prompts (sample_prompts): {0}", "one", "No such file or directory", "Permission denied", "No space left on device",
     "Is a directory", "Not a directory", "Input/output error", "Read-only file system", "File name too long", "encoder", "encoders", "training",
-    "SD 1.x, SD 2.x and SDXL",
+    "SD 1.x, SD 2.x and SDXL", "Prefix", "Suffix", "Threshold", "Address", "Prompt", "Key",
 }  # fmt: skip
 NOT_ON_THE_PAGE = {
     "Content-Type", "Files", "use strict", "train-lora: the queue could not be loaded",

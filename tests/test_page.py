@@ -29,7 +29,7 @@ document.addEventListener("click", async ({target}) => {
 });
 """
 BODY = """
-<div id='train_lora_form' class='train-lora-fields'><section id='train_lora_images'></section></div>
+<div id='train_lora_form' class='train-lora-watched'><section id='train_lora_images'></section></div>
 <div id='train_lora_buttons'><button id='train_lora_train'>Train</button><button id='train_lora_stop'>Stop</button></div>
 <div id='train_lora_report'></div><div id='train_lora_message'></div>
 <div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>

@@ -21,8 +21,9 @@ from PIL import Image
 from lib_lora.datasets.captioning import Captioning
 from lib_lora.datasets.captioning_options import CaptioningOptions
 from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.hosts import webui_captioners
+from lib_lora.hosts import webui_autocrop, webui_captioners
 from lib_lora.hosts.webui_captioners import BLIP_FILE, DEEPBOORU_FILE, Blip, DeepBooru
+from lib_lora.hosts.webui_image_tools import WebuiImageTools
 from tests.conftest import write_picture
 from tests.house import assert_one_sentence
 
@@ -308,6 +309,37 @@ def test_a_run_with_deepbooru(webui: Webui, tmp_path: Path) -> None:
     assert job.join(60) and job.progress.written == 3 and job.progress.ended == ""
     assert {tag for entry in dataset.entries()[0] for tag in (entry.caption or "").split(", ")} == {"1girl", "hat (red)"}
     assert webui.log[-1] == "stop"
+
+
+def test_the_webui_offers_its_own_captioners_first(webui: Webui) -> None:
+    """DeepBooru with the webui's own threshold; a flag that hides folders leaves no path to name; what is missing is told."""
+    offers = WebuiImageTools(may_choose=True).captioners()
+    assert [offer.id for offer in offers] == ["blip", "deepbooru", "wd14", "openai"] and offers[0].needs() == ""
+    thresholds = [field.default for field in offers[1].fields if field.name == "threshold"]
+    assert thresholds == [0.5] and "threshold" not in {field.name for field in offers[0].fields}
+    assert isinstance(offers[1].make({}), DeepBooru) and isinstance(offers[0].make({}), Blip)
+    models = [field.default for field in offers[2].fields if field.name == "model"]
+    assert models == [str(webui.folder / "WD14")]
+    hidden = WebuiImageTools(may_choose=False).captioners()
+    assert "model" not in {field.name for field in hidden[2].fields}
+    (webui.folder / "BLIP" / BLIP_FILE).unlink()
+    assert BLIP_FILE in offers[0].needs()
+
+
+def test_a_webui_without_the_loader_hides_no_other_captioner(webui: Webui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modules.modelloader", None)
+    monkeypatch.delattr(sys.modules["modules"], "modelloader")
+    told = [offer.needs() for offer in WebuiImageTools(may_choose=True).captioners()]
+    assert "BLIP cannot be used" in told[0] and told[3] == ""
+    for text in told[:3]:
+        assert_one_sentence(text)
+
+
+def test_crops_are_searched_by_the_webui(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webui_autocrop, "face", lambda: "face")
+    monkeypatch.setattr(webui_autocrop, "focal", lambda: "focal")
+    tools = WebuiImageTools(may_choose=True)
+    assert (tools.autocrop("face"), tools.autocrop("focal")) == ("face", "focal")
 
 
 USED = {

@@ -110,12 +110,14 @@ class Captioning:
             log.warning("%s failed", self._captioner.name, exc_info=error)
             ended = f"{self._captioner.name} does not start ({_said(error)}); the console says more."
         self._write()
-        self._show(running=False, current="", ended=self._lost or ended)
+        self._show(running=False, current="", ended=self._told_stop() if self._is_deleted() else self._lost or ended)
         self._ended.set()
 
     def _keep_writing(self) -> None:
         while not self._ended.wait(WRITE_S):
             self._write()
+            if self._is_deleted():
+                self._stopped.set()
 
     def _captioned(self) -> str:
         """Caption the images; returns why this ended early, or an empty text."""
@@ -125,7 +127,8 @@ class Captioning:
             called(self._captioner.__enter__, None, self._stopped)
             with Readers() as readers:
                 for entry in self._entries:
-                    ended = self._lost or (self._told_stop() if self._stopped.is_set() else self._one(entry, readers))
+                    ends = self._stopped.is_set() or self._is_deleted()
+                    ended = self._told_stop() if ends else self._lost or self._one(entry, readers)
                     if ended:
                         return ended
             return ""
@@ -180,7 +183,7 @@ class Captioning:
     def _write(self) -> None:
         """Put the captions that are done on the disk."""
         with self._lock:
-            if not self._unwritten:
+            if not self._unwritten or self._is_deleted():
                 return
             self._lost = ""
             try:
@@ -205,7 +208,8 @@ class Captioning:
             else:
                 edits[entry.place] = replace(edit, caption=caption)
         if edits:
-            self._change = self._dataset.change(edits, f"captions of {self._captioner.name}", self._change)
+            by = self._captioner.name.replace("The ", "the ", 1)  # within a sentence
+            self._change = self._dataset.change(edits, f"captions of {by}", self._change)
             self._show(written=self._progress.written + len(edits))
 
     def _leave(self) -> None:
@@ -225,7 +229,12 @@ class Captioning:
         with self._lock:
             self._progress = replace(self._progress, problems=(*self._progress.problems, problem))
 
+    def _is_deleted(self) -> bool:
+        return not self._dataset.folder.is_dir()
+
     def _told_stop(self) -> str:
+        if self._is_deleted():
+            return "The dataset was deleted, so no more captions are written."
         return f"It was stopped after {self._progress.done} of {self._progress.total} images; their captions stay."
 
 

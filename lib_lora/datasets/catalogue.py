@@ -130,7 +130,8 @@ class Catalogue:
         with self._lock:
             found = self.get(dataset_id)
             gone = self._root / f".{uuid.uuid4().hex}{_GONE}"
-            found.folder.parent.replace(gone)
+            with found.held():  # nobody writes into it meanwhile, which would make its folder again
+                found.folder.parent.replace(gone)
             self._sets.pop(dataset_id, None)
         shutil.rmtree(gone, ignore_errors=True)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from lib_lora.data.edits import ImageEdit, legal_crop, size_in
 from lib_lora.data.images import load_pixels
 from lib_lora.data.sizes import Crop, Size
-from lib_lora.datasets.image_set import ImageEntry
+from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.errors import DatasetError
 
 CropMode = Literal["buckets", "square", "focal", "face"]  # the whole image; the largest square; around what matters; a face
@@ -82,6 +82,33 @@ def crop_edits(
         if not told(done, len(entries)):
             break
     return crops
+
+
+def apply_crops(dataset: ImageSet, entries: Sequence[ImageEntry], crops: Crops, what: str) -> int:
+    """Make the crops one change that can be undone; returns the number of images that it changes.
+
+    An image whose frame was moved since the search, or that was removed, stays as it is; its caption is never touched.
+
+    Args:
+        dataset: the dataset of the images.
+        entries: as they were searched.
+        crops: what was found.
+        what: the change in words, for Undo.
+
+    Raises:
+        DatasetError, OSError: as `ImageSet.change`.
+    """
+    before = {entry.place: entry for entry in entries}
+    with dataset.held():
+        now = dataset.edits
+        edits = {}
+        for place, edit in crops.edits.items():
+            current, searched = now.of(place), before[place].edit
+            if (current.crop, current.cut) == (searched.crop, searched.cut) and before[place].path.exists():
+                edits[place] = replace(current, crop=edit.crop, cut=edit.cut)
+        if edits:
+            dataset.change(edits, what)
+    return len(edits)
 
 
 def _each(

@@ -301,6 +301,8 @@ class ImageSet:
         return ImageEntry(image_id(place), place, path, folder, edit, caption)
 
     def _write(self, edits: FolderEdits) -> None:
+        if not self.folder.is_dir():  # writing would make it again
+            raise DatasetError(["This dataset was deleted meanwhile, so nothing was changed; choose another."])
         kept = {place: edit for place, edit in edits.images.items() if edit != NO_EDIT}
         content = replace(edits, images=kept).to_json().encode()
         if len(content) > MAX_BYTES:

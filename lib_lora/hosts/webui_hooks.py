@@ -8,9 +8,11 @@ from typing import Any
 from fastapi import FastAPI
 from modules import script_callbacks, shared
 
+from lib_lora.datasets.captionings import Captionings
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_detection import host_of_this_webui
+from lib_lora.hosts.webui_image_tools import WebuiImageTools
 from lib_lora.hosts.webui_languages import chosen, share_with_same_languages
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
@@ -62,6 +64,7 @@ RELOAD_WAIT_S = 20.0
 UPLOADS = HOST.private_folder() / "uploads"
 hide_pictures(HOST.private_folder())
 CATALOGUE = Catalogue(UPLOADS / DATASETS)
+CAPTIONINGS = Captionings()
 QUEUE = Queue(RUNNER, Store(HOST.private_folder() / "queue", UPLOADS), HOST)
 
 
@@ -92,4 +95,5 @@ def _hides_folders() -> bool:
 
 def _add_routes(_demo: Any, app: FastAPI) -> None:
     add_routes(app, QUEUE, GUARD)
-    add_dataset_routes(app, CATALOGUE, GUARD, hides_folders=_hides_folders())
+    tools = WebuiImageTools(may_choose=not _hides_folders())
+    add_dataset_routes(app, CATALOGUE, GUARD, tools, CAPTIONINGS, hides_folders=_hides_folders())

@@ -27,7 +27,7 @@ from lib_lora.ui.tab_queue import QueueSection
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
 IMAGES = "<section id='train_lora_images' aria-label='Images'></section>"  # drawn by JavaScript
-FIELDS = "train-lora-fields"  # a change in a part of the page of this class renews the report
+FIELDS = "train-lora-watched"  # a change in a part of the page of this class renews the report
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
 

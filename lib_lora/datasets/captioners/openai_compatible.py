@@ -30,6 +30,7 @@ PROMPT = "Describe this image in one sentence, as the caption of a photo. Answer
 PATH = "/chat/completions"
 LONGEST_ADDRESS, LONGEST_PROMPT, LONGEST_KEY, LONGEST_MODEL = 2000, 4000, 1000, 200
 LONGEST_SECONDS = 3600.0
+MOST_TOKENS = 10_000
 MAX_ANSWER = 2**20  # bytes
 SIDE, QUALITY = 1024, 90  # of the JPEG that is sent: the longest side in pixels
 SAFETY_S = 10.0  # above the time limit, for the look-up of the address
@@ -74,8 +75,8 @@ class Endpoint:
             found.append(f"Key: must be at most {LONGEST_KEY} letters, digits and signs without spaces; copy it again.")
         if not (math.isfinite(self.seconds) and 1 <= self.seconds <= LONGEST_SECONDS):
             found.append(f"Time limit: got {self.seconds:g}, must be from 1 to {LONGEST_SECONDS:g} seconds.")
-        if not 1 <= self.most_tokens <= 10_000:
-            found.append(f"Tokens of an answer: got {self.most_tokens}, must be from 1 to 10000.")
+        if not 1 <= self.most_tokens <= MOST_TOKENS:
+            found.append(f"Tokens of an answer: got {self.most_tokens}, must be from 1 to {MOST_TOKENS}.")
         return found
 
 

@@ -23,6 +23,7 @@ from lib_lora.datasets.caption_changes import (
     without_duplicates,
     without_tag,
 )
+from lib_lora.datasets.captionings import Captionings
 from lib_lora.datasets.catalogue import Catalogue, NoDatasetError
 from lib_lora.datasets.checks import leave_out_duplicates
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
@@ -31,6 +32,9 @@ from lib_lora.datasets.receiving import Receiving
 from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
 from lib_lora.errors import DatasetError
+from lib_lora.ui.api.captioning import CaptioningRoutes
+from lib_lora.ui.api.crops import CropRoutes
+from lib_lora.ui.api.image_tools import ImageTools
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
 from lib_lora.ui.api.serving import Call, Routes, in_thread
 from lib_lora.ui.guard import Guard
@@ -40,9 +44,14 @@ MOST_PREVIEWED = 20
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 
-def add_dataset_routes(app: FastAPI, catalogue: Catalogue, guard: Guard, *, hides_folders: bool) -> None:
-    """Add the routes of datasets and their images."""
-    DatasetRoutes(catalogue, hides_folders=hides_folders).add_to(Routes(app, guard))
+def add_dataset_routes(
+    app: FastAPI, catalogue: Catalogue, guard: Guard, tools: ImageTools, captionings: Captionings, *, hides_folders: bool
+) -> None:
+    """Add the routes of datasets and their images. `captionings`: the one that runs goes on when the page is made anew."""
+    routes, datasets = Routes(app, guard), DatasetRoutes(catalogue, hides_folders=hides_folders)
+    datasets.add_to(routes)
+    CaptioningRoutes(catalogue, captionings, tools, datasets.shown).add_to(routes)
+    CropRoutes(catalogue, tools, datasets.shown).add_to(routes)
 
 
 class DatasetRoutes:
@@ -149,7 +158,7 @@ class DatasetRoutes:
     def duplicates(self, call: Call) -> Any:
         """Leave out all but one of equal or nearly equal images."""
         dataset = self._set(call)
-        shown = Shown(dataset, self._looks_of(dataset), Look())
+        shown = self.shown(dataset, Look())
         edits = leave_out_duplicates(shown.entries, shown.facts)
         if edits:
             dataset.change(edits, f"leave out {len(edits)} duplicates")
@@ -158,7 +167,7 @@ class DatasetRoutes:
     def captions(self, call: Call) -> Any:
         """Change the captions of the images that a page shows; with `preview`, only tell what would change."""
         dataset = self._set(call)
-        shown = Shown(dataset, self._looks_of(dataset), Look.of(call.body))
+        shown = self.shown(dataset, Look.of(call.body))
         changes, what = _caption_changes(shown.kept(), call)
         if call.body.get("preview") is not True:
             apply(dataset, changes, what)
@@ -194,6 +203,10 @@ class DatasetRoutes:
             arrival = await in_thread(receiving.finish)
         await in_thread(self._look_at_new, dataset, arrival.images)
         return {"images": arrival.images, "captions": arrival.captions, "problems": arrival.told}
+
+    def shown(self, dataset: ImageSet, look: Look) -> Shown:
+        """The images of a dataset that a look lets through, with what is known of them."""
+        return Shown(dataset, self._looks_of(dataset), look)
 
     def _set(self, call: Call) -> ImageSet:
         return self._catalogue.get(call.path["dataset"])

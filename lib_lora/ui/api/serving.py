@@ -13,6 +13,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
+from lib_lora.datasets.captionings import BusyError
 from lib_lora.datasets.catalogue import NoDatasetError
 from lib_lora.datasets.image_set import StaleError
 from lib_lora.errors import Problem, TrainLoraError
@@ -109,7 +110,7 @@ def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any
 def _status(error: Exception) -> int:
     if isinstance(error, NoDatasetError):
         return 404
-    if isinstance(error, StaleError):
+    if isinstance(error, (StaleError, BusyError)):
         return 409
     if isinstance(error, TrainLoraError):
         return 422

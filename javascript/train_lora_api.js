@@ -16,7 +16,9 @@ window.trainLora.api = (() => {
         if (response.status === 401) page.guard.lock();
         const data = await response.json().catch(() => null);
         const problems = data?.problems && !response.ok ? data.problems : [];
-        if (!response.ok && !problems.length) problems.push({option: "", text: page.words.say("The webui answered {status}; reload the page.", {status: response.status})});
+        if (!response.ok && !problems.length) {
+            problems.push({option: "", text: page.words.say("The webui answered {status}; reload the page.", {status: response.status})});
+        }
         return {ok: response.ok, status: response.status, data, problems};
     }
 

@@ -72,6 +72,8 @@ window.trainLora.progress = (() => {
         return page.dom.line("div", "train-lora-phase", text, (shown) => filesOf(shown).length > 0);
     }
 
+    const lowest = ({job: {best}}) => page.words.say("Lowest validation loss: {loss} at step {step}.", {...best, loss: best.loss.toFixed(4)});
+
     function build() {
         const {view, line, list} = page.dom;
         const button = (text, press, more) => page.dom.button("train-lora-test", {text: () => text, job: nameOf, press, ...more});
@@ -86,7 +88,8 @@ window.trainLora.progress = (() => {
             list("train-lora-note", ({job}) => job.notes),
             list("train-lora-note", ({job}) => job.choices),
             view("progress", "train-lora-bar", {
-                attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": page.words.say("Steps of {name}", {name: job.name})}), needed: isCounted,
+                needed: isCounted,
+                attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": page.words.say("Steps of {name}", job)}),
             }),
             view("dl", "train-lora-numbers", {items: facts, make: fact, key: ([name]) => name, needed: isCounted}),
             page.chart.labelled(curves, ({run}) => run.losses.length > 1),
@@ -95,7 +98,7 @@ window.trainLora.progress = (() => {
             files("Files left on the disk", ({job}) => (isOver({job}) ? job.left : [])),
             view("div", "train-lora-best", {
                 parts: [
-                    line("span", "", ({job}) => page.words.say("Lowest validation loss: {loss} at step {step}.", {loss: job.best.loss.toFixed(4), step: job.best.step})),
+                    line("span", "", lowest),
                     button("Use the best", () => page.dom.find("#train_lora_use_best").click()),
                 ],
                 needed: ({job}) => job.best && isOver({job}),

@@ -12,11 +12,13 @@ window.trainLora.api = (() => {
         const sent = {method, cache: "no-store", headers};
         if (body !== undefined) sent.body = body;
         const response = await fetch(`${ROOT}/${path}`, sent).catch(() => null);
-        if (!response) return {ok: false, status: 0, data: null, problems: [{option: "", text: GONE}]};
+        if (!response) return {ok: false, status: 0, data: null, problems: [{option: "", text: page.words.say(GONE)}]};
         if (response.status === 401) page.guard.lock();
         const data = await (response.ok ? read(response) : response.json()).catch(() => null);
         const problems = data?.problems && !response.ok ? data.problems : [];
-        if (!response.ok && !problems.length) problems.push({option: "", text: `The webui answered ${response.status}; reload the page.`});
+        if (!response.ok && !problems.length) {
+            problems.push({option: "", text: page.words.say("The webui answered {status}; reload the page.", {status: response.status})});
+        }
         return {ok: response.ok, status: response.status, data, problems};
     }
 

@@ -4,7 +4,9 @@
 
 window.trainLora = window.trainLora || {};
 window.trainLora.dom = (() => {
+    const page = window.trainLora;
     const SVG = "http://www.w3.org/2000/svg";
+    const SPOKEN = ["aria-label", "title", "placeholder"]; // attributes that are text for people
     const OF_SVG = ["svg", "polyline", "text"];
     const given = new WeakMap(); // the text last set on a node; the webui's translation may have replaced it
 
@@ -13,12 +15,13 @@ window.trainLora.dom = (() => {
     function setText(node, text) {
         if (given.get(node) === text) return;
         given.set(node, text);
-        node.textContent = text;
+        node.textContent = page.words.exact(text);
     }
 
     function setAttribute(node, name, value) {
-        if (value === null) node.removeAttribute(name);
-        else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+        const told = SPOKEN.includes(name) && typeof value === "string" ? page.words.exact(value) : value;
+        if (told === null) node.removeAttribute(name);
+        else if (node.getAttribute(name) !== String(told)) node.setAttribute(name, told);
     }
 
     // Makes `nodes` the children of `parent`. The focused one is not moved, since moving loses the focus.
@@ -85,7 +88,7 @@ window.trainLora.dom = (() => {
     // A button labelled with its action and its job; `press` gets what it shows. The second of a double click is dropped unless
     // `again`: another row may be there by then.
     function button(className, {text, job = () => null, attributes = () => ({}), press, again = false, needed}) {
-        const label = (shown) => (job(shown) ? `${text(shown)}: ${job(shown)}` : null);
+        const label = (shown) => (job(shown) ? `${page.words.exact(text(shown))}: ${job(shown)}` : null);
         const one = view("button", className, {
             text, needed, attributes: (shown) => ({type: "button", "aria-label": label(shown), ...attributes(shown)}),
         });

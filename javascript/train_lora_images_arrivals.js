@@ -22,7 +22,7 @@ window.trainLora.imagesArrivals = (() => {
     const isArriving = () => running > 0 || images.length > 0 || captions.length > 0;
 
     function progress() {
-        page.imagesPanel.arriving(isArriving() ? `Receiving ${done} of ${total} files` : "");
+        page.imagesPanel.arriving(isArriving() ? page.words.say("Receiving {done} of {total} files", {done, total}) : "");
         const train = page.dom.find("#train_lora_train");
         if (train) train.disabled = isArriving();
     }
@@ -60,7 +60,7 @@ window.trainLora.imagesArrivals = (() => {
             done = total = told.length = 0;
         }
         const taken = files.slice(0, MOST);
-        if (taken.length < files.length) told.push({text: `Only the first ${MOST} files are taken; drop the others later.`});
+        if (taken.length < files.length) told.push({text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})});
         for (const file of taken) (CAPTION.test(file.name) ? captions : images).push(file);
         total += taken.length;
         progress();

@@ -74,7 +74,7 @@ window.trainLora.imagesCaptioners = (() => {
         state = told;
         if (!before?.running) return;
         if (!state.running) {
-            page.imagesPanel.say(state.ended || `Captions written: ${state.written}`);
+            page.imagesPanel.say(state.ended || page.words.say("Captions written: {written}", state));
             page.report.formChanged();
         }
         if (!state.running || before.written !== state.written) page.images.refresh();
@@ -96,7 +96,7 @@ window.trainLora.imagesCaptioners = (() => {
         const {show, text} = page.images.asked();
         const options = Object.fromEntries(captioner.options.map((option) => [option.name, currentOf(captioner.id, option)]));
         const body = {captioner: captioner.id, options, show, text};
-        if (await sent("POST", body)) page.imagesPanel.say(`${captioner.name} writes captions`);
+        if (await sent("POST", body)) page.imagesPanel.say(page.words.say("{name} writes captions", captioner));
     }
 
     async function sent(method, body) {
@@ -154,9 +154,9 @@ window.trainLora.imagesCaptioners = (() => {
     function words() {
         if (!state) return "";
         if (state.stopping) return "Stopping";
-        if (state.running) return `${state.done} of ${state.total} images, captions written: ${state.written}`;
+        if (state.running) return page.words.say("{done} of {total} images, captions written: {written}", state);
         if (state.ended) return state.ended;
-        return state.captioner ? `Captions written: ${state.written}` : "";
+        return state.captioner ? page.words.say("Captions written: {written}", state) : "";
     }
 
     function progress() {
@@ -167,7 +167,7 @@ window.trainLora.imagesCaptioners = (() => {
             attributes: () => ({max: state.total, value: state.done, "aria-label": "Images that are done"}),
         });
         const told = () => [...problems, ...(state?.problems || [])];
-        const elsewhere = () => (state?.elsewhere ? `Captions of the dataset ${state.elsewhere} are being written now.` : "");
+        const elsewhere = () => (state?.elsewhere ? page.words.say("Captions of the dataset {elsewhere} are being written now.", state) : "");
         return [
             bar, line("p", "train-lora-phase", words, () => words() !== ""),
             line("p", "train-lora-note", () => state.current, () => running() && state.current),

@@ -42,7 +42,7 @@ window.trainLora.imagesCaptions = (() => {
         }
         preview = null;
         const answer = await page.images.change("POST", "/captions", request());
-        if (answer.ok) page.imagesPanel.say(`${answer.data.count} captions changed`);
+        if (answer.ok) page.imagesPanel.say(page.words.say("{count} captions changed", answer.data));
     }
 
     function choice(name, label, choices) {
@@ -71,7 +71,7 @@ window.trainLora.imagesCaptions = (() => {
             button("train-lora-small", {text: () => "Preview", press: look, again: true}),
             button("train-lora-small", {text: () => "Apply", press: apply, attributes: () => ({disabled: preview?.count ? null : ""})}),
         ]});
-        const words = ({count}) => (count ? `${count} captions change:` : "No caption changes.");
+        const words = ({count}) => (count ? page.words.say("{count} captions change:", {count}) : "No caption changes.");
         const changes = ({name, before, after}) => `${name}: ${before || "—"} → ${after || "—"}`;
         const tags = view("div", "train-lora-row-buttons", {
             items: ({data}) => data.tags, key: ({tag}) => tag,

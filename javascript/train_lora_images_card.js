@@ -35,7 +35,7 @@ window.trainLora.imagesCard = (() => {
             node,
             show(shown) {
                 image = shown;
-                page.dom.setAttribute(node, "aria-label", `Caption of ${image.name}`);
+                page.dom.setAttribute(node, "aria-label", page.words.say("Caption of {name}", image));
                 if (node.value !== saved || timer) return; // typed, not saved yet
                 saved = image.caption || "";
                 if (node.value !== saved) node.value = saved;
@@ -82,7 +82,7 @@ window.trainLora.imagesCard = (() => {
         });
         const covers = line("span", "train-lora-tokens", ({covered}) => `mask ${Math.round(100 * covered)} %`, ({has_mask: has}) => has);
         const tokens = view("span", "train-lora-tokens", {
-            text: (image) => `${image.tokens} of ${image.limit} tokens`,
+            text: (image) => page.words.say("{tokens} of {limit} tokens", image),
             attributes: (image) => ({"data-over": image.tokens > image.limit || null}),
         });
         return view("article", "train-lora-image", {

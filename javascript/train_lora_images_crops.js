@@ -19,7 +19,7 @@ window.trainLora.imagesCrops = (() => {
         if (!running) return;
         const answer = await page.api.get(path());
         if (!running) return;
-        if (answer.ok && answer.data.running) told = `Cropped ${answer.data.done} of ${answer.data.total} images`;
+        if (answer.ok && answer.data.running) told = page.words.say("Cropped {done} of {total} images", answer.data);
         again();
         setTimeout(count, POLL_MS);
     }
@@ -37,7 +37,7 @@ window.trainLora.imagesCrops = (() => {
         told = "";
         if (answer.ok) {
             page.images.problems(answer.data.problems.map((problem) => ({text: problem})));
-            page.imagesPanel.say(`Images changed: ${answer.data.count}`);
+            page.imagesPanel.say(page.words.say("Images changed: {count}", answer.data));
         }
         again();
     }

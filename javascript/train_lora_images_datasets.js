@@ -4,6 +4,7 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.imagesDatasets = (() => {
     const page = window.trainLora;
+    const DELETE = "Delete the dataset {name} with its images and captions? Files of a folder on the disk stay.";
     let known = {datasets: [], folders: false};
     let field = null;
 
@@ -38,17 +39,17 @@ window.trainLora.imagesDatasets = (() => {
     }
 
     async function openFolder() {
-        const path = prompt("Folder on the disk; its files are not changed:");
+        const path = prompt(page.words.say("Folder on the disk; its files are not changed:"));
         if (path) await open(await send("POST", "datasets", {folder: path}));
     }
 
     async function rename() {
-        const name = prompt("Name of the dataset:", current());
+        const name = prompt(page.words.say("Name of the dataset:"), current());
         if (name && name !== current() && (await send("PATCH", page.images.path(), {name})).ok) await refresh();
     }
 
     async function remove() {
-        if (!confirm(`Delete the dataset ${current()} with its images and captions? Files of a folder on the disk stay.`)) return;
+        if (!confirm(page.words.say(DELETE, {name: current()}))) return;
         if (!(await send("DELETE", page.images.path())).ok) return;
         await page.images.choose("");
         await refresh();
@@ -63,9 +64,9 @@ window.trainLora.imagesDatasets = (() => {
 
     async function writeCaptions() {
         const plan = await send("POST", page.images.path("/write"), {preview: true});
-        if (!plan.ok || !confirm(`Write ${plan.data.count} caption files to ${plan.data.folder}?`)) return;
+        if (!plan.ok || !confirm(page.words.say("Write {count} caption files to {folder}?", plan.data))) return;
         const answer = await send("POST", page.images.path("/write"));
-        if (answer.ok) page.imagesPanel.say(`${answer.data.count} caption files written`);
+        if (answer.ok) page.imagesPanel.say(page.words.say("{count} caption files written", answer.data));
     }
 
     const BUTTONS = [

@@ -78,7 +78,7 @@ window.trainLora.imagesFrame = (() => {
                 const movable = item.frame.some((edge, side) => Math.abs(edge - item.part[side]) > 1e-4);
                 page.dom.setAttribute(node, "tabindex", movable ? "0" : null);
                 page.dom.setAttribute(node, "role", movable ? "group" : null);
-                page.dom.setAttribute(node, "aria-label", movable ? `Cut of ${item.name}: move it with the arrow keys` : null);
+                page.dom.setAttribute(node, "aria-label", movable ? page.words.say("Cut of {name}: move it with the arrow keys", item) : null);
             },
         };
     }

@@ -5,7 +5,7 @@ window.trainLora = window.trainLora || {};
 window.trainLora.imagesPanel = (() => {
     const page = window.trainLora;
     const FILTERS = {
-        all: "All", no_caption: "No caption", problem: "Problem", duplicate: "Duplicate", small: "Small", left_out: "Left out",
+        all: "All", no_caption: "No caption", problem: "Problem", duplicate: "Duplicates", small: "Small", left_out: "Left out",
     };
     const SORTS = {name: "Name", size: "Size", tokens: "Tokens"};
     const TYPED_MS = 300;
@@ -18,7 +18,7 @@ window.trainLora.imagesPanel = (() => {
     // A control that is made once, and whose value the user alone changes.
     function control(tag, attributes, kind, changed) {
         const node = document.createElement(tag);
-        for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+        for (const [name, value] of Object.entries(attributes)) page.dom.setAttribute(node, name, value);
         node.addEventListener(kind, () => changed(node));
         return {node, show() {}};
     }
@@ -38,7 +38,7 @@ window.trainLora.imagesPanel = (() => {
             .filter(({name, count, chosen}) => count || chosen || name === "all"),
         key: ({name}) => name,
         make: () => page.dom.button("train-lora-small", {
-            text: ({text, count}) => `${text} ${count}`, again: true, press: ({name}) => page.images.look({show: name}),
+            text: ({text, count}) => `${page.words.say(text)} ${count}`, again: true, press: ({name}) => page.images.look({show: name}),
             attributes: ({chosen}) => ({"aria-pressed": String(chosen)}),
         }),
     });
@@ -67,7 +67,7 @@ window.trainLora.imagesPanel = (() => {
             needed: ({data}) => data.pages > 1,
             parts: [
                 button("Previous", -1, ({page: at}) => at <= 1),
-                page.dom.line("span", "", ({data}) => `Page ${data.page} of ${data.pages}`),
+                page.dom.line("span", "", ({data}) => page.words.say("Page {page} of {pages}", data)),
                 button("Next", 1, ({page: at, pages}) => at >= pages),
             ],
         });
@@ -75,16 +75,16 @@ window.trainLora.imagesPanel = (() => {
 
     async function undoLast() {
         const answer = await page.images.change("POST", "/undo");
-        if (answer.ok) say(answer.data.undone ? `Undone: ${answer.data.undone}` : "Nothing to undo");
+        if (answer.ok) say(answer.data.undone ? page.words.say("Undone: {undone}", answer.data) : "Nothing to undo");
     }
 
     function tools() {
         const undo = page.dom.button("train-lora-small", {
-            text: ({data}) => (data.undo ? `Undo: ${data.undo}` : "Undo"), again: true, press: undoLast,
+            text: ({data}) => (data.undo ? page.words.say("Undo: {undo}", data) : "Undo"), again: true, press: undoLast,
             attributes: ({data}) => ({disabled: data.undo ? null : ""}),
         });
         const duplicates = page.dom.button("train-lora-small", {
-            text: ({data}) => `Leave out duplicates (${data.duplicates})`, needed: ({data}) => data.duplicates > 0,
+            text: ({data}) => page.words.say("Leave out duplicates ({duplicates})", data), needed: ({data}) => data.duplicates > 0,
             press: () => page.images.change("POST", "/duplicates"),
         });
         return page.dom.view("div", "train-lora-row-buttons", {parts: [search(), sorting(), ...page.imagesCrops.build(), undo, duplicates]});
@@ -125,7 +125,7 @@ window.trainLora.imagesPanel = (() => {
         shown = {data, asked};
         if (data && !page.imagesArrivals.isArriving()) {
             const {done, total} = data.looked;
-            told.arriving = done < total ? `Looked at ${done} of ${total} images` : "";
+            told.arriving = done < total ? page.words.say("Looked at {done} of {total} images", {done, total}) : "";
         }
         again();
     }

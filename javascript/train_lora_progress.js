@@ -22,7 +22,7 @@ window.trainLora.progress = (() => {
 
     function heldOut({job}) {
         const loss = job.held_out[job.held_out.length - 1][1];
-        return `validation loss ${loss === null ? "is not a number" : loss.toFixed(4)}`;
+        return loss === null ? page.words.say("validation loss is not a number") : page.words.say("validation loss {loss}", {loss: loss.toFixed(4)});
     }
 
     function facts({job, run}) {
@@ -52,7 +52,7 @@ window.trainLora.progress = (() => {
     // No `src` if the prompt was added after the step.
     function picturesOf({job, prompt, place}) {
         return columns({job}).map(([step, count]) => ({
-            step, src: place < count ? `${SAMPLE}/${job.id}/${step}/${place}` : "", alt: `${prompt}, step ${step}`,
+            step, src: place < count ? `${SAMPLE}/${job.id}/${step}/${place}` : "", alt: page.words.say("{prompt}, step {step}", {prompt, step}),
         }));
     }
 
@@ -62,15 +62,17 @@ window.trainLora.progress = (() => {
         const cell = () => view("td", "", {parts: [picture()]});
         const name = () => view("th", "", {text: ({prompt}) => prompt, attributes: ({prompt}) => ({title: prompt})});
         const row = () => view("tr", "", {parts: [name()], items: picturesOf, make: cell, key: ({step}) => step});
-        const title = () => line("th", "", ([step]) => (step ? `Step ${step}` : "Before"));
+        const title = () => line("th", "", ([step]) => (step ? page.words.say("Step {step}", {step}) : "Before"));
         const head = view("tr", "", {parts: [line("th", "", () => "")], items: columns, make: title, key: ([step]) => step});
         return view("table", "train-lora-samples", {parts: [head], items: rows, make: row, needed: ({job}) => job.sampled.length > 0});
     }
 
     function files(title, filesOf) {
-        const text = (shown) => `${title}: ${filesOf(shown).join(", ")}`;
+        const text = (shown) => `${page.words.say(title)}: ${filesOf(shown).join(", ")}`;
         return page.dom.line("div", "train-lora-phase", text, (shown) => filesOf(shown).length > 0);
     }
+
+    const lowest = ({job: {best}}) => page.words.say("Lowest validation loss: {loss} at step {step}.", {...best, loss: best.loss.toFixed(4)});
 
     function build() {
         const {view, line, list} = page.dom;
@@ -86,7 +88,8 @@ window.trainLora.progress = (() => {
             list("train-lora-note", ({job}) => job.notes),
             list("train-lora-note", ({job}) => job.choices),
             view("progress", "train-lora-bar", {
-                attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": `Steps of ${job.name}`}), needed: isCounted,
+                needed: isCounted,
+                attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": page.words.say("Steps of {name}", job)}),
             }),
             view("dl", "train-lora-numbers", {items: facts, make: fact, key: ([name]) => name, needed: isCounted}),
             page.chart.labelled(curves, ({run}) => run.losses.length > 1),
@@ -95,7 +98,7 @@ window.trainLora.progress = (() => {
             files("Files left on the disk", ({job}) => (isOver({job}) ? job.left : [])),
             view("div", "train-lora-best", {
                 parts: [
-                    line("span", "", ({job}) => `Lowest validation loss: ${job.best.loss.toFixed(4)} at step ${job.best.step}.`),
+                    line("span", "", lowest),
                     button("Use the best", () => page.dom.find("#train_lora_use_best").click()),
                 ],
                 needed: ({job}) => job.best && isOver({job}),
@@ -126,7 +129,7 @@ window.trainLora.progress = (() => {
 
     // How a run begins and ends, what it waits for, and each quarter of its steps.
     function sentence(job) {
-        const words = `${job.name}: ${page.status.WORDS[job.state]}`;
+        const words = `${job.name}: ${page.words.say(page.status.WORDS[job.state])}`;
         if (isOver({job})) return [`${words}.`, ...job.problems, job.phase].filter(Boolean).join(" ");
         const quarter = job.total ? Math.floor(4 * job.step / job.total) : 0;
         return quarter ? `${words}, ${25 * quarter} %` : words;

@@ -6,6 +6,9 @@ window.trainLora.queue = (() => {
     const page = window.trainLora;
     const QUEUE = "train-lora/queue";
     const MOST_NAMES = 10;
+    const REMOVE_UNNEEDED = "Remove {size} of samples, latents, and images and states of finished jobs that are not needed to resume any? LoRAs are kept.";
+    const REMOVE_STATES = "Remove {size} of saved states and their images? These jobs cannot be resumed afterwards: {names}. LoRAs are kept.";
+    const HOW_MUCH = "How many GB may jobs keep besides their LoRAs? Above that, the oldest files that are not needed to resume a job are removed.";
     const COLUMNS = ["Name", "State", "When", "Step", "Loss", ""];
 
     let list = null; // the newest answer
@@ -41,20 +44,17 @@ window.trainLora.queue = (() => {
     }
 
     function removeUnneeded({kept: {free}}) {
-        const what = "samples, latents, and images and states of finished jobs that are not needed to resume any";
-        if (confirm(`Remove ${free} of ${what}? LoRAs are kept.`)) press("kept", "free");
+        if (confirm(page.words.say(REMOVE_UNNEEDED, {size: free}))) press("kept", "free");
     }
 
     function removeStates({kept: {asked, names}}) {
-        const more = names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : "";
+        const more = names.length > MOST_NAMES ? page.words.say(" and {count} more", {count: names.length - MOST_NAMES}) : "";
         const whose = names.slice(0, MOST_NAMES).join(", ") + more;
-        const loss = `These jobs cannot be resumed afterwards: ${whose}. LoRAs are kept.`;
-        if (confirm(`Remove ${asked} of saved states and their images? ${loss}`)) press("kept", "states");
+        if (confirm(page.words.say(REMOVE_STATES, {size: asked, names: whose}))) press("kept", "states");
     }
 
     function changeLimit({kept: {limit}}) {
-        const rule = "Above that, the oldest files that are not needed to resume a job are removed.";
-        const said = prompt(`How many GB may jobs keep besides their LoRAs? ${rule}`, limit);
+        const said = prompt(page.words.say(HOW_MUCH), limit);
         if (said !== null) press("kept", said);
     }
 
@@ -67,10 +67,10 @@ window.trainLora.queue = (() => {
             parts: [
                 page.dom.view("span", "", {
                     attributes: ({kept}) => ({class: kept.over ? "train-lora-problem" : "train-lora-phase"}),
-                    text: ({kept}) => `Kept by jobs: ${kept.size} of ${kept.limit} GB`,
+                    text: ({kept}) => page.words.say("Kept by jobs: {size} of {limit} GB", kept),
                 }),
-                button(({kept}) => `Remove samples and latents (${kept.free})`, removeUnneeded, ({kept}) => kept.can_free),
-                button(({kept}) => `Remove saved states (${kept.asked})`, removeStates, ({kept}) => kept.can_ask),
+                button(({kept}) => page.words.say("Remove samples and latents ({free})", kept), removeUnneeded, ({kept}) => kept.can_free),
+                button(({kept}) => page.words.say("Remove saved states ({asked})", kept), removeStates, ({kept}) => kept.can_ask),
                 button(() => "Change limit", changeLimit),
             ],
             needed: ({jobs, kept}) => kept.can_free || kept.can_ask || kept.over || jobs.length > 0,

@@ -4,6 +4,7 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.queueJob = (() => {
     const page = window.trainLora;
+    const REMOVE = "Remove {name} from the list? Images that were dropped for it are removed too; its LoRAs and saved states are kept.";
     const WHEN = new Intl.DateTimeFormat([], {dateStyle: "short", timeStyle: "short"});
 
     const nameOf = ({job}) => job.name || job.id;
@@ -12,8 +13,7 @@ window.trainLora.queueJob = (() => {
     const fill = (action) => ({job}) => page.queue.fill(action, job.id);
 
     function remove({job}) {
-        const loss = "Images that were dropped for it are removed too; its LoRAs and saved states are kept.";
-        if (confirm(`Remove ${nameOf({job})} from the list? ${loss}`)) page.queue.press("remove", job.id);
+        if (confirm(page.words.say(REMOVE, {name: nameOf({job})}))) page.queue.press("remove", job.id);
     }
 
     // A double click on Up or Down moves by two places.
@@ -35,7 +35,8 @@ window.trainLora.queueJob = (() => {
     }
 
     function stateOf({job}) {
-        const word = page.status.WORDS[job.state] + (job.elsewhere ? " elsewhere" : "");
+        const state = page.words.say(page.status.WORDS[job.state]);
+        const word = job.elsewhere ? page.words.say("{state} elsewhere", {state}) : state;
         return job.place ? `${word}, ${job.place}` : word;
     }
 

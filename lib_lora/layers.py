@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "datasets"),
     ("settle", "events", "host", "cli_options"),
     ("plan", "model", "objective", "kohya"),
-    ("data",),
+    ("data", "languages"),
     ("config", "files", "signals"),
     ("families", "paths", "errors", "randomness", "run_control"),
 )

@@ -180,11 +180,10 @@ def _uncaptioned(read: Sequence[_Read], captions: CaptionSource, *, is_reg: bool
         names = named([given_name(path) for path in without])
         beside = f"add {captions.extension} files next to them"
         problems.append(f"{len(without)} images have no captions ({names}); {beside}, or {remedy}.")
-    if empty:
-        files, place = ("Caption files", "are empty; write the captions into them") if len(empty) > 1 else (
-            "Caption file", "is empty; write the caption into it"
-        )  # fmt: skip
-        problems.append(f"{files} {named(empty)} {place}, or {remedy}.")
+    if len(empty) == 1:
+        problems.append(f"Caption file {named(empty)} is empty; write the caption into it, or {remedy}.")
+    elif empty:
+        problems.append(f"Caption files {named(empty)} are empty; write the captions into them, or {remedy}.")
     return problems
 
 

@@ -13,6 +13,7 @@ from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.hosts import webui_missing
 from lib_lora.hosts.webui_detection import host_of_this_webui
 from lib_lora.hosts.webui_image_tools import WebuiImageTools
+from lib_lora.hosts.webui_languages import chosen, share_with_same_languages
 from lib_lora.hosts.webui_restart import save_before_a_restart
 from lib_lora.hosts.webui_signals import save_before_the_end
 from lib_lora.jobs.hiding import hide_pictures
@@ -20,6 +21,7 @@ from lib_lora.jobs.kept import DATASETS, TAKEN
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
+from lib_lora.languages.spoken import follow
 from lib_lora.ui.api.datasets import add_dataset_routes
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.origin import EVERYWHERE, Networks, networks
@@ -70,6 +72,8 @@ def register() -> None:
     """Register tab, routes and callbacks; called at every start or reload of the UI, while the webui loads its scripts."""
     script_callbacks.on_ui_tabs(_tab)
     script_callbacks.on_app_started(_add_routes)
+    script_callbacks.on_before_ui(share_with_same_languages)  # after which the webui makes its page's dictionary
+    follow(chosen)
     # the webui's Lora extension then removes and reapplies its patches of torch
     script_callbacks.on_before_reload(lambda: RUNNER.suspend(RELOAD_WAIT_S))
     save_before_the_end(QUEUE)

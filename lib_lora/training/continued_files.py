@@ -155,13 +155,17 @@ def _check_size(name: str, tensors: State, adapter: AdapterConfig, start: str) -
         return
     if rank is None:
         return
-    found, alpha = f"at {name!r}, but the settings give", alpha_of(tensors)
     if rank != wanted_rank:
-        raise LoraFileError(f"{start}has rank {rank} {found} {wanted_rank}; set Rank (rank) to {rank}, or turn on {_FROM_FILE}.")
+        raise LoraFileError(
+            f"{start}has rank {rank} at {name!r}, but the settings give {wanted_rank}; set Rank (rank) to {rank}, or turn on "
+            f"{_FROM_FILE}."
+        )
+    alpha = alpha_of(tensors)
     rounded = math.isclose(alpha, wanted_alpha, rel_tol=1e-2)  # half precision
     if adapter_type_of(tensors) not in KEEP_THEIR_ALPHA and not rounded:
         raise LoraFileError(
-            f"{start}has alpha {alpha:g} {found} {wanted_alpha:g}; set Alpha (alpha) to {alpha:g}, or turn on {_FROM_FILE}."
+            f"{start}has alpha {alpha:g} at {name!r}, but the settings give {wanted_alpha:g}; set Alpha (alpha) to {alpha:g}, or "
+            f"turn on {_FROM_FILE}."
         )
 
 

@@ -16,6 +16,7 @@ from lib_lora.data.folders import Folder
 from lib_lora.errors import Problem, TrainLoraError, bounded
 from lib_lora.estimate.estimate import estimate, short
 from lib_lora.host import Host
+from lib_lora.languages.spoken import said
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
 
@@ -49,22 +50,22 @@ def plan_html(plan: Plan) -> str:
     folders, regularising = (_folders_html(plan, is_reg=is_reg) for is_reg in (False, True))
     learned = [sample for sample in plan.samples if not sample.is_reg]
     captions = list(dict.fromkeys(sample.caption for sample in learned))
-    heldout = f", {len(plan.heldout)} of them for validation" if plan.heldout else ""
+    heldout = said(f", {len(plan.heldout)} of them for validation") if plan.heldout else ""
     rows = [
         ("Steps", f"<b>{plan.steps}</b>"),
-        ("Formula", escape(plan.formula)),
-        ("Model", escape(plan.model or "not loaded yet; shown when the run starts")),
-        *([("Layers", escape(plan.layers))] if plan.layers else []),
+        ("Formula", escape(said(plan.formula))),
+        ("Model", escape(said(plan.model or "not loaded yet; shown when the run starts"))),
+        *([("Layers", escape(said(plan.layers)))] if plan.layers else []),
         ("Images", f"{len(learned)}{heldout}"),
         ("Folders", folders),
         *([("Regularisation", regularising)] if regularising else []),
         ("Buckets", _buckets_html(plan)),
-        *([("Masks", escape(plan.masks))] if plan.masks else []),
-        ("Captions", escape(plan.captions)),
+        *([("Masks", escape(said(plan.masks)))] if plan.masks else []),
+        ("Captions", escape(said(plan.captions))),
         (
             "Trained captions",
             "<br>".join(f"<q>{escape(text)}</q>" for text in captions[:SHOWN_CAPTIONS])
-            + (f"<br>and {len(captions) - SHOWN_CAPTIONS} more" if len(captions) > SHOWN_CAPTIONS else ""),
+            + ("<br>" + said(f"and {len(captions) - SHOWN_CAPTIONS} more") if len(captions) > SHOWN_CAPTIONS else ""),
         ),
     ]
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
@@ -73,7 +74,9 @@ def plan_html(plan: Plan) -> str:
 
 def _folders_html(plan: Plan, *, is_reg: bool) -> str:
     return "<br>".join(
-        f"{escape(folder_name(folder))}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}"
+        escape(
+            said(f"{folder_name(folder)}: {sum(s.path.parent == folder.path for s in plan.samples)} images × {folder.repeats}")
+        )
         for folder in plan.folders
         if folder.is_reg == is_reg
     )
@@ -93,14 +96,14 @@ def folder_name(folder: Folder) -> str:
 
 def hint_html(text: str) -> str:
     """A message that is no problem."""
-    return f"<p class='train-lora-hint'>{escape(text)}</p>"
+    return f"<p class='train-lora-hint'>{escape(said(text))}</p>"
 
 
 def list_html(texts: Sequence[str], kind: str) -> str:
     """Sentences as an HTML list of limited length; "" if there are none."""
     if not texts:
         return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in bounded(texts))
+    items = "".join(f"<li>{escape(said(text))}</li>" for text in bounded(texts))
     return f"<ul class='train-lora-{kind}'>{items}</ul>"
 
 
@@ -108,7 +111,7 @@ def _buckets_html(plan: Plan) -> str:
     total = max(len(members) for members in plan.buckets.values())
     return "".join(
         f"<div class='train-lora-bucket'><span>{size}</span><meter min='0' max='{total}' value='{len(members)}'></meter>"
-        f"<span>{len(set(members))} images</span></div>"
+        f"<span>{said(f'{len(set(members))} images')}</span></div>"
         for size, members in plan.buckets.items()
     )
 
@@ -130,7 +133,7 @@ class MemoryRow:
             if number != self._asked:
                 return None
             text = self._text(found.settled, found.base, found.plan)
-        row = f"<tr><th>Memory</th><td>{escape(text)}</td></tr>"
+        row = f"<tr><th>Memory</th><td>{escape(said(text))}</td></tr>"
         return f"<table class='train-lora-report'>{row}</table>" if text else ""
 
     def _text(self, config: Settled, base: BaseModel | None, plan: Plan | None) -> str:

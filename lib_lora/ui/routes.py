@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_listing import details, job_json, listing
 from lib_lora.jobs.queue_store import QueueError
+from lib_lora.languages.spoken import said, said_in
 from lib_lora.output.samples import thumbnail
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
@@ -66,11 +67,11 @@ def _add(app: FastAPI, guard: Guard, path: str, answer: Answer, *, changes: bool
         try:
             (guard.change if changes else guard.look)(app, request)
             found = answer(request)
-            return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(found))
+            return found if isinstance(found, Response) else JSONResponse(jsonable_encoder(said_in(found)))
         except HTTPException as refused:  # answered here: the webui's own answer to an exception leaves the headers out
-            return JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)
+            return JSONResponse({"detail": said(refused.detail)}, refused.status_code, refused.headers)
         except Exception as error:  # noqa: BLE001 - an error of any kind is told
-            return JSONResponse({"detail": " ".join(problems_of(error))}, 503 if isinstance(error, OSError) else 500)
+            return JSONResponse({"detail": " ".join(map(said, problems_of(error)))}, 503 if isinstance(error, OSError) else 500)
 
     app.add_api_route(path, guarded, methods=["POST" if changes else "GET"], response_class=Response)
 

@@ -15,6 +15,7 @@ from lib_lora.config.groups import TrainConfig, build_config
 from lib_lora.config.options import Option
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
+from lib_lora.languages.spoken import said
 from lib_lora.ui.form import WITH_KEY, shown
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import hint_html, list_html
@@ -84,7 +85,7 @@ class QueueSection:
         if placed.job is not None:
             return f"<p class='train-lora-hint' data-job='{placed.job.id}'>{name}</p>"
         state = f"is waiting; its place in the queue is {placed.place}." if placed.place else "could not start; see below."
-        return f"<p class='train-lora-hint train-lora-queued'>{name} {state}</p>{self._mark()}"
+        return f"<p class='train-lora-hint train-lora-queued'>{name} {escape(said(state))}</p>{self._mark()}"
 
     def _kept(self, wish: str) -> str:
         """Remove what jobs keep (`free`: what may be removed unasked, `states`: the rest), or set its limit."""

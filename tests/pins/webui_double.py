@@ -105,10 +105,13 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
     parts = {
         "call_queue": {"queue_lock": lock},
         "devices": {"device": torch.device("cpu"), "unet_needs_upcast": False},
+        "localization": {"localizations": {}},
         "paths": {"models_path": str(folder), "data_path": str(folder)},
         "processing": vars(processing),
         "restart": {"stop_program": lambda: None},
-        "script_callbacks": {name: lambda *_, **__: None for name in ("on_ui_tabs", "on_app_started", "on_before_reload")},
+        "script_callbacks": {
+            name: lambda *_, **__: None for name in ("on_before_ui", "on_ui_tabs", "on_app_started", "on_before_reload")
+        },
         "sd_hijack": {"model_hijack": SimpleNamespace(apply_circular=lambda enable: None, fixes=["x"], embedding_db=database)},
         "sd_models": {
             "checkpoints_list": {"mini": 1}, "model_data": model_data,
@@ -119,7 +122,7 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
         "sd_unet": {"apply_unet": lambda option=None: None, "get_unet_option": lambda option=None: None},
         "shared": {
             "cmd_opts": SimpleNamespace(lora_dir=str(folder / "Lora"), lowvram=False, medvram=False, **flags),
-            "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
+            "opts": SimpleNamespace(localization="None"), "state": state, "sd_model": model, "loaded_hypernetworks": ["hyper"],
         },
     }  # fmt: skip
     package = ModuleType("modules")
@@ -135,5 +138,14 @@ def install(monkeypatch: pytest.MonkeyPatch, model: Any, folder: Path, **flags: 
 
 def forget_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rooms that import the webui's names are imported anew by whoever asks for them next."""
-    for name in ("webui_host", "webui_hooks", "webui_detection", "webui_missing", "webui_model", "webui_queue", "webui_restart"):
+    for name in (
+        "webui_host",
+        "webui_hooks",
+        "webui_detection",
+        "webui_languages",
+        "webui_missing",
+        "webui_model",
+        "webui_queue",
+        "webui_restart",
+    ):
         monkeypatch.delitem(sys.modules, f"lib_lora.hosts.{name}", raising=False)

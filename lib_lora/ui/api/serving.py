@@ -18,6 +18,7 @@ from lib_lora.datasets.captionings import BusyError
 from lib_lora.datasets.image_set import StaleError
 from lib_lora.datasets.receiving import TooLargeError
 from lib_lora.errors import DiskError, NoDatasetError, Problem, TrainLoraError
+from lib_lora.languages.spoken import said_in
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
 
@@ -114,7 +115,7 @@ class Routes:
             try:
                 (self._guard.look if method == "GET" else self._guard.change)(self._app, request)
                 found = await read(request)
-                return found if isinstance(found, Response) else _Answer(jsonable_encoder(found))
+                return found if isinstance(found, Response) else _Answer(jsonable_encoder(said_in(found)))
             except HTTPException as refused:
                 return problems([str(refused.detail)], refused.status_code, headers=refused.headers)
             except ClientDisconnect:  # nobody reads the answer
@@ -135,7 +136,7 @@ async def in_thread(answer: Callable[..., Any], *arguments: Any) -> Any:
 def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any) -> JSONResponse:
     """The answer that tells problems."""
     told = [{"option": text.option if isinstance(text, Problem) else "", "text": str(text)} for text in texts]
-    return _Answer({"problems": told, **more}, status, headers)
+    return _Answer(said_in({"problems": told, **more}), status, headers)
 
 
 def _status(error: Exception) -> int:

@@ -126,7 +126,7 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
 def _captions(dataset: Dataset) -> str:
     """How many images have a caption file, and which have none, in words."""
     learned = [sample for sample in dataset.samples if not sample.is_reg]
-    without = [sample.path.name for sample in learned if not sample.has_caption_file]
+    without = [given_name(sample.path) for sample in learned if not sample.has_caption_file]
     beside = f", none for {named(without)}" if 0 < len(without) < len(learned) else ""
     return f"{len(learned) - len(without)} of {len(learned)} from files{beside}"
 

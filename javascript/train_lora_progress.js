@@ -111,7 +111,6 @@ window.trainLora.progress = (() => {
 
     function show(shown) {
         const panel = page.dom.find("#train_lora_progress");
-        if (!panel) return;
         parts = parts || build();
         page.dom.fill(panel, parts, shown);
         panel.dataset.state = shown.job.state;
@@ -143,7 +142,8 @@ window.trainLora.progress = (() => {
     }
 
     document.addEventListener("trainLoraStatus", ({detail}) => {
-        if (!detail.job || page.train.hides(detail.job)) return;
+        const isThere = page.dom.find("#train_lora_announced") !== null; // it is not while the webui builds or leaves its page
+        if (!isThere || !detail.job || page.train.hides(detail.job)) return;
         announce(detail.job);
         show(detail);
     });

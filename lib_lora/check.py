@@ -88,12 +88,13 @@ class Findings:
     def problems(self) -> tuple[Problem, ...]:
         """All problems of settings, images and host; if there are none, those of schedule and state."""
         settings, name = list(self._settings), self.config.run.name
-        if not any(problem.option == "name" for problem in settings):
+        is_legal = not any(problem.option == "name" for problem in settings)  # else it may be no file name at all
+        if is_legal:
             settings += taken_problems(self.config, self._host.lora_folder())
         host = [Problem("", text) for text in self._host.problems()]
         found = [*settings, *host, *self._device_problems(), *self._model_problems()]
         found += _folder_problems(self._host.lora_folder())
-        found += [Problem("name", text) for text in _link_problems(self._host.work_folder() / name)] if name else []
+        found += [Problem("name", text) for text in _link_problems(self._host.work_folder() / name)] if name and is_legal else []
         found += [text if isinstance(text, Problem) else Problem("data", text) for text in self.dataset.problems]
         found += self._planned[1]
         return tuple(found or self._last_problems())

@@ -146,7 +146,7 @@ def test_a_run_without_an_end_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Queue, "_seen"), (Queue, "_replace"), (Store, "write"), (queue_room, "with_progress"), (Job, "progress"),
+        (Queue, "_replace"), (Store, "write"), (queue_room, "with_progress"), (Job, "progress"),
         (runner_room, "give_memory_back"), (Queue, "_check_lent"), (Job, "fail"),
     ],
     ids=lambda value: getattr(value, "__name__", value),

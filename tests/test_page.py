@@ -260,3 +260,10 @@ def test_texts_are_set_as_texts() -> None:
 def test_the_lock_names_no_registry() -> None:
     lock = json.loads((ROOMS[0].parent.parent / "package-lock.json").read_text())
     assert [name for name, package in lock["packages"].items() if "resolved" in package] == []
+
+
+def test_a_status_before_the_tab_is_there_is_no_error(host: Host) -> None:
+    """The webui builds its page in parts; the fixture finds errors of scripts."""
+    host.page.evaluate("for (const id of ['progress', 'announced']) document.querySelector(`#train_lora_${id}`).remove()")
+    host.tell(JOB, names="a")
+    assert host.page.locator("#train_lora_queue tr[data-job=id-a]").count() == 1

@@ -252,6 +252,13 @@ def test_start_tells_all_problems_at_once(tab: TrainTab, tmp_path: Path) -> None
         assert html.count(part) == 1, part
 
 
+def test_a_name_that_no_disk_takes_is_one_problem(tab: TrainTab, photos: Path, tmp_path: Path) -> None:
+    """Also where runs have left their folder, in which a path with such a name cannot even be asked for."""
+    (tmp_path / "loras" / ".train-lora").mkdir(parents=True)
+    for name in ("x" * 300, "x" * 5000):
+        assert tab.report(None, *values(name=name, data=str(photos), trigger="ohwx")).count("Name (name)") == 1
+
+
 def test_start_answers_with_the_job(tab: TrainTab) -> None:
     assert "data-job" in tab.start(None, *values(name="x"))
 

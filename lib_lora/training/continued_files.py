@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import get_args, get_type_hints
 
 from lib_lora.config.adapter import AdapterConfig
@@ -42,8 +43,6 @@ def weights_problems(config: Settled, kind: DetectedModel | None = None, files: 
                 check(path, config, kind, files)
             except LoraFileError as error:
                 problems.append(Problem(option, str(error)))
-            except ConfigError:
-                pass  # unreadable ranks, alphas or factors: their rules report them
     return problems
 
 
@@ -71,7 +70,6 @@ def _check_continued(path: str, config: Settled, of_model: DetectedModel | None,
 
     Raises:
         LoraFileError: it cannot be continued from.
-        ConfigError: ranks, alphas or factors are unreadable.
     """
     adapter = config.adapter
     file = _of_the_family(path, CONTINUE, of_model, files)
@@ -86,11 +84,12 @@ def _check_continued(path: str, config: Settled, of_model: DetectedModel | None,
             raise LoraFileError(
                 f"{start}has type {kind} at {name!r}, but Type (adapter_type) is {adapter.adapter_type}; {other_type(kind)}."
             )
-    trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
-    if adapter.dim_from_weights and not trained:
-        raise LoraFileError(f"{start}has no layers of a part with a learning rate above 0; nothing would be trained.")
-    for name in () if adapter.dim_from_weights else trained:
-        _check_size(name, trained[name], adapter, start)
+    with suppress(ConfigError):  # unreadable ranks, alphas or factors: their rules report them
+        trained = {name: tensors for name, tensors in layers.items() if is_trained(config, name, part_of(name))}
+        if adapter.dim_from_weights and not trained:
+            raise LoraFileError(f"{start}has no layers of a part with a learning rate above 0; nothing would be trained.")
+        for name in () if adapter.dim_from_weights else trained:
+            _check_size(name, trained[name], adapter, start)
 
 
 def _check_base(path: str, config: Settled, of_model: DetectedModel | None, files: LoraFiles) -> None:

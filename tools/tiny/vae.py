@@ -21,6 +21,7 @@ from tools.tiny.pictures import SIDE, paint, photograph, scene
 
 CHANNELS = (64, 64, 64, 64)  # two per group of GroupNorm: one would lose the brightness of the whole picture
 BATCH, PIECE, LEARNING_RATE = 16, 64, 1e-3
+PAINTED, PHOTOGRAPHS, WHITENED_ON = 3000, 1500, 400  # pictures
 LATENT_NOISE = 0.1  # of the latents' spread, while training: makes the decoder robust to errors of a small U-Net
 POSTERIOR_STD = 0.05  # of a latent of unit variance
 
@@ -72,7 +73,7 @@ def train_vae(steps: int, seed: int) -> AutoencoderKL:
     """A trained and whitened VAE."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    pictures = [paint(scene(rng), rng) for _ in range(3000)] + [photograph(rng) for _ in range(1500)]
+    pictures = [paint(scene(rng), rng) for _ in range(PAINTED)] + [photograph(rng) for _ in range(PHOTOGRAPHS)]
     vae = new_vae().train()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     warmup = min(50, steps)
@@ -95,7 +96,7 @@ def train_vae(steps: int, seed: int) -> AutoencoderKL:
         if step % 50 == 0 or step == steps - 1:
             log.info("vae step %d/%d loss %.4f, %.0f s", step + 1, steps, float(loss.detach()), time.time() - started)
     vae.eval()
-    whiten(vae, pictures[:400])
+    whiten(vae, pictures[:WHITENED_ON])
     return vae
 
 

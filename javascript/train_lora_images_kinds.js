@@ -6,7 +6,8 @@ window.trainLora.imagesKinds = (() => {
     const page = window.trainLora;
     const KINDS = {images: "Images", reg: "Regularisation"};
     const STEPS = {ArrowLeft: -1, ArrowRight: 1};
-    const HELP = "Images of the class, such as other cats, so that the model does not forget it. ";
+    const HELP = "Images of the class, such as other cats, so that the model does not forget it.";
+    const WITHOUT = "Those without a caption are trained as '{name}'; rename the dataset to the class.";
 
     const isChosen = (kind) => page.images.kind() === kind;
 
@@ -36,12 +37,12 @@ window.trainLora.imagesKinds = (() => {
     // What the images without a caption are trained as.
     const without = () => {
         const name = page.imagesDatasets.current();
-        return name ? `Those without a caption are trained as '${name}'; rename the dataset to the class.` : "";
+        return name ? page.words.say(WITHOUT, {name}) : "";
     };
 
     // The parts of the room: the switch, and what it shows.
     function build(parts) {
-        const help = page.dom.line("p", "train-lora-note", () => HELP + without(), () => isChosen("reg"));
+        const help = page.dom.line("p", "train-lora-note", () => `${page.words.say(HELP)} ${without()}`.trim(), () => isChosen("reg"));
         const panel = page.dom.view("div", "train-lora-dataset", {
             attributes: () => ({
                 role: "tabpanel", id: "train_lora_kind_panel", "aria-labelledby": `train_lora_kind_${page.images.kind()}`,

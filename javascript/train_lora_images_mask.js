@@ -87,7 +87,7 @@ window.trainLora.imagesMask = (() => {
     }
 
     function cancel() {
-        if (!open.saves && (!changed() || confirm("Discard what was painted?"))) close();
+        if (!open.saves && (!changed() || confirm(page.words.exact("Discard what was painted?")))) close();
     }
 
     function buttons() {
@@ -113,7 +113,7 @@ window.trainLora.imagesMask = (() => {
         const canvas = document.createElement("canvas");
         const ring = document.createElement("div");
         ring.className = "train-lora-brush";
-        const hint = ({name}) => `Mask of ${name}: arrow keys move the brush, with Shift they paint, Space paints a dot`;
+        const hint = (image) => page.words.say("Mask of {name}: arrow keys move the brush, with Shift they paint, Space paints a dot", image);
         for (const [name, value] of [["tabindex", "0"], ["role", "application"]]) canvas.setAttribute(name, value);
         const picture = page.dom.view("img", "", {attributes: ({image, picture: src}) => ({src, alt: image.name, draggable: "false"})});
         const still = (node, look = () => {}) => ({node, show: look});
@@ -133,8 +133,8 @@ window.trainLora.imagesMask = (() => {
             button("train-lora-small", {text: () => "Remove the mask", press: remove, attributes: busy, needed: ({image}) => image.has_mask}),
             button("train-lora-small", {text: () => "Cancel", press: cancel}),
         ]});
-        const dialog = view("dialog", "train-lora-mask", {attributes: ({image}) => ({"aria-label": `Mask of ${image.name}`}), parts: [
-            line("strong", "", ({image}) => `Mask of ${image.name}`),
+        const dialog = view("dialog", "train-lora-mask", {attributes: ({image}) => ({"aria-label": page.words.say("Mask of {name}", image)}), parts: [
+            line("strong", "", ({image}) => page.words.say("Mask of {name}", image)),
             line("p", "train-lora-note", () => "Paint what is to be learned; what is dark is not."),
             buttons(), stageView,
             view("div", "", {attributes: () => ({role: "status"}), parts: [list("train-lora-problem", ({problems}) => problems)]}), ends,

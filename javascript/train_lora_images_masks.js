@@ -4,6 +4,7 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.imagesMasks = (() => {
     const page = window.trainLora;
+    const SHARE = "Masks: {count} of {images} images, covering {percent} % on average.";
     let seen = true;
 
     function toggle() {
@@ -13,8 +14,9 @@ window.trainLora.imagesMasks = (() => {
 
     function build() {
         const {view, line, button} = page.dom;
-        const share = ({masks: {count, covered}, counts}) =>
-            `Masks: ${count} of ${counts.all - counts.left_out} images, covering ${Math.round(100 * covered)} % on average.`;
+        const share = ({masks: {count, covered}, counts}) => page.words.say(SHARE, {
+            count, images: counts.all - counts.left_out, percent: Math.round(100 * covered),
+        });
         return view("div", "train-lora-row-buttons", {
             needed: ({data}) => data.masks.count > 0 && page.images.kind() === "images",
             parts: [

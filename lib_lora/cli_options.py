@@ -117,7 +117,7 @@ def _file_settings(path: Path | None, arguments: dict[str, Any], given: dict[str
         given = {"epochs": 1, **given}  # steps override epochs
     found = import_source(source, keep_names=True, with_defaults=path is not None, given=given)
     problems = [
-        f"{said.key} = {said.value!r}: {said.why}" if said.key.startswith(ARGUMENT) else f"Settings file (config): {problem}"
+        said.line() if said.key.startswith(ARGUMENT) else f"Settings file (config): {problem}"
         for said, problem in zip((*found.not_supported, *found.unknown), found.problems())
     ]
     if problems:

@@ -1,4 +1,7 @@
-"""The texts for people in the program's source: literals and f-strings with words, as templates of `lib_lora.languages`."""
+"""The texts for people in the program's source: literals and f-strings with words, as templates of `lib_lora.languages`.
+
+What only the console is told is none of them, and neither are types and the purposes of random draws.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,54 @@ _NAMED = re.compile(r"\{[a-z_]*(?:![rs])?(?::[a-z.\d]*)?\}")  # a hole of a text
 
 
 def prose(path: Path) -> list[str]:
-    """The templates of a Python file with at least two words, without docstrings, in their order."""
+    """The templates of a Python file with at least two words or a full stop, without docstrings, in their order."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = _texts(tree, {id(node) for node in _docstrings(tree)})
+    apart = (*_docstrings(tree), *_types(tree), *_console(tree), *_purposes(tree))
+    found = _texts(tree, {id(node) for node in apart})
     return [text for text in dict.fromkeys(found) if _is_prose(text)]
 
 
 def _is_prose(text: str) -> bool:
     words = re.sub(r"\{\d+\}", " ", text)
-    return bool(re.search(r"[A-Za-z]{2,}", words)) and " " in text.strip() and not text.startswith("<")
+    is_sentence = bool(re.fullmatch(r"[A-Z][a-z-]+\.", text))
+    return is_sentence or (bool(re.search(r"[A-Za-z]{2,}", words)) and " " in text.strip() and not text.startswith("<"))
 
 
 def _docstrings(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr):
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 yield first.value
+
+
+def _types(tree: ast.AST) -> Iterator[ast.AST]:
+    """Types in quotes: what `cast` is given, and the parts of a `Callable`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _name(node.func) == "cast":
+            yield node.args[0]
+        if isinstance(node, ast.Subscript) and _name(node.value) == "Callable":
+            yield node.slice
+
+
+def _console(tree: ast.AST) -> Iterator[ast.AST]:
+    """What is logged or printed, there also by `_say`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            of = node.func.value if isinstance(node.func, ast.Attribute) else None
+            if _name(of) == "log" or _name(node.func) in ("print", "_say"):
+                yield from node.args
+
+
+def _purposes(tree: ast.AST) -> Iterator[ast.AST]:
+    """What draws of `lib_lora.randomness` are for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _name(node.func) in ("draw", "uniform", "permutation"):
+            yield from node.args
+
+
+def _name(node: ast.AST | None) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _texts(node: ast.AST, apart: set[int]) -> Iterator[str]:

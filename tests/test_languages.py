@@ -21,6 +21,10 @@ from lib_lora.config.groups import all_options, build_config, group_titles, read
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.errors import ConfigError, DatasetError
+from lib_lora.kohya.handed import KNOWN as KINDS
+from lib_lora.kohya.report import HEADS
+from lib_lora.kohya.rules import LEFT_UNTRAINED
+from lib_lora.kohya.table import key_table
 from lib_lora.languages.spoken import follow, said, said_in
 from lib_lora.languages.template import Template
 from lib_lora.languages.translation import LABELS, LANGUAGES, LONGEST, MESSAGES, language_of, translated
@@ -34,31 +38,27 @@ from tests.prose import prose
 ROOT = Path(__file__).parent.parent
 LIB, PAGE = ROOT / "lib_lora", ROOT / "javascript"
 
-# rooms whose messages are still English: of the command line, of other programs' files, and of files that are broken in rare ways
-NOT_YET = {
-    "cli.py", "cli_options.py", "tiny.py", "kohya", "replay", "hosts/standalone.py", "hosts/checkpoint.py", "hosts/ldm_config.py",
-    "training/state_rules.py", "output/card.py", "output/inspect.py", "output/truncate.py", "output/metadata.py",
-    "model/adapter_forward.py", "model/conditioning.py", "model/delta.py", "model/dropout.py", "model/open_clip.py",
-    "model/trainable.py",
-}  # fmt: skip
-# what a program reads, or what only the console or another program is told
+# The tab shows what the rooms say that the webui's script imports, directly or not. The others are of the command line (also
+# comparisons with recordings, and what there is to say of a file), whose messages are English.
+START = ROOT / "scripts/train_lora.py"
+# a room that says what it says in the files that it writes, for other programs
+IN_FILES = {"kohya/export.py"}
+# what a program reads, or what only another program is told
 NO_TEXT = {
-    "{{{0}}} is 0", "Problem | None", "Settled | None", "Generator[Event, None, None]", " | None", "private, max-age=86400",
-    "([A-Za-z]+) (.+)", "Bearer {0}", "held out", "wildcard {0}", "tag {0}", "caption alone", "System Volume Information",
+    "{{{0}}} is 0", " | None", "private, max-age=86400", "([A-Za-z]+) (.+)", "Bearer {0}", "caption alone", "System Volume Information",
     "Describe this image in one sentence, as the caption of a photo. Answer with the caption only.",
-    "train-lora reader", "train-lora looks", "%s failed", "%s does not tell what it needs", "%s failed for %r", "%s does not end", "%s failed to end",
-    "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x", "held out {0}",
-    "perturbation strength", "offset strength", "multires size", "The LoRA ", "{0} GB", "{0} MB",
-    "Sample prompts (sample_prompts): ", "no caption", "Saving the state of the run. Press again to end at once.", "text 1", "text 2",
-    "text h", "Stable Cascade",
+    "train-lora reader", "train-lora looks", "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x",
+    "The LoRA ", "{0} GB", "{0} MB", "Sample prompts (sample_prompts): ", "no caption",
+    "Saving the state of the run. Press again to end at once.", "text 1", "text 2", "text h", "Stable Cascade",
+    "rank dropout", "sd version", "activation text", "preferred weight", "negative text", "sd-webui-train-lora {0}",
+    "import sys; sys.modules['numpy'] = None; sys.path.insert(0, {0}); from lib_lora.data.decoder_main import main; main()",
 }  # fmt: skip
-TO_THE_CONSOLE = ("sd-webui-train-lora", "Train LoRA: {0}", "import sys;")
 # words and pieces that stand in the holes of messages, and are no prose themselves
 PIECES = {
     "folder", "file", "schedule", "optimizer", "bytes", "it", "them", "wide", "narrow", "crop of {0}", "Caption files {0}", "noise",
     "Sample prompts (sample_prompts): {0}", "one", "No such file or directory", "Permission denied", "No space left on device",
     "Is a directory", "Not a directory", "Input/output error", "Read-only file system", "File name too long", "encoder", "encoders", "training",
-    "SD 1.x, SD 2.x and SDXL", "Prefix", "Suffix", "Threshold", "Address", "Prompt", "Key",
+    "SD 1.x, SD 2.x and SDXL", "have", "has", "mask of {0}", "include {0}", "Prefix", "Suffix", "Threshold", "Address", "Prompt", "Key",
 }  # fmt: skip
 NOT_ON_THE_PAGE = {
     "Content-Type", "Files", "use strict", "train-lora: the queue could not be loaded",
@@ -113,16 +113,38 @@ def page_texts() -> set[str]:
     return {text for text in shown if not re.match("[#.]|train-lora-", text)} - NOT_ON_THE_PAGE
 
 
+def imported(path: Path) -> set[Path]:
+    """The rooms of lib_lora that a file imports, at its top or later."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {room for name in names if (room := ROOT / f"{name.replace('.', '/')}.py").is_relative_to(LIB) and room.is_file()}
+
+
 def rooms() -> list[Path]:
-    found = [path for path in sorted(LIB.rglob("*.py")) if not path.is_relative_to(LIB / "languages")]
-    return [path for path in found if not any(path.is_relative_to(LIB / later) for later in NOT_YET)]
+    """The rooms of the tab."""
+    found: set[Path] = set()
+    new = imported(START)
+    while new:
+        found |= new
+        new = {room for path in new for room in imported(path)} - found
+    return sorted(path for path in found if not path.is_relative_to(LIB / "languages"))
+
+
+def is_of_kohya(text: str) -> bool:
+    """Whether a text consists of keys of kohya's, or is a choice of its form."""
+    return set(text.split()) <= key_table().keys() or text in KINDS or text in LEFT_UNTRAINED
 
 
 def message_texts() -> set[str]:
-    """The templates of the rooms that are translated, without those of the form."""
+    """The templates of the tab's rooms, without those of the form."""
     shown = labels("ja")
-    found = {text for path in rooms() for text in prose(path)} - NO_TEXT
-    return {text for text in found if text.format(*"0123456789") not in shown and not text.startswith(TO_THE_CONSOLE)}
+    found = {text for path in rooms() if path.relative_to(LIB).as_posix() not in IN_FILES for text in prose(path)}
+    found |= set(HEADS.values())
+    return {text for text in found - NO_TEXT if text.format(*"0123456789") not in shown and not is_of_kohya(text)}
 
 
 def holes(text: str) -> list[str]:
@@ -144,8 +166,14 @@ def test_every_message_has_an_entry_and_every_entry_a_message(language: str) -> 
     assert sorted(known.keys() - made - PIECES) == []
 
 
-def test_rooms_that_are_not_translated_yet_exist() -> None:
-    assert [name for name in NOT_YET if not (LIB / name).exists()] == []
+def test_all_rooms_but_those_of_the_command_line_are_of_the_tab() -> None:
+    others = {path.relative_to(LIB).as_posix() for path in LIB.rglob("*.py") if path.name != "__init__.py"}
+    others -= {path.relative_to(LIB).as_posix() for path in rooms()}
+    assert {name for name in others if not name.startswith(("languages/", "replay/"))} == {
+        "__main__.py", "cli.py", "cli_options.py", "tiny.py", "hosts/standalone.py", "hosts/ldm_config.py", "output/inspect.py",
+        "output/truncate.py", "layers.py",
+    }  # fmt: skip
+    assert {name for name in IN_FILES if (LIB / name).is_file()} == IN_FILES
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -197,7 +225,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"name": "a/b"}, {"name": "con"}, {"unet_lr": 0, "text_encoder_lr": 0}, {"block_dims": "1,2"}, {"down_lr_weight": "foo"},
     {"min_timestep": 900, "max_timestep": 100}, {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5, "loraplus_lr_ratio": 4},
     {"lr_scheduler": "adafactor"}, {"optimizer": "os.system"}, {"optimizer": ""}, {"resolution": 513}, {"random_crop": True},
-    {"min_bucket_reso": 2000, "max_bucket_reso": 100}, {"masked_loss": True}, {"adapter_type": "dora", "base_weights": ["x"]},
+    {"min_bucket_reso": 2000, "max_bucket_reso": 100}, {"adapter_type": "dora", "base_weights": ["x"]},
     {"adapter_type": "diag-oft", "rank": 1}, {"embedding_vectors": 2}, {"embedding_vectors": 2, "trigger": "a.b"},
     {"sample_prompts": "b --w 99999", "sample_at_first": True}, {"sample_prompts": "/no/such.txt", "sample_at_first": True},
     {"save_last_n_epochs": 3}, {"save_n_epoch_ratio": 3, "save_every_n_epochs": 2}, {"keep_tokens": 3}, {"huber_c": 0.3},
@@ -235,6 +263,16 @@ def test_the_report_of_a_dataset_is_translated(tmp_path: Path, photos: Path) -> 
     told = plan_html(make_plan(config, dataset))
     assert re.search("含学习次数每个循环 [0-9]+ 张；并行数量 1：每个循环 [0-9]+ 步；× 10 个循环 = [0-9]+ 步", told), told
     assert re.search("[0-9]+ 张图片", told) and " images" not in told.replace("photos", "")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("changed", [{"masked_loss": True}, {"masked_loss": True, "mask_data": "nowhere"}], ids=str)
+def test_problems_of_masks_are_translated_whole(changed: dict[str, Any], language: str, photos: Path) -> None:
+    dataset = find_images(build_config({"name": "x", "data": [str(photos)], "trigger": "ohwx", "resolution": 64, **changed}))
+    assert dataset.problems
+    for text in dataset.problems:
+        foreign = translated(str(text), language)
+        assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
 
 
 @pytest.fixture

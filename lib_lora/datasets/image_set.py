@@ -248,7 +248,7 @@ class ImageSet:
         with self._lock:
             entry = self.entry(image_id)
             first = next(iter(values), "crop")
-            what = {"left_out": "leave out" if values.get("left_out") else "use", "mask": "mask of"}.get(first, "crop of")
+            what = {"left_out": "leave out" if values.get("left_out") else "include", "mask": "mask of"}.get(first, "crop of")
             self.change({entry.place: replace(entry.edit, **values)}, f"{what} {entry.name}")
 
     def change(self, edits: Mapping[str, ImageEdit], what: str, joins: Change | None = None) -> Change:

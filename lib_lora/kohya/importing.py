@@ -52,11 +52,17 @@ CODE = "{value!r} is code of a package, which settings files may not load; if yo
 
 @dataclass(frozen=True)
 class Said:
-    """A key, and the reason of its verdict."""
+    """A key, and the reason of its verdict. `parts`: names and reasons, if the value consists of several arguments."""
 
     key: str
     value: Any
     why: str
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def line(self, say: Callable[[str], str] = str) -> str:
+        """Key, value and reason; `say` translates a reason."""
+        why = " ".join(f"{name}: {say(reason)}" for name, reason in self.parts) if self.parts else say(self.why)
+        return f"{self.key} = {self.value!r}: {why}"
 
 
 @dataclass
@@ -75,11 +81,14 @@ class Imported:
 
     def problems(self) -> list[str]:
         """A sentence for every key that is not used and would change the result."""
-        return [f"{said.key} = {said.value!r}: {said.why}" for said in (*self.not_supported, *self.unknown)]
+        return [said.line() for said in (*self.not_supported, *self.unknown)]
 
     def report(self) -> dict[str, Any]:
         """As JSON: the four lists, and `config`, without names and paths unless they were imported."""
-        lists = {name: [vars(said) for said in getattr(self, name)] for name in ("used", "not_supported", "ignored", "unknown")}
+        lists = {
+            name: [{"key": said.key, "value": said.value, "why": said.why} for said in getattr(self, name)]
+            for name in ("used", "not_supported", "ignored", "unknown")
+        }
         left_out = {name for name, opt in options_by_name().items() if opt.not_inherited and name not in self.flat}
         return {**lists, "config": {name: value for name, value in self.config().to_flat().items() if name not in left_out}}
 
@@ -124,11 +133,13 @@ def import_source(
         findings = judged[entry.key]
         verdict = min((found.verdict for _, found in findings), key=WORST.index)
         why = findings[0][1].why
+        parts: tuple[tuple[str, str], ...] = ()
         if source.parts.get(entry.key):
-            why = " ".join(f"{part.name}: {found.why}" for part, found in findings)
+            parts = tuple((part.name, found.why) for part, found in findings)
+            why = " ".join(f"{name}: {reason}" for name, reason in parts)
             verdict = "not_supported" if verdict == "unknown" else verdict  # the key itself is known
         value = "(hidden)" if entry.name in SECRETS and truth(entry.value) else plain(entry.value)
-        getattr(result, verdict).append(Said(entry.key, value, why))
+        getattr(result, verdict).append(Said(entry.key, value, why, parts))
     for findings in judged.values():
         for _, found in findings:
             result.flat.update(found.values)
@@ -320,7 +331,8 @@ def _reason(fact: KeyFact | None, entry: Entry, context: Context) -> Finding:
         if own and own.declaration.kohya:
             return Finding("unknown", f"Our name in a kohya file; kohya's name is {own.declaration.kohya}.")
         near = difflib.get_close_matches(entry.name, [*key_table(), *options_by_name()], 1, 0.8)
-        return Finding("unknown", "Not a key of kohya's or ours" + (f"; did you mean {near[0]!r}?" if near else "."))
+        meant = f"Not a key of kohya's or ours; did you mean {near[0]!r}?" if near else "Not a key of kohya's or ours."
+        return Finding("unknown", meant)
     if fact.verdict == "not_supported":
         if is_off(entry.value, NEUTRAL.get(entry.name, ())):
             return Finding("ignored", "Has no effect as it is set.")

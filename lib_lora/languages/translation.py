@@ -19,6 +19,7 @@ LONGEST = 4000  # characters; a longer message stays English
 _DEEPEST = 5  # of messages within messages
 _MOST = 300  # messages within a message, looked for before it is given up
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_CODE = re.compile(r"[A-Za-z0-9.]+_\w*")  # names of options and keys, which every language has
 _NAMED = re.compile(r"(?:'[^']*'|\"[^\"]*\") ")
 _PLAIN = re.compile(r"[-+\d.,:×%/ ]*|'[^']*'|\"[^\"]*\"|\*?\.[a-z]{2,5}")  # numbers, a quoted name, an ending
 _COLON, _SEMICOLON, _STOP = "\uff1a", "\uff1b", "\u3002"
@@ -125,6 +126,8 @@ class _Message:
             rest = self._sentence(text[title.end() + 2 :], depth + 1)
             if rest is not None:
                 yield _Value(f"{tables.titles[title[0]]}{_COLON}{rest.text}", rest.unknown)
+        if title and text[title.end() :] in ("", "."):
+            yield _Value(tables.titles[title[0]] + _STOP * (text[-1] == "."))
         yield from self._joined(text, "; ", _SEMICOLON, depth)
         named = _NAMED.match(text)
         what = self._sentence(text[named.end() :], depth + 1) if named else None
@@ -146,6 +149,8 @@ class _Message:
     ) -> Iterator[_Value]:
         """The translations by a template, unless it says little and the values are not known."""
         for values in fits:
+            if any(value.endswith(",") for value in values):  # it is cut amid a sentence
+                continue
             filled = [self._value(value, depth + 1) for value in values]
             unknown = sum(value.unknown for value in filled)
             if unknown <= template.bears:
@@ -174,7 +179,7 @@ class _Message:
         text, rest = value, value
         if "(" in value:
             text, rest = title.sub(lambda found: titles[found[0]], value), title.sub("", value)
-        return _Value(text, sum(map(str.isalpha, _QUOTED.sub("", rest))), value in titles)
+        return _Value(text, sum(map(str.isalpha, _CODE.sub("", _QUOTED.sub("", rest)))), value in titles)
 
 
 def _filled(template: Template, values: Sequence[_Value]) -> str:

@@ -16,15 +16,16 @@ from lib_lora.config.names import name_problem
 from lib_lora.config.options import Option
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_problems
-from lib_lora.errors import ConfigError
+from lib_lora.errors import ConfigError, bounded
 from lib_lora.families.family import DetectedModel, Family
 from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.report import NEED_ATTENTION, import_parts
+from lib_lora.languages.spoken import said
 from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from, shown
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import Guard
-from lib_lora.ui.report import hint_html, list_html
+from lib_lora.ui.report import hint_html, list_html, said_html
 
 DEFAULTS = "Defaults"
 TITLES = {preset.title: name for name, preset in PRESETS.items()}
@@ -160,8 +161,9 @@ def read_file(file: Any) -> list[Any]:
 def import_html(found: Imported) -> str:
     """The import report, with the parts that need attention unfolded."""
     text = ""
-    for name, head, lines in import_parts(found):
+    for name, head, members in import_parts(found):
         attention = name in NEED_ATTENTION
-        inner = list_html(lines, "problem" if attention else "note")
-        text += f"<details{' open' if attention else ''}><summary>{head}</summary>{inner}</details>"
+        lines = {member.line(): member.line(said) for member in members}
+        inner = said_html([lines.get(line) or said(line) for line in bounded(list(lines))], "problem" if attention else "note")
+        text += f"<details{' open' if attention else ''}><summary>{said(head)}: {len(members)}</summary>{inner}</details>"
     return text

@@ -101,9 +101,14 @@ def hint_html(text: str) -> str:
 
 def list_html(texts: Sequence[str], kind: str) -> str:
     """Sentences as an HTML list of limited length; "" if there are none."""
+    return said_html([said(text) for text in bounded(texts)], kind)
+
+
+def said_html(texts: Sequence[str], kind: str) -> str:
+    """As `list_html`, of sentences that are in the user's language already."""
     if not texts:
         return ""
-    items = "".join(f"<li>{escape(said(text))}</li>" for text in bounded(texts))
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f"<ul class='train-lora-{kind}'>{items}</ul>"
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import errno
+import html
 import importlib.util
 import json
+import os
 import re
 import sys
 import time
@@ -22,6 +25,7 @@ from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_notes, config_problems
 from lib_lora.errors import ConfigError, DatasetError
 from lib_lora.kohya.handed import KNOWN as KINDS
+from lib_lora.kohya.importing import import_file
 from lib_lora.kohya.report import HEADS
 from lib_lora.kohya.rules import LEFT_UNTRAINED
 from lib_lora.kohya.table import key_table
@@ -30,7 +34,7 @@ from lib_lora.languages.template import Template
 from lib_lora.languages.translation import LABELS, LANGUAGES, LONGEST, MESSAGES, language_of, translated
 from lib_lora.plan import make_plan
 from lib_lora.ui.form_continue import NOTHING
-from lib_lora.ui.form_presets import DEFAULTS, EXPORTS
+from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, import_html
 from lib_lora.ui.report import list_html, plan_html
 from tests.e2e.browser import chromium, launch
 from tests.prose import prose
@@ -180,7 +184,7 @@ def test_all_rooms_but_those_of_the_command_line_are_of_the_tab() -> None:
 def test_translations_have_the_holes_of_their_texts_and_say_something_else(language: str) -> None:
     for texts in (labels(language), messages(language)):
         for english, foreign in texts.items():
-            if texts is not labels(language) and "{red|blue}" not in english:
+            if "{red|blue}" not in english:
                 assert holes(foreign) == holes(english), english
             assert foreign.strip(), english
     same = {
@@ -201,6 +205,37 @@ def test_translations_have_the_holes_of_their_texts_and_say_something_else(langu
         "sd-scripts (TOML)",
         "kohya_ss (JSON)",
     }
+
+
+CODE = re.compile(r"(?<![\w'])(?:--[a-z][a-z-]+|[A-Za-z]\w*_\w*[A-Za-z0-9]|\w+=[-\w.'(][\w.,:'()]*[\w')]|'[^' ]*[\d.][^' ]*')")
+OURS = {"name=value", "N_name", "N_class", "N_text", "1_CLASS"}  # not code: they stand for what a person writes
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_code_in_texts_stays_as_it_is(language: str) -> None:
+    """Options, arguments, and values that a person is to copy."""
+    for texts in (labels(language), messages(language)):
+        changed = {
+            english: lost
+            for english, foreign in texts.items()
+            if (lost := [code for code in CODE.findall(english) if code not in foreign and code not in OURS])
+        }
+        assert changed == {}
+
+
+def test_exceptions_and_pieces_are_in_the_source() -> None:
+    said_there = {text for path in rooms() for text in prose(path)}
+    assert sorted(NO_TEXT - said_there) == []
+    literals = {
+        node.value
+        for path in rooms()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    words = {word for text in literals for word in re.findall("[A-Za-z]+", text)}
+    told = {text for number in errno.errorcode for text in [os.strerror(number)]} | literals
+    for piece in PIECES - told:
+        assert set(re.findall("[A-Za-z]+", re.sub(r"\{\d\}", "", piece))) <= words, piece
 
 
 @pytest.mark.parametrize("path", sorted(PAGE.glob("*.js")), ids=lambda path: path.stem)
@@ -272,6 +307,52 @@ def test_problems_of_masks_are_translated_whole(changed: dict[str, Any], languag
     assert dataset.problems
     for text in dataset.problems:
         foreign = translated(str(text), language)
+        assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
+
+
+KOHYA = """
+[all]
+network_module = "lycoris.kohya"
+network_args = ["algo=lokr", "factor=8", "train_norm=True", "conv_dim=99999"]
+network_dim = 16
+network_alpha = 0
+unet_lr = 0.0001
+text_encoder_lr = "much"
+lr_scheduler = "LoraEasyCustomOptimizer.Rex"
+max_train_steps = 500
+clip_skip = 99
+xformers = true
+network_dims = 4
+sample_sampler = "euler"
+flux1_checkbox = true
+gradient_checkpointing = true
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_report_of_an_import_is_translated_whole(language: str, tmp_path: Path) -> None:
+    path = tmp_path / "kohya.toml"
+    path.write_text(KOHYA, encoding="utf-8")
+    follow(lambda: language)
+    shown = import_html(import_file(path))
+    assert shown.count("<li>") > 12 and len(re.findall("<summary>[^A-Za-z<]+: [0-9]+</summary>", shown)) == 4, shown
+    for line in re.findall("<li>(.*?)</li>", shown):
+        assert ENGLISH.findall(re.sub("'[^']*'", "", html.unescape(line))) == [], line
+    (inner,) = re.findall("<li>(all.network_args = .*?)</li>", shown)
+    assert all(re.search(rf"{name}: [^:]*[\u3040-\u30ff\u3400-\u9fff]", inner) for name in ("algo", "factor", "train_norm")), (
+        inner
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_faults_of_states_are_translated_whole(language: str) -> None:
+    for inner in (
+        "position must be a table", "position/step must be a whole number from 1 to 9007199254740992", "session lacks layers, adapters",
+        "the tensor 'a' is used twice", "the layer 'lora_te_x' has lora_up.weight with the shape (1,), must have 2 dimensions",
+        "average/averages must have the weights' shapes, in fp32", "best/adapters of 'x' are not an adapter",
+    ):  # fmt: skip
+        text = f"Resume from (resume): '/states/cat' is damaged: {inner}; choose an older state."
+        foreign = translated(text, language)
         assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
 
 

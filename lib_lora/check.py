@@ -11,7 +11,7 @@ from lib_lora.config.groups import TrainConfig, problem, title
 from lib_lora.config.rules import config_problems, taken_problems
 from lib_lora.config.settled import Settled
 from lib_lora.data.captions import CaptionSource
-from lib_lora.data.dataset import Dataset, scan, with_regularisation
+from lib_lora.data.dataset import Dataset, decoded_whole, scan, with_regularisation
 from lib_lora.data.masks import painted_masks, with_masks, with_painted_masks
 from lib_lora.data.prompt_emphasis import attention_weights
 from lib_lora.errors import ConfigError, DatasetError, Problem
@@ -105,13 +105,14 @@ class Findings:
         return self._found_state[0]
 
     def checked(self) -> Plan:
-        """The plan of a request without problems.
+        """The plan of a request without problems, whose images were decoded whole in separate processes.
 
         Raises:
             ConfigError: with every problem of settings, images and host at once.
         """
-        if self.problems:
-            raise ConfigError(self.problems)
+        problems = self.problems or [Problem("data", text) for text in decoded_whole(self.dataset.samples)]
+        if problems:
+            raise ConfigError(problems)
         return self.planned()
 
     def planned(self) -> Plan:

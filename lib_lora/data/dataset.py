@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib_lora.data.captions import (
     CaptionFile,
@@ -23,11 +24,19 @@ from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
 
+
+class _Checked(NamedTuple):
+    """The result of decoding a file. `whole`: to all of its pixels."""
+
+    found: Picture | DatasetError
+    whole: bool
+
+
 DATA, REG_DATA = "Image folder (data)", "Regularisation folder (reg_data)"
 MAX_IMAGES = 5000
 DECODERS = 4  # images decoded at the same time: a large one takes 200 MB
 _PER_DECODER = 8  # images per decoder: fewer are not worth starting another process
-_checked: dict[tuple[Path, int, int], Picture | DatasetError] = {}  # result of decoding, by path, mtime and size
+_checked: dict[tuple[Path, int, int], _Checked] = {}  # by path, mtime and size
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ class Dataset:
 
 def scan(paths: Sequence[str], *, captions: CaptionSource, repeats: int, is_reg: bool = False) -> Dataset:
     """Find the images in `paths` and decode each once. Wrong input never raises; it is reported in `problems`.
+
+    What a page has looked at is known, though of large JPEGs not all pixels were made: before training, `decoded_whole` is.
 
     Args:
         paths: folders as given, PATH or PATH|N.
@@ -137,12 +148,9 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
     """The sample of an image. Its caption is empty if it has neither caption nor trigger."""
     if not _is_text(path.name) or not _is_text(folder.path.name):  # a name may become a caption, and is displayed
         return _Unread([f"Image {given_name(path)!r} in {folder.path.name!r}: the name is not UTF-8; rename it."])
-    try:
-        picture = checked_picture(path, readers)
-    except DatasetError as error:
-        return _Unread(error.problems, bool(folder.edits.name) and not isinstance(error, NotNowError))
-    except OSError as error:
-        return _Unread([f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."])
+    picture = _read(path, readers, may_skip=bool(folder.edits.name))
+    if isinstance(picture, _Unread):
+        return picture
     try:
         found = caption_file(path, captions, folder.root)
     except DatasetError as error:
@@ -162,6 +170,16 @@ def _sample(folder: Folder, path: Path, captions: CaptionSource, readers: Reader
     sample = Sample(path, caption, folder.repeats, size, written is not None, folder.is_reg, sha256=picture.sha256,
                     crop=edit.crop, cut=edit.cut, whole=picture.size if edit.crop else None)  # fmt: skip
     return _Read(sample, found)
+
+
+def _read(path: Path, readers: Readers, *, whole: bool = False, may_skip: bool = False) -> Picture | _Unread:
+    """As `checked_picture`, or what is told of it."""
+    try:
+        return checked_picture(path, readers, whole=whole)
+    except DatasetError as error:
+        return _Unread(error.problems, may_skip and not isinstance(error, NotNowError))
+    except OSError as error:
+        return _Unread([f"Image {given_name(path)!r} cannot be read ({error.strerror}); check its permissions."])
 
 
 def _uncaptioned(read: Sequence[_Read], captions: CaptionSource, *, is_reg: bool) -> list[str]:
@@ -196,16 +214,20 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def checked_picture(path: Path, readers: Readers) -> Picture:
-    """Size and hash of an image, decoded whole in a separate process; cached until the file changes.
+def checked_picture(path: Path, readers: Readers, *, whole: bool = True) -> Picture:
+    """Size and hash of an image, decoded in a separate process; cached until the file changes.
+
+    `whole`: it was decoded to all of its pixels, as it must be before this process decodes it.
 
     Raises:
         DatasetError: the image cannot be read. A damaged file is not tried again until it changes.
         OSError: the file is missing.
     """
     stat = path.stat()
-    found = _checked.get((path, stat.st_mtime_ns, stat.st_size))
-    if found is None:
+    known = _checked.get((path, stat.st_mtime_ns, stat.st_size))
+    if known is not None and (known.whole or not whole):
+        found = known.found
+    else:
         try:
             found = readers.picture(path)
         except NotNowError:
@@ -218,8 +240,15 @@ def checked_picture(path: Path, readers: Readers) -> Picture:
     return found
 
 
-def remember(path: Path, mtime_ns: int, length: int, found: Picture | DatasetError) -> None:
+def remember(path: Path, mtime_ns: int, length: int, found: Picture | DatasetError, *, whole: bool = True) -> None:
     """Keep the result of decoding a file, of the given time and length before it was read, for `checked_picture`."""
     if len(_checked) >= 4 * MAX_IMAGES:
         _checked.clear()
-    _checked[path, mtime_ns, length] = found
+    _checked[path, mtime_ns, length] = _Checked(found, whole)
+
+
+def decoded_whole(samples: Sequence[Sample]) -> list[str]:
+    """Decode the images that were not decoded to all of their pixels yet, in separate processes; returns their problems."""
+    with Readers() as readers, ThreadPoolExecutor(DECODERS) as pool:
+        told = pool.map(lambda path: _read(path, readers, whole=True), dict.fromkeys(sample.path for sample in samples))
+        return [problem for found in told if isinstance(found, _Unread) for problem in found.problems]

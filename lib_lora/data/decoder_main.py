@@ -1,8 +1,8 @@
 """The child process of `data/decoder_process.py`: decodes images one after the other, and returns their sizes and hashes.
 
 A request is a line of JSON: a path, or an object. `{"path": …, "header": true}` asks for the size alone, which needs no decoding.
-`{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path. Those of
-`conversion` and `mask_files` write images and measure masks.
+`{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path; a large JPEG is then
+decoded to fewer pixels, which takes half of the time. Those of `conversion` and `mask_files` write images and measure masks.
 
 It ends with its input, or if an image takes too long: its parent may be gone, and no Python code runs in a stuck decoder.
 """
@@ -21,9 +21,30 @@ from PIL import Image
 
 from lib_lora.data.conversion import written
 from lib_lora.data.hidden_names import given_name
-from lib_lora.data.image_facts import deep_as_rgb, difference_hash, is_transparent, save_thumbnail, sharpness, small_grey
-from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, is_turned, on_white, reading, upright
+from lib_lora.data.image_facts import (
+    LOOKED_AT,
+    deep_as_rgb,
+    difference_hash,
+    is_transparent,
+    reduced,
+    save_thumbnail,
+    sharpness,
+    size_within,
+    small_grey,
+)
+from lib_lora.data.image_files import (
+    NotNowError,
+    file_content,
+    image_size,
+    is_deep,
+    is_turned,
+    on_white,
+    reading,
+    upright,
+    upright_size,
+)
 from lib_lora.data.mask_files import measured, written_mask
+from lib_lora.data.sizes import Size
 from lib_lora.errors import DatasetError
 
 READY = "train-lora reader"  # our first line; other code that starts with Python may write before it
@@ -31,11 +52,16 @@ GRACE_S = 5.0  # added to the parent's time limit
 
 
 class Decoded(NamedTuple):
-    """The upright image, as RGB too unless it is deep, and whether EXIF had it turned."""
+    """The upright image, as RGB too unless it is deep, and whether EXIF had it turned. `size`: that of the file's image.
+
+    `whole`: it was decoded to all of its pixels.
+    """
 
     picture: Image.Image
     rgb: Image.Image | None
     turned: bool
+    size: Size
+    whole: bool = True
 
 
 class Thumbnail(NamedTuple):
@@ -82,15 +108,15 @@ def answer_to(asked: Any) -> dict[str, object]:
 
 
 def answer(path: Path, thumbnail: Thumbnail | None = None) -> dict[str, object]:
-    """Size and hash of the image, or problems. It is decoded whole, since truncation shows only then.
+    """Size and hash of the image, or problems. All of its data are decoded, since truncation shows only then.
 
     `for_now`: the problem may pass although the file stays the same. With `thumbnail` all facts; `unsaved` says why it was
-    not written, if it was not.
+    not written, if it was not, and `whole` is there, and false, if fewer pixels were made than the image has.
     """
     try:
         content = file_content(path)
-        size = image_size(path, content)
-        decoded = decode(path, content)
+        decoded = decode(path, content, 0 if thumbnail is None else max(thumbnail.side, LOOKED_AT))
+        size = decoded.size
         facts = {} if thumbnail is None else looked_at(decoded, thumbnail)
     except DatasetError as error:
         return {"problems": error.problems, "for_now": isinstance(error, NotNowError)}
@@ -102,17 +128,24 @@ def answer(path: Path, thumbnail: Thumbnail | None = None) -> dict[str, object]:
     return {"size": [size.height, size.width], "sha256": hashlib.sha256(content).hexdigest(), **facts}
 
 
-def decode(path: Path, content: bytes) -> Decoded:
-    """Run all of Pillow's work in `load_pixels`."""
+def decode(path: Path, content: bytes, side: int = 0) -> Decoded:
+    """Run all of Pillow's work in `load_pixels`.
+
+    `side`: of a JPEG, pixels are made only until the longest side has so many, 0 for all. Its data are read to the end in either
+    case, so what is damaged is told in the same words.
+    """
     with reading(path, content) as image:
-        turned = is_turned(image)
+        turned, size, pixels = is_turned(image), upright_size(image), image.size
+        if side:
+            image.draft(None, size_within(pixels, side))
+        whole = image.size == pixels
         picture = upright(image)
-        return Decoded(picture, None if is_deep(picture) else on_white(picture), turned)
+        return Decoded(picture, None if is_deep(picture) else on_white(picture), turned, size, whole)
 
 
 def looked_at(decoded: Decoded, thumbnail: Thumbnail) -> dict[str, object]:
     """The facts of a decoded image; its thumbnail is written."""
-    rgb = decoded.rgb or deep_as_rgb(decoded.picture)
+    rgb = reduced(decoded.rgb or deep_as_rgb(decoded.picture), max(thumbnail.side, LOOKED_AT))
     grey = small_grey(rgb)
     unsaved = ""
     try:
@@ -125,6 +158,7 @@ def looked_at(decoded: Decoded, thumbnail: Thumbnail) -> dict[str, object]:
         "hash": f"{difference_hash(grey):016x}",
         "sharpness": sharpness(grey),
         "unsaved": unsaved,
+        **({} if decoded.whole else {"whole": False}),
     }
 
 

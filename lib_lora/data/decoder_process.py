@@ -47,10 +47,14 @@ class NoReaderError(NotNowError):
 
 
 class Look(NamedTuple):
-    """The facts of an image; `unsaved`: why its thumbnail could not be written, or empty."""
+    """The facts of an image; `unsaved`: why its thumbnail could not be written, or empty.
+
+    `whole`: it was decoded to all of its pixels. All of its data were decoded in either case.
+    """
 
     facts: ImageFacts
     unsaved: str
+    whole: bool = True
 
 
 class Mask(NamedTuple):
@@ -96,6 +100,8 @@ class Reader:
     def look(self, path: Path, thumbnail: Path, side: int) -> Look:
         """All facts of an image, which is decoded once; a JPEG with the longest side at most `side` pixels is written.
 
+        Of a large JPEG, fewer pixels are made than it has; `picture` makes all.
+
         Raises:
             DatasetError, NotNowError, NoReaderError: as `picture`.
         """
@@ -104,7 +110,7 @@ class Reader:
             Size(*answer["size"]), answer["sha256"], answer["turned"], answer["transparent"], int(answer["hash"], 16),
             answer["sharpness"],
         )  # fmt: skip
-        return Look(facts, answer["unsaved"])
+        return Look(facts, answer["unsaved"], answer.get("whole", True))
 
     def written(self, source: Path, target: Path, name: str, kind: str | None = None, crop: Crop | None = None) -> str:
         """Write an image of another format, or a part of an image, to `target`; returns the suffix that it should have.

@@ -16,6 +16,7 @@ LOOKED_AT = 512  # longest side at which sharpness is measured
 HASH_SIDE = 8  # the hash has this number of rows, and of bits in each
 _EDGES = (0, 1, 0, 1, -4, 1, 0, 1, 0)  # the discrete Laplacian
 _QUALITY = 85
+_GAP = 3.0  # times the wanted size to which an image is averaged before it is scaled
 
 
 class ImageFacts(NamedTuple):
@@ -50,10 +51,16 @@ def is_transparent(picture: Image.Image) -> bool:
     return any(picture.convert("RGBA").getchannel("A").histogram()[:255])
 
 
+def reduced(rgb: Image.Image, side: int) -> Image.Image:
+    """An image from which smaller ones of `side` pixels are made in less time, and hardly another way."""
+    times = int(max(rgb.size) / side / _GAP)
+    return rgb.reduce(times) if times > 1 else rgb
+
+
 def small_grey(rgb: Image.Image) -> Image.Image:
     """The grey image with its longest side at most LOOKED_AT; it is never enlarged."""
     grey = rgb.convert("L")
-    return grey.resize(size_within(grey.size, LOOKED_AT), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return grey.resize(size_within(grey.size, LOOKED_AT), Image.Resampling.BILINEAR, reducing_gap=_GAP)
 
 
 def difference_hash(grey: Image.Image) -> int:
@@ -82,7 +89,7 @@ def save_thumbnail(rgb: Image.Image, target: Path, side: int) -> None:
     Raises:
         OSError: it was not written; its folder is never made.
     """
-    small = rgb.resize(size_within(rgb.size, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small = rgb.resize(size_within(rgb.size, side), Image.Resampling.BICUBIC, reducing_gap=_GAP)
     small.info = {}  # a comment would be saved
     content = io.BytesIO()
     small.save(content, "JPEG", quality=_QUALITY)

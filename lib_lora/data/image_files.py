@@ -65,8 +65,13 @@ def image_size(path: Path, content: bytes | None = None) -> Size:
         DatasetError: the file is not an image of a supported format, too large, or damaged.
     """
     with reading(path, content) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> Size:
+    """Size of an opened image with its EXIF rotation applied."""
+    width, height = image.size
+    turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
     return Size(width, height) if turned else Size(height, width)
 
 

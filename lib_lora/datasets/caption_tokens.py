@@ -47,6 +47,8 @@ def _count(line: str, text: TextConfig, tokenizer: Tokenizer | None) -> int:
     if text.secondary_separator:
         line = line.replace(text.secondary_separator, text.caption_separator)
     line = line[:LONGEST_COUNTED]
+    if not line:  # as of photos that nobody has captioned yet: their page does not wait for the vocabulary
+        return 0
     if tokenizer is not None or len(line) > _SHORT:
         return _counted(tokenizer or load_tokenizer(), line, text.weighted_captions, text.token_rule)
     return _kept_count(line, text.weighted_captions, text.token_rule)

@@ -144,8 +144,8 @@ def no_caption(entry: ImageEntry, caption_files: Collection[Path] = ()) -> Notic
     """An image without a caption, or with an empty one."""
     if entry.caption is not None and entry.caption.strip():
         return None
-    files = [entry.path.with_name(given_stem(entry.path) + suffix) for suffix in sorted(CAPTION_SUFFIXES)]
-    empty = entry.caption is not None or any(path in caption_files for path in files)
+    files = (entry.path.with_name(given_stem(entry.path) + suffix) for suffix in sorted(CAPTION_SUFFIXES))
+    empty = entry.caption is not None or (bool(caption_files) and any(path in caption_files for path in files))
     why = "Its caption is empty" if empty else "Has no caption"
     return Notice("no caption", why, "write what it shows, or give a trigger word, which is then its caption")
 

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from PIL import Image
 
+from lib_lora.data.dataset import checked_picture
+from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import ImageEdit, legal_crop, size_in
 from lib_lora.data.images import load_pixels
 from lib_lora.data.sizes import Crop, Size
@@ -114,21 +116,22 @@ def apply_crops(dataset: ImageSet, entries: Sequence[ImageEntry], crops: Crops, 
 def _each(
     entries: Sequence[ImageEntry], sizes: Mapping[str, Size], mode: str, target: Size, autocrop: Autocrop | None
 ) -> Iterator[Cropped]:
-    for entry in entries:
-        size = sizes.get(entry.place)
-        if size is None:
-            yield Cropped(entry.place, None, f"Image {entry.name!r} was not read, so it is not cropped.")
-            continue
-        try:
-            crop = _crop(entry, size, mode, target, autocrop)
-        except DatasetError as error:
-            yield Cropped(entry.place, None, " ".join(error.problems))
-            continue
-        edit = replace(entry.edit, crop=crop, cut=None if crop != entry.edit.crop else entry.edit.cut)
-        yield Cropped(entry.place, edit if edit != entry.edit else None)
+    with Readers() as readers:
+        for entry in entries:
+            size = sizes.get(entry.place)
+            if size is None:
+                yield Cropped(entry.place, None, f"Image {entry.name!r} was not read, so it is not cropped.")
+                continue
+            try:
+                crop = _crop(entry, size, mode, target, autocrop, readers)
+            except DatasetError as error:
+                yield Cropped(entry.place, None, " ".join(error.problems))
+                continue
+            edit = replace(entry.edit, crop=crop, cut=None if crop != entry.edit.crop else entry.edit.cut)
+            yield Cropped(entry.place, edit if edit != entry.edit else None)
 
 
-def _crop(entry: ImageEntry, size: Size, mode: str, target: Size, autocrop: Autocrop | None) -> Crop | None:
+def _crop(entry: ImageEntry, size: Size, mode: str, target: Size, autocrop: Autocrop | None, readers: Readers) -> Crop | None:
     """The part of an image; None for the whole.
 
     Raises:
@@ -138,7 +141,7 @@ def _crop(entry: ImageEntry, size: Size, mode: str, target: Size, autocrop: Auto
         return None
     if autocrop is None or mode == "square":
         return _but_whole(square(size), size)
-    image = _upright(entry.path, entry.name, size)
+    image = _upright(entry.path, entry.name, size, readers)
     try:
         found = autocrop(image, target)
     except DatasetError as error:
@@ -174,7 +177,11 @@ def around(x: float, y: float, size: Size, target: Size) -> Crop:
     return Crop(left, top, left + width, top + height)
 
 
-def _upright(path: Path, name: str, size: Size) -> Image.Image:
+def _upright(path: Path, name: str, size: Size, readers: Readers) -> Image.Image:
+    try:
+        checked_picture(path, readers)
+    except OSError as error:
+        raise DatasetError([f"Image {name!r} cannot be read ({error.strerror}); reload the page."]) from error
     image = Image.fromarray(load_pixels(path))
     if (image.height, image.width) != size:
         raise DatasetError([f"Image {name!r} has changed since it was looked at; reload the page."])

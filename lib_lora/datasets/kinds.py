@@ -94,12 +94,12 @@ def _of_brands(start: bytes) -> Kind:
 def ends_early(kind: Kind, content: bytes) -> bool:
     """Whether an image is seen to be broken off without decoding it. Not every broken image is."""
     if kind is PNG:
-        return b"IEND\xaeB`\x82" not in content
+        return content.rfind(b"IEND\xaeB`\x82") < 0  # it is near the end
     if kind is WEBP:
         return int.from_bytes(content[4:8], "little") + 8 > len(content)
     if kind is JPEG:
         scan = _first_scan(content)
-        return scan is None or content.find(b"\xff\xd9", scan) < 0
+        return scan is None or content.rfind(b"\xff\xd9", scan) < 0  # it is near the end
     return False
 
 

@@ -1,4 +1,5 @@
-"""Looks at the images of a dataset in the background: sizes first, then all facts and a thumbnail of each.
+"""Looks at the images of a dataset in the background: sizes first, then all facts and a thumbnail of each. Of large JPEGs that
+does not make all pixels, which is done one by one once nothing else is to be done, before training needs it.
 
 Results are kept on the disk until a file changes, so that a dataset that was looked at once opens at once.
 """
@@ -9,8 +10,9 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lib_lora.data.dataset import remember
 from lib_lora.data.decoder_process import NoReaderError, Reader
@@ -44,10 +46,10 @@ class Progress(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """An image to look at; `header`: its size alone."""
+    """An image to look at: its size alone, its facts, or all of its pixels."""
 
     entry: ImageEntry
-    header: bool
+    what: Literal["size", "facts", "whole"]
 
 
 class Looks:
@@ -69,10 +71,12 @@ class Looks:
         self._asked: dict[str, ImageEntry] = {}  # by id
         self._unseen: dict[str, ImageEntry] = {}  # to be decoded; the first is next
         self._unsized: dict[str, ImageEntry] = {}  # those of them without a size
+        self._unmade: dict[str, ImageEntry] = {}  # whose facts are known, but not all pixels were made
         self._busy: set[str] = set()
         self._changed = threading.Condition()
         self._threads = 0
         self._sizing, self._sized_in_a_row = False, 0
+        self._making = ""  # the place of the image whose pixels are made
         self._closed = False
         self._unsaved = ""
         self._saved_at, self._dirty = 0.0, False
@@ -89,7 +93,7 @@ class Looks:
                 self._dirty = True
             if not self._busy:  # no thumbnail is being written
                 remove_others(self._dataset.looked, {thumbnail_name(place, looked.key) for place, looked in found.items()})
-            self._unsized, self._unseen = {}, {}
+            self._unsized, self._unseen, self._unmade = {}, {}, {}
             self._ask(entries, keys)
             self._save(now=self._dirty)
 
@@ -140,13 +144,13 @@ class Looks:
     def wait(self, seconds: float) -> bool:
         """Whether all is done after at most this time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._unseen and not self._busy, seconds)
+            return self._changed.wait_for(lambda: not (self._waiting() or self._busy or self._making), seconds)
 
     def close(self) -> None:
         """Stop; what waits is not looked at. The image in the works is finished."""
         with self._changed:
             self._closed = True
-            self._unsized, self._unseen = {}, {}
+            self._unsized, self._unseen, self._unmade = {}, {}, {}
             self._save(now=True)
             self._changed.notify_all()
 
@@ -169,6 +173,8 @@ class Looks:
             if looked is not None and looked.key == key and looked.done:
                 _share(entry, looked)
                 if looked.facts is None or thumbnail_name(entry.place, key) in there:
+                    if not looked.whole and entry.place != self._making:
+                        self._unmade[entry.place] = entry
                     continue
             if entry.place not in self._busy:
                 unseen[entry.place] = entry
@@ -177,7 +183,7 @@ class Looks:
             {**unseen, **_without(self._unseen, unseen)},
             {**unsized, **_without(self._unsized, unsized)},
         )
-        while self._threads < min(self._decoders.most, len(self._unseen)):
+        while self._threads < min(self._decoders.most, len(self._unseen) or bool(self._unmade)):
             self._begin()
         self._changed.notify_all()
 
@@ -206,11 +212,14 @@ class Looks:
     def _next(self) -> _Job | None:
         """The next job; None if there was none for a while, or there is no dataset any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._unseen, self._linger_s)
+            self._changed.wait_for(lambda: self._closed or self._waiting(), self._linger_s)
             if not self._dataset.folder.is_dir():
-                self._closed, self._unsized, self._unseen = True, {}, {}
-            if self._closed or not self._unseen:
+                self._closed, self._unsized, self._unseen, self._unmade = True, {}, {}, {}
+            if self._closed or not self._waiting():
                 return None
+            if not self._unseen:
+                self._making = next(iter(self._unmade))
+                return _Job(self._unmade.pop(self._making), "whole")
             header = bool(self._unsized) and not self._sizing and self._sized_in_a_row < IN_A_ROW
             waiting = self._unsized if header else self._unseen
             entry = waiting.pop(next(iter(waiting)))
@@ -220,34 +229,53 @@ class Looks:
             else:
                 self._unsized.pop(entry.place, None)
                 self._busy.add(entry.place)
-            return _Job(entry, header)
+            return _Job(entry, "size" if header else "facts")
+
+    def _waiting(self) -> bool:
+        """Whether there is something to do for one more thread. All pixels take much memory, so only one makes them."""
+        return bool(self._unseen or (self._unmade and not self._making))
 
     def _do(self, job: _Job, reader: Reader) -> None:
         entry = job.entry
         try:
             key = key_of(entry.path)
-            looked = Looked(key, reader.size(entry.path)) if job.header else self._decoded(entry, key, reader)
+            if job.what == "whole":
+                looked = self._made(entry, key, reader)
+            else:
+                looked = Looked(key, reader.size(entry.path)) if job.what == "size" else self._decoded(entry, key, reader)
         except OSError:  # it is gone, which the next list of images says
             return
         except NoReaderError as error:
-            self._give_up(entry, error)
+            self._give_up([] if job.what == "whole" else [entry], error)
             return
         except DatasetError as error:
             looked = Looked(key, problems=tuple(error.problems))
-            if job.header:  # decoding says whether the rest is as damaged
+            if job.what == "whole" and isinstance(error, NotNowError):  # so training asks again
+                return
+            if job.what == "size":  # decoding says whether the rest is as damaged
                 return
             if isinstance(error, NotNowError):
                 looked = Looked(FileKey(-1, -1), problems=looked.problems)  # of no file: tried again when asked again
-        self._learn(entry, looked, job.header)
+        if looked is not None:
+            self._learn(entry, looked, header=job.what == "size")
 
     def _decoded(self, entry: ImageEntry, key: FileKey, reader: Reader) -> Looked:
         with suppress(OSError):  # told of the thumbnail
             make(self._dataset.looked)
         look = reader.look(entry.path, self._dataset.looked / thumbnail_name(entry.place, key), SIDE)
         self._tell_unsaved(look.unsaved)
-        return Looked(key, look.facts.size, look.facts)
+        return Looked(key, look.facts.size, look.facts, whole=look.whole)
 
-    def _learn(self, entry: ImageEntry, looked: Looked, header: bool) -> None:
+    def _made(self, entry: ImageEntry, key: FileKey, reader: Reader) -> Looked | None:
+        """What is known of an image, once all of its pixels were made; None if the file is another one meanwhile."""
+        with self._changed:
+            known = self._known().get(entry.place)
+        if known is None or known.key != key or known.whole:
+            return None
+        reader.picture(entry.path)
+        return replace(known, whole=True)
+
+    def _learn(self, entry: ImageEntry, looked: Looked, *, header: bool) -> None:
         with self._changed:
             found = self._known()
             known = found.get(entry.place)
@@ -256,20 +284,25 @@ class Looks:
             if entry.place in self._places:
                 found[entry.place] = looked
                 self._dirty = self._dirty or looked.done
+                if not looked.whole:
+                    self._unmade[entry.place] = entry
         _share(entry, looked)
 
-    def _give_up(self, entry: ImageEntry, error: NoReaderError) -> None:
+    def _give_up(self, entries: Sequence[ImageEntry], error: NoReaderError) -> None:
         """No image can be read for now: all that wait have the same problem."""
         with self._changed:
             found = self._known()
-            for waiting in (entry, *self._unseen.values()):
+            for waiting in (*entries, *self._unseen.values()):
                 found[waiting.place] = Looked(FileKey(-1, -1), problems=tuple(error.problems))
-            self._unsized, self._unseen = {}, {}
+            self._unsized, self._unseen, self._unmade = {}, {}, {}
 
     def _ended(self, job: _Job) -> None:
         with self._changed:
-            if job.header:
+            if job.what == "size":
                 self._sizing = False
+            elif job.what == "whole":
+                self._making = ""
+                self._save(now=not self._waiting() and not self._busy)
             else:
                 self._busy.discard(job.entry.place)
                 self._save(now=not self._unseen and not self._busy)
@@ -310,6 +343,6 @@ def _without(waiting: dict[str, ImageEntry], others: dict[str, ImageEntry]) -> d
 def _share(entry: ImageEntry, looked: Looked) -> None:
     """Let the report know the result, so that it does not decode the image again. What may pass is not shared."""
     if looked.facts is not None:
-        remember(entry.path, *looked.key, Picture(looked.facts.size, looked.facts.sha256))
+        remember(entry.path, *looked.key, Picture(looked.facts.size, looked.facts.sha256), whole=looked.whole)
     elif looked.problems and looked.key.mtime_ns >= 0:
         remember(entry.path, *looked.key, DatasetError(list(looked.problems)))

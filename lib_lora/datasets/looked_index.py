@@ -37,13 +37,14 @@ class Looked:
     """What is known of an image file as it was at `key`.
 
     `size`: from its header, before it is decoded, None if that is damaged. `facts`: None before, or if it cannot be decoded.
-    `problems`: why it cannot be used. `done`: nothing more will be known.
+    `problems`: why it cannot be used. `whole`: it was decoded to all of its pixels. `done`: a page has no more to wait for.
     """
 
     key: FileKey
     size: Size | None = None
     facts: ImageFacts | None = None
     problems: tuple[str, ...] = ()
+    whole: bool = True
 
     @property
     def done(self) -> bool:
@@ -127,7 +128,8 @@ def _plain(looked: Looked) -> list[Any]:
     facts = looked.facts
     if facts is None:
         return [*looked.key, list(looked.problems)]
-    return [*looked.key, list(facts.size), facts.sha256, facts.turned, facts.transparent, f"{facts.hash:016x}", facts.sharpness]
+    values = [list(facts.size), facts.sha256, facts.turned, facts.transparent, f"{facts.hash:016x}", facts.sharpness]
+    return [*looked.key, *values, *([] if looked.whole else [False])]
 
 
 def _looked(values: list[Any]) -> Looked:
@@ -139,9 +141,9 @@ def _looked(values: list[Any]) -> Looked:
     key = FileKey(int(values[0]), int(values[1]))
     if len(values) == 3:
         return Looked(key, problems=tuple(str(text)[:LONGEST_PROBLEM] for text in values[2]))
-    size, sha256, turned, transparent, bits, sharpness = values[2:]
+    size, sha256, turned, transparent, bits, sharpness, *whole = values[2:]
     height, width = size
     facts = ImageFacts(
         Size(int(height), int(width)), str(sha256), turned is True, transparent is True, int(bits, 16), float(sharpness)
     )
-    return Looked(key, facts.size, facts)
+    return Looked(key, facts.size, facts, whole=not whole)

@@ -40,11 +40,12 @@ from lib_lora.ui.api.image_tools import ImageTools
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
 from lib_lora.ui.api.masks import MaskRoutes
 from lib_lora.ui.api.report import ReportRoute
-from lib_lora.ui.api.serving import Call, Routes, in_thread
+from lib_lora.ui.api.serving import Call, Routes, in_pieces, in_thread
 from lib_lora.ui.guard import Guard
 
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
 MOST_PREVIEWED = 20
+RECEIVED = 2**20  # bytes of an upload that are written at once; a thread takes as long for a few as for all of them
 _OF_CAPTIONS = ("action", "find", "put", "where", "show", "text", "sort", "settings", "preview")
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
@@ -222,7 +223,7 @@ class DatasetRoutes:
         receiving = await in_thread(Receiving, arrivals, request.query_params.get("name", ""))
         with receiving:
             await in_thread(lambda: self._looks_of(dataset).prepare())
-            async for chunk in request.stream():
+            async for chunk in in_pieces(request.stream(), RECEIVED):
                 await in_thread(receiving.write, chunk)
             arrival = await in_thread(receiving.finish)
         await in_thread(self._look_at_new, dataset, arrival.images)
@@ -248,8 +249,7 @@ class DatasetRoutes:
 
     def _look_at_new(self, dataset: ImageSet, names: Sequence[str]) -> None:
         if names:
-            new = set(names)
-            self._looks_of(dataset).first([entry for entry in dataset.entries()[0] if entry.name in new])
+            self._looks_of(dataset).first(dataset.entries(set(names))[0])
 
     def _looks_of(self, dataset: ImageSet) -> Looks:
         """What is known of the dataset's images; all are looked at when it is opened first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -131,6 +131,18 @@ class Routes:
 async def in_thread(answer: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function that may take a while, without holding the event loop."""
     return await asyncio.get_running_loop().run_in_executor(_THREADS, lambda: answer(*arguments))
+
+
+async def in_pieces(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of about `length`; the first chunk comes at once, since it tells what a file is."""
+    piece, least = b"", 1
+    async for chunk in chunks:
+        piece += chunk
+        if len(piece) >= least:
+            yield piece
+            piece, least = b"", length
+    if piece:
+        yield piece
 
 
 def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any) -> JSONResponse:

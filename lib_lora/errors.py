@@ -51,6 +51,10 @@ class NoDatasetError(DatasetError):
     """There is no such dataset or image, or not any more."""
 
 
+class TooLargeError(DatasetError):
+    """A file is larger than a dataset takes."""
+
+
 class DiskError(DatasetError):
     """The disk did not take images or captions."""
 

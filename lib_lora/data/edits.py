@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
+from lib_lora.files.plain_json import read_json
 
-FILE = "train-lora-dataset.json"
+FILE, VERSION = "train-lora-dataset.json", 1
 MAX_BYTES = 32 * 2**20  # 5,000 captions of 4,000 characters, and their crops
 MAX_SIDE = 2**20  # pixels
 MASKS = ".masks"  # beside that file; no search for images looks into it
@@ -74,7 +75,8 @@ class FolderEdits:
     def to_json(self) -> str:
         """The content of the file."""
         edited = {place: edit.plain() for place, edit in sorted(self.images.items()) if edit != NO_EDIT}
-        return json.dumps({"name": self.name, "source": self.source, "images": edited}, ensure_ascii=False, indent=1)
+        plain = {"version": VERSION, "name": self.name, "source": self.source, "images": edited}
+        return json.dumps(plain, ensure_ascii=False, indent=1)
 
 
 NO_EDIT = ImageEdit()
@@ -95,18 +97,22 @@ def edits_in(folder: Path) -> FolderEdits | None:
             raise ValueError(f"it has more than {MAX_BYTES // 2**20} MB")
         return replace(edits_of(path.read_text(encoding="utf-8")), folder=folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(
-            [f"The dataset {folder.name!r} is damaged ({_said(error)}); make it again from its images."]
-        ) from error
+        raise DatasetError([
+            f"The file {FILE!r} of this dataset is damaged ({_said(error)}); restore it, or remove it to begin again with the "
+            "images and caption files beside it."
+        ]) from error  # fmt: skip
 
 
-def edits_of(text: str) -> FolderEdits:
-    """The edits that the file's content states.
+def edits_of(text: str, most_nested: int | None = None) -> FolderEdits:
+    """The edits that the file's content states. `most_nested`: as in `read_json`, for a file of others.
 
     Raises:
+        DatasetError: a newer version wrote them, with what would be lost here.
         ValueError, KeyError, TypeError, AttributeError, RecursionError: they are damaged.
     """
-    plain = json.loads(text)
+    plain = read_json(text, most_nested)
+    if plain.get("version", VERSION) != VERSION:
+        raise DatasetError([f"The file {FILE!r} of this dataset is of a newer version of this extension; update it."])
     name, source = plain["name"], plain["source"]
     if not isinstance(name, str) or not isinstance(source, (str, type(None))):
         raise TypeError("its name or folder is no text")

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from lib_lora.data.edits import size_in
+from lib_lora.data.folders import KINDS
 from lib_lora.data.image_facts import deep_as_rgb, is_transparent
 from lib_lora.data.image_files import NotNowError, file_content, image_size, is_deep, on_white, reading, upright
 from lib_lora.data.sizes import Crop, Size
@@ -69,7 +70,12 @@ def _made(how: str, image: Path, mask: Path, name: str) -> Image.Image:
     size = image_size(image)
     if how == "filled":
         return Image.new("L", (size.width, size.height), 255)
-    grey = _red(mask)
+    try:
+        grey = _red(mask)
+    except NotNowError:
+        raise
+    except DatasetError as error:
+        raise DatasetError([f"The mask of {name!r} is not a readable {KINDS} file; save it as PNG, or paint it here."]) from error
     found = Size(grey.height, grey.width)
     if found != size:
         raise DatasetError([f"The mask of {name!r} is {found}, but its image is {size}; make them the same size."])

@@ -17,6 +17,7 @@ from lib_lora.errors import DatasetError
 
 CONVERTED = ".converted"  # suffix of a temporary file
 BROKEN = "the file ends too early, so it can hardly be read; copy it again or remove it"
+TYPED = "the caption of its image was changed here, and that one is used; undo it, or change it again"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ class Arrivals:
     def _caption(self, name: str, file: Path, folder: str) -> Arrival:
         check_caption(name, file)
         stem, suffix = Path(name).stem, Path(name).suffix
-        self.dataset.add(self._stems.get((folder, stem.casefold()), stem) + suffix.lower(), file, folder)
-        return Arrival((), 1)
+        given = self.dataset.add(self._stems.get((folder, stem.casefold()), stem) + suffix.lower(), file, folder)
+        typed = self.dataset.has_typed(folder, Path(given).stem)
+        return Arrival((), 1, (f"{given!r}: {TYPED}.",) if typed else ())
 
 
 def kind_in(name: str, file: Path) -> Kind:

@@ -19,7 +19,8 @@ from lib_lora.datasets.caption_list import has_caption
 from lib_lora.datasets.captioner_calls import HangsError, StoppedError, called
 from lib_lora.datasets.captioners.captioner import Captioner, CaptionerError, Tags, legal_answer
 from lib_lora.datasets.captioning_options import CaptioningOptions, written
-from lib_lora.datasets.image_set import LONGEST_CAPTION, Change, ImageEntry, ImageSet
+from lib_lora.datasets.history import Change
+from lib_lora.datasets.image_set import LONGEST_CAPTION, ImageEntry, ImageSet
 from lib_lora.errors import DatasetError
 
 MOST_FAILURES = 3  # in a row

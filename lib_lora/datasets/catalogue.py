@@ -11,12 +11,15 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lib_lora.data.edits import FILE, FolderEdits, edits_in
+from lib_lora.data.edits import FILE, FolderEdits
 from lib_lora.data.folders import FolderSearch
+from lib_lora.data.hidden_names import given_name
 from lib_lora.datasets.image_set import ImageSet
-from lib_lora.errors import DatasetError, NoDatasetError
+from lib_lora.errors import DatasetError, DiskError, NoDatasetError
 from lib_lora.files.atomic import link_or_copy, write_atomically
 
 IMAGES, LOOKED = "images", "looked"  # folders of a dataset: what training gets, and thumbnails
@@ -75,12 +78,14 @@ class Catalogue:
         with self._lock:
             given = self._free_name(name)
             folder = self._root / f"set-{uuid.uuid4().hex[:16]}"
-            self._write(folder, FolderEdits(given, source))
+            with _whole(folder):
+                self._write(folder, FolderEdits(given, source))
             return self._of(folder)
 
     def free_name(self, wanted: str = "") -> str:
         """A name that no dataset has: the last part of `wanted`, or "Dataset", with a number if it is taken."""
-        stem = " ".join(Path(wanted).name.split())[: LONGEST_NAME - 5] or "Dataset"
+        printable = "".join(letter for letter in " ".join(Path(wanted).name.split()) if letter.isprintable())
+        stem = printable[: LONGEST_NAME - 5].strip() or "Dataset"
         taken = {dataset.name.casefold() for dataset in self.all()}
         names = (f"{stem} {number}" if number > 1 else stem for number in itertools.count(1))
         return next(name for name in names if name.casefold() not in taken)
@@ -106,14 +111,10 @@ class Catalogue:
         with self._lock:
             found, given = self.get(dataset_id), self._free_name(name)
             folder = self._root / f"set-{uuid.uuid4().hex[:16]}"
-            with found.held():
-                try:
-                    shutil.copytree(found.folder, folder / IMAGES, copy_function=link_or_copy)
-                    edits = edits_in(folder / IMAGES) or FolderEdits()
-                    self._write(folder, FolderEdits(given, edits.source, edits.images))
-                except BaseException:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    raise
+            with found.held(), _whole(folder):
+                edits = found.edits
+                shutil.copytree(found.folder, folder / IMAGES, copy_function=_copied)
+                self._write(folder, FolderEdits(given, edits.source, edits.images))
             return self._of(folder)
 
     def delete(self, dataset_id: str) -> None:
@@ -150,6 +151,25 @@ class Catalogue:
     def _write(self, folder: Path, edits: FolderEdits) -> None:
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         write_atomically(folder / IMAGES / FILE, edits.to_json().encode())
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Remove the new dataset at `folder` if it is not made completely."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _copied(source: str, target: str) -> None:
+    """As `link_or_copy`, with an error that `copytree` does not gather into one of all paths."""
+    try:
+        link_or_copy(source, target)
+    except OSError as error:
+        name = given_name(Path(source))
+        raise DiskError([f"{name!r} cannot be copied ({error.strerror or error}); free space or check permissions."]) from error
 
 
 def _made(folder: Path) -> tuple[float, str]:

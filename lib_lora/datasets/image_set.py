@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,12 @@ from typing import Any
 
 from lib_lora.data.dataset import MAX_IMAGES
 from lib_lora.data.edits import FILE, MASKS, MAX_BYTES, NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_in
-from lib_lora.data.folders import Folder, FolderSearch, place_of
+from lib_lora.data.folders import Folder, FolderSearch, named, place_of
 from lib_lora.data.hidden_names import given_name
 from lib_lora.datasets.caption_files import CaptionFiles
+from lib_lora.datasets.history import Change, History, OvertakenError
 from lib_lora.datasets.placing import (
+    ARRIVING,
     NewImage,
     caption_place,
     folder_for,
@@ -25,13 +28,13 @@ from lib_lora.datasets.placing import (
     images_in,
     moved,
     numbered_folders,
+    removed,
 )
 from lib_lora.errors import DatasetError, NoDatasetError
 from lib_lora.files.atomic import write_atomically
 from lib_lora.paths import path_problem
 
 LONGEST_CAPTION = 20_000  # characters
-MOST_UNDONE = 100
 CAPTION_SUFFIXES = {".txt", ".caption"}
 LONGEST_FILE_NAME = 200  # bytes, so that a caption's ending and a temporary name fit
 
@@ -52,15 +55,7 @@ class ImageEntry:
         return given_name(self.path)
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change that can be undone. `before`: the edits as they were. `what`: in words, for the button."""
-
-    what: str
-    before: Mapping[str, ImageEdit]
-
-
-class StaleError(DatasetError):
+class StaleError(OvertakenError):
     """A caption was changed by somebody else meanwhile. `now`: its text."""
 
     def __init__(self, name: str, now: str) -> None:
@@ -80,7 +75,7 @@ class ImageSet:
     def __init__(self, dataset_id: str, folder: Path, looked: Path) -> None:
         self.id, self.folder, self.looked = dataset_id, folder, looked
         self._lock = threading.RLock()
-        self._changes: list[Change] = []
+        self._history = History()
         self._caption_files = CaptionFiles()
 
     @contextmanager
@@ -94,21 +89,39 @@ class ImageSet:
         """The edits on the disk.
 
         Raises:
-            DatasetError: the file is damaged.
+            DatasetError: the file is damaged. NoDatasetError: the dataset was deleted.
         """
+        self.require_there()
         return edits_in(self.folder) or NO_EDITS
+
+    def require_there(self) -> None:
+        """Check that the dataset was not deleted.
+
+        Raises:
+            NoDatasetError: it was.
+        """
+        if not self.folder.is_dir():
+            raise NoDatasetError(["This dataset was deleted meanwhile, so nothing was changed; choose another."])
 
     @property
     def name(self) -> str:
+        """Its name; its id if the file of edits is damaged or lost."""
         try:
-            return self.edits.name
+            return self.edits.name or self.id
         except DatasetError:
             return self.id
 
     @property
     def undoable(self) -> str:
         """What Undo takes back, in words; empty if there is nothing."""
-        return self._changes[-1].what if self._changes else ""
+        last = self._history.last
+        return last.what if last else ""
+
+    @property
+    def undo_number(self) -> int:
+        """The number of the change that Undo takes back; 0 if there is none."""
+        last = self._history.last
+        return last.number if last else 0
 
     def rename(self, name: str) -> None:
         """Give it another name, which the catalogue has checked."""
@@ -184,6 +197,11 @@ class ImageSet:
         if has + more > MAX_IMAGES:
             raise DatasetError([f"The dataset would have {has + more} images, must have at most {MAX_IMAGES}; add fewer."])
 
+    def has_typed(self, folder: str, stem: str) -> bool:
+        """Whether an image of that name has a caption that was typed, which hides its file."""
+        start = f"{folder}/{stem}" if folder else stem
+        return any(edit.caption is not None and place.rpartition(".")[0] == start for place, edit in self.edits.images.items())
+
     def add_all(self, batch: Sequence[NewImage]) -> list[Path]:
         """Move images with captions and edits into the dataset, all or none. Returns where the images are.
 
@@ -218,43 +236,48 @@ class ImageSet:
             if self.edits.source is not None:
                 self.change({entry.place: replace(entry.edit, left_out=True)}, f"leave out {entry.name}")
                 return
-            entry.path.unlink()
-            for suffix in CAPTION_SUFFIXES:
-                caption_place(entry.path, suffix).unlink(missing_ok=True)
+            captions = [caption_place(entry.path, suffix) for suffix in CAPTION_SUFFIXES]
+            edits = self.edits
+            with removed([entry.path, *(path for path in captions if os.path.lexists(path))], self.folder.parent / ARRIVING):
+                if entry.place in edits.images:  # or else nothing is written, which a full disk refuses
+                    self._write(replace(edits, images={p: edit for p, edit in edits.images.items() if p != entry.place}))
+            self._history.forget(entry.place)
             if entry.path.parent != self.folder:
                 with suppress(OSError):  # other files are in it
                     entry.path.parent.rmdir()
-            edits = self.edits
-            self._write(replace(edits, images={place: edit for place, edit in edits.images.items() if place != entry.place}))
 
     def set_caption(self, image_id: str, text: str, was: str | None = None) -> None:
         """Replace a caption. `was`: the text that the page started from.
 
         Raises:
-            StaleError: the caption is neither `was` nor `text`.
-            DatasetError: it is too long, or there is no such image.
+            StaleError, DatasetError, OSError: as `change_image`.
         """
-        with self._lock:
-            entry = self.entry(image_id)
-            legal_caption(text, entry.name)
-            now = entry.caption or ""
-            if was is not None and now not in (was, text):
-                raise StaleError(entry.name, now)
-            if now != text:
-                self.change({entry.place: replace(entry.edit, caption=text)}, f"caption of {entry.name}")
+        self.change_image(image_id, {"caption": text}, was)
 
-    def change_image(self, image_id: str, values: Mapping[str, Any]) -> None:
+    def change_image(self, image_id: str, values: Mapping[str, Any], was: str | None = None) -> None:
         """Change fields of an image's edit, by their names, as one change that can be undone.
 
+        `was`: the caption that the page started from.
+
         Raises:
-            DatasetError: there is no such image.
+            StaleError: the caption is neither `was` nor the new one.
+            DatasetError: the caption is too long, or there is no such image.
             OSError: the disk refused; nothing is changed.
         """
         with self._lock:
-            entry = self.entry(image_id)
-            first = next(iter(values), "crop")
-            what = {"left_out": "leave out" if values.get("left_out") else "include", "mask": "mask of"}.get(first, "crop of")
-            self.change({entry.place: replace(entry.edit, **values)}, f"{what} {entry.name}")
+            entry, changed = self.entry(image_id), dict(values)
+            if "caption" in changed:
+                text, now = changed["caption"], entry.caption or ""
+                legal_caption(text, entry.name)
+                if was is not None and now not in (was, text):
+                    raise StaleError(entry.name, now)
+                if now == text:
+                    del changed["caption"]
+            if changed:
+                first = next(iter(changed))
+                left_out = "leave out" if changed.get("left_out") else "include"
+                what = {"left_out": left_out, "mask": "mask of", "caption": "caption of"}.get(first, "crop of")
+                self.change({entry.place: replace(entry.edit, **changed)}, f"{what} {entry.name}")
 
     def change(self, edits: Mapping[str, ImageEdit], what: str, joins: Change | None = None) -> Change:
         """Replace the edits of images, by their places, as one change that can be undone, and return it.
@@ -272,31 +295,36 @@ class ImageSet:
             now = self.edits
             before = {place: now.of(place) for place in edits}
             self._write(replace(now, images={**now.images, **edits}))
-            if joins is not None and self._changes and self._changes[-1] is joins:
-                change = Change(what, {**before, **joins.before})
-                self._changes[-1] = change
-            else:
-                change = Change(what, before)
-                self._changes = [*self._changes[-MOST_UNDONE + 1 :], change]
-            return change
+            return self._history.add(what, before, edits, joins)
 
     def mentioned(self) -> list[ImageEdit]:
         """Every edit that there is, or that Undo may bring back."""
         with self._lock:
-            return [*self.edits.images.values(), *(edit for change in self._changes for edit in change.before.values())]
+            return [*self.edits.images.values(), *self._history.edits()]
 
-    def undo(self) -> str:
+    def undo(self, number: int | None = None) -> str:
         """Take the last change back; returns what it was, "" if there is none.
 
+        `number`: the `undo_number` that the page has seen; None for whichever change is the last.
+
         Raises:
+            OvertakenError: the last change is another one, or another program has changed the same since; nothing is changed.
             OSError: the disk refused; nothing is changed.
         """
         with self._lock:
-            if not self._changes:
+            last, now = self._history.last, self.edits
+            if number is not None and number != self.undo_number:
+                raise OvertakenError(
+                    ["Nothing was undone: another page changed something meanwhile. Undo shows what is the last."]
+                )
+            if last is None:
                 return ""
-            last, now = self._changes[-1], self.edits
+            theirs = [place for place, edit in last.after.items() if now.of(place) != edit]
+            if theirs:
+                self._history.drop()
+                raise OvertakenError([f"{last.what!r} was not undone: another program has changed {named(theirs)} since."])
             self._write(replace(now, images={**now.images, **last.before}))
-            self._changes.pop()
+            self._history.drop()
             return last.what
 
     def _entry(self, folder: Folder, place: str, path: Path, problems: list[str]) -> ImageEntry:
@@ -308,8 +336,7 @@ class ImageSet:
         return ImageEntry(image_id(place), place, path, folder, edit, caption)
 
     def _write(self, edits: FolderEdits) -> None:
-        if not self.folder.is_dir():  # writing would make it again
-            raise DatasetError(["This dataset was deleted meanwhile, so nothing was changed; choose another."])
+        self.require_there()  # writing would make it again
         kept = {place: edit for place, edit in edits.images.items() if edit != NO_EDIT}
         content = replace(edits, images=kept).to_json().encode()
         if len(content) > MAX_BYTES:

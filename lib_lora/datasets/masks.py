@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from lib_lora.data.hidden_names import hidden_name
 from lib_lora.data.image_files import MAX_BYTES, file_content
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.placing import ARRIVING
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, TooLargeError
 from lib_lora.files.atomic import TEMPORARY, passing_name
 
 MADE = ("inverted", "transparency", "filled")  # masks that need no painting
@@ -81,7 +81,12 @@ def stored(dataset: ImageSet, made: Path, covered: float) -> PaintedMask:
 
 @contextmanager
 def temporary(dataset: ImageSet) -> Iterator[Path]:
-    """A path for a file of the dataset that is removed with the block, if it is still there."""
+    """A path for a file of the dataset that is removed with the block, if it is still there.
+
+    Raises:
+        NoDatasetError: the dataset was deleted. OSError: the disk refused.
+    """
+    dataset.require_there()
     folder = dataset.folder.parent / ARRIVING
     folder.mkdir(exist_ok=True)
     path = folder / passing_name("mask", TEMPORARY)
@@ -104,11 +109,11 @@ class MaskUpload:
         """Add bytes.
 
         Raises:
-            DatasetError: it is too large. OSError: the disk refused.
+            TooLargeError: it is too large. OSError: the disk refused.
         """
         self._bytes += len(chunk)
         if self._bytes > MAX_BYTES:
-            raise DatasetError([f"The mask is larger than {MAX_BYTES // 2**20} MB; it was not saved."])
+            raise TooLargeError([f"The mask is larger than {MAX_BYTES // 2**20} MB; it was not saved."])
         self._file.write(chunk)
 
     def finish(self, dataset: ImageSet, image_id: str, readers: Readers) -> None:
@@ -135,10 +140,21 @@ def _name(dataset: ImageSet, image_id: str, mask: PaintedMask | None) -> None:
     remove_unnamed(dataset)
 
 
+def take_back(dataset: ImageSet, masks: Iterable[PaintedMask]) -> None:
+    """Remove masks that were stored in vain, but for those that an edit or Undo names."""
+    with dataset.held():
+        for file in {mask.file for mask in masks} - _named(dataset):
+            (dataset.folder / MASKS / file).unlink(missing_ok=True)
+
+
+def _named(dataset: ImageSet) -> set[str]:
+    return {edit.mask.file for edit in dataset.mentioned() if edit.mask is not None}
+
+
 def remove_unnamed(dataset: ImageSet) -> None:
     """Remove old masks that neither an edit nor Undo names."""
     with dataset.held():
-        named = {edit.mask.file for edit in dataset.mentioned() if edit.mask is not None}
+        named = _named(dataset)
         for path in (dataset.folder / MASKS).iterdir() if (dataset.folder / MASKS).is_dir() else ():
             with suppress(OSError):  # in use, or gone meanwhile
                 if path.name not in named and path.stat().st_mtime < time.time() - KEPT_S:

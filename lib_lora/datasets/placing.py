@@ -13,6 +13,7 @@ from lib_lora.data.edits import FILE, NO_EDIT, ImageEdit
 from lib_lora.data.folders import IMAGE_SUFFIXES, named, repeats_in
 from lib_lora.data.hidden_names import given, given_name, given_stem, hidden_name, suffix_of
 from lib_lora.errors import DatasetError
+from lib_lora.files.atomic import TEMPORARY, passing_name
 
 ARRIVING = "arriving"  # folder of a dataset beside its images, for what is not complete
 MOST_OF_A_NAME = 10_000  # files that differ by their numbers
@@ -142,13 +143,41 @@ def moved(moves: Sequence[tuple[NewImage, Path]]) -> Iterator[None]:
                 done.append((source, target))
         yield
     except BaseException:
-        for source, target in done:
-            with suppress(OSError):
-                target.replace(source)
+        _put_back(done)
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def removed(paths: Sequence[Path], aside: Path) -> Iterator[None]:
+    """Remove files; if that or the block fails, all of them are where they were. `aside`: a folder of the same disk.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    done: list[tuple[Path, Path]] = []
+    try:
+        aside.mkdir(exist_ok=True)
+        for path in paths:
+            away = aside / passing_name("removed", TEMPORARY)
+            path.replace(away)
+            done.append((path, away))
+        yield
+    except BaseException:
+        _put_back(done)
+        raise
+    for _, away in done:
+        with suppress(OSError):  # removed when it is old
+            away.unlink()
+
+
+def _put_back(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move files back: pairs of where they were and where they are."""
+    for source, target in moves:
+        with suppress(OSError):
+            target.replace(source)
 
 
 def caption_place(image: Path, suffix: str) -> Path:

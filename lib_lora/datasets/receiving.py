@@ -16,16 +16,12 @@ from lib_lora.datasets.image_set import ImageSet
 from lib_lora.datasets.kinds import START, ZIP, Kind, kind_of
 from lib_lora.datasets.placing import ARRIVING
 from lib_lora.datasets.zips import Progress, import_zip
-from lib_lora.errors import DatasetError, DiskError
+from lib_lora.errors import DatasetError, DiskError, TooLargeError
 from lib_lora.files.atomic import TEMPORARY, passing_ending, passing_name
 
 MAX_ZIP_BYTES = 16 * 2**30
 LONGEST_NAME = 300  # characters that are read of a name; its end counts
 LEFT_OVER_S = 24 * 3600  # age of temporary files that nobody writes any more
-
-
-class TooLargeError(UnusedError):
-    """A file is larger than a dataset takes."""
 
 
 class Receiving:
@@ -126,7 +122,7 @@ class Receiving:
         most = MAX_ZIP_BYTES if self._kind is ZIP else MAX_BYTES
         if self._bytes > most:
             shown = f"{most // 2**30} GB; split it" if self._kind is ZIP else f"{most // 2**20} MB; shrink it"
-            raise TooLargeError(self._name, f"larger than {shown}")
+            raise TooLargeError([f"{self._name!r}: larger than {shown}."])
 
     def _given_up(self, error: DatasetError) -> DatasetError:
         self._refused = error
@@ -134,6 +130,10 @@ class Receiving:
         return error
 
     def _no_room(self, error: OSError) -> DatasetError:
+        try:
+            self._arrivals.dataset.require_there()
+        except DatasetError as gone:
+            return gone
         why = error.strerror or error
         return DiskError([f"{self._name!r} cannot be stored ({why}); free space or check permissions, and send it again."])
 

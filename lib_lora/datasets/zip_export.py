@@ -88,7 +88,6 @@ def export_zip(
     packed = packed_as(used, repeats, concept or dataset.name, apply_crops=apply_crops)
     temporary = target.with_name(passing_name("zip", TEMPORARY))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
             for number, image in enumerate(packed):
                 _write(file, image, temporary, readers)
@@ -98,6 +97,7 @@ def export_zip(
                 file.writestr(_info(FILE), FolderEdits(dataset.name, None, edits).to_json())
         temporary.replace(target)
     except OSError as error:
+        dataset.require_there()
         why = error.strerror or error
         raise DiskError([f"Dataset {dataset.name!r} cannot be exported ({why}); free space or check permissions."]) from error
     finally:

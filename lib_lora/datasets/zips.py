@@ -8,23 +8,24 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_lora.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lib_lora.data.decoder_process import NoReaderError, Readers
 from lib_lora.data.edits import MAX_BYTES as MAX_EDITS_BYTES
-from lib_lora.data.edits import NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, edits_of
+from lib_lora.data.edits import NO_EDIT, NO_EDITS, FolderEdits, ImageEdit, PaintedMask, edits_of
 from lib_lora.data.hidden_names import given_name
 from lib_lora.data.image_files import MAX_BYTES, NotNowError
 from lib_lora.datasets.arrivals import Told, check_caption, settled
 from lib_lora.datasets.image_set import ImageSet, legal_caption
-from lib_lora.datasets.masks import stored
+from lib_lora.datasets.masks import stored, take_back
 from lib_lora.datasets.placing import ARRIVING, NewImage
 from lib_lora.datasets.zip_listing import Contents, Member, Picked, contents, damaged, opened
 from lib_lora.errors import DatasetError, DiskError
 from lib_lora.files.atomic import TEMPORARY, passing_name
+from lib_lora.files.plain_json import MOST_NESTED
 
 _CHUNK = 2**20
 _SPARE = 64 * 2**20  # bytes that remain free on the disk
@@ -62,7 +63,7 @@ def import_zip(
     """
     told = Told()
     into.check_open()
-    with _unpacking(into, name) as folder:
+    with _unpacking(into, name) as folder, _masks_of(into) as masks:
         with opened(archive, name) as file:
             found = contents(file, name, told, reg is not None)
             _check_room(found, into, folder)
@@ -74,6 +75,7 @@ def import_zip(
                 if image is not None:
                     edit = _with_mask(file, picked, target, readers, name, told, into)
                     images.append((replace(image, edit=edit), picked))
+                    masks += [edit.mask] if edit.mask is not None else []
                 progress(number + 1, len(found.picked))
         batches = _with_edits(images, edits, found.edits)
         places = _add(batches[False], batches[True], into, reg)
@@ -93,13 +95,27 @@ def _unpacking(into: ImageSet, name: str) -> Iterator[Path]:
     """A temporary folder, removed with the block. Errors of the disk become a DatasetError."""
     folder = into.folder.parent / ARRIVING / passing_name("zip", TEMPORARY)
     try:
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(exist_ok=True)  # not its parents: a deleted dataset stays away
+        folder.mkdir()
         yield folder
     except OSError as error:
+        into.require_there()
         why = error.strerror or error
         raise DiskError([f"Zip {name!r} cannot be imported ({why}); nothing was; free space or check permissions."]) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _masks_of(into: ImageSet) -> Iterator[list[PaintedMask]]:
+    """A list for the masks that are stored; if the block fails they are removed, since no image names them."""
+    masks: list[PaintedMask] = []
+    try:
+        yield masks
+    except BaseException:
+        with suppress(OSError, DatasetError):  # in use, or the dataset is gone; removed when they are old
+            take_back(into, masks)
+        raise
 
 
 def _check_room(found: Contents, into: ImageSet, folder: Path) -> None:
@@ -177,7 +193,10 @@ def _edits(file: zipfile.ZipFile, member: Member | None, name: str, told: Told) 
     with damaged(name, member.name), file.open(member.info) as packed:
         content = packed.read(MAX_EDITS_BYTES)
     try:
-        return edits_of(content.decode())
+        return edits_of(content.decode(), MOST_NESTED)
+    except DatasetError as error:
+        told.refused(error)
+        return NO_EDITS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         told.add(member.name, "the crops in it cannot be read, so they are not used")
         return NO_EDITS

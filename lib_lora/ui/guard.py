@@ -25,8 +25,8 @@ REFUSED = (
     "under another name (start the webui with --gradio-auth NAME:PASSWORD), or the page is not logged in (reload it and log in)."
 )
 FAR = (
-    "Refused: this webui has no login, so only its own computer may change something, and not through a proxy; start it with "
-    "--gradio-auth NAME:PASSWORD."
+    "Refused: this webui has no login, so only its own computer may change something or see images, and not through a proxy; "
+    "start it with --gradio-auth NAME:PASSWORD."
 )
 FOREIGN = "Refused: the request comes from a page of another site; use the webui's own page."
 _SESSION_COOKIES = ("access-token", "access-token-unsecure")  # gradio 3.41.2 `App.create_app`
@@ -62,18 +62,30 @@ class Guard:
         if not self._known(app, request):
             raise HTTPException(401, "Not authenticated")
 
+    def look_at_private(self, app: Any, request: Request) -> None:
+        """As `look`; also refuse pages of other sites and, if the webui has no login, other machines and other names of this one.
+
+        Raises:
+            HTTPException: 401 or 403.
+        """
+        self.look(app, request)
+        self._require_own(app, request)
+
     def change(self, app: Any, request: Request) -> None:
-        """As `look`; also refuse pages of other sites and, if the webui has no login, other machines.
+        """As `look_at_private`.
 
         Raises:
             HTTPException: 401 or 403. With 401 a browser asks for the API's credentials if there is no login page.
         """
-        has_login = getattr(app, "auth", None) is not None
         if not self._known(app, request):
-            raise HTTPException(401, "Not authenticated", headers=None if has_login else {"WWW-Authenticate": "Basic"})
+            asks = {"WWW-Authenticate": "Basic"} if not self._has_login(app) else None
+            raise HTTPException(401, "Not authenticated", headers=asks)
+        self._require_own(app, request)
+
+    def _require_own(self, app: Any, request: Request) -> None:
         if self._is_foreign(request):
             raise HTTPException(403, FOREIGN)
-        if not (has_login or self.api_users or self.trust_everybody or is_near(request, self.proxies)):
+        if not (self._has_login(app) or self.api_users or self.trust_everybody or is_near(request, self.proxies)):
             raise HTTPException(403, FAR)
 
     def admits(self, key: Any) -> bool:
@@ -107,8 +119,12 @@ class Guard:
 
         return awaited if inspect.iscoroutinefunction(answer) else called
 
+    @staticmethod
+    def _has_login(app: Any) -> bool:
+        return getattr(app, "auth", None) is not None
+
     def _known(self, app: Any, request: Request) -> bool:
-        has_login = getattr(app, "auth", None) is not None
+        has_login = self._has_login(app)
         if has_login and any(request.cookies.get(name) in app.tokens for name in _SESSION_COOKIES):
             return True
         return self._has_credentials(request) if self.api_users else not has_login

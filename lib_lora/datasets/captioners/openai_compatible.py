@@ -25,6 +25,7 @@ from PIL import Image
 
 from lib_lora.datasets.captioners.captioner import CaptionerError, is_readable
 from lib_lora.errors import DatasetError
+from lib_lora.files.plain_json import MOST_NESTED, read_json
 
 PROMPT = "Describe this image in one sentence, as the caption of a photo. Answer with the caption only."
 PATH = "/chat/completions"
@@ -212,7 +213,7 @@ def _said(content: bytes, where: str) -> str:
     if content.lstrip()[:1] == b"<":
         raise CaptionerError(f"{where} answered with a web page; check the address, which often ends in /v1.")
     try:
-        choice = json.loads(content.decode())["choices"][0]
+        choice = read_json(content.decode(), MOST_NESTED)["choices"][0]
         text = choice["message"]["content"]
         if isinstance(text, list):
             text = "".join(part["text"] for part in text if part["type"] == "text")

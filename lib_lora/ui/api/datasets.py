@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from lib_lora.data.dataset import checked_picture
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import legal_crop, legal_cut, size_in
 from lib_lora.data.sizes import Crop
@@ -32,7 +33,7 @@ from lib_lora.datasets.looked import Looks
 from lib_lora.datasets.receiving import Receiving
 from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
-from lib_lora.errors import DatasetError, NoDatasetError
+from lib_lora.errors import DatasetError, NoDatasetError, bounded
 from lib_lora.host import Host
 from lib_lora.ui.api.captioning import CaptioningRoutes
 from lib_lora.ui.api.crops import CropRoutes
@@ -91,7 +92,7 @@ class DatasetRoutes:
         routes.add("PATCH", ONE, self.rename, ("name",))
         routes.add("DELETE", ONE, self.delete, ())
         routes.add("POST", ONE + "/duplicate", self.duplicate, ("name",))
-        routes.add("POST", ONE + "/undo", self.undo, ())
+        routes.add("POST", ONE + "/undo", self.undo, ("number",))
         routes.add_raw("POST", ONE + "/files", self.receive)
         routes.add("PATCH", IMAGE, self.change, ("caption", "was", "left_out", "crop", "cut"))
         routes.add("DELETE", IMAGE, self.remove, ())
@@ -141,8 +142,11 @@ class DatasetRoutes:
         return {}
 
     def undo(self, call: Call) -> Any:
-        """Take the last change back."""
-        return {"undone": self._set(call).undo()}
+        """Take the last change back; with `number` only if it is the one that the page shows."""
+        number = call.body.get("number")
+        if number is not None and type(number) is not int:
+            raise HTTPException(422, "Field 'number': must be a whole number.")
+        return {"undone": self._set(call).undo(number)}
 
     def change(self, call: Call) -> Any:
         """Change an image: `caption` with the text before as `was`, `left_out`, `crop`, `cut`; null for none."""
@@ -156,12 +160,12 @@ class DatasetRoutes:
                     values[name] = None if call.body[name] is None else legal(call.body[name])
         except ValueError as error:
             raise DatasetError([f"Not changed: {error}."]) from error
+        if "caption" in call.body:
+            values["caption"] = call.text("caption")
+        was = call.text("was") if "was" in call.body else None
         if values.get("crop") is not None:
             self._check_inside(dataset, dataset.entry(image), values["crop"])
-        if "caption" in call.body:
-            dataset.set_caption(image, call.text("caption"), call.text("was") if "was" in call.body else None)
-        if values:
-            dataset.change_image(image, values)
+        dataset.change_image(image, values, was)
         return {}
 
     def remove(self, call: Call) -> Any:
@@ -214,7 +218,7 @@ class DatasetRoutes:
         """Write the captions beside the images of a folder on the disk; with `preview`, tell how many files that writes."""
         dataset = self._set(call)
         plan = caption_plan(dataset) if call.flag("preview") else write_captions(dataset)
-        return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": plan.told}
+        return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": bounded(plan.told)}
 
     async def receive(self, request: Request) -> Any:
         """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those."""
@@ -227,7 +231,7 @@ class DatasetRoutes:
                 await in_thread(receiving.write, chunk)
             arrival = await in_thread(receiving.finish)
         await in_thread(self._look_at_new, dataset, arrival.images)
-        return {"images": arrival.images, "captions": arrival.captions, "problems": arrival.told}
+        return {"images": arrival.images, "captions": arrival.captions, "problems": bounded(arrival.told)}
 
     def shown(self, dataset: ImageSet, look: Look) -> Shown:
         """The images of a dataset that a look lets through, with what is known of them."""
@@ -235,8 +239,9 @@ class DatasetRoutes:
 
     def _check_inside(self, dataset: ImageSet, entry: ImageEntry, crop: Crop) -> None:
         looked = self._looks_of(dataset).of(entry)
-        if looked is not None and looked.size is not None and size_in(crop, looked.size) is None:
-            why = f"is {looked.size}, smaller than the part chosen of it; choose the part again"
+        size = looked.size if looked is not None and looked.size is not None else checked_picture(entry.path, self._readers).size
+        if size_in(crop, size) is None:
+            why = f"is {size}, smaller than the part chosen of it; choose the part again"
             raise DatasetError([f"Image {entry.name!r} {why}."])
 
     def _set(self, call: Call) -> ImageSet:

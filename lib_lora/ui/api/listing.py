@@ -21,7 +21,7 @@ from lib_lora.datasets.checks import files_beside, leave_out_duplicates, lone_ca
 from lib_lora.datasets.frames import frame_of, placement_in
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
 from lib_lora.datasets.looked import Looks
-from lib_lora.errors import DatasetError
+from lib_lora.errors import DatasetError, bounded
 from lib_lora.plan import placement_of
 from lib_lora.ui.api.serving import Call
 
@@ -207,6 +207,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "name": dataset.name,
         "folder": dataset.edits.source,
         "undo": dataset.undoable,
+        "undo_number": dataset.undo_number,
         "looked": {"done": done, "total": total},
         "masks": shown.masks(),
         "counts": shown.counts(),
@@ -215,7 +216,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "pages": pages,
         "images": [shown.one(entry, count) for entry, count in zip(here, tokens)],
         "tags": [{"tag": tag, "count": count} for tag, count in tag_counts(shown.entries)[:MOST_TAGS]],
-        "problems": [*shown.problems, *([unsaved] if unsaved else [])],
+        "problems": [*bounded(shown.problems), *([unsaved] if unsaved else [])],
     }
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from lib_lora.datasets.captionings import BusyError
+from lib_lora.datasets.history import OvertakenError
 from lib_lora.datasets.image_set import StaleError
-from lib_lora.datasets.receiving import TooLargeError
-from lib_lora.errors import DiskError, NoDatasetError, Problem, TrainLoraError
+from lib_lora.errors import DiskError, NoDatasetError, Problem, TooLargeError, TrainLoraError
+from lib_lora.files.plain_json import MOST_NESTED, read_json
 from lib_lora.languages.spoken import said_in
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
@@ -25,7 +26,7 @@ from lib_lora.ui.guard import Guard
 ROOT = "/lora-train/v1"
 MAX_BYTES = 4 * 2**20  # of a JSON body
 _MAX_DEPTH = 20
-_MAX_DIGITS = 30  # of a whole number; reading one takes the square of its digits
+_LONGEST_REASON = 100  # characters
 _GONE = "The client has closed the connection before the request was complete."
 # threads of our own: those of the webui may all be waiting for the model
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="train-lora-api")
@@ -86,7 +87,7 @@ class _Answer(JSONResponse):
 
 
 class Routes:
-    """Adds routes to the webui's app. Each asks the guard before it reads the request."""
+    """Adds routes to the webui's app. Each asks the guard before it reads the request: what they show is private."""
 
     def __init__(self, app: FastAPI, guard: Guard) -> None:
         self._app, self._guard = app, guard
@@ -113,7 +114,7 @@ class Routes:
 
         async def guarded(request: Request) -> Response:
             try:
-                (self._guard.look if method == "GET" else self._guard.change)(self._app, request)
+                (self._guard.look_at_private if method == "GET" else self._guard.change)(self._app, request)
                 found = await read(request)
                 return found if isinstance(found, Response) else _Answer(jsonable_encoder(said_in(found)))
             except HTTPException as refused:
@@ -154,7 +155,7 @@ def problems(texts: Sequence[str], status: int, headers: Any = None, **more: Any
 def _status(error: Exception) -> int:
     if isinstance(error, NoDatasetError):
         return 404
-    if isinstance(error, (StaleError, BusyError)):
+    if isinstance(error, (OvertakenError, BusyError)):
         return 409
     if isinstance(error, TooLargeError):
         return 413
@@ -169,32 +170,21 @@ async def _object(request: Request) -> dict[str, Any]:
     Raises:
         HTTPException: 413 or 422.
     """
-    content = b""
+    content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_BYTES:
             raise HTTPException(413, f"The request has more than {MAX_BYTES // 2**20} MB; send less at a time.")
     if not content:
         return {}
-    if content.count(b"[") + content.count(b"{") > 200_000:
-        raise HTTPException(422, "The request has too many lists and objects; send less at a time.")
     try:
-        found = json.loads(content, parse_int=_whole, parse_constant=_no_number)
+        found = read_json(content.decode(), MOST_NESTED)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, "The request is not JSON; send a JSON object.") from error
+        why = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise HTTPException(422, f"The request is no JSON that can be read ({why}); send a JSON object.") from error
     if not isinstance(found, dict) or _depth(found) > _MAX_DEPTH:
         raise HTTPException(422, f"The request must be a JSON object of at most {_MAX_DEPTH} levels; send such a one.")
     return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError
-    return int(digits)
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _depth(value: Any) -> int:

@@ -58,15 +58,16 @@ window.trainLora.imagesPanel = (() => {
         return made;
     }
 
+    const which = (data) => page.words.say("Page {page} of {pages}", data);
+
     function pager() {
-        const turn = async (by) => {
-            await page.images.look({page: page.images.data().page + by});
-            say(which(page.images.data()));
+        const turn = (by) => {
+            turning = true;
+            page.images.look({page: page.images.data().page + by});
         };
         const button = (text, by, ends) => page.dom.button("train-lora-small", {
             text: () => text, again: true, press: () => turn(by), unfit: ({data}) => ends(data),
         });
-        const which = (data) => page.words.say("Page {page} of {pages}", data);
         return page.dom.view("div", "train-lora-row-buttons", {
             needed: ({data}) => data.pages > 1, attributes: () => ({role: "group", "aria-label": "Pages"}),
             parts: [
@@ -132,8 +133,13 @@ window.trainLora.imagesPanel = (() => {
     }
 
     let shown = {data: null, asked: {show: "all"}};
+    let turning = false; // another page was asked for, and is said once it is there
 
     function show(data, asked) {
+        if (turning && data && data !== shown.data) {
+            turning = false;
+            told.spoken = which(data);
+        }
         shown = {data, asked};
         if (data && !page.imagesArrivals.isArriving()) {
             const {done, total} = data.looked;

@@ -105,8 +105,8 @@ class LightServer:
         return answer.json()
 
 
-def _head(language: str) -> str:
-    """What the webui adds to the head of its page: the page's files, and the dictionary of a language."""
+def _added(language: str) -> tuple[bytes, bytes]:
+    """What the webui adds to head and body of its page: the page's files with the dictionary of a language, and the style."""
     dictionary = ROOT / "localizations" / f"{language}.json"
     labels = json.loads(dictionary.read_text()) if language else {}
     version = time.time_ns()  # no older file from the browser's memory
@@ -115,7 +115,7 @@ def _head(language: str) -> str:
         for room in sorted((ROOT / "javascript").glob("*.js"))
     )
     script = (WEBUI % json.dumps(labels)).replace("</", "<\\/")
-    return f"<script>{script}</script>{rooms}<link rel='stylesheet' href='/light/style.css?{version}'>"
+    return f"<script>{script}</script>{rooms}".encode(), f"<link rel='stylesheet' href='/light/style.css?{version}'>".encode()
 
 
 def serve(folder: Path, port: int, language: str) -> None:
@@ -125,6 +125,7 @@ def serve(folder: Path, port: int, language: str) -> None:
     from fastapi.responses import FileResponse
     from fastapi.staticfiles import StaticFiles
 
+    from lib_lora.data.tokens import load_tokenizer
     from lib_lora.datasets.captionings import Captionings
     from lib_lora.datasets.catalogue import Catalogue
     from lib_lora.hosts.standalone import StandaloneHost
@@ -141,20 +142,24 @@ def serve(folder: Path, port: int, language: str) -> None:
     from lib_lora.ui.tab import TrainTab
 
     follow(lambda: language)
+    load_tokenizer()  # the webui has loaded one; transformers cannot be imported by several threads at once
     host = StandaloneHost(write_tiny(folder / "model"), folder / "loras", torch.device("cpu"))
     uploads, guard, runner = folder / "loras" / ".train-lora" / "uploads", Guard(), Runner(host)
-    queue = Queue(runner, Store(folder / "loras" / ".train-lora" / "queue", uploads), host)
+    queue = Queue(runner, Store(folder / "loras" / ".train-lora" / "queue", uploads))
     catalogue = Catalogue(uploads / DATASETS)
     tab = TrainTab(queue, catalogue, uploads / TAKEN, guard).build()
-    with gr.Blocks(title="Train LoRA", analytics_enabled=False) as page, gr.Tabs(elem_id="tabs"):
-        with gr.TabItem("Train LoRA", id="train_lora", elem_id="tab_train_lora"):
-            tab.render()
+    with (
+        gr.Blocks(title="Train LoRA", analytics_enabled=False) as page,
+        gr.Tabs(elem_id="tabs"),
+        gr.TabItem("Train LoRA", id="train_lora", elem_id="tab_train_lora"),
+    ):
+        tab.render()
 
-    original, head = gr.routes.templates.TemplateResponse, _head(language).encode()
+    original, (head, body) = gr.routes.templates.TemplateResponse, _added(language)
 
     def with_head(*values: Any, **named: Any) -> Any:
         answer = original(*values, **named)
-        answer.body = answer.body.replace(b"</head>", head + b"</head>")
+        answer.body = answer.body.replace(b"</head>", head + b"</head>").replace(b"</body>", body + b"</body>")
         answer.init_headers()
         return answer
 

@@ -1,4 +1,4 @@
-# make setup | demo | test | test-pins | check | e2e | bench | faults; see README.md and CONTRIBUTING.md.
+# make setup | demo | test | test-pins | check | e2e | bench | faults | screenshots; see README.md and CONTRIBUTING.md.
 
 comma := ,
 # a Python that really starts (version managers leave stubs that do not)
@@ -19,9 +19,9 @@ PARALLEL := -n auto --maxprocesses 4
 
 export WEBUI_DIR WEBUI_PYTHON WEBUI_DEVICE SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON RECORDINGS_DIR SD15_CHECKPOINT SDXL_CHECKPOINT KOHYA_SS_DIR
 
-.PHONY: setup linter demo test test-pins check lint types format e2e bench faults pins-setup clean
+.PHONY: setup linter browser demo test test-pins check lint types format e2e bench faults screenshots pins-setup clean
 
-setup: $(READY) linter
+setup: $(READY) linter browser
 
 $(READY):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name it with make PYTHON=..." >&2; exit 1; }
@@ -36,12 +36,20 @@ linter:
 		if npm ci --loglevel=error >/dev/null; then touch $(NODE_READY); else echo "The linter of JavaScript and CSS did not come." >&2; fi; \
 	fi
 
+# Chromium for the tests of the page: CI gets one, anywhere else it is the user's to install
+browser: $(READY)
+	@if [ -n "$$CI" ] && ! $(RUN) -m tests.e2e.browser 2>/dev/null; then \
+		$(RUN) -m playwright install --with-deps chromium >/dev/null || $(RUN) -m playwright install chromium >/dev/null || \
+		echo "Chromium did not come; the tests of the page are skipped." >&2; \
+	fi
+
 demo: export DEMO_STARTED := $(shell date +%s)
 demo: setup
 	@$(RUN) -m tools.demo
 
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL) -m "not e2e" --ignore=tests/e2e
+	@$(RUN) -m tests.e2e.browser || true
 
 lint: setup
 	$(RUN) -m ruff format --check $(SOURCES)
@@ -96,6 +104,10 @@ faults: setup pins-setup
 	$(PINS_VENV)/bin/python -m pytest --faults pins -m "case and not e2e" --ignore=tests/e2e || failed=1; \
 	$(RUN) -m pytest --faults dev -m "case and not e2e" --ignore=tests/e2e || failed=1; \
 	exit $$failed
+
+# every state of the tab in build/screenshots: light, dark, on a phone, in Chinese; of a real webui with WEBUI_DIR
+screenshots: setup
+	@$(RUN) -m tools.screenshots
 
 clean:
 	rm -rf $(VENV) $(PINS_VENV) node_modules build .pytest_cache .mypy_cache .ruff_cache

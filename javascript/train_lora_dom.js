@@ -86,14 +86,14 @@ window.trainLora.dom = (() => {
     }
 
     // A button labelled with its action and its job; `press` gets what it shows. The second of a double click is dropped unless
-    // `again`: another row may be there by then.
-    function button(className, {text, job = () => null, attributes = () => ({}), press, again = false, needed}) {
+    // `again`: another row may be there by then. While `unfit` it does nothing; it keeps the focus, which a disabled one would lose.
+    function button(className, {text, job = () => null, attributes = () => ({}), press, again = false, unfit = () => false, needed}) {
         const label = (shown) => (job(shown) ? `${page.words.exact(text(shown))}: ${job(shown)}` : null);
-        const one = view("button", className, {
-            text, needed, attributes: (shown) => ({type: "button", "aria-label": label(shown), ...attributes(shown)}),
-        });
+        const one = view("button", className, {text, needed, attributes: (shown) => ({
+            type: "button", "aria-label": label(shown), "aria-disabled": unfit(shown) ? "true" : null, ...attributes(shown),
+        })});
         one.node.addEventListener("click", (event) => {
-            if (again || event.detail <= 1) press(one.shown);
+            if ((again || event.detail <= 1) && !unfit(one.shown)) press(one.shown);
         });
         return one;
     }

@@ -96,11 +96,14 @@ window.trainLora.images = (() => {
         return answer.data.id;
     }
 
-    // A change of the dataset: tells problems, and shows the dataset as it is now.
+    // A change of the dataset: tells problems, shows the dataset as it is now, and says what was done, which can be undone.
     async function change(method, rest, body) {
+        const before = shown?.undo;
         const answer = await page.api.send(method, path(rest), body);
         problems(answer.problems);
         await refresh();
+        const done = answer.ok && rest !== "/undo" && shown?.undo !== before;
+        if (done && shown?.undo) page.imagesPanel.say(page.words.say("Done: {undo}", shown));
         page.report.formChanged();
         return answer;
     }

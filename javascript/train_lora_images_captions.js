@@ -69,7 +69,7 @@ window.trainLora.imagesCaptions = (() => {
             choice("action", "What to do", ACTIONS), field("find", () => (isText() ? "Find" : "Tag")),
             field("put", () => (isText() ? "Replace with" : "Tag")), choice("where", "Where", WHERE),
             button("train-lora-small", {text: () => "Preview", press: look, again: true}),
-            button("train-lora-small", {text: () => "Apply", press: apply, attributes: () => ({disabled: preview?.count ? null : ""})}),
+            button("train-lora-small", {text: () => "Apply", press: apply, unfit: () => !preview?.count}),
         ]});
         const words = ({count}) => (count ? page.words.say("{count} captions change:", {count}) : "No caption changes.");
         const changes = ({name, before, after}) => `${name}: ${before || "—"} → ${after || "—"}`;

@@ -43,6 +43,9 @@ window.trainLora.imagesCard = (() => {
         };
     }
 
+    // The largest that fits into a square.
+    const shape = ([width, height]) => `aspect-ratio: ${width} / ${height}; width: ${Math.min(100 * width / height, 100)}%`;
+
     function picture() {
         const frame = page.imagesFrame.make((image, cut) => change(image, {cut}));
         const thumbnail = page.dom.view("img", "", {
@@ -52,9 +55,10 @@ window.trainLora.imagesCard = (() => {
             attributes: ({mask: path}) => ({alt: "", src: page.api.url(path), loading: "lazy", draggable: "false"}),
             needed: ({mask: path}) => path && page.imagesMasks.shown(),
         });
-        return page.dom.view("div", "train-lora-picture", {
-            attributes: ({size}) => ({style: size ? `aspect-ratio: ${size[0]} / ${size[1]}` : null}), parts: [thumbnail, mask, frame],
+        const whole = page.dom.view("div", "train-lora-picture", {
+            attributes: ({size}) => ({style: size ? shape(size) : null}), parts: [thumbnail, mask, frame],
         });
+        return page.dom.view("div", "train-lora-mount", {parts: [whole]});
     }
 
     function make() {
@@ -88,8 +92,9 @@ window.trainLora.imagesCard = (() => {
         return view("article", "train-lora-image", {
             attributes: (image) => ({"data-left-out": image.left_out || null, "data-broken": image.problem ? true : null}),
             parts: [
-                picture(), head, list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
-                captionField(), view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, mask, remove, tokens, covers]}),
+                picture(), head, captionField(), view("div", "train-lora-image-head", {parts: [tokens, covers]}),
+                view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, mask, remove]}),
+                list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
             ],
         });
     }

@@ -30,22 +30,37 @@ window.trainLora.imagesFrame = (() => {
         return [share(top, upper, lower - upper - (bottom - top)), share(left, first, last - first - (right - left))];
     }
 
-    // The view of an image's frame: `save` gets the image and its cut once it was moved.
+    // The view of an image's frame: `save` gets the image and its cut once it was moved, and returns a promise.
     function make(save) {
         const node = document.createElement("div");
         node.className = "train-lora-frame";
         let image = null;
-        let from = null; // where a drag began
-        let at = null; // the frame while it is dragged
+        let from = null; // where a drag began, and the frame then
+        let at = null; // the frame while it is moved, and until the server's answer
+        let isMoved = false; // since the last save
 
-        function finish() {
-            if (at) save(image, cutOf(image, at));
-            from = at = null;
+        const now = () => ({...image, frame: at || image.frame});
+
+        async function finish() {
+            from = null;
+            if (!isMoved) return;
+            isMoved = false;
+            const saved = at;
+            await save(image, cutOf(image, saved));
+            if (at !== saved) return;
+            at = null;
+            if (image.frame) place(node, image.frame);
+        }
+
+        function move(start, by) {
+            at = moved(start, by);
+            isMoved = true;
+            place(node, at);
         }
 
         node.addEventListener("pointerdown", (event) => {
             if (!image?.frame || event.button !== 0) return;
-            from = [event.clientX, event.clientY];
+            from = {x: event.clientX, y: event.clientY, start: now()};
             node.setPointerCapture(event.pointerId);
             event.preventDefault();
             node.focus({preventScroll: true});
@@ -53,8 +68,7 @@ window.trainLora.imagesFrame = (() => {
         node.addEventListener("pointermove", (event) => {
             if (!from) return;
             const around = node.parentNode.getBoundingClientRect();
-            at = moved(image, [(event.clientX - from[0]) / around.width, (event.clientY - from[1]) / around.height]);
-            place(node, at);
+            move(from.start, [(event.clientX - from.x) / around.width, (event.clientY - from.y) / around.height]);
         });
         node.addEventListener("pointerup", finish);
         node.addEventListener("pointercancel", finish);
@@ -62,8 +76,7 @@ window.trainLora.imagesFrame = (() => {
             const way = KEYS[event.key];
             if (!way || !image?.frame) return;
             event.preventDefault();
-            at = moved({...image, frame: at || image.frame}, way.map((step) => step * STEP));
-            place(node, at);
+            move(now(), way.map((step) => step * STEP));
         });
         node.addEventListener("keyup", (event) => {
             if (KEYS[event.key]) finish();

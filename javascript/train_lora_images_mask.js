@@ -99,13 +99,13 @@ window.trainLora.imagesMask = (() => {
         const size = page.imagesPanel.control("input", {type: "range", min: 0.5, max: 40, step: 0.5, "aria-label": "Brush size"},
             "input", (node) => { open.size = Number(node.value); show(); });
         size.show = (shown) => { size.node.value = shown.size; };
-        const disabled = (shown) => ({disabled: shown.busy ? "" : null});
+        const unfit = (shown) => shown.busy;
         const {fill, invert} = page.imagesStrokes;
         return view("div", "train-lora-row-buttons", {parts: [
             tool("Brush", false), tool("Eraser", true), page.dom.line("span", "", () => "Size"), size,
-            act("Undo", undo, {attributes: (shown) => ({disabled: shown.steps.length > 1 ? null : ""})}),
+            act("Undo", undo, {unfit: (shown) => shown.steps.length <= 1}),
             act("Clear", () => add(fill(false))), act("Fill", () => add(fill(true))), act("Invert", () => add(invert())),
-            act("From transparency", () => load(`${open.path}/mask?from=transparency`, add), {attributes: disabled}),
+            act("From transparency", () => load(`${open.path}/mask?from=transparency`, add), {unfit}),
         ]});
     }
 
@@ -127,10 +127,10 @@ window.trainLora.imagesMask = (() => {
     function build() {
         const {view, line, list, button} = page.dom;
         const {canvas, ring, view: stageView} = stage();
-        const busy = (shown) => ({disabled: shown.busy ? "" : null});
+        const unfit = (shown) => shown.busy;
         const ends = view("div", "train-lora-row-buttons", {parts: [
-            button("train-lora-small train-lora-main", {text: () => "Save", press: save, attributes: busy}),
-            button("train-lora-small", {text: () => "Remove the mask", press: remove, attributes: busy, needed: ({image}) => image.has_mask}),
+            button("train-lora-small train-lora-main", {text: () => "Save", press: save, unfit}),
+            button("train-lora-small", {text: () => "Remove the mask", press: remove, unfit, needed: ({image}) => image.has_mask}),
             button("train-lora-small", {text: () => "Cancel", press: cancel}),
         ]});
         const dialog = view("dialog", "train-lora-mask", {attributes: ({image}) => ({"aria-label": page.words.say("Mask of {name}", image)}), parts: [

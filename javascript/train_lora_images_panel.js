@@ -58,16 +58,21 @@ window.trainLora.imagesPanel = (() => {
         return made;
     }
 
+    const which = (data) => page.words.say("Page {page} of {pages}", data);
+
     function pager() {
-        const turn = (by) => page.images.look({page: page.images.data().page + by});
+        const turn = (by) => {
+            turning = true;
+            page.images.look({page: page.images.data().page + by});
+        };
         const button = (text, by, ends) => page.dom.button("train-lora-small", {
-            text: () => text, again: true, press: () => turn(by), attributes: ({data}) => ({disabled: ends(data) ? "" : null}),
+            text: () => text, again: true, press: () => turn(by), unfit: ({data}) => ends(data),
         });
         return page.dom.view("div", "train-lora-row-buttons", {
-            needed: ({data}) => data.pages > 1,
+            needed: ({data}) => data.pages > 1, attributes: () => ({role: "group", "aria-label": "Pages"}),
             parts: [
                 button("Previous", -1, ({page: at}) => at <= 1),
-                page.dom.line("span", "", ({data}) => page.words.say("Page {page} of {pages}", data)),
+                page.dom.line("span", "", ({data}) => which(data)),
                 button("Next", 1, ({page: at, pages}) => at >= pages),
             ],
         });
@@ -78,10 +83,18 @@ window.trainLora.imagesPanel = (() => {
         if (answer.ok) say(answer.data.undone ? page.words.say("Undone: {undone}", answer.data) : "Nothing to undo");
     }
 
+    // Ctrl+Z, but for texts that are being typed.
+    function undoByKey(event) {
+        const isUndo = (event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z";
+        if (!isUndo || !shown.data?.undo || event.target.matches("input, textarea, select")) return;
+        event.preventDefault();
+        undoLast();
+    }
+
     function tools() {
         const undo = page.dom.button("train-lora-small", {
             text: ({data}) => (data.undo ? page.words.say("Undo: {undo}", data) : "Undo"), again: true, press: undoLast,
-            attributes: ({data}) => ({disabled: data.undo ? null : ""}),
+            unfit: ({data}) => !data.undo,
         });
         const duplicates = page.dom.button("train-lora-small", {
             text: ({data}) => page.words.say("Leave out duplicates ({duplicates})", data), needed: ({data}) => data.duplicates > 0,
@@ -100,7 +113,7 @@ window.trainLora.imagesPanel = (() => {
             needed: ({data}) => data !== null,
             parts: [
                 filters(), tools(), page.imagesMasks.build(), page.imagesCaptions.build(), page.imagesCaptioners.build(),
-                list("train-lora-note", ({data}) => data.problems), grid, pager(),
+                list("train-lora-note", ({data}) => data.problems), pager(), grid, pager(),
             ],
         });
     }
@@ -120,8 +133,13 @@ window.trainLora.imagesPanel = (() => {
     }
 
     let shown = {data: null, asked: {show: "all"}};
+    let turning = false; // another page was asked for, and is said once it is there
 
     function show(data, asked) {
+        if (turning && data && data !== shown.data) {
+            turning = false;
+            told.spoken = which(data);
+        }
         shown = {data, asked};
         if (data && !page.imagesArrivals.isArriving()) {
             const {done, total} = data.looked;
@@ -154,6 +172,7 @@ window.trainLora.imagesPanel = (() => {
         parts = build();
         again();
         page.imagesArrivals.watch(page.dom.find("#train_lora_images"));
+        page.dom.find("#train_lora_images").addEventListener("keydown", undoByKey);
     });
 
     return {arriving, control, problems, say, show};

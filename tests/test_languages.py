@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import html
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -36,7 +36,7 @@ from lib_lora.plan import make_plan
 from lib_lora.ui.form_continue import NOTHING
 from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, import_html
 from lib_lora.ui.report import list_html, plan_html
-from tests.e2e.browser import chromium, launch
+from tests.e2e.browser import launch, missing
 from tests.prose import prose
 
 ROOT = Path(__file__).parent.parent
@@ -457,8 +457,8 @@ def test_languages_under_another_name_get_the_dictionary(monkeypatch: pytest.Mon
 
 
 def test_the_page_says_its_sentences_in_the_language_of_the_webui() -> None:
-    if importlib.util.find_spec("playwright") is None or chromium() is None:
-        pytest.skip("playwright and Chromium are needed; they drive the page of this test")
+    if why := missing():
+        pytest.skip(why)
     with launch() as browser:
         page = browser.new_page()
         page.set_content("<p id='x'></p>")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.browser import chromium, launch
+from tests.e2e.browser import launch, missing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -124,8 +123,8 @@ class Host:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if importlib.util.find_spec("playwright") is None or chromium() is None:
-        pytest.skip("playwright and Chromium are needed; they drive the page of this test")
+    if why := missing():
+        pytest.skip(why)
     with launch() as running:
         yield running
 

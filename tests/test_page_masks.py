@@ -50,7 +50,7 @@ class Room(Host):
 
     def edit(self, name: str) -> None:
         self.button(name).click()
-        self.page.locator("dialog[open] .train-lora-main:enabled").wait_for()
+        self.page.locator("dialog[open] .train-lora-main:not([aria-disabled])").wait_for()
 
     def line(self, *points: tuple[float, float]) -> None:
         """A stroke through points, as shares of the image."""

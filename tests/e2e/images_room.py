@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from tests.e2e.phone_photos import picture
 from tests.e2e.server import Server
-from tests.e2e.tab import LOAD_MS, Tab
+from tests.e2e.tab import LOAD_MS, RUN_MS, Tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -33,6 +34,12 @@ class Room(Tab):
         super().__init__(page, server.url)
         self.server = server
         self.room = page.locator("#train_lora_images")
+
+    def use_dataset(self, name: str) -> None:
+        """Choose a dataset by its name, and wait until its images are there."""
+        self.room.get_by_label("Dataset", exact=True).select_option(label=name, timeout=LOAD_MS)
+        self.page.wait_for_function("name => trainLora.images.data()?.name === name", arg=name, timeout=LOAD_MS)
+        self.settle()
 
     def data(self) -> dict[str, Any]:
         """What the page shows of the dataset."""
@@ -79,6 +86,14 @@ class Room(Tab):
             list(picture),
         )
         self.page.keyboard.press("Control+V")
+
+    def wait_for_images_to_arrive(self, count: int) -> None:
+        """Until the dataset has so many images, whether they have been looked at or not."""
+        self.page.wait_for_function(
+            "count => !trainLora.imagesArrivals.isArriving() && trainLora.images.data()?.counts.all === count",
+            arg=count,
+            timeout=RUN_MS,
+        )
 
     def wait_for_frames(self, resolution: int) -> None:
         """Until the images are shown by the form with this resolution."""
@@ -176,3 +191,16 @@ def upload(server: Server, dataset: str, paths: Sequence[Path]) -> None:
         address = f"{server.url}{V1}/datasets/{dataset}/files"
         answer = requests.post(address, data=path.read_bytes(), params={"name": path.name}, timeout=120)
         assert answer.ok, answer.text
+
+
+def dataset_of(server: Server, folder: Path, name: str, captions: dict[str, str], size: tuple[int, int] = (160, 120)) -> str:
+    """Make a dataset of small photos, written to a folder, with captions by their names; returns its name."""
+    dataset = send(server, "POST", "/datasets", {"name": name})["id"]
+    for seed, (file, caption) in enumerate(captions.items()):
+        picture(seed, *size).save(folder / file)
+        upload(server, dataset, [folder / file])
+        if caption:
+            text = (folder / file).with_suffix(".txt")
+            text.write_text(caption, encoding="utf-8")
+            upload(server, dataset, [text])
+    return name

@@ -136,6 +136,12 @@ class Server:
         """The JSON that a GET answers."""
         return _json(requests.get(self.url + path, timeout=120, auth=self._api_user, **options))
 
+    def bytes_of(self, path: str) -> bytes:
+        """The content that a GET answers."""
+        answer = requests.get(self.url + path, timeout=120, auth=self._api_user)
+        assert answer.ok, f"{answer.status_code} {answer.text[:500]}"
+        return answer.content
+
     def post(self, path: str, body: Any = None) -> Any:
         """The JSON that a POST answers."""
         return _json(requests.post(self.url + path, json=body, timeout=300, auth=self._api_user))

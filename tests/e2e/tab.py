@@ -27,6 +27,10 @@ class Tab:
     def open(self) -> None:
         """Load the page and go to the tab."""
         self.page.goto(self._url, wait_until="domcontentloaded")
+        self.enter()
+
+    def enter(self) -> None:
+        """Go to the tab of a page that is loading."""
         self.page.locator("#tabs > .tab-nav button", has_text="Train LoRA").click(timeout=LOAD_MS)
         self.page.locator("#train_lora_train").wait_for(timeout=LOAD_MS)
         self.page.wait_for_function("window.trainLora && trainLora.train && gradioApp().querySelector('#train_lora_report')")

@@ -37,6 +37,7 @@ class Room(Tab):
 
     def use_dataset(self, name: str) -> None:
         """Choose a dataset by its name, and wait until its images are there."""
+        self.page.evaluate("trainLora.imagesDatasets.refresh()")  # a script may have made it since
         self.room.get_by_label("Dataset", exact=True).select_option(label=name, timeout=LOAD_MS)
         self.page.wait_for_function("name => trainLora.images.data()?.name === name", arg=name, timeout=LOAD_MS)
         self.settle()

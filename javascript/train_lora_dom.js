@@ -98,15 +98,19 @@ window.trainLora.dom = (() => {
         return one;
     }
 
-    // Shows the needed parts in a panel of the tab. If that removes the focused button, the next remaining one gets the focus.
+    // Shows the needed parts in a panel of the tab. If that removes or disables the focused button, the next one that can have the
+    // focus gets it.
     function fill(panel, parts, shown) {
-        const active = panel.getRootNode().activeElement;
+        const root = panel.getRootNode();
+        const active = root.activeElement;
         const before = [...panel.querySelectorAll("button")];
         const place = before.indexOf(active);
         arrange(panel, shownParts(parts, shown));
-        if (place < 0 || active.isConnected) return;
-        const next = [...before.slice(place), ...before.slice(0, place).reverse()].find((node) => node.isConnected);
-        if (next) next.focus({preventScroll: true});
+        if (place < 0 || (active.isConnected && !active.disabled)) return;
+        for (const node of [...before.slice(place + 1), ...before.slice(0, place).reverse()]) {
+            node.focus({preventScroll: true}); // which a hidden or disabled one ignores
+            if (root.activeElement === node) return;
+        }
     }
 
     // Calls back when something below a node changes.

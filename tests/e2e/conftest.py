@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.e2e import client, pictures, traces
+from tests.e2e import client, phone_photos, pictures, traces
 from tests.e2e.browser import launch
 from tests.e2e.server import DEVICE, DEVICE_FLAGS, SHOTS, Server, Webui, make_data_folder
 
@@ -78,6 +78,31 @@ def main_server(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest
     data = tmp_path_factory.mktemp("webui") / "data"
     make_data_folder(data)
     yield from run_server(Server(webui, data))
+
+
+@pytest.fixture(scope="session")
+def images_server(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The webui of the tests of the Images room; its Python has no pillow-heif."""
+    folder = tmp_path_factory.mktemp("images")
+    make_data_folder(folder / "data")
+    yield from run_server(Server(webui, folder / "data", python_path=phone_photos.no_package(folder / "plugins")))
+
+
+@pytest.fixture(scope="session")
+def heic_server(webui: Webui, untouched: traces.Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same without gradio's queue, and with pillow-heif."""
+    folder = tmp_path_factory.mktemp("heic")
+    make_data_folder(folder / "data")
+    package = phone_photos.heif_package(webui, folder / "plugins")
+    yield from run_server(Server(webui, folder / "data", "--no-gradio-queue", python_path=package))
+
+
+@pytest.fixture(scope="session")
+def twelve(webui: Webui, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve photos of a phone, and a caption."""
+    folder = tmp_path_factory.mktemp("phone")
+    heic = phone_photos.write_heic(webui, phone_photos.heif_package(webui, folder / "plugins"), folder)
+    return phone_photos.write_twelve(folder / "DCIM", heic)
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,16 @@ class Webui:
 
 
 class Server:
-    """One running webui. `data` is its data folder, `api_user` name and password of its API, if it has any."""
+    """One running webui. `data` is its data folder, `api_user` name and password of its API, if it has any.
 
-    def __init__(self, webui: Webui, data: Path, *flags: str, api_user: tuple[str, str] | None = None) -> None:
+    `python_path`: a folder that its Python looks for modules in.
+    """
+
+    def __init__(
+        self, webui: Webui, data: Path, *flags: str, api_user: tuple[str, str] | None = None, python_path: Path | None = None
+    ) -> None:
         self.data = data
+        self._more = {} if python_path is None else {"PYTHONPATH": str(python_path)}
         self._api_user = api_user
         self.lora_folder = data / "models" / "Lora"
         self.uploads = data.parent / "gradio"  # see `_environment`
@@ -83,7 +89,11 @@ class Server:
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._webui.folder, env=_environment(self.data.parent), stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=self._webui.folder,
+                env={**_environment(self.data.parent), **self._more},
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + START_S
         while not self._answers():
@@ -125,6 +135,12 @@ class Server:
     def get(self, path: str, **options: Any) -> Any:
         """The JSON that a GET answers."""
         return _json(requests.get(self.url + path, timeout=120, auth=self._api_user, **options))
+
+    def bytes_of(self, path: str) -> bytes:
+        """The content that a GET answers."""
+        answer = requests.get(self.url + path, timeout=120, auth=self._api_user)
+        assert answer.ok, f"{answer.status_code} {answer.text[:500]}"
+        return answer.content
 
     def post(self, path: str, body: Any = None) -> Any:
         """The JSON that a POST answers."""

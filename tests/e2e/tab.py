@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.e2e.server import SHOTS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page, WebSocket
+    from playwright.sync_api import Dialog, Locator, Page, WebSocket
 
 LOAD_MS = 60_000
 RUN_MS = 180_000
@@ -22,11 +22,15 @@ class Tab:
         self._url = url
         self._events: set[WebSocket] = set()  # gradio's, each with a socket of its own while it lasts
         page.on("websocket", self._note_event)
-        page.on("dialog", lambda box: box.accept())  # such as before a job is removed
+        page.on("dialog", self._accept)  # such as before a job is removed
 
     def open(self) -> None:
         """Load the page and go to the tab."""
         self.page.goto(self._url, wait_until="domcontentloaded")
+        self.enter()
+
+    def enter(self) -> None:
+        """Go to the tab of a page that is loading."""
         self.page.locator("#tabs > .tab-nav button", has_text="Train LoRA").click(timeout=LOAD_MS)
         self.page.locator("#train_lora_train").wait_for(timeout=LOAD_MS)
         self.page.wait_for_function("window.trainLora && trainLora.train && gradioApp().querySelector('#train_lora_report')")
@@ -153,6 +157,9 @@ class Tab:
         while quiet_ms < 1000:
             self.page.wait_for_timeout(100)
             quiet_ms = 0 if self._events else quiet_ms + 100
+
+    def _accept(self, box: Dialog) -> None:
+        box.accept()
 
     def _note_event(self, socket: WebSocket) -> None:
         self._events.add(socket)

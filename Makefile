@@ -39,7 +39,7 @@ linter:
 # Chromium for the tests of the page: CI gets one, anywhere else it is the user's to install
 browser: $(READY)
 	@if [ -n "$$CI" ] && ! $(RUN) -m tests.e2e.browser 2>/dev/null; then \
-		$(RUN) -m playwright install --with-deps chromium >/dev/null || $(RUN) -m playwright install chromium >/dev/null || \
+		timeout 300 $(RUN) -m playwright install --with-deps chromium >/dev/null || timeout 300 $(RUN) -m playwright install chromium >/dev/null || \
 		echo "Chromium did not come; the tests of the page are skipped." >&2; \
 	fi
 

@@ -234,10 +234,12 @@ class AdapterConfig:
 
     @property
     def as_read(self) -> AdapterConfig:
-        """A copy without the per-block lists that are not read."""
+        """These settings without the per-block lists that are not read."""
         alphas = self.block_alphas if self.has_block_alphas else ""
         ranks = self.conv_block_dims if self.has_block_values else ""
         conv_alphas = self.conv_block_alphas if ranks and self.has_block_alphas else ""
+        if (alphas, ranks, conv_alphas) == (self.block_alphas, self.conv_block_dims, self.conv_block_alphas):
+            return self  # asked for every layer: a copy takes longer than all the rest
         return replace(self, block_alphas=alphas, conv_block_dims=ranks, conv_block_alphas=conv_alphas)
 
     @property

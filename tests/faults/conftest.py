@@ -47,14 +47,17 @@ else:
         torch.use_deterministic_algorithms(True, warn_only=True)
         return torch.device("cuda")
 
-    @pytest.fixture(scope="session")
-    def loaded(mini_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Any:
-        """The model, loaded once."""
-        first = StandaloneHost(mini_checkpoint, tmp_path_factory.mktemp("unused"), device)
-        with first.borrow_model() as base:
+    def load_once(checkpoint: Path, out: Path, device: torch.device) -> Any:
+        """A model that hosts can share."""
+        with StandaloneHost(checkpoint, out, device).borrow_model() as base:
             for encoder in base.text_encoders:  # newer transformers hang hooks of their own on when they are first asked so
                 encoder.module(torch.zeros(1, 77, dtype=torch.long, device=device), output_hidden_states=True)
             return base
+
+    @pytest.fixture(scope="session")
+    def loaded(mini_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        """The model, loaded once."""
+        return load_once(mini_checkpoint, tmp_path_factory.mktemp("unused"), device)
 
     @pytest.fixture
     def host(loaded: Any, mini_checkpoint: Path, device: torch.device, tmp_path: Path) -> Any:

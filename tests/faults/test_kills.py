@@ -15,22 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lib_lora.hosts.standalone import StandaloneHost
 from tests.conftest import write_picture
+from tests.faults.conftest import load_once
 from tests.faults.kills import SAVING, Campaign
 from tests.house import look
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.usefixtures("house")]
 Figure = Callable[[str], None]
+MakeHost = Callable[[Path], StandaloneHost]
 
 
 @pytest.fixture(scope="module")
-def make_host(loaded: Any, mini_checkpoint: Path) -> Iterator[Callable[[Path], StandaloneHost]]:
-    """Makes hosts that share one loaded model."""
+def make_host(shallow_checkpoint: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHost]:
+    """Makes hosts that share one loaded model; what is written, and when, is the same for fewer layers."""
+    loaded = load_once(shallow_checkpoint, tmp_path_factory.mktemp("unused"), device)
 
     def make(out: Path) -> StandaloneHost:
-        host = StandaloneHost(mini_checkpoint, out)
+        host = StandaloneHost(shallow_checkpoint, out)
         host._model = loaded
         return host
 
@@ -151,7 +155,7 @@ def test_a_power_cut_finds_the_old_or_the_new(campaign: Campaign, figure: Figure
 
 @pytest.mark.case(28, 30)
 @pytest.mark.timeout(0)
-def test_a_cold_process_is_killed(campaign: Campaign, mini_checkpoint: Path, long: bool, figure: Figure) -> None:
+def test_a_cold_process_is_killed(campaign: Campaign, shallow_checkpoint: Path, long: bool, figure: Figure) -> None:
     """The command line in a process of its own, killed at random moments; gone on from bit for bit."""
     if not long:
         pytest.skip("in make faults")
@@ -160,7 +164,7 @@ def test_a_cold_process_is_killed(campaign: Campaign, mini_checkpoint: Path, lon
         place = campaign.place(name)
         flat = {key: value for key, value in campaign.config(place).to_flat().items() if value not in ("", [], None)}
         settings = place / "settings.json"
-        settings.write_text(json.dumps({**flat, "checkpoint": str(mini_checkpoint)}))
+        settings.write_text(json.dumps({**flat, "checkpoint": str(shallow_checkpoint)}))
         env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return place, subprocess.Popen([sys.executable, "-m", "lib_lora", "train", "--config", str(settings)], env=env,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip

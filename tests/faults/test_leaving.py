@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import torch
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.files.lora_file import read
-from lib_lora.hosts.standalone import StandaloneHost
 from lib_lora.jobs.queue import Queue
 from lib_lora.jobs.queue_store import Store
 from lib_lora.jobs.runner import Runner
+from tests.models import shared_host
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -59,20 +60,42 @@ while True:
 """
 
 
-class Program:
-    """The program in a process of its own."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def __init__(self, checkpoint: Path, folder: Path, *jobs: TrainConfig, pace: float = 0.25, held: bool = False) -> None:
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> Iterator[None]:
+    """What the program imports, once for all that are forked."""
+    import diffusers.loaders.single_file_utils  # noqa: F401 - what loads a checkpoint
+    import transformers.models.clip.modeling_clip  # noqa: F401 - the same
+
+    from lib_lora.hosts import webui_signals  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+class Program:
+    """The program in a process of its own: forked, or started `anew` with an interpreter of its own."""
+
+    def __init__(
+        self, checkpoint: Path, folder: Path, *jobs: TrainConfig, pace: float = 0.25, held: bool = False, anew: bool = False
+    ) -> None:
         lines = [json.dumps(job.to_flat()) for job in jobs]
-        command = [sys.executable, "-c", PROGRAM, str(checkpoint), str(folder), str(pace), "held" if held else "", *lines]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        arguments = [str(checkpoint), str(folder), str(pace), "held" if held else "", *lines]
+        reader, writer = os.pipe()
+        self._out = os.fdopen(reader)
+        self._pid = os.fork()
+        if not self._pid:
+            _live(writer, arguments, anew)
+        os.close(writer)
         self.said: list[str] = []
 
     def wait_for(self, wanted: Callable[[int, str], bool]) -> None:
         """Until step and state are so."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self._out:
             self.said.append(line)
             words = line.split()
             if len(words) == 2 and words[0].isdigit() and wanted(int(words[0]), words[1]):
@@ -84,17 +107,36 @@ class Program:
     def ends(self, number: int, *, again: bool = False) -> tuple[int, float]:
         """Its exit code after a signal, and the seconds that it took."""
         started = time.monotonic()
-        self.process.send_signal(number)
+        os.kill(self._pid, number)
         if again:
             time.sleep(0.3)
-            self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=60)
-        self.said.append(said)
-        return self.process.returncode, time.monotonic() - started
+            os.kill(self._pid, number)
+        self.said.append(self._out.read())
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return code, time.monotonic() - started
+
+
+def _live(writer: int, arguments: list[str], anew: bool) -> None:
+    """A forked child becomes the program; it never returns."""
+    try:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        if anew:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            os.execve(sys.executable, [sys.executable, "-c", PROGRAM, *arguments], environment)
+        sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for as long as it lives
+        sys.argv = ["-c", *arguments]
+        exec(compile(PROGRAM, "program", "exec"), {"__name__": "__main__"})
+    except BaseException:  # noqa: BLE001 - a child never returns
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def reopened(checkpoint: Path, folder: Path) -> Queue:
-    return Queue(Runner(StandaloneHost(checkpoint, folder / "out")), Store(folder / "queue"))
+    return Queue(Runner(shared_host(checkpoint, folder / "out")), Store(folder / "queue"))
 
 
 @pytest.mark.case(42)
@@ -116,7 +158,8 @@ def test_a_signal_saves_the_state_first(
 ) -> None:
     """SIGTERM, Ctrl+C or a closed terminal while a training runs or is paused: its state is saved, without a look at the images, what waits stays, and it goes on bit for bit."""
     first, second = quick(steps=STEPS), quick(steps=STEPS, name="waits")
-    program = Program(shallow_checkpoint, tmp_path, first, second, held=held)
+    # one of the six is started by an interpreter of its own, as a user starts it
+    program = Program(shallow_checkpoint, tmp_path, first, second, held=held, anew=number == signal.SIGTERM and not held)
     program.wait_for(lambda step, state: step >= 3 and (state == "paused" or not held))
     photos.rename(tmp_path / "away")
     assert program.ends(number) == (code, pytest.approx(0, abs=10)), program.said[-3:]

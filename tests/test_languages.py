@@ -375,6 +375,13 @@ def english() -> Iterator[None]:
     follow(lambda: "")
 
 
+def test_parts_of_a_sum_are_translated_by_their_names() -> None:
+    text = "at most 4.5 GB, while training: U-Net 1.7, text encoders 0.2, drawing a picture 0.1; 2.4 GB more than the model alone"
+    assert translated(text, "zh_CN") == "最多 4.5 GB，在训练时：U-Net 1.7、文本编码器 0.2、生成图片 0.1；比单独的模型多 2.4 GB"
+    for caption in ("cat 1, dog 2", "1girl, solo 2"):
+        assert translated(caption, "ja") == caption
+
+
 def test_names_of_the_user_stay_as_they_are() -> None:
     """Also those that are words of ours, if they are quoted."""
     for name in ("Steps", "3 images", "leave out cat", "Rank (rank)", "猫 的.png", "a; b", "{0}", "{x"):

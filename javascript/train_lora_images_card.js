@@ -84,7 +84,7 @@ window.trainLora.imagesCard = (() => {
             text: () => "Mask", job, needed: ({size, thumbnail}) => size && thumbnail && page.images.kind() === "images",
             press: (image) => page.imagesMask.edit(image),
         });
-        const covers = line("span", "train-lora-tokens", ({covered}) => `mask ${Math.round(100 * covered)} %`, ({has_mask: has}) => has);
+        const covers = line("span", "train-lora-tokens", ({covered}) => page.words.say("Mask: {percent} %", {percent: Math.round(100 * covered)}), ({has_mask: has}) => has);
         const tokens = view("span", "train-lora-tokens", {
             text: (image) => page.words.say("{tokens} of {limit} tokens", image),
             attributes: (image) => ({"data-over": image.tokens > image.limit || null}),

@@ -64,9 +64,10 @@ def masks_told(samples: Sequence[Sample]) -> str:
     covered = [sample.mask_covered for sample in learned if sample.mask is not None]
     if not covered:
         return ""
-    have, they = ("have", "they cover") if len(covered) > 1 else ("has", "it covers")
-    mean = f"{100 * sum(covered) / len(covered):.0f} %" + (" on average" if len(covered) > 1 else "")
-    return f"{len(covered)} of {len(learned)} images {have} a mask; {they} {mean}"
+    mean = f"{100 * sum(covered) / len(covered):.0f}"
+    if len(covered) == 1:
+        return f"1 of {len(learned)} images has a mask; it covers {mean} %"
+    return f"{len(covered)} of {len(learned)} images have a mask; they cover {mean} % on average"
 
 
 def _with_facts(dataset: Dataset, samples: Sequence[Sample], problems: list[str], title: str) -> Dataset:

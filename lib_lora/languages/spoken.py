@@ -10,7 +10,7 @@ from lib_lora.languages.translation import language_of, translated
 # keys of answers whose values are texts for people, or lists of them
 TEXTS = frozenset({
     "problem", "problems", "text", "notices", "notes", "choices", "phase", "formula", "undo", "undone", "trouble", "detail",
-    "label", "help", "note", "needs", "ended", "current",
+    "label", "help", "note", "needs", "ended", "current", "unused",
 })  # fmt: skip
 _DEEPEST = 20
 

@@ -22,7 +22,8 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _CODE = re.compile(r"[A-Za-z0-9.]+_\w*")  # names of options and keys, which every language has
 _NAMED = re.compile(r"(?:'[^']*'|\"[^\"]*\") ")
 _PLAIN = re.compile(r"[-+\d.,:×%/ ]*|'[^']*'|\"[^\"]*\"|\*?\.[a-z]{2,5}")  # numbers, a quoted name, an ending
-_COLON, _SEMICOLON, _STOP = "\uff1a", "\uff1b", "\u3002"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_COLON, _SEMICOLON, _STOP, _COMMA = "\uff1a", "\uff1b", "\u3002", "\u3001"
 _WIDE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")  # letters and signs that need no space around them
 
 
@@ -129,6 +130,7 @@ class _Message:
         if title and text[title.end() :] in ("", "."):
             yield _Value(tables.titles[title[0]] + _STOP * (text[-1] == "."))
         yield from self._joined(text, "; ", _SEMICOLON, depth)
+        yield from self._counted(text, depth)
         named = _NAMED.match(text)
         what = self._sentence(text[named.end() :], depth + 1) if named else None
         if named and what:
@@ -156,6 +158,16 @@ class _Message:
             if unknown <= template.bears:
                 before, behind = (filled.pop(0).text, filled.pop().text) if is_piece else ("", "")
                 yield _Value(before + _filled(foreign, filled) + behind + stop, unknown)
+
+    def _counted(self, text: str, depth: int) -> Iterator[_Value]:
+        """The translation of names with a number behind each: `U-Net 1.6, text encoders 0.2`."""
+        parts = [part.rpartition(" ") for part in text.split(", ")]
+        if not all(name and _NUMBER.fullmatch(number) for name, _, number in parts):
+            return
+        names = [self._value(name, depth + 1) for name, _, _ in parts]
+        if any(name.ours for name in names):
+            told = _COMMA.join(f"{name.text} {number}" for name, (_, _, number) in zip(names, parts))
+            yield _Value(told, sum(name.unknown for name in names))
 
     def _joined(self, text: str, mark: str, wide: str, depth: int) -> Iterator[_Value]:
         """The translation of `why; remedy` or of `names: what of them`, of which no template is in one place."""

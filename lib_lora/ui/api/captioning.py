@@ -12,6 +12,7 @@ from lib_lora.datasets.captionings import Captionings
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.datasets.image_set import ImageSet
 from lib_lora.errors import bounded
+from lib_lora.languages.spoken import said
 from lib_lora.ui.api.image_tools import ImageTools, ShownBy
 from lib_lora.ui.api.listing import Look
 from lib_lora.ui.api.serving import Call, Routes
@@ -39,7 +40,7 @@ class CaptioningRoutes:
             "captioners": [
                 {
                     "id": offer.id,
-                    "name": offer.name,
+                    "name": said(offer.name),
                     "needs": offer.needs(),
                     "note": offer.note,
                     "options": [_field(field) for field in offer.fields],

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,13 +22,31 @@ TICK_S = 0.02  # longer than the steps in which the disk's clock goes
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the images whose caption files were opened; files count as settled after TICK_S."""
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """The names of the images whose caption files were opened; files count as settled after TICK_S of the disk's clock.
+
+    That clock stands still for a while on a busy machine, and then goes on.
+    """
     names: list[str] = []
+    monkeypatch.setattr(caption_files, "time", SimpleNamespace(time_ns=lambda: disk_time(tmp_path)))
     read = caption_files._read
     monkeypatch.setattr(caption_files, "_read", lambda image, root: (names.append(image.name), read(image, root))[1])
     monkeypatch.setattr(caption_files, "SETTLED_NS", int(TICK_S * 1e9))
     yield names
+
+
+def disk_time(tmp_path: Path) -> int:
+    """What the disk's clock says, in ns."""
+    probe = tmp_path / "clock"
+    probe.write_bytes(b"x")
+    return probe.stat().st_mtime_ns
+
+
+def settle(tmp_path: Path) -> None:
+    """Wait until all files that are there count as settled."""
+    until = disk_time(tmp_path) + int(1.5 * TICK_S * 1e9)
+    while disk_time(tmp_path) < until:
+        time.sleep(TICK_S / 4)
 
 
 def folder_of(tmp_path: Path, count: int = 3) -> ImageSet:
@@ -51,27 +70,35 @@ def anew(dataset: ImageSet) -> tuple[dict[str, str | None], list[str]]:
 
 def test_captions_that_did_not_change_are_read_once(opened: list[str], tmp_path: Path) -> None:
     dataset = folder_of(tmp_path)
-    time.sleep(2 * TICK_S)
+    settle(tmp_path)
     assert captions(dataset) == {f"{number}.png": f"photo {number}" for number in range(3)} and len(opened) == 3
     assert captions(dataset) == anew(dataset)[0] and len(opened) == 3 + 3, "the new one reads them once, too"
     (tmp_path / "photos" / "1.txt").write_text("other")
     assert captions(dataset)["1.png"] == "other" and opened[6:] == ["1.png"]
 
 
-def test_what_was_just_written_is_read_again(opened: list[str], tmp_path: Path) -> None:
-    """A second change within a tick of the disk's clock would not show in the file's times."""
+def test_what_was_just_written_is_read_again(opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second change within a tick of the disk's clock does not show in the file's times: here that clock stands still."""
     dataset = folder_of(tmp_path, 1)
-    caption = tmp_path / "photos" / "0.txt"
-    for _ in range(30):
-        for text in ("aaa", "bbb"):
-            caption.write_text(text)
-            assert captions(dataset) == {"0.png": text}
+    photos = tmp_path / "photos"
+    still = caption_files._states(photos / "0.png")
+    assert still is not None and still[0] is not None
+    monkeypatch.setattr(caption_files, "_states", lambda image: still)
+    now = still[0].mtime_ns + caption_files.SETTLED_NS
+    monkeypatch.setattr(caption_files, "time", SimpleNamespace(time_ns=lambda: now))
+    for text in ("aaaa", "bbbb", "cccc"):
+        (photos / "0.txt").write_text(text)
+        assert captions(dataset) == {"0.png": text}
+    now += 1  # the file is as old as it must be, and what it says is kept from the next look on
+    assert captions(dataset) == {"0.png": "cccc"}
+    (photos / "0.txt").write_text("dddd")
+    assert captions(dataset) == {"0.png": "cccc"}, "which nobody could see; no disk's clock stands still for so long"
 
 
 def test_a_time_that_was_set_back_hides_no_change(opened: list[str], tmp_path: Path) -> None:
     dataset = folder_of(tmp_path, 1)
     caption = tmp_path / "photos" / "0.txt"
-    time.sleep(2 * TICK_S)
+    settle(tmp_path)
     before = caption.stat()
     assert captions(dataset) == {"0.png": "photo 0"}
     caption.write_text("photo 9")
@@ -88,7 +115,7 @@ def test_links_are_followed_anew_each_time(opened: list[str], tmp_path: Path) ->
     caption = tmp_path / "photos" / "0.txt"
     caption.unlink()
     caption.symlink_to(inside)
-    time.sleep(2 * TICK_S)
+    settle(tmp_path)
     assert [captions(dataset)["0.png"] for _ in range(2)] == ["inside", "inside"] and len(opened) == 2
     inside.unlink()
     inside.symlink_to(outside)
@@ -117,14 +144,14 @@ def test_whatever_others_do_the_answer_is_that_of_a_first_look(seed: int, opened
     for _ in range(60):
         change()
         if chance.random() < 0.3:
-            time.sleep(1.5 * TICK_S)
+            settle(tmp_path)
         known = captions(dataset), dataset.entries()[1]
         assert known == anew(dataset)
 
 
 def test_only_images_that_are_there_are_remembered(opened: list[str], tmp_path: Path) -> None:
     dataset = folder_of(tmp_path, 4)
-    time.sleep(2 * TICK_S)
+    settle(tmp_path)
     captions(dataset)
     known = dataset._caption_files
     assert isinstance(known, CaptionFiles) and len(known._kept) == 4

@@ -128,5 +128,15 @@ def test_every_field_is_in_the_document(tmp_path: Path) -> None:
         "POST", f"datasets/{dataset}/report", {"settings": {"trigger": "x", "resolution": 64, "min_bucket_reso": 64}}
     )
     named = set(re.findall(r"`(\w+)`", DOCUMENT))
-    fields = {*page, *page["images"][0], *page["masks"], *page["looked"], *report, *report["plan"], *report["plan"]["buckets"][0], *FILTERS, *SORTS}
+    fields = {
+        *page,
+        *page["images"][0],
+        *page["masks"],
+        *page["looked"],
+        *report,
+        *report["plan"],
+        *report["plan"]["buckets"][0],
+        *FILTERS,
+        *SORTS,
+    }
     assert fields - named == set()

@@ -15,6 +15,7 @@ window.trainLora.images = (() => {
     let shown = null; // the server's last answer
     let timer = null;
     let framedBy = null; // the settings by which images were shown last
+    const making = {images: null, reg: null}; // the new dataset that is on its way
     let newest = 0; // number of the last request, so that an older answer is not shown
 
     const id = (of = kind) => chosen[of];
@@ -37,7 +38,7 @@ window.trainLora.images = (() => {
         }
         newest += 1;
         const number = newest;
-        const query = new URLSearchParams({...asked, kind, ...(framedBy ? {settings: framedBy} : {})});
+        const query = new URLSearchParams({...asked, ...(framedBy ? {settings: framedBy} : {})});
         const answer = await page.api.get(path(`?${query}`));
         if (number !== newest) return;
         if (answer.status === 404) {
@@ -83,17 +84,24 @@ window.trainLora.images = (() => {
         await Promise.all([page.imagesDatasets.refresh(), anew()]);
     }
 
-    // The id of the dataset in work; a new one if there is none.
-    async function needed(name) {
-        if (id()) return id();
-        const answer = await page.api.send("POST", "datasets", name ? {name} : {});
+    // The id of a new dataset in work; "" if there is none.
+    async function made(of) {
+        const answer = await page.api.send("POST", "datasets");
         if (!answer.ok) {
             problems(answer.problems);
             return "";
         }
-        await choose(answer.data.id);
+        await choose(answer.data.id, of);
         await page.imagesDatasets.refresh();
         return answer.data.id;
+    }
+
+    // The id of the dataset in work; a new one if there is none. Two drops at once make one.
+    async function needed() {
+        const of = kind;
+        if (id(of)) return id(of);
+        making[of] ||= made(of).finally(() => { making[of] = null; });
+        return making[of];
     }
 
     // A change of the dataset: tells problems, shows the dataset as it is now, and says what was done, which can be undone.

@@ -7,12 +7,13 @@ window.trainLora.imagesArrivals = (() => {
     const AT_ONCE = 3;
     const REFRESH_MS = 500;
     const MOST = 20000;
+    const MOST_NAMED = 5;
 
     const CAPTION = /\.(txt|caption)$/i;
 
-    const images = []; // that wait, and other files
-    const captions = []; // follow when all images are there, since an image may get another name
-    const told = []; // problems of this arrival
+    let images = []; // {dataset, file} that wait, and other files
+    let captions = []; // follow when all images are there, since an image may get another name
+    let told = []; // problems of this arrival
     let running = 0;
     let imagesOnTheWay = 0;
     let done = 0;
@@ -27,12 +28,31 @@ window.trainLora.imagesArrivals = (() => {
         if (train) train.disabled = isArriving();
     }
 
-    async function sendOne(dataset, file) {
+    function tell(problems) {
+        const known = new Set(told.map(({text}) => text));
+        told.push(...problems.filter(({text}) => !known.has(text)));
+    }
+
+    function tellUnread(names) {
+        const named = names.slice(0, MOST_NAMED).join(", ");
+        if (named) tell([{text: page.words.say("The browser cannot read {names}; check the permissions.", {names: named})}]);
+    }
+
+    async function sendOne({dataset, file}) {
         const counts = CAPTION.test(file.name) ? 0 : 1;
         imagesOnTheWay += counts;
         const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name})}`, file);
         imagesOnTheWay -= counts;
-        told.push(...(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems));
+        tell(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems);
+        if (answer.status === 404) forget(dataset);
+    }
+
+    // A dataset that is gone takes nothing any more.
+    function forget(gone) {
+        const before = images.length + captions.length;
+        images = images.filter(({dataset}) => dataset !== gone);
+        captions = captions.filter(({dataset}) => dataset !== gone);
+        total -= before - images.length - captions.length;
     }
 
     function shown() {
@@ -43,53 +63,68 @@ window.trainLora.imagesArrivals = (() => {
         page.images.refresh();
     }
 
-    async function sendAll(dataset) {
+    async function sendAll() {
         for (;;) {
-            const file = images.shift() || (imagesOnTheWay ? undefined : captions.shift());
-            if (!file) return;
-            await sendOne(dataset, file);
+            const next = images.shift() || (imagesOnTheWay ? undefined : captions.shift());
+            if (!next) return;
+            await sendOne(next);
             done += 1;
             shown();
         }
     }
 
-    async function send(files) {
-        const dataset = files.length ? await page.images.needed() : "";
-        if (!dataset) return;
-        if (!isArriving()) {
-            done = total = told.length = 0;
-        }
+    function begin() {
+        done = total = 0;
+        told = [];
+    }
+
+    function take(dataset, files) {
         const taken = files.slice(0, MOST);
-        if (taken.length < files.length) told.push({text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})});
-        for (const file of taken) (CAPTION.test(file.name) ? captions : images).push(file);
+        if (taken.length < files.length) tell([{text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})}]);
+        for (const file of taken) (CAPTION.test(file.name) ? captions : images).push({dataset, file});
         total += taken.length;
+    }
+
+    // `unread`: names of files that the browser does not give.
+    async function send(files, unread = []) {
+        const dataset = files.length ? await page.images.needed() : "";
+        if (!isArriving()) begin();
+        tellUnread(unread);
+        if (told.length) page.images.problems(told);
+        if (!dataset) return;
+        take(dataset, files);
         progress();
-        const begin = async () => {
+        const work = async () => {
             running += 1;
             try {
-                await sendAll(dataset);
+                await sendAll();
             } finally {
                 running -= 1;
             }
         };
-        await Promise.all(Array.from({length: Math.max(AT_ONCE - running, 0)}, begin));
+        await Promise.all(Array.from({length: Math.max(AT_ONCE - running, 0)}, work));
         progress();
         if (!isArriving()) await page.images.refresh();
     }
 
+    async function fileOf(entry, found, unread) {
+        const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
+        if (file) found.push(file);
+        else unread.push(entry.name);
+    }
+
     // The files of a dropped entry; a folder gives all files below it.
-    async function filesOf(entry, found) {
+    async function filesOf(entry, found, unread) {
         if (found.length > MOST) return;
         if (entry.isFile) {
-            const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
-            if (file) found.push(file);
+            await fileOf(entry, found, unread);
             return;
         }
         const reader = entry.createReader();
         for (;;) {
             const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
             if (!some.length) return;
-            for (const inner of some) await filesOf(inner, found);
+            for (const inner of some) await filesOf(inner, found, unread);
         }
     }
 
@@ -97,8 +132,9 @@ window.trainLora.imagesArrivals = (() => {
         const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
         const files = [...event.dataTransfer.files];
         const found = [];
-        for (const entry of entries) await filesOf(entry, found);
-        await send(entries.length ? found : files);
+        const unread = [];
+        for (const entry of entries) await filesOf(entry, found, unread);
+        await send(entries.length ? found : files, unread);
     }
 
     const carriesFiles = (event) => [...(event.dataTransfer?.types || [])].includes("Files");

@@ -4,44 +4,8 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.imagesCard = (() => {
     const page = window.trainLora;
-    const SAVE_MS = 800; // after the last letter
 
     const change = (image, body) => page.images.change("PATCH", `/images/${image.id}`, body);
-
-    // The caption field: it saves by itself, and what is being typed is never replaced.
-    function captionField() {
-        const node = document.createElement("textarea");
-        Object.assign(node, {className: "train-lora-caption", rows: 3, spellcheck: false, dir: "auto"});
-        let image = null;
-        let saved = ""; // the text that the server has
-        let timer = null;
-
-        async function save() {
-            clearTimeout(timer);
-            timer = null;
-            const text = node.value;
-            if (text === saved) return;
-            const answer = await change(image, {caption: text, was: saved});
-            if (answer.ok) saved = text;
-            else if (answer.status === 409) saved = answer.data.now;
-        }
-
-        node.addEventListener("input", () => {
-            clearTimeout(timer);
-            timer = setTimeout(save, SAVE_MS);
-        });
-        node.addEventListener("blur", save);
-        return {
-            node,
-            show(shown) {
-                image = shown;
-                page.dom.setAttribute(node, "aria-label", page.words.say("Caption of {name}", image));
-                if (node.value !== saved || timer) return; // typed, not saved yet
-                saved = image.caption || "";
-                if (node.value !== saved) node.value = saved;
-            },
-        };
-    }
 
     // The largest that fits into a square.
     const shape = ([width, height]) => `aspect-ratio: ${width} / ${height}; width: ${Math.min(100 * width / height, 100)}%`;
@@ -92,7 +56,7 @@ window.trainLora.imagesCard = (() => {
         return view("article", "train-lora-image", {
             attributes: (image) => ({"data-left-out": image.left_out || null, "data-broken": image.problem ? true : null}),
             parts: [
-                picture(), head, captionField(), view("div", "train-lora-image-head", {parts: [tokens, covers]}),
+                picture(), head, page.imagesCaption.make(change), view("div", "train-lora-image-head", {parts: [tokens, covers]}),
                 view("div", "train-lora-row-buttons", {parts: [leaveOut, whole, mask, remove]}),
                 list("train-lora-note", (image) => (image.problem ? [image.problem] : image.notices)),
             ],

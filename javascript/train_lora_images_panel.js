@@ -79,7 +79,8 @@ window.trainLora.imagesPanel = (() => {
     }
 
     async function undoLast() {
-        const answer = await page.images.change("POST", "/undo");
+        const {undo_number: number} = page.images.data();
+        const answer = await page.images.change("POST", "/undo", {number});
         if (answer.ok) say(answer.data.undone ? page.words.say("Undone: {undone}", answer.data) : "Nothing to undo");
     }
 

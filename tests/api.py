@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -114,6 +115,32 @@ class Api:
         """Every file on the disk, but for thumbnails and their index."""
         found = (path for path in self.folder.rglob("*") if path.is_file() and "looked" not in path.parts)
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}
+
+
+class Connection:
+    """A request as the server hands it to the app, with nothing between."""
+
+    def __init__(self, app: Any, method: str, path: str, client: str = "127.0.0.1", **headers: str) -> None:
+        self.app, self.read, self.status, self.content = app, 0, 0, b""
+        given = {"host": "127.0.0.1:7860", **headers}
+        target, _, query = path.partition("?")
+        self.scope = {
+            "type": "http", "method": method, "path": f"{ROOT}/{target}", "raw_path": b"", "query_string": query.encode(), "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()], "client": (client, 1), "scheme": "http",
+            "server": ("127.0.0.1", 7860), "http_version": "1.1", "asgi": {"version": "3.0"},
+        }  # fmt: skip
+
+    def sends(self, messages: Iterator[dict[str, Any]]) -> Connection:
+        async def receive() -> dict[str, Any]:
+            self.read += 1
+            return next(messages)
+
+        async def send(message: dict[str, Any]) -> None:
+            self.status = message.get("status", self.status)
+            self.content += message.get("body", b"")
+
+        asyncio.run(self.app(self.scope, receive, send))
+        return self
 
 
 def named(name: str) -> str:

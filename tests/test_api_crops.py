@@ -175,7 +175,8 @@ def test_a_dataset_that_is_deleted_ends_the_search(room: Room) -> None:
         return Crop(0, 0, 20, 20)
 
     room.tools.found = deletes
-    assert room.crop("focal").json()["count"] == 0
+    answer = room.crop("focal")
+    assert answer.status_code == 404 and "was deleted meanwhile" in answer.json()["problems"][0]["text"]
     assert len(room.tools.asked) == 1 and not room.dataset.folder.exists()
 
 

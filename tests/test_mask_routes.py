@@ -148,10 +148,7 @@ def test_the_view_is_upright_and_leaves_nothing(tmp_path: Path, readers: Readers
     assert list((site.dataset.folder.parent / "arriving").iterdir()) == []
 
 
-def test_regularisation_images_need_no_caption(site: Site) -> None:
-    looks = Looks(site.dataset)
-    looks.renew(site.dataset.entries()[0])
-    assert looks.wait(60)
-    for kind, said in (("images", True), ("reg", False)):
-        images = listing(site.dataset, looks, Look.of({"kind": kind}))["images"]
-        assert all(any("Has no caption" in notice for notice in image["notices"]) == said for image in images)
+def test_no_card_tells_of_a_missing_caption(site: Site) -> None:
+    found = site.listed()
+    assert found["counts"]["no_caption"] == 2, "the filter does"
+    assert not any("caption" in notice for image in found["images"] for notice in image["notices"])

@@ -111,6 +111,8 @@ def edits_of(text: str, most_nested: int | None = None) -> FolderEdits:
         ValueError, KeyError, TypeError, AttributeError, RecursionError: they are damaged.
     """
     plain = read_json(text, most_nested)
+    if not isinstance(plain, dict):
+        raise TypeError("it is no JSON object")
     if plain.get("version", VERSION) != VERSION:
         raise DatasetError([f"The file {FILE!r} of this dataset is of a newer version of this extension; update it."])
     name, source = plain["name"], plain["source"]

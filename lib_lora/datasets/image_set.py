@@ -274,10 +274,10 @@ class ImageSet:
                 if now == text:
                     del changed["caption"]
             if changed:
-                first = next(iter(changed))
-                left_out = "leave out" if changed.get("left_out") else "include"
-                what = {"left_out": left_out, "mask": "mask of", "caption": "caption of"}.get(first, "crop of")
-                self.change({entry.place: replace(entry.edit, **changed)}, f"{what} {entry.name}")
+                name, left_out = entry.name, "leave out" if changed.get("left_out") else "include"
+                words = {"left_out": f"{left_out} {name}", "mask": f"mask of {name}", "caption": f"caption of {name}"}
+                what = words.get(next(iter(changed)), f"crop of {name}")
+                self.change({entry.place: replace(entry.edit, **changed)}, what)
 
     def change(self, edits: Mapping[str, ImageEdit], what: str, joins: Change | None = None) -> Change:
         """Replace the edits of images, by their places, as one change that can be undone, and return it.

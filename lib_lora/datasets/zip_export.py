@@ -88,6 +88,7 @@ def export_zip(
     packed = packed_as(used, repeats, concept or dataset.name, apply_crops=apply_crops)
     temporary = target.with_name(passing_name("zip", TEMPORARY))
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
             for number, image in enumerate(packed):
                 _write(file, image, temporary, readers)

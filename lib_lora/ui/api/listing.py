@@ -35,17 +35,13 @@ SORTS = ("name", "size", "tokens")
 
 @dataclass(frozen=True)
 class Look:
-    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings.
-
-    `is_reg`: as regularisation images, whose captions may be missing.
-    """
+    """What a page shows: images that `show` and `text` let through, in an order, and the form's settings."""
 
     show: str = "all"
     text: str = ""
     sort: SortBy = "name"
     page: int = 1
     config: TrainConfig | None = None
-    is_reg: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any], page: int = 1) -> Look:
@@ -61,7 +57,7 @@ class Look:
                 f"Field 'show': must be one of {', '.join(FILTERS)}; 'sort' one of {', '.join(SORTS)}; 'text' has at most "
                 f"{LONGEST_TEXT} characters.",
             )
-        return cls(show, text, sort, page, _config(values.get("settings", "")), values.get("kind") == "reg")
+        return cls(show, text, sort, page, _config(values.get("settings", "")))
 
 
 class Shown:

@@ -20,7 +20,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "the tab is served"
-START_S = 120
+START_S = 300
 # what the webui gives to scripts of extensions: its page, and a call once that is built; it translates texts that are a key
 WEBUI = """
 const loaded = [], gradioApp = () => document, onUiLoaded = (callback) => loaded.push(callback);
@@ -148,6 +148,8 @@ def serve(folder: Path, port: int, language: str) -> None:
     queue = Queue(runner, Store(folder / "loras" / ".train-lora" / "queue", uploads))
     catalogue = Catalogue(uploads / DATASETS)
     tab = TrainTab(queue, catalogue, uploads / TAKEN, guard).build()
+    for part in tab.blocks.values():  # classes that the webui adds, and our style uses
+        part.elem_classes = [f"gradio-{part.get_block_name()}", *(part.elem_classes or [])]
     with (
         gr.Blocks(title="Train LoRA", analytics_enabled=False) as page,
         gr.Tabs(elem_id="tabs"),

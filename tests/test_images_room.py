@@ -52,6 +52,7 @@ class Room:
     def open(self) -> None:
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.page.get_by_role("button", name="Choose images").wait_for()
+        self.page.wait_for_load_state("networkidle")  # gradio builds its page in parts
 
     def _only_ours(self, route: Route) -> None:
         (route.continue_ if route.request.url.startswith(self.server.url) else route.abort)()

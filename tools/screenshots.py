@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 BUILD = Path("build/screenshots")
-WAIT_MS = 120_000
+WAIT_MS = 300_000
 STEPS = 30  # of the run
 
 
@@ -204,7 +204,7 @@ def mask(shots: Photographer) -> None:
 def run(shots: Photographer, name: str) -> None:
     """The states of a run."""
     page = shots.page
-    for field, value in {"name": name, "trigger": "ohwx", "steps": STEPS}.items():
+    for field, value in {"name": name, "trigger": "ohwx", "steps": STEPS, "resolution": 256}.items():
         page.locator(f"#train_lora_{field} :is(textarea, input)").first.fill(str(value))
     page.keyboard.press("Tab")
     shots.card("torn.jpg").get_by_role("button").first.click()  # leave it out

@@ -53,8 +53,8 @@ def write_blip(webui: Webui, models: Path, hf_home: Path) -> Path:
     """A model of BLIP's layers that says "cat" to every image, and a vocabulary in the cache of Hugging Face."""
     cache = hf_home / "hub" / "models--bert-base-uncased"
     snapshot = cache / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (cache / "refs").mkdir()
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (cache / "refs").mkdir(exist_ok=True)
     (cache / "refs" / "main").write_text("0" * 40)
     words = [*_WORDS, *(f"word{number}" for number in range(len(_WORDS), _VOCABULARY))]
     (snapshot / "vocab.txt").write_text("\n".join(words) + "\n")

@@ -17,7 +17,7 @@ SOURCES := lib_lora scripts tests tools install.py
 # tests in as many processes as there are cores, up to four; each computes with one thread
 PARALLEL := -n auto --maxprocesses 4
 
-export WEBUI_DIR WEBUI_PYTHON WEBUI_DEVICE SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON RECORDINGS_DIR SD15_CHECKPOINT SDXL_CHECKPOINT KOHYA_SS_DIR
+export WEBUI_DIR WEBUI_PYTHON WEBUI_DEVICE PILLOW_HEIF_DIR SD_SCRIPTS_DIR SD_SCRIPTS_PYTHON RECORDINGS_DIR SD15_CHECKPOINT SDXL_CHECKPOINT KOHYA_SS_DIR
 
 .PHONY: setup linter browser demo test test-pins check lint types format e2e bench faults screenshots pins-setup clean
 

@@ -67,8 +67,10 @@ window.trainLora.report = (() => {
         const mark = page.dom.find("#train_lora_report [data-serial]");
         if (!mark || mark.dataset.serial === serial) return;
         serial = mark.dataset.serial;
-        page.images.settingsChanged(mark.dataset.buckets);
-        keep(mark.dataset.names.split(" "));
+        if (mark.dataset.names) { // else it was refused
+            page.images.settingsChanged(mark.dataset.buckets);
+            keep(mark.dataset.names.split(" "));
+        }
         over();
     }
 

@@ -211,6 +211,10 @@ def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
     assert host.page.evaluate("window.asked") == 1
     host.page.evaluate(write, "the plan<i hidden data-serial='1' data-names='name'></i>")
     host.page.wait_for_function("window.asked === 2")
+    host.page.evaluate("trainLora.report.filled()")
+    host.page.wait_for_timeout(600)
+    host.page.evaluate(write, "There is no such dataset.<i hidden data-serial='2'></i>")  # refused
+    host.page.wait_for_function("window.asked === 3")
 
 
 def test_remove_asks(host: Host) -> None:

@@ -31,6 +31,48 @@ state["n_Conv_178.weight"] = rows.expand(last)
 torch.save({**state, "tags": [*tags, *map(str, range(len(tags), last[0]))]}, target)
 """
 
+_BLIP = """
+import sys, types, torch
+repository, target, word = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sys.path.insert(0, repository)
+fake = types.ModuleType("fairscale.nn.checkpoint.checkpoint_activations")
+fake.checkpoint_wrapper = None
+sys.modules |= {name: fake for name in ("fairscale", "fairscale.nn", "fairscale.nn.checkpoint", fake.__name__)}
+from models.blip import blip_decoder
+model = blip_decoder(image_size=384, vit="base", med_config=repository + "/configs/med_config.json")
+state = {name: torch.zeros(1, dtype=value.dtype).expand(value.shape) for name, value in model.state_dict().items()}
+for name in ("text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"):
+    state[name] = torch.nn.functional.one_hot(torch.tensor(word), state[name].numel()).float()
+torch.save({"model": state}, target)
+"""
+_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "picture", "of", "cat"]
+_VOCABULARY = 30522  # words of bert-base-uncased
+
+
+def write_blip(webui: Webui, models: Path, hf_home: Path) -> Path:
+    """A model of BLIP's layers that says "cat" to every image, and a vocabulary in the cache of Hugging Face."""
+    cache = hf_home / "hub" / "models--bert-base-uncased"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (cache / "refs").mkdir(exist_ok=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    words = [*_WORDS, *(f"word{number}" for number in range(len(_WORDS), _VOCABULARY))]
+    (snapshot / "vocab.txt").write_text("\n".join(words) + "\n")
+    target = models / "BLIP" / "model_base_caption_capfilt_large.pth"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(hf_home),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    source = webui.folder / "repositories" / "BLIP"
+    command = [webui.python, "-c", _BLIP, source, target, str(_WORDS.index("cat"))]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert target.stat().st_size < 2**20, "it is tiny"
+    return target
+
 
 def write_deepbooru(webui: Webui, models: Path) -> Path:
     """A model of DeepBooru's layers that finds TAGS[:3] in every image."""

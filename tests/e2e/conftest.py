@@ -1,7 +1,8 @@
 """Fixtures of the end-to-end tests: a webui that is already installed, started here with a data folder of its own, and a browser.
 
 WEBUI_DIR names the webui, WEBUI_PYTHON its interpreter (default: the one in its venv), CHROMIUM the browser, WEBUI_DEVICE where the
-model lies: `cpu` (the default), or `cuda`, in fp16 as the webui has it.
+model lies: `cpu` (the default), or `cuda`, in fp16 as the webui has it. PILLOW_HEIF_DIR names a folder with the package pillow-heif
+for that interpreter; without it and without the package, a plugin stands for it.
 """
 
 from __future__ import annotations

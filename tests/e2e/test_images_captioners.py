@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e import client
-from tests.e2e.captioner_weights import CERTAIN, has_module, write_deepbooru
+from tests.e2e.captioner_weights import CERTAIN, has_module, write_blip, write_deepbooru
 from tests.e2e.images_room import Room, dataset_of
 from tests.e2e.server import Server, Webui
 from tests.e2e.tab import LOAD_MS, RUN_MS
@@ -107,16 +107,26 @@ def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, serv
     assert {image["caption"] for image in room.images().values()} == {"my own", None}
 
 
-def test_deepbooru_through_the_webuis_own_code(room: Room, server: Server, webui: Webui, tmp_path: Path) -> None:
-    """Without its file the tab says which is needed and where; with it, tags are written, and the webui's state is as before."""
-    room.use_dataset(dataset_of(server, tmp_path, "by DeepBooru", {"a.jpg": "", "b.jpg": ""}))
+@pytest.mark.parametrize(
+    ("name", "file", "folder", "caption"),
+    [
+        ("DeepBooru", "model-resnet_custom_v3.pt", "torch_deepdanbooru", ", ".join(CERTAIN)),
+        ("BLIP", "model_base_caption_capfilt_large.pth", "BLIP", "cat"),
+    ],
+)
+def test_the_webuis_own_captioners(
+    name: str, file: str, folder: str, caption: str, room: Room, server: Server, webui: Webui, tmp_path: Path
+) -> None:
+    """Without its file the tab says which is needed and where; with it, its code writes captions, and the webui's state is as before."""
+    room.use_dataset(dataset_of(server, tmp_path, f"by {name}", {"a.jpg": "", "b.jpg": ""}))
     part = room.open_part(TITLE)
-    _choose(part, "DeepBooru")
-    needs = part.locator("p.train-lora-problem")
-    assert "model-resnet_custom_v3.pt" in needs.inner_text() and "torch_deepdanbooru" in needs.inner_text()
+    _choose(part, name)
+    needs = part.locator("p.train-lora-problem", has_text=file)
+    assert folder in needs.inner_text()
     room.press("Start", "captions")
-    part.locator("li", has_text="model-resnet_custom_v3.pt").wait_for(timeout=LOAD_MS)
-    model = write_deepbooru(webui, server.data / "models")
+    part.locator("li", has_text=file).wait_for(timeout=LOAD_MS)
+    models = server.data / "models"
+    model = write_deepbooru(webui, models) if name == "DeepBooru" else write_blip(webui, models, server.data.parent / "hf_home")
     before = server.get("/e2e/state")
     part.locator("summary").click()
     room.open_part(TITLE)  # what is needed is looked for anew
@@ -124,7 +134,7 @@ def test_deepbooru_through_the_webuis_own_code(room: Room, server: Server, webui
     room.press("Start", "captions")
     room.page.wait_for_function("() => trainLora.images.data().counts.no_caption === 0", timeout=RUN_MS)
     part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)
-    assert {image["caption"] for image in room.images().values()} == {", ".join(CERTAIN)}
+    assert {" ".join(dict.fromkeys(image["caption"].split())) for image in room.images().values()} == {caption}
     assert server.get("/e2e/state") == before
     client.generate(server, client.PROMPT)  # the queue lock is free
     model.unlink()

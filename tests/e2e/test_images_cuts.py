@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-RUN: dict[str, Any] = {**client.SMALL_RUN, "bucket_reso_steps": 32, "save_precision": "float"}
+RUN: dict[str, Any] = {**client.SMALL_RUN, "bucket_reso_steps": 32}
 SHAPES = {"wide.png": (400, 200), "tall.png": (200, 400), "square.png": (200, 200)}
 WHERE = (300, 40, 380, 120)  # edges of what stands out in wide.png
 

@@ -90,7 +90,7 @@ def _template(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return _numbered(_NAMED.sub("{0}", _doubled(node.value, keep=_NAMED)))
     if isinstance(node, ast.JoinedStr):
-        return _numbered("".join(_doubled(part.value) if isinstance(part, ast.Constant) else "{0}" for part in node.values))
+        return _numbered("".join(_doubled(str(part.value)) if isinstance(part, ast.Constant) else "{0}" for part in node.values))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         sides = [_template(node.left), _template(node.right)]
         return None if sides == [None, None] else _numbered("".join("{0}" if side is None else side for side in sides))

@@ -75,8 +75,7 @@ class Looks:
         self._busy: set[str] = set()
         self._changed = threading.Condition()
         self._threads = 0
-        self._sizing, self._sized_in_a_row = False, 0
-        self._making = ""  # the place of the image whose pixels are made
+        self._sizing, self._sized_in_a_row, self._making = False, 0, False
         self._closed = False
         self._unsaved = ""
         self._saved_at, self._dirty = 0.0, False
@@ -173,7 +172,7 @@ class Looks:
             if looked is not None and looked.key == key and looked.done:
                 _share(entry, looked)
                 if looked.facts is None or thumbnail_name(entry.place, key) in there:
-                    if not looked.whole and entry.place != self._making:
+                    if not looked.whole:
                         self._unmade[entry.place] = entry
                     continue
             if entry.place not in self._busy:
@@ -218,8 +217,8 @@ class Looks:
             if self._closed or not self._waiting():
                 return None
             if not self._unseen:
-                self._making = next(iter(self._unmade))
-                return _Job(self._unmade.pop(self._making), "whole")
+                self._making = True
+                return _Job(self._unmade.pop(next(iter(self._unmade))), "whole")
             header = bool(self._unsized) and not self._sizing and self._sized_in_a_row < IN_A_ROW
             waiting = self._unsized if header else self._unseen
             entry = waiting.pop(next(iter(waiting)))
@@ -267,7 +266,7 @@ class Looks:
         return Looked(key, look.facts.size, look.facts, whole=look.whole)
 
     def _made(self, entry: ImageEntry, key: FileKey, reader: Reader) -> Looked | None:
-        """What is known of an image, once all of its pixels were made; None if the file is another one meanwhile."""
+        """What is known of an image, once all of its pixels were made; None if they were, or the file is another one by now."""
         with self._changed:
             known = self._known().get(entry.place)
         if known is None or known.key != key or known.whole:
@@ -301,7 +300,7 @@ class Looks:
             if job.what == "size":
                 self._sizing = False
             elif job.what == "whole":
-                self._making = ""
+                self._making = False
                 self._save(now=not self._waiting() and not self._busy)
             else:
                 self._busy.discard(job.entry.place)

@@ -99,9 +99,7 @@ def test_names_of_every_script_stay(name: str, api: Api) -> None:
     assert api.captions(dataset) == {unicodedata.normalize("NFC", name): "said"}
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", ".png", "con.png", "NUL", "Aux.tar.png", "com1 .png", "a\0.png", "a.png.", "a\ud800.png"]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", ".png", "con.png", "NUL", "Aux.tar.png", "com1 .png", "a\0.png"])
 def test_names_that_cannot_be_used_are_one_sentence(name: str, api: Api, cats: str) -> None:
     refused(api, 422, cats, name, picture(seed=7))
 

@@ -120,7 +120,8 @@ class Photographer:
                     && data.looked.done === data.looked.total;
             }"""
         )
-        self.page.wait_for_timeout(1500)  # the report follows
+        self.page.locator("#train_lora_report table").first.wait_for()
+        self.page.wait_for_timeout(500)
 
     def card(self, name: str) -> Locator:
         return self.room.locator("article").filter(has=self.page.locator(f"img[alt='{name}']"))

@@ -34,7 +34,7 @@ window.localization = %s;
         const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
         for (let node = texts.nextNode(); node; node = texts.nextNode()) {
             const known = window.localization[node.textContent.trim()];
-            if (known && !node.parentNode.closest("textarea, option, script, style")) node.textContent = known;
+            if (known && !node.parentNode.closest("textarea, script, style")) node.textContent = known;
         }
     }
 

@@ -321,6 +321,7 @@ def test_what_was_dropped_is_what_is_trained_on(filled: Room, server: LightServe
     page.locator("#train_lora_name textarea, #train_lora_name input").fill("blob")
     page.locator("#train_lora_trigger textarea, #train_lora_trigger input").fill("ohwx")
     page.locator("#train_lora_steps input").first.fill("2")
+    page.locator("#train_lora_resolution input").first.fill("256")
     page.locator("#train_lora_report.prose").get_by_text("ohwx").first.wait_for()
     page.locator("#train_lora_train").click()
     page.locator("#train_lora_progress[data-state=done]").wait_for(timeout=300_000)

@@ -255,6 +255,17 @@ def test_buttons_name_their_job(host: Host) -> None:
     assert host.page.locator("#train_lora_progress progress").get_attribute("aria-label") == "Steps of cat"
 
 
+def test_a_missing_browser_is_one_sentence_that_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.e2e.browser.chromium", lambda: "/usr/bin/chromium")
+    monkeypatch.setattr("tests.e2e.browser._own_is_there", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert missing() == ""
+    monkeypatch.setattr("tests.e2e.browser.chromium", lambda: None)
+    assert missing().count(". ") == 0 and "playwright install chromium" in missing()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "playwright is not installed" in missing()
+
+
 def test_texts_are_set_as_texts() -> None:
     sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function")
     assert [room.name for room in ROOMS if sinks.search(room.read_text())] == []

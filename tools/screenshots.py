@@ -120,7 +120,8 @@ class Photographer:
                     && data.looked.done === data.looked.total;
             }"""
         )
-        self.page.wait_for_timeout(1500)  # the report follows
+        self.page.locator("#train_lora_report table").first.wait_for()
+        self.page.wait_for_timeout(500)
 
     def card(self, name: str) -> Locator:
         return self.room.locator("article").filter(has=self.page.locator(f"img[alt='{name}']"))
@@ -215,6 +216,9 @@ def run(shots: Photographer, name: str) -> None:
     shots.take("starting", page.locator("#train_lora_buttons"))
     page.wait_for_function("(document.querySelector('#train_lora_progress progress') || {value: 0}).value >= 5")
     shots.take("running", page.locator("#train_lora_buttons"))
+    page.locator("#train_lora_name :is(textarea, input)").first.fill(f"{name}_2")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(1500)
     page.locator("#train_lora_train").click()
     page.wait_for_timeout(2500)
     shots.take("queue", page.locator("#train_lora_queue_box"))

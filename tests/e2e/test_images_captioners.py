@@ -86,6 +86,7 @@ def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, stub
     room.page.wait_for_function("() => trainLora.images.data().counts.no_caption === 2", timeout=LOAD_MS)
     assert room.caption("c.jpg").input_value() == "a blob 猫, number 2", "a page that is open shows them"
     room.press("Stop", "captions")
+    part.get_by_text("Stopping").or_(part.get_by_role("button", name="Start: captions")).first.wait_for(timeout=LOAD_MS)
     stub.released.set()
     part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)
     written = {name: image["caption"] for name, image in room.images().items() if image["caption"]}
@@ -117,6 +118,7 @@ def test_the_webuis_own_captioners(
     model = (
         write_deepbooru(webui, models) if name == "DeepBooru" else write_blip(webui, models, room.server.data.parent / "hf_home")
     )
+    room.server.post("/sdapi/v1/options", {"interrogate_clip_min_length": 1, "interrogate_clip_max_length": 7})  # quick
     before = room.server.get("/e2e/state")
     part.locator("summary").click()
     room.open_part(TITLE)  # what is needed is looked for anew

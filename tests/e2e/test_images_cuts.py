@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-RUN: dict[str, Any] = {**client.SMALL_RUN, "bucket_reso_steps": 32}
+RUN: dict[str, Any] = {**client.SMALL_RUN, "resolution": 128, "bucket_reso_steps": 32}
 SHAPES = {"wide.png": (400, 200), "tall.png": (200, 400), "square.png": (200, 200)}
 WHERE = (300, 40, 380, 120)  # edges of what stands out in wide.png
 
@@ -42,7 +42,7 @@ def test_crops_are_made_moved_undone_and_trained(room: Room, tmp_path: Path) -> 
     }  # fmt: skip
     assert room.frames()["wide.png"][0] == pytest.approx([0.25, 0, 0.5, 1], abs=1e-4)
     room.fill(name="squares")
-    assert _buckets_of_a_run(room, "squares") == {(64, 64): 3}
+    assert _buckets_of_a_run(room, "squares") == {(128, 128): 3}
     assert not _same(room.server, "uncropped", "squares")
     room.room.get_by_role("button", name="Undo: ").click()
     room.spoken("Undone: ")

@@ -7,6 +7,7 @@ window.trainLora.report = (() => {
     const page = window.trainLora;
     const CHANGED_MS = 400;
     const LOST_MS = 60000; // timeout of an answer
+    const AGAIN_MS = 500; // between presses of a button until gradio takes one; it ignores them until it has made the page
     const KEPT = "train_lora_form"; // in the browser
 
     let timer = null; // from a change to the request
@@ -16,9 +17,12 @@ window.trainLora.report = (() => {
     let givenUp = null;
     let sent = []; // the form's values, as the last report got them
     let refused = false; // the page had no key for the last report
+    let taken = false; // the last press for a report
+    let restoring = false; // the form is still without what the browser kept
 
     // Called by gradio. Since the page requests the report by itself, it does not ask for credentials a second time.
     async function withKey(_, ...values) {
+        taken = true;
         const key = page.guard.isLocked() && refused ? "" : await page.guard.key();
         refused = key === "";
         sent = values.slice(1);
@@ -26,7 +30,10 @@ window.trainLora.report = (() => {
     }
 
     // Called by gradio once the page is loaded: what the browser kept of the form.
-    const kept = async () => [await page.guard.key(), localStorage.getItem(KEPT) || ""];
+    async function kept() {
+        restoring = false;
+        return [await page.guard.key(), localStorage.getItem(KEPT) || ""];
+    }
 
     // Keeps the form as the newest report got it.
     function keep(names) {
@@ -45,14 +52,22 @@ window.trainLora.report = (() => {
     }
 
     function ask() {
-        if (page.imagesArrivals.isArriving()) formChanged();
+        if (page.imagesArrivals.isArriving() || restoring) formChanged();
         else if (asked) again = true;
         else {
             asked = true;
             clearTimeout(givenUp);
             givenUp = setTimeout(over, LOST_MS);
-            page.dom.find("#train_lora_check").click();
+            taken = false;
+            press("#train_lora_check", () => asked && !taken);
         }
+    }
+
+    // Presses a hidden button as long as it is needed.
+    function press(button, needed) {
+        if (!needed()) return;
+        page.dom.find(button).click();
+        setTimeout(() => press(button, needed), AGAIN_MS);
     }
 
     function over() {
@@ -75,7 +90,8 @@ window.trainLora.report = (() => {
     }
 
     onUiLoaded(() => {
-        if (localStorage.getItem(KEPT)) page.dom.find("#train_lora_restore")?.click();
+        restoring = Boolean(localStorage.getItem(KEPT) && page.dom.find("#train_lora_restore"));
+        press("#train_lora_restore", () => restoring);
         page.dom.watch("#train_lora_report", written);
         for (const fields of gradioApp().querySelectorAll(".train-lora-watched")) {
             for (const kind of ["input", "change", "click"]) {

@@ -200,7 +200,10 @@ def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
     """Gradio writes its own signs into the report meanwhile; a click then would be dropped."""
     host.page.evaluate("""() => {
         window.asked = 0;
-        document.querySelector("#train_lora_check").addEventListener("click", () => { window.asked += 1; });
+        document.querySelector("#train_lora_check").addEventListener("click", () => {
+            window.asked += 1;
+            trainLora.report.withKey("");
+        });
     }""")
     write = "text => document.querySelector('#train_lora_report').innerHTML = text"
     host.page.evaluate("trainLora.report.filled()")
@@ -215,6 +218,21 @@ def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
     host.page.wait_for_timeout(600)
     host.page.evaluate(write, "There is no such dataset.<i hidden data-serial='2'></i>")  # refused
     host.page.wait_for_function("window.asked === 3")
+
+
+def test_a_report_is_asked_for_until_gradio_takes_the_press(host: Host) -> None:
+    """While gradio still makes the page, it ignores presses."""
+    host.page.evaluate("""() => {
+        window.asked = 0;
+        document.querySelector("#train_lora_check").addEventListener("click", () => {
+            window.asked += 1;
+            if (window.asked === 3) trainLora.report.withKey("");
+        });
+        trainLora.report.filled();
+    }""")
+    host.page.wait_for_function("window.asked === 3")
+    host.page.wait_for_timeout(1200)
+    assert host.page.evaluate("window.asked") == 3
 
 
 def test_remove_asks(host: Host) -> None:

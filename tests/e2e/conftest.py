@@ -23,6 +23,7 @@ from tests.e2e.server import DEVICE, DEVICE_FLAGS, SHOTS, Server, Webui, make_da
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from tests.e2e.images_room import Room
     from tests.e2e.tab import Tab
 
 if importlib.util.find_spec("diffusers") is None:  # as in the pins lane
@@ -178,6 +179,16 @@ def tab(page: Page, server: Server) -> Tab:
     from tests.e2e.tab import Tab
 
     opened = Tab(page, server.url)
+    opened.open()
+    return opened
+
+
+@pytest.fixture
+def room(page: Page, images_server: Server) -> Room:
+    """The Images room, empty, in a browser that has never seen it."""
+    from tests.e2e.images_room import Room
+
+    opened = Room(page, images_server)
     opened.open()
     return opened
 

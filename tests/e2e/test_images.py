@@ -29,19 +29,6 @@ RUN = {**client.SMALL_RUN, "resolution": 256, "bucket_reso_steps": 32}
 PLUGGED = "no-gradio-queue"  # and with pillow-heif
 
 
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    """The Images room, empty, in a browser that has never seen it."""
-    opened = Room(page, server)
-    opened.open()
-    return opened
-
-
 @pytest.mark.parametrize("kind", ["gradio-queue", PLUGGED])
 def test_twelve_photos_of_a_phone(kind: str, page: Page, request: pytest.FixtureRequest, twelve: list[Path]) -> None:
     """Every one appears with what is true of it and the cut that training makes; the duplicates leave by one click; it trains."""

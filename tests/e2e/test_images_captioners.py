@@ -14,27 +14,15 @@ import pytest
 from tests.e2e import client
 from tests.e2e.captioner_weights import CERTAIN, has_module, write_blip, write_deepbooru
 from tests.e2e.images_room import Room, dataset_of
-from tests.e2e.server import Server, Webui
+from tests.e2e.server import Webui
 from tests.e2e.tab import LOAD_MS, RUN_MS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator
 
 pytestmark = pytest.mark.e2e
 
 TITLE = "Write captions automatically"
-
-
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    opened = Room(page, server)
-    opened.open()
-    return opened
 
 
 class Stub(ThreadingHTTPServer):
@@ -83,10 +71,10 @@ def stub() -> Iterator[Stub]:
     running.server_close()
 
 
-def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, server: Server, stub: Stub, tmp_path: Path) -> None:
+def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, stub: Stub, tmp_path: Path) -> None:
     """Captions appear as they come; Stop keeps those that are done, and a caption that was there is not replaced."""
     names = [f"{letter}.jpg" for letter in "abcde"]
-    room.use_dataset(dataset_of(server, tmp_path, "by address", {**dict.fromkeys(names, ""), "a.jpg": "my own"}))
+    room.use_dataset(dataset_of(room.server, tmp_path, "by address", {**dict.fromkeys(names, ""), "a.jpg": "my own"}))
     part = room.open_part(TITLE)
     _choose(part, "OpenAI-compatible server")
     part.locator("label", has_text="Address").locator("input").fill(stub.address)
@@ -98,6 +86,7 @@ def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, serv
     room.page.wait_for_function("() => trainLora.images.data().counts.no_caption === 2", timeout=LOAD_MS)
     assert room.caption("c.jpg").input_value() == "a blob 猫, number 2", "a page that is open shows them"
     room.press("Stop", "captions")
+    part.get_by_text("Stopping").or_(part.get_by_role("button", name="Start: captions")).first.wait_for(timeout=LOAD_MS)
     stub.released.set()
     part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)
     written = {name: image["caption"] for name, image in room.images().items() if image["caption"]}
@@ -115,19 +104,22 @@ def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, serv
     ],
 )
 def test_the_webuis_own_captioners(
-    name: str, file: str, folder: str, caption: str, room: Room, server: Server, webui: Webui, tmp_path: Path
+    name: str, file: str, folder: str, caption: str, room: Room, webui: Webui, tmp_path: Path
 ) -> None:
     """Without its file the tab says which is needed and where; with it, its code writes captions, and the webui's state is as before."""
-    room.use_dataset(dataset_of(server, tmp_path, f"by {name}", {"a.jpg": "", "b.jpg": ""}))
+    room.use_dataset(dataset_of(room.server, tmp_path, f"by {name}", {"a.jpg": "", "b.jpg": ""}))
     part = room.open_part(TITLE)
     _choose(part, name)
     needs = part.locator("p.train-lora-problem", has_text=file)
     assert folder in needs.inner_text()
     room.press("Start", "captions")
     part.locator("li", has_text=file).wait_for(timeout=LOAD_MS)
-    models = server.data / "models"
-    model = write_deepbooru(webui, models) if name == "DeepBooru" else write_blip(webui, models, server.data.parent / "hf_home")
-    before = server.get("/e2e/state")
+    models = room.server.data / "models"
+    model = (
+        write_deepbooru(webui, models) if name == "DeepBooru" else write_blip(webui, models, room.server.data.parent / "hf_home")
+    )
+    room.server.post("/sdapi/v1/options", {"interrogate_clip_min_length": 1, "interrogate_clip_max_length": 7})  # quick
+    before = room.server.get("/e2e/state")
     part.locator("summary").click()
     room.open_part(TITLE)  # what is needed is looked for anew
     needs.wait_for(state="detached", timeout=LOAD_MS)
@@ -135,14 +127,14 @@ def test_the_webuis_own_captioners(
     room.page.wait_for_function("() => trainLora.images.data().counts.no_caption === 0", timeout=RUN_MS)
     part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)
     assert {" ".join(dict.fromkeys(image["caption"].split())) for image in room.images().values()} == {caption}
-    assert server.get("/e2e/state") == before
-    client.generate(server, client.PROMPT)  # the queue lock is free
+    assert room.server.get("/e2e/state") == before
+    client.generate(room.server, client.PROMPT)  # the queue lock is free
     model.unlink()
 
 
-def test_wd14_says_what_it_needs(room: Room, server: Server, webui: Webui, tmp_path: Path) -> None:
+def test_wd14_says_what_it_needs(room: Room, webui: Webui, tmp_path: Path) -> None:
     """Without onnxruntime or without the model: one sentence, and nothing happens."""
-    room.use_dataset(dataset_of(server, tmp_path, "by WD14", {"a.jpg": ""}))
+    room.use_dataset(dataset_of(room.server, tmp_path, "by WD14", {"a.jpg": ""}))
     part = room.open_part(TITLE)
     _choose(part, "WD14")
     missing = "model.onnx" if has_module(webui, "onnxruntime") else "WD14 needs the package onnxruntime"

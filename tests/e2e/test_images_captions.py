@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from tests.e2e.images_room import Room, dataset_of, send
-from tests.e2e.server import Server
 from tests.e2e.tab import LOAD_MS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    pass
 
 pytestmark = pytest.mark.e2e
 
@@ -29,21 +28,9 @@ MANY = 2000
 PER_PAGE = 48
 
 
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    opened = Room(page, server)
-    opened.open()
-    return opened
-
-
-def test_typed_captions_come_back_byte_for_byte(room: Room, server: Server, tmp_path: Path) -> None:
-    """Typing saves by itself; CJK, emoji, right to left, weights and brackets are the same on the server, in a new page, in the zip."""
-    room.use_dataset(dataset_of(server, tmp_path, "odd captions", dict.fromkeys(ODD, "")))
+def test_typed_captions_come_back_byte_for_byte(room: Room, tmp_path: Path) -> None:
+    """Typing saves by itself; CJK, emoji, right to left, weights and brackets are the same on the room.server, in a new page, in the zip."""
+    room.use_dataset(dataset_of(room.server, tmp_path, "odd captions", dict.fromkeys(ODD, "")))
     for name, text in ODD.items():
         room.caption(name).click()
         room.page.keyboard.insert_text(text)
@@ -54,8 +41,8 @@ def test_typed_captions_come_back_byte_for_byte(room: Room, server: Server, tmp_
     room.wait_for_images(len(ODD))
     assert {name: room.caption(name).input_value() for name in ODD} == ODD
     assert "4 of 75 tokens" in _with_caption(room, "cjk.jpg", "a cat, sitting")  # a · cat · , · sitting
-    exported = send(server, "POST", room.path("/export").removeprefix("/lora-train/v1"))
-    content = server.bytes_of(f"/lora-train/v1/{exported['path']}")
+    exported = send(room.server, "POST", room.path("/export").removeprefix("/lora-train/v1"))
+    content = room.server.bytes_of(f"/lora-train/v1/{exported['path']}")
     (tmp_path / "out.zip").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "out.zip") as zipped:
         texts = {Path(name).stem: zipped.read(name) for name in zipped.namelist() if name.endswith(".txt")}
@@ -85,9 +72,9 @@ CHANGES = [
 ]  # fmt: skip
 
 
-def test_captions_change_together_with_preview_and_undo(room: Room, server: Server, tmp_path: Path) -> None:
+def test_captions_change_together_with_preview_and_undo(room: Room, tmp_path: Path) -> None:
     """Find and replace, add, remove, move: the preview changes nothing, Apply does what it told, Undo takes it back."""
-    room.use_dataset(dataset_of(server, tmp_path, "changed together", CAPTIONS))
+    room.use_dataset(dataset_of(room.server, tmp_path, "changed together", CAPTIONS))
     part = room.open_part("Captions and tags")
     for (action, typed), expected in CHANGES:
         _choose_change(room, action, typed)

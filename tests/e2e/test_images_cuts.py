@@ -20,30 +20,18 @@ from tests.e2e.server import Server
 from tests.e2e.tab import LOAD_MS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    pass
 
 pytestmark = pytest.mark.e2e
 
-RUN: dict[str, Any] = {**client.SMALL_RUN, "bucket_reso_steps": 32}
+RUN: dict[str, Any] = {**client.SMALL_RUN, "resolution": 128, "bucket_reso_steps": 32}
 SHAPES = {"wide.png": (400, 200), "tall.png": (200, 400), "square.png": (200, 200)}
 WHERE = (300, 40, 380, 120)  # edges of what stands out in wide.png
 
 
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    opened = Room(page, server)
-    opened.open()
-    return opened
-
-
-def test_crops_are_made_moved_undone_and_trained(room: Room, server: Server, tmp_path: Path) -> None:
+def test_crops_are_made_moved_undone_and_trained(room: Room, tmp_path: Path) -> None:
     """Square, around what stands out, and by hand; a face needs a model, which is one sentence; training uses the crops."""
-    room.use_dataset(_plain_shapes(server, tmp_path))
+    room.use_dataset(_plain_shapes(room.server, tmp_path))
     room.fill(name="uncropped", **RUN)
     room.wait_for_frames(RUN["resolution"])
     assert len(_buckets_of_a_run(room, "uncropped")) == 3
@@ -54,8 +42,8 @@ def test_crops_are_made_moved_undone_and_trained(room: Room, server: Server, tmp
     }  # fmt: skip
     assert room.frames()["wide.png"][0] == pytest.approx([0.25, 0, 0.5, 1], abs=1e-4)
     room.fill(name="squares")
-    assert _buckets_of_a_run(room, "squares") == {(64, 64): 3}
-    assert not _same(server, "uncropped", "squares")
+    assert _buckets_of_a_run(room, "squares") == {(128, 128): 3}
+    assert not _same(room.server, "uncropped", "squares")
     room.room.get_by_role("button", name="Undo: ").click()
     room.spoken("Undone: ")
     assert {image["crop"] and tuple(image["crop"]) for image in room.images().values()} == {None}
@@ -130,9 +118,9 @@ def _same(server: Server, one: str, other: str) -> bool:
     return all(np.array_equal(left[key], right[key]) for key in left)
 
 
-def test_a_painted_mask_is_learned_by(room: Room, server: Server, tmp_path: Path) -> None:
+def test_a_painted_mask_is_learned_by(room: Room, tmp_path: Path) -> None:
     """A stroke over one of two images: the room and the report tell count and share, and the masked loss trains another LoRA."""
-    room.use_dataset(dataset_of(server, tmp_path, "masked", {"a.jpg": "a", "b.jpg": "b"}))
+    room.use_dataset(dataset_of(room.server, tmp_path, "masked", {"a.jpg": "a", "b.jpg": "b"}))
     room.fill(name="unmasked", **RUN)
     room.press("Mask", "a.jpg")
     dialog = room.page.locator("dialog[open]")
@@ -159,7 +147,7 @@ def test_a_painted_mask_is_learned_by(room: Room, server: Server, tmp_path: Path
     room.room.get_by_text("Masks are not used").wait_for(state="detached", timeout=LOAD_MS)
     room.train_and_wait_for_job()
     room.wait_for_state("done")
-    assert not _same(server, "unmasked", "masked")
+    assert not _same(room.server, "unmasked", "masked")
     _regularisation_images_have_their_grid(room, tmp_path)
 
 

@@ -22,21 +22,9 @@ pytestmark = pytest.mark.e2e
 CAPTIONS = {"a.jpg": "a cat 猫", "b.jpg": r"\(b\), (tag:1.2)"}
 
 
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    opened = Room(page, server)
-    opened.open()
-    return opened
-
-
-def test_datasets_are_renamed_copied_exported_imported_deleted(room: Room, server: Server, tmp_path: Path) -> None:
+def test_datasets_are_renamed_copied_exported_imported_deleted(room: Room, tmp_path: Path) -> None:
     """By name; the zip is kohya's layout with the files byte for byte, and comes back as the same dataset; deleting asks."""
-    room.use_dataset(dataset_of(server, tmp_path, "cats", CAPTIONS))
+    room.use_dataset(dataset_of(room.server, tmp_path, "cats", CAPTIONS))
     room.answering("tigers")
     room.press("Rename")
     _chosen(room, "tigers")
@@ -98,11 +86,11 @@ def _names(room: Room) -> set[str]:
     return {dataset["name"] for dataset in room.server.get("/lora-train/v1/datasets")["datasets"]}
 
 
-def test_a_queued_job_keeps_its_images_when_the_dataset_goes(room: Room, server: Server, photos: Path, tmp_path: Path) -> None:
+def test_a_queued_job_keeps_its_images_when_the_dataset_goes(room: Room, photos: Path, tmp_path: Path) -> None:
     """The dataset of a job that waits is changed and deleted in the page; the job trains on the images as they were."""
-    room.use_dataset(dataset_of(server, tmp_path, "pulled away", CAPTIONS))
-    client.break_(server, "slow steps")
-    first = client.begin(server, photos, "before it", steps=400)
+    room.use_dataset(dataset_of(room.server, tmp_path, "pulled away", CAPTIONS))
+    client.break_(room.server, "slow steps")
+    first = client.begin(room.server, photos, "before it", steps=400)
     try:
         room.fill(name="of a deleted dataset", **client.SMALL_RUN)
         room.wait_for_report("2 images, 20 per epoch")
@@ -113,16 +101,16 @@ def test_a_queued_job_keeps_its_images_when_the_dataset_goes(room: Room, server:
         room.press("Delete")
         room.page.wait_for_function("() => trainLora.images.id() === ''", timeout=LOAD_MS)
         assert "pulled away" not in _names(room)
-        kept = [path for path in (server.data / ".train-lora" / "queue").rglob("*") if given_name(path) in CAPTIONS]
+        kept = [path for path in (room.server.data / ".train-lora" / "queue").rglob("*") if given_name(path) in CAPTIONS]
         assert {given_name(path): path.read_bytes() for path in kept} == {
             name: (tmp_path / name).read_bytes() for name in CAPTIONS
         }
     finally:
-        server.post("/e2e/stop")
-        server.post("/e2e/heal")
-    client.wait_for_end(server, first) if (client.status(server) or {}).get("id") == first else None
+        room.server.post("/e2e/stop")
+        room.server.post("/e2e/heal")
+    client.wait_for_end(room.server, first) if (client.status(room.server) or {}).get("id") == first else None
     room.row("of a deleted dataset").filter(has_text="Done").wait_for(timeout=LOAD_MS)
-    assert client.lists(server, "of a deleted dataset")
+    assert client.lists(room.server, "of a deleted dataset")
 
 
 def test_a_reload_and_a_restart_lose_nothing(page: Page, heic_server: Server, tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 from tests.e2e.images_room import Room, dataset_of
 from tests.e2e.phone_photos import picture
-from tests.e2e.server import Server
 from tests.e2e.tab import LOAD_MS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    pass
 
 pytestmark = pytest.mark.e2e
 
@@ -33,21 +32,9 @@ NAMELESS = f"""() => [...document.querySelectorAll(
 MANY = 200
 
 
-@pytest.fixture
-def server(images_server: Server) -> Server:
-    return images_server
-
-
-@pytest.fixture
-def room(page: Page, server: Server) -> Room:
-    opened = Room(page, server)
-    opened.open()
-    return opened
-
-
-def test_keyboard_alone(room: Room, server: Server, tmp_path: Path) -> None:
+def test_keyboard_alone(room: Room, tmp_path: Path) -> None:
     """Reach, edit, turn the page, undo; everything has a name, no update takes the focus, and what happened is announced."""
-    room.use_dataset(dataset_of(server, tmp_path, "by keys", {f"{number:02}.jpg": "" for number in range(COUNT)}, (96, 72)))
+    room.use_dataset(dataset_of(room.server, tmp_path, "by keys", {f"{number:02}.jpg": "" for number in range(COUNT)}, (96, 72)))
     assert room.page.evaluate(NAMELESS) == []
     assert room.room.locator("img:not([alt])").count() == 0
     room.page.locator("#tabs > .tab-nav button", has_text="Train LoRA").focus()

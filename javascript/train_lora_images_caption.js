@@ -60,11 +60,6 @@ window.trainLora.imagesCaption = (() => {
             return save();
         }
 
-        function begin() {
-            const kept = unsaved.get(key(image));
-            if (kept) ({text: node.value, saved, theirs} = kept);
-        }
-
         node.addEventListener("input", () => {
             clearTimeout(timer);
             timer = setTimeout(save, SAVE_MS);
@@ -85,9 +80,9 @@ window.trainLora.imagesCaption = (() => {
         return {
             node: all.node,
             show(shown) {
-                const isNew = image === null;
+                const kept = image === null && unsaved.get(key(shown));
+                if (kept) ({text: node.value, saved, theirs} = kept);
                 image = shown;
-                if (isNew) begin();
                 page.dom.setAttribute(node, "aria-label", page.words.say("Caption of {name}", image));
                 renew();
                 all.show(image);

@@ -34,7 +34,7 @@ from lib_lora.languages.template import Template
 from lib_lora.languages.translation import LABELS, LANGUAGES, LONGEST, MESSAGES, language_of, translated
 from lib_lora.plan import make_plan
 from lib_lora.ui.form_continue import NOTHING
-from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, import_html
+from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, choose_preset, import_html
 from lib_lora.ui.report import list_html, plan_html
 from tests.e2e.browser import launch, missing
 from tests.prose import prose
@@ -329,6 +329,17 @@ sample_sampler = "euler"
 flux1_checkbox = true
 gradient_checkpointing = true
 """
+
+
+@pytest.mark.parametrize("language", ["", *LANGUAGES])
+def test_a_preset_is_chosen_by_its_title_in_the_language_or_in_english(language: str) -> None:
+    follow(lambda: language)
+    for preset in PRESETS.values():
+        chosen = [choose_preset(title)[0] for title in (preset.title, said(preset.title))]
+        assert chosen[0] == chosen[1] != "" and all(choice.why in html.unescape(chosen[0]) for choice in preset.choices)
+    assert choose_preset(said(DEFAULTS))[0] == ""
+    with pytest.raises(ConfigError, match="Preset: must be one of"):
+        choose_preset("cat")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

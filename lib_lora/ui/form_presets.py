@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class PresetBar:
         """Create the components; `wire` connects them once the form exists."""
         with gr.Row(elem_id="train_lora_presets"):
             self.preset = gr.Dropdown(
-                choices=[DEFAULTS, *TITLES], value=None, label="Preset", elem_id="train_lora_preset",
+                choices=[said(title) for title in (DEFAULTS, *TITLES)], value=None, label="Preset", elem_id="train_lora_preset",
                 info="Settings to start from. Name, image folder and trigger word stay as they are.",
             )  # fmt: skip
         self.told = gr.HTML("", elem_id="train_lora_preset_told")
@@ -65,7 +65,10 @@ class PresetBar:
             )
             with gr.Row():
                 self.form = gr.Dropdown(
-                    choices=list(EXPORTS), value=next(iter(EXPORTS)), label="Export as", elem_id="train_lora_form_of"
+                    choices=[said(form) for form in EXPORTS],
+                    value=said(next(iter(EXPORTS))),
+                    label="Export as",
+                    elem_id="train_lora_form_of",
                 )
                 self.export = gr.Button("Export", elem_id="train_lora_export")
             self.exported = ExportedFiles(label="Exported", interactive=False, visible=False, elem_id="train_lora_exported")
@@ -103,7 +106,8 @@ class PresetBar:
         if problems:
             raise ConfigError(problems)
         name = config.run.name if name_problem(config.run.name) is None else "train_lora"
-        if not isinstance(form, str) or form not in EXPORTS:
+        form = _chosen(form, EXPORTS)
+        if form is None:
             raise ConfigError([f"Export as: must be one of {', '.join(EXPORTS)}."])
         detected = self._detected()
         with tempfile.TemporaryDirectory(prefix="train-lora-") as folder:
@@ -124,9 +128,10 @@ def texts(config: TrainConfig, kind: str, stem: Path, family: Family | None) -> 
 
 def choose_preset(title: Any) -> list[Any]:
     """The reasons, and a value for every field: the preset's or the default; options that no preset sets stay."""
-    if title is not None and title != DEFAULTS and not (isinstance(title, str) and title in TITLES):
+    chosen = _chosen(title, (DEFAULTS, *TITLES))
+    if title is not None and chosen is None:
         raise ConfigError([f"Preset: must be one of {', '.join([DEFAULTS, *TITLES])}."])
-    preset = PRESETS[TITLES[title]] if title in TITLES else None
+    preset = PRESETS[TITLES[chosen]] if chosen in TITLES else None
     fields = _fields(build_config(preset.settings() if preset else {}))
     if preset is None:
         return ["", *fields]
@@ -135,6 +140,11 @@ def choose_preset(title: Any) -> list[Any]:
         for choice in preset.choices
     )
     return [f"{hint_html(preset.text)}<table class='train-lora-report'>{rows}</table>", *fields]
+
+
+def _chosen(shown: Any, choices: Iterable[str]) -> str | None:
+    """The choice that a list shows in the user's language; None if it is none. gradio shows a choice as it sends it."""
+    return next((choice for choice in choices if shown in (choice, said(choice))), None)
 
 
 def _fields(config: TrainConfig, named: Collection[str] = ()) -> list[Any]:

@@ -18,12 +18,12 @@ API = "lora-train/v1/"
 IMAGE: dict[str, Any] = {
     "id": "one", "name": "one.png", "place": "one.png", "caption": None, "tokens": 0, "limit": 75, "size": [160, 100],
     "left_out": False, "crop": None, "cut": None, "frame": [0, 0, 1, 1], "part": [0, 0, 1, 1], "notices": [], "problem": "",
-    "thumbnail": None, "removable": True,
+    "thumbnail": None, "removable": True, "has_mask": False, "covered": None, "mask": None,
 }  # fmt: skip
 COUNTS = {"all": 2, "no_caption": 2, "problem": 0, "duplicate": 0, "small": 0, "left_out": 0}
 DATASET: dict[str, Any] = {
     "id": "set", "name": "cats", "folder": None, "undo": "", "looked": {"done": 2, "total": 2}, "counts": COUNTS, "duplicates": 0,
-    "page": 1, "pages": 1, "tags": [], "problems": [],
+    "page": 1, "pages": 1, "tags": [], "problems": [], "masks": {"count": 0, "covered": None, "unused": ""},
 }  # fmt: skip
 MODE = {"name": "mode", "label": "Captions", "kind": "choice", "default": "missing", "help": "", "choices": [
     {"value": "missing", "label": "Only images without a caption"}, {"value": "replace", "label": "Replace captions"},

@@ -18,7 +18,7 @@ API = "lora-train/v1/"
 IMAGE: dict[str, Any] = {
     "id": "one", "name": "one.png", "place": "one.png", "caption": None, "tokens": 0, "limit": 75, "size": [160, 100],
     "left_out": False, "crop": None, "cut": None, "frame": [0, 0, 1, 1], "part": [0, 0, 1, 1], "notices": [], "problem": "",
-    "thumbnail": None, "removable": True,
+    "thumbnail": None, "removable": True, "has_mask": False, "covered": None, "mask": None,
 }  # fmt: skip
 COUNTS = {"all": 2, "no_caption": 2, "problem": 0, "duplicate": 0, "small": 0, "left_out": 0}
 DATASET: dict[str, Any] = {

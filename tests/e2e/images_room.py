@@ -106,6 +106,7 @@ class Room(Tab):
             arg=resolution,
             timeout=LOAD_MS,
         )
+        self.page.evaluate("() => trainLora.images.refresh()")  # the page's own may still be under way
         self.settle()
 
     def names(self) -> list[str]:

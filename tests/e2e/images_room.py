@@ -106,6 +106,7 @@ class Room(Tab):
             arg=resolution,
             timeout=LOAD_MS,
         )
+        self.page.evaluate("() => trainLora.images.refresh()")  # the page's own may still be under way
         self.settle()
 
     def names(self) -> list[str]:
@@ -175,8 +176,8 @@ class Room(Tab):
 
     def answering(self, text: str) -> None:
         """Type this into the next question of the page."""
-        self.page.remove_listener("dialog", self._accept)
-        self.page.once("dialog", lambda box: (box.accept(text), self.page.on("dialog", self._accept)))
+        self.page.remove_listener("dialog", self.accept)
+        self.page.once("dialog", lambda box: (box.accept(text), self.page.on("dialog", self.accept)))
 
 
 def send(server: Server, method: str, path: str, body: Any = None) -> Any:

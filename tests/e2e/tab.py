@@ -22,7 +22,7 @@ class Tab:
         self._url = url
         self._events: set[WebSocket] = set()  # gradio's, each with a socket of its own while it lasts
         page.on("websocket", self._note_event)
-        page.on("dialog", self._accept)  # such as before a job is removed
+        page.on("dialog", self.accept)  # such as before a job is removed
 
     def open(self) -> None:
         """Load the page and go to the tab."""
@@ -158,7 +158,8 @@ class Tab:
             self.page.wait_for_timeout(100)
             quiet_ms = 0 if self._events else quiet_ms + 100
 
-    def _accept(self, box: Dialog) -> None:
+    def accept(self, box: Dialog) -> None:
+        """Say yes to a question of the page."""
         box.accept()
 
     def _note_event(self, socket: WebSocket) -> None:

@@ -17,6 +17,7 @@ from lib_lora.config.options import Option
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
+from lib_lora.languages.spoken import said
 from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, settings_from
 from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_presets import PresetBar
@@ -27,7 +28,7 @@ from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_htm
 from lib_lora.ui.tab_queue import QueueSection
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
-IMAGES = "<section id='train_lora_images' aria-label='Images'></section>"  # drawn by JavaScript
+IMAGES = "<section id='train_lora_images' aria-label='{}'></section>"  # drawn by JavaScript
 FIELDS = "train-lora-watched"  # a change in a part of the page of this class renews the report
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
@@ -68,7 +69,7 @@ class TrainTab:
                     itertools.takewhile(lambda row: all(opt.declaration.set_by != "preset" for opt in row), basic_rows())
                 )
                 with gr.Column(scale=3, elem_id="train_lora_left", elem_classes=[FIELDS]):
-                    gr.HTML(IMAGES, elem_id="train_lora_images_box")
+                    gr.HTML(IMAGES.format(said("Images")), elem_id="train_lora_images_box")
                     made = _components([row for row in first if any(opt.is_path for opt in row)])
                 with gr.Column(scale=2, elem_id="train_lora_side"):
                     with gr.Column(elem_id="train_lora_first", elem_classes=[FIELDS]):

@@ -86,9 +86,7 @@ def test_a_captioner_behind_an_address_tells_progress_and_stops(room: Room, stub
     room.page.wait_for_function("() => trainLora.images.data().counts.no_caption === 2", timeout=LOAD_MS)
     assert room.caption("c.jpg").input_value() == "a blob 猫, number 2", "a page that is open shows them"
     room.press("Stop", "captions")
-    part.get_by_text("Stopping").or_(part.get_by_role("button", name="Start: captions")).first.wait_for(timeout=LOAD_MS)
-    stub.released.set()
-    part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)
+    part.get_by_role("button", name="Start: captions").wait_for(timeout=LOAD_MS)  # although the server has not answered
     written = {name: image["caption"] for name, image in room.images().items() if image["caption"]}
     assert written == {"a.jpg": "my own", "b.jpg": "a blob 猫, number 1", "c.jpg": "a blob 猫, number 2"}
     room.room.get_by_role("button", name="Undo: ").click()

@@ -256,8 +256,7 @@ def test_the_keyboard_alone_is_enough(room: Room) -> None:
         if not done:
             break
         room.said(f"Undone: {done}")
-    now = room.image("cat.png")
-    assert (now["left_out"], now["caption"], now["cut"]) == (False, None, None)
+    until(lambda: room.image("cat.png"), lambda now: (now["left_out"], now["caption"], now["cut"]) == (False, None, None))
 
 
 def test_in_a_text_ctrl_z_is_the_browsers_own(filled: Room) -> None:

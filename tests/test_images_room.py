@@ -256,8 +256,7 @@ def test_the_keyboard_alone_is_enough(room: Room) -> None:
         if not done:
             break
         room.said(f"Undone: {done}")
-    now = room.image("cat.png")
-    assert (now["left_out"], now["caption"], now["cut"]) == (False, None, None)
+    until(lambda: room.image("cat.png"), lambda now: (now["left_out"], now["caption"], now["cut"]) == (False, None, None))
 
 
 def test_in_a_text_ctrl_z_is_the_browsers_own(filled: Room) -> None:
@@ -326,8 +325,7 @@ def test_what_was_dropped_is_what_is_trained_on(filled: Room, server: LightServe
     page.locator("#train_lora_train").click()
     page.locator("#train_lora_progress[data-state=done]").wait_for(timeout=300_000)
     assert (server.folder / "loras" / "blob.safetensors").is_file()
-    details = page.locator("#train_lora_queue tr.train-lora-job").first.inner_text()
-    assert "blob" in details and "Done" in details
+    page.locator("#train_lora_queue tr.train-lora-job", has_text="blob").filter(has_text="Done").wait_for()  # a poll later
 
 
 def test_the_server_serves_what_lies_in_the_repository(server: LightServer) -> None:

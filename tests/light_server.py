@@ -21,6 +21,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 READY = "the tab is served"
 START_S = 300
+STYLE = "div.gradio-container { max-width: unset !important; overflow: visible !important; }"  # as in the webui
 # what the webui gives to scripts of extensions: its page, and a call once that is built; it translates texts that are a key
 WEBUI = """
 const loaded = [], gradioApp = () => document, onUiLoaded = (callback) => loaded.push(callback);
@@ -115,7 +116,8 @@ def _added(language: str) -> tuple[bytes, bytes]:
         for room in sorted((ROOT / "javascript").glob("*.js"))
     )
     script = (WEBUI % json.dumps(labels)).replace("</", "<\\/")
-    return f"<script>{script}</script>{rooms}".encode(), f"<link rel='stylesheet' href='/light/style.css?{version}'>".encode()
+    style = f"<style>{STYLE}</style><link rel='stylesheet' href='/light/style.css?{version}'>"
+    return f"<script>{script}</script>{rooms}".encode(), style.encode()
 
 
 def serve(folder: Path, port: int, language: str) -> None:

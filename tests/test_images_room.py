@@ -147,6 +147,15 @@ def filled(room: Room) -> Room:
     return room
 
 
+def test_train_stays_in_sight_however_far_the_images_reach(room: Room) -> None:
+    room.choose({f"{number}.png": picture(300, 200, number) for number in range(20)})
+    room.wait_for_cards(20)
+    room.page.evaluate("scrollTo(0, document.querySelector('.train-lora-images').getBoundingClientRect().bottom - innerHeight)")
+    name, train = room.page.locator("#train_lora_name").bounding_box(), room.page.locator("#train_lora_train").bounding_box()
+    assert room.page.evaluate("scrollY") > 768 and name is not None and train is not None
+    assert 0 < name["y"] < train["y"] and train["y"] + train["height"] < 768
+
+
 @pytest.mark.parametrize("where", ["#train_lora_images", "#train_lora_report", "#train_lora_queue"])
 def test_photos_dropped_anywhere_on_the_tab_become_cards(room: Room, where: str) -> None:
     """What is cut off by half names itself and stops nothing; the report comes by itself."""
@@ -233,6 +242,7 @@ def test_the_keyboard_alone_is_enough(room: Room) -> None:
     room.page.locator("body").press("Tab")
     room.tab_to("Choose images")
     with room.page.expect_file_chooser() as chosen:
+        room.page.wait_for_timeout(500)  # the browser is told without an answer that a chooser is waited for
         room.page.keyboard.press("Enter")
     chosen.value.set_files([{"name": name, "mimeType": "", "buffer": content} for name, content in PHOTOS.items()])
     room.wait_for_cards(3)

@@ -172,10 +172,10 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from lib_lora.data import decoder_main
 real = decoder_main.decode
-def decode(path, content):
+def decode(path, content, *side):
     if path.name == "crash.png": os.abort()
     if path.name == "endless.png": time.sleep(600)
-    return real(path, content)
+    return real(path, content, *side)
 decoder_main.decode = decode
 decoder_main.main()
 """
@@ -265,8 +265,8 @@ def test_no_picture_is_blamed_for_a_reader_that_does_not_start(
 def test_what_others_write_is_no_answer(photos: Path) -> None:
     """A Python that writes lines of its own at its start, and a decoder that writes to the console: sizes come all the same."""
     noisy = WEAK_DECODER.replace("import os", "print('Hello'); print('half a line', end='', flush=True)\nimport os").replace(
-        "return real(path, content)",
-        "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path, content)",
+        "return real(path, content, *side)",
+        "os.write(1, b'[1, 2]\\n'); print('{}', flush=True); os.write(2, b'x' * 10**6); return real(path, content, *side)",
     )
     reader = Reader((sys.executable, "-c", noisy, str(ROOT)))
     try:
@@ -279,8 +279,8 @@ def test_what_others_write_is_no_answer(photos: Path) -> None:
 def test_a_reader_that_something_else_ended_is_asked_again(photos: Path, tmp_path: Path) -> None:
     """The process dies at a picture once: the picture is read in another process, and not blamed."""
     dies_once = WEAK_DECODER.replace(
-        "return real(path, content)",
-        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path, content)",
+        "return real(path, content, *side)",
+        f"p = {str(tmp_path / 'died')!r}\n    os.path.exists(p) or (open(p, 'w').close(), os._exit(9))\n    return real(path, content, *side)",
     )
     reader = Reader((sys.executable, "-c", dies_once, str(ROOT)))
     try:

@@ -13,6 +13,7 @@ window.trainLora.runChart = (() => {
         rate: {title: "Learning rate", label: "Learning rate by step", high: "highRate", low: "lowRate", digits: (value) => value.toExponential(1)},
         norm: {title: "Gradient norm", label: "Gradient norm by step", high: "norm", low: "norm", digits: (value) => value.toPrecision(3)},
     };
+    const LEAVES = {Escape: true};
     const AXES = {step: "By step", time: "By time"};
 
     let kind = "loss";
@@ -92,7 +93,7 @@ window.trainLora.runChart = (() => {
         if (kind === "loss" && isNumber(bucket.mean)) told.push(say("Smoothed {loss}", {loss: number(bucket.mean)}));
         const held = kind === "loss" ? measured(shown).filter(([step]) => step >= bucket.first && step <= last) : [];
         for (const [, loss] of held) told.push(say("Validation {loss}", {loss: number(loss)}));
-        return [...told, page.progress.duration(bucket.seconds)].join(" \u00b7 ");
+        return [...told, page.progress.duration(bucket.seconds)].join(", ");
     }
 
     function read(step) {
@@ -115,7 +116,7 @@ window.trainLora.runChart = (() => {
             ArrowLeft: here - 1, ArrowDown: here - 1, ArrowRight: here + 1, ArrowUp: here + 1, PageDown: here - FAR, PageUp: here + FAR,
             Home: 0, End: lasts.length - 1,
         }[event.key];
-        if (event.key === "Escape") read(null);
+        if (LEAVES[event.key]) read(null);
         if (to === undefined) return;
         event.preventDefault();
         read(lasts[Math.min(lasts.length - 1, Math.max(0, to))]);

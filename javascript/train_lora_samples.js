@@ -7,6 +7,7 @@ window.trainLora.samples = (() => {
     const page = window.trainLora;
     const SAMPLE = "train-lora/sample";
     const COLUMNS = 6; // the first, and the newest
+    const OPENS = {Enter: true, " ": true};
     const MOVES = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
     let told = null; // the job shown last
@@ -42,7 +43,7 @@ window.trainLora.samples = (() => {
         });
         one.node.addEventListener("click", () => open(one.shown));
         one.node.addEventListener("keydown", (event) => {
-            if (event.key !== "Enter" && event.key !== " ") return;
+            if (!OPENS[event.key]) return;
             event.preventDefault();
             open(one.shown);
         });
@@ -78,9 +79,9 @@ window.trainLora.samples = (() => {
 
     function build() {
         const {view, line} = page.dom;
-        const button = (text, key) => page.dom.button("train-lora-small", {
-            text: () => text, press: () => move(MOVES[key]), again: true, unfit: (shown) => !canMove(MOVES[key], shown),
-            attributes: (shown) => ({title: canMove(MOVES[key], shown) ? "" : "There is no further sample."}),
+        const button = (text, way) => page.dom.button("train-lora-small", {
+            text: () => text, press: () => move(way), again: true, unfit: (shown) => !canMove(way, shown),
+            attributes: (shown) => ({title: canMove(way, shown) ? "" : "There is no further sample."}),
         });
         const dialog = view("dialog", "train-lora-large", {
             attributes: ({prompt, step}) => ({"aria-label": alt(prompt, step)}),
@@ -89,8 +90,8 @@ window.trainLora.samples = (() => {
                     src: `${SAMPLE}/${job.id}/${step}/${place}?whole`, alt: alt(prompt, step),
                 })}),
                 view("div", "train-lora-row-buttons", {parts: [
-                    button("Earlier step", "ArrowLeft"), button("Later step", "ArrowRight"),
-                    button("Prompt above", "ArrowUp"), button("Prompt below", "ArrowDown"),
+                    button("Earlier step", MOVES.ArrowLeft), button("Later step", MOVES.ArrowRight),
+                    button("Prompt above", MOVES.ArrowUp), button("Prompt below", MOVES.ArrowDown),
                     page.dom.button("train-lora-small", {text: () => "Close", press: () => dialog.node.close()}),
                 ]}),
                 view("p", "", {attributes: () => ({role: "status"}), parts: [

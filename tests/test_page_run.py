@@ -135,7 +135,7 @@ def test_values_are_read_by_arrow_keys_and_pointer(host: Host) -> None:
         heard.append((svg.get_attribute("aria-valuenow"), svg.get_attribute("aria-valuetext")))
         assert reading.inner_text() == heard[-1][1]
     assert [step for step, _ in heard] == ["1", "2", "3", "10", "9"]
-    assert heard[0][1] == "Step 1 · Loss 0.500 · Smoothed 0.500 · 00:01" or "Step 1 · Loss 0.500 · Smoothed 0.500" in str(
+    assert heard[0][1] == "Step 1, Loss 0.500, Smoothed 0.500, 00:01" or "Step 1, Loss 0.500, Smoothed 0.500" in str(
         heard[0][1]
     )
     host.tell({**RUN, "held_out": [[5, 0.3125]], "seconds": 7.0})
@@ -143,7 +143,7 @@ def test_values_are_read_by_arrow_keys_and_pointer(host: Host) -> None:
     box = svg.bounding_box() or {}
     across = (44 + 350 * 4 / 99) / 400  # step 5 of 100
     host.page.mouse.move(box["x"] + box["width"] * across, box["y"] + 20)
-    assert "Step 5 · Loss 0.500" in reading.inner_text() and "Validation 0.313" in reading.inner_text()
+    assert "Step 5, Loss 0.500" in reading.inner_text() and "Validation 0.313" in reading.inner_text()
     assert (
         host.page.locator("circle.train-lora-held-out").count() == 1 and host.page.locator("line.train-lora-reading").count() == 1
     )

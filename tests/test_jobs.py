@@ -226,7 +226,11 @@ def test_a_paused_run_saves_and_draws_at_once_and_stays_paused(
 ) -> None:
     runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
     runner.sample_now()  # nothing runs: nothing happens
-    job = runner.start(small_config(photos, tmp_path, steps=500, generate_while_training=lends, sample_prompts="a blob --s 1"))
+    job = runner.start(
+        small_config(
+            photos, tmp_path, steps=500, generate_while_training=lends, sample_every_n_steps=2, sample_prompts="a blob --s 1"
+        )
+    )
     wait_for(lambda: job_json(job)["step"] >= 1)
     runner.pause()
     wait_for(lambda: job.control._still > 0)
@@ -236,10 +240,11 @@ def test_a_paused_run_saves_and_draws_at_once_and_stays_paused(
     assert job_json(job)["asked"] == ["save"]
     wait_for(lambda: job_json(job)["between"] == [f"blob-step{held:08d}"])
     runner.sample_now()
-    wait_for(lambda: job_json(job)["sampled"] == [[held, 1]] and job.control._still > 0)
+    wait_for(lambda: job_json(job)["sampled"][-1:] == [[held, 1]] and job.control._still > 0)
     runner.save_now()
     runner.sample_now()
-    wait_for(lambda: job_json(job)["asked"] == [])
+    wait_for(lambda: job_json(job)["asked"] == [] and job.control._still > 0)
+    assert [step for step, _ in job_json(job)["sampled"]].count(held) == 1, "there already"
     told = job_json(job)
     assert (told["state"], told["step"], told["prompts"]) == ("paused", held, ["a blob"])
     assert told["between"] == [f"blob-step{held:08d}"], "the same file, not a second name"

@@ -135,9 +135,7 @@ def test_values_are_read_by_arrow_keys_and_pointer(host: Host) -> None:
         heard.append((svg.get_attribute("aria-valuenow"), svg.get_attribute("aria-valuetext")))
         assert reading.inner_text() == heard[-1][1]
     assert [step for step, _ in heard] == ["1", "2", "3", "10", "9"]
-    assert heard[0][1] == "Step 1, Loss 0.500, Smoothed 0.500, 00:01" or "Step 1, Loss 0.500, Smoothed 0.500" in str(
-        heard[0][1]
-    )
+    assert heard[0][1] == "Step 1, Loss 0.500, Smoothed 0.500, 00:01" or "Step 1, Loss 0.500, Smoothed 0.500" in str(heard[0][1])
     host.tell({**RUN, "held_out": [[5, 0.3125]], "seconds": 7.0})
     assert svg.get_attribute("aria-valuenow") == "9", "the reading stays"
     box = svg.bounding_box() or {}

@@ -50,6 +50,7 @@ class Checkpointer:
         self._config, self._plan, self._host, self._trainer, self._writer = config, plan, host, trainer, writer
         self._sampler = Sampler(trainer.config, plan, base, host, trainer, writer.written_files)
         self._best = BestSoFar()
+        self._saved: str | None = None  # the ending of the newest LoRA in between
         self._folder = host.work_folder() / config.run.name
         self._fingerprint = data_fingerprint(plan)
 
@@ -87,8 +88,9 @@ class Checkpointer:
         Raises:
             LoraFileError: as `after`.
         """
-        if asked:
-            yield from self._save(asked_save(self._config.run, self._plan, done.step), done)
+        save = asked_save(self._config.run, self._plan, done.step)
+        if asked and save.ending != self._saved:  # else it is there
+            yield from self._save(save, done)
         if asked_samples:
             yield from self._sampler.after(done.step, asked=True)
 
@@ -150,6 +152,7 @@ class Checkpointer:
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
         path = yield from self._written(self._writer.published(save.ending, done.step, save.epochs_done), done)
+        self._saved = save.ending
         yield from self._writer.card(path, preview=False)
         removed = None
         if save.old is not None:

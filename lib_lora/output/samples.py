@@ -46,7 +46,7 @@ class Sampler:
 
     def after(self, step: int, *, asked: bool = False) -> Iterator[Event]:
         """Draw the samples that are due after `step` updates, or `asked` for and not there yet; adapters must be attached."""
-        if self._failed or not (asked and self._drawn != step or samples_due(self._config.run, self._plan, step)):
+        if self._failed or self._drawn == step or not (asked or samples_due(self._config.run, self._plan, step)):
             return
         yield Phase("generating samples")
         paths = []

@@ -90,6 +90,14 @@ class Api:
         sent = {"content": body} if isinstance(body, (bytes, str)) else {"json": body} if body is not None else {}
         return self.client.request(method, f"{ROOT}/{path}", **sent, **more)
 
+    def made_with_captions(self) -> str:
+        """A new dataset of two captioned pictures."""
+        dataset = self.made()
+        for number in range(2):
+            self.upload(dataset, f"{number}.png", picture(seed=number))
+            self.upload(dataset, f"{number}.txt", f"a cat, tag{number}".encode())
+        return dataset
+
     def made(self, name: str = "cats", **fields: Any) -> str:
         """The id of a new dataset."""
         return str(self.ask("POST", "datasets", {"name": name, **fields})["id"])

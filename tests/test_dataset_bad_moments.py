@@ -34,12 +34,7 @@ def api(tmp_path: Path) -> Api:
 
 @pytest.fixture
 def cats(api: Api) -> str:
-    """A dataset of two captioned pictures."""
-    dataset = api.made()
-    for number in range(2):
-        api.upload(dataset, f"{number}.png", picture(seed=number))
-        api.upload(dataset, f"{number}.txt", f"a cat, tag{number}".encode())
-    return dataset
+    return api.made_with_captions()
 
 
 def full(*given: Any, **more: Any) -> Any:

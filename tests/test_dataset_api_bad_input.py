@@ -138,7 +138,9 @@ def test_a_name_of_a_file_that_is_no_text_is_listed(api: Api, tmp_path: Path) ->
 # --- broken off, full disks, two at a time
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.png", picture(400, 400)), ("a.zip", packed({"a.png": picture(400, 400)}))])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.png", picture(400, 400)), ("a.zip", packed({"a.png": picture(400, 400)}))], ids=["image", "zip"]
+)
 def test_an_upload_that_is_broken_off_leaves_nothing(
     name: str, content: bytes, api: Api, cats: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,7 +201,9 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.png", picture(seed=5)), ("a.txt", b"a cat"), ("a.zip", packed({"a.png": picture(seed=5)}))]
+    ("name", "content"),
+    [("a.png", picture(seed=5)), ("a.txt", b"a cat"), ("a.zip", packed({"a.png": picture(seed=5)}))],
+    ids=["image", "caption", "zip"],  # a zip has the time in it, and those who test side by side must agree on names
 )
 def test_a_full_disk_is_told_and_nothing_is_left(
     name: str, content: bytes, api: Api, cats: str, monkeypatch: pytest.MonkeyPatch

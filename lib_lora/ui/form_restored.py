@@ -12,7 +12,6 @@ from lib_lora.config.options import Option
 from lib_lora.errors import TrainLoraError
 from lib_lora.ui.form import CHANGED
 from lib_lora.ui.guard import Guard
-from lib_lora.ui.report import list_html
 
 LONGEST = 500_000  # characters of what a browser keeps
 
@@ -27,18 +26,14 @@ class RestoredForm:
         """Create the button. `options`: those of `components`, in form order; `key`: see `Guard`."""
         kept = gr.Textbox("", visible=False, elem_id="train_lora_kept")
         button = gr.Button("Restore", elem_id="train_lora_restore", elem_classes=["train-lora-hidden"])
-        told = gr.HTML("", visible=False)
         fields = [components[opt.name] for opt in options]
 
         def restore(sent: Any = "") -> list[Any]:
-            return [gr.update(visible=False), *restored(options, sent)]
+            return restored(options, sent)
 
-        def problem(texts: Sequence[str]) -> list[Any]:
-            return [gr.update(value=list_html(texts, "problem"), visible=True), *(gr.update() for _ in fields)]
-
-        guarded = self._guard.guarded(restore, problem)
-        silent = {"show_progress": "hidden", "preprocess": False}
-        event = button.click(guarded, inputs=[key, kept], outputs=[told, *fields], _js="trainLora.report.kept", **silent)
+        guarded = self._guard.guarded(restore, lambda _problems: [gr.update() for _ in fields])
+        event = button.click(guarded, inputs=[key, kept], outputs=fields, _js="trainLora.report.kept", show_progress="hidden",
+                             preprocess=False)  # fmt: skip
         event.then(None, inputs=[], outputs=[], _js=CHANGED)
 
 

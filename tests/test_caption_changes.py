@@ -229,9 +229,7 @@ def test_images_are_filtered() -> None:
     def numbers(found: Sequence[ImageEntry]) -> list[str]:
         return [entry.name[0] for entry in found]
 
-    assert numbers(matching(given, "red")) == ["0"]
-    assert numbers(matching(given, tag="CAT")) == ["1"]
-    assert numbers(matching(given, no_caption=True)) == ["2", "3", "4"]
+    assert numbers(matching(given, "red")) == ["0"] and numbers(matching(given, "CAT")) == ["0", "1"]
     assert [has_caption(entry) for entry in given] == [True, True, False, False, False]
 
 
@@ -243,6 +241,4 @@ def test_images_are_sorted() -> None:
     assert [entry.name for entry in in_order(given, "name")] == ["7.png", "a.png", "IMG2.png", "img10.png", "img²3.png"]
     tokens = {"img10.png": 5, "a.png": 9, "7.png": 5}
     assert [entry.name for entry in in_order(given, "tokens", tokens)][:3] == ["img10.png", "7.png", "a.png"]
-    assert [entry.name for entry in in_order(given, "size", tokens, descending=True)] == [
-        "a.png", "img10.png", "7.png", "IMG2.png", "img²3.png",
-    ]  # fmt: skip
+    assert [entry.name for entry in in_order(given, "size", tokens)] == ["img10.png", "7.png", "a.png", "IMG2.png", "img²3.png"]

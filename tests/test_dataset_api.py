@@ -262,6 +262,23 @@ def test_captions_are_changed_together_once_they_were_previewed(api: Api, cats: 
         assert api.refused(422, "POST", path, body)
 
 
+def test_tags_are_told_apart_by_the_form_s_separator(api: Api) -> None:
+    dataset = api.made()
+    api.upload(dataset, "a.png", picture())
+    api.upload(dataset, "a.txt", b"a cat, asleep;sofa;a cat, asleep")
+    settings = json.dumps({"caption_separator": ";"})
+    assert api.get(dataset, settings=settings)["tags"][0] == {"tag": "a cat, asleep", "count": 1}
+    path, form = f"datasets/{dataset}/captions", {"settings": settings}
+    assert api.ask("POST", path, {"action": "unique", **form})["count"] == 1
+    api.ask("POST", path, {"action": "move", "find": "sofa", "where": "front", **form})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}
+    api.ask("POST", path, {"action": "replace", "find": "Sofa", "put": "x", "case": True})
+    api.ask("POST", path, {"action": "replace", "find": "a cat", "put": "x", "whole_tag": True, **form})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}, "neither in that case nor a whole tag"
+    api.ask("POST", path, {"action": "remove", "find": "sofa", "settings": json.dumps({"caption_separator": ""})})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}, "then a comma is meant"
+
+
 def test_duplicates_are_left_out_at_once(api: Api, cats: str) -> None:
     api.upload(cats, "same.png", picture(96, 64, seed=0))
     assert api.looked_at(cats)["duplicates"] == 1

@@ -47,7 +47,7 @@ from lib_lora.ui.guard import Guard
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
 MOST_PREVIEWED = 20
 RECEIVED = 2**20  # bytes of an upload that are written at once; a thread takes as long for a few as for all of them
-_OF_CAPTIONS = ("action", "find", "put", "where", "show", "text", "sort", "settings", "preview")
+_OF_CAPTIONS = ("action", "find", "put", "where", "case", "whole_tag", "show", "text", "sort", "settings", "preview")
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 
@@ -195,7 +195,7 @@ class DatasetRoutes:
         """Change the captions of the images that a page shows; with `preview`, only tell what would change."""
         dataset = self._set(call)
         shown = self.shown(dataset, Look.of(call.body))
-        changes, what = _caption_changes(shown.kept(), call)
+        changes, what = _caption_changes(shown.kept(), call, shown.separator)
         if not call.flag("preview"):
             apply(dataset, changes, what)
         told = [{"name": one.name, "before": one.before, "after": one.after} for one in changes.preview[:MOST_PREVIEWED]]
@@ -272,7 +272,7 @@ def _export_path(dataset: ImageSet) -> Path:
     return dataset.folder.parent / "exported.zip"
 
 
-def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[CaptionChanges, str]:
+def _caption_changes(entries: Sequence[ImageEntry], call: Call, separator: str) -> tuple[CaptionChanges, str]:
     """What a request makes of captions, and the change in words.
 
     Raises:
@@ -280,16 +280,17 @@ def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[Caption
         DatasetError: the change is not possible.
     """
     action, find, put = call.text("action"), call.text("find", ""), call.text("put", "")
+    how = {name: call.flag(name) for name in ("case", "whole_tag")}
     places: dict[str, Place] = {"front": "front", "end": "end"}
     where = places.get(call.text("where", "end"))
     if where is None:
         raise HTTPException(422, f"Field 'where': must be one of {', '.join(places)}.")
     makes: dict[str, Callable[[], tuple[CaptionChanges, str]]] = {
-        "replace": lambda: (replaced(entries, find, put), f"replace {find}"),
-        "add": lambda: (with_tag(entries, put, where), f"add {put}"),
-        "remove": lambda: (without_tag(entries, find), f"remove {find}"),
-        "move": lambda: (moved_tag(entries, find, where), f"move {find}"),
-        "unique": lambda: (without_duplicates(entries), "remove repeated tags"),
+        "replace": lambda: (replaced(entries, find, put, **how, separator=separator), f"replace {find}"),
+        "add": lambda: (with_tag(entries, put, where, separator), f"add {put}"),
+        "remove": lambda: (without_tag(entries, find, separator), f"remove {find}"),
+        "move": lambda: (moved_tag(entries, find, where, separator), f"move {find}"),
+        "unique": lambda: (without_duplicates(entries, separator), "remove repeated tags"),
     }
     if action not in makes:
         raise HTTPException(422, f"Field 'action': must be one of {', '.join(makes)}.")

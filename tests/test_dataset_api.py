@@ -298,11 +298,24 @@ def test_a_dataset_leaves_as_a_zip_and_comes_back(api: Api, cats: str) -> None:
     assert done["name"] == "cats.zip" and 'filename="cats.zip"' in answer.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         names = set(archive.namelist())
-        assert archive.read("1_cats/0.png") == picture(96, 64, seed=0)
-    assert names == {f"1_cats/{name}" for name in ("0.png", "0.txt", "1.png", "1.txt", "2.png")}
+        assert archive.read("10_cats/0.png") == picture(96, 64, seed=0)
+    assert names == {f"10_cats/{name}" for name in ("0.png", "0.txt", "1.png", "1.txt", "2.png")}
     again = api.made("again")
     api.upload(again, "cats.zip", answer.content)
     assert api.captions(again) == api.captions(cats)
+
+
+def test_an_exported_zip_has_the_form_s_repeats_the_crops_if_asked_and_tells_what_it_lacks(api: Api, tmp_path: Path) -> None:
+    outside, folder = write_picture(tmp_path / "outside.png"), tmp_path / "photos"
+    write_picture(folder / "a.png", 96, 64)
+    (folder / "link.png").symlink_to(outside)
+    dataset = api.made("photos", folder=str(folder))
+    image = api.ids(dataset)["a.png"]
+    api.ask("PATCH", f"datasets/{dataset}/images/{image}", {"crop": [0, 0, 40, 30]})
+    done = api.ask("POST", f"datasets/{dataset}/export", {"settings": json.dumps({"repeats": 3}), "apply_crops": True})
+    assert len(done["problems"]) == 1 and "link.png" in done["problems"][0]
+    with zipfile.ZipFile(io.BytesIO(api.answer("GET", done["path"]).content)) as archive:
+        assert Image.open(io.BytesIO(archive.read("3_photos/a.png"))).size == (40, 30)
     assert "no images to export" in api.refused(422, "POST", f"datasets/{api.made('empty')}/export")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from lib_lora.config.groups import read_config
 from lib_lora.data.dataset import checked_picture
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import legal_crop, legal_cut, size_in
@@ -99,7 +100,7 @@ class DatasetRoutes:
         routes.add("GET", IMAGE + "/thumbnail", self.thumbnail)
         routes.add("POST", ONE + "/captions", self.captions, _OF_CAPTIONS)
         routes.add("POST", ONE + "/duplicates", self.duplicates, ())
-        routes.add("POST", ONE + "/export", self.export, ())
+        routes.add("POST", ONE + "/export", self.export, ("apply_crops", "settings"))
         routes.add("GET", ONE + "/exported", self.exported)
         routes.add("POST", ONE + "/write", self.write, ("preview",))
 
@@ -202,10 +203,13 @@ class DatasetRoutes:
         return {"count": len(changes.preview), "changes": told}
 
     def export(self, call: Call) -> Any:
-        """Make a zip in kohya's layout; the answer names the path to get it at."""
+        """Make a zip in kohya's layout, with the repeats of `settings`; the answer names the path to get it at."""
         dataset = self._set(call)
-        export_zip(dataset, _export_path(dataset), self._readers)
-        return {"path": f"datasets/{dataset.id}/exported", "name": f"{dataset.name}.zip"}
+        config = Look.of(call.body).config or read_config({})[0]
+        told = export_zip(
+            dataset, _export_path(dataset), self._readers, config.data.repeats, apply_crops=call.flag("apply_crops")
+        )
+        return {"path": f"datasets/{dataset.id}/exported", "name": f"{dataset.name}.zip", "problems": told}
 
     def exported(self, call: Call) -> Any:
         """The last zip that was made."""

@@ -182,6 +182,7 @@ def test_a_page_that_was_just_opened_shows_captions_that_are_being_written(room:
     room.images = [{**IMAGE, "caption": "a cat"}, room.images[1]]
     room.captioning = {**RUNNING, "done": 2, "written": 2}
     room.page.wait_for_function("document.querySelector('.train-lora-image textarea').value === 'a cat'")
+    assert not room.part.get_by_role("button", name="Stop: captions").is_visible(), "the part was opened"
 
 
 def test_stop_is_pressed_and_told(room: Room) -> None:

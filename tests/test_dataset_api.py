@@ -22,8 +22,9 @@ from lib_lora.ui.api import listing as listing_room  # noqa: E402
 from lib_lora.ui.api.datasets import MOST_PREVIEWED  # noqa: E402
 from lib_lora.ui.api.report import MOST_CAPTIONS  # noqa: E402
 from lib_lora.ui.report import reported, together  # noqa: E402
-from tests.api import Api, Lends, app_in, packed, picture, until  # noqa: E402
+from tests.api import Api, app_in, packed, picture, until  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost  # noqa: E402
 
 SETTINGS = {"resolution": 64, "min_bucket_reso": 64, "trigger": "ohwx"}
 
@@ -363,7 +364,7 @@ def test_long_answers_are_cut(api: Api) -> None:
 
 
 def test_a_name_is_not_needed_for_a_report_but_a_wrong_one_is_told(tmp_path: Path) -> None:
-    host: Any = Lends(tmp_path)
+    host: Any = FolderHost(tmp_path)
     wrong = Problem("name", "Name (name): contains a null character.")
     for illegal in ([], [wrong]):
         _, problems = reported(build_config({}), illegal, host)

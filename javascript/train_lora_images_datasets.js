@@ -67,9 +67,9 @@ window.trainLora.imagesDatasets = (() => {
     }
 
     async function writeCaptions() {
-        const plan = await send("POST", page.images.path("/write"), {preview: true});
+        const plan = await send("POST", page.images.path("/write"), {preview: true, settings: page.images.those().settings});
         if (!plan.ok || !confirm(page.words.say("Write {count} caption files to {folder}?", plan.data))) return;
-        const answer = await send("POST", page.images.path("/write"));
+        const answer = await send("POST", page.images.path("/write"), {settings: page.images.those().settings});
         if (!answer.ok) return;
         told(answer.data);
         page.imagesPanel.say(page.words.say("{count} caption files written", answer.data));

@@ -200,7 +200,7 @@ def test_progress_is_told_and_one_undo_takes_all_back(room: Room) -> None:
 
 
 def test_options_reach_the_captioner_and_the_captions(room: Room) -> None:
-    room.dataset.set_caption(room.dataset.entries()[0][0].id, "mine")
+    room.dataset.change_image(room.dataset.entries()[0][0].id, {"caption": "mine"})
     room.stub.answer = lambda: [("hat", 0.9), ("red_hat", 0.8), ("tree", 0.7), ("rain", 0.2)]
     options = {"mode": "append", "prefix": "ohwx", "threshold": 0.5, "most_tags": 2.0, "unwanted": "Tree, Hat", "key": "secret"}
     assert room.start(options=options).status_code == 200
@@ -213,7 +213,7 @@ def test_options_reach_the_captioner_and_the_captions(room: Room) -> None:
 def test_only_the_images_that_are_shown_are_captioned(room: Room) -> None:
     """The same filter and text as of the listing."""
     first, second, _ = room.dataset.entries()[0]
-    room.dataset.set_caption(first.id, "mine")
+    room.dataset.change_image(first.id, {"caption": "mine"})
     room.dataset.change_image(second.id, {"left_out": True})
     room.start(show="left_out", options={"mode": "replace"})
     assert room.ended()["total"] == 1 and room.captions() == ["mine", "a cat", None]
@@ -297,7 +297,7 @@ def test_what_is_missing_is_told(room: Room) -> None:
 def test_nothing_to_caption_is_told(room: Room) -> None:
     assert "filter" in told(room.start(show="left_out"), 422)[0]
     for entry in room.dataset.entries()[0]:
-        room.dataset.set_caption(entry.id, "mine")
+        room.dataset.change_image(entry.id, {"caption": "mine"})
     assert "replace" in told(room.start(), 422)[0]
 
 

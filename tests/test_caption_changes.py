@@ -194,7 +194,7 @@ def test_applying_is_one_change_that_is_undone(dataset: ImageSet) -> None:
 
 def test_a_caption_changed_since_the_preview_is_not_overwritten(dataset: ImageSet) -> None:
     changes = replaced(dataset.entries()[0], "red", "blue")
-    dataset.set_caption(dataset.entries()[0][1].id, "mine")
+    dataset.change_image(dataset.entries()[0][1].id, {"caption": "mine"})
     with pytest.raises(StaleError) as caught:
         apply(dataset, changes, "replace red")
     assert caught.value.now == "mine"
@@ -214,7 +214,7 @@ def test_captions_that_no_file_can_hold_are_refused_and_nothing_is_lost(
 
 def test_a_half_of_a_character_is_no_caption(dataset: ImageSet) -> None:
     with pytest.raises(DatasetError) as caught:
-        dataset.set_caption(dataset.entries()[0][0].id, "a \ud83d")
+        dataset.change_image(dataset.entries()[0][0].id, {"caption": "a \ud83d"})
     assert len(caught.value.problems) == 1
 
 

@@ -22,7 +22,7 @@ from lib_lora.ui.api import listing as listing_room  # noqa: E402
 from lib_lora.ui.api.datasets import MOST_PREVIEWED  # noqa: E402
 from lib_lora.ui.api.report import MOST_CAPTIONS  # noqa: E402
 from lib_lora.ui.report import reported, together  # noqa: E402
-from tests.api import Api, app_in, packed, picture, until  # noqa: E402
+from tests.api import Api, app_in, named, packed, picture, until  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
 from tests.folder_host import FolderHost  # noqa: E402
 
@@ -304,6 +304,25 @@ def test_a_dataset_leaves_as_a_zip_and_comes_back(api: Api, cats: str) -> None:
     again = api.made("again")
     api.upload(again, "cats.zip", answer.content)
     assert api.captions(again) == api.captions(cats)
+
+
+def test_captions_are_written_with_the_form_s_extension(api: Api, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_picture(folder / "a.png")
+    dataset = api.made("photos", folder=str(folder))
+    api.ask("PATCH", f"datasets/{dataset}/images/{api.ids(dataset)['a.png']}", {"caption": "a cat"})
+    settings = json.dumps({"caption_extension": ".caption"})
+    assert api.ask("POST", f"datasets/{dataset}/write", {"settings": settings})["count"] == 1
+    assert {path.name for path in folder.iterdir()} == {"a.png", "a.caption"}
+
+
+def test_an_image_goes_to_the_folder_that_is_chosen(api: Api) -> None:
+    dataset = api.made()
+    api.upload(dataset, "all.zip", packed({"10_cat/a.png": picture(seed=1), "3_dog/a.png": picture(seed=2)}))
+    path, content = f"datasets/{dataset}/files", picture(seed=3)
+    assert "choose the one" in api.refused(422, "POST", path, content, params=named("b.png"))
+    api.ask("POST", path, content, params=f"{named('b.png')}&folder=3_dog")
+    assert {image["place"] for image in api.get(dataset)["images"]} == {"10_cat/a.png", "3_dog/a.png", "3_dog/b.png"}
 
 
 def test_an_exported_zip_has_the_form_s_repeats_the_crops_if_asked_and_tells_what_it_lacks(api: Api, tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def comes_back(caption: str, tmp_path: Path, catalogue: Catalogue, readers: Read
     number = len(catalogue.all())
     cats, again = catalogue.create(f"cats {number}"), catalogue.create(f"again {number}")
     put(cats, tmp_path, "a.png", picture(1))
-    cats.set_caption(cats.entries()[0][0].id, "something else")
-    cats.set_caption(cats.entries()[0][0].id, caption)
+    cats.change_image(cats.entries()[0][0].id, {"caption": "something else"})
+    cats.change_image(cats.entries()[0][0].id, {"caption": caption})
     export_zip(cats, tmp_path / "a.zip", readers)
     import_zip(tmp_path / "a.zip", "a.zip", again, readers)
     (before,), (after,) = cats.entries()[0], again.entries()[0]

@@ -102,7 +102,7 @@ class DatasetRoutes:
         routes.add("POST", ONE + "/duplicates", self.duplicates, ())
         routes.add("POST", ONE + "/export", self.export, ("apply_crops", "settings"))
         routes.add("GET", ONE + "/exported", self.exported)
-        routes.add("POST", ONE + "/write", self.write, ("preview",))
+        routes.add("POST", ONE + "/write", self.write, ("preview", "settings"))
 
     def all(self, _call: Call) -> Any:
         """Every dataset, the newest first, and whether folders of the machine may be chosen."""
@@ -221,14 +221,19 @@ class DatasetRoutes:
     def write(self, call: Call) -> Any:
         """Write the captions beside the images of a folder on the disk; with `preview`, tell how many files that writes."""
         dataset = self._set(call)
-        plan = caption_plan(dataset) if call.flag("preview") else write_captions(dataset)
+        extension = (Look.of(call.body).config or read_config({})[0]).text.caption_extension
+        plan = caption_plan(dataset, extension) if call.flag("preview") else write_captions(dataset, extension)
         return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": bounded(plan.told)}
 
     async def receive(self, request: Request) -> Any:
-        """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those."""
+        """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those.
+
+        `folder`: the numbered folder it belongs to, for a dataset that has several.
+        """
         dataset = self._catalogue.get(request.path_params["dataset"])
         arrivals = await in_thread(self._arrivals_of, dataset)
-        receiving = await in_thread(Receiving, arrivals, request.query_params.get("name", ""))
+        asked = request.query_params
+        receiving = await in_thread(Receiving, arrivals, asked.get("name", ""), asked.get("folder", ""))
         with receiving:
             await in_thread(lambda: self._looks_of(dataset).prepare())
             async for chunk in in_pieces(request.stream(), RECEIVED):

@@ -100,7 +100,7 @@ class Room(Tab):
         """Until the images are shown by the form with this resolution."""
         self.page.wait_for_function(
             """resolution => {
-                const settings = trainLora.images.settings();
+                const settings = trainLora.images.those().settings;
                 return settings && JSON.parse(settings).resolution === resolution;
             }""",
             arg=resolution,

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.api import packed, picture, until
-from tests.e2e.browser import launch, missing
 from tests.light_server import LightServer
+from tests.test_page import browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
+
+__all__ = ["browser"]  # the fixture
 
 WAIT_MS = 30_000
 PHOTOS = {"cat.png": picture(600, 400, 1), "dog.png": picture(400, 600, 2), "owl.png": picture(500, 500, 3)}
@@ -24,15 +26,7 @@ SAID = "#train_lora_images [role=status] .train-lora-spoken"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if why := missing():
-        pytest.skip(why)
-    with launch() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightServer]:
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightServer]:  # noqa: F811 - the fixture of test_page
     made = LightServer(tmp_path_factory.mktemp("light"))
     made.start()
     yield made
@@ -131,7 +125,7 @@ class Room:
 
 
 @pytest.fixture
-def room(browser: Browser, server: LightServer) -> Iterator[Room]:
+def room(browser: Browser, server: LightServer) -> Iterator[Room]:  # noqa: F811
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     made = Room(page, server)
     made.open()
@@ -322,6 +316,7 @@ def test_a_problem_is_announced_and_loses_nothing(filled: Room) -> None:
     told = filled.page.locator("#train_lora_images [role=status] .train-lora-problem")
     told.get_by_text("notes.docx").wait_for()
     filled.wait_for_cards(len(PHOTOS))
+    assert {image["name"] for image in filled.listing()["images"]} == set(PHOTOS) and told.count() == 1
 
 
 def test_what_was_dropped_is_what_is_trained_on(filled: Room, server: LightServer) -> None:

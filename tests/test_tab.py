@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 gr = pytest.importorskip("gradio")
 
@@ -37,36 +36,10 @@ from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
 from lib_lora.ui.tab_queue import QueueSection  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost as Host  # noqa: E402
 
 GUARD = Guard()
 SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
-
-
-class Host:
-    """A host with a folder and nothing to lend."""
-
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def __init__(self, folder: Path, *problems: str) -> None:
-        self.folder, self.told = folder, list(problems)
-
-    held: DetectedModel | None = None
-
-    def problems(self) -> list[str]:
-        return self.told
-
-    def detected_model(self) -> DetectedModel | None:
-        return self.held
-
-    def lora_folder(self) -> Path:
-        return self.folder
-
-    def work_folder(self) -> Path:
-        return self.folder / ".train-lora"
-
-    def look(self) -> None:
-        return None
 
 
 def queue_of(host: Any, folder: Path) -> Queue:

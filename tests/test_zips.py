@@ -514,16 +514,22 @@ def test_a_zip_without_images_is_one_sentence(tmp_path: Path, cats: ImageSet, re
         assert "contains no image that can be used" in refused(tmp_path, packed(tmp_path / "a.zip", files), cats, readers)
 
 
-def test_stopping_leaves_nothing(tmp_path: Path, cats: ImageSet, readers: Readers) -> None:
+def test_an_error_half_way_leaves_nothing(
+    tmp_path: Path, cats: ImageSet, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class StoppedError(Exception):
         pass
 
-    def stop(done: int, of: int) -> None:
-        if done == 2:
-            raise StoppedError
+    real = zips.settled
 
+    def stop(name: str, *more: Any) -> str:
+        if name == "1.png":
+            raise StoppedError
+        return real(name, *more)
+
+    monkeypatch.setattr(zips, "settled", stop)
     with pytest.raises(StoppedError):
-        imported(tmp_path, {f"{n}.png": picture(n) for n in range(3)}, cats, readers, progress=stop)
+        imported(tmp_path, {f"{n}.png": picture(n) for n in range(3)}, cats, readers)
     assert all_files(cats) == EMPTY
 
 

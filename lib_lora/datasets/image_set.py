@@ -246,14 +246,6 @@ class ImageSet:
                 with suppress(OSError):  # other files are in it
                     entry.path.parent.rmdir()
 
-    def set_caption(self, image_id: str, text: str, was: str | None = None) -> None:
-        """Replace a caption. `was`: the text that the page started from.
-
-        Raises:
-            StaleError, DatasetError, OSError: as `change_image`.
-        """
-        self.change_image(image_id, {"caption": text}, was)
-
     def change_image(self, image_id: str, values: Mapping[str, Any], was: str | None = None) -> None:
         """Change fields of an image's edit, by their names, as one change that can be undone.
 

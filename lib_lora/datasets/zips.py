@@ -29,7 +29,6 @@ from lib_lora.files.plain_json import MOST_NESTED
 
 _CHUNK = 2**20
 _SPARE = 64 * 2**20  # bytes that remain free on the disk
-Progress = Callable[[int, int], None]  # images done, of all
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class Imported:
 
 
 def import_zip(
-    archive: Path, name: str, into: ImageSet, readers: Readers, reg: Callable[[], ImageSet] | None = None,
-    progress: Progress = lambda done, of: None,
+    archive: Path, name: str, into: ImageSet, readers: Readers, reg: Callable[[], ImageSet] | None = None
 ) -> Imported:  # fmt: skip
     """Add what a zip contains to a dataset, all or nothing.
 
@@ -56,7 +54,6 @@ def import_zip(
         archive: the zip; it stays. name: of it, for messages.
         into: the dataset. reg: gives that for regularisation images; it is called if there are any.
         readers: convert images.
-        progress: is told after each image; what it raises ends the import.
 
     Raises:
         DatasetError: the zip or the disk is at fault; nothing was added.
@@ -76,7 +73,6 @@ def import_zip(
                     edit = _with_mask(file, picked, target, readers, name, told, into)
                     images.append((replace(image, edit=edit), picked))
                     masks += [edit.mask] if edit.mask is not None else []
-                progress(number + 1, len(found.picked))
         batches = _with_edits(images, edits, found.edits)
         places = _add(batches[False], batches[True], into, reg)
     if not images:

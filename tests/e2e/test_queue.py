@@ -117,7 +117,12 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
     drop = next(value for _, name, value in job["settings"] if name == "data")
     images = server.data / ".train-lora" / "queue" / entry / drop
-    assert sorted(path.name for path in images.iterdir()) == ["cat.jp_", "cat.txt", "rocket.jp_"]
+    assert sorted(path.name for path in images.iterdir()) == [
+        "cat.jp_",
+        "cat.txt",
+        "rocket.jp_",
+        "train-lora-dataset.json",
+    ]
     assert requests.get(f"{server.url}/file={images / 'cat.jp_'}", timeout=30).status_code == 403
     _press(tab, "mine", "Remove")
     tab.row("mine").wait_for(state="detached", timeout=LOAD_MS)

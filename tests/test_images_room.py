@@ -231,6 +231,17 @@ def test_many_images_come_in_pages(room: Room) -> None:
     room.wait_for_cards(48)
 
 
+def test_of_a_zip_with_both_kinds_each_side_of_the_switch_takes_its_own(room: Room) -> None:
+    both = {"both.zip": packed({"img/10_cat/a.png": picture(64, 64), "reg/1_animal/b.png": picture(64, 64, 1)})}
+    room.choose(both)
+    room.page.get_by_text("'b.png': regularisation images, so not used here; drop the zip under Regularisation too.").wait_for()
+    room.wait_for_cards(1)
+    room.page.get_by_role("tab", name="Regularisation").click()
+    room.choose(both)
+    room.page.get_by_text("'a.png': images to learn from, so not used here; drop the zip under Images too.").wait_for()
+    room.wait_for_cards(1)
+
+
 def test_the_keyboard_alone_is_enough(room: Room) -> None:
     """Photos are chosen, a caption typed, a cut moved, an image left out, and all of it undone."""
     room.page.locator("body").press("Tab")

@@ -188,6 +188,14 @@ def test_images_captions_and_zips_arrive(api: Api) -> None:
     assert jpeg in api.files().values() and not any(path.endswith((".png", ".jpg")) for path in api.files())
 
 
+def test_of_a_zip_with_both_kinds_a_dataset_of_regularisation_images_takes_these(api: Api) -> None:
+    both = packed({"img/10_cat/a.png": picture(seed=1), "reg/1_animal/b.png": picture(seed=2)})
+    done = api.ask("POST", f"datasets/{api.made('animals')}/files", both, params={"name": "all.zip", "reg": "true"})
+    assert done["images"] == ["b.png"] and "'a.png': images to learn from" in done["problems"][0]
+    done = api.ask("POST", f"datasets/{api.made()}/files", both, params={"name": "all.zip", "reg": "false"})
+    assert done["images"] == ["a.png"] and "'b.png': regularisation images" in done["problems"][0]
+
+
 def test_an_image_goes_with_its_caption(api: Api, cats: str) -> None:
     api.ask("DELETE", f"datasets/{cats}/images/{api.ids(cats)['0.png']}")
     assert sorted(api.captions(cats)) == ["1.png", "2.png"] and not any("0." in path for path in api.files())

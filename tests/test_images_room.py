@@ -231,6 +231,31 @@ def test_many_images_come_in_pages(room: Room) -> None:
     room.wait_for_cards(48)
 
 
+def test_of_a_zip_with_both_kinds_each_side_of_the_switch_takes_its_own(room: Room) -> None:
+    both = {"both.zip": packed({"img/10_cat/a.png": picture(64, 64), "reg/1_animal/b.png": picture(64, 64, 1)})}
+    room.choose(both)
+    room.page.get_by_text("'b.png': regularisation images, so not used here; drop the zip under Regularisation too.").wait_for()
+    room.wait_for_cards(1)
+    room.page.get_by_role("tab", name="Regularisation").click()
+    room.choose(both)
+    room.page.get_by_text("'a.png': images to learn from, so not used here; drop the zip under Images too.").wait_for()
+    room.wait_for_cards(1)
+
+
+def test_a_new_image_goes_to_the_folder_that_is_chosen(room: Room) -> None:
+    folders = room.page.get_by_role("combobox", name="Folder for new images")
+    room.choose({"one.zip": packed({"10_cat/a.png": picture(64, 64)})})
+    room.wait_for_cards(1)
+    assert not folders.is_visible(), "there is no choice"
+    room.choose({"two.zip": packed({"3_dog/a.png": picture(64, 64, 1)})})
+    room.wait_for_cards(2)
+    folders.select_option("3_dog")
+    room.choose({"new.png": picture(64, 64, 2)})
+    room.wait_for_cards(3)
+    assert [path.parent.name for path in room.server.folder.rglob("*new.p*")] == ["3_dog"]
+    assert folders.input_value() == "3_dog", "it stays chosen"
+
+
 def test_the_keyboard_alone_is_enough(room: Room) -> None:
     """Photos are chosen, a caption typed, a cut moved, an image left out, and all of it undone."""
     room.page.locator("body").press("Tab")

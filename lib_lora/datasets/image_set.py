@@ -197,6 +197,10 @@ class ImageSet:
         if has + more > MAX_IMAGES:
             raise DatasetError([f"The dataset would have {has + more} images, must have at most {MAX_IMAGES}; add fewer."])
 
+    def folders(self) -> list[str]:
+        """The numbered folders that new images can go to; none in a dataset that is a folder on the disk."""
+        return [] if self.edits.source is not None else numbered_folders(self.folder)
+
     def has_typed(self, folder: str, stem: str) -> bool:
         """Whether an image of that name has a caption that was typed, which hides its file."""
         start = f"{folder}/{stem}" if folder else stem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +229,14 @@ class DatasetRoutes:
     async def receive(self, request: Request) -> Any:
         """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those.
 
-        `folder`: the numbered folder it belongs to, for a dataset that has several.
+        `folder`: the numbered folder it belongs to, for a dataset that has several. `reg`: "true" if the dataset is one of
+        regularisation images, which a zip may contain beside others.
         """
         dataset = self._catalogue.get(request.path_params["dataset"])
         arrivals = await in_thread(self._arrivals_of, dataset)
         asked = request.query_params
-        receiving = await in_thread(Receiving, arrivals, asked.get("name", ""), asked.get("folder", ""))
+        reg = asked.get("reg", "") == "true"
+        receiving = await in_thread(partial(Receiving, arrivals, asked.get("name", ""), asked.get("folder", ""), reg=reg))
         with receiving:
             await in_thread(lambda: self._looks_of(dataset).prepare())
             async for chunk in in_pieces(request.stream(), RECEIVED):

@@ -208,6 +208,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "id": dataset.id,
         "name": dataset.name,
         "folder": dataset.edits.source,
+        "folders": dataset.folders(),
         "undo": dataset.undoable,
         "undo_number": dataset.undo_number,
         "looked": {"done": done, "total": total},

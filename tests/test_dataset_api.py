@@ -111,8 +111,8 @@ def test_folders_can_be_hidden(tmp_path: Path) -> None:
 
 def test_a_page_tells_what_is_true_of_each_image(api: Api, cats: str) -> None:
     page = api.looked_at(cats)
-    assert {key: page[key] for key in ("id", "name", "folder", "undo", "page", "pages", "problems", "duplicates")} == {
-        "id": cats, "name": "cats", "folder": None, "undo": "", "page": 1, "pages": 1, "problems": [], "duplicates": 0,
+    assert {key: page[key] for key in ("id", "name", "folder", "folders", "undo", "page", "pages", "problems", "duplicates")} == {
+        "id": cats, "name": "cats", "folder": None, "folders": [], "undo": "", "page": 1, "pages": 1, "problems": [], "duplicates": 0,
     }  # fmt: skip
     assert page["looked"] == {"done": 3, "total": 3}
     images = {image["name"]: image for image in page["images"]}

@@ -23,7 +23,7 @@ IMAGE: dict[str, Any] = {
 COUNTS = {"all": 2, "no_caption": 2, "problem": 0, "duplicate": 0, "small": 0, "left_out": 0}
 DATASET: dict[str, Any] = {
     "id": "set", "name": "cats", "folder": None, "undo": "", "looked": {"done": 2, "total": 2}, "counts": COUNTS, "duplicates": 0,
-    "page": 1, "pages": 1, "tags": [], "problems": [], "undo_number": 0, "masks": {"count": 0, "covered": None, "unused": ""},
+    "page": 1, "pages": 1, "folders": [], "tags": [], "problems": [], "undo_number": 0, "masks": {"count": 0, "covered": None, "unused": ""},
 }  # fmt: skip
 MODE = {"name": "mode", "label": "Captions", "kind": "choice", "default": "missing", "help": "", "choices": [
     {"value": "missing", "label": "Only images without a caption"}, {"value": "replace", "label": "Replace captions"},

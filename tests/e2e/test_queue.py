@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Server, photos: Path, tmp_path: Path) -> None:
     _queue_four(tab, server, photos, tmp_path)
     tab.shot("11-queue")
+    tab.page.once("dialog", lambda box: box.accept())
     tab.page.locator("#train_lora_stop").click()
     for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)

@@ -25,7 +25,7 @@ from lib_lora.jobs.queue_listing import details, job_json, listing
 from lib_lora.jobs.queue_store import JOB, Store
 from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
-from tests.test_queue import Host, Plan, add, by_name, new_queue, states, wait_for
+from tests.test_queue import PLAN, Host, add, by_name, new_queue, states, wait_for
 
 
 class UnshowableError(Exception):
@@ -61,7 +61,7 @@ class Ending:
         if name == "broken":
             self.go.wait(30)
         self._meet(name, "at once")
-        yield Planned(Plan())  # type: ignore[arg-type]
+        yield Planned(PLAN)
         self._meet(name, "planning")
         yield Phase("waiting for the model")
         self._meet(name, "waiting")
@@ -278,7 +278,7 @@ def test_a_job_that_ended_while_the_disk_was_full_is_over_for_everybody_here(
 
 def test_a_held_out_loss_that_is_no_number_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def train(*_: object) -> Iterator[Event]:
-        yield Planned(Plan())  # type: ignore[arg-type]
+        yield Planned(PLAN)
         yield StepDone(1, 1, 1, 0.5, (1e-4,))
         yield HeldOut(1, math.nan)
         yield Finished(Path("a.safetensors"), 1)

@@ -19,6 +19,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.config.optimizer_specs import OPTIMIZERS  # noqa: E402
+from lib_lora.config.options import decimal  # noqa: E402
 from lib_lora.data.hidden_names import given_name  # noqa: E402
 from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.errors import TrainLoraError  # noqa: E402
@@ -30,7 +31,7 @@ from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
-from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
+from lib_lora.ui.form import basic_rows, component, installed_suggestions, settings_from, shown  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.form_restored import restored  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402

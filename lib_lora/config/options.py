@@ -141,6 +141,11 @@ def shown(raw: Any) -> str:
     return kinds.get(type(raw), f"a value of the type {type(raw).__name__}")
 
 
+def decimal(number: float) -> str:
+    """`number` without an exponent: 0.00005, 16."""
+    return f"{number:.12f}".rstrip("0").rstrip(".")
+
+
 def _parse_bool(raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw

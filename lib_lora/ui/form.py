@@ -10,7 +10,7 @@ import gradio as gr
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.optimizer_specs import OPTIMIZERS
-from lib_lora.config.options import Option
+from lib_lora.config.options import Option, decimal
 from lib_lora.data.captions import lines_of
 from lib_lora.errors import ConfigError
 from lib_lora.paths import pasted
@@ -60,11 +60,6 @@ def shown(opt: Option, value: Any) -> Any:
     if value is None:
         return ""
     return decimal(value) if opt.type is float else value
-
-
-def decimal(number: float) -> str:
-    """`number` without an exponent: 0.00005, 16."""
-    return f"{number:.12f}".rstrip("0").rstrip(".")
 
 
 def installed_suggestions(opt: Option) -> list[str]:

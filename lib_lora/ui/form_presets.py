@@ -11,10 +11,11 @@ from typing import Any
 
 import gradio as gr
 
+from lib_lora.advice.differences import in_words
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name
 from lib_lora.config.names import name_problem
 from lib_lora.config.options import Option
-from lib_lora.config.presets import PRESETS
+from lib_lora.config.presets import PRESETS, Choice
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, bounded
 from lib_lora.families.family import DetectedModel, Family
@@ -135,11 +136,14 @@ def choose_preset(title: Any) -> list[Any]:
     fields = _fields(build_config(preset.settings() if preset else {}))
     if preset is None:
         return ["", *fields]
-    rows = "".join(
-        f"<tr><th>{escape(options_by_name()[choice.name].declaration.label)}</th><td>{escape(str(choice.value))}</td><td>{escape(choice.why)}</td></tr>"
-        for choice in preset.choices
-    )
+    rows = "".join(map(_row, preset.choices))
     return [f"{hint_html(preset.text)}<table class='train-lora-report'>{rows}</table>", *fields]
+
+
+def _row(choice: Choice) -> str:
+    opt = options_by_name()[choice.name]
+    told = escape(in_words(opt, choice.value))
+    return f"<tr><th>{escape(opt.declaration.label)}</th><td>{told}</td><td>{escape(choice.why)}</td></tr>"
 
 
 def _chosen(shown: Any, choices: Iterable[str]) -> str | None:

@@ -167,8 +167,9 @@ def _captions(dataset: Dataset) -> str:
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
     """The placement of every sample, trained on or held out."""
     placements, problems = [], []
+    placed = {size: placement_of(size, config) for size in {sample.size for sample in dataset.samples}}
     for sample in dataset.samples:
-        placement = placement_of(sample.size, config)
+        placement = placed[sample.size]
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(

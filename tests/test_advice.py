@@ -59,13 +59,14 @@ def test_derived_settings_have_no_problem_and_no_note(situation: Situation) -> N
 
 @EVERY
 def test_every_derived_setting_has_one_sentence_why(situation: Situation) -> None:
-    choices = derive(situation).choices
+    derived = derive(situation)
+    choices = derived.choices
     assert {choice.name for choice in choices} >= ALWAYS
     assert len({choice.name for choice in choices}) == len(choices)
     for choice in choices:
         assert choice.why[0].isupper() or choice.why[0].isdigit(), choice
         assert choice.why.endswith(".") and ". " not in choice.why.replace("SD 1.x", "").replace("SD 2.x", ""), choice
-        assert derive(situation).config.value(options_by_name()[choice.name]) == choice.value
+        assert derived.config.value(options_by_name()[choice.name]) == choice.value
 
 
 @EVERY

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib_lora.advice.derive import RARE, USUAL_RATE, derive, trigger_for
-from lib_lora.advice.judgement import Judgement, changed, first_that_helps
+from lib_lora.advice.judgement import Judgement, changed, first_that_helps, only_new
 from lib_lora.advice.memory import needed_gb
 from lib_lora.advice.situation import NORMAL, THOROUGH, Situation
 from lib_lora.advice.training_length import images_seen
@@ -108,7 +108,8 @@ def rates_are_odd(config: TrainConfig, situation: Situation) -> Judgement | None
         for option in (option for option, rate in rates.items() if 0 < rate < LOW_OWN_RATE):
             found = decimal(rates[option])
             text = f"{title(option)}: {found} is far too low for {name}, which finds the learning rate itself and expects 1."
-            return Judgement(option, text, {other: 1.0 if rate or text_rate else 0.0 for other, rate in rates.items()})
+            ones = {other: 1.0 if rate or text_rate else 0.0 for other, rate in rates.items()}
+            return Judgement(option, text, only_new(config, ones))
     if spec.one_rate or not any(word in spec.attribute for word in ("Adam", "Lion")):
         return None
     high = [option for option, rate in rates.items() if rate >= HIGH_RATE]

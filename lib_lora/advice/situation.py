@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from lib_lora.config import data_rules
 from lib_lora.config.groups import TrainConfig
 from lib_lora.data.dataset import Dataset, Sample
 from lib_lora.data.sizes import Size
@@ -17,6 +18,13 @@ from lib_lora.plan import Length, planned_length
 Kind = Literal["person", "style", "object"]
 Captions = Literal["tags", "sentences", "none"]
 FAST, NORMAL, THOROUGH = 1, 3, 5
+_SIZE_RULES = (
+    data_rules.resolution_multiple,
+    data_rules.height_multiple,
+    data_rules.bucket_step_multiple,
+    data_rules.bucket_range,
+    data_rules.smallest_side_has_a_step,
+)
 _TAG_WORDS = 3.5  # words between two commas: tags have fewer, sentences more
 
 
@@ -53,12 +61,12 @@ class Situation:
     predicts_v: bool = False
 
     def length(self, config: TrainConfig) -> Length | None:
-        """The length of a run with these images; None if there are none.
+        """The length of a run with these images; None if there are none, or sizes of buckets are illegal.
 
         Raises:
             DatasetError: an image is too small or too long for every bucket.
         """
-        if not self.photos:
+        if not self.photos or any(rule(config) for rule in _SIZE_RULES):
             return None
         samples = (*self._samples(config, self.photos, is_reg=False), *self._samples(config, self.regularisation, is_reg=True))
         return planned_length(config, Dataset(samples, (), (), ()))

@@ -45,6 +45,8 @@ LIB, PAGE = ROOT / "lib_lora", ROOT / "javascript"
 # The tab shows what the rooms say that the webui's script imports, directly or not. The others are of the command line (also
 # comparisons with recordings, and what there is to say of a file), whose messages are English.
 START = ROOT / "scripts/train_lora.py"
+# rooms that the tab is to ask, whose messages are for the page
+AHEAD = LIB / "advice"
 # a room that says what it says in the files that it writes, for other programs
 IN_FILES = {"kohya/export.py"}
 # what a program reads, or what only another program is told
@@ -133,7 +135,7 @@ def imported(path: Path) -> set[Path]:
 def rooms() -> list[Path]:
     """The rooms of the tab."""
     found: set[Path] = set()
-    new = imported(START)
+    new = imported(START) | {path for path in AHEAD.glob("*.py") if path.name != "__init__.py"}
     while new:
         found |= new
         new = {room for path in new for room in imported(path)} - found

@@ -180,7 +180,7 @@ def test_a_loss_that_rises_is_found(seed: int) -> None:
 def test_a_rising_loss_is_mended_by_lower_rates() -> None:
     config, rising = derive(situation()).config, losses(400, lambda share: 0.1 + 0.5 * share)
     (told,) = judge_run(config, rising)
-    assert told.option == "unet_lr" and "The loss rises" in told and told.mend == {"unet_lr": 2.5e-5, "text_encoder_lr": 1.25e-5}
+    assert told.option == "unet_lr" and "the loss rises" in told and told.mend == {"unet_lr": 2.5e-5, "text_encoder_lr": 1.25e-5}
     prodigy = derive(situation(), {"optimizer": "Prodigy"}).config
     (told,) = judge_run(prodigy, rising)
     assert told.mend["optimizer"] == "AdamW" and judge(mended(prodigy, told), situation()) == []

@@ -19,6 +19,10 @@ from typing import Any
 
 import pytest
 
+from lib_lora.advice.derive import derive
+from lib_lora.advice.judgements import judge
+from lib_lora.advice.own_presets import read_preset
+from lib_lora.advice.run_judgements import judge_run
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config, group_titles, read_config
 from lib_lora.config.presets import PRESETS
@@ -38,6 +42,8 @@ from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, choose_preset, import_ht
 from lib_lora.ui.report import list_html, plan_html
 from tests.e2e.browser import launch, missing
 from tests.prose import prose
+from tests.situations import SITUATIONS
+from tests.test_advice_judgements import ODD, ids
 
 ROOT = Path(__file__).parent.parent
 LIB, PAGE = ROOT / "lib_lora", ROOT / "javascript"
@@ -285,6 +291,21 @@ def test_problems_and_notes_of_settings_are_translated_whole(changed: dict[str, 
     assert told
     for text in told:
         foreign = translated(str(text), language)
+        assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_advice_is_translated_whole(language: str) -> None:
+    """Reasons of derived settings, what is odd about settings, and what a preset from elsewhere lacks."""
+    told = {choice.why for situation in SITUATIONS for choice in derive(situation).choices}
+    for _, situation, pinned, _, _ in ODD:
+        told |= {str(one) for one in judge(derive(situation, pinned).config, situation, ids=ids)}
+    told |= {str(one) for one in judge_run(build_config({}), [0.1] * 100 + [0.9] * 100, 9.0, 8.0)}
+    shared = {"data": ["x"], "optimizer": "os.path.Thing", "rank": "x"}
+    told |= {str(one) for one in read_preset(json.dumps({"train_lora_preset": 1, "settings": shared}).encode()).left_out}
+    assert len(told) > 50
+    for text in told:
+        foreign = translated(text, language)
         assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
 
 

@@ -150,11 +150,16 @@ def memory_is_short(config: TrainConfig, situation: Situation, needed: Needed) -
     if free is None or situation.device != "cuda" or (needs := needed(config)) <= free:
         return None
     mend = first_that_helps(config, _smaller(config), lambda tried: needed(tried) <= free)
-    start = f"The run needs about {needs:.1f} GB of GPU memory, but {free:.1f} GB are free, so it"
     if not mend:
-        text = f"{start} will fail or be many times slower; close other programs that use the GPU, or load a smaller model."
+        text = (
+            f"The run needs about {needs:.1f} GB of GPU memory, but {free:.1f} GB are free, and no setting changes that; close "
+            "other programs that use the GPU, or load a smaller model."
+        )
         return Judgement("", text, {})
-    text = f"{start} may fail, or spill into the computer's memory (shared memory) and be many times slower."
+    text = (
+        f"The run needs about {needs:.1f} GB of GPU memory, but {free:.1f} GB are free, so it may fail, or spill into the "
+        "computer's memory (shared memory) and be many times slower."
+    )
     return Judgement(next(iter(mend)), text, mend)
 
 

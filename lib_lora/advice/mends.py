@@ -69,7 +69,7 @@ def _safe(name: str, config: TrainConfig) -> Mapping[str, Any]:
 
 
 def _problems(config: TrainConfig, situation: Situation) -> list[Problem]:
-    family = DetectedModel(situation.family, "", "the model" if situation.predicts_v else "")
+    family = DetectedModel(situation.family, "", "v" if situation.predicts_v else "")
     return config_problems(config, settle(config, family))
 
 

@@ -206,8 +206,9 @@ def _legal(settings: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, 
     ]
     code = code_of_others(settings)
     if code:
-        text = f"{shown(code[1])} is code of a package, which no preset may choose; if you trust it, enter the name yourself."
-        problems.append(Problem(code[0], f"{options[code[0]].title}: {text}"))
+        start = f"{options[code[0]].title}: {shown(code[1])}"
+        text = f"{start} is code of a package, which no preset may choose; if you trust it, enter the name yourself."
+        problems.append(Problem(code[0], text))
     refused = {problem.option for problem in problems}
     config, illegal = read_config({name: value for name, value in settings.items() if name not in refused})
     refused |= {problem.option for problem in illegal}

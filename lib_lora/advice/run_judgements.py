@@ -51,14 +51,18 @@ def loss_rises(config: TrainConfig, losses: Sequence[float]) -> Judgement | None
     if not is_rising(losses):
         return None
     optimizer = config.optimizer
-    start = "The loss rises, so the LoRA becomes worse with every step; stop the run and train again with"
     if optimizer_spec(optimizer.optimizer).one_rate:
         mend = {"unet_lr": USUAL_RATE, "text_encoder_lr": None if optimizer.text_encoder_lr else 0.0, "optimizer": "AdamW"}
-        return Judgement("optimizer", f"{start} AdamW, whose learning rate you can choose.", mend)
+        text = (
+            "The loss rises, so the LoRA becomes worse with every step; stop the run, and train again with AdamW and a usual "
+            "rate."
+        )
+        return Judgement("optimizer", text, mend)
     rates = {"unet_lr": optimizer.unet_lr, "text_encoder_lr": optimizer.text_encoder_lr or 0.0}
     slower = {name: max(rate / _SLOWER, _LOWEST) for name, rate in rates.items() if rate > 0}
     option = next(iter(slower), "unet_lr")
-    return Judgement(option, f"{start} a lower {title(option)}.", slower)
+    text = f"{title(option)}: the loss rises, so the LoRA becomes worse with every step; stop the run, and train again with less."
+    return Judgement(option, text, slower)
 
 
 def memory_spills(config: TrainConfig, reserved_gb: float | None, total_gb: float | None) -> Judgement | None:

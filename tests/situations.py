@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from lib_lora.advice.situation import Captions, Kind, Photo, Situation
+from lib_lora.config.groups import options_by_name
 from lib_lora.data.sizes import Size
 from lib_lora.families.family import Family
 from lib_lora.families.sd1 import SD1
@@ -45,3 +47,16 @@ SITUATIONS = [
 def named(situation: Situation) -> str:
     """The situation in a few words, as the id of a test."""
     return f"{len(situation.photos)}-{situation.family.id}-{situation.free_gb:g}GB-{situation.captions}-{situation.kind}"
+
+
+def legal(name: str, drawn: random.Random) -> Any:
+    """A legal value of an option, at random."""
+    opt = options_by_name()[name]
+    if opt.type is bool:
+        return drawn.random() < 0.5
+    if opt.choices:
+        return drawn.choice(opt.choices)
+    if opt.type in (int, float) and opt.declaration.between:
+        low, high = opt.declaration.between
+        return opt.type(drawn.uniform(low, min(high, low + 20)))
+    return opt.default

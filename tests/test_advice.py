@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from lib_lora.advice.derive import derive, trigger_for
-from lib_lora.advice.differences import differences, from_preset, in_words
+from lib_lora.advice.differences import changed_by_preset, differences, from_preset, in_words
 from lib_lora.advice.draft import Draft
 from lib_lora.advice.memory import needed_gb, usable_gb
 from lib_lora.advice.situation import FAST, THOROUGH, Photo, Situation, captions_of, photos_of
 from lib_lora.advice.training_length import images_seen
-from lib_lora.check import find_images
+from lib_lora.check import find_images, look
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name, unread
 from lib_lora.config.presets import PRESETS
 from lib_lora.config.rules import config_problems
@@ -27,7 +27,8 @@ from lib_lora.families.sdxl import SDXL
 from lib_lora.plan import make_plan
 from lib_lora.settle import settle
 from tests.conftest import write_picture
-from tests.situations import SITUATIONS, named, photos
+from tests.situations import SITUATIONS, legal, named, photos
+from tests.test_tab import Host
 
 EVERY = pytest.mark.parametrize("situation", SITUATIONS, ids=named)
 ALWAYS = {
@@ -148,18 +149,6 @@ def test_the_length_is_that_of_the_plan(seed: int, tmp_path: Path) -> None:
     assert derived.length == (plan.batches_per_epoch, plan.steps_per_epoch, plan.epochs, plan.steps)
     seen = plan.epochs * sum(plan.samples[index].repeats for index in range(len(learned)))
     assert 0.6 * images_seen(situation) <= seen <= 1.6 * images_seen(situation)
-
-
-def legal(name: str, drawn: random.Random) -> Any:
-    opt = options_by_name()[name]
-    if opt.type is bool:
-        return drawn.random() < 0.5
-    if opt.choices:
-        return drawn.choice(opt.choices)
-    if opt.type in (int, float) and opt.declaration.between:
-        low, high = opt.declaration.between
-        return opt.type(drawn.uniform(low, min(high, low + 20)))
-    return opt.default
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -304,3 +293,33 @@ def test_what_differs_from_a_preset(name: str) -> None:
     changed = replace(mine, data=replace(mine.data, resolution=768))
     assert [(found.name, found.before, found.after) for found in from_preset(preset, changed)] == [("resolution", "512", "768")]
     assert {found.name for found in from_preset(None, mine)} <= preset.settings().keys()
+
+
+def test_a_preset_changes_only_its_own_values() -> None:
+    mine = build_config({"resolution": 768, "rank": 64, "name": "x"})
+    told = {found.name: (found.before, found.after) for found in changed_by_preset(PRESETS["character"], mine)}
+    assert told.keys() == PRESETS["character"].settings().keys() - {"unet_lr"}
+    assert told["rank"] == ("64", "16") and told["lr_scheduler"] == ("constant", "cosine")
+    assert {found.name for found in changed_by_preset(None, mine)} == {"resolution", "rank"}
+
+
+def test_the_check_of_train_finds_nothing_in_derived_settings(photos_on_disk: Path, tmp_path: Path) -> None:
+    scanned = build_config({"data": [str(photos_on_disk)]})
+    learned, _ = photos_of(find_images(scanned), scanned.data.repeats)
+    for family in (SD1, SD2, SDXL):
+        host = Host(tmp_path)
+        host.held = DetectedModel(family, "a test")
+        situation = Situation(name="my cat", photos=learned, family=family, free_gb=12.0, device="cpu")
+        derived = derive(situation)
+        flat = {**derived.settings(), "name": "my cat", "data": [str(photos_on_disk)]}
+        found = look(build_config(flat), host)  # type: ignore[arg-type]
+        assert list(found.problems) == [] and found.plan is not None and derived.length is not None
+        assert (found.plan.steps, found.plan.steps_per_epoch) == (derived.length.steps, derived.length.steps_per_epoch)
+
+
+@pytest.fixture
+def photos_on_disk(tmp_path: Path) -> Path:
+    """Twelve photos without captions."""
+    for number in range(12):
+        write_picture(tmp_path / "photos" / f"{number}.png", 300 + 40 * (number % 3), 280, seed=number)
+    return tmp_path / "photos"

@@ -18,14 +18,14 @@ from lib_lora.advice.memory import needed_gb
 from lib_lora.advice.mends import mended, with_mends
 from lib_lora.advice.run_judgements import is_rising, judge_run
 from lib_lora.advice.situation import FAST, THOROUGH, Photo, Situation
-from lib_lora.config.groups import TrainConfig, build_config, options_by_name
+from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name, read_config
 from lib_lora.config.rules import config_problems
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import load_tokenizer, plain_ids
 from lib_lora.errors import Problem
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
-from tests.situations import SITUATIONS, named, photos
+from tests.situations import SITUATIONS, legal, named, photos
 
 
 def ids(text: str) -> Sequence[int]:
@@ -81,6 +81,17 @@ def test_what_is_odd_is_said_and_its_button_mends_it(odd: Situation, pinned: dic
     assert {name for name in config.to_flat() if config.to_flat()[name] != after.to_flat()[name]} == told.mend.keys()
     before, left = config_problems(config), config_problems(after)
     assert {str(problem) for problem in left} <= {str(problem) for problem in before}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_legal_settings_can_be_judged(seed: int) -> None:
+    drawn = random.Random(seed)
+    pinned = {opt.name: legal(opt.name, drawn) for opt in drawn.sample(all_options(), 15)}
+    odd = drawn.choice(SITUATIONS[:30])
+    config = read_config({**derive(odd).settings(), **pinned})[0]
+    for told in (*judge(config, odd, ids=ids), *with_mends(config_problems(config), config, odd)):
+        after = judge(mended(config, told), odd, ids=ids) if told.mend else []
+        assert str(told) not in map(str, after)
 
 
 def test_two_odd_things_are_both_said() -> None:

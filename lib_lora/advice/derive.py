@@ -13,7 +13,7 @@ from lib_lora.advice.draft import Draft
 from lib_lora.advice.memory import needed_gb, usable_gb
 from lib_lora.advice.situation import Situation
 from lib_lora.advice.training_length import choose_files, choose_length
-from lib_lora.config.groups import TrainConfig, build_config, read_config
+from lib_lora.config.groups import TrainConfig, read_config
 from lib_lora.config.names import name_problem
 from lib_lora.config.optimizer_specs import optimizer_spec
 from lib_lora.config.presets import Choice
@@ -66,11 +66,6 @@ def derive(situation: Situation, pinned: Mapping[str, Any] = NOTHING) -> Derived
         return Derived(choices, config, None)
 
 
-def usual(situation: Situation) -> TrainConfig:
-    """The configuration of a situation in which nothing is pinned."""
-    return build_config(derive(situation).settings())
-
-
 def _sizes(draft: Draft, situation: Situation) -> None:
     family = situation.family
     if family.id == "sdxl":
@@ -118,9 +113,11 @@ def _rates(draft: Draft, situation: Situation) -> None:
     rate = draft.config.optimizer.unet_lr
     if family.text_encoder_lr == 0 and rate > 0:
         draft.choose("text_encoder_lr", 0.0, "Training only the U-Net is usual for this model, and needs less memory.")
-    elif spec.one_rate or rate == 0:
-        draft.choose("text_encoder_lr", rate or USUAL_RATE / 2, "The optimizer uses one learning rate for everything."
-                     if spec.one_rate else "The U-Net is not trained, so the text encoder is.")  # fmt: skip
+    elif rate == 0:
+        rate = 1.0 if spec.one_rate else USUAL_RATE / 2
+        draft.choose("text_encoder_lr", rate, "The U-Net is not trained, so the text encoder is.")
+    elif spec.one_rate:
+        draft.choose("text_encoder_lr", rate, "The optimizer uses one learning rate for everything.")
     elif situation.kind == "style":
         draft.choose("text_encoder_lr", rate / 5, "A style is learned mostly by the U-Net.")
     else:

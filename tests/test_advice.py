@@ -323,3 +323,11 @@ def photos_on_disk(tmp_path: Path) -> Path:
     for number in range(12):
         write_picture(tmp_path / "photos" / f"{number}.png", 300 + 40 * (number % 3), 280, seed=number)
     return tmp_path / "photos"
+
+
+def test_regularisation_images_are_shown_once_unless_their_folder_says_otherwise() -> None:
+    """20 images of the subject in one bucket, and as many of the class: 10 in the same, 10 in another; in batches of 4."""
+    square, wide = Photo(Size(512, 512)), Photo(Size(512, 1024))
+    situation = Situation(photos=(square,) * 2, regularisation=(square,) * 10 + (wide,) * 10)
+    length = situation.length(build_config({"repeats": 10, "batch_size": 4, "epochs": 3}))
+    assert length == (8 + 3, 11, 3, 33)

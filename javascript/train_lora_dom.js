@@ -6,8 +6,8 @@ window.trainLora = window.trainLora || {};
 window.trainLora.dom = (() => {
     const page = window.trainLora;
     const SVG = "http://www.w3.org/2000/svg";
-    const SPOKEN = ["aria-label", "title", "placeholder"]; // attributes that are text for people
-    const OF_SVG = ["svg", "polyline", "text"];
+    const SPOKEN = ["aria-label", "aria-valuetext", "title", "placeholder"]; // attributes that are text for people
+    const OF_SVG = ["svg", "polyline", "text", "g", "circle", "line"];
     const given = new WeakMap(); // the text last set on a node; the webui's translation may have replaced it
 
     const find = (selector) => gradioApp().querySelector(selector);

@@ -123,6 +123,12 @@ window.trainLora.images = (() => {
         return page.report.filled();
     }
 
+    // Those that are shown, on all pages, as requests name them: some filters depend on the form.
+    function those() {
+        const {show, text} = asked;
+        return {show, text, settings: framedBy || ""};
+    }
+
     // The frames, and the counts of tokens, depend on the form.
     function settingsChanged(settings) {
         if (settings === framedBy) return;
@@ -141,6 +147,6 @@ window.trainLora.images = (() => {
 
     return {
         change, choose, filled, id, ids, look, needed, path, problems, refresh, settingsChanged, turn,
-        asked: () => asked, settings: () => framedBy || "", data: () => shown, kind: () => kind,
+        asked: () => asked, those, data: () => shown, kind: () => kind,
     };
 })();

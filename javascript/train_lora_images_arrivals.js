@@ -11,7 +11,7 @@ window.trainLora.imagesArrivals = (() => {
 
     const CAPTION = /\.(txt|caption)$/i;
 
-    let images = []; // {dataset, file} that wait, and other files
+    let images = []; // {dataset, file, folder, reg: of regularisation images} that wait, and other files
     let captions = []; // follow when all images are there, since an image may get another name
     let told = []; // problems of this arrival
     let running = 0;
@@ -38,10 +38,10 @@ window.trainLora.imagesArrivals = (() => {
         if (named) tell([{text: page.words.say("The browser cannot read {names}; check the permissions.", {names: named})}]);
     }
 
-    async function sendOne({dataset, file}) {
+    async function sendOne({dataset, file, folder, reg}) {
         const counts = CAPTION.test(file.name) ? 0 : 1;
         imagesOnTheWay += counts;
-        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name})}`, file);
+        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name, folder, reg})}`, file);
         imagesOnTheWay -= counts;
         tell(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems);
         if (answer.status === 404) forget(dataset);
@@ -78,21 +78,23 @@ window.trainLora.imagesArrivals = (() => {
         told = [];
     }
 
-    function take(dataset, files) {
+    function take(files, to) {
         const taken = files.slice(0, MOST);
         if (taken.length < files.length) tell([{text: page.words.say("Only the first {most} files are taken; drop the others later.", {most: MOST})}]);
-        for (const file of taken) (CAPTION.test(file.name) ? captions : images).push({dataset, file});
+        for (const file of taken) (CAPTION.test(file.name) ? captions : images).push({...to, file});
         total += taken.length;
     }
 
     // `unread`: names of files that the browser does not give.
     async function send(files, unread = []) {
+        const folder = page.imagesPanel.folder();
+        const reg = page.images.kind() === "reg";
         const dataset = files.length ? await page.images.needed() : "";
         if (!isArriving()) begin();
         tellUnread(unread);
         if (told.length) page.images.problems(told);
         if (!dataset) return;
-        take(dataset, files);
+        take(files, {dataset, folder, reg});
         progress();
         const work = async () => {
             running += 1;

@@ -93,9 +93,8 @@ window.trainLora.imagesCaptioners = (() => {
     async function start() {
         const captioner = chosen();
         problems = [];
-        const {show, text} = page.images.asked();
         const options = Object.fromEntries(captioner.options.map((option) => [option.name, currentOf(captioner.id, option)]));
-        const body = {captioner: captioner.id, options, show, text};
+        const body = {captioner: captioner.id, options, ...page.images.those()};
         if (await sent("POST", body)) page.imagesPanel.say(page.words.say("{name} writes captions", captioner));
     }
 

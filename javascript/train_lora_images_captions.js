@@ -15,10 +15,7 @@ window.trainLora.imagesCaptions = (() => {
     let preview = null; // {count, changes} of `previewed`
     let previewed = "";
 
-    const request = () => {
-        const {show, text} = page.images.asked();
-        return {...wish, show, text};
-    };
+    const request = () => ({...wish, ...page.images.those()});
 
     function set(name, value) {
         wish[name] = value;

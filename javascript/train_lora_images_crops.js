@@ -31,8 +31,7 @@ window.trainLora.imagesCrops = (() => {
         told = "Cropping";
         again();
         setTimeout(count, POLL_MS);
-        const {show, text} = page.images.asked();
-        const answer = await page.images.change("POST", "/crops", {mode, show, text, settings: page.images.settings()});
+        const answer = await page.images.change("POST", "/crops", {mode, ...page.images.those()});
         running = false;
         told = "";
         if (answer.ok) {

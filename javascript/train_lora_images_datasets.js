@@ -55,18 +55,24 @@ window.trainLora.imagesDatasets = (() => {
         await refresh();
     }
 
+    // What was done all the same, though not with all.
+    const told = ({problems}) => page.images.problems(problems.map((text) => ({text})));
+
     async function download() {
-        const answer = await send("POST", page.images.path("/export"));
+        const answer = await send("POST", page.images.path("/export"), {settings: page.images.those().settings});
         if (!answer.ok) return;
+        told(answer.data);
         const link = Object.assign(document.createElement("a"), {href: page.api.url(answer.data.path), download: answer.data.name});
         link.click();
     }
 
     async function writeCaptions() {
-        const plan = await send("POST", page.images.path("/write"), {preview: true});
+        const plan = await send("POST", page.images.path("/write"), {preview: true, settings: page.images.those().settings});
         if (!plan.ok || !confirm(page.words.say("Write {count} caption files to {folder}?", plan.data))) return;
-        const answer = await send("POST", page.images.path("/write"));
-        if (answer.ok) page.imagesPanel.say(page.words.say("{count} caption files written", answer.data));
+        const answer = await send("POST", page.images.path("/write"), {settings: page.images.those().settings});
+        if (!answer.ok) return;
+        told(answer.data);
+        page.imagesPanel.say(page.words.say("{count} caption files written", answer.data));
     }
 
     const BUTTONS = [

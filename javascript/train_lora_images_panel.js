@@ -14,6 +14,7 @@ window.trainLora.imagesPanel = (() => {
 
     let parts = null;
     const told = {arriving: "", problems: [], spoken: ""};
+    let folders = null; // the field of folderChoice
 
     // A control that is made once, and whose value the user alone changes.
     function control(tag, attributes, kind, changed) {
@@ -29,6 +30,22 @@ window.trainLora.imagesPanel = (() => {
             node.value = "";
         });
         return [page.dom.button("train-lora-small", {text: () => text, press: () => input.node.click()}), input];
+    }
+
+    // The numbered folder that new images go to, where the dataset has several.
+    function folderChoice() {
+        const {node} = control("select", {"aria-label": "Folder for new images"}, "change", () => {});
+        folders = node;
+        return {
+            node,
+            needed: ({data}) => data?.folders.length > 1,
+            show({data}) {
+                if (data.folders.join("/") === [...node.options].map(({value}) => value).join("/")) return;
+                const chosen = node.value;
+                node.replaceChildren(...data.folders.map((name) => new Option(name, name)));
+                if (data.folders.includes(chosen)) node.value = chosen;
+            },
+        };
     }
 
     const filters = () => page.dom.view("div", "train-lora-row-buttons", {
@@ -123,7 +140,7 @@ window.trainLora.imagesPanel = (() => {
         const {view, line, list} = page.dom;
         const drop = view("div", "train-lora-drop", {parts: [
             line("span", "", ({data}) => (data?.counts.all ? MORE : EMPTY)),
-            ...chooser("Choose images", {}), ...chooser("Choose a folder", {webkitdirectory: ""}),
+            ...chooser("Choose images", {}), ...chooser("Choose a folder", {webkitdirectory: ""}), folderChoice(),
         ]});
         const status = (part) => view("div", "", {attributes: () => ({role: "status"}), parts: [part]});
         return page.imagesKinds.build([
@@ -163,6 +180,9 @@ window.trainLora.imagesPanel = (() => {
         again();
     }
 
+    // For new images; empty unless there is a choice.
+    const folder = () => (shown.data?.folders.length > 1 ? folders.value : "");
+
     // For screen readers.
     function say(text) {
         told.spoken = text;
@@ -176,5 +196,5 @@ window.trainLora.imagesPanel = (() => {
         page.dom.find("#train_lora_images").addEventListener("keydown", undoByKey);
     });
 
-    return {arriving, control, problems, say, show};
+    return {arriving, control, folder, problems, say, show};
 })();

@@ -4,9 +4,6 @@
 window.trainLora = window.trainLora || {};
 window.trainLora.progress = (() => {
     const page = window.trainLora;
-    const SAMPLE = "train-lora/sample";
-    const COLUMNS = 6; // of samples
-
     let parts = null; // views, in this order
     let told = null; // the last announcement
 
@@ -28,7 +25,9 @@ window.trainLora.progress = (() => {
     function facts({job, run}) {
         const speed = job.steps_per_s;
         const rows = [["Step", `${job.step} / ${job.total}`]];
-        if (run.means.length) rows.push(["Loss", run.means[run.means.length - 1].toFixed(4)]);
+        if (job.epochs) rows.push(["Epoch", `${job.epoch} / ${job.epochs}`]);
+        const mean = run.buckets[run.buckets.length - 1]?.mean;
+        if (typeof mean === "number") rows.push(["Loss", mean.toFixed(4)]);
         if (speed) rows.push(["Speed", speed >= 1 ? `${speed.toFixed(2)} it/s` : `${(1 / speed).toFixed(2)} s/it`]);
         if (job.eta_s !== null) rows.push(["Remaining", duration(job.eta_s)]);
         rows.push(["Elapsed", duration(job.seconds)]);
@@ -38,33 +37,6 @@ window.trainLora.progress = (() => {
 
     function fact() {
         return page.dom.view("div", "", {parts: [page.dom.line("dt", "", ([name]) => name), page.dom.line("dd", "", ([, text]) => text)]});
-    }
-
-    function curves({job, run}) {
-        const lines = {"train-lora-raw": run.losses, "train-lora-mean": run.means};
-        return {lines, low: run.low, high: run.high, first: job.first_step, steps: job.total};
-    }
-
-    // The newest samples: rows are prompts, columns are steps, the newest last.
-    const columns = ({job}) => job.sampled.slice(-COLUMNS); // `[step, number of samples]`
-    const rows = ({job}) => job.prompts.map((prompt, place) => ({job, prompt, place}));
-
-    // No `src` if the prompt was added after the step.
-    function picturesOf({job, prompt, place}) {
-        return columns({job}).map(([step, count]) => ({
-            step, src: place < count ? `${SAMPLE}/${job.id}/${step}/${place}` : "", alt: page.words.say("{prompt}, step {step}", {prompt, step}),
-        }));
-    }
-
-    function samples() {
-        const {view, line} = page.dom;
-        const picture = () => view("img", "", {attributes: ({src, alt}) => ({src, alt}), needed: ({src}) => src});
-        const cell = () => view("td", "", {parts: [picture()]});
-        const name = () => view("th", "", {text: ({prompt}) => prompt, attributes: ({prompt}) => ({title: prompt})});
-        const row = () => view("tr", "", {parts: [name()], items: picturesOf, make: cell, key: ({step}) => step});
-        const title = () => line("th", "", ([step]) => (step ? page.words.say("Step {step}", {step}) : "Before"));
-        const head = view("tr", "", {parts: [line("th", "", () => "")], items: columns, make: title, key: ([step]) => step});
-        return view("table", "train-lora-samples", {parts: [head], items: rows, make: row, needed: ({job}) => job.sampled.length > 0});
     }
 
     function files(title, filesOf) {
@@ -92,8 +64,9 @@ window.trainLora.progress = (() => {
                 attributes: ({job}) => ({max: job.total, value: job.step, "aria-label": page.words.say("Steps of {name}", job)}),
             }),
             view("dl", "train-lora-numbers", {items: facts, make: fact, key: ([name]) => name, needed: isCounted}),
-            page.chart.labelled(curves, ({run}) => run.losses.length > 1),
-            samples(),
+            page.runChart.chart(({run}) => run.buckets.length > 1),
+            page.samples.table(),
+            page.ring.choice((shown) => !isOver(shown)),
             files("Saved in between", ({job}) => job.between),
             files("Files left on the disk", ({job}) => (isOver({job}) ? job.left : [])),
             view("div", "train-lora-best", {
@@ -150,5 +123,5 @@ window.trainLora.progress = (() => {
 
     onUiLoaded(() => page.dom.find("#train_lora_message").setAttribute("role", "status"));
 
-    return {replace, stateShown};
+    return {duration, replace, stateShown};
 })();

@@ -86,8 +86,7 @@ window.trainLora.queueJob = (() => {
     }
 
     function curve({details: {curve: losses}}) {
-        const lines = {"train-lora-mean": losses};
-        return {lines, low: Math.min(...losses), high: Math.max(...losses), first: 0, steps: losses.length};
+        return {losses, low: Math.min(...losses), high: Math.max(...losses)};
     }
 
     // A view of `{details}`, which are null until they are loaded.

@@ -1,4 +1,4 @@
-// The status poll, and the losses received so far. It works with and without gradio's queue, and finds a running job after a
+// The status poll, and the curve received so far. It works with and without gradio's queue, and finds a running job after a
 // reload. Other scripts listen to `trainLoraStatus`.
 "use strict";
 
@@ -13,41 +13,41 @@ window.trainLora.status = (() => {
         running: "Running", lent: "Lent", paused: "Paused", stopping: "Stopping", done: "Done", finished: "Done", stopped: "Stopped",
         failed: "Failed", waiting: "Waiting", interrupted: "Interrupted", broken: "Unreadable",
     };
-    const KEPT = 0.95; // decay of the mean per step
+    // of a row of the curve: steps together, with their lowest and highest loss and where these are (`jobs/curve.py`)
+    const COLUMNS = ["first", "lowStep", "low", "highStep", "high", "mean", "seconds", "lowRate", "highRate", "norm"];
 
-    let run = null; // the losses of the last reported job
+    const EMPTY = {stride: 0, buckets: []};
+
+    let run = null; // the curve of the last reported job: its buckets, each of `stride` steps
     let timer = null;
 
     const isActive = (state) => ACTIVE.includes(state);
     const runOf = (job) => `${job.id} ${job.started}`; // a job that is resumed runs again under its id
 
-    // The bias-corrected exponential mean. null is a loss that is not finite; a note says which step.
-    function take(losses) {
-        for (const told of losses) {
-            const loss = told === null ? run.losses[run.losses.length - 1] || 0 : told;
-            run.losses.push(loss);
-            run.mean = KEPT * run.mean + (1 - KEPT) * loss;
-            run.means.push(run.mean / (1 - KEPT ** run.losses.length));
-            run.low = Math.min(run.low, loss);
-            run.high = Math.max(run.high, loss);
-        }
+    const bucketOf = (row) => Object.fromEntries(COLUMNS.map((name, place) => [name, row[place]]));
+
+    // The server thins the curve as the run grows; then all of it comes anew.
+    function take({stride, first, buckets}) {
+        run.stride = stride;
+        run.buckets = [...run.buckets.slice(0, first), ...buckets.map(bucketOf)];
     }
 
-    async function ask(since) {
-        const response = await fetch(`${STATUS}?since=${since}`, {cache: "no-store"});
+    // The last bucket is asked for again: it may have got more steps.
+    async function ask({stride, buckets}) {
+        const response = await fetch(`${STATUS}?stride=${stride}&from=${Math.max(0, buckets.length - 1)}`, {cache: "no-store"});
         if (response.status === 401) page.guard.lock();
         return response.ok ? response.json() : null;
     }
 
     // The server's status; updates `run`.
     async function latest() {
-        const since = run ? run.losses.length : 0;
-        let told = await ask(since);
+        const asked = run;
+        let told = await ask(run || EMPTY);
         const other = told?.job && runOf(told.job) !== run?.id;
-        if (other && since) told = await ask(0);
+        if (other && asked) told = await ask(EMPTY);
         if (!told?.job) return told;
-        if (other) run = {id: runOf(told.job), losses: [], means: [], mean: 0, low: Infinity, high: -Infinity};
-        if (other || run.losses.length === since) take(told.job.losses);
+        if (other) run = {id: runOf(told.job), ...EMPTY};
+        take(told.job.curve);
         return told;
     }
 

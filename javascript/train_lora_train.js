@@ -1,5 +1,5 @@
 // The buttons of a run. One press of Train is one job, the page reacts at once, and an older job is hidden until the answer
-// arrives. The others are shown while they apply, and labelled with their job.
+// arrives. The others are shown while they apply.
 "use strict";
 
 window.trainLora = window.trainLora || {};
@@ -11,8 +11,8 @@ window.trainLora.train = (() => {
         train_lora_pause: ["running", "lent"],
         train_lora_go_on: ["paused"],
         train_lora_save_now: ["running", "lent", "paused"],
+        train_lora_sample_now: ["running", "lent", "paused"],
     };
-    const OF_A_RUN = ["train_lora_stop", "train_lora_keep", ...Object.keys(SHOWN)];
 
     let pressed = false; // Train was pressed, and gradio has not marked it as pending yet
     let starting = false;
@@ -82,10 +82,6 @@ window.trainLora.train = (() => {
         const active = page.status.isActive(job.state);
         see("train_lora_more_buttons", active);
         for (const [id, states] of Object.entries(SHOWN)) see(id, states.includes(job.state));
-        for (const id of OF_A_RUN) {
-            const node = page.dom.find(`#${id}`);
-            if (node) page.dom.setAttribute(node, "aria-label", active ? `${node.textContent.trim()}: ${job.name}` : null);
-        }
     });
 
     onUiLoaded(() => {

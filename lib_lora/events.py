@@ -45,13 +45,17 @@ class Encoded:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step is finished. `step` counts from 1, `epoch` from 1."""
+    """One optimizer step is finished. `step` counts from 1, `epoch` from 1.
+
+    `gradient_norm` is that of all gradients before clipping; None if they are not clipped.
+    """
 
     step: int
     total: int
     epoch: int
     loss: float
     learning_rates: tuple[float, ...]
+    gradient_norm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -24,8 +25,12 @@ class RunControl:
         self.on_write_failed = on_write_failed
         self._changed = threading.Condition(threading.RLock())  # a signal handler may interrupt the thread that holds it
         self._end: _End | None = None
-        self._paused = self._suspended = self._save = False
+        self._paused = self._suspended = self._save = self._sample = False
+        self._serves: set[str] = set()  # requests that were taken and are not served yet
         self._still = 0  # number of reasons why the run does not use its model now
+        self._stands_since: float | None = None
+        self._stood_s = 0.0
+        self.pauses_itself = False  # the run stands by itself where it can do what is asked meanwhile; set by the run
 
     def request_stop(self, *, keep: bool) -> None:
         """Request the end after the step; with `keep` the LoRA is saved. The first request wins."""
@@ -58,14 +63,46 @@ class RunControl:
         return self._end == "leave"
 
     def request_save(self) -> None:
-        """Request a LoRA after the next step."""
-        self._save = True
+        """Request a LoRA after the step; a paused run saves it at once."""
+        with self._changed:
+            self._save = True
+            self._changed.notify_all()
+
+    def request_sample(self) -> None:
+        """Request samples after the step; a paused run draws them at once."""
+        with self._changed:
+            self._sample = True
+            self._changed.notify_all()
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether a LoRA or samples are requested that were not taken yet."""
+        return self._save or self._sample
 
     def take_save_request(self) -> bool:
         """Whether a LoRA was requested since the last call."""
         with self._changed:
             asked, self._save = self._save, False
+            self._serves |= {"save"} if asked else set()
             return asked
+
+    def take_sample_request(self) -> bool:
+        """Whether samples were requested since the last call."""
+        with self._changed:
+            asked, self._sample = self._sample, False
+            self._serves |= {"sample"} if asked else set()
+            return asked
+
+    def served(self) -> None:
+        """Mark all requests that were taken as served; called by the run."""
+        with self._changed:
+            self._serves = set()
+
+    @property
+    def asked(self) -> list[str]:
+        """Which of `save` and `sample` are requested and not served yet."""
+        with self._changed:
+            return [kind for kind, open_ in (("save", self._save), ("sample", self._sample)) if open_ or kind in self._serves]
 
     def pause(self) -> None:
         """Pause the run after its step, until `unpause` or a request to end; for the user."""
@@ -95,16 +132,32 @@ class RunControl:
             self._suspended = False
             self._changed.notify_all()
 
-    def stand(self, *, paused: bool = True) -> None:
-        """Block while the run is suspended or, with `paused`, paused; called by the run."""
+    def stand(self, *, paused: bool = True, serves: bool = False) -> None:
+        """Block while the run is suspended or, with `paused`, paused; with `serves`, a request ends that. Called by the run."""
 
         def goes() -> bool:
-            return not (self._suspended or (paused and self._paused))
+            return not (self._suspended or (paused and self._paused and not (serves and self.has_requests)))
 
         with self._changed:
             if not goes():
-                with self.still():
+                with self.still(), self._timed():
                     self._changed.wait_for(goes)
+
+    @property
+    def clock_s(self) -> float:
+        """Seconds of a clock that stands while the run does."""
+        with self._changed:
+            return (time.monotonic() if self._stands_since is None else self._stands_since) - self._stood_s
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """In the block, the clock stands."""
+        self._stands_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stood_s += time.monotonic() - self._stands_since
+            self._stands_since = None
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from lib_lora.output.checkpointer import Checkpointer
 from lib_lora.output.lora_writer import LoraWriter
 from lib_lora.output.metadata import cut_metadata
 from lib_lora.output.removal import clean_up
+from lib_lora.output.standing import stood
 from lib_lora.output.written_files import WrittenFiles
 from lib_lora.plan import Batch, Plan
 from lib_lora.run_control import RunControl
@@ -149,21 +150,21 @@ def _steps(
     needs_vae = loan.base.family.inpaints or not config.data.cache_latents
     if first == 0:
         yield from checkpointer.before()
+    done: StepDone | None = None
     for batches in plan.updates(config.run.seed, first):
-        done = yield from _step(batches, loan, trainer, control, needs_vae=needs_vae)
-        if done is None:
+        yield from stood(done, loan, trainer, checkpointer, control, needs_vae=needs_vae)
+        if (done := (yield from _step(batches, loan, trainer, control, needs_vae=needs_vae))) is None:
             return
         yield from map(Note, trainer.take_told())
         yield done
-        yield from checkpointer.after(done, asked=control.take_save_request())
+        yield from checkpointer.after(done, asked=control.take_save_request(), asked_samples=control.take_sample_request())
+    control.pauses_itself = False
 
 
 def _step(
     batches: Sequence[Batch], loan: Loan, trainer: Trainer, control: RunControl, *, needs_vae: bool
 ) -> Generator[Event, None, StepDone | None]:
     """One step, repeated if the checkpoint was unloaded during it; None if the end is requested."""
-    if (yield from loan.offer(needs_vae=needs_vae)):
-        trainer.renew()
     while not control.stop_requested:
         try:
             return trainer.step(batches)

@@ -19,38 +19,11 @@ from PIL import Image
 from lib_lora.datasets.captionings import Captionings
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.ui.api.datasets import add_dataset_routes
-from lib_lora.ui.api.image_tools import PlainTools
 from lib_lora.ui.guard import Guard
+from tests.folder_host import FolderHost, PlainTools
 
 ROOT = "/lora-train/v1"
 SECONDS = 60
-
-
-class Lends:
-    """A host with a folder and no model."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def device(self) -> Any:
-        import torch
-
-        return torch.device("cpu")
-
-    def problems(self) -> list[str]:
-        return []
-
-    def detected_model(self) -> None:
-        return None
-
-    def lora_folder(self) -> Path:
-        return self.folder
-
-    def work_folder(self) -> Path:
-        return self.folder / ".train-lora"
-
-    def look(self) -> None:
-        return None
 
 
 def app_in(folder: Path, guard: Guard | None = None, *, login: bool = False, hides_folders: bool = False) -> Any:
@@ -58,7 +31,7 @@ def app_in(folder: Path, guard: Guard | None = None, *, login: bool = False, hid
     app: Any = FastAPI()
     app.auth, app.tokens = ({"me": "secret"} if login else None), {"session": "me"}
     folder.mkdir(parents=True, exist_ok=True)
-    host: Any = Lends(folder / "loras")
+    host: Any = FolderHost(folder / "loras")
     tools = PlainTools(folder / "wd14", may_choose=not hides_folders)
     allowed = guard or Guard(trust_everybody=True)
     add_dataset_routes(app, Catalogue(folder / "sets"), allowed, tools, Captionings(), hides_folders=hides_folders, host=host)
@@ -89,6 +62,14 @@ class Api:
     def answer(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         sent = {"content": body} if isinstance(body, (bytes, str)) else {"json": body} if body is not None else {}
         return self.client.request(method, f"{ROOT}/{path}", **sent, **more)
+
+    def made_with_captions(self) -> str:
+        """A new dataset of two captioned pictures."""
+        dataset = self.made()
+        for number in range(2):
+            self.upload(dataset, f"{number}.png", picture(seed=number))
+            self.upload(dataset, f"{number}.txt", f"a cat, tag{number}".encode())
+        return dataset
 
     def made(self, name: str = "cats", **fields: Any) -> str:
         """The id of a new dataset."""

@@ -138,10 +138,10 @@ def serve(folder: Path, port: int, language: str) -> None:
     from lib_lora.languages.spoken import follow
     from lib_lora.tiny import write_tiny
     from lib_lora.ui.api.datasets import add_dataset_routes
-    from lib_lora.ui.api.image_tools import PlainTools
     from lib_lora.ui.guard import Guard
     from lib_lora.ui.routes import add_routes
     from lib_lora.ui.tab import TrainTab
+    from tests.folder_host import PlainTools
 
     follow(lambda: language)
     load_tokenizer()  # the webui has loaded one; transformers cannot be imported by several threads at once

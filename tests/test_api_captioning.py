@@ -21,16 +21,16 @@ from PIL import Image  # noqa: E402
 from lib_lora.datasets import captioning  # noqa: E402
 from lib_lora.datasets.captioner_fields import SENTENCE, TAGS, Field  # noqa: E402
 from lib_lora.datasets.captioner_offers import Offer  # noqa: E402
-from lib_lora.datasets.captionings import Captionings  # noqa: E402
+from lib_lora.datasets.captionings import Captionings, Started  # noqa: E402
 from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.datasets.crops import Autocrop  # noqa: E402
 from lib_lora.datasets.image_set import ImageSet  # noqa: E402
-from lib_lora.ui.api import image_tools  # noqa: E402
 from lib_lora.ui.api.captioning import JOB  # noqa: E402
 from lib_lora.ui.api.datasets import add_dataset_routes  # noqa: E402
+from lib_lora.ui.api.image_tools import ImageTools  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
-from tests.api import Lends  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost, PlainTools  # noqa: E402
 from tests.house import assert_one_sentence  # noqa: E402
 
 ROOT = "/lora-train/v1"
@@ -109,7 +109,7 @@ class Room:
             Tools(self.stub),
             self.captionings,
             hides_folders=False,
-            host=Lends(self.folder),
+            host=FolderHost(self.folder),
         )
         return TestClient(app)
 
@@ -124,6 +124,15 @@ class Room:
 
     def start(self, dataset: ImageSet | None = None, **body: Any) -> Any:
         return self.client.post(self.path(dataset), json={"captioner": "stub", **body})
+
+    def at_work(self) -> Started:
+        """The captioning, started and held at its first image."""
+        self.stub.goes_on.clear()
+        self.start()
+        assert self.stub.asked.acquire(timeout=WAIT_S)
+        started = self.captionings.running
+        assert started is not None
+        return started
 
     def progress(self) -> dict[str, Any]:
         return dict(self.client.get(self.path()).json())
@@ -191,7 +200,7 @@ def test_progress_is_told_and_one_undo_takes_all_back(room: Room) -> None:
 
 
 def test_options_reach_the_captioner_and_the_captions(room: Room) -> None:
-    room.dataset.set_caption(room.dataset.entries()[0][0].id, "mine")
+    room.dataset.change_image(room.dataset.entries()[0][0].id, {"caption": "mine"})
     room.stub.answer = lambda: [("hat", 0.9), ("red_hat", 0.8), ("tree", 0.7), ("rain", 0.2)]
     options = {"mode": "append", "prefix": "ohwx", "threshold": 0.5, "most_tags": 2.0, "unwanted": "Tree, Hat", "key": "secret"}
     assert room.start(options=options).status_code == 200
@@ -204,7 +213,7 @@ def test_options_reach_the_captioner_and_the_captions(room: Room) -> None:
 def test_only_the_images_that_are_shown_are_captioned(room: Room) -> None:
     """The same filter and text as of the listing."""
     first, second, _ = room.dataset.entries()[0]
-    room.dataset.set_caption(first.id, "mine")
+    room.dataset.change_image(first.id, {"caption": "mine"})
     room.dataset.change_image(second.id, {"left_out": True})
     room.start(show="left_out", options={"mode": "replace"})
     assert room.ended()["total"] == 1 and room.captions() == ["mine", "a cat", None]
@@ -242,11 +251,7 @@ def test_a_second_start_is_refused_and_told_elsewhere(room: Room) -> None:
 
 def test_a_deleted_dataset_ends_the_captioning_and_stays_deleted(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioning, "WRITE_S", 0.05)
-    room.stub.goes_on.clear()
-    room.start()
-    assert room.stub.asked.acquire(timeout=WAIT_S)
-    started = room.captionings.running
-    assert started is not None
+    started = room.at_work()
     assert room.client.delete(f"{ROOT}/datasets/{room.dataset.id}").status_code == 200
     room.stub.goes_on.set()
     assert started.job.join(WAIT_S) and not started.job.progress.problems
@@ -261,11 +266,7 @@ def test_a_captioner_that_hangs_is_left_with_its_dataset(room: Room, monkeypatch
     """The image at work never ends; the captioning does."""
     monkeypatch.setattr(captioning, "WRITE_S", 0.05)
     monkeypatch.setattr(captioning, "LEAVE_S", 0.1)
-    room.stub.goes_on.clear()
-    room.start()
-    assert room.stub.asked.acquire(timeout=WAIT_S)
-    started = room.captionings.running
-    assert started is not None
+    started = room.at_work()
     room.client.delete(f"{ROOT}/datasets/{room.dataset.id}")
     assert started.job.join(Stub.seconds / 2) and "deleted" in started.job.progress.ended
 
@@ -296,7 +297,7 @@ def test_what_is_missing_is_told(room: Room) -> None:
 def test_nothing_to_caption_is_told(room: Room) -> None:
     assert "filter" in told(room.start(show="left_out"), 422)[0]
     for entry in room.dataset.entries()[0]:
-        room.dataset.set_caption(entry.id, "mine")
+        room.dataset.change_image(entry.id, {"caption": "mine"})
     assert "replace" in told(room.start(), 422)[0]
 
 
@@ -312,7 +313,7 @@ def test_a_stranger_neither_starts_nor_stops(tmp_path: Path) -> None:
     dataset = catalogue.create("cats")
     dataset.add("a.png", write_picture(tmp_path / "a.png"))
     app = FastAPI()
-    add_dataset_routes(app, catalogue, Guard(), Tools(stub), Captionings(), hides_folders=False, host=Lends(tmp_path))
+    add_dataset_routes(app, catalogue, Guard(), Tools(stub), Captionings(), hides_folders=False, host=FolderHost(tmp_path))
     client = TestClient(app)  # it is not at the webui's computer
     path = f"{ROOT}/datasets/{dataset.id}/captioning"
     assert client.post(path, json={"captioner": "stub"}).status_code == 403 and client.delete(path).status_code == 403
@@ -334,5 +335,5 @@ def test_a_failing_captioner_is_told_and_the_list_is_bounded(room: Room, monkeyp
 
 
 def test_a_host_without_code_of_its_own_gives_two_captioners(tmp_path: Path) -> None:
-    tools = image_tools.PlainTools(tmp_path / "WD14", may_choose=True)
+    tools: ImageTools = PlainTools(tmp_path / "WD14", may_choose=True)
     assert [offer.id for offer in tools.captioners()] == ["wd14", "openai"] and tools.autocrop("face") is None

@@ -24,8 +24,8 @@ from lib_lora.errors import DatasetError  # noqa: E402
 from lib_lora.ui.api.crops import CROPS  # noqa: E402
 from lib_lora.ui.api.datasets import add_dataset_routes  # noqa: E402
 from lib_lora.ui.guard import Guard  # noqa: E402
-from tests.api import Lends  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost  # noqa: E402
 from tests.house import assert_one_sentence  # noqa: E402
 
 ROOT = "/lora-train/v1"
@@ -62,7 +62,7 @@ class Room:
         catalogue = Catalogue(folder / "sets")
         app = FastAPI()
         add_dataset_routes(
-            app, catalogue, Guard(trust_everybody=True), self.tools, Captionings(), hides_folders=False, host=Lends(folder)
+            app, catalogue, Guard(trust_everybody=True), self.tools, Captionings(), hides_folders=False, host=FolderHost(folder)
         )
         self.client = TestClient(app)
         self.dataset = catalogue.create("cats")

@@ -118,7 +118,7 @@ def test_an_image_smaller_than_its_crop_is_told(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_modes(tmp_path: Path, mode: str, expected: list[str]) -> None:
     dataset = make(tmp_path, 2)
-    dataset.set_caption(dataset.entries()[0][0].id, "mine")
+    dataset.change_image(dataset.entries()[0][0].id, {"caption": "mine"})
     progress = run(dataset, lambda _: "new", mode=mode)
     assert captions(dataset) == expected and progress.total == (1 if mode == "missing" else 2)
 
@@ -317,7 +317,7 @@ def test_what_is_done_stays_when_the_process_is_killed(tmp_path: Path) -> None:
 def test_a_caption_typed_meanwhile_is_kept(dataset: ImageSet) -> None:
     def answer(number: int) -> str:
         if number == 2:
-            dataset.set_caption(dataset.entries()[0][3].id, "mine")
+            dataset.change_image(dataset.entries()[0][3].id, {"caption": "mine"})
             dataset.remove(dataset.entries()[0][2].id)
         return "a cat"
 
@@ -333,7 +333,7 @@ def test_a_change_in_between_is_undone_by_itself(dataset: ImageSet) -> None:
         if number == 2:
             while captions(dataset)[1] is None:
                 time.sleep(0.05)
-            dataset.set_caption(dataset.entries()[0][0].id, "mine")
+            dataset.change_image(dataset.entries()[0][0].id, {"caption": "mine"})
         return "a cat"
 
     run(dataset, answer)

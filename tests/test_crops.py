@@ -234,7 +234,7 @@ def test_a_webui_without_it_and_a_search_that_fails_are_told(webui: Any, monkeyp
         webui_autocrop.focal()
 
 
-@pytest.mark.skipif("WEBUI_DIR" not in os.environ, reason="WEBUI_DIR names no webui")
+@pytest.mark.skipif(not os.environ.get("WEBUI_DIR"), reason="WEBUI_DIR names no webui")
 @pytest.mark.parametrize(("width", "height"), [(1280, 512), (512, 1100), (700, 512)])
 def test_the_part_is_the_one_that_the_webui_itself_crops(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its `crop_image` at the size that is searched, against the same pixels cut from the image."""

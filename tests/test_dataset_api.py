@@ -22,8 +22,9 @@ from lib_lora.ui.api import listing as listing_room  # noqa: E402
 from lib_lora.ui.api.datasets import MOST_PREVIEWED  # noqa: E402
 from lib_lora.ui.api.report import MOST_CAPTIONS  # noqa: E402
 from lib_lora.ui.report import reported, together  # noqa: E402
-from tests.api import Api, Lends, app_in, packed, picture, until  # noqa: E402
+from tests.api import Api, app_in, named, packed, picture, until  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost  # noqa: E402
 
 SETTINGS = {"resolution": 64, "min_bucket_reso": 64, "trigger": "ohwx"}
 
@@ -110,8 +111,8 @@ def test_folders_can_be_hidden(tmp_path: Path) -> None:
 
 def test_a_page_tells_what_is_true_of_each_image(api: Api, cats: str) -> None:
     page = api.looked_at(cats)
-    assert {key: page[key] for key in ("id", "name", "folder", "undo", "page", "pages", "problems", "duplicates")} == {
-        "id": cats, "name": "cats", "folder": None, "undo": "", "page": 1, "pages": 1, "problems": [], "duplicates": 0,
+    assert {key: page[key] for key in ("id", "name", "folder", "folders", "undo", "page", "pages", "problems", "duplicates")} == {
+        "id": cats, "name": "cats", "folder": None, "folders": [], "undo": "", "page": 1, "pages": 1, "problems": [], "duplicates": 0,
     }  # fmt: skip
     assert page["looked"] == {"done": 3, "total": 3}
     images = {image["name"]: image for image in page["images"]}
@@ -185,6 +186,14 @@ def test_images_captions_and_zips_arrive(api: Api) -> None:
     assert (done["images"], done["captions"]) == (["b.png"], 1) and "'c.md'" in done["problems"][0]
     assert api.captions(dataset) == {"a.jpg": "猫, 🐱", "b.png": "b"}
     assert jpeg in api.files().values() and not any(path.endswith((".png", ".jpg")) for path in api.files())
+
+
+def test_of_a_zip_with_both_kinds_a_dataset_of_regularisation_images_takes_these(api: Api) -> None:
+    both = packed({"img/10_cat/a.png": picture(seed=1), "reg/1_animal/b.png": picture(seed=2)})
+    done = api.ask("POST", f"datasets/{api.made('animals')}/files", both, params={"name": "all.zip", "reg": "true"})
+    assert done["images"] == ["b.png"] and "'a.png': images to learn from" in done["problems"][0]
+    done = api.ask("POST", f"datasets/{api.made()}/files", both, params={"name": "all.zip", "reg": "false"})
+    assert done["images"] == ["a.png"] and "'b.png': regularisation images" in done["problems"][0]
 
 
 def test_an_image_goes_with_its_caption(api: Api, cats: str) -> None:
@@ -262,6 +271,23 @@ def test_captions_are_changed_together_once_they_were_previewed(api: Api, cats: 
         assert api.refused(422, "POST", path, body)
 
 
+def test_tags_are_told_apart_by_the_form_s_separator(api: Api) -> None:
+    dataset = api.made()
+    api.upload(dataset, "a.png", picture())
+    api.upload(dataset, "a.txt", b"a cat, asleep;sofa;a cat, asleep")
+    settings = json.dumps({"caption_separator": ";"})
+    assert api.get(dataset, settings=settings)["tags"][0] == {"tag": "a cat, asleep", "count": 1}
+    path, form = f"datasets/{dataset}/captions", {"settings": settings}
+    assert api.ask("POST", path, {"action": "unique", **form})["count"] == 1
+    api.ask("POST", path, {"action": "move", "find": "sofa", "where": "front", **form})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}
+    api.ask("POST", path, {"action": "replace", "find": "Sofa", "put": "x", "case": True})
+    api.ask("POST", path, {"action": "replace", "find": "a cat", "put": "x", "whole_tag": True, **form})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}, "neither in that case nor a whole tag"
+    api.ask("POST", path, {"action": "remove", "find": "sofa", "settings": json.dumps({"caption_separator": ""})})
+    assert api.captions(dataset) == {"a.png": "sofa;a cat, asleep"}, "then a comma is meant"
+
+
 def test_duplicates_are_left_out_at_once(api: Api, cats: str) -> None:
     api.upload(cats, "same.png", picture(96, 64, seed=0))
     assert api.looked_at(cats)["duplicates"] == 1
@@ -281,11 +307,43 @@ def test_a_dataset_leaves_as_a_zip_and_comes_back(api: Api, cats: str) -> None:
     assert done["name"] == "cats.zip" and 'filename="cats.zip"' in answer.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         names = set(archive.namelist())
-        assert archive.read("1_cats/0.png") == picture(96, 64, seed=0)
-    assert names == {f"1_cats/{name}" for name in ("0.png", "0.txt", "1.png", "1.txt", "2.png")}
+        assert archive.read("10_cats/0.png") == picture(96, 64, seed=0)
+    assert names == {f"10_cats/{name}" for name in ("0.png", "0.txt", "1.png", "1.txt", "2.png")}
     again = api.made("again")
     api.upload(again, "cats.zip", answer.content)
     assert api.captions(again) == api.captions(cats)
+
+
+def test_captions_are_written_with_the_form_s_extension(api: Api, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_picture(folder / "a.png")
+    dataset = api.made("photos", folder=str(folder))
+    api.ask("PATCH", f"datasets/{dataset}/images/{api.ids(dataset)['a.png']}", {"caption": "a cat"})
+    settings = json.dumps({"caption_extension": ".caption"})
+    assert api.ask("POST", f"datasets/{dataset}/write", {"settings": settings})["count"] == 1
+    assert {path.name for path in folder.iterdir()} == {"a.png", "a.caption"}
+
+
+def test_an_image_goes_to_the_folder_that_is_chosen(api: Api) -> None:
+    dataset = api.made()
+    api.upload(dataset, "all.zip", packed({"10_cat/a.png": picture(seed=1), "3_dog/a.png": picture(seed=2)}))
+    path, content = f"datasets/{dataset}/files", picture(seed=3)
+    assert "choose the one" in api.refused(422, "POST", path, content, params=named("b.png"))
+    api.ask("POST", path, content, params=f"{named('b.png')}&folder=3_dog")
+    assert {image["place"] for image in api.get(dataset)["images"]} == {"10_cat/a.png", "3_dog/a.png", "3_dog/b.png"}
+
+
+def test_an_exported_zip_has_the_form_s_repeats_the_crops_if_asked_and_tells_what_it_lacks(api: Api, tmp_path: Path) -> None:
+    outside, folder = write_picture(tmp_path / "outside.png"), tmp_path / "photos"
+    write_picture(folder / "a.png", 96, 64)
+    (folder / "link.png").symlink_to(outside)
+    dataset = api.made("photos", folder=str(folder))
+    image = api.ids(dataset)["a.png"]
+    api.ask("PATCH", f"datasets/{dataset}/images/{image}", {"crop": [0, 0, 40, 30]})
+    done = api.ask("POST", f"datasets/{dataset}/export", {"settings": json.dumps({"repeats": 3}), "apply_crops": True})
+    assert len(done["problems"]) == 1 and "link.png" in done["problems"][0]
+    with zipfile.ZipFile(io.BytesIO(api.answer("GET", done["path"]).content)) as archive:
+        assert Image.open(io.BytesIO(archive.read("3_photos/a.png"))).size == (40, 30)
     assert "no images to export" in api.refused(422, "POST", f"datasets/{api.made('empty')}/export")
 
 
@@ -333,7 +391,7 @@ def test_long_answers_are_cut(api: Api) -> None:
 
 
 def test_a_name_is_not_needed_for_a_report_but_a_wrong_one_is_told(tmp_path: Path) -> None:
-    host: Any = Lends(tmp_path)
+    host: Any = FolderHost(tmp_path)
     wrong = Problem("name", "Name (name): contains a null character.")
     for illegal in ([], [wrong]):
         _, problems = reported(build_config({}), illegal, host)

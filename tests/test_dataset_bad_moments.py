@@ -34,12 +34,7 @@ def api(tmp_path: Path) -> Api:
 
 @pytest.fixture
 def cats(api: Api) -> str:
-    """A dataset of two captioned pictures."""
-    dataset = api.made()
-    for number in range(2):
-        api.upload(dataset, f"{number}.png", picture(seed=number))
-        api.upload(dataset, f"{number}.txt", f"a cat, tag{number}".encode())
-    return dataset
+    return api.made_with_captions()
 
 
 def full(*given: Any, **more: Any) -> Any:
@@ -195,7 +190,7 @@ def test_undo_keeps_what_another_program_has_changed(api: Api, cats: str) -> Non
     api.ask("PATCH", path, {"left_out": True})
     api.ask("PATCH", path, {"caption": "mine"})
     other = Catalogue(api.folder / SETS).get(cats)
-    other.set_caption(other.entries()[0][0].id, "theirs")
+    other.change_image(other.entries()[0][0].id, {"caption": "theirs"})
     told = api.refused(409, "POST", f"datasets/{cats}/undo")
     assert "another program has changed '0.png'" in told and api.captions(cats)["0.png"] == "theirs"
 
@@ -217,7 +212,7 @@ def test_so_many_changes_are_undone_and_older_ones_stay(api: Api, cats: str) -> 
     dataset = Catalogue(api.folder / SETS).get(cats)
     image = dataset.entries()[0][0].id
     for number in range(MOST_UNDONE + 20):
-        dataset.set_caption(image, f"text {number}")
+        dataset.change_image(image, {"caption": f"text {number}"})
     undone = 0
     while dataset.undo():
         undone += 1

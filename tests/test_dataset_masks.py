@@ -390,7 +390,7 @@ def test_regularisation_images_without_captions_have_the_datasets_name(
     catalogue: Catalogue, cats: ImageSet, tmp_path: Path
 ) -> None:
     dogs = filled(catalogue, tmp_path, "dog", 2)
-    dogs.set_caption(ids(dogs)[0], "a sleeping dog")
+    dogs.change_image(ids(dogs)[0], {"caption": "a sleeping dog"})
     dataset = find_images(config(cats.folder, reg_data=[str(dogs.folder)], masked_loss=False))
     assert dataset.problems == () and [s.caption for s in dataset.samples if s.is_reg] == ["a sleeping dog", "dog"]
     bare = build_config({"name": "x", "data": [str(cats.folder)]})

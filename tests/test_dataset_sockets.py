@@ -88,8 +88,9 @@ def test_pieces_that_are_none_leave_nothing(served: tuple[str, Api], cats: str) 
     before = api.files()
     with Upload(address, cats, "a.png", "Transfer-Encoding: chunked") as upload:
         upload.socket.sendall(b"5\r\nhello\r\nzzz\r\nnot a length")
-        upload.socket.recv(65536)
+        assert b" 200 " not in upload.socket.recv(65536).split(b"\r\n")[0]
     settled(api, before)
+    assert api.get(cats)["images"] == []
 
 
 def test_what_is_refused_half_way_is_told_although_more_is_sent(served: tuple[str, Api], cats: str) -> None:  # noqa: F811

@@ -20,11 +20,10 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.routes import add_routes  # noqa: E402
-from tests.conftest import write_picture  # noqa: E402
-from tests.test_tab import Host, queue_of, tab_of  # noqa: E402
+from tests.test_tab import GUARD, Host, queue_of, tab_of  # noqa: E402
 
-GUARD = Guard()
 REFUSED_HTML = REFUSED[:40]
+UNASKED = "train_lora_restore click"  # of a page that is loaded: it changes nothing then, and the report tells why
 
 
 class Untouchable:
@@ -67,7 +66,7 @@ def test_every_event_asks_for_the_key_before_anything_it_brings_is_looked_at(blo
         assert event["inputs"][0] == key, name
         for wrong in ("", None, "wrong", 3, [], {"a": 1}, "\ud800"):
             told = asked(blocks, event, function, [wrong, *(Untouchable() for _ in event["inputs"][1:])])
-            assert REFUSED_HTML in str(told), name
+            assert "value" not in str(told) if name == UNASKED else REFUSED_HTML in str(told), name
 
 
 DEEP: list[Any] = []
@@ -114,7 +113,10 @@ def test_whatever_the_disk_refuses_is_a_sentence_of_every_event(
     blocks = made.build()
     for name, event, function in events(blocks):
         told = str(asked(blocks, event, function, [GUARD.key, *(None for _ in event["inputs"][1:])]))
-        assert os.strerror(code) in told and "file.bin" in told and "/secret" not in told, name
+        if name == UNASKED:
+            assert "value" not in told
+        else:
+            assert os.strerror(code) in told and "file.bin" in told and "/secret" not in told, name
         seen.append(name)
     assert len(seen) > 20
 
@@ -172,10 +174,12 @@ def test_numbers_of_a_request_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_where_files_are_dropped(blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is half there afterwards, and the drop goes through once there is room."""
+    """A settings file: nothing is half there afterwards, and it is read once there is room."""
     served = tmp_path / "gradio"
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(served))
-    sent = write_picture(served / "abc" / "a.png")
+    sent = served / "abc" / "a.json"
+    sent.parent.mkdir(parents=True)
+    sent.write_text('{"rank": 77}')
     content = sent.read_bytes()
 
     def full(source: Any, target: Any) -> None:
@@ -185,18 +189,16 @@ def test_a_full_disk_is_told_where_files_are_dropped(blocks: Any, tmp_path: Path
     for part in blocks.blocks.values():
         if hasattr(part, "_taken"):
             part.DEFAULT_TEMP_DIR = str(served)
-    _, event, function = next(found for found in events(blocks) if found[0].startswith("train_lora_train "))
-    values = [GUARD.key, [{"name": str(sent), "orig_name": "a.png", "is_file": True}]]
-    values += [getattr(blocks.blocks[number], "value", None) for number in event["inputs"][2:]]
+    _, event, function = next(found for found in events(blocks) if found[0].startswith("train_lora_import "))
+    values = [GUARD.key, {"name": str(sent), "orig_name": "a.json", "is_file": True}]
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", full)
         patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(errno.EXDEV, "other disk")))
         patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "other disk")))
-        told = asked(blocks, event, function, list(values))
-    assert "No space left" in told and "free space" in told
+        told = str(asked(blocks, event, function, list(values)))
+    assert "No space left" in told and "77" not in told
     assert not [path for path in (tmp_path / ".private").rglob("*") if path.is_file()] and sent.read_bytes() == content
-    asked(blocks, event, function, list(values))
-    assert {path.read_bytes() for path in (tmp_path / ".private").rglob("a.pn_")} == {content}
+    assert "77" in str(asked(blocks, event, function, list(values)))
 
 
 @pytest.mark.parametrize("gone", [False, True])

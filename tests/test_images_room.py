@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.api import packed, picture, until
-from tests.e2e.browser import launch, missing
 from tests.light_server import LightServer
+from tests.test_page import browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
+
+__all__ = ["browser"]  # the fixture
 
 WAIT_MS = 30_000
 PHOTOS = {"cat.png": picture(600, 400, 1), "dog.png": picture(400, 600, 2), "owl.png": picture(500, 500, 3)}
@@ -24,15 +26,7 @@ SAID = "#train_lora_images [role=status] .train-lora-spoken"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if why := missing():
-        pytest.skip(why)
-    with launch() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightServer]:
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightServer]:  # noqa: F811 - the fixture of test_page
     made = LightServer(tmp_path_factory.mktemp("light"))
     made.start()
     yield made
@@ -131,7 +125,7 @@ class Room:
 
 
 @pytest.fixture
-def room(browser: Browser, server: LightServer) -> Iterator[Room]:
+def room(browser: Browser, server: LightServer) -> Iterator[Room]:  # noqa: F811
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     made = Room(page, server)
     made.open()
@@ -237,6 +231,31 @@ def test_many_images_come_in_pages(room: Room) -> None:
     room.wait_for_cards(48)
 
 
+def test_of_a_zip_with_both_kinds_each_side_of_the_switch_takes_its_own(room: Room) -> None:
+    both = {"both.zip": packed({"img/10_cat/a.png": picture(64, 64), "reg/1_animal/b.png": picture(64, 64, 1)})}
+    room.choose(both)
+    room.page.get_by_text("'b.png': regularisation images, so not used here; drop the zip under Regularisation too.").wait_for()
+    room.wait_for_cards(1)
+    room.page.get_by_role("tab", name="Regularisation").click()
+    room.choose(both)
+    room.page.get_by_text("'a.png': images to learn from, so not used here; drop the zip under Images too.").wait_for()
+    room.wait_for_cards(1)
+
+
+def test_a_new_image_goes_to_the_folder_that_is_chosen(room: Room) -> None:
+    folders = room.page.get_by_role("combobox", name="Folder for new images")
+    room.choose({"one.zip": packed({"10_cat/a.png": picture(64, 64)})})
+    room.wait_for_cards(1)
+    assert not folders.is_visible(), "there is no choice"
+    room.choose({"two.zip": packed({"3_dog/a.png": picture(64, 64, 1)})})
+    room.wait_for_cards(2)
+    folders.select_option("3_dog")
+    room.choose({"new.png": picture(64, 64, 2)})
+    room.wait_for_cards(3)
+    assert [path.parent.name for path in room.server.folder.rglob("*new.p*")] == ["3_dog"]
+    assert folders.input_value() == "3_dog", "it stays chosen"
+
+
 def test_the_keyboard_alone_is_enough(room: Room) -> None:
     """Photos are chosen, a caption typed, a cut moved, an image left out, and all of it undone."""
     room.page.locator("body").press("Tab")
@@ -322,6 +341,7 @@ def test_a_problem_is_announced_and_loses_nothing(filled: Room) -> None:
     told = filled.page.locator("#train_lora_images [role=status] .train-lora-problem")
     told.get_by_text("notes.docx").wait_for()
     filled.wait_for_cards(len(PHOTOS))
+    assert {image["name"] for image in filled.listing()["images"]} == set(PHOTOS) and told.count() == 1
 
 
 def test_what_was_dropped_is_what_is_trained_on(filled: Room, server: LightServer) -> None:

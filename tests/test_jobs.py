@@ -31,9 +31,10 @@ from lib_lora.events import (
     StepDone,
 )
 from lib_lora.files.plain_values import StateError
+from lib_lora.jobs.curve import Bucket
 from lib_lora.jobs.job import Job
 from lib_lora.jobs.queue_entry import Entry
-from lib_lora.jobs.queue_listing import details, job_json
+from lib_lora.jobs.queue_listing import details, job_json, page_json
 from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
 from tests.conftest import small_config
@@ -217,6 +218,52 @@ def test_save_now(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> Non
     (name,) = last["between"]
     assert name.startswith("blob-step") and (tmp_path / "out" / f"{name}.safetensors").is_file()
     assert last["state"] == "stopped" and last["phase"] == f"saved before the end: {name}"
+
+
+@pytest.mark.parametrize("lends", [False, True], ids=["holds the model", "lends it"])
+def test_a_paused_run_saves_and_draws_at_once_and_stays_paused(
+    photos: Path, shallow_checkpoint: Path, tmp_path: Path, lends: bool
+) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
+    runner.sample_now()  # nothing runs: nothing happens
+    job = runner.start(
+        small_config(
+            photos, tmp_path, steps=500, generate_while_training=lends, sample_every_n_steps=2, sample_prompts="a blob --s 1"
+        )
+    )
+    wait_for(lambda: job_json(job)["step"] >= 1)
+    runner.pause()
+    wait_for(lambda: job.control._still > 0)
+    held = job_json(job)["step"]
+    assert job_json(job)["asked"] == []
+    runner.save_now()
+    assert job_json(job)["asked"] == ["save"]
+    wait_for(lambda: job_json(job)["between"] == [f"blob-step{held:08d}"])
+    runner.sample_now()
+    wait_for(lambda: job_json(job)["sampled"][-1:] == [[held, 1]] and job.control._still > 0)
+    runner.save_now()
+    runner.sample_now()
+    wait_for(lambda: job_json(job)["asked"] == [] and job.control._still > 0)
+    assert [step for step, _ in job_json(job)["sampled"]].count(held) == 1, "there already"
+    told = job_json(job)
+    assert (told["state"], told["step"], told["prompts"]) == ("paused", held, ["a blob"])
+    assert told["between"] == [f"blob-step{held:08d}"], "the same file, not a second name"
+    runner.unpause()
+    wait_for(lambda: job_json(job)["step"] > held)
+    runner.stop(keep=False)
+    assert wait(job)["state"] == "stopped"
+
+
+def test_the_page_gets_the_curve_and_what_is_new_of_it(photos: Path, shallow_checkpoint: Path, tmp_path: Path) -> None:
+    runner = Runner(shared_host(shallow_checkpoint, tmp_path / "out"))
+    job = runner.start(small_config(photos, tmp_path, steps=5, max_grad_norm=1.0))
+    last = wait(job)
+    told = page_json(job, 0, 0)
+    assert "losses" not in told and told["loss_count"] == 5 and (told["steps_per_epoch"], told["epochs"]) == (12, 1)
+    buckets = [Bucket(*row) for row in told["curve"]["buckets"]]
+    assert [bucket.low for bucket in buckets] == [bucket.high for bucket in buckets] == last["losses"]
+    assert all(bucket.norm > 0 and bucket.high_rate > 0 for bucket in buckets)
+    assert page_json(job, 1, 4)["curve"] == {"stride": 1, "first": 4, "buckets": told["curve"]["buckets"][4:]}
 
 
 def test_what_was_drawn_and_measured_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_captions_come_back_as_they_were_written(text: str, catalogue: Catalogue
     dataset = filled(catalogue, tmp_path, "a.png", "b.png")
     dataset.add("b.txt", _text(tmp_path / "b", "of a file"))
     image = dataset.entries()[0][0]
-    dataset.set_caption(image.id, text)
+    dataset.change_image(image.id, {"caption": text})
     again = Catalogue(tmp_path / ".private" / "datasets").get(dataset.id)
     assert by_name(again) == {"a.png": text, "b.png": "of a file"}
 
@@ -119,20 +119,20 @@ def test_captions_come_back_as_they_were_written(text: str, catalogue: Catalogue
 def test_a_caption_that_changed_meanwhile_is_not_lost(catalogue: Catalogue, tmp_path: Path) -> None:
     dataset = filled(catalogue, tmp_path, "a.png")
     image = dataset.entries()[0][0].id
-    dataset.set_caption(image, "first", was="")
+    dataset.change_image(image, {"caption": "first"}, was="")
     with pytest.raises(StaleError, match="another page") as told:
-        dataset.set_caption(image, "second", was="")
+        dataset.change_image(image, {"caption": "second"}, was="")
     assert told.value.now == "first" and by_name(dataset) == {"a.png": "first"}
-    dataset.set_caption(image, "first", was="")  # the same text is no conflict
+    dataset.change_image(image, {"caption": "first"}, was="")  # the same text is no conflict
     for illegal in ("x" * (LONGEST_CAPTION + 1), "a\0b"):
         with pytest.raises(DatasetError, match="not saved"):
-            dataset.set_caption(image, illegal)
+            dataset.change_image(image, {"caption": illegal})
 
 
 def test_changes_are_undone_one_by_one(catalogue: Catalogue, tmp_path: Path) -> None:
     dataset = filled(catalogue, tmp_path, "a.png", "b.png")
     first, second = (entry.id for entry in dataset.entries()[0])
-    dataset.set_caption(first, "one")
+    dataset.change_image(first, {"caption": "one"})
     dataset.change({"a.png": ImageEdit(caption="two"), "b.png": ImageEdit(left_out=True)}, "both")
     assert dataset.undoable == "both" and dataset.undo() == "both"
     assert by_name(dataset) == {"a.png": "one", "b.png": None} and not any(e.edit.left_out for e in dataset.entries()[0])
@@ -144,9 +144,9 @@ def test_changes_are_undone_one_by_one(catalogue: Catalogue, tmp_path: Path) -> 
 
 def test_a_duplicate_is_a_dataset_of_its_own(catalogue: Catalogue, tmp_path: Path) -> None:
     dataset = filled(catalogue, tmp_path, "a.png")
-    dataset.set_caption(dataset.entries()[0][0].id, "one")
+    dataset.change_image(dataset.entries()[0][0].id, {"caption": "one"})
     copy = catalogue.duplicate(dataset.id, "copy")
-    copy.set_caption(copy.entries()[0][0].id, "two")
+    copy.change_image(copy.entries()[0][0].id, {"caption": "two"})
     assert by_name(dataset) == {"a.png": "one"} and by_name(copy) == {"a.png": "two"}
     catalogue.delete(dataset.id)
     assert by_name(copy) == {"a.png": "two"} and copy.entries()[0][0].path.is_file()
@@ -160,7 +160,7 @@ def test_a_folder_on_the_disk_is_never_written(catalogue: Catalogue, tmp_path: P
     before = _hashes(folder)
     dataset = catalogue.create("mine", str(folder))
     images = dataset.entries()[0]
-    dataset.set_caption(images[0].id, "edited")
+    dataset.change_image(images[0].id, {"caption": "edited"})
     dataset.change_image(images[1].id, {"left_out": True})
     dataset.remove(images[2].id)
     found = find_images(build_config({"data": str(dataset.folder), "trigger": "ohwx"}))

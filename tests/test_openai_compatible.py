@@ -214,11 +214,3 @@ def test_bad_values_are_told_together_without_the_key() -> None:
     assert len(endpoint.problems()) == 5 and "secret" not in repr(endpoint) + "".join(endpoint.problems())
     for text in endpoint.problems():
         assert_one_sentence(text)
-
-
-@pytest.mark.parametrize(("address", "expected"), [
-    ("http://127.0.0.1:1/v1", True), ("http://localhost", True), ("http://[::1]:5/", True), ("http://192.168.0.2", False),
-    ("https://api.example.com/v1", False), ("http://localhost.example.com", False), ("nothing", False),
-])  # fmt: skip
-def test_whether_images_leave_this_computer(address: str, expected: bool) -> None:
-    assert Endpoint(address).is_this_computer is expected

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lib_lora.jobs.curve import Curve
 from tests.e2e.browser import launch, missing
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ document.addEventListener("click", async ({target}) => {
 """
 BODY = """
 <div id='train_lora_form' class='train-lora-watched'><section id='train_lora_images'></section></div>
-<div id='train_lora_buttons'><button id='train_lora_train'>Train</button><button id='train_lora_stop'>Stop</button></div>
+<div id='train_lora_buttons'><button id='train_lora_train'>Train</button><button id='train_lora_stop'>Stop</button>
+<button id='train_lora_keep'>Stop and keep</button></div>
+<div id='train_lora_more_buttons'><button id='train_lora_pause'>Pause</button><button id='train_lora_go_on'>Unpause</button>
+<button id='train_lora_save_now'>Save now</button><button id='train_lora_sample_now'>Sample now</button></div>
 <div id='train_lora_report'></div><div id='train_lora_message'></div>
 <div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>
 <div id='train_lora_queue'></div>
@@ -92,6 +96,13 @@ class Host:
         self.page.evaluate("trainLora.status.poll()")
         self.page.wait_for_selector(f"#train_lora_queue[data-revision='{self.revision}']")
 
+    def curve(self) -> Curve:
+        """The job's losses as the server tells them."""
+        curve = Curve()
+        for step, loss in enumerate(self.job["losses"] if self.job else [], self.job["first_step"] + 1 if self.job else 1):
+            curve.add(step, loss, step / 2)
+        return curve
+
     def button(self, job: str, text: str) -> Any:
         return self.page.locator(f"tr[data-job=id-{job}] button", has_text=re.compile(f"^{text}$"))
 
@@ -105,8 +116,8 @@ class Host:
         elif path.startswith("javascript/"):
             route.fulfill(path=ROOMS[0].parent / Path(path).name)
         elif path == "train-lora/status":
-            since = int(route.request.url.split("since=")[1])
-            job = self.job and {**self.job, "losses": self.job["losses"][since:]}
+            stride, place = map(int, re.findall("=([0-9]+)", route.request.url))
+            job = self.job and {**self.job, "curve": self.curve().since(stride, place)}
             route.fulfill(json={"job": job, "queue": self.revision})
         elif path == "train-lora/queue":
             route.fulfill(json={"revision": self.revision, "held": False, "trouble": "", "jobs": self.rows, "kept": KEPT})

@@ -23,7 +23,7 @@ IMAGE: dict[str, Any] = {
 COUNTS = {"all": 2, "no_caption": 2, "problem": 0, "duplicate": 0, "small": 0, "left_out": 0}
 DATASET: dict[str, Any] = {
     "id": "set", "name": "cats", "folder": None, "undo": "", "looked": {"done": 2, "total": 2}, "counts": COUNTS, "duplicates": 0,
-    "page": 1, "pages": 1, "tags": [], "problems": [], "undo_number": 0, "masks": {"count": 0, "covered": None, "unused": ""},
+    "page": 1, "pages": 1, "folders": [], "tags": [], "problems": [], "undo_number": 0, "masks": {"count": 0, "covered": None, "unused": ""},
 }  # fmt: skip
 MODE = {"name": "mode", "label": "Captions", "kind": "choice", "default": "missing", "help": "", "choices": [
     {"value": "missing", "label": "Only images without a caption"}, {"value": "replace", "label": "Replace captions"},
@@ -120,6 +120,7 @@ def test_what_a_captioner_needs_is_a_sentence_and_its_options_are_fields(room: R
 
 def test_start_sends_the_options_and_the_filter(room: Room) -> None:
     room.page.get_by_role("button", name="No caption 2").click()
+    room.page.evaluate("trainLora.images.settingsChanged('{\"resolution\":64}')")  # as the form's report does
     room.expand()
     room.part.get_by_label("Threshold").fill("0.5")
     room.part.get_by_label("Key").fill("secret")
@@ -128,7 +129,7 @@ def test_start_sends_the_options_and_the_filter(room: Room) -> None:
     room.press("Start: captions")
     room.see("1 of 2 images, captions written: 1")
     options = {"address": "http://127.0.0.1:1/v1", "key": "secret", "prompt": "Describe", "threshold": 0.5, "spaces": False}
-    body = {"captioner": "openai", "options": options, "show": "no_caption", "text": ""}
+    body = {"captioner": "openai", "options": options, "show": "no_caption", "text": "", "settings": '{"resolution":64}'}
     assert room.asked == [("POST", "datasets/set/captioning", body)]
 
 
@@ -181,6 +182,7 @@ def test_a_page_that_was_just_opened_shows_captions_that_are_being_written(room:
     room.images = [{**IMAGE, "caption": "a cat"}, room.images[1]]
     room.captioning = {**RUNNING, "done": 2, "written": 2}
     room.page.wait_for_function("document.querySelector('.train-lora-image textarea').value === 'a cat'")
+    assert not room.part.get_by_role("button", name="Stop: captions").is_visible(), "the part was opened"
 
 
 def test_stop_is_pressed_and_told(room: Room) -> None:

@@ -77,7 +77,7 @@ class Room(Host):
         unused = "" if self.is_used or not self.masks else "Masks are not used: Mask images (masked_loss) is off."
         return {
             "id": "set-1", "name": "cats", "folder": None, "undo": "", "looked": {"done": 2, "total": 2}, "counts": COUNTS,
-            "duplicates": 0, "page": 1, "pages": 1, "images": images, "tags": [], "problems": [],
+            "duplicates": 0, "folders": [], "page": 1, "pages": 1, "images": images, "tags": [], "problems": [],
             "masks": {"count": len(self.masks), "covered": 0.5, "unused": unused},
         }  # fmt: skip
 

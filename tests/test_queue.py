@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import lib_lora.jobs.queue as queue_room
 import lib_lora.jobs.runner as runner_room
@@ -30,23 +29,12 @@ from lib_lora.jobs.runner import Runner
 from lib_lora.run_control import RunControl
 from lib_lora.train import train
 from tests.conftest import small_config, write_picture
+from tests.folder_host import FolderHost
 from tests.house import assert_one_sentence
 
 
-class Host:
-    """A host with folders and nothing to lend."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def problems(self) -> list[str]:
-        return []
-
-    def detected_model(self) -> None:
-        return None
+class Host(FolderHost):
+    """A host with folders of its own for LoRAs and for work."""
 
     def lora_folder(self) -> Path:
         return self.folder / "loras"

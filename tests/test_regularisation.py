@@ -66,7 +66,7 @@ def test_a_folder_without_captions_is_told_once(tmp_path: Path) -> None:
     for number in range(3):
         write_picture(tmp_path / "reg" / f"{number}.png")
     assert find_images(build_config({**flat, "trigger": "ohwx"})).problems == (
-        "Regularisation folder (reg_data): images in 'reg' have no captions; rename the folder to 1_CLASS, such as 1_cat.",
+        "Regularisation folder (reg_data): images in 'reg' have no captions; rename their folder to 1_CLASS, such as 1_cat.",
     )
 
 

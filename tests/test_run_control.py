@@ -127,6 +127,43 @@ def test_each_request_for_a_file_is_taken_once() -> None:
     assert all(map(woken, threads)) and sorted(taken) == [False] * 7 + [True]
 
 
+def test_a_request_ends_the_pause_of_a_run_that_can_serve_it() -> None:
+    control = RunControl()
+    control.pause()
+    serving = in_thread(lambda: control.stand(serves=True))
+    assert waits(serving)
+    control.request_sample()
+    assert woken(serving) and control.paused and control.has_requests
+    assert control.take_sample_request() and not control.take_sample_request() and not control.has_requests
+    again = in_thread(lambda: control.stand(serves=True))
+    assert waits(again), "the request was taken"
+    control.unpause()
+    assert woken(again)
+
+
+def test_a_request_does_not_end_the_pause_of_a_run_that_cannot_serve_it() -> None:
+    control = RunControl()
+    control.pause()
+    run = in_thread(control.stand)
+    control.request_sample()
+    assert waits(run) and control.has_requests
+    control.unpause()
+    assert woken(run)
+
+
+def test_the_clock_of_a_run_stands_while_the_run_does() -> None:
+    control = RunControl()
+    before = control.clock_s
+    control.pause()
+    threading.Timer(0.4, control.unpause).start()
+    threading.Timer(0.2, lambda: seen.append(control.clock_s)).start()
+    seen: list[float] = []
+    control.stand()
+    assert control.clock_s - before < 0.2 and 0 <= seen[0] - before < 0.2
+    time.sleep(0.1)
+    assert 0.1 <= control.clock_s - before < 0.35
+
+
 def test_a_signal_may_come_while_the_control_is_in_use() -> None:
     """The handler runs in the very thread that waits, or that holds the lock."""
     control = RunControl()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 gr = pytest.importorskip("gradio")
 
@@ -38,36 +37,10 @@ from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
 from lib_lora.ui.tab import HINT, TrainTab  # noqa: E402
 from lib_lora.ui.tab_queue import QueueSection  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
+from tests.folder_host import FolderHost as Host  # noqa: E402
 
 GUARD = Guard()
 SHOWN = [opt for opt in all_options() if opt.declaration.place != "none"]
-
-
-class Host:
-    """A host with a folder and nothing to lend."""
-
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def __init__(self, folder: Path, *problems: str) -> None:
-        self.folder, self.told = folder, list(problems)
-
-    held: DetectedModel | None = None
-
-    def problems(self) -> list[str]:
-        return self.told
-
-    def detected_model(self) -> DetectedModel | None:
-        return self.held
-
-    def lora_folder(self) -> Path:
-        return self.folder
-
-    def work_folder(self) -> Path:
-        return self.folder / ".train-lora"
-
-    def look(self) -> None:
-        return None
 
 
 def queue_of(host: Any, folder: Path) -> Queue:
@@ -361,7 +334,7 @@ def test_events_need_the_key(tmp_path: Path) -> None:
             told = asyncio.run(told) if inspect.iscoroutine(told) else told
             silent = event["js"] == "trainLora.report.kept"  # nobody asked for it
             assert "value" not in str(told) if silent else "may not train" in str(told)
-    assert len(answered) == 24 and not started and "--gradio-auth" in REFUSED
+    assert len(answered) == 25 and not started and "--gradio-auth" in REFUSED
 
 
 def test_folders_of_the_machine_can_be_hidden(tmp_path: Path, photos: Path) -> None:
@@ -408,14 +381,14 @@ def test_the_form_comes_back_as_the_browser_kept_it() -> None:
 
 def test_buttons_of_a_run_answer_without_one(tab: TrainTab) -> None:
     *orders, use_best = tab.answers
-    assert [asyncio.run(answered(tab, order)) for order in orders] == [""] * 5
+    assert [asyncio.run(answered(tab, order)) for order in orders] == [""] * 6
     assert "There is no other LoRA" in answered(tab, use_best)
 
 
 def test_the_buttons_have_their_names(tmp_path: Path) -> None:
     blocks = tab_of(Host(tmp_path), tmp_path).build()
     parts = {part["props"].get("elem_id"): part["props"] for part in blocks.get_config_file()["components"]}
-    for name in ("more_buttons", "pause", "go_on", "save_now", "use_best"):
+    for name in ("more_buttons", "pause", "go_on", "save_now", "sample_now", "use_best"):
         assert "train-lora-hidden" in parts[f"train_lora_{name}"]["elem_classes"], name
     assert all(part.do_not_save_to_config for part in blocks.blocks.values())
     assert {f"train_lora_{name}" for name in ("train", "stop", "keep", "message", "progress_box", "report")} <= set(parts)

@@ -53,7 +53,7 @@ def dataset(mine: Path, tmp_path: Path) -> ImageSet:
 def say(dataset: ImageSet, **captions: str) -> None:
     for entry in dataset.entries()[0]:
         if Path(entry.name).stem in captions:
-            dataset.set_caption(entry.id, captions[Path(entry.name).stem])
+            dataset.change_image(entry.id, {"caption": captions[Path(entry.name).stem]})
 
 
 def hashed(folder: Path) -> dict[str, tuple[str, int]]:
@@ -123,11 +123,11 @@ def test_another_extension(mine: Path, dataset: ImageSet) -> None:
 def test_two_images_that_share_a_file(mine: Path, dataset: ImageSet) -> None:
     Image.new("RGB", (40, 30)).save(mine / "a.jpg")
     entries = {entry.name: entry for entry in dataset.entries()[0]}
-    dataset.set_caption(entries["a.jpg"].id, "one")
+    dataset.change_image(entries["a.jpg"].id, {"caption": "one"})
     before = hashed(mine)
     plan = write_captions(dataset)
     assert plan.writes == () and "'a.jpg', 'a.png' share 'a.txt'" in plan.told[0] and hashed(mine) == before
-    dataset.set_caption(entries["a.png"].id, "one")
+    dataset.change_image(entries["a.png"].id, {"caption": "one"})
     assert [write.path.name for write in write_captions(dataset).writes] == ["a.txt"]
 
 
@@ -175,7 +175,7 @@ def all_operations(dataset: ImageSet, tmp_path: Path, readers: Readers) -> list[
 
     (tmp_path / "new").write_bytes(picture("white"))
     return [
-        dataset.entries, lambda: dataset.set_caption(entries[0].id, "new"), lambda: dataset.remove(entries[1].id),
+        dataset.entries, lambda: dataset.change_image(entries[0].id, {"caption": "new"}), lambda: dataset.remove(entries[1].id),
         lambda: dataset.change({entry.place: replace(entry.edit, crop=Crop(0, 0, 9, 9), cut=(0, 1)) for entry in entries}, "crop"),
         lambda: dataset.change({entry.place: replace(entry.edit, left_out=True) for entry in entries[:2]}, "leave out"),
         dataset.undo, dataset.undo, lambda: caption_plan(dataset), refused(lambda: dataset.add("n.png", tmp_path / "new")),

@@ -118,30 +118,29 @@ def test_numbered_folders_keep_their_repeats_at_any_depth(start: str, tmp_path: 
     assert [entry.place for entry in cats.entries()[0]] == ["10_ohwx cat/a.png", "3_猫/a.png"]
 
 
-def test_regularisation_images_go_to_their_own_dataset(
+BOTH = {"img/10_cat/a.png": picture(1), "reg/1_animal/b.png": picture(2), "reg/1_animal/b.txt": b"an animal"}
+
+
+def test_of_a_zip_with_both_kinds_a_dataset_takes_its_own(
     tmp_path: Path, catalogue: Catalogue, cats: ImageSet, readers: Readers
 ) -> None:
-    files = {"img/10_cat/a.png": picture(1), "reg/1_animal/b.png": picture(2), "reg/1_animal/b.txt": b"an animal"}
-    done = imported(tmp_path, files, cats, readers, reg=lambda: catalogue.create("cats, regularisation"))
-    reg = next(dataset for dataset in catalogue.all() if dataset.name != "cats")
-    assert held(cats).keys() == {"10_cat/a.png"} and done.reg_images == 1 and done.names == ("a.png",) and done.captions == 0
-    assert held(reg) == {"1_animal/b.png": (files["reg/1_animal/b.png"], "an animal")}
+    done = imported(tmp_path, BOTH, cats, readers)
+    assert held(cats) == {"10_cat/a.png": (BOTH["img/10_cat/a.png"], None)}
+    assert done.told == (f"'b.png': {zip_listing.NO_REG}.",)
+    animals = catalogue.create("animals")
+    done = imported(tmp_path, BOTH, animals, readers, reg=True)
+    assert held(animals) == {"1_animal/b.png": (BOTH["reg/1_animal/b.png"], "an animal")}
+    assert (done.names, done.captions, done.folders) == (("b.png",), 1, ("1_animal",))
+    assert done.told == (f"'a.png': {zip_listing.NO_LEARNED}.",)
 
 
-def test_regularisation_images_are_told_if_they_have_no_place(tmp_path: Path, cats: ImageSet, readers: Readers) -> None:
-    done = imported(tmp_path, {"img/10_cat/a.png": picture(1), "reg/1_animal/b.png": picture(2)}, cats, readers)
-    assert held(cats).keys() == {"10_cat/a.png"} and done.told == (f"'b.png': {zip_listing.NO_REG}.",)
-
-
-def test_a_failed_second_dataset_takes_the_first_back(
-    tmp_path: Path, catalogue: Catalogue, cats: ImageSet, readers: Readers, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reg", [False, True])
+@pytest.mark.parametrize("start", ["img/10_cat", "reg/10_cat"])
+def test_a_zip_of_one_kind_is_taken_as_what_it_is_imported_for(
+    start: str, reg: bool, tmp_path: Path, cats: ImageSet, readers: Readers
 ) -> None:
-    reg = catalogue.create("reg")
-    real = ImageSet.add_all
-    monkeypatch.setattr(ImageSet, "add_all", lambda self, batch: real(self, batch) if self is reg else full_disk())
-    with pytest.raises(DatasetError, match="No space left"):
-        imported(tmp_path, {"img/10_cat/a.png": picture(1), "reg/1_animal/b.png": picture(2)}, cats, readers, reg=lambda: reg)
-    assert all_files(cats) == all_files(reg) == EMPTY
+    done = imported(tmp_path, {f"{start}/a.png": picture(1)}, cats, readers, reg=reg)
+    assert held(cats).keys() == {"10_cat/a.png"} and done.told == ()
 
 
 def full_disk(*_: Any, **__: Any) -> Any:
@@ -514,16 +513,22 @@ def test_a_zip_without_images_is_one_sentence(tmp_path: Path, cats: ImageSet, re
         assert "contains no image that can be used" in refused(tmp_path, packed(tmp_path / "a.zip", files), cats, readers)
 
 
-def test_stopping_leaves_nothing(tmp_path: Path, cats: ImageSet, readers: Readers) -> None:
+def test_an_error_half_way_leaves_nothing(
+    tmp_path: Path, cats: ImageSet, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class StoppedError(Exception):
         pass
 
-    def stop(done: int, of: int) -> None:
-        if done == 2:
-            raise StoppedError
+    real = zips.settled
 
+    def stop(name: str, *more: Any) -> str:
+        if name == "1.png":
+            raise StoppedError
+        return real(name, *more)
+
+    monkeypatch.setattr(zips, "settled", stop)
     with pytest.raises(StoppedError):
-        imported(tmp_path, {f"{n}.png": picture(n) for n in range(3)}, cats, readers, progress=stop)
+        imported(tmp_path, {f"{n}.png": picture(n) for n in range(3)}, cats, readers)
     assert all_files(cats) == EMPTY
 
 

@@ -33,7 +33,8 @@ class Placement:
     resized: Size
 
 
-def bucket_sizes(rule: BucketRule) -> list[Size]:
+@functools.lru_cache(maxsize=32)
+def bucket_sizes(rule: BucketRule) -> tuple[Size, ...]:
     """All bucket sizes, ordered by width, then height."""
     area = rule.max_size.area
     square = int(math.sqrt(area) // rule.step) * rule.step
@@ -42,19 +43,14 @@ def bucket_sizes(rule: BucketRule) -> list[Size]:
         height = min(rule.max_side, area // width // rule.step * rule.step)
         if height >= rule.min_side:
             widths_heights |= {(width, height), (height, width)}
-    return [Size(height, width) for width, height in sorted(widths_heights)]
-
-
-@functools.lru_cache(maxsize=32)
-def _kept_sizes(rule: BucketRule) -> tuple[Size, ...]:
-    return tuple(bucket_sizes(rule))
+    return tuple(Size(height, width) for width, height in sorted(widths_heights))
 
 
 def place(image: Size, rule: BucketRule) -> Placement:
     """The bucket of an image of size `image`, and the size it is scaled to first."""
     if rule.no_upscale:
         return _place_shrinking(image, rule)
-    sizes, ratio = _kept_sizes(rule), image.width / image.height
+    sizes, ratio = bucket_sizes(rule), image.width / image.height
     bucket = image if image in sizes else min(sizes, key=lambda size: abs(size.width / size.height - ratio))
     return Placement(bucket, _cover(image, bucket))
 

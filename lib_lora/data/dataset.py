@@ -251,4 +251,4 @@ def decoded_whole(samples: Sequence[Sample]) -> list[str]:
     """Decode the images that were not decoded to all of their pixels yet, in separate processes; returns their problems."""
     with Readers() as readers, ThreadPoolExecutor(DECODERS) as pool:
         told = pool.map(lambda path: _read(path, readers, whole=True), dict.fromkeys(sample.path for sample in samples))
-        return [problem for found in told if isinstance(found, _Unread) for problem in found.problems]
+        return list(dict.fromkeys(problem for found in told if isinstance(found, _Unread) for problem in found.problems))

@@ -2,7 +2,7 @@
 
 A request is a line of JSON: a path, or an object. `{"path": …, "header": true}` asks for the size alone, which needs no decoding.
 `{"path": …, "thumbnail": path, "side": pixels}` asks for all of `ImageFacts`, and for a JPEG at that path; a large JPEG is then
-decoded to fewer pixels, which takes half of the time. Those of `conversion` and `mask_files` write images and measure masks.
+decoded to fewer pixels, which is faster. Those of `conversion` and `mask_files` write images and measure masks.
 
 It ends with its input, or if an image takes too long: its parent may be gone, and no Python code runs in a stuck decoder.
 """

@@ -145,7 +145,7 @@ class Reader:
         return Mask(Size(*answer["size"]), answer["sha256"], answer["covered"])
 
     def write_mask(self, image: Path, target: Path, how: str, mask: Path | None = None) -> float:
-        """Write a mask of an image as a grey PNG; returns its mean, 0 to 1. `how`: as in `mask_files.HOW`.
+        """Write a mask of an image as a grey PNG; returns its mean, 0 to 1. `how`: as in `written_mask`.
 
         Raises:
             DatasetError: it does not fit the image, or is black everywhere.

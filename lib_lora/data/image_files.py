@@ -56,15 +56,13 @@ def file_content(path: Path) -> bytes:
     return content
 
 
-def image_size(path: Path, content: bytes | None = None) -> Size:
+def image_size(path: Path) -> Size:
     """Size of the image (EXIF rotation applied), without decoding it if the format allows.
-
-    `content`: the file's content, if already read.
 
     Raises:
         DatasetError: the file is not an image of a supported format, too large, or damaged.
     """
-    with reading(path, content) as image:
+    with reading(path) as image:
         return upright_size(image)
 
 

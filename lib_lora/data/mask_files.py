@@ -16,7 +16,6 @@ from lib_lora.data.image_files import NotNowError, file_content, image_size, is_
 from lib_lora.data.sizes import Crop, Size
 from lib_lora.errors import DatasetError
 
-HOW = ("painted", "inverted", "transparency", "filled")  # ways to make a mask
 _BLACK = "would be black everywhere, so nothing of the image would be learned; leave the image out instead"
 
 
@@ -41,7 +40,8 @@ def measured(request: Mapping[str, Any]) -> dict[str, object]:
 def written_mask(request: Mapping[str, Any]) -> dict[str, object]:
     """Write a mask for the image at `image` to `target`; the answer is `{"covered": 0 to 1}`, or problems.
 
-    `how`: one of HOW. `mask`: the mask that was painted, or is inverted. `name`: of the image, for messages.
+    `how`: painted, inverted, transparency or filled. `mask`: the mask that was painted, or is inverted. `name`: of the image, for
+    messages.
     """
     name, image = str(request["name"]), Path(request["image"])
 

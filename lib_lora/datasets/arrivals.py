@@ -11,7 +11,7 @@ from lib_lora.data.conversion import UnusedError
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.folders import named
 from lib_lora.data.image_files import MAX_BYTES
-from lib_lora.datasets.image_set import LONGEST_CAPTION, ImageSet
+from lib_lora.datasets.image_set import LONGEST_CAPTION, ImageSet, legal_file_name
 from lib_lora.datasets.kinds import START, TEXT, ZIP, Kind, ends_early, kind_of
 from lib_lora.errors import DatasetError
 
@@ -71,6 +71,7 @@ class Arrivals:
             DatasetError: it cannot be used; a sentence that names it.
             OSError: the disk refused.
         """
+        legal_file_name(name)  # as it was given: its ending may be changed below
         kind = kind_in(name, file)
         if kind is ZIP:
             raise UnusedError(name, "a zip inside of something else; drop it alone")

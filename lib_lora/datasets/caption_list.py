@@ -34,18 +34,10 @@ def tag_counts(entries: Sequence[ImageEntry], separator: str = SEPARATOR) -> lis
     return [TagCount(spellings[key].most_common(1)[0][0], count) for key, count in images.most_common()]
 
 
-def matching(
-    entries: Sequence[ImageEntry], text: str = "", tag: str = "", *, no_caption: bool = False, separator: str = SEPARATOR
-) -> list[ImageEntry]:
-    """The images whose captions contain `text` and have the tag `tag`, in any case; with `no_caption`, those without one."""
-    wanted, key = text.casefold(), tag.strip().casefold()
-    return [
-        entry
-        for entry in entries
-        if (not no_caption or not has_caption(entry))
-        and wanted in (entry.caption or "").casefold()
-        and (not key or key in {found.casefold() for found in _tags(entry, separator)})
-    ]
+def matching(entries: Sequence[ImageEntry], text: str) -> list[ImageEntry]:
+    """The images whose captions contain `text`, in any case."""
+    wanted = text.casefold()
+    return [entry for entry in entries if wanted in (entry.caption or "").casefold()]
 
 
 def has_caption(entry: ImageEntry) -> bool:
@@ -53,18 +45,16 @@ def has_caption(entry: ImageEntry) -> bool:
     return bool((entry.caption or "").strip())
 
 
-def in_order(
-    entries: Sequence[ImageEntry], by: SortBy, values: Mapping[str, int] | None = None, *, descending: bool = False
-) -> list[ImageEntry]:
+def in_order(entries: Sequence[ImageEntry], by: SortBy, values: Mapping[str, int] | None = None) -> list[ImageEntry]:
     """The images sorted by name, numbers in it as numbers, or by `values`; equal ones stay in their order.
 
     `values`: pixels or tokens by the images' places. Images without a value are the last.
     """
     if by == "name":
-        return sorted(entries, key=lambda entry: _parts(entry.place), reverse=descending)
+        return sorted(entries, key=lambda entry: _parts(entry.place))
     found = values or {}
     known = [entry for entry in entries if entry.place in found]
-    ordered = sorted(known, key=lambda entry: found[entry.place], reverse=descending)
+    ordered = sorted(known, key=lambda entry: found[entry.place])
     return [*ordered, *(entry for entry in entries if entry.place not in found)]
 
 

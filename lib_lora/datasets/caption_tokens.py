@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lib_lora.config.text import TextConfig, TokenRule
 from lib_lora.data.captions import lines_of, with_trigger
 from lib_lora.data.chunking import token_count
-from lib_lora.data.tokens import Tokenizer, load_tokenizer, plain_ids
+from lib_lora.data.tokens import load_tokenizer, plain_ids
 from lib_lora.errors import DatasetError
 
 LONGEST_COUNTED = 20_000  # characters of a line; more are not counted
@@ -29,13 +29,12 @@ def trained_lines(caption: str | None, text: TextConfig) -> list[str]:
     return lines
 
 
-def token_counts(captions: Sequence[str | None], text: TextConfig, tokenizer: Tokenizer | None = None) -> list[int]:
+def token_counts(captions: Sequence[str | None], text: TextConfig) -> list[int]:
     """The number of CLIP tokens of each caption as it is trained; of several lines, of the longest.
 
-    Training cuts off what is above `token_limit`. Brackets that it refuses are counted as text. `tokenizer`: the model's with
-    embeddings; None for CLIP's own.
+    Training cuts off what is above `token_limit`. Brackets that it refuses are counted as text, and names of embeddings too.
     """
-    return [max(_count(line, text, tokenizer) for line in trained_lines(caption, text)) for caption in captions]
+    return [max(_count(line, text) for line in trained_lines(caption, text)) for caption in captions]
 
 
 def token_limit(text: TextConfig) -> int:
@@ -43,23 +42,23 @@ def token_limit(text: TextConfig) -> int:
     return int(text.max_token_length)
 
 
-def _count(line: str, text: TextConfig, tokenizer: Tokenizer | None) -> int:
+def _count(line: str, text: TextConfig) -> int:
     if text.secondary_separator:
         line = line.replace(text.secondary_separator, text.caption_separator)
     line = line[:LONGEST_COUNTED]
     if not line:  # as of photos that nobody has captioned yet: their page does not wait for the vocabulary
         return 0
-    if tokenizer is not None or len(line) > _SHORT:
-        return _counted(tokenizer or load_tokenizer(), line, text.weighted_captions, text.token_rule)
-    return _kept_count(line, text.weighted_captions, text.token_rule)
+    count = _kept_count if len(line) <= _SHORT else _counted
+    return count(line, text.weighted_captions, text.token_rule)
 
 
 @functools.lru_cache(_CACHED)
 def _kept_count(line: str, weighted: bool, rule: TokenRule) -> int:
-    return _counted(load_tokenizer(), line, weighted, rule)
+    return _counted(line, weighted, rule)
 
 
-def _counted(tokenizer: Tokenizer, line: str, weighted: bool, rule: TokenRule) -> int:
+def _counted(line: str, weighted: bool, rule: TokenRule) -> int:
+    tokenizer = load_tokenizer()
     try:
         return token_count(tokenizer, line, TextConfig(weighted_captions=weighted, token_rule=rule))
     except DatasetError:  # training tells of it

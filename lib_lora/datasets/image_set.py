@@ -197,6 +197,10 @@ class ImageSet:
         if has + more > MAX_IMAGES:
             raise DatasetError([f"The dataset would have {has + more} images, must have at most {MAX_IMAGES}; add fewer."])
 
+    def folders(self) -> list[str]:
+        """The numbered folders that new images can go to; none in a dataset that is a folder on the disk."""
+        return [] if self.edits.source is not None else numbered_folders(self.folder)
+
     def has_typed(self, folder: str, stem: str) -> bool:
         """Whether an image of that name has a caption that was typed, which hides its file."""
         start = f"{folder}/{stem}" if folder else stem
@@ -245,14 +249,6 @@ class ImageSet:
             if entry.path.parent != self.folder:
                 with suppress(OSError):  # other files are in it
                     entry.path.parent.rmdir()
-
-    def set_caption(self, image_id: str, text: str, was: str | None = None) -> None:
-        """Replace a caption. `was`: the text that the page started from.
-
-        Raises:
-            StaleError, DatasetError, OSError: as `change_image`.
-        """
-        self.change_image(image_id, {"caption": text}, was)
 
     def change_image(self, image_id: str, values: Mapping[str, Any], was: str | None = None) -> None:
         """Change fields of an image's edit, by their names, as one change that can be undone.

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from lib_lora.data.dataset import remember
 from lib_lora.data.decoder_process import NoReaderError, Reader
+from lib_lora.data.image_facts import LOOKED_AT
 from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.datasets.decoders import SHARED, Decoders
 from lib_lora.datasets.image_set import ImageEntry, ImageSet
@@ -32,7 +33,7 @@ from lib_lora.datasets.looked_index import (
 )
 from lib_lora.errors import DatasetError
 
-SIDE = 512  # of a thumbnail, in pixels
+SIDE = LOOKED_AT  # of a thumbnail, in pixels; more would have a decoder make four times as many
 LINGER_S = 2.0  # how long processes wait for more images
 IN_A_ROW = 32  # sizes that are read before an image is decoded, where there is one process
 SAVE_S = 5.0  # between two writes of the index

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +11,9 @@ from types import TracebackType
 from lib_lora.data.conversion import UnusedError
 from lib_lora.data.image_files import MAX_BYTES
 from lib_lora.datasets.arrivals import Arrival, Arrivals
-from lib_lora.datasets.image_set import ImageSet
 from lib_lora.datasets.kinds import START, ZIP, Kind, kind_of
 from lib_lora.datasets.placing import ARRIVING
-from lib_lora.datasets.zips import Progress, import_zip
+from lib_lora.datasets.zips import import_zip
 from lib_lora.errors import DatasetError, DiskError, TooLargeError
 from lib_lora.files.atomic import TEMPORARY, passing_ending, passing_name
 
@@ -31,19 +29,15 @@ class Receiving:
         arrivals: of the drop that the file belongs to.
         name: as the page sends it; untrusted.
         folder: a numbered folder of the dataset, or empty. Zips have their own.
-        reg: gives the dataset for a zip's regularisation images.
-        progress: is told how many images of a zip are done.
+        reg: whether the dataset is one of regularisation images; a zip may contain both kinds.
 
     Raises:
         DatasetError: the dataset takes no files, or the disk refused.
     """
 
-    def __init__(
-        self, arrivals: Arrivals, name: str, folder: str = "", reg: Callable[[], ImageSet] | None = None,
-        progress: Progress = lambda done, of: None,
-    ) -> None:  # fmt: skip
+    def __init__(self, arrivals: Arrivals, name: str, folder: str = "", *, reg: bool = False) -> None:
         self._arrivals, self._name, self._folder = arrivals, name[-LONGEST_NAME:], folder
-        self._reg, self._progress = reg, progress
+        self._reg = reg
         self._kind: Kind | None = None  # None until START bytes are here
         self._start, self._bytes = b"", 0
         self._refused: DatasetError | None = None
@@ -92,7 +86,7 @@ class Receiving:
             self._check()
             if self._kind is ZIP:
                 dataset, readers = self._arrivals.dataset, self._arrivals.readers
-                done = import_zip(self._path, self._name, dataset, readers, self._reg, self._progress)
+                done = import_zip(self._path, self._name, dataset, readers, reg=self._reg)
                 return Arrival(done.names, done.captions, done.told)
             return self._arrivals.take(self._name, self._path, self._folder)
         except OSError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +29,6 @@ _MODE = 0o100644 << 16
 _CHUNK = 2**20
 _MARK = "\ufeff"  # at the start of a file it is no part of the text
 _ALL_LINES = CaptionSource(all_lines=True)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Numbers of what was exported, and sentences on what was not."""
-
-    images: int
-    captions: int
-    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,16 +57,12 @@ class Packed:
         return ImageEdit(crop=None if self.is_cropped else edit.crop, cut=edit.cut, caption=None if read == caption else caption)
 
 
-def export_zip(
-    dataset: ImageSet, target: Path, readers: Readers, repeats: int = 1, concept: str = "", *, apply_crops: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Exported:  # fmt: skip
-    """Write a zip of a dataset to `target`, complete or not at all.
+def export_zip(dataset: ImageSet, target: Path, readers: Readers, repeats: int = 1, *, apply_crops: bool = False) -> list[str]:
+    """Write a zip of a dataset to `target`, complete or not at all; returns sentences on what of the dataset is not in it.
 
     Args:
-        repeats: of images that are in no numbered folder. concept: of their folder; the dataset's name if empty.
+        repeats: of images that are in no numbered folder; the dataset's name is that folder's.
         apply_crops: write the chosen part of an image, upright, as PNG in place of the file.
-        progress: is told after each image; what it raises ends the export.
 
     Raises:
         DatasetError: there are no images, one cannot be read, or the disk refused.
@@ -85,14 +71,13 @@ def export_zip(
     used = [entry for entry in entries if not entry.edit.left_out]
     if not used:
         raise DatasetError([f"Dataset {dataset.name!r} has no images to export; add some, or do not leave all out.", *problems])
-    packed = packed_as(used, repeats, concept or dataset.name, apply_crops=apply_crops)
+    packed = packed_as(used, repeats, dataset.name, apply_crops=apply_crops)
     temporary = target.with_name(passing_name("zip", TEMPORARY))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
-            for number, image in enumerate(packed):
+            for image in packed:
                 _write(file, image, temporary, readers)
-                progress(number + 1, len(packed))
             edits = {image.place: image.edit for image in packed if image.edit != NO_EDIT}
             if edits:
                 file.writestr(_info(FILE), FolderEdits(dataset.name, None, edits).to_json())
@@ -103,7 +88,7 @@ def export_zip(
         raise DiskError([f"Dataset {dataset.name!r} cannot be exported ({why}); free space or check permissions."]) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(len(packed), sum(bool(image.entry.caption) for image in packed), tuple(problems))
+    return problems
 
 
 def packed_as(entries: list[ImageEntry], repeats: int, concept: str, *, apply_crops: bool = False) -> list[Packed]:

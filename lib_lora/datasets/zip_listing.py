@@ -51,7 +51,8 @@ OUTSIDE = "next to the numbered folders, or in folders below them, so not used; 
 LONELY = "caption files without an image, so not used"
 BAD_NAME = "the name cannot be used; rename it"
 UNKNOWN_LETTERS = "the name is in an unknown encoding and may look wrong; pack it with a program that writes UTF-8"
-NO_REG = "regularisation images, which are not used here; import them as a dataset of their own"
+NO_REG = "regularisation images, so not used here; drop the zip under Regularisation too"
+NO_LEARNED = "images to learn from, so not used here; drop the zip under Images too"
 SECOND_CAPTION = f"not used, since the image also has a caption file with the extension {DEFAULT_EXTENSION}"
 
 
@@ -80,7 +81,6 @@ class Picked:
     image: Member
     caption: Member | None
     folder: str
-    is_reg: bool
     mask: Member | None = None
 
 
@@ -131,8 +131,10 @@ class _Bounded(io.BufferedReader):
         return content
 
 
-def contents(archive: zipfile.ZipFile, name: str, told: Told, with_reg: bool = True) -> Contents:
+def contents(archive: zipfile.ZipFile, name: str, told: Told, *, reg: bool = False) -> Contents:
     """What is used of a zip; what is not is told.
+
+    `reg`: take the regularisation images of a zip that has both kinds. A zip of one kind is taken as what it is imported for.
 
     Raises:
         DatasetError: the zip is not honest, protected, or unpacks to too much.
@@ -153,15 +155,12 @@ def contents(archive: zipfile.ZipFile, name: str, told: Told, with_reg: bool = T
     masks = _masks(images)
     of_masks = {id(mask) for mask in masks.values()}
     images = [image for image in images if id(image) not in of_masks]
-    for image, folder, is_reg in _in_folders(images, told):
+    for image, folder in _in_folders(images, told, reg):
         given = captions.get(image.stem, {})
-        if is_reg and not with_reg:
-            told.add(image.name, NO_REG)
-            continue
         files = [given[suffix] for suffix in _CAPTIONS if suffix in given]
         for second in files[1:]:
             told.add(second.name, SECOND_CAPTION)
-        found.picked.append(Picked(image, files[0] if files else None, folder, is_reg, masks.get(image.stem)))
+        found.picked.append(Picked(image, files[0] if files else None, folder, masks.get(image.stem)))
     used = {image.stem for image in images}
     for stem, given in captions.items():
         for member in given.values() if stem not in used else ():
@@ -183,20 +182,25 @@ def _masks(images: Sequence[Member]) -> dict[tuple[tuple[str, ...], str], Member
     return found
 
 
-def _in_folders(images: Sequence[Member], told: Told) -> Iterator[tuple[Member, str, bool]]:
-    """Images with their numbered folders. If there are such folders for training, all must be at one depth."""
-    depths = {len(image.folders) for image in images if image.folders and is_numbered(image.folders[-1]) and not _is_reg(image)}
-    depth = min(depths, default=None)
+def _in_folders(images: Sequence[Member], told: Told, reg: bool) -> Iterator[tuple[Member, str]]:
+    """Images of the wanted kind with their numbered folders. If there are such folders, all must be at one depth."""
+    kinds = {_is_reg(image) for image in images}
+    wanted = [image for image in images if len(kinds) == 1 or _is_reg(image) is reg]
+    left = {id(image) for image in images} - {id(image) for image in wanted}
+    depth = min((len(image.folders) for image in wanted if _is_numbered(image)), default=None)
     for image in images:
-        is_in = bool(image.folders) and is_numbered(image.folders[-1])
-        if _is_reg(image):
-            yield image, image.folders[-1], True
+        if id(image) in left:
+            told.add(image.name, NO_LEARNED if reg else NO_REG)
         elif depth is None:
-            yield image, "", False
-        elif is_in and len(image.folders) == depth:
-            yield image, image.folders[-1], False
+            yield image, ""
+        elif _is_numbered(image) and len(image.folders) == depth:
+            yield image, image.folders[-1]
         else:
             told.add(image.name, OUTSIDE)
+
+
+def _is_numbered(image: Member) -> bool:
+    return bool(image.folders) and is_numbered(image.folders[-1])
 
 
 def _is_reg(image: Member) -> bool:

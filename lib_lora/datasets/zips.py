@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,34 +29,25 @@ from lib_lora.files.plain_json import MOST_NESTED
 
 _CHUNK = 2**20
 _SPARE = 64 * 2**20  # bytes that remain free on the disk
-Progress = Callable[[int, int], None]  # images done, of all
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported: names of the images, numbers, names of the numbered folders; and sentences on what was not.
-
-    `names` and `captions`: of the dataset. `reg_images`: in that for regularisation.
-    """
+    """What was imported: names of images, number of captions, names of the numbered folders; and sentences on what was not."""
 
     names: tuple[str, ...]
     captions: int
     folders: tuple[str, ...]
-    reg_images: int
     told: tuple[str, ...]
 
 
-def import_zip(
-    archive: Path, name: str, into: ImageSet, readers: Readers, reg: Callable[[], ImageSet] | None = None,
-    progress: Progress = lambda done, of: None,
-) -> Imported:  # fmt: skip
+def import_zip(archive: Path, name: str, into: ImageSet, readers: Readers, *, reg: bool = False) -> Imported:
     """Add what a zip contains to a dataset, all or nothing.
 
     Args:
         archive: the zip; it stays. name: of it, for messages.
-        into: the dataset. reg: gives that for regularisation images; it is called if there are any.
+        into: the dataset. reg: whether it is one of regularisation images.
         readers: convert images.
-        progress: is told after each image; what it raises ends the import.
 
     Raises:
         DatasetError: the zip or the disk is at fault; nothing was added.
@@ -65,7 +56,7 @@ def import_zip(
     into.check_open()
     with _unpacking(into, name) as folder, _masks_of(into) as masks:
         with opened(archive, name) as file:
-            found = contents(file, name, told, reg is not None)
+            found = contents(file, name, told, reg=reg)
             _check_room(found, into, folder)
             edits = _edits(file, found.edits, name, told)
             images = []
@@ -76,16 +67,14 @@ def import_zip(
                     edit = _with_mask(file, picked, target, readers, name, told, into)
                     images.append((replace(image, edit=edit), picked))
                     masks += [edit.mask] if edit.mask is not None else []
-                progress(number + 1, len(found.picked))
-        batches = _with_edits(images, edits, found.edits)
-        places = _add(batches[False], batches[True], into, reg)
+        batch = _with_edits(images, edits, found.edits)
+        places = into.add_all(batch) if batch else []
     if not images:
         raise DatasetError([f"Zip {name!r} contains no image that can be used; nothing was imported.", *told.sentences()])
     return Imported(
         tuple(given_name(path) for path in places),
-        sum(image.caption is not None for image in batches[False]),
-        tuple(sorted({image.folder for image in batches[False] if image.folder})),
-        len(batches[True]),
+        sum(image.caption is not None for image in batch),
+        tuple(sorted({image.folder for image in batch if image.folder})),
         told.sentences(),
     )
 
@@ -120,8 +109,7 @@ def _masks_of(into: ImageSet) -> Iterator[list[PaintedMask]]:
 
 def _check_room(found: Contents, into: ImageSet, folder: Path) -> None:
     """Check that images and bytes are not too many."""
-    images = [picked for picked in found.picked if not picked.is_reg]
-    into.check_open({picked.folder for picked in images}, len(images))
+    into.check_open({picked.folder for picked in found.picked}, len(found.picked))
     members = [member for picked in found.picked for member in (picked.image, picked.caption, picked.mask) if member is not None]
     needed = sum(member.info.file_size for member in members) + _SPARE
     free = shutil.disk_usage(folder).free
@@ -157,7 +145,7 @@ def _with_mask(
     file: zipfile.ZipFile, picked: Picked, image: Path, readers: Readers, name: str, told: Told, into: ImageSet
 ) -> ImageEdit:
     """The edit that names the mask of an unpacked image; a mask that does not fit is told, and not used."""
-    if picked.mask is None or picked.is_reg:
+    if picked.mask is None:
         return NO_EDIT
     packed, made = image.with_name(f"{image.name}.packed"), image.with_name(f"{image.name}.mask")
     unpack(file, picked.mask, packed, MAX_BYTES, name)
@@ -202,10 +190,10 @@ def _edits(file: zipfile.ZipFile, member: Member | None, name: str, told: Told) 
         return NO_EDITS
 
 
-def _with_edits(images: list[tuple[NewImage, Picked]], edits: FolderEdits, member: Member | None) -> dict[bool, list[NewImage]]:
-    """The images with their edits: for training, and (True) for regularisation."""
+def _with_edits(images: list[tuple[NewImage, Picked]], edits: FolderEdits, member: Member | None) -> list[NewImage]:
+    """The images with their edits."""
     base = member.folders if member is not None else ()
-    batches: dict[bool, list[NewImage]] = {False: [], True: []}
+    batch = []
     for image, picked in images:
         folders = picked.image.folders
         place = "/".join([*folders[len(base) :], picked.image.name]) if folders[: len(base)] == base else ""
@@ -213,16 +201,5 @@ def _with_edits(images: list[tuple[NewImage, Picked]], edits: FolderEdits, membe
         if stated.caption is not None:
             legal_caption(stated.caption, image.name)
         edit = replace(image.edit, crop=stated.crop, cut=stated.cut, caption=stated.caption)
-        batches[picked.is_reg].append(replace(image, edit=edit))
-    return batches
-
-
-def _add(images: list[NewImage], reg_images: list[NewImage], into: ImageSet, reg: Callable[[], ImageSet] | None) -> list[Path]:
-    """Add both or none; returns where the images are."""
-    placed = reg().add_all(reg_images) if reg is not None and reg_images else []
-    try:
-        return into.add_all(images) if images else []
-    except BaseException:
-        for path in placed:
-            path.unlink(missing_ok=True)
-        raise
+        batch.append(replace(image, edit=edit))
+    return batch

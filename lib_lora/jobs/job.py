@@ -8,12 +8,15 @@ import uuid
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.events import Event, Lent, StepDone
+from lib_lora.events import Event, Lent, Planned, StepDone
+from lib_lora.jobs.curve import Curve
 from lib_lora.jobs.progress import Progress, State
+from lib_lora.jobs.remaining import Timing
 from lib_lora.run_control import RunControl
 from lib_lora.training.memory import memory_gb
 
@@ -42,6 +45,7 @@ class Job:
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._told = Progress(time.time())
         self._losses: list[float] = []
+        self._curve, self._timing = Curve(), Timing()
         self._times: deque[float] = deque(maxlen=_SPEED_STEPS + 1)
 
     @property
@@ -52,7 +56,14 @@ class Job:
     def progress(self) -> Progress:
         """The progress of the run now."""
         with self._lock:
-            return replace(self._told, state=self._state(), losses=tuple(self._losses), steps_per_s=self._speed())
+            eta_s = self._timing.remaining_s(self.control.clock_s) if self.running else None
+            told = replace(self._told, state=self._state(), losses=tuple(self._losses), steps_per_s=self._speed())
+            return replace(told, eta_s=eta_s)
+
+    def curve(self, stride: int, place: int) -> dict[str, Any]:
+        """The curve's buckets from `place` on for somebody who has those before it at this `stride`; else all."""
+        with self._lock:
+            return self._curve.since(stride, place)
 
     def best_used(self, last: Path) -> None:
         """Record that the best LoRA has taken the name, and that the last one is now `last`."""
@@ -86,11 +97,16 @@ class Job:
 
     def apply(self, event: Event) -> None:
         """Update the progress with an event."""
-        memory = memory_gb(self._device)
+        memory, now = memory_gb(self._device), time.time()
+        if isinstance(event, Planned):
+            self._timing.follow(self.config, event.plan)
         with self._lock:
-            self._told = replace(self._told.after(event, time.time()), memory_gb=memory)
+            self._told = replace(self._told.after(event, now), memory_gb=memory)
+            self._timing.happened(event, self.control.clock_s)
             if isinstance(event, StepDone):
                 self._losses.append(event.loss)
+                seconds = now - self._told.started
+                self._curve.add(event.step, event.loss, seconds, event.learning_rates, event.gradient_norm)
                 self._times.append(time.monotonic())
             elif isinstance(event, Lent):
                 self._times.clear()  # the speed is measured anew

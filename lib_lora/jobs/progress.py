@@ -40,9 +40,11 @@ class Progress:
         formula: how `steps` is computed, for people.
         step, steps: updates done, and updates of the whole run.
         epoch: from 1; 0 before the first step.
+        steps_per_epoch, epochs: of the plan; 0 before there is one.
         losses: one for each step of this run; may hold NaN and infinity.
         first_step: updates of the state that it resumed from.
         steps_per_s: mean over the last steps; None before there are two.
+        eta_s: seconds to the end, with samples, saves, validation and the card; None if unknown.
         memory_gb: GiB in use; None if unknown.
         saved: name of the final LoRA once it is on disk.
         between: names of the LoRAs saved in between, without those removed.
@@ -60,9 +62,12 @@ class Progress:
     step: int = 0
     steps: int = 0
     epoch: int = 0
+    steps_per_epoch: int = 0
+    epochs: int = 0
     losses: tuple[float, ...] = ()
     first_step: int = 0
     steps_per_s: float | None = None
+    eta_s: float | None = None
     memory_gb: float | None = None
     saved: str | None = None
     between: tuple[str, ...] = ()
@@ -77,10 +82,12 @@ class Progress:
     left: tuple[str, ...] = ()
 
     def after(self, event: Event, now: float) -> Progress:
-        """The progress after an event at time `now`; losses, speed and memory are left to the caller."""
+        """The progress after an event at time `now`; losses, speed, remaining time and memory are left to the caller."""
         told = replace(_with_file(self, event), state="lent" if isinstance(event, Lent) else "running")
         if isinstance(event, Planned):
-            return replace(told, formula=event.plan.formula, steps=event.plan.steps)
+            plan = event.plan
+            told = replace(told, steps_per_epoch=plan.steps_per_epoch, epochs=plan.epochs)
+            return replace(told, formula=plan.formula, steps=plan.steps)
         if isinstance(event, StepDone):
             first = self.first_step if self.step else event.step - 1
             return replace(told, phase="training", step=event.step, epoch=event.epoch, first_step=first)
@@ -116,7 +123,7 @@ def _with_file(told: Progress, event: Event) -> Progress:
     if isinstance(event, Saved):
         return replace(told, saved=event.path.stem)
     if isinstance(event, SavedBetween):
-        stay = [name for name in told.between if name != event.removed]
+        stay = [name for name in told.between if name not in (event.removed, event.path.stem)]
         return replace(told, between=(*stay, event.path.stem))
     if isinstance(event, StateSaved):
         return replace(told, state_folder=event.folder, state_step=event.step)

@@ -51,18 +51,21 @@ def details(entry: Entry) -> dict[str, Any]:
 def job_json(job: Job, since: int = 0) -> dict[str, Any]:
     """A run and its progress; `losses` begin with its step `since`."""
     progress = job.progress
-    speed, best, running = progress.steps_per_s, progress.best, progress.ended is None
+    best, running = progress.best, progress.ended is None
     found = {
         "id": job.id,
         "started": progress.started,  # the same job may run again
         "name": job.config.run.name,
         "trigger": job.config.text.trigger,
         "state": progress.state,
+        "asked": job.control.asked if running else [],
         "phase": progress.phase,
         "formula": progress.formula,
         "step": progress.step,
         "total": progress.steps,
         "epoch": progress.epoch,
+        "steps_per_epoch": progress.steps_per_epoch,
+        "epochs": progress.epochs,
         "losses": progress.losses[max(since, 0) :],
         "loss_count": len(progress.losses),
         "first_step": progress.first_step,
@@ -71,8 +74,8 @@ def job_json(job: Job, since: int = 0) -> dict[str, Any]:
         "prompts": progress.sampled[-1].prompts if progress.sampled else [],
         "sampled": [[event.step, len(event.paths)] for event in progress.sampled],
         "best": {"step": best.step, "loss": best.loss} if best else None,
-        "steps_per_s": speed,
-        "eta_s": (progress.steps - progress.step) / speed if speed and running else None,
+        "steps_per_s": progress.steps_per_s,
+        "eta_s": progress.eta_s,
         "seconds": (progress.ended or time.time()) - progress.started,
         "memory_gb": progress.memory_gb if running else None,
         "problems": bounded(progress.problems),
@@ -82,6 +85,13 @@ def job_json(job: Job, since: int = 0) -> dict[str, Any]:
         "saved": progress.saved,
     }
     return {key: strict(value) for key, value in found.items()}
+
+
+def page_json(job: Job, stride: int, place: int) -> dict[str, Any]:
+    """As `job_json`, with the curve in place of the losses: its buckets from `place` on for a page that has the others."""
+    found = job_json(job, len(job.progress.losses))
+    del found["losses"]
+    return {**found, "curve": {**strict(job.curve(stride, place))}}
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -99,9 +99,14 @@ class Runner:
             self._job.unpause()
 
     def save_now(self) -> None:
-        """Request that the running job saves a LoRA after its next step."""
+        """Request that the running job saves a LoRA after its step; a paused one does it at once."""
         if self._job is not None and self._job.running:
             self._job.control.request_save()
+
+    def sample_now(self) -> None:
+        """Request that the running job draws samples after its step; a paused one does it at once."""
+        if self._job is not None and self._job.running:
+            self._job.control.request_sample()
 
     def leave(self, timeout_s: float) -> str | None:
         """Have the running job save its state, since the program ends. Returns when it has, or after `timeout_s`.
@@ -192,7 +197,7 @@ class Runner:
                 if self._watcher is not None:
                     self._watcher.happened(job, event)
                 if job.running:
-                    job.control.stand(paused=pauses_here)
+                    job.control.stand(paused=pauses_here and not job.control.pauses_itself)
 
 
 def _sentences(error: BaseException) -> list[str]:

@@ -25,7 +25,7 @@ from lib_lora.output.rescue import in_another_place
 from lib_lora.output.samples import Sampler
 from lib_lora.plan import Plan
 from lib_lora.training.best import BestSoFar
-from lib_lora.training.cadence import Save, due_saves, heldout_due
+from lib_lora.training.cadence import Save, asked_save, due_saves, heldout_due
 from lib_lora.training.resume import Resumed, data_fingerprint
 from lib_lora.training.trainer import Trainer
 
@@ -50,6 +50,7 @@ class Checkpointer:
         self._config, self._plan, self._host, self._trainer, self._writer = config, plan, host, trainer, writer
         self._sampler = Sampler(trainer.config, plan, base, host, trainer, writer.written_files)
         self._best = BestSoFar()
+        self._saved: str | None = None  # the ending of the newest LoRA in between
         self._folder = host.work_folder() / config.run.name
         self._fingerprint = data_fingerprint(plan)
 
@@ -67,8 +68,8 @@ class Checkpointer:
         """Draw the samples that are due before the first step."""
         yield from self._sampler.after(0)
 
-    def after(self, done: StepDone, *, asked: bool) -> Iterator[Event]:
-        """Do whatever is due after a step; `asked`: a LoRA was requested now.
+    def after(self, done: StepDone, *, asked: bool, asked_samples: bool = False) -> Iterator[Event]:
+        """Do whatever is due after a step; `asked`: a LoRA was requested now, `asked_samples`: samples were.
 
         Raises:
             LoraFileError: a LoRA could not be written; no partial file is left, and the text says where the LoRA is kept.
@@ -79,7 +80,19 @@ class Checkpointer:
             yield measured
         for save in due_saves(self._config.run, self._plan, done.step, asked=asked):
             yield from self._save(save, done)
-        yield from self._sampler.after(done.step)
+        yield from self._sampler.after(done.step, asked=asked_samples)
+
+    def meanwhile(self, done: StepDone, *, asked: bool, asked_samples: bool) -> Iterator[Event]:
+        """Do what is requested while the run stands after a step, of which all that was due is done.
+
+        Raises:
+            LoraFileError: as `after`.
+        """
+        save = asked_save(self._config.run, self._plan, done.step)
+        if asked and save.ending != self._saved:  # else it is there
+            yield from self._save(save, done)
+        if asked_samples:
+            yield from self._sampler.after(done.step, asked=True)
 
     def result(self, done: StepDone) -> Generator[Event, None, Path]:
         """Write the LoRA NAME after the last step and return its path.
@@ -139,6 +152,7 @@ class Checkpointer:
     def _save(self, save: Save, done: StepDone) -> Iterator[Event]:
         yield Phase("saving")
         path = yield from self._written(self._writer.published(save.ending, done.step, save.epochs_done), done)
+        self._saved = save.ending
         yield from self._writer.card(path, preview=False)
         removed = None
         if save.old is not None:

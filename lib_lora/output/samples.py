@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from lib_lora.config.groups import TrainConfig
-from lib_lora.config.prompts import read_prompts
+from lib_lora.config.prompts import Prompt, read_prompts
 from lib_lora.data.hidden_names import hidden_name
 from lib_lora.errors import HostChanged
 from lib_lora.events import Event, Note, Phase, Sampled
@@ -36,17 +36,22 @@ class Sampler:
         self._config, self._plan, self._base, self._trainer, self._written_files = config, plan, base, trainer, written_files
         self._folder = host.work_folder() / config.run.name / "samples"
         self._hides = host.hides_pictures()
-        written = read_prompts(config.run.sample_prompts) if config.run.draws_samples else []
-        self._prompts = written or [default_prompt(config, plan)]
+        self._prompts = self._written() if config.run.draws_samples else []
         self._failed = False
+        self._drawn: int | None = None  # the step of the newest samples
 
-    def after(self, step: int) -> Iterator[Event]:
-        """Draw the samples that are due after `step` updates; the adapters must be attached."""
-        if self._failed or not samples_due(self._config.run, self._plan, step):
+    def _written(self) -> list[Prompt]:
+        """The prompts of the option, else the default one."""
+        return read_prompts(self._config.run.sample_prompts) or [default_prompt(self._config, self._plan)]
+
+    def after(self, step: int, *, asked: bool = False) -> Iterator[Event]:
+        """Draw the samples that are due after `step` updates, or `asked` for and not there yet; adapters must be attached."""
+        if self._failed or self._drawn == step or not (asked or samples_due(self._config.run, self._plan, step)):
             return
         yield Phase("generating samples")
         paths = []
         try:
+            self._prompts = self._prompts or self._written()  # of a run that draws no others they are read now
             with self._trainer.result():
                 for number, prompt in enumerate(self._prompts):
                     request = preview_request(self._config, prompt)
@@ -61,6 +66,7 @@ class Sampler:
             self._failed = True
             yield Note(f"The samples could not be generated ({type(error).__name__}: {error}); the run continues without them.")
             return
+        self._drawn = step
         yield Sampled(step, tuple(paths), tuple(prompt.text for prompt in self._prompts))
 
     def _name(self, start: str) -> str:
@@ -68,15 +74,15 @@ class Sampler:
         return hidden_name(f"{start}_{secrets.token_hex(8)}.png") if self._hides else f"{start}.png"
 
 
-def thumbnail(path: Path) -> bytes:
-    """The picture at `path` as a JPEG of at most THUMBNAIL_PX a side.
+def thumbnail(path: Path, side: int = THUMBNAIL_PX) -> bytes:
+    """The picture at `path` as a JPEG of at most `side` pixels a side.
 
     Raises:
         OSError: it does not exist or is not a picture.
     """
     with Image.open(path) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    small.thumbnail((side, side))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=85)
     return content.getvalue()

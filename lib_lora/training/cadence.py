@@ -44,14 +44,20 @@ def save_epochs(run: RunConfig, epochs: int) -> int:
     return run.save_every_n_epochs
 
 
+def asked_save(run: RunConfig, plan: Plan, step: int) -> Save:
+    """The files of `step`, as those that are saved every some steps."""
+    every = run.save_every_n_steps
+    old = _old_step(step, every, run.save_last_n_steps)
+    old_state = _old_step(step, every, run.save_last_n_steps_state or run.save_last_n_steps)
+    return Save(step_ending(step), (step - 1) // plan.steps_per_epoch, old, old_state)
+
+
 def due_saves(run: RunConfig, plan: Plan, step: int, *, asked: bool = False) -> tuple[Save, ...]:
     """The files to save after `step`. `asked`: a save was requested. The last epoch has no epoch file: that is NAME itself."""
     saves = []
     every = run.save_every_n_steps
     if asked or (every and step % every == 0):
-        old = _old_step(step, every, run.save_last_n_steps)
-        old_state = _old_step(step, every, run.save_last_n_steps_state or run.save_last_n_steps)
-        saves.append(Save(step_ending(step), (step - 1) // plan.steps_per_epoch, old, old_state))
+        saves.append(asked_save(run, plan, step))
     epoch, every = _epoch_ended(plan, step), save_epochs(run, plan.epochs)
     if epoch and every and epoch % every == 0 and epoch < plan.epochs:
         old = _old_epoch(epoch, every, run.save_last_n_epochs)

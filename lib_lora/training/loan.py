@@ -36,7 +36,8 @@ class Loan:
     def offer(self, *, needs_vae: bool, learned: bool = True) -> Generator[Event, None, bool]:
         """Lend the model out if someone waits for it or the run is paused; returns whether it was lent.
 
-        It is borrowed again afterwards, unless a stop is requested and nothing is saved. A run that stops does not lend it.
+        It is borrowed again afterwards, unless a stop is requested and nothing is saved. A run that stops does not lend it. A
+        paused one that has learned something also borrows it for what is asked meanwhile.
 
         Args:
             needs_vae: images are encoded afterwards.
@@ -57,8 +58,8 @@ class Loan:
         told = PAUSED if self._control.paused else LENT
         yield Lent(told)
         while True:
-            if self._control.paused:
-                self._control.stand()
+            if self._control.paused and not (learned and self._control.has_requests):
+                self._control.stand(serves=learned)
                 told = LENT
                 yield Lent(told)
             self._control.stand(paused=False)

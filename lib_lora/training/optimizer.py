@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -135,6 +136,7 @@ class Updater:
         self.optimizer = make_optimizer(config, [*parameter_groups(adapters, config, adapter), *further])
         self.scheduler = make_scheduler(config, self.optimizer, steps)
         self.begun = 0  # number of calls of `update`
+        self.gradient_norm: float | None = None  # of all gradients of the last update before clipping; None without
         self._scaler = loss_scaler(enabled=precision.scales_loss, half_weights=precision.weights == torch.float16)
         self._scales_loss = bool(self._scaler.is_enabled())  # torch disables it without CUDA
         self._average = MovingAverage(self._parameters, config.ema_decay) if config.ema_decay > 0 else None
@@ -156,7 +158,8 @@ class Updater:
         self.begun += 1
         if self._max_grad_norm > 0:
             self._scaler.unscale_(self.optimizer)
-            finite = bool(torch.isfinite(nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)))
+            self.gradient_norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
+            finite = math.isfinite(self.gradient_norm)
         else:
             finite = self._scales_loss or all_finite(self._parameters)
         if not self._scales_loss and not finite:

@@ -91,14 +91,14 @@ class Trainer:
         with explained(self._base, self.config, f"step {number + 1}"):
             try:
                 losses = self._losses_with_less_memory(batches)
-                self._diverged = 0
+                self._diverged, norm = 0, self.updater.gradient_norm
             except DivergedError:
                 self._diverged += 1
                 if self._diverged == MOST_DIVERGED:
                     raise
                 self._told.append(f"The loss of step {number + 1} was not a number; the step was skipped.")
-                losses = [math.nan]
-        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates)
+                losses, norm = [math.nan], None
+        return StepDone(number + 1, self._plan.steps, epoch + 1, sum(losses) / len(losses), rates, norm)
 
     def choices(self) -> list[str]:
         """Notes on automatic choices, with reasons."""

@@ -112,10 +112,6 @@ def said_html(texts: Sequence[str], kind: str) -> str:
     return f"<ul class='train-lora-{kind}'>{items}</ul>"
 
 
-def _images_in(plan: Plan, folder: Folder) -> int:
-    return sum(sample.path.parent == folder.path for sample in plan.samples)
-
-
 def _buckets_html(plan: Plan) -> str:
     total = max(len(members) for members in plan.buckets.values())
     return "".join(

@@ -10,15 +10,16 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from lib_lora.jobs.queue import Queue
-from lib_lora.jobs.queue_listing import details, job_json, listing
+from lib_lora.jobs.queue_listing import details, job_json, listing, page_json
 from lib_lora.jobs.queue_store import QueueError
 from lib_lora.languages.spoken import said, said_in
-from lib_lora.output.samples import thumbnail
+from lib_lora.output.samples import THUMBNAIL_PX, thumbnail
 from lib_lora.ui.answering import problems_of
 from lib_lora.ui.guard import Guard
 
 Answer = Callable[[Request], Any]
 MAX_DIGITS = 9
+LARGE_PX = 2048  # of an enlarged sample
 
 
 def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
@@ -30,19 +31,22 @@ def add_routes(app: FastAPI, queue: Queue, guard: Guard) -> None:
         return {"key": guard.key}
 
     def status(request: Request) -> Any:
-        since = _number(request.query_params.get("since", "0"))
+        """The job with its losses from step `since` on; with `stride`, its curve from bucket `from` on instead (see `Curve`)."""
+        since, stride, place = (_number(request.query_params.get(name, "0")) for name in ("since", "stride", "from"))
         queue.look_soon()
         job = runner.job
-        return {"job": job_json(job, since) if job else None, "queue": queue.revision}
+        told = job and (page_json(job, stride, place) if "stride" in request.query_params else job_json(job, since))
+        return {"job": told, "queue": queue.revision}
 
     def sample(request: Request) -> Any:
-        """A thumbnail of a sample that the current job lists, and of nothing else."""
+        """A sample that the current job lists, and of nothing else: a thumbnail, or with `whole` all of it."""
         step, place = (_number(request.path_params[name]) for name in ("step", "place"))
         current = runner.job
         path = current.sample(step, place) if current and current.id == request.path_params["job"] else None
         if path is None or not path.is_file():
             raise HTTPException(404, "No such sample")
-        return Response(thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+        picture = thumbnail(path, LARGE_PX if "whole" in request.query_params else THUMBNAIL_PX)
+        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
     def jobs(_request: Request) -> Any:
         return listing(queue)

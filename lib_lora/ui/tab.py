@@ -55,7 +55,7 @@ class TrainTab:
         self._jobs = QueueSection(queue, guard, hides_folders=hides_folders)
         self._memory = MemoryRow(self._runner.host)
         stops = [partial(self._runner.stop, keep=keep) for keep in (False, True)]
-        orders = [*stops, self._runner.pause, self._runner.unpause, self._runner.save_now]
+        orders = [*stops, self._runner.pause, self._runner.unpause, self._runner.save_now, self._runner.sample_now]
         # of the buttons after Train; no run is active when the best one is used, so that may take a while
         self.answers = [*map(_at_once, orders), lambda: hint_html(self._runner.use_best())]
 
@@ -181,12 +181,13 @@ class TrainTab:
             pause = gr.Button("Pause", elem_id="train_lora_pause", **hidden)
             go_on = gr.Button("Unpause", elem_id="train_lora_go_on", **hidden)
             save = gr.Button("Save now", elem_id="train_lora_save_now", **hidden)
+            sample = gr.Button("Sample now", elem_id="train_lora_sample_now", **hidden)
             best = gr.Button("Use the best", elem_id="train_lora_use_best", **hidden)
         message = gr.HTML("", elem_id="train_lora_message")
         gr.HTML(PROGRESS, elem_id="train_lora_progress_box")
         report = gr.HTML(HINT, elem_id="train_lora_report")
         memory = gr.HTML("", elem_id="train_lora_memory")
-        return report, memory, message, [train, stop, keep, pause, go_on, save, best]
+        return report, memory, message, [train, stop, keep, pause, go_on, save, sample, best]
 
 
 def _at_once(order: Callable[[], None]) -> Callable[[], Awaitable[str]]:

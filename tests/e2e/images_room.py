@@ -100,7 +100,7 @@ class Room(Tab):
         """Until the images are shown by the form with this resolution."""
         self.page.wait_for_function(
             """resolution => {
-                const settings = trainLora.images.settings();
+                const settings = trainLora.images.those().settings;
                 return settings && JSON.parse(settings).resolution === resolution;
             }""",
             arg=resolution,
@@ -161,7 +161,7 @@ class Room(Tab):
     def press(self, text: str, job: str | None = None) -> None:
         """Press a button of the room; `job` tells which, if there are several."""
         name = text if job is None else f"{text}: {job}"
-        self.room.get_by_role("button", name=name, exact=True).click()
+        self.room.get_by_role("button", name=name, exact=True).first.click()  # pages are turned above and below the images
 
     def spoken(self, text: str) -> None:
         """Wait until a screen reader is told this."""

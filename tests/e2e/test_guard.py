@@ -117,12 +117,14 @@ def test_events_that_are_made_up_do_nothing(listening: Server, photos: Path, out
 
 def test_files_of_the_machine_are_not_copied(listening: Server, tmp_path: Path) -> None:
     """Gradio's own file field copies what a client names into the folder that it serves."""
-    secret = pictures.write_photos(tmp_path / "mine", ("cat",)) / "cat.jpg"
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"network_dim": "a_secret", "more": "x" * 4321}))
     key = ask_key(listening.url).json()["key"]
     events = Events(listening.url)
-    inputs = events.inputs("train_lora_check", key=key, trigger="ohwx")
-    inputs[1] = [{"name": str(secret), "data": None, "is_file": True}]
-    assert "does not exist any more; drop it again" in json.dumps(events.call("train_lora_check", inputs))
+    inputs = events.inputs("train_lora_import", key=key)
+    inputs[1] = {"name": str(secret), "data": None, "is_file": True}
+    answer = json.dumps(events.call("train_lora_import", inputs))
+    assert "secret.json" in answer and "No such file" in answer and "a_secret" not in answer, answer
     assert [
         path for path in listening.uploads.rglob("*") if path.is_file() and path.stat().st_size == secret.stat().st_size
     ] == []

@@ -48,6 +48,7 @@ def test_stop(tab: Tab, server: Server, photos: Path) -> None:
     tab.fill(data=photos, name="stopped", **ENDLESS)
     tab.train_and_wait_for_job()
     tab.wait_for_step(3)
+    tab.page.once("dialog", lambda box: box.accept())
     tab.page.locator("#train_lora_stop").click()
     tab.wait_for_state("stopped")
     assert "nothing was saved" in tab.progress()

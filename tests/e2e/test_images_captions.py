@@ -125,10 +125,10 @@ def test_folder_with_2000_images_opens_in_pages_and_is_not_touched(room: Room, t
     room.press("Folder on the disk")
     room.page.wait_for_function("count => trainLora.images.data()?.counts.all === count", arg=MANY, timeout=LOAD_MS)
     pages = -(-MANY // PER_PAGE)
-    assert room.room.get_by_text(f"Page 1 of {pages}", exact=True).is_visible() and len(room.names()) == PER_PAGE
+    assert room.room.get_by_text(f"Page 1 of {pages}", exact=True).first.is_visible() and len(room.names()) == PER_PAGE
     assert room.caption("0000.png").input_value() == "its own caption"
     room.press("Next")
-    room.room.get_by_text(f"Page 2 of {pages}", exact=True).wait_for(timeout=LOAD_MS)
+    room.room.get_by_text(f"Page 2 of {pages}", exact=True).first.wait_for(timeout=LOAD_MS)
     assert room.names() == [f"{number:04}.png" for number in range(PER_PAGE, 2 * PER_PAGE)]
     room.press("Leave out", "0049.png")
     _with_caption(room, "0048.png", "typed here 猫")

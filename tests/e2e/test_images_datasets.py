@@ -60,10 +60,10 @@ def _is_in_kohyas_layout(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "tigers.zip") as zipped:
         found = {Path(name): zipped.read(name) for name in zipped.namelist()}
     folders = {path.parts[0] for path in found if path.suffix in {".jpg", ".txt"}}
-    assert folders == {"1_tigers"}
+    assert folders == {"10_tigers"}
     for name, caption in CAPTIONS.items():
-        assert found[Path("1_tigers") / name] == (tmp_path / name).read_bytes()
-        assert found[(Path("1_tigers") / name).with_suffix(".txt")] == caption.encode()
+        assert found[Path("10_tigers") / name] == (tmp_path / name).read_bytes()
+        assert found[(Path("10_tigers") / name).with_suffix(".txt")] == caption.encode()
 
 
 def _deleting_asks(room: Room, name: str) -> None:

@@ -54,7 +54,7 @@ def test_keyboard_alone(room: Room, tmp_path: Path) -> None:
     room.page.keyboard.press("Enter")
     room.page.wait_for_function("() => trainLora.images.data().page === 2", timeout=LOAD_MS)
     assert room.names() == ["48.jpg"]
-    assert room.page.evaluate(NOW) == "Previous", "the last page takes the focus away"
+    assert room.page.evaluate(NOW) == "Next", "the last page takes the focus away"
     for _ in range(2):
         _tab_to(room, "Undo: ", back=True)
         room.page.keyboard.press("Enter")

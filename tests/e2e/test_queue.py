@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 def test_one_fails_the_next_is_done_and_a_restart_remembers(tab: Tab, server: Server, photos: Path, tmp_path: Path) -> None:
     _queue_four(tab, server, photos, tmp_path)
     tab.shot("11-queue")
+    tab.page.once("dialog", lambda box: box.accept())
     tab.page.locator("#train_lora_stop").click()
     for name, word in {"foremost": "Stopped", "doomed": "Failed", "second": "Done"}.items():
         _wait_for(tab, name, word)
@@ -116,7 +117,12 @@ def _go_on_and_remove(tab: Tab, server: Server) -> None:
     assert job["first_step"] >= 4 and job["step"] == 12 and client.lists(server, "mine")
     drop = next(value for _, name, value in job["settings"] if name == "data")
     images = server.data / ".train-lora" / "queue" / entry / drop
-    assert sorted(path.name for path in images.iterdir()) == ["cat.jp_", "cat.txt", "rocket.jp_"]
+    assert sorted(path.name for path in images.iterdir()) == [
+        "cat.jp_",
+        "cat.txt",
+        "rocket.jp_",
+        "train-lora-dataset.json",
+    ]
     assert requests.get(f"{server.url}/file={images / 'cat.jp_'}", timeout=30).status_code == 403
     _press(tab, "mine", "Remove")
     tab.row("mine").wait_for(state="detached", timeout=LOAD_MS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import io
-import ipaddress
 import json
 import math
 import socket
@@ -55,15 +54,6 @@ class Endpoint:
     key: str = field(default="", repr=False)
     seconds: float = 120.0
     most_tokens: int = 300
-
-    @property
-    def is_this_computer(self) -> bool:
-        """Whether images stay on this computer, as far as the address says."""
-        host = (_split(self.address).hostname or "") if not self.problems() else ""
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:  # a name
-            return False
 
     def problems(self) -> list[str]:
         """What is wrong with untrusted values, a sentence each."""

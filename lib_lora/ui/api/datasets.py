@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from lib_lora.config.groups import read_config
 from lib_lora.data.dataset import checked_picture
 from lib_lora.data.decoder_process import Readers
 from lib_lora.data.edits import legal_crop, legal_cut, size_in
@@ -47,7 +49,7 @@ from lib_lora.ui.guard import Guard
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
 MOST_PREVIEWED = 20
 RECEIVED = 2**20  # bytes of an upload that are written at once; a thread takes as long for a few as for all of them
-_OF_CAPTIONS = ("action", "find", "put", "where", "show", "text", "sort", "settings", "preview")
+_OF_CAPTIONS = ("action", "find", "put", "where", "case", "whole_tag", "show", "text", "sort", "settings", "preview")
 ONE, IMAGE = "/datasets/{dataset}", "/datasets/{dataset}/images/{image}"
 
 
@@ -99,9 +101,9 @@ class DatasetRoutes:
         routes.add("GET", IMAGE + "/thumbnail", self.thumbnail)
         routes.add("POST", ONE + "/captions", self.captions, _OF_CAPTIONS)
         routes.add("POST", ONE + "/duplicates", self.duplicates, ())
-        routes.add("POST", ONE + "/export", self.export, ())
+        routes.add("POST", ONE + "/export", self.export, ("apply_crops", "settings"))
         routes.add("GET", ONE + "/exported", self.exported)
-        routes.add("POST", ONE + "/write", self.write, ("preview",))
+        routes.add("POST", ONE + "/write", self.write, ("preview", "settings"))
 
     def all(self, _call: Call) -> Any:
         """Every dataset, the newest first, and whether folders of the machine may be chosen."""
@@ -195,17 +197,20 @@ class DatasetRoutes:
         """Change the captions of the images that a page shows; with `preview`, only tell what would change."""
         dataset = self._set(call)
         shown = self.shown(dataset, Look.of(call.body))
-        changes, what = _caption_changes(shown.kept(), call)
+        changes, what = _caption_changes(shown.kept(), call, shown.separator)
         if not call.flag("preview"):
             apply(dataset, changes, what)
         told = [{"name": one.name, "before": one.before, "after": one.after} for one in changes.preview[:MOST_PREVIEWED]]
         return {"count": len(changes.preview), "changes": told}
 
     def export(self, call: Call) -> Any:
-        """Make a zip in kohya's layout; the answer names the path to get it at."""
+        """Make a zip in kohya's layout, with the repeats of `settings`; the answer names the path to get it at."""
         dataset = self._set(call)
-        export_zip(dataset, _export_path(dataset), self._readers)
-        return {"path": f"datasets/{dataset.id}/exported", "name": f"{dataset.name}.zip"}
+        config = Look.of(call.body).config or read_config({})[0]
+        told = export_zip(
+            dataset, _export_path(dataset), self._readers, config.data.repeats, apply_crops=call.flag("apply_crops")
+        )
+        return {"path": f"datasets/{dataset.id}/exported", "name": f"{dataset.name}.zip", "problems": told}
 
     def exported(self, call: Call) -> Any:
         """The last zip that was made."""
@@ -217,14 +222,21 @@ class DatasetRoutes:
     def write(self, call: Call) -> Any:
         """Write the captions beside the images of a folder on the disk; with `preview`, tell how many files that writes."""
         dataset = self._set(call)
-        plan = caption_plan(dataset) if call.flag("preview") else write_captions(dataset)
+        extension = (Look.of(call.body).config or read_config({})[0]).text.caption_extension
+        plan = caption_plan(dataset, extension) if call.flag("preview") else write_captions(dataset, extension)
         return {"count": len(plan.writes), "folder": dataset.edits.source, "problems": bounded(plan.told)}
 
     async def receive(self, request: Request) -> Any:
-        """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those."""
+        """Receive a file, the body of the request, under the query's `name`: an image, a caption file, or a zip of those.
+
+        `folder`: the numbered folder it belongs to, for a dataset that has several. `reg`: "true" if the dataset is one of
+        regularisation images, which a zip may contain beside others.
+        """
         dataset = self._catalogue.get(request.path_params["dataset"])
         arrivals = await in_thread(self._arrivals_of, dataset)
-        receiving = await in_thread(Receiving, arrivals, request.query_params.get("name", ""))
+        asked = request.query_params
+        reg = asked.get("reg", "") == "true"
+        receiving = await in_thread(partial(Receiving, arrivals, asked.get("name", ""), asked.get("folder", ""), reg=reg))
         with receiving:
             await in_thread(lambda: self._looks_of(dataset).prepare())
             async for chunk in in_pieces(request.stream(), RECEIVED):
@@ -272,7 +284,7 @@ def _export_path(dataset: ImageSet) -> Path:
     return dataset.folder.parent / "exported.zip"
 
 
-def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[CaptionChanges, str]:
+def _caption_changes(entries: Sequence[ImageEntry], call: Call, separator: str) -> tuple[CaptionChanges, str]:
     """What a request makes of captions, and the change in words.
 
     Raises:
@@ -280,16 +292,17 @@ def _caption_changes(entries: Sequence[ImageEntry], call: Call) -> tuple[Caption
         DatasetError: the change is not possible.
     """
     action, find, put = call.text("action"), call.text("find", ""), call.text("put", "")
+    how = {name: call.flag(name) for name in ("case", "whole_tag")}
     places: dict[str, Place] = {"front": "front", "end": "end"}
     where = places.get(call.text("where", "end"))
     if where is None:
         raise HTTPException(422, f"Field 'where': must be one of {', '.join(places)}.")
     makes: dict[str, Callable[[], tuple[CaptionChanges, str]]] = {
-        "replace": lambda: (replaced(entries, find, put), f"replace {find}"),
-        "add": lambda: (with_tag(entries, put, where), f"add {put}"),
-        "remove": lambda: (without_tag(entries, find), f"remove {find}"),
-        "move": lambda: (moved_tag(entries, find, where), f"move {find}"),
-        "unique": lambda: (without_duplicates(entries), "remove repeated tags"),
+        "replace": lambda: (replaced(entries, find, put, **how, separator=separator), f"replace {find}"),
+        "add": lambda: (with_tag(entries, put, where, separator), f"add {put}"),
+        "remove": lambda: (without_tag(entries, find, separator), f"remove {find}"),
+        "move": lambda: (moved_tag(entries, find, where, separator), f"move {find}"),
+        "unique": lambda: (without_duplicates(entries, separator), "remove repeated tags"),
     }
     if action not in makes:
         raise HTTPException(422, f"Field 'action': must be one of {', '.join(makes)}.")

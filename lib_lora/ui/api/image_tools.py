@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
-from lib_lora.datasets.captioner_offers import Offer, plain_offers
+from lib_lora.datasets.captioner_offers import Offer
 from lib_lora.datasets.crops import Autocrop
 from lib_lora.datasets.image_set import ImageSet
 from lib_lora.ui.api.listing import Look, Shown
@@ -26,23 +25,3 @@ class ImageTools(Protocol):
         Raises:
             DatasetError: something is missing; the sentence says what.
         """
-
-
-class PlainTools:
-    """The tools of a host without code of its own for images.
-
-    Args:
-        wd14_folder: where the model of WD14 is looked for.
-        may_choose: whether the page may name other files.
-    """
-
-    def __init__(self, wd14_folder: Path, *, may_choose: bool) -> None:
-        self._wd14_folder, self._may_choose = wd14_folder, may_choose
-
-    def captioners(self) -> list[Offer]:
-        """See `ImageTools`."""
-        return plain_offers(self._wd14_folder, may_choose=self._may_choose)
-
-    def autocrop(self, mode: str) -> Autocrop | None:  # noqa: ARG002 - there is none for any mode
-        """See `ImageTools`."""
-        return None

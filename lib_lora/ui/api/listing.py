@@ -15,6 +15,7 @@ from lib_lora.data.buckets import Placement
 from lib_lora.data.edits import size_in
 from lib_lora.data.image_facts import ImageFacts
 from lib_lora.data.sizes import Crop, Size
+from lib_lora.datasets.caption_changes import SEPARATOR
 from lib_lora.datasets.caption_list import SortBy, has_caption, in_order, matching, tag_counts
 from lib_lora.datasets.caption_tokens import token_counts, token_limit
 from lib_lora.datasets.checks import files_beside, leave_out_duplicates, lone_captions, notices
@@ -71,6 +72,11 @@ class Shown:
         captions, images = files_beside({entry.path.parent for entry in self.entries})
         self.notices = notices(self.entries, self.looked, self._placements(), set(captions))
         self.problems += [notice.text for notice in lone_captions(captions, images)]
+
+    @property
+    def separator(self) -> str:
+        """What stands between the tags of a caption; a comma where the settings leave it empty."""
+        return self.config.text.caption_separator or SEPARATOR
 
     @property
     def facts(self) -> dict[str, ImageFacts]:
@@ -202,6 +208,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "id": dataset.id,
         "name": dataset.name,
         "folder": dataset.edits.source,
+        "folders": dataset.folders(),
         "undo": dataset.undoable,
         "undo_number": dataset.undo_number,
         "looked": {"done": done, "total": total},
@@ -211,7 +218,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "page": page,
         "pages": pages,
         "images": [shown.one(entry, count) for entry, count in zip(here, tokens)],
-        "tags": [{"tag": tag, "count": count} for tag, count in tag_counts(shown.entries)[:MOST_TAGS]],
+        "tags": [{"tag": tag, "count": count} for tag, count in tag_counts(shown.entries, shown.separator)[:MOST_TAGS]],
         "problems": [*bounded(shown.problems), *([unsaved] if unsaved else [])],
     }
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from lib_lora.advice.derive import derive, trigger_for
-from lib_lora.advice.differences import changed_by_preset, differences, from_preset, in_words
 from lib_lora.advice.draft import Draft
 from lib_lora.advice.memory import needed_gb, usable_gb
 from lib_lora.advice.situation import FAST, THOROUGH, Photo, Situation, captions_of, photos_of
 from lib_lora.advice.training_length import images_seen
 from lib_lora.check import find_images, look
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name, unread
-from lib_lora.config.presets import PRESETS
+from lib_lora.config.options import in_words
 from lib_lora.config.rules import config_problems
 from lib_lora.data.sizes import Size
 from lib_lora.families.family import DetectedModel
@@ -271,36 +270,16 @@ def test_a_draft_tries_without_touching_what_is_pinned() -> None:
     assert draft.config.data.batch_size == 1 and draft.is_pinned("rank") and not draft.is_pinned("alpha")
 
 
-def test_differences_are_in_the_words_of_the_form() -> None:
-    before = build_config({})
-    after = build_config(
+def test_values_are_in_the_words_of_the_form() -> None:
+    config = build_config(
         {"unet_lr": 2e-5, "enable_bucket": False, "text_encoder_lr": 0, "alpha": 8, "optimizer_args": ["a=1", "b=2"]}
     )
-    told = {(found.name, found.label, found.before, found.after) for found in differences(before, after)}
-    assert told == {
-        ("unet_lr", "Learning rate, U-Net", "0.0001", "0.00002"), ("enable_bucket", "Aspect ratio buckets", "on", "off"),
-        ("text_encoder_lr", "Learning rate, text encoder", "0.00005; 0 for SDXL", "0"), ("alpha", "Alpha", "16", "8"),
-        ("optimizer_args", "Optimizer arguments", "empty", "a=1 b=2"),
-    }  # fmt: skip
+    names = ("unet_lr", "enable_bucket", "text_encoder_lr", "alpha", "optimizer_args")
+    options = options_by_name()
+    assert [in_words(options[name], config.value(options[name])) for name in names] == ["0.00002", "off", "0", "8", "a=1 b=2"]
+    defaults = [in_words(options[name], options[name].default) for name in names]
+    assert defaults == ["0.0001", "on", "0.00005; 0 for SDXL", "16", "empty"]
     assert all(in_words(opt, opt.default) for opt in all_options())
-
-
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_what_differs_from_a_preset(name: str) -> None:
-    preset = PRESETS[name]
-    mine = build_config({**preset.settings(), "name": "x", "data": ["photos"], "trigger": "y"})
-    assert from_preset(preset, mine) == ()
-    changed = replace(mine, data=replace(mine.data, resolution=768))
-    assert [(found.name, found.before, found.after) for found in from_preset(preset, changed)] == [("resolution", "512", "768")]
-    assert {found.name for found in from_preset(None, mine)} <= preset.settings().keys()
-
-
-def test_a_preset_changes_only_its_own_values() -> None:
-    mine = build_config({"resolution": 768, "rank": 64, "name": "x"})
-    told = {found.name: (found.before, found.after) for found in changed_by_preset(PRESETS["character"], mine)}
-    assert told.keys() == PRESETS["character"].settings().keys() - {"unet_lr"}
-    assert told["rank"] == ("64", "16") and told["lr_scheduler"] == ("constant", "cosine")
-    assert {found.name for found in changed_by_preset(None, mine)} == {"resolution", "rank"}
 
 
 def test_the_check_of_train_finds_nothing_in_derived_settings(photos_on_disk: Path, tmp_path: Path) -> None:

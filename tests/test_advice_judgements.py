@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,6 @@ from lib_lora.advice.judgement import Judgement, first_that_helps, values_in_wor
 from lib_lora.advice.judgements import is_ordinary, judge
 from lib_lora.advice.memory import needed_gb
 from lib_lora.advice.mends import mended, with_mends
-from lib_lora.advice.run_judgements import is_rising, judge_run
 from lib_lora.advice.situation import FAST, THOROUGH, Photo, Situation
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name, read_config
 from lib_lora.config.rules import config_problems
@@ -166,47 +164,6 @@ def test_problems_of_names_have_no_button_and_those_of_the_device_the_safe_value
     ]  # fmt: skip
     mends = [told.mend for told in with_mends(problems, config, situation())]
     assert mends == [{}, {}, {}, {"optimizer": "AdamW"}, {"mixed_precision": "auto"}]
-
-
-def losses(count: int, of: Any, seed: int = 0) -> list[float]:
-    """Losses as noisy as those of a diffusion model: a gamma distribution around the mean `of(share of the run)`."""
-    drawn = random.Random(seed)
-    return [drawn.gammavariate(4, of(step / count) / 4) for step in range(count)]
-
-
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("count", [100, 400, 3000])
-def test_a_loss_that_falls_or_stays_is_not_called_rising(count: int, seed: int) -> None:
-    assert not is_rising(losses(count, lambda _: 0.12, seed))
-    assert not is_rising(losses(count, lambda share: 0.12 - 0.04 * share, seed))
-    assert not is_rising(losses(count, lambda share: 0.12 + 0.01 * share, seed))
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_a_loss_that_rises_is_found(seed: int) -> None:
-    assert is_rising(losses(400, lambda share: 0.1 + 0.3 * share**2, seed))
-    assert is_rising(losses(300, lambda share: 0.1 * math.exp(3 * max(share - 0.5, 0)), seed))
-
-
-def test_a_rising_loss_is_mended_by_lower_rates() -> None:
-    config, rising = derive(situation()).config, losses(400, lambda share: 0.1 + 0.5 * share)
-    (told,) = judge_run(config, rising)
-    assert told.option == "unet_lr" and "the loss rises" in told and told.mend == {"unet_lr": 2.5e-5, "text_encoder_lr": 1.25e-5}
-    prodigy = derive(situation(), {"optimizer": "Prodigy"}).config
-    (told,) = judge_run(prodigy, rising)
-    assert told.mend["optimizer"] == "AdamW" and judge(mended(prodigy, told), situation()) == []
-    assert judge_run(config, losses(400, lambda _: 0.1)) == [] == judge_run(config, rising[:50]) == judge_run(config, [])
-
-
-def test_memory_that_spills_is_said_with_both_numbers() -> None:
-    config = derive(situation(60)).config
-    (told,) = judge_run(config, [], reserved_gb=12.3, total_gb=11.9)
-    assert "holds 12.3 GB, but the GPU has 11.9 GB" in told and "shared memory" in told
-    assert needed_gb(mended(config, told), SD1) < needed_gb(config, SD1)
-    single = derive(situation(3, family=SDXL)).config
-    (told,) = judge_run(single, [], reserved_gb=12.3, total_gb=11.9)
-    assert told.mend == {"resolution": 768}
-    assert judge_run(config, [], reserved_gb=11.0, total_gb=11.9) == [] == judge_run(config, [], 5.0)
 
 
 def test_a_button_says_the_values() -> None:

@@ -21,8 +21,6 @@ import pytest
 
 from lib_lora.advice.derive import derive
 from lib_lora.advice.judgements import judge
-from lib_lora.advice.own_presets import read_preset
-from lib_lora.advice.run_judgements import judge_run
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config, group_titles, read_config
 from lib_lora.config.presets import PRESETS
@@ -51,15 +49,13 @@ LIB, PAGE = ROOT / "lib_lora", ROOT / "javascript"
 # The tab shows what the rooms say that the webui's script imports, directly or not. The others are of the command line (also
 # comparisons with recordings, and what there is to say of a file), whose messages are English.
 START = ROOT / "scripts/train_lora.py"
-# rooms that the tab is to ask, whose messages are for the page
-AHEAD = LIB / "advice"
 # a room that says what it says in the files that it writes, for other programs
 IN_FILES = {"kohya/export.py"}
 # what a program reads, or what only another program is told
 NO_TEXT = {
     "{{{0}}} is 0", " | None", "private, max-age=86400", "([A-Za-z]+) (.+)", "Bearer {0}", "caption alone", "System Volume Information",
     "Describe this image in one sentence, as the caption of a photo. Answer with the caption only.",
-    "train-lora reader", "train-lora looks", "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x",
+    " <button type='button' class='train-lora-mend' data-mend='{0}'>{1}</button>", "train-lora reader", "train-lora looks", "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x",
     "The LoRA ", "{0} GB", "{0} MB", "Sample prompts (sample_prompts): ", "no caption",
     "Saving the state of the run. Press again to end at once.", "text 1", "text 2", "text h", "Stable Cascade",
     "rank dropout", "sd version", "activation text", "preferred weight", "negative text", "sd-webui-train-lora {0}",
@@ -141,7 +137,7 @@ def imported(path: Path) -> set[Path]:
 def rooms() -> list[Path]:
     """The rooms of the tab."""
     found: set[Path] = set()
-    new = imported(START) | {path for path in AHEAD.glob("*.py") if path.name != "__init__.py"}
+    new = imported(START)
     while new:
         found |= new
         new = {room for path in new for room in imported(path)} - found
@@ -296,13 +292,10 @@ def test_problems_and_notes_of_settings_are_translated_whole(changed: dict[str, 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_advice_is_translated_whole(language: str) -> None:
-    """Reasons of derived settings, what is odd about settings, and what a preset from elsewhere lacks."""
+    """Reasons of derived settings, and what is odd about settings."""
     told = {choice.why for situation in SITUATIONS for choice in derive(situation).choices}
     for _, situation, pinned, _, _ in ODD:
         told |= {str(one) for one in judge(derive(situation, pinned).config, situation, ids=ids)}
-    told |= {str(one) for one in judge_run(build_config({}), [0.1] * 100 + [0.9] * 100, 9.0, 8.0)}
-    shared = {"data": ["x"], "optimizer": "os.path.Thing", "rank": "x"}
-    told |= {str(one) for one in read_preset(json.dumps({"train_lora_preset": 1, "settings": shared}).encode()).left_out}
     assert len(told) > 50
     for text in told:
         foreign = translated(text, language)

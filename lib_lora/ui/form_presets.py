@@ -11,10 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora.advice.differences import in_words
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name
 from lib_lora.config.names import name_problem
-from lib_lora.config.options import Option
+from lib_lora.config.options import Option, field_value, in_words
 from lib_lora.config.presets import PRESETS, Choice
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, bounded
@@ -23,7 +22,7 @@ from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.report import NEED_ATTENTION, import_parts
 from lib_lora.languages.spoken import said
-from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from, shown
+from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import hint_html, list_html, said_html
@@ -154,7 +153,9 @@ def _chosen(shown: Any, choices: Iterable[str]) -> str | None:
 def _fields(config: TrainConfig, named: Collection[str] = ()) -> list[Any]:
     """The values of the fields that a preset may set, and of those `named`; the others stay."""
     return [
-        gr.update(value=shown(opt, config.value(opt))) if opt.declaration.set_by == "preset" or opt.name in named else gr.update()
+        gr.update(value=field_value(opt, config.value(opt)))
+        if opt.declaration.set_by == "preset" or opt.name in named
+        else gr.update()
         for opt in set_options()
     ]
 

@@ -19,6 +19,8 @@ window.trainLora.report = (() => {
     let refused = false; // the page had no key for the last report
     let taken = false; // the last press for a report
     let restoring = false; // the form is still without what the browser kept
+    let filling = null; // values for the form, as JSON, until gradio asks for them
+    let settings = {}; // of the form, as the server got them last
 
     // Called by gradio. Since the page requests the report by itself, it does not ask for credentials a second time.
     async function withKey(_, ...values) {
@@ -29,14 +31,29 @@ window.trainLora.report = (() => {
         return [key, page.images.ids(), ...values.slice(1)];
     }
 
-    // Called by gradio once the page is loaded: what the browser kept of the form.
+    // Called by gradio: values to fill the form with; once the page is loaded, those that the browser kept.
     async function kept() {
+        const values = filling ?? localStorage.getItem(KEPT) ?? "";
         restoring = false;
-        return [await page.guard.key(), localStorage.getItem(KEPT) || ""];
+        filling = null;
+        return [await page.guard.key(), values];
+    }
+
+    // Fills fields of the form: option -> value as the field holds it. The others stay.
+    function fill(values) {
+        filling = JSON.stringify(values);
+        press("#train_lora_restore", () => filling !== null);
+    }
+
+    // The settings of the form, once the server has those that are shown.
+    async function current() {
+        while (asked || timer !== null) await new Promise((resolve) => setTimeout(resolve, CHANGED_MS / 4));
+        return settings;
     }
 
     // Keeps the form as the newest report got it.
-    function keep(names) {
+    function keep() {
+        const names = Object.keys(settings);
         localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(names.map((name, place) => [name, sent[place]]))));
     }
 
@@ -52,6 +69,7 @@ window.trainLora.report = (() => {
     }
 
     function ask() {
+        timer = null;
         if (page.imagesArrivals.isArriving() || restoring) formChanged();
         else if (asked) again = true;
         else {
@@ -82,9 +100,10 @@ window.trainLora.report = (() => {
         const mark = page.dom.find("#train_lora_report [data-serial]");
         if (!mark || mark.dataset.serial === serial) return;
         serial = mark.dataset.serial;
-        if (mark.dataset.names) { // else it was refused
+        if (mark.dataset.settings) { // else it was refused
+            settings = JSON.parse(mark.dataset.settings);
             page.images.settingsChanged(mark.dataset.buckets);
-            keep(mark.dataset.names.split(" "));
+            keep();
         }
         over();
     }
@@ -93,6 +112,9 @@ window.trainLora.report = (() => {
         restoring = Boolean(localStorage.getItem(KEPT) && page.dom.find("#train_lora_restore"));
         press("#train_lora_restore", () => restoring);
         page.dom.watch("#train_lora_report", written);
+        page.dom.find("#train_lora_report").addEventListener("click", ({target}) => {
+            if (target.dataset.mend) fill(JSON.parse(target.dataset.mend));
+        });
         for (const fields of gradioApp().querySelectorAll(".train-lora-watched")) {
             for (const kind of ["input", "change", "click"]) {
                 fields.addEventListener(kind, ({target}) => {
@@ -102,5 +124,5 @@ window.trainLora.report = (() => {
         }
     });
 
-    return {filled, formChanged, kept, withKey};
+    return {current, fill, filled, formChanged, kept, withKey};
 })();

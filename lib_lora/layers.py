@@ -12,7 +12,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("train", "estimate"),
     ("check", "output", "replay"),
-    ("training", "datasets"),
+    ("training", "datasets", "advice"),
     ("settle", "events", "host", "cli_options"),
     ("plan", "model", "objective", "kohya"),
     ("data", "languages"),

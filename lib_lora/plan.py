@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib_lora.config.groups import TrainConfig
 from lib_lora.config.rules import config_notes
@@ -89,6 +90,33 @@ def _update(step: int, epoch: int, batches: Sequence[list[int]]) -> list[Batch]:
     return [Batch(step, epoch, indices, first) for indices, first in zip(batches, firsts)]
 
 
+class Length(NamedTuple):
+    """How long a run is. A step is `accumulation` batches; `epochs` are begun."""
+
+    batches_per_epoch: int
+    steps_per_epoch: int
+    epochs: int
+    steps: int
+
+
+def length_of(config: TrainConfig, buckets: Mapping[Size, Sequence[int]]) -> Length:
+    """The length of a run. `buckets`: as in `Plan`, not all empty."""
+    batches = batches_per_epoch(buckets, config.data.batch_size)
+    per_epoch = -(-batches // config.optimizer.gradient_accumulation_steps)
+    steps = config.run.steps or per_epoch * config.run.epochs
+    return Length(batches, per_epoch, -(-steps // per_epoch), steps)
+
+
+def planned_length(config: TrainConfig, dataset: Dataset) -> Length:
+    """The length that the plan of `dataset` has.
+
+    Raises:
+        DatasetError: as `make_plan`.
+    """
+    shown = _shown(dataset, set(_held_out(config, dataset)))
+    return length_of(config, _buckets(_placements(config, dataset), shown))
+
+
 def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     """The plan of a run.
 
@@ -98,33 +126,34 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     placements = _placements(config, dataset)
     heldout = _held_out(config, dataset)
     shown = _shown(dataset, set(heldout))
-    buckets: dict[Size, list[int]] = {}
-    for index, count in enumerate(shown):
-        if count:
-            buckets.setdefault(placements[index].bucket, []).extend([index] * count)
-    frozen = {size: tuple(members) for size, members in sorted(buckets.items())}
-    batches = batches_per_epoch(frozen, config.data.batch_size)
-    accumulation = config.optimizer.gradient_accumulation_steps
-    per_epoch = -(-batches // accumulation)
-    steps = config.run.steps or per_epoch * config.run.epochs
-    epochs = -(-steps // per_epoch)
+    buckets = _buckets(placements, shown)
+    batches, per_epoch, epochs, steps = length_of(config, buckets)
     return Plan(
         dataset.samples,
         dataset.folders,
         tuple(placements),
-        frozen,
+        buckets,
         config.data.batch_size,
-        accumulation,
+        config.optimizer.gradient_accumulation_steps,
         batches,
         per_epoch,
         epochs,
         steps,
-        _formula(config, _counted(dataset, shown, set(heldout)), len(frozen), batches, per_epoch, steps),
+        _formula(config, _counted(dataset, shown, set(heldout)), len(buckets), batches, per_epoch, steps),
         heldout,
         captions=_captions(dataset),
         masks=masks_told(dataset.samples),
         notes=tuple(bounded([*dataset.notes, *config_notes(config)])),
     )
+
+
+def _buckets(placements: Sequence[Placement], shown: Sequence[int]) -> dict[Size, tuple[int, ...]]:
+    """The index of every sample by bucket, as often as it is shown in an epoch."""
+    buckets: dict[Size, list[int]] = {}
+    for index, count in enumerate(shown):
+        if count:
+            buckets.setdefault(placements[index].bucket, []).extend([index] * count)
+    return {size: tuple(members) for size, members in sorted(buckets.items())}
 
 
 def _captions(dataset: Dataset) -> str:
@@ -138,8 +167,9 @@ def _captions(dataset: Dataset) -> str:
 def _placements(config: TrainConfig, dataset: Dataset) -> list[Placement]:
     """The placement of every sample, trained on or held out."""
     placements, problems = [], []
+    placed = {size: placement_of(size, config) for size in {sample.size for sample in dataset.samples}}
     for sample in dataset.samples:
-        placement = placement_of(sample.size, config)
+        placement = placed[sample.size]
         placements.append(placement)
         if min(placement.bucket) < 64:
             problems.append(

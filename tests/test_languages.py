@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from lib_lora.advice.derive import derive
+from lib_lora.advice.judgements import judge
 from lib_lora.check import find_images
 from lib_lora.config.groups import all_options, build_config, group_titles, read_config
 from lib_lora.config.presets import PRESETS
@@ -38,6 +40,8 @@ from lib_lora.ui.form_presets import DEFAULTS, EXPORTS, choose_preset, import_ht
 from lib_lora.ui.report import list_html, plan_html
 from tests.e2e.browser import launch, missing
 from tests.prose import prose
+from tests.situations import SITUATIONS
+from tests.test_advice_judgements import ODD, ids
 
 ROOT = Path(__file__).parent.parent
 LIB, PAGE = ROOT / "lib_lora", ROOT / "javascript"
@@ -51,7 +55,7 @@ IN_FILES = {"kohya/export.py"}
 NO_TEXT = {
     "{{{0}}} is 0", " | None", "private, max-age=86400", "([A-Za-z]+) (.+)", "Bearer {0}", "caption alone", "System Volume Information",
     "Describe this image in one sentence, as the caption of a photo. Answer with the caption only.",
-    "train-lora reader", "train-lora looks", "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x",
+    " <button type='button' class='train-lora-mend' data-mend='{0}'>{1}</button>", "train-lora reader", "train-lora looks", "{0}<table class='train-lora-report'>{1}</table>", "SD 1.x", "SD 2.x",
     "The LoRA ", "{0} GB", "{0} MB", "Sample prompts (sample_prompts): ", "no caption",
     "Saving the state of the run. Press again to end at once.", "text 1", "text 2", "text h", "Stable Cascade",
     "rank dropout", "sd version", "activation text", "preferred weight", "negative text", "sd-webui-train-lora {0}",
@@ -283,6 +287,18 @@ def test_problems_and_notes_of_settings_are_translated_whole(changed: dict[str, 
     assert told
     for text in told:
         foreign = translated(str(text), language)
+        assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_advice_is_translated_whole(language: str) -> None:
+    """Reasons of derived settings, and what is odd about settings."""
+    told = {choice.why for situation in SITUATIONS for choice in derive(situation).choices}
+    for _, situation, pinned, _, _ in ODD:
+        told |= {str(one) for one in judge(derive(situation, pinned).config, situation, ids=ids)}
+    assert len(told) > 50
+    for text in told:
+        foreign = translated(text, language)
         assert foreign != text and ENGLISH.findall(re.sub("'[^']*'", "", foreign)) == [], foreign
 
 

@@ -30,6 +30,7 @@ document.addEventListener("click", async ({target}) => {
 """
 BODY = """
 <div id='train_lora_form' class='train-lora-watched'><section id='train_lora_images'></section></div>
+<section id='train_lora_advice'></section>
 <div id='train_lora_buttons'><button id='train_lora_train'>Train</button><button id='train_lora_stop'>Stop</button>
 <button id='train_lora_keep'>Stop and keep</button></div>
 <div id='train_lora_more_buttons'><button id='train_lora_pause'>Pause</button><button id='train_lora_go_on'>Unpause</button>
@@ -223,7 +224,7 @@ def test_a_change_while_a_report_is_out_is_remembered(host: Host) -> None:
     host.page.evaluate("trainLora.report.filled()")
     host.page.wait_for_timeout(600)
     assert host.page.evaluate("window.asked") == 1
-    host.page.evaluate(write, "the plan<i hidden data-serial='1' data-names='name'></i>")
+    host.page.evaluate(write, "the plan<i hidden data-serial='1' data-settings='{}'></i>")
     host.page.wait_for_function("window.asked === 2")
     host.page.evaluate("trainLora.report.filled()")
     host.page.wait_for_timeout(600)

@@ -18,6 +18,7 @@ gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import all_options, build_config  # noqa: E402
 from lib_lora.config.optimizer_specs import OPTIMIZERS  # noqa: E402
+from lib_lora.config.options import decimal, field_value  # noqa: E402
 from lib_lora.data.hidden_names import given_name  # noqa: E402
 from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
 from lib_lora.errors import TrainLoraError  # noqa: E402
@@ -29,7 +30,7 @@ from lib_lora.jobs.queue_entry import Entry  # noqa: E402
 from lib_lora.jobs.queue_store import Store  # noqa: E402
 from lib_lora.jobs.runner import Runner  # noqa: E402
 from lib_lora.model.base import ModelInfo  # noqa: E402
-from lib_lora.ui.form import basic_rows, component, decimal, installed_suggestions, settings_from, shown  # noqa: E402
+from lib_lora.ui.form import basic_rows, component, installed_suggestions, settings_from  # noqa: E402
 from lib_lora.ui.form_files import DroppedFiles  # noqa: E402
 from lib_lora.ui.form_restored import restored  # noqa: E402
 from lib_lora.ui.guard import REFUSED, Guard  # noqa: E402
@@ -158,8 +159,8 @@ def test_report_shows_what_was_found(tab: TrainTab, photos: Path) -> None:
 def test_an_empty_rate_is_left_to_the_model() -> None:
     opt = next(opt for opt in all_options() if opt.name == "text_encoder_lr")
     made = component(opt)
-    assert made.value == shown(opt, None) == "" and made.placeholder == "0.00005; 0 for SDXL"
-    assert shown(opt, 0.0) == "0" and shown(opt, 5e-5) == "0.00005"
+    assert made.value == field_value(opt, None) == "" and made.placeholder == "0.00005; 0 for SDXL"
+    assert field_value(opt, 0.0) == "0" and field_value(opt, 5e-5) == "0.00005"
     for text, wanted in (("", None), (" ", None), ("0", 0.0), ("0.00002", 2e-5)):
         assert build_config(settings_from([opt], [text])).optimizer.text_encoder_lr == wanted
 

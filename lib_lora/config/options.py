@@ -19,6 +19,7 @@ LONGEST_TEXT = 2**16  # characters that form, metadata and checks can handle
 MOST_TEXTS, LONGEST_LIST = 5000, 2**20  # as many entries as images are allowed
 LARGEST_NUMBER = 2**63
 SHOWN_CHARACTERS = 80
+_ON, _OFF, _EMPTY = "on", "off", "empty"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,33 @@ def shown(raw: Any) -> str:
         return str(raw)
     kinds: dict[type, str] = {list: "a list", tuple: "a list", dict: "a table"}
     return kinds.get(type(raw), f"a value of the type {type(raw).__name__}")
+
+
+def decimal(number: float) -> str:
+    """`number` without an exponent: 0.00005, 16."""
+    return f"{number:.12f}".rstrip("0").rstrip(".")
+
+
+def in_words(opt: Option, value: Any) -> str:
+    """`value` as the form shows it: no exponents, on or off for a tick, what an empty field means."""
+    if value is None:
+        return opt.declaration.unset or _EMPTY
+    if opt.type is bool:
+        return _ON if value else _OFF
+    if opt.type is float:
+        return decimal(value)
+    if opt.type is tuple:
+        return ("\n" if opt.declaration.lines > 1 else " ").join(value) or _EMPTY
+    return str(value) or _EMPTY
+
+
+def field_value(opt: Option, value: Any) -> Any:
+    """`value` as the form's field of `opt` holds it."""
+    if opt.type is tuple:
+        return ("\n" if opt.declaration.lines > 1 else " ").join(value)
+    if value is None:
+        return ""
+    return decimal(value) if opt.type is float else value
 
 
 def _parse_bool(raw: Any) -> bool:

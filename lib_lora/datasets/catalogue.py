@@ -56,6 +56,15 @@ class Catalogue:
         with self._lock:
             return self._of(self._root / dataset_id)
 
+    def folders(self, dataset_id: str) -> tuple[str, ...]:
+        """The folder of an untrusted id's dataset as settings name it; none without an id, or without images.
+
+        Raises:
+            NoDatasetError: there is none.
+        """
+        found = self.get(dataset_id) if dataset_id else None
+        return () if found is None or found.is_empty() else (str(found.folder),)
+
     def owns(self, folder: Path) -> bool:
         """Whether a folder holds the images of a dataset."""
         try:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from lib_lora.config.groups import all_options
 from lib_lora.config.optimizer_specs import OPTIMIZERS
-from lib_lora.config.options import Option
+from lib_lora.config.options import Option, field_value
 from lib_lora.data.captions import lines_of
 from lib_lora.errors import ConfigError
 from lib_lora.paths import pasted
@@ -47,24 +47,10 @@ def component(opt: Option) -> Any:
     if opt.type is int:
         return gr.Number(value=opt.default, **common)
     if opt.type is float:  # a text field: number fields round 0.00005 in some browsers, and hide what is wrong
-        return gr.Textbox(value=shown(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
+        return gr.Textbox(value=field_value(opt, opt.default), max_lines=1, placeholder=declared.unset, **common)
     lines = 1 if opt.type is tuple else declared.lines  # the field of a list grows with its content
-    value, placeholder = shown(opt, opt.default), declared.placeholder
+    value, placeholder = field_value(opt, opt.default), declared.placeholder
     return gr.Textbox(value=value, lines=lines, max_lines=declared.lines, placeholder=placeholder, **common)
-
-
-def shown(opt: Option, value: Any) -> Any:
-    """`value` as the component of `opt` holds it."""
-    if opt.type is tuple:
-        return ("\n" if opt.declaration.lines > 1 else " ").join(value)
-    if value is None:
-        return ""
-    return decimal(value) if opt.type is float else value
-
-
-def decimal(number: float) -> str:
-    """`number` without an exponent: 0.00005, 16."""
-    return f"{number:.12f}".rstrip("0").rstrip(".")
 
 
 def installed_suggestions(opt: Option) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 
 from lib_lora.config.groups import options_by_name
+from lib_lora.config.options import field_value
 from lib_lora.errors import ConfigError
 from lib_lora.training.continue_settings import continue_settings
-from lib_lora.ui.form import CHANGED, WITH_KEY, shown
+from lib_lora.ui.form import CHANGED, WITH_KEY
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import list_html
 
@@ -72,7 +73,7 @@ class AgainBar:
         found = continue_settings(self._folder() / name)
         told = list_html([found.description], "note")
         settings, options = found.settings, options_by_name()
-        return [told, *(gr.update(value=shown(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
+        return [told, *(gr.update(value=field_value(options[n], settings[n])) if n in settings else gr.update() for n in FIELDS)]
 
     def _told(self, problems: Sequence[str]) -> list[Any]:
         return [list_html(problems, "problem"), *[gr.update() for _ in FIELDS]]

@@ -13,8 +13,8 @@ import gradio as gr
 
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name
 from lib_lora.config.names import name_problem
-from lib_lora.config.options import Option
-from lib_lora.config.presets import PRESETS
+from lib_lora.config.options import Option, field_value, in_words
+from lib_lora.config.presets import PRESETS, Choice
 from lib_lora.config.rules import config_problems
 from lib_lora.errors import ConfigError, bounded
 from lib_lora.families.family import DetectedModel, Family
@@ -22,7 +22,7 @@ from lib_lora.kohya.export import export_files
 from lib_lora.kohya.importing import Imported, import_file
 from lib_lora.kohya.report import NEED_ATTENTION, import_parts
 from lib_lora.languages.spoken import said
-from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from, shown
+from lib_lora.ui.form import CHANGED, WITH_KEY, settings_from
 from lib_lora.ui.form_files import DroppedFiles, ExportedFiles
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import hint_html, list_html, said_html
@@ -135,11 +135,14 @@ def choose_preset(title: Any) -> list[Any]:
     fields = _fields(build_config(preset.settings() if preset else {}))
     if preset is None:
         return ["", *fields]
-    rows = "".join(
-        f"<tr><th>{escape(options_by_name()[choice.name].declaration.label)}</th><td>{escape(str(choice.value))}</td><td>{escape(choice.why)}</td></tr>"
-        for choice in preset.choices
-    )
+    rows = "".join(map(_row, preset.choices))
     return [f"{hint_html(preset.text)}<table class='train-lora-report'>{rows}</table>", *fields]
+
+
+def _row(choice: Choice) -> str:
+    opt = options_by_name()[choice.name]
+    told = escape(in_words(opt, choice.value))
+    return f"<tr><th>{escape(opt.declaration.label)}</th><td>{told}</td><td>{escape(choice.why)}</td></tr>"
 
 
 def _chosen(shown: Any, choices: Iterable[str]) -> str | None:
@@ -150,7 +153,9 @@ def _chosen(shown: Any, choices: Iterable[str]) -> str | None:
 def _fields(config: TrainConfig, named: Collection[str] = ()) -> list[Any]:
     """The values of the fields that a preset may set, and of those `named`; the others stay."""
     return [
-        gr.update(value=shown(opt, config.value(opt))) if opt.declaration.set_by == "preset" or opt.name in named else gr.update()
+        gr.update(value=field_value(opt, config.value(opt)))
+        if opt.declaration.set_by == "preset" or opt.name in named
+        else gr.update()
         for opt in set_options()
     ]
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lib_lora.check import Findings, look
-from lib_lora.config.groups import TrainConfig, all_options
+from lib_lora.advice.judgement import Judgement
+from lib_lora.check import Findings
+from lib_lora.config.groups import all_options
 from lib_lora.config.settled import Settled
 from lib_lora.data.folders import Folder
 from lib_lora.errors import Problem, TrainLoraError, bounded
@@ -19,6 +20,7 @@ from lib_lora.host import Host
 from lib_lora.languages.spoken import said
 from lib_lora.model.base import BaseModel
 from lib_lora.plan import Plan
+from lib_lora.ui.advised import fields
 
 SHOWN_CAPTIONS = 3
 # settings that decide what of an image is trained on, and how its caption is cut into tokens
@@ -29,13 +31,12 @@ _OF_IMAGES = (
 KEPT = 32  # answers
 
 
-def reported(config: TrainConfig, illegal: Sequence[Problem], host: Host) -> tuple[Plan | None, list[Problem]]:
+def reported(found: Findings, illegal: Sequence[Problem]) -> tuple[Plan | None, list[Problem]]:
     """The plan, None if there is none yet, and all problems but that of an empty name, which is not needed before the start.
 
-    `illegal`: of values that `config` has defaults for.
+    `illegal`: of values that the settings of `found` have defaults for.
     """
-    found = look(config, host)
-    others = [problem for problem in found.problems if config.run.name or problem.option != "name"]
+    others = [problem for problem in found.problems if found.config.run.name or problem.option != "name"]
     return found.plan if not illegal else None, together(illegal, others)
 
 
@@ -83,9 +84,9 @@ def _folders_html(plan: Plan, *, is_reg: bool) -> str:
 
 
 def marked(serial: int, flat: Mapping[str, Any]) -> str:
-    """The hidden mark of a report: serial number, the settings that the Images room shows images by, and the form's options."""
+    """The hidden mark of a report: serial number, the settings that the Images room shows images by, and all of the form."""
     settings = json.dumps({name: flat[name] for name in _OF_IMAGES if name in flat})
-    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}' data-names='{' '.join(flat)}'></i>"
+    return f"<i hidden data-serial='{serial}' data-buckets='{escape(settings)}' data-settings='{escape(json.dumps(flat))}'></i>"
 
 
 def folder_name(folder: Folder) -> str:
@@ -102,6 +103,21 @@ def hint_html(text: str) -> str:
 def list_html(texts: Sequence[str], kind: str) -> str:
     """Sentences as an HTML list of limited length; "" if there are none."""
     return said_html([said(text) for text in bounded(texts)], kind)
+
+
+def judged_html(judgements: Sequence[Judgement], kind: str) -> str:
+    """As `list_html`, with a button for each that a setting mends: the page fills its form with the button's values."""
+    if not judgements:
+        return ""
+    items = "".join(f"<li>{escape(said(text))}{_button_html(text)}</li>" for text in bounded(judgements))
+    return f"<ul class='train-lora-{kind}'>{items}</ul>"
+
+
+def _button_html(judgement: str) -> str:
+    if not (isinstance(judgement, Judgement) and judgement.mend):
+        return ""
+    values = escape(json.dumps(fields(judgement.mend)))
+    return f" <button type='button' class='train-lora-mend' data-mend='{values}'>{escape(judgement.button_in(said))}</button>"
 
 
 def said_html(texts: Sequence[str], kind: str) -> str:

@@ -18,17 +18,20 @@ from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.errors import ConfigError, DatasetError, TrainLoraError
 from lib_lora.jobs.queue import Queue
 from lib_lora.languages.spoken import said
+from lib_lora.ui.advised import judged
 from lib_lora.ui.form import WITH_KEY, basic_rows, component, form_options, settings_from
 from lib_lora.ui.form_continue import AgainBar
 from lib_lora.ui.form_presets import PresetBar
 from lib_lora.ui.form_restored import RestoredForm
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.hidden_paths import hidden_path_problems
-from lib_lora.ui.report import MemoryRow, hint_html, list_html, marked, plan_html, reported, together
+from lib_lora.ui.report import MemoryRow, hint_html, judged_html, list_html, marked, plan_html, reported, together
 from lib_lora.ui.tab_queue import QueueSection
 
 HINT = hint_html("Drop images or choose a folder; the report appears here.")
-IMAGES = "<section id='train_lora_images' aria-label='{}'></section>"  # drawn by JavaScript
+# drawn by JavaScript
+IMAGES = "<section id='train_lora_images' aria-label='{}'></section>"
+ADVICE = "<section id='train_lora_advice' aria-label='{}'></section>"
 FIELDS = "train-lora-watched"  # a change in a part of the page of this class renews the report
 # the panel of the run, and hidden messages on it for screen readers
 PROGRESS = "<div id='train_lora_progress'></div><div id='train_lora_announced' role='status'></div>"
@@ -74,6 +77,7 @@ class TrainTab:
                 with gr.Column(scale=2, elem_id="train_lora_side"):
                     with gr.Column(elem_id="train_lora_first", elem_classes=[FIELDS]):
                         made.update(_components([row for row in first if not any(opt.is_path for opt in row)]))
+                    gr.HTML(ADVICE.format(said("Settings for your images")), elem_id="train_lora_advice_box")
                     report, memory, message, buttons = self._build_run()
                     with gr.Column(elem_id="train_lora_form", elem_classes=[FIELDS]):
                         self._build_form(made, basic_rows()[len(first) :], key)
@@ -106,8 +110,11 @@ class TrainTab:
         flat = self._settings(dataset, values)
         if not flat["data"]:
             return HINT
-        plan, problems = reported(*read_config(flat), self._runner.host)
-        return (plan_html(plan) if plan else "") + list_html(problems, "problem")
+        config, illegal = read_config(flat)
+        found = look(config, self._runner.host)
+        plan, problems = reported(found, illegal)
+        mended, odd = judged(found, problems, self._runner.host.device())
+        return judged_html(odd, "odd") + (plan_html(plan) if plan else "") + judged_html(mended, "problem")
 
     def memory(self, dataset: Any, *values: Any) -> Any:
         """The memory row; an event of its own, since the estimate takes a moment and the report should not wait."""
@@ -143,13 +150,8 @@ class TrainTab:
         if problems:
             raise DatasetError(problems)
         data, _, reg_data = dataset.partition("|") if isinstance(dataset, str) else ("", "", "")
-        folders = {name: (*flat[name], *self._folder(id_)) for name, id_ in (("data", data), ("reg_data", reg_data))}
+        folders = {name: (*flat[name], *self._catalogue.folders(id_)) for name, id_ in (("data", data), ("reg_data", reg_data))}
         return {**flat, **folders}
-
-    def _folder(self, dataset_id: str) -> tuple[str, ...]:
-        """The folder of a dataset; none without an id, or without images."""
-        found = self._catalogue.get(dataset_id) if dataset_id else None
-        return () if found is None or found.is_empty() else (str(found.folder),)
 
     def _build_form(self, made: dict[str, Any], rows: Sequence[Sequence[Option]], key: Any) -> None:
         """The form without the options in `made`, to which its components are added, by option."""

@@ -12,11 +12,11 @@ from typing import Any
 import gradio as gr
 
 from lib_lora.config.groups import TrainConfig, build_config
-from lib_lora.config.options import Option
+from lib_lora.config.options import Option, field_value
 from lib_lora.jobs.history import settings_to_repeat
 from lib_lora.jobs.queue import Placed, Queue
 from lib_lora.languages.spoken import said
-from lib_lora.ui.form import WITH_KEY, shown
+from lib_lora.ui.form import WITH_KEY
 from lib_lora.ui.guard import Guard
 from lib_lora.ui.report import hint_html, list_html
 
@@ -111,11 +111,11 @@ class QueueSection:
         """The job's value. If folders are hidden, only its own images are named, in a field that is then shown."""
         value = config.value(opt)
         if not self._hides_folders or not opt.is_path:
-            return gr.update(value=shown(opt, value))
+            return gr.update(value=field_value(opt, value))
         if opt.name in ("data", "reg_data"):
             value = tuple(folder for folder in value if self._queue.owns(folder))
-            return gr.update(value=shown(opt, value), visible=bool(value))
-        return gr.update(value=shown(opt, opt.default))
+            return gr.update(value=field_value(opt, value), visible=bool(value))
+        return gr.update(value=field_value(opt, opt.default))
 
     def _hint(self, text: str) -> str:
         return hint_html(text) + self._mark()

@@ -37,6 +37,7 @@ from lib_lora.datasets.write_captions import caption_plan, write_captions
 from lib_lora.datasets.zip_export import export_zip
 from lib_lora.errors import DatasetError, NoDatasetError, bounded
 from lib_lora.host import Host
+from lib_lora.ui.api.advice import AdviceRoute
 from lib_lora.ui.api.captioning import CaptioningRoutes
 from lib_lora.ui.api.crops import CropRoutes
 from lib_lora.ui.api.image_tools import ImageTools
@@ -74,6 +75,7 @@ def add_dataset_routes(
     CaptioningRoutes(catalogue, captionings, tools, datasets.shown).add_to(routes)
     CropRoutes(catalogue, tools, datasets.shown).add_to(routes)
     ReportRoute(catalogue, host, hides_folders=hides_folders).add_to(routes)
+    AdviceRoute(catalogue, host, hides_folders=hides_folders).add_to(routes)
     MaskRoutes(catalogue, readers).add_to(routes)
 
 

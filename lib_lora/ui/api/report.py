@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from lib_lora.check import look
 from lib_lora.config.groups import read_config
 from lib_lora.datasets.catalogue import Catalogue
 from lib_lora.errors import DatasetError, Problem, bounded
@@ -46,7 +47,7 @@ class ReportRoute:
             raise DatasetError(hidden)
         if not dataset.is_empty():
             config = replace(config, data=replace(config.data, data=(*config.data.data, str(dataset.folder))))
-        plan, problems = reported(config, illegal, self._host)
+        plan, problems = reported(look(config, self._host), illegal)
         told = bounded(problems)
         return {"plan": None if plan is None else _plan(plan), "problems": [_problem(text) for text in told]}
 

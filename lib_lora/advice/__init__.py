@@ -1,0 +1,1 @@
+"""Settings that are chosen for the user, and what is odd about settings and runs: pure functions."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-from lib_lora.check import find_images  # noqa: E402
+from lib_lora.check import find_images, look  # noqa: E402
 from lib_lora.config.groups import build_config  # noqa: E402
 from lib_lora.errors import Problem  # noqa: E402
 from lib_lora.plan import make_plan  # noqa: E402
@@ -394,7 +394,7 @@ def test_a_name_is_not_needed_for_a_report_but_a_wrong_one_is_told(tmp_path: Pat
     host: Any = FolderHost(tmp_path)
     wrong = Problem("name", "Name (name): contains a null character.")
     for illegal in ([], [wrong]):
-        _, problems = reported(build_config({}), illegal, host)
+        _, problems = reported(look(build_config({}), host), illegal)
         assert [problem for problem in problems if problem.option == "name"] == illegal
     assert together([wrong], [Problem("name", "other"), Problem("rank", "x")]) == [wrong, "x"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_the_report_tells_exactly_what_train_refuses_with(
     legal, told = 0, Counter[str]()
     for flat in configurations(number, photos, files):
         raw = [flat.get(opt.name, "" if opt.type is tuple or opt.default is None else opt.default) for opt in tab._options]
-        report = answered(tab, tab.report, None, *raw)
+        report = re.sub(" <button.*?</button>", "", answered(tab, tab.report, None, *raw))  # those that mend a problem
         try:
             refused = refusals(build_config(settings_from(tab._options, raw)), host)
         except ConfigError:

@@ -77,7 +77,7 @@ class TrainTab:
                 with gr.Column(scale=2, elem_id="train_lora_side"):
                     with gr.Column(elem_id="train_lora_first", elem_classes=[FIELDS]):
                         made.update(_components([row for row in first if not any(opt.is_path for opt in row)]))
-                    gr.HTML(ADVICE.format(said("Settings for your images")), elem_id="train_lora_advice_box")
+                    gr.HTML(ADVICE.format(said("Advice on settings")), elem_id="train_lora_advice_box")
                     report, memory, message, buttons = self._build_run()
                     with gr.Column(elem_id="train_lora_form", elem_classes=[FIELDS]):
                         self._build_form(made, basic_rows()[len(first) :], key)

@@ -69,6 +69,7 @@ def test_what_the_user_set_stays_and_what_was_chosen_earlier_does_not(api: Api) 
     second = ask("person", {"rank": 64, **first["fields"]}, first["fields"])
     assert second["fields"]["caption_dropout_rate"] == "0" and second["kept"] == first["kept"], "back to its default"
     assert second["fields"]["flip_aug"] is False
+    assert ask("style", {"rank": 32}, {})["kept"] == [], "it would be chosen"
     typed = ask("person", {**first["fields"], "alpha": "3"}, first["fields"])
     assert "alpha" not in typed["fields"] and typed["kept"][0]["option"] == "alpha"
 

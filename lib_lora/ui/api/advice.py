@@ -60,7 +60,7 @@ class AdviceRoute:
         pinned = _pinned(config, chosen, {problem.option for problem in illegal})
         chosen = {name: value for name, value in chosen.items() if name in options and name not in pinned}
         derived = derive(situation, pinned)
-        kept = [choice.name for choice in derive(situation).choices if choice.name in pinned]
+        kept = [one.name for one in derive(situation).choices if pinned.get(one.name, one.value) != one.value]
         return {
             "choices": [_choice(choice) for choice in derived.choices],
             "fields": fields({**{name: options[name].default for name in chosen}, **derived.settings()}),

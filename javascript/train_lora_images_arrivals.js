@@ -41,7 +41,7 @@ window.trainLora.imagesArrivals = (() => {
     async function sendOne({dataset, file, folder, reg}) {
         const counts = CAPTION.test(file.name) ? 0 : 1;
         imagesOnTheWay += counts;
-        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name, folder, reg})}`, file);
+        const answer = await page.api.upload(`datasets/${dataset}/files?${new URLSearchParams({name: file.name, ...(folder && {folder}), ...(reg && {reg})})}`, file);
         imagesOnTheWay -= counts;
         tell(answer.ok ? answer.data.problems.map((text) => ({text})) : answer.problems);
         if (answer.status === 404) forget(dataset);

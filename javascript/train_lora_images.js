@@ -17,6 +17,7 @@ window.trainLora.images = (() => {
     let framedBy = null; // the settings by which images were shown last
     const making = {images: null, reg: null}; // the new dataset that is on its way
     let newest = 0; // number of the last request, so that an older answer is not shown
+    let refreshed = null; // when that is answered
 
     const id = (of = kind) => chosen[of];
     const path = (rest = "") => `datasets/${id()}${rest}`;
@@ -28,7 +29,13 @@ window.trainLora.images = (() => {
         page.imagesPanel.problems(texts.map(({text}) => text));
     }
 
-    async function refresh() {
+    // Shows the dataset as it is now; over once the newest request is answered.
+    function refresh() {
+        refreshed = load();
+        return refreshed;
+    }
+
+    async function load() {
         clearTimeout(timer);
         if (!id()) {
             newest += 1;
@@ -40,7 +47,10 @@ window.trainLora.images = (() => {
         const number = newest;
         const query = new URLSearchParams({...asked, ...(framedBy ? {settings: framedBy} : {})});
         const answer = await page.api.get(path(`?${query}`));
-        if (number !== newest) return;
+        if (number !== newest) {
+            await refreshed;
+            return;
+        }
         if (answer.status === 404) {
             choose("");
             return;

@@ -12,6 +12,7 @@ import pytest
 gr = pytest.importorskip("gradio")
 
 from lib_lora.config.groups import build_config  # noqa: E402
+from lib_lora.config.options import field_value  # noqa: E402
 from lib_lora.config.presets import PRESETS  # noqa: E402
 from lib_lora.config.toml_reader import parse_toml  # noqa: E402
 from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
@@ -23,7 +24,6 @@ from lib_lora.ui.form_presets import (  # noqa: E402
     choose_preset,
     read_file,
     set_options,
-    shown,
 )
 from lib_lora.ui.guard import Guard  # noqa: E402
 from lib_lora.ui.tab import TrainTab  # noqa: E402
@@ -64,7 +64,7 @@ def test_no_field_of_a_name_or_a_folder_is_ever_set() -> None:
 
 def test_every_field_holds_what_it_is_given() -> None:
     config = build_config({"optimizer_args": ["a=1", "b=2"], "unet_lr": 1e-7})
-    told = {opt.name: shown(opt, config.value(opt)) for opt in set_options()}
+    told = {opt.name: field_value(opt, config.value(opt)) for opt in set_options()}
     assert told["optimizer_args"] == "a=1 b=2" and told["unet_lr"] == "0.0000001"
 
 

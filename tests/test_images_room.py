@@ -213,6 +213,21 @@ def test_one_click_leaves_duplicates_out(room: Room) -> None:
     room.page.locator("#train_lora_report.prose").get_by_text("3 images × ").wait_for()
 
 
+def test_what_was_done_is_said_although_another_request_overtakes_the_look_at_it(filled: Room) -> None:
+    filled.page.evaluate(
+        """() => {
+            const {send} = trainLora.api;
+            trainLora.api.send = async (...sent) => {
+                const answer = await send(...sent);
+                setTimeout(trainLora.images.refresh, 0);
+                return answer;
+            };
+        }"""
+    )
+    filled.card("cat.png").get_by_role("button", name="Leave out").click()
+    filled.said("Done: leave out cat.png")
+
+
 def test_many_images_come_in_pages(room: Room) -> None:
     """Those of a zip; the button that turns a page keeps the focus, also where there is no further page."""
     room.choose({"many.zip": packed({f"{number:02}.png": picture(64, 64, number) for number in range(50)})})

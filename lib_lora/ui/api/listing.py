@@ -195,13 +195,14 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
     Raises:
         DatasetError: the dataset is damaged.
     """
+    done, _ = looks.progress()  # before what is known is read: a page that asks until all are looked at gets all of it
     shown = Shown(dataset, looks, look)
     kept = shown.kept()
     pages = max(-(-len(kept) // PER_PAGE), 1)
     page = min(look.page, pages)
     here = kept[(page - 1) * PER_PAGE : page * PER_PAGE]
     looks.first(here)
-    done, total = looks.progress()
+    _, total = looks.progress()
     tokens = token_counts([entry.caption for entry in here], shown.config.text)
     unsaved = looks.unsaved()
     return {
@@ -211,7 +212,7 @@ def listing(dataset: ImageSet, looks: Looks, look: Look) -> dict[str, Any]:
         "folders": dataset.folders(),
         "undo": dataset.undoable,
         "undo_number": dataset.undo_number,
-        "looked": {"done": done, "total": total},
+        "looked": {"done": min(done, total), "total": total},
         "masks": shown.masks(),
         "counts": shown.counts(),
         "duplicates": len(leave_out_duplicates(shown.entries, shown.facts)),

@@ -76,5 +76,5 @@ window.trainLora.advice = (() => {
         show();
     });
 
-    return {choose};
+    return {};
 })();

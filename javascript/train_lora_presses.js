@@ -111,5 +111,5 @@ window.trainLora.presses = (() => {
         show();
     });
 
-    return {clicked};
+    return {};
 })();

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from lib_lora.advice import judgements
 from lib_lora.advice.derive import derive
-from lib_lora.advice.judgement import Judgement, first_that_helps, values_in_words
+from lib_lora.advice.judgement import Judgement, changed, first_that_helps, values_in_words
 from lib_lora.advice.judgements import is_ordinary, judge
 from lib_lora.advice.memory import needed_gb
-from lib_lora.advice.mends import mended, with_mends
+from lib_lora.advice.mends import with_mends
 from lib_lora.advice.situation import FAST, THOROUGH, Photo, Situation
 from lib_lora.config.groups import TrainConfig, all_options, build_config, options_by_name, read_config
 from lib_lora.config.rules import config_problems
 from lib_lora.data.sizes import Size
 from lib_lora.data.tokens import load_tokenizer, plain_ids
 from lib_lora.errors import Problem
+from lib_lora.families.family import Family
 from lib_lora.families.sd1 import SD1
 from lib_lora.families.sdxl import SDXL
 from tests.situations import SITUATIONS, legal, named, photos
@@ -73,8 +75,8 @@ def test_what_is_odd_is_said_and_its_button_mends_it(odd: Situation, pinned: dic
     config = derive(odd, pinned).config
     (told,) = judge(config, odd, ids=ids)
     assert isinstance(told, Problem) and told.option == option and said in told
-    assert told.endswith(".") and told.mend and told.button
-    after = mended(config, told)
+    assert told.endswith(".") and told.mend and told.button()
+    after = changed(config, told.mend)
     assert judge(after, odd, ids=ids) == []
     assert {name for name in config.to_flat() if config.to_flat()[name] != after.to_flat()[name]} == told.mend.keys()
     before, left = config_problems(config), config_problems(after)
@@ -88,7 +90,7 @@ def test_any_legal_settings_can_be_judged(seed: int) -> None:
     odd = drawn.choice(SITUATIONS[:30])
     config = read_config({**derive(odd).settings(), **pinned})[0]
     for told in (*judge(config, odd, ids=ids), *with_mends(config_problems(config), config, odd)):
-        after = judge(mended(config, told), odd, ids=ids) if told.mend else []
+        after = judge(changed(config, told.mend), odd, ids=ids) if told.mend else []
         assert str(told) not in map(str, after)
 
 
@@ -100,20 +102,23 @@ def test_two_odd_things_are_both_said() -> None:
 def test_what_no_setting_mends_has_no_button_and_says_so() -> None:
     small = situation(family=SDXL, free_gb=6.0)
     (told,) = judge(derive(small).config, small)
-    assert told.mend == {} and told.button == "" and "close other programs" in told
+    assert told.mend == {} and told.button() == "" and "close other programs" in told
 
 
-def test_memory_is_judged_by_the_given_account() -> None:
+def test_memory_is_judged_by_the_account_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     config = derive(situation()).config
     asked: list[TrainConfig] = []
 
-    def needed(tried: TrainConfig) -> float:
+    def needed(tried: TrainConfig, family: Family) -> float:
         asked.append(tried)
+        assert family is SD1
         return 20.0 / (1 + (tried.precision.gradient_checkpointing == "on"))
 
-    (told,) = judge(config, situation(), needed=needed)
-    assert told.mend == {"gradient_checkpointing": "on"} and asked[0] == config and needed_gb(config, SD1) < 12
-    assert judge(config, situation(device="cpu"), needed=needed) == [] == judge(config, situation(free_gb=None), needed=needed)
+    assert needed_gb(config, SD1) < 12 and judge(config, situation()) == []
+    monkeypatch.setattr(judgements, "needed_gb", needed)
+    (told,) = judge(config, situation())
+    assert told.mend == {"gradient_checkpointing": "on"} and asked[0] == config
+    assert judge(config, situation(device="cpu")) == [] == judge(config, situation(free_gb=None))
 
 
 @pytest.mark.parametrize(("trigger", "known"), [
@@ -152,7 +157,7 @@ def test_problems_get_what_mends_them(wrong: dict[str, Any], mend: dict[str, Any
     told = with_mends(problems, config, situation())
     assert [str(one) for one in told] == [str(problem) for problem in problems]
     assert told[0].option == problems[0].option and told[0].mend == mend
-    assert len(config_problems(mended(config, told[0]))) < len(problems)
+    assert len(config_problems(changed(config, told[0].mend))) < len(problems)
 
 
 def test_problems_of_names_have_no_button_and_those_of_the_device_the_safe_value() -> None:
@@ -169,6 +174,6 @@ def test_problems_of_names_have_no_button_and_those_of_the_device_the_safe_value
 def test_a_button_says_the_values() -> None:
     assert values_in_words({"flip_aug": True, "unet_lr": 2e-5}) == "Flip augmentation: on, Learning rate, U-Net: 0.00002"
     told = Judgement("rank", "Odd.", {"rank": 4})
-    assert told == "Odd." and told.button == "Rank: 4" and options_by_name()[told.option].name == "rank"
+    assert told == "Odd." and told.button() == "Rank: 4" and options_by_name()[told.option].name == "rank"
     assert first_that_helps(build_config({}), [{"rank": 16}, {"rank": 4}], lambda tried: True) == {"rank": 4}
     assert first_that_helps(build_config({}), [{"rank": 4}], lambda tried: False) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytest.importorskip("gradio")
@@ -65,6 +67,9 @@ def test_an_odd_setting_is_told_with_a_button_that_mends_it(filled: Room) -> Non
     type_in(filled, "steps", "20000")
     report = filled.page.locator("#train_lora_report.prose")
     report.get_by_text("20000 steps are very many for 3 images").wait_for()
-    report.get_by_role("button", name="About").click()
+    button = report.get_by_role("button", name="About")
+    steps = re.fullmatch(r"About (\d+) steps", button.inner_text())
+    button.click()
     wait_for(filled, "steps", "0")
     report.get_by_text("steps are very many").wait_for(state="detached")
+    assert steps is not None and f"= {steps[1]} steps" in report.inner_text() and value(filled, "name") == "my cat"

@@ -19,8 +19,12 @@ from lib_lora.check import look  # noqa: E402
 from lib_lora.config.groups import build_config, options_by_name, read_config  # noqa: E402
 from lib_lora.config.options import field_value  # noqa: E402
 from lib_lora.data.sizes import Size  # noqa: E402
+from lib_lora.datasets.catalogue import Catalogue  # noqa: E402
+from lib_lora.errors import DatasetError  # noqa: E402
 from lib_lora.ui.advised import judged  # noqa: E402
 from lib_lora.ui.api.advice import KINDS  # noqa: E402
+from lib_lora.ui.api.asked import asked_settings  # noqa: E402
+from lib_lora.ui.api.serving import Call  # noqa: E402
 from lib_lora.ui.report import judged_html, reported  # noqa: E402
 from tests.api import Api, app_in, packed, picture  # noqa: E402
 from tests.conftest import write_picture  # noqa: E402
@@ -104,6 +108,20 @@ def test_a_dataset_that_is_gone_and_hidden_folders_are_refused(api: Api, tmp_pat
     assert "does not exist any more" in api.refused(404, "POST", "advice", {"dataset": "set-0123456789abcdef"})
     hides = Api(app_in(tmp_path / "other", hides_folders=True), tmp_path / "other")
     assert "--hide-ui-dir-config" in hides.refused(422, "POST", "advice", {"settings": {"data": ["/home"]}})
+
+
+def test_the_settings_of_a_request_have_its_datasets(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path)
+    empty, full = catalogue.create("empty"), catalogue.create("full")
+    write_picture(full.folder / "a.png")
+    call = Call({}, body={"settings": {"data": ["/photos"], "rank": "no"}})
+    config, illegal = asked_settings(call, catalogue, full.id, empty.id, hides_folders=False)
+    assert (config.data.data, config.data.reg_data) == (("/photos", str(full.folder)), ())
+    assert [problem.option for problem in illegal] == ["rank"]
+    with pytest.raises(DatasetError, match="--hide-ui-dir-config"):
+        asked_settings(call, catalogue, full.id, hides_folders=True)
+    mine = Call({}, body={"settings": {}})
+    assert asked_settings(mine, catalogue, full.id, hides_folders=True)[0].data.data == (str(full.folder),), "not the user's"
 
 
 # --- the report's buttons

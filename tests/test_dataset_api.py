@@ -194,6 +194,11 @@ def test_of_a_zip_with_both_kinds_a_dataset_of_regularisation_images_takes_these
     assert done["images"] == ["b.png"] and "'a.png': images to learn from" in done["problems"][0]
     done = api.ask("POST", f"datasets/{api.made()}/files", both, params={"name": "all.zip", "reg": "false"})
     assert done["images"] == ["a.png"] and "'b.png': regularisation images" in done["problems"][0]
+    asked = {"name": "all.zip", "reg": "yes"}
+    assert (
+        api.refused(422, "POST", f"datasets/{api.made('others')}/files", both, params=asked)
+        == "Field 'reg': must be true or false."
+    )
 
 
 def test_an_image_goes_with_its_caption(api: Api, cats: str) -> None:

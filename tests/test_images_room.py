@@ -226,6 +226,7 @@ def test_what_was_done_is_said_although_another_request_overtakes_the_look_at_it
     )
     filled.card("cat.png").get_by_role("button", name="Leave out").click()
     filled.said("Done: leave out cat.png")
+    assert filled.image("cat.png")["left_out"] and filled.card("cat.png").get_attribute("data-left-out") is not None
 
 
 def test_many_images_come_in_pages(room: Room) -> None:
@@ -251,10 +252,12 @@ def test_of_a_zip_with_both_kinds_each_side_of_the_switch_takes_its_own(room: Ro
     room.choose(both)
     room.page.get_by_text("'b.png': regularisation images, so not used here; drop the zip under Regularisation too.").wait_for()
     room.wait_for_cards(1)
+    assert [image["name"] for image in room.listing()["images"]] == ["a.png"]
     room.page.get_by_role("tab", name="Regularisation").click()
     room.choose(both)
     room.page.get_by_text("'a.png': images to learn from, so not used here; drop the zip under Images too.").wait_for()
     room.wait_for_cards(1)
+    assert [image["name"] for image in room.listing()["images"]] == ["b.png"]
 
 
 def test_a_new_image_goes_to_the_folder_that_is_chosen(room: Room) -> None:

@@ -19,7 +19,7 @@ from lib_lora.data.captions import CaptionSource
 from lib_lora.data.dataset import checked_picture, decoded_whole, scan
 from lib_lora.data.decoder_main import answer, answer_to, decode
 from lib_lora.data.decoder_process import Look, NoReaderError, Reader, Readers
-from lib_lora.data.image_facts import ImageFacts, save_thumbnail
+from lib_lora.data.image_facts import LOOKED_AT, ImageFacts, save_thumbnail
 from lib_lora.data.image_files import NotNowError, Picture
 from lib_lora.data.sizes import Size
 from lib_lora.datasets import looked
@@ -158,6 +158,13 @@ def test_fewer_pixels_tell_the_same_of_a_large_photo(tmp_path: Path, orientation
         assert max(shown.size) == 512
     assert answer(path) == {"size": few["size"], "sha256": few["sha256"]}
     assert "whole" not in facts_of(write_picture(tmp_path / "c.jpg", 900, 600), tmp_path), "it has not twice the pixels"
+
+
+def test_a_photo_of_12_mp_is_looked_at_from_an_eighth_of_its_pixels() -> None:
+    """A JPEG decoder makes these alone, in about half of the time; a larger thumbnail would take a quarter."""
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 3000), "red").save(file, "JPEG")
+    assert decode(Path("a.jpg"), file.getvalue(), max(looked.SIDE, LOOKED_AT)).picture.size == (500, 375)
 
 
 # --- the look

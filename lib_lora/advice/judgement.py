@@ -13,24 +13,22 @@ from lib_lora.errors import Problem
 class Judgement(Problem):
     """A sentence on settings.
 
-    `mend`: option -> value that ends it; empty if no setting does. `button`: what its button says; `says_values`: the mend.
+    `mend`: option -> value that ends it; empty if no setting does. `words`: of its button; empty if that says the values.
     """
 
     mend: dict[str, Any]
-    button: str
-    says_values: bool
+    words: str
 
-    def __new__(cls, option: str, text: str, mend: Mapping[str, Any], button: str = "") -> Judgement:
+    def __new__(cls, option: str, text: str, mend: Mapping[str, Any], words: str = "") -> Judgement:
         judgement = str.__new__(cls, text)
         judgement.option = option
         judgement.mend = dict(mend)
-        judgement.button = button or values_in_words(mend)
-        judgement.says_values = not button
+        judgement.words = words
         return judgement
 
-    def button_in(self, say: Callable[[str], str]) -> str:
-        """What its button says in another language; `say` translates a text."""
-        return values_in_words(self.mend, say) if self.says_values else say(self.button)
+    def button(self, say: Callable[[str], str] = str) -> str:
+        """What its button says; empty if there is none. `say` translates a text."""
+        return say(self.words) if self.words else values_in_words(self.mend, say)
 
 
 def values_in_words(mend: Mapping[str, Any], say: Callable[[str], str] = str) -> str:

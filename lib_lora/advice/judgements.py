@@ -28,24 +28,22 @@ _LENGTH = ("epochs", "repeats")
 _BATCH = ("batch_size", "gradient_accumulation_steps")
 
 Ids = Callable[[str], Sequence[int]]
-Needed = Callable[[TrainConfig], float]
 
 
-def judge(config: TrainConfig, situation: Situation, *, ids: Ids | None = None, needed: Needed | None = None) -> list[Judgement]:
+def judge(config: TrainConfig, situation: Situation, *, ids: Ids | None = None) -> list[Judgement]:
     """What is odd about `config` in a situation.
 
     Args:
         config: legal settings.
         situation: answers and facts.
         ids: token ids of a text, as `plain_ids`; None to leave the trigger word unjudged.
-        needed: GiB that a run of a configuration needs; by default the rough account of `memory.py`.
     """
     found = [
         one_image(config, situation),
         length_is_odd(config, situation),
         rates_are_odd(config, situation),
         trigger_is_known(config, ids) if ids else None,
-        memory_is_short(config, situation, needed or (lambda tried: needed_gb(tried, situation.family))),
+        memory_is_short(config, situation),
     ]
     return [judgement for judgement in found if judgement is not None]
 
@@ -144,12 +142,12 @@ def is_ordinary(trigger: str, ids: Ids) -> bool:
     return bool(words) and RARE not in words and all(len(found) == 1 and found[0] < COMMON_TOKENS for found in tokens)
 
 
-def memory_is_short(config: TrainConfig, situation: Situation, needed: Needed) -> Judgement | None:
+def memory_is_short(config: TrainConfig, situation: Situation) -> Judgement | None:
     """A run that needs more memory than is free: it fails, or the driver uses the computer's memory, many times slower."""
     free = situation.free_gb
-    if free is None or situation.device != "cuda" or (needs := needed(config)) <= free:
+    if free is None or situation.device != "cuda" or (needs := needed_gb(config, situation.family)) <= free:
         return None
-    mend = first_that_helps(config, _smaller(config), lambda tried: needed(tried) <= free)
+    mend = first_that_helps(config, _smaller(config), lambda tried: needed_gb(tried, situation.family) <= free)
     if not mend:
         text = (
             f"The run needs about {needs:.1f} GB of GPU memory, but {free:.1f} GB are free, and no setting changes that; close "

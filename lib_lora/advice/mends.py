@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lib_lora.advice.derive import USUAL_RATE, derive
-from lib_lora.advice.judgement import Judgement, changed, first_that_helps, only_new
+from lib_lora.advice.judgement import Judgement, first_that_helps, only_new
 from lib_lora.advice.situation import Situation
 from lib_lora.config.groups import TrainConfig, options_by_name
 from lib_lora.config.optimizer_specs import optimizer_spec
@@ -71,8 +71,3 @@ def _safe(name: str, config: TrainConfig) -> Mapping[str, Any]:
 def _problems(config: TrainConfig, situation: Situation) -> list[Problem]:
     family = DetectedModel(situation.family, "", "v" if situation.predicts_v else "")
     return config_problems(config, settle(config, family))
-
-
-def mended(config: TrainConfig, judgement: Judgement) -> TrainConfig:
-    """`config` after the button of a judgement was pressed."""
-    return changed(config, judgement.mend)

@@ -153,11 +153,7 @@ def in_words(opt: Option, value: Any) -> str:
         return opt.declaration.unset or _EMPTY
     if opt.type is bool:
         return _ON if value else _OFF
-    if opt.type is float:
-        return decimal(value)
-    if opt.type is tuple:
-        return ("\n" if opt.declaration.lines > 1 else " ").join(value) or _EMPTY
-    return str(value) or _EMPTY
+    return str(field_value(opt, value)) or _EMPTY
 
 
 def field_value(opt: Option, value: Any) -> Any:

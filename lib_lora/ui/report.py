@@ -107,25 +107,23 @@ def list_html(texts: Sequence[str], kind: str) -> str:
 
 def judged_html(judgements: Sequence[Judgement], kind: str) -> str:
     """As `list_html`, with a button for each that a setting mends: the page fills its form with the button's values."""
-    if not judgements:
-        return ""
-    items = "".join(f"<li>{escape(said(text))}{_button_html(text)}</li>" for text in bounded(judgements))
-    return f"<ul class='train-lora-{kind}'>{items}</ul>"
+    return _items_html([f"{escape(said(text))}{_button_html(text)}" for text in bounded(judgements)], kind)
 
 
 def _button_html(judgement: str) -> str:
     if not (isinstance(judgement, Judgement) and judgement.mend):
         return ""
     values = escape(json.dumps(fields(judgement.mend)))
-    return f" <button type='button' class='train-lora-mend' data-mend='{values}'>{escape(judgement.button_in(said))}</button>"
+    return f" <button type='button' class='train-lora-mend' data-mend='{values}'>{escape(judgement.button(said))}</button>"
 
 
 def said_html(texts: Sequence[str], kind: str) -> str:
     """As `list_html`, of sentences that are in the user's language already."""
-    if not texts:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f"<ul class='train-lora-{kind}'>{items}</ul>"
+    return _items_html(list(map(escape, texts)), kind)
+
+
+def _items_html(items: Sequence[str], kind: str) -> str:
+    return f"<ul class='train-lora-{kind}'>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
 
 
 def _buckets_html(plan: Plan) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, get_args
 
 from fastapi import HTTPException
@@ -15,11 +14,10 @@ from lib_lora.config.groups import TrainConfig, options_by_name, read_config
 from lib_lora.config.options import in_words
 from lib_lora.config.presets import Choice
 from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.errors import DatasetError
 from lib_lora.host import Host
 from lib_lora.ui.advised import fields, situation_of
+from lib_lora.ui.api.asked import asked_settings
 from lib_lora.ui.api.serving import Call, Routes
-from lib_lora.ui.hidden_paths import hidden_path_problems
 
 KINDS = get_args(Kind)
 
@@ -49,14 +47,11 @@ class AdviceRoute:
             raise HTTPException(422, f"Field 'kind': must be one of {', '.join(KINDS)}.")
         if isinstance(thoroughness, bool) or thoroughness not in range(FAST, THOROUGH + 1):
             raise HTTPException(422, f"Field 'thoroughness': must be a whole number from {FAST} to {THOROUGH}.")
-        config, illegal = read_config(_object(call, "settings"))
-        hidden = hidden_path_problems(config.to_flat()) if self._hides_folders else []
-        if hidden:
-            raise DatasetError(hidden)
-        config = self._with_datasets(config, call)
+        data, reg_data = (call.text(name, "") for name in ("dataset", "reg_dataset"))
+        config, illegal = asked_settings(call, self._catalogue, data, reg_data, hides_folders=self._hides_folders)
         found = look(config, self._host)
         situation = situation_of(found, self._host.device(), kind=kind, thoroughness=thoroughness)  # type: ignore[arg-type]
-        options, chosen = options_by_name(), _object(call, "chosen")
+        options, chosen = options_by_name(), call.options("chosen")
         pinned = _pinned(config, chosen, {problem.option for problem in illegal})
         chosen = {name: value for name, value in chosen.items() if name in options and name not in pinned}
         derived = derive(situation, pinned)
@@ -67,10 +62,6 @@ class AdviceRoute:
             "kept": [{"option": name, "label": options[name].declaration.label} for name in kept],
             "steps": derived.length.steps if derived.length else None,
         }
-
-    def _with_datasets(self, config: TrainConfig, call: Call) -> TrainConfig:
-        data, reg = (self._catalogue.folders(call.text(name, "")) for name in ("dataset", "reg_dataset"))
-        return replace(config, data=replace(config.data, data=(*config.data.data, *data), reg_data=(*config.data.reg_data, *reg)))
 
 
 def _pinned(config: TrainConfig, chosen: Mapping[str, Any], illegal: set[str]) -> dict[str, Any]:
@@ -83,13 +74,6 @@ def _pinned(config: TrainConfig, chosen: Mapping[str, Any], illegal: set[str]) -
         and config.value(opt) != opt.default
         and not (name in chosen and config.value(opt) == earlier.value(opt))
     }
-
-
-def _object(call: Call, name: str) -> dict[str, Any]:
-    found = call.body.get(name, {})
-    if not isinstance(found, dict):
-        raise HTTPException(422, f"Field {name!r}: must be an object with options by their names.")
-    return found
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

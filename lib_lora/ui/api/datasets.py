@@ -44,7 +44,7 @@ from lib_lora.ui.api.image_tools import ImageTools
 from lib_lora.ui.api.listing import Look, Shown, listing, look_of
 from lib_lora.ui.api.masks import MaskRoutes
 from lib_lora.ui.api.report import ReportRoute
-from lib_lora.ui.api.serving import Call, Routes, in_pieces, in_thread
+from lib_lora.ui.api.serving import Call, Routes, asked_flag, in_pieces, in_thread
 from lib_lora.ui.guard import Guard
 
 NO_FOLDERS = "The webui runs with --hide-ui-dir-config, so its folders cannot be chosen; drop images."
@@ -237,7 +237,7 @@ class DatasetRoutes:
         dataset = self._catalogue.get(request.path_params["dataset"])
         arrivals = await in_thread(self._arrivals_of, dataset)
         asked = request.query_params
-        reg = asked.get("reg", "") == "true"
+        reg = asked_flag(asked, "reg")
         receiving = await in_thread(partial(Receiving, arrivals, asked.get("name", ""), asked.get("folder", ""), reg=reg))
         with receiving:
             await in_thread(lambda: self._looks_of(dataset).prepare())

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from fastapi import HTTPException
-
 from lib_lora.check import look
-from lib_lora.config.groups import read_config
 from lib_lora.datasets.catalogue import Catalogue
-from lib_lora.errors import DatasetError, Problem, bounded
+from lib_lora.errors import Problem, bounded
 from lib_lora.host import Host
 from lib_lora.plan import Plan
+from lib_lora.ui.api.asked import asked_settings
 from lib_lora.ui.api.serving import Call, Routes
-from lib_lora.ui.hidden_paths import hidden_path_problems
 from lib_lora.ui.report import folder_name, reported
 
 MOST_CAPTIONS = 20
@@ -37,16 +33,7 @@ class ReportRoute:
 
     def report(self, call: Call) -> Any:
         """The plan, null if there is none yet, and all problems. `settings`: options by their names, as in a settings file."""
-        dataset = self._catalogue.get(call.path["dataset"])
-        flat = call.body.get("settings", {})
-        if not isinstance(flat, dict):
-            raise HTTPException(422, "Field 'settings': must be an object with options by their names.")
-        config, illegal = read_config(flat)
-        hidden = hidden_path_problems(config.to_flat()) if self._hides_folders else []
-        if hidden:
-            raise DatasetError(hidden)
-        if not dataset.is_empty():
-            config = replace(config, data=replace(config.data, data=(*config.data.data, str(dataset.folder))))
+        config, illegal = asked_settings(call, self._catalogue, call.path["dataset"], hides_folders=self._hides_folders)
         plan, problems = reported(look(config, self._host), illegal)
         told = bounded(problems)
         return {"plan": None if plan is None else _plan(plan), "problems": [_problem(text) for text in told]}

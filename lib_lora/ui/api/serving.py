@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,17 @@ class Call:
             raise HTTPException(422, f"Field {name!r}: must be true or false.")
         return value
 
+    def options(self, name: str) -> dict[str, Any]:
+        """An object of the body, option -> value; {} if it is missing.
+
+        Raises:
+            HTTPException: 422.
+        """
+        value = self.body.get(name, {})
+        if not isinstance(value, dict):
+            raise HTTPException(422, f"Field {name!r}: must be an object with options by their names.")
+        return value
+
     def number(self, name: str, default: int, most: int = 10**6) -> int:
         """A whole number of the query, from 1 to `most`.
 
@@ -74,6 +85,18 @@ class Call:
         if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
             raise HTTPException(422, f"Field {name!r}: must be a whole number from 1 to {most}.")
         return int(text)
+
+
+def asked_flag(query: Mapping[str, str], name: str) -> bool:
+    """A truth value of a query; False if it is missing.
+
+    Raises:
+        HTTPException: 422.
+    """
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise HTTPException(422, f"Field {name!r}: must be true or false.")
+    return text == "true"
 
 
 Answer = Callable[[Call], Any]
